@@ -1,0 +1,200 @@
+"""The contract every pipeline keeps: Settings in, Steps while it works, Pictures out, one way to run it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Self, TypeVar, get_type_hints
+
+from PIL import Image
+from torch import Tensor
+
+from pipelines.images import to_pil
+
+
+class BadInput(ValueError):
+    """The user asked for something that cannot be done; the message is one sentence fit to be shown."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop; raised by consumers between two Steps, never inside a pipeline."""
+
+
+def knob(
+    default: Any,
+    lo: float | None = None,
+    hi: float | None = None,
+    *,
+    help: str,
+    advanced: bool = False,
+    choices: tuple[str, ...] | None = None,
+    kind: str | None = None,
+) -> Any:
+    """A field of Settings that carries its own range and words.
+
+    The page, the command line, the HTTP API and the record all read them here. `lo` and `hi` are inclusive;
+    `choices` lists the allowed values; `kind` is "prompt" (free text), "picture" (a path or a data URI of a picture),
+    "seed", or None for what the type says.
+    """
+    facts = {"lo": lo, "hi": hi, "help": help, "advanced": advanced, "choices": choices, "kind": kind}
+    return field(default=default, metadata=facts)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What `knob` said about one field, read back by `Settings.knobs`."""
+
+    name: str
+    type: type
+    default: Any
+    lo: float | None
+    hi: float | None
+    help: str
+    advanced: bool
+    choices: tuple[str, ...] | None
+    kind: str | None
+
+
+PROMPT_LIMIT = 2000  # characters; a prompt is a sentence, not a book
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything a run depends on besides the models. Equal settings, equal pictures.
+
+    Subclasses add fields made by `knob`. Values are checked on construction: BadInput names the field, the value and
+    what would be accepted.
+    """
+
+    prompt: str = knob("a red heart", help="what to draw, in English or Chinese", kind="prompt")
+    seed: int = knob(0, 0, 2**32 - 1, help="same seed, same picture", kind="seed")
+
+    def __post_init__(self) -> None:
+        for one in self.knobs():
+            object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
+
+    @classmethod
+    def knobs(cls) -> list[Knob]:
+        """The fields in order of definition, with their ranges and words."""
+        types = get_type_hints(cls)
+        return [
+            Knob(name=f.name, type=types[f.name], default=f.default, **f.metadata) for f in dataclasses.fields(cls)
+        ]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Settings from plain values, as a record or a form holds them. Unknown names are refused with BadInput."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise BadInput(f"setting {name!r} is not known; the settings are {', '.join(sorted(known))}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def _checked(one: Knob, value: Any) -> Any:
+    """The value in the knob's type, or BadInput in one sentence."""
+    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+    if one.type is bool:
+        if not isinstance(value, bool):
+            raise BadInput(f"{one.name} {shown} is not true or false")
+    elif one.type in (int, float):
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+        if not good or (one.type is int and int(value) != value):
+            raise BadInput(f"{one.name} {shown} is not a {'whole ' if one.type is int else ''}number; try {one.default}")
+        value = one.type(value)
+        if one.lo is not None and value < one.lo:
+            raise BadInput(f"{one.name} {shown} is too small; the least is {one.lo}")
+        if one.hi is not None and value > one.hi:
+            raise BadInput(f"{one.name} {shown} is too large; the most is {one.hi}")
+    elif not isinstance(value, str):
+        raise BadInput(f"{one.name} {shown} is not text")
+    elif one.kind == "prompt":
+        value = clean_prompt(value)
+    if one.choices is not None and value not in one.choices:
+        raise BadInput(f"{one.name} {shown} is not one of {', '.join(one.choices)}")
+    return value
+
+
+def clean_prompt(text: str) -> str:
+    """The prompt with white space collapsed; BadInput when it is empty, too long or holds control characters."""
+    for character in text:
+        if (ord(character) < 32 and character not in "\t\r\n") or 127 <= ord(character) < 160:
+            raise BadInput(f"the prompt holds the control character U+{ord(character):04X}; remove it")
+        if 0xD800 <= ord(character) < 0xE000:
+            raise BadInput("the prompt holds half of a character pair, which is not text; paste it again")
+    text = " ".join(text.split())
+    if not text:
+        raise BadInput('the prompt is empty; try "a red heart"')
+    if len(text) > PROMPT_LIMIT:
+        raise BadInput(f"the prompt has {len(text):,} characters; the most is {PROMPT_LIMIT:,}")
+    return text
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tick of work.
+
+    `draw` gives the present pictures as an (n, 3, h, w) tensor in [-1, 1]; it reads live state, so call it before the
+    next step or not at all, and only when somebody is looking: it may cost as much as a step.
+    """
+
+    stage: str
+    done: int
+    total: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    draw: Callable[[], Tensor] | None = None
+
+    def preview(self) -> list[Image.Image]:
+        """The present pictures, or none when this step has nothing to show."""
+        return [] if self.draw is None else to_pil(self.draw())
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One finished picture. `seed` alone redraws it; `score` is CLIP's cosine with the prompt, in [-1, 1]."""
+
+    image: Image.Image
+    seed: int
+    score: float | None = None
+    facts: dict[str, Any] = field(default_factory=dict)  # what the pipeline wants to say of it; JSON values only
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: its pictures, best first, the settings it really used, and the seconds it took."""
+
+    pictures: list[Picture]
+    settings: Settings
+    seconds: float
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class Pipeline(ABC, Generic[S]):
+    """A dataclass whose fields are models. Calling it with Settings yields Steps and returns Pictures, best first."""
+
+    Settings: ClassVar[type[Settings]]
+
+    def prepare(self, settings: S) -> S:
+        """The settings with everything outside them (pictures named by path) read in, so that they can be replayed."""
+        return settings
+
+    @abstractmethod
+    def __call__(self, settings: S) -> Generator[Step, None, list[Picture]]:
+        """Work on prepared settings."""
+
+
+def run(pipeline: Pipeline[S], settings: S) -> Generator[Step | Result, None, None]:
+    """The one way to run anything: every Step, then exactly one Result. Close the generator to stop it."""
+    started = time.perf_counter()
+    settings = pipeline.prepare(settings)
+    pictures = yield from pipeline(settings)
+    yield Result(pictures, settings, time.perf_counter() - started)

@@ -1,0 +1,1 @@
+"""Networks only: what they are made of and how they are stored."""

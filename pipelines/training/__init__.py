@@ -1,0 +1,1 @@
+"""How the networks learn: data, one fit loop, one file per network."""
