@@ -12,15 +12,9 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, get_type_hints
 from PIL import Image
 from torch import Tensor
 
+from pipelines.errors import BadInput as BadInput
+from pipelines.errors import Stopped as Stopped
 from pipelines.images import to_pil
-
-
-class BadInput(ValueError):
-    """The user asked for something that cannot be done; the message is one sentence fit to be shown."""
-
-
-class Stopped(Exception):
-    """The run was asked to stop; raised by consumers between two Steps, never inside a pipeline."""
 
 
 def knob(

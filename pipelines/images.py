@@ -1,11 +1,29 @@
-"""Pictures at the doors: PIL to tensors in [-1, 1] and back, and the one safe way to open a stranger's picture."""
+"""Pictures at the doors: PIL to tensors in [-1, 1] and back, and the one safe way to open a stranger's picture.
+
+Three formats are opened, PNG, JPEG and WebP. A file is believed only step by step: its first bytes say which format it
+is, its header says how large it is, and nothing is decoded before both are fine.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
+import struct
+import warnings
+from pathlib import Path
+
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from pipelines.errors import BadInput
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_PIXELS = 16_000_000  # 4000 x 4000: larger than any picture made here, and 64 MB once decoded
+MAX_BYTES = 32_000_000
+URI_HEAD = "data:image/"
 
 
 def to_pil(pictures: Tensor) -> list[Image.Image]:
@@ -18,3 +36,144 @@ def to_tensor(pictures: list[Image.Image]) -> Tensor:
     """n pictures of one size -> (n, 3, h, w) float32 in [-1, 1]; transparency must be gone already."""
     levels = np.stack([np.asarray(one.convert("RGB")) for one in pictures])  # (n, h, w, 3) uint8
     return torch.from_numpy(levels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def open_picture(
+    source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> Image.Image:
+    """A stranger's picture, upright, as RGB or, when it has transparency, RGBA.
+
+    `source` is a path, a `data:image/...;base64,` URI or the file's own bytes. BadInput, in one sentence, for anything
+    that is not one whole still PNG, JPEG or WebP picture within `max_pixels` and `max_bytes`.
+    """
+    data = read_bytes(source, max_bytes=max_bytes)
+    kind = picture_format(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the one that counts
+            opened = Image.open(io.BytesIO(data), formats=[kind])
+        width, height = opened.size
+        check_size(width, height, max_pixels)
+        if getattr(opened, "n_frames", 1) > 1:
+            raise BadInput(f"the picture has {opened.n_frames} frames; save one of them as a still PNG")
+        opened.load()
+        opened = ImageOps.exif_transpose(opened)
+    except BadInput:
+        raise
+    except Image.DecompressionBombError:
+        raise BadInput(f"the picture is too large to open; the most is {max_pixels:,} pixels") from None
+    except UnidentifiedImageError:
+        raise BadInput(f"the file begins like {kind} but is no picture; save it again as PNG") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
+        raise BadInput(f"the {kind} picture is damaged or cut off ({_short(error)}); save it again as PNG") from None
+    transparent = "A" in opened.getbands() or "transparency" in opened.info
+    return _eight_bits(opened).convert("RGBA" if transparent else "RGB")
+
+
+def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes behind a path or a data URI, never more than `max_bytes`; BadInput in one sentence otherwise."""
+    if isinstance(source, bytes):
+        data = source
+    elif isinstance(source, str) and source[: len(URI_HEAD)].lower() == URI_HEAD:
+        head, comma, body = source.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise BadInput("the picture's data URI is not base64; it must begin like data:image/png;base64,")
+        if len(body) > max_bytes * 4 // 3 + 4:
+            raise BadInput(_too_heavy(len(body) * 3 // 4, max_bytes))
+        try:
+            data = base64.b64decode(body, validate=True)
+        except (binascii.Error, ValueError):
+            raise BadInput("the picture's data URI is damaged: it is not valid base64") from None
+    else:
+        if not str(source).strip():
+            raise BadInput("no picture is given; give the path of a PNG, JPEG or WebP file")
+        try:
+            path = Path(source)
+            if not path.is_file():
+                raise BadInput(f"there is no picture {_short(source)}; give the path of a PNG, JPEG or WebP file")
+            with path.open("rb") as file:
+                data = file.read(max_bytes + 1)
+                size = path.stat().st_size
+        except (OSError, ValueError) as error:
+            if isinstance(error, BadInput):
+                raise
+            raise BadInput(f"the picture {_short(source)} cannot be read ({_reason(error)})") from None
+        if size > max_bytes:
+            raise BadInput(_too_heavy(size, max_bytes))
+    if len(data) > max_bytes:
+        raise BadInput(_too_heavy(len(data), max_bytes))
+    return data
+
+
+def picture_format(data: bytes) -> str:
+    """"PNG", "JPEG" or "WEBP" by the first bytes; BadInput for everything else, whatever its name ends in."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if not data:
+        raise BadInput("the picture is an empty file; give a PNG, JPEG or WebP picture")
+    raise BadInput("the file is not a PNG, JPEG or WebP picture; save it as PNG")
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """BadInput when a picture of this size, as its header claims, is empty or too large to decode."""
+    if width < 1 or height < 1:
+        raise BadInput(f"the picture is {width} x {height} pixels, which is nothing; give a real picture")
+    if width * height > max_pixels:
+        raise BadInput(f"the picture is {width} x {height}, {width * height:,} pixels; the most is {max_pixels:,}")
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """The picture as RGB with its transparency laid on white."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def fit_square(image: Image.Image, size: int) -> Image.Image:
+    """The largest centred square of the picture, resized to size x size pixels."""
+    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+
+
+def picture_to_uri(image: Image.Image) -> str:
+    """The picture as a `data:image/png;base64,` URI, which `open_picture` reads back pixel for pixel."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def restrict_pillow() -> None:
+    """Make Pillow itself read nothing but PNG, JPEG and WebP in this process, and no bombs.
+
+    A server calls it once when it starts: it also covers decodes that other libraries do before our code sees a file.
+    """
+    Image.init()
+    for name in [one for one in Image.OPEN if one not in FORMATS]:
+        del Image.OPEN[name]
+    Image.ID[:] = [one for one in Image.ID if one in FORMATS]
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this and refuses above twice this
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey brought to 8 bits: Pillow's own conversion would clip it to white."""
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).astype(np.int64)
+        return Image.fromarray((levels >> 8 if levels.max(initial=0) > 255 else levels).clip(0, 255).astype(np.uint8))
+    return image
+
+
+def _too_heavy(size: int, most: int) -> str:
+    return f"the picture's file has {size / 1e6:,.0f} MB; the most is {most / 1e6:,.0f} MB"
+
+
+def _short(thing: object) -> str:
+    text = " ".join(str(thing).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()

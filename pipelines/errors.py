@@ -1,0 +1,11 @@
+"""The two ways a run ends early. They live alone here so that every other file can import them without a circle."""
+
+from __future__ import annotations
+
+
+class BadInput(ValueError):
+    """The user asked for something that cannot be done; the message is one sentence fit to be shown."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop; raised by consumers between two Steps, never inside a pipeline."""
