@@ -149,7 +149,10 @@ def read_icon_sets(modules: Path) -> tuple[list[Icon], list[str]]:
             entry, other = entries.get(hexcode or "", {}), chinese.get(hexcode or "", {})
             spelt = slug_from_hexcode.get(hexcode or "", slug) if style == "fxemoji" else slug
             name = _words(spelt)
-            also = [label for label in [_words(entry.get("label", "")), *aliases.get(slug, ())] if label and label != name]
+            also = [_words(entry.get("label", "")), *aliases.get(slug, ())]
+            if country := re.match(r"flag (?:for )?(?:flag )?(?P<name>.+)", name):
+                also += [form.format(country["name"]) for form in ("flag for {}", "flag of {}", "flag {}", "{} flag")]
+            also = [label for label in also if label and label != name]
             icons.append(
                 Icon(
                     style,
@@ -208,7 +211,8 @@ def render(svg: str) -> bytes | None:
 
 
 def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """What is left of a name for matching: letters and digits, and one way to say "flag for"."""
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"^flag-for-(flag-)?", "flag-", name.lower()))
 
 
 def _words(name: str) -> str:

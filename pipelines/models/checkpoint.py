@@ -1,0 +1,81 @@
+"""One file form for every network: safetensors that carries its own config, training facts and licence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pipelines.errors import BadInput
+
+
+def save_checkpoint(path: Path, network: nn.Module, config: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Write weights as float16 with JSON metadata "config" and "facts"; atomically, so an old file stays whole."""
+    tensors = {
+        name: value.detach().to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    metadata = {"config": json.dumps(config), "facts": json.dumps(facts, ensure_ascii=False)}
+    write_atomically(path, save(tensors, metadata))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Either the whole file or what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config and the facts of a checkpoint, without its weights. BadInput when the file is not one of ours."""
+    if not path.is_file():
+        raise BadInput(f"the weights {path.name} are missing; restore assets/tiny, for example with git checkout")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        config, facts = json.loads(metadata["config"]), json.loads(metadata["facts"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise BadInput(f"the weights {path.name} are damaged ({error}); restore the file") from error
+    if not isinstance(config, dict) or not isinstance(facts, dict):
+        raise BadInput(f"the weights {path.name} carry no config; restore the file")
+    return config, facts
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Load a checkpoint's weights into a network of its config, as float32. BadInput when names or shapes differ."""
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, "pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            for name in sorted(expected.keys() | found.keys()):
+                if expected.get(name) != found.get(name):
+                    raise BadInput(
+                        f"the weights {path.name} do not fit: {name} should be {expected.get(name, 'absent')} "
+                        f"and is {found.get(name, 'absent')}"
+                    )
+            for name in found:
+                tensors[name] = file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"the weights {path.name} are damaged ({error}); restore the file") from error
+    network.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in tensors.items()})
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,66 @@
+"""Text to tokens: a byte-level BPE of our own, English and Chinese, shared by CLIP and DALL·E."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+import tokenizers
+
+from pipelines.errors import BadInput
+
+END = "<|end|>"  # token 0 ends a text; tokens after it are padding
+
+
+class Tokenizer:
+    """Byte-level BPE (Sennrich et al. 2016, on bytes): every text has tokens, none is unknown.
+
+    Texts are NFKC-normalized and lower-cased first. `vocabulary_size` counts END, which is token 0.
+    """
+
+    def __init__(self, book: tokenizers.Tokenizer):
+        self.book = book
+        self.vocabulary_size = book.get_vocab_size()
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """From a tokenizer.json; BadInput when it is missing or damaged."""
+        try:
+            return cls(tokenizers.Tokenizer.from_str(path.read_text("utf-8")))
+        except Exception as error:  # the library raises bare Exception
+            raise BadInput(f"the vocabulary {path.name} is missing or damaged; restore the file") from error
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
+        """Learn merges from texts."""
+        book = tokenizers.Tokenizer(tokenizers.models.BPE())
+        book.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+        book.decoder = tokenizers.decoders.ByteLevel()
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=vocabulary_size,
+            special_tokens=[END],
+            initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        book.train_from_iterator((clean(text) for text in texts), trainer)
+        return cls(book)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids, without END."""
+        return self.book.encode(clean(text)).ids
+
+    def pieces(self, text: str) -> list[str]:
+        """The tokens as readable text, one string a token; bytes of a split character show as "?"."""
+        return [self.book.decode([token]).replace("\ufffd", "?") for token in self.encode(text)]
+
+    def with_dropout(self, probability: float) -> Tokenizer:
+        """The same vocabulary, merging each pair only with probability 1 - p (BPE dropout, Provilkov et al. 2020)."""
+        book = tokenizers.Tokenizer.from_str(self.book.to_str())
+        book.model.dropout = probability
+        return Tokenizer(book)
+
+
+def clean(text: str) -> str:
+    """NFKC, lower case, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).lower().split())
