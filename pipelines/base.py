@@ -99,7 +99,8 @@ def _checked(one: Knob, value: Any) -> Any:
         if not isinstance(value, bool):
             raise BadInput(f"{one.name} {shown} is not true or false")
     elif one.type in (int, float):
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+        good = isinstance(value, (int, float)) and not isinstance(value, bool)
+        good = good and abs(value) < 2**63  # neither nan nor infinite, and float(value) cannot overflow
         if not good or (one.type is int and int(value) != value):
             raise BadInput(f"{one.name} {shown} is not a {'whole ' if one.type is int else ''}number; try {one.default}")
         value = one.type(value)

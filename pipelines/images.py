@@ -23,7 +23,17 @@ from pipelines.errors import BadInput
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 16_000_000  # 4000 x 4000: larger than any picture made here, and 64 MB once decoded
 MAX_BYTES = 32_000_000
+MAX_SCANS = 100  # of a progressive JPEG; cameras write about ten, and each one costs a pass over all pixels
 URI_HEAD = "data:image/"
+TURNS = {  # EXIF orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def to_pil(pictures: Tensor) -> list[Image.Image]:
@@ -48,6 +58,9 @@ def open_picture(
     """
     data = read_bytes(source, max_bytes=max_bytes)
     kind = picture_format(data)
+    exif = b""
+    if kind == "JPEG":
+        data, exif = _jpeg_without_metadata(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the one that counts
@@ -57,7 +70,7 @@ def open_picture(
         if getattr(opened, "n_frames", 1) > 1:
             raise BadInput(f"the picture has {opened.n_frames} frames; save one of them as a still PNG")
         opened.load()
-        opened = ImageOps.exif_transpose(opened)
+        turn = TURNS.get(_orientation(exif or opened.info.get("exif", b"")))
     except BadInput:
         raise
     except Image.DecompressionBombError:
@@ -67,7 +80,8 @@ def open_picture(
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
         raise BadInput(f"the {kind} picture is damaged or cut off ({_short(error)}); save it again as PNG") from None
     transparent = "A" in opened.getbands() or "transparency" in opened.info
-    return _eight_bits(opened).convert("RGBA" if transparent else "RGB")
+    upright = opened if turn is None else opened.transpose(turn)
+    return _eight_bits(upright).convert("RGBA" if transparent else "RGB")
 
 
 def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -156,6 +170,53 @@ def restrict_pillow() -> None:
         del Image.OPEN[name]
     Image.ID[:] = [one for one in Image.ID if one in FORMATS]
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this and refuses above twice this
+
+
+def _jpeg_without_metadata(data: bytes) -> tuple[bytes, bytes]:
+    """A JPEG without its comments, colour profiles and EXIF, and the EXIF by itself.
+
+    Pillow reads those by code that crafted files have kept busy for hours; only pixels go through it.
+    """
+    kept, exif, at = [data[:2]], b"", 2
+    if data.count(b"\xff\xda") > MAX_SCANS:  # inside a scan 0xFF is always followed by 0x00 or a restart mark
+        raise BadInput(f"the JPEG has more than {MAX_SCANS} scans; save it again as PNG")
+    while True:
+        head = data[at : at + 4]
+        if len(head) < 4 or head[0] != 0xFF:
+            raise BadInput("the JPEG picture is damaged or cut off; save it again as PNG")
+        marker, length = head[1], int.from_bytes(head[2:], "big")
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        if marker == 0xDA:  # the pixels begin
+            return b"".join([*kept, data[at:]]), exif
+        segment = data[at : at + 2 + length]
+        if length < 2 or len(segment) < 2 + length:
+            raise BadInput("the JPEG picture is damaged or cut off; save it again as PNG")
+        if marker == 0xE1 and not exif and segment[4:10] == b"Exif\0\0":
+            exif = segment[4:]
+        # Of the application segments only JFIF (0xE0) and Adobe's (0xEE) say how pixels are to be read.
+        if not (0xE1 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE:
+            kept.append(segment)
+        at += 2 + length
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation, 1 to 8, that a block of EXIF tells; 1 when it tells nothing readable."""
+    tiff = exif[6:] if exif[:6] == b"Exif\0\0" else exif
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, start)
+        for at in range(start + 2, start + 2 + 12 * min(count, 256), 12):
+            tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, at)
+            if tag == 0x0112 and kind == 3 and value in TURNS:
+                return value
+    except struct.error:
+        pass
+    return 1
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
