@@ -1,0 +1,183 @@
+"""CLIP (Radford et al. 2021): an image tower and a text tower that meet in one space.
+
+The image tower is a residual CNN, which learns from few pictures far faster than a ViT; the text tower is a small
+bidirectional Transformer over byte-level BPE tokens, English and Chinese.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipelines.models.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Sizes of both towers. `widths` and `block_counts` are per stage of the image tower, each at half the size."""
+
+    vocabulary_size: int
+    image_size: int = 64
+    widths: tuple[int, ...] = (48, 96, 192, 384)
+    block_counts: tuple[int, ...] = (1, 2, 2, 2)
+    text_width: int = 256
+    text_layer_count: int = 3
+    text_head_count: int = 4
+    context_length: int = 32
+    embedding_size: int = 256
+
+    def to_dict(self) -> dict:
+        """Plain values for a checkpoint's metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> ClipConfig:
+        """Back from a checkpoint's metadata."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+class ResidualBlock(nn.Module):
+    """norm, act, conv, norm, act, conv, added to the input; the first conv may halve the size (He et al. 2016)."""
+
+    def __init__(self, width_in: int, width: int, stride: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(8, width_in), nn.GroupNorm(8, width)
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.skip = nn.Conv2d(width_in, width, 1, bias=False) if width_in != width else nn.Identity()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        if self.stride > 1:
+            x = F.avg_pool2d(x, self.stride)
+        return self.skip(x) + h
+
+
+class ImageTower(nn.Module):
+    """(n, 3, s, s) normalized pictures -> (n, d), not normalized; `features` are the stages' outputs."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        widths = config.widths
+        self.stem = nn.Conv2d(3, widths[0], 4, 2, 1)
+        self.stages = nn.ModuleList()
+        width_in = widths[0]
+        for k, (width, count) in enumerate(zip(widths, config.block_counts, strict=True)):
+            blocks = [ResidualBlock(width_in, width, 1 if k == 0 else 2)]
+            blocks += [ResidualBlock(width, width, 1) for _ in range(count - 1)]
+            self.stages.append(nn.Sequential(*blocks))
+            width_in = width
+        self.norm = nn.LayerNorm(width_in)
+        self.project = nn.Linear(width_in, config.embedding_size, bias=False)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The output of every stage, coarse last: (n, width, s/2, s/2), (n, width, s/4, s/4), ..."""
+        h, outputs = self.stem(x), []
+        for stage in self.stages:
+            h = stage(h)
+            outputs.append(h)
+        return outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.norm(F.silu(self.features(x)[-1]).mean((2, 3))))
+
+
+class TextBlock(nn.Module):
+    """Pre-norm Transformer block; `mask` is True where a token may be looked at."""
+
+    def __init__(self, width: int, head_count: int):
+        super().__init__()
+        self.head_count = head_count
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        n, t, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(n, t, 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (n, heads, t, width / heads)
+        x = x + self.out(h.transpose(1, 2).reshape(n, t, width))
+        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+class TextTower(nn.Module):
+    """(n, t) token ids with 0 as padding -> (n, d), not normalized. Each text ends with END (0), which is read."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        width = config.text_width
+        self.token = nn.Embedding(config.vocabulary_size, width)
+        self.position = nn.Parameter(torch.randn(config.context_length, width) * 0.01)
+        self.blocks = nn.ModuleList(TextBlock(width, config.text_head_count) for _ in range(config.text_layer_count))
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, config.embedding_size, bias=False)
+        nn.init.normal_(self.token.weight, std=0.02)
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """The mean over a text's tokens after the last block: (n, text_width)."""
+        length = (tokens != 0).sum(1, keepdim=True) + 1  # with END
+        real = torch.arange(tokens.shape[1], device=tokens.device) < length  # (n, t)
+        h = self.token(tokens) + self.position[: tokens.shape[1]]
+        for block in self.blocks:
+            h = block(h, real[:, None, None, :])
+        weight = real[:, :, None].to(h.dtype)
+        return (self.norm(h) * weight).sum(1) / weight.sum(1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.project(self.pooled(tokens))
+
+
+class Clip(nn.Module):
+    """Both towers, the tokenizer, and the only place where pictures are resized and normalized for CLIP."""
+
+    def __init__(self, config: ClipConfig, tokenizer: Tokenizer):
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        self.image, self.text = ImageTower(config), TextTower(config)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature
+        self._remembered: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.log_scale.device
+
+    def tokenize(self, prompts: list[str]) -> Tensor:
+        """(n, t) token ids, cut to the context length, END and padding 0, t the longest in the batch."""
+        rows = [self.tokenizer.encode(prompt)[: self.config.context_length - 1] for prompt in prompts]
+        tokens = torch.zeros(len(rows), 1 + max(map(len, rows)), dtype=torch.long)
+        for row, ids in zip(tokens, rows, strict=True):
+            row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
+        return tokens.to(self.device)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] of any size -> (n, 3, s, s), zero mean and unit variance over the training data."""
+        size = self.config.image_size
+        if images.shape[-2:] != (size, size):
+            smaller = images.shape[-1] > size and images.shape[-2] > size
+            how = {"mode": "area"} if smaller else {"mode": "bilinear", "align_corners": False}
+            images = F.interpolate(images, (size, size), **how)
+        return (images - 0.5) / 0.6
+
+    @torch.no_grad()
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """(n, d) of unit length, no gradient, remembered per prompt."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]
+        if len(self._remembered) + len(new) > 20_000:
+            self._remembered.clear()
+            new = list(dict.fromkeys(prompts))
+        for start in range(0, len(new), 256):
+            chunk = new[start : start + 256]
+            vectors = F.normalize(self.text(self.tokenize(chunk)).float(), dim=-1)
+            self._remembered.update(zip(chunk, vectors, strict=True))
+        return torch.stack([self._remembered[prompt] for prompt in prompts])
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] -> (n, d) of unit length, differentiable."""
+        return F.normalize(self.image(self.prepare(images)).float(), dim=-1)
