@@ -63,7 +63,9 @@ def open_picture(
         data, exif = _jpeg_without_metadata(data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the one that counts
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # our own limit is the one that counts
             opened = Image.open(io.BytesIO(data), formats=[kind])
         width, height = opened.size
         check_size(width, height, max_pixels)
@@ -77,8 +79,19 @@ def open_picture(
         raise BadInput(f"the picture is too large to open; the most is {max_pixels:,} pixels") from None
     except UnidentifiedImageError:
         raise BadInput(f"the file begins like {kind} but is no picture; save it again as PNG") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
-        raise BadInput(f"the {kind} picture is damaged or cut off ({_short(error)}); save it again as PNG") from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        IndexError,
+        KeyError,
+        TypeError,
+        struct.error,
+    ) as error:
+        raise BadInput(
+            f"the {kind} picture is damaged or cut off ({_short(error)}); save it again as PNG"
+        ) from None
     transparent = "A" in opened.getbands() or "transparency" in opened.info
     upright = opened if turn is None else opened.transpose(turn)
     return _eight_bits(upright).convert("RGBA" if transparent else "RGB")
@@ -104,7 +117,9 @@ def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> byt
         try:
             path = Path(source)
             if not path.is_file():
-                raise BadInput(f"there is no picture {_short(source)}; give the path of a PNG, JPEG or WebP file")
+                raise BadInput(
+                    f"there is no picture {_short(source)}; give the path of a PNG, JPEG or WebP file"
+                )
             with path.open("rb") as file:
                 data = file.read(max_bytes + 1)
                 size = path.stat().st_size
@@ -120,7 +135,7 @@ def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> byt
 
 
 def picture_format(data: bytes) -> str:
-    """"PNG", "JPEG" or "WEBP" by the first bytes; BadInput for everything else, whatever its name ends in."""
+    """ "PNG", "JPEG" or "WEBP" by the first bytes; BadInput for everything else, whatever its name ends in."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
@@ -137,7 +152,9 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     if width < 1 or height < 1:
         raise BadInput(f"the picture is {width} x {height} pixels, which is nothing; give a real picture")
     if width * height > max_pixels:
-        raise BadInput(f"the picture is {width} x {height}, {width * height:,} pixels; the most is {max_pixels:,}")
+        raise BadInput(
+            f"the picture is {width} x {height}, {width * height:,} pixels; the most is {max_pixels:,}"
+        )
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -223,7 +240,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey brought to 8 bits: Pillow's own conversion would clip it to white."""
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64)
-        return Image.fromarray((levels >> 8 if levels.max(initial=0) > 255 else levels).clip(0, 255).astype(np.uint8))
+        return Image.fromarray(
+            (levels >> 8 if levels.max(initial=0) > 255 else levels).clip(0, 255).astype(np.uint8)
+        )
     return image
 
 

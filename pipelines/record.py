@@ -131,7 +131,9 @@ def cannot_save(path: str | Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{Path(path).name} was not saved: the disk is full; free some space and run it again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{Path(path).name} was not saved: {Path(path).parent} may not be written; choose another folder"
+        return (
+            f"{Path(path).name} was not saved: {Path(path).parent} may not be written; choose another folder"
+        )
     return f"{Path(path).name} was not saved: {(error.strerror or str(error)).lower()}; choose another folder"
 
 
@@ -186,7 +188,9 @@ def read_record(
         raise BadInput("the picture holds no record of Atelier's; give a PNG that Atelier made")
     record = record_from_json(text)
     if record.pipeline not in pipelines:
-        raise BadInput(f"the record names the unknown pipeline {_shown(record.pipeline)}; known: {', '.join(pipelines)}")
+        raise BadInput(
+            f"the record names the unknown pipeline {_shown(record.pipeline)}; known: {', '.join(pipelines)}"
+        )
     pipelines[record.pipeline].Settings.from_dict(record.settings)
     return record
 
@@ -215,7 +219,9 @@ def record_from_json(text: str) -> Record:
     for model in values["models"].values():
         _expect(isinstance(model, dict) and set(model) == {"name", "sha256"}, "models")
         _expect(isinstance(model["name"], str) and len(model["name"]) <= 200, "models")
-        _expect(isinstance(model["sha256"], str) and re.fullmatch("[0-9a-f]{0,64}", model["sha256"]), "models")
+        _expect(
+            isinstance(model["sha256"], str) and re.fullmatch("[0-9a-f]{0,64}", model["sha256"]), "models"
+        )
     seed, score, rank = (values["picture"].get(name) for name in ("seed", "score", "rank"))
     _expect(_is_number(seed, int) and 0 <= seed < 2**64, "picture.seed")
     _expect(score is None or (_is_number(score, int, float) and -1e6 < score < 1e6), "picture.score")
@@ -248,7 +254,9 @@ def read_texts(source: str | Path | bytes) -> dict[str, str]:
     """
     data = read_bytes(source)
     if picture_format(data) != "PNG":
-        raise BadInput("the picture is not a PNG, and only PNG files carry a record; give the PNG that was saved")
+        raise BadInput(
+            "the picture is not a PNG, and only PNG files carry a record; give the PNG that was saved"
+        )
     texts: dict[str, str] = {}
     at, count = 8, 0
     while at < len(data):
@@ -339,7 +347,9 @@ class Comparison:
             start = "different: the sizes differ"
         else:
             start = f"different: the largest pixel difference is {self.largest} of 255, {self.share:.1%} of pixels differ"
-        return start + ("; " + "; ".join(self.environment) if self.environment else "; the environment is the same")
+        return start + (
+            "; " + "; ".join(self.environment) if self.environment else "; the environment is the same"
+        )
 
 
 def compare(old: Image.Image, new: Image.Image, old_record: Record, new_record: Record) -> Comparison:

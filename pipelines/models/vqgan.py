@@ -1,0 +1,97 @@
+"""VQGAN (Esser et al. 2021): pictures to image tokens and back. diffusers' VQModel is the network.
+
+A pixel-unshuffle in front and a pixel-shuffle behind spare the costly full-resolution layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class VqganConfig:
+    """Sizes. The picture shrinks by `patch` (unshuffle), then by 2 per width after the first."""
+
+    image_size: int = 128
+    patch: int = 4
+    widths: tuple[int, ...] = (64, 128)
+    layer_count: int = 1
+    code_count: int = 1024
+    code_size: int = 8
+
+    @property
+    def factor(self) -> int:
+        """Pixels per token, along a side."""
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+    @property
+    def grid(self) -> int:
+        """Tokens along a side of a training picture."""
+        return self.image_size // self.factor
+
+    def to_dict(self) -> dict:
+        """Plain values for a checkpoint's metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> VqganConfig:
+        """Back from a checkpoint's metadata."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+class Vqgan(nn.Module):
+    """Convolutional throughout: any picture whose sides are multiples of `config.factor` will do."""
+
+    def __init__(self, config: VqganConfig):
+        super().__init__()
+        from diffusers import VQModel  # costs seconds to import, so only when a network is made
+
+        self.config = config
+        count = len(config.widths)
+        network = VQModel(
+            in_channels=3 * config.patch**2,
+            out_channels=3 * config.patch**2,
+            down_block_types=("DownEncoderBlock2D",) * count,
+            up_block_types=("UpDecoderBlock2D",) * count,
+            block_out_channels=config.widths,
+            layers_per_block=config.layer_count,
+            latent_channels=config.code_size,
+            num_vq_embeddings=config.code_count,
+            vq_embed_dim=config.code_size,
+            norm_num_groups=8,
+            mid_block_add_attention=False,
+        )
+        self.encoder, self.decoder = network.encoder, network.decoder
+        self.before_codes, self.after_codes = network.quant_conv, network.post_quant_conv
+        self.codes = nn.Parameter(torch.randn(config.code_count, config.code_size) * 0.5)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor), before the codes."""
+        return self.before_codes(self.encoder(F.pixel_unshuffle(images, self.config.patch)))
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, h, w) tokens: the nearest code by Euclidean distance."""
+        n, c, h, w = z.shape
+        flat = z.permute(0, 2, 3, 1).reshape(-1, c).float()
+        distance = self.codes.square().sum(1) - 2 * flat @ self.codes.T  # |z|^2 is the same for every code
+        return distance.argmin(1).view(n, h, w)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(n, h, w) tokens -> (n, c, h, w) their codes."""
+        return F.embedding(tokens, self.codes).permute(0, 3, 1, 2)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(n, c, h, w) codes, or anything between them -> (n, 3, h * factor, w * factor), about [-1, 1]."""
+        return F.pixel_shuffle(self.decoder(self.after_codes(codes)), self.config.patch)
+
+    def tokens_of(self, images: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] -> (n, h / factor, w / factor) tokens."""
+        return self.nearest(self.encode(images))
+
+    def pictures_of(self, tokens: Tensor) -> Tensor:
+        """(n, h, w) tokens -> (n, 3, h * factor, w * factor), about [-1, 1]."""
+        return self.decode(self.embed(tokens))
