@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,15 +20,20 @@ class Tokenizer:
     Texts are NFKC-normalized and lower-cased first. `vocabulary_size` counts END, which is token 0.
     """
 
-    def __init__(self, book: tokenizers.Tokenizer):
-        self.book = book
+    def __init__(self, book: tokenizers.Tokenizer, words: frozenset[str] = frozenset()):
+        self.book, self.words = book, words
         self.vocabulary_size = book.get_vocab_size()
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """From a tokenizer.json; BadInput when it is missing or damaged."""
+        """From a tokenizer.json, with words.txt beside it, the words of the training captions, one a line.
+
+        BadInput when the vocabulary is missing or damaged.
+        """
+        words = path.with_name("words.txt")
         try:
-            return cls(tokenizers.Tokenizer.from_str(path.read_text("utf-8")))
+            known = frozenset(words.read_text("utf-8").split()) if words.exists() else frozenset()
+            return cls(tokenizers.Tokenizer.from_str(path.read_text("utf-8")), known)
         except Exception as error:  # the library raises bare Exception
             raise BadInput(f"the vocabulary {path.name} is missing or damaged; restore the file") from error
 
@@ -54,13 +60,25 @@ class Tokenizer:
         """The tokens as readable text, one string a token; bytes of a split character show as "?"."""
         return [self.book.decode([token]).replace("\ufffd", "?") for token in self.encode(text)]
 
+    def unknown_words(self, text: str) -> list[str]:
+        """Words (in Chinese: characters) that no training caption held; empty when those are not known either."""
+        if not self.words:
+            return []
+        found = words_in(text)
+        return [word for word in found if word not in self.words and word.removesuffix("s") not in self.words]
+
     def with_dropout(self, probability: float) -> Tokenizer:
         """The same vocabulary, merging each pair only with probability 1 - p (BPE dropout, Provilkov et al. 2020)."""
         book = tokenizers.Tokenizer.from_str(self.book.to_str())
         book.model.dropout = probability
-        return Tokenizer(book)
+        return Tokenizer(book, self.words)
 
 
 def clean(text: str) -> str:
     """NFKC, lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
+
+
+def words_in(text: str) -> list[str]:
+    """Each word once, in order: runs of letters and digits, and single Chinese characters."""
+    return list(dict.fromkeys(re.findall(r"[\u4e00-\u9fff]|[^\W_\u4e00-\u9fff]+", clean(text))))

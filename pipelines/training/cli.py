@@ -20,14 +20,15 @@ ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
 def clip_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
     """CLIP sees pictures at 64 x 64; the tokenizer is made on the first training and kept."""
     from pipelines.models.tokenizer import Tokenizer
-    from pipelines.training.clip import ClipTrainer, train_tokenizer
+    from pipelines.training.clip import ClipTrainer, caption_words, train_tokenizer
     from pipelines.training.data import Emoji
 
     emoji = Emoji(options.data, size=64)
     path = options.out / "tokenizer.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(train_tokenizer(emoji).book.to_str())
+        path.write_text(train_tokenizer(emoji).book.to_str(), "utf-8")
+        path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
     return ClipTrainer(accelerator, emoji, Tokenizer.load(path), options.state / "clip", seed=options.seed)
 
 

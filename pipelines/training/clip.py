@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from pipelines.models.checkpoint import save_checkpoint, write_atomically
 from pipelines.models.clip import Clip, ClipConfig
-from pipelines.models.tokenizer import Tokenizer
-from pipelines.training.data import COLOURS, Emoji, Icon, Scenes, caption, on_background
+from pipelines.models.tokenizer import Tokenizer, words_in
+from pipelines.training.data import COLOURS, ICON_SETS, Emoji, Icon, Scenes, caption, on_background
 from pipelines.training.fit import Trainer
 
 VOCABULARY_SIZE = 4096
@@ -37,6 +37,18 @@ def train_tokenizer(emoji: Emoji, seed: int = 0) -> Tokenizer:
     texts += [caption(emoji.icons[k], rng, background) for k in emoji.train for background in list(COLOURS)[1:3]]
     texts += list(emoji.phrases[::3])
     return Tokenizer.train(texts, VOCABULARY_SIZE)
+
+
+def caption_words(emoji: Emoji) -> list[str]:
+    """Every word a training caption can hold, sorted: names, keywords, styles, colours, and the words of scenes."""
+    rng = np.random.default_rng(0)
+    scenes = Scenes(emoji, emoji.train, 0, plain=0.0, coloured=0.3)
+    texts = [scenes.scene(int(k))[1] for k in rng.permutation(emoji.train)]
+    for k in emoji.train:
+        icon = emoji.icons[k]
+        texts += [icon.name, *icon.also, *icon.keywords, icon.chinese, *icon.chinese_keywords]
+    texts += [word for style in ICON_SETS.values() for word in (style.english, style.chinese)]
+    return sorted({word for text in texts for word in words_in(text)})
 
 
 def thing(icon: Icon) -> str:

@@ -39,7 +39,7 @@ class VqganTrainer(Trainer):
 
     name = "vqgan"
     averaged = ("vqgan",)
-    perceptual_weight, adversarial_weight, adversarial_from = 0.4, 0.1, 0.6
+    perceptual_weight, adversarial_weight, adversarial_from = 0.4, 0.1, 0.7
 
     def __init__(
         self,

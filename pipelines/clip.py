@@ -1,0 +1,64 @@
+"""CLIP as the judge: a prompt ensemble, a ranking with its noise, near-duplicates."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.models.clip import Clip
+
+DUPLICATE = 0.94  # cosine above which two pictures count as the same
+TEMPLATES = ("{}", "a {}", "a 3d {}", "a flat {}", "a cartoon {}")
+CHINESE_TEMPLATES = ("{}", "立体的{}", "扁平的{}", "卡通的{}")
+
+
+def ensemble(prompt: str) -> list[str]:
+    """The prompt in several wordings; their average is a steadier judge than any one (Radford et al. 2021, 3.1.4)."""
+    chinese = re.search(r"[\u4e00-\u9fff]", prompt) is not None
+    return [template.format(prompt) for template in (CHINESE_TEMPLATES if chinese else TEMPLATES)]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates judged by one prompt. Lists are in order of candidates; `order` is best first."""
+
+    scores: list[float]  # mean cosine over the ensemble
+    noise: float  # how far a score moves, on average, with the wording of the prompt
+    order: list[int]
+    duplicate_of: list[int | None]  # the better candidate that looks the same
+
+    @property
+    def tied(self) -> int:
+        """How many of the first are within the noise of the best; 1 when the best stands alone."""
+        best = self.scores[self.order[0]]
+        return sum(best - score < self.noise * 2**0.5 for score in self.scores)
+
+
+@torch.no_grad()
+def judge(clip: Clip, prompt: str, vectors: Tensor) -> tuple[Tensor, float]:
+    """(n, d) image vectors -> (n,) scores, and the noise of a score."""
+    wordings = clip.encode_text(ensemble(prompt))
+    each = vectors @ wordings.T  # (n, wordings)
+    scores = vectors @ F.normalize(wordings.mean(0), dim=0)
+    if len(vectors) < 2:
+        return scores, 0.0
+    apart = each - each.mean(0)  # a wording that lifts all candidates alike says nothing
+    return scores, (apart.std(1).mean() / each.shape[1] ** 0.5).item()
+
+
+def rank(clip: Clip, prompt: str, vectors: Tensor) -> Ranking:
+    """Rank pictures by their (n, d) image vectors of unit length."""
+    scores, noise = judge(clip, prompt, vectors)
+    order = scores.argsort(descending=True, stable=True).tolist()
+    alike = (vectors @ vectors.T > DUPLICATE).cpu()
+    duplicate_of: list[int | None] = [None] * len(order)
+    originals: list[int] = []
+    for k in order:
+        duplicate_of[k] = next((better for better in originals if alike[k, better]), None)
+        if duplicate_of[k] is None:
+            originals.append(k)
+    return Ranking(scores.tolist(), noise, order, duplicate_of)
