@@ -206,7 +206,7 @@ def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_
     logits (n, v) float32, uniform (n,) in [0, 1) -> (n,) tokens. Top-k (0 for all) comes before top-p (Holtzman et al.
     2020): the smallest set of likeliest tokens whose probability reaches top_p.
     """
-    ordered, token = (logits / temperature).sort(1, descending=True, stable=True)
+    ordered, token = (logits / temperature).sort(dim=1, descending=True, stable=True)
     if 0 < top_k < ordered.shape[1]:
         ordered, token = ordered[:, :top_k], token[:, :top_k]
     share = ordered.softmax(1)

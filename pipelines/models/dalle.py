@@ -21,9 +21,9 @@ class DalleConfig:
     image_vocabulary: int
     text_length: int = 32
     grid: int = 16
-    width: int = 256
-    layer_count: int = 5
-    head_count: int = 4
+    width: int = 192
+    layer_count: int = 4
+    head_count: int = 3
     kernel: int = 11  # side of the convolutional pattern
 
     @property

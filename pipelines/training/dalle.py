@@ -75,14 +75,17 @@ class DalleTrainer(Trainer):
         return self.batch_size * self.accelerator.num_processes
 
     def _start_from_clip(self, dalle: Dalle, pack: Path) -> None:
-        """Begin with CLIP's word vectors where widths agree: its "kitty" already lies near its "cat"."""
+        """Begin with CLIP's word vectors, down to their principal axes: its "kitty" already lies near its "cat"."""
         if not (pack / "clip.safetensors").exists():
             return
         config, _ = read_header(pack / "clip.safetensors")
         clip = Clip(ClipConfig.from_dict(config), self.tokenizer)
         load_weights(pack / "clip.safetensors", clip)
         words = clip.text.token.weight.detach()
-        if words.shape == dalle.text_token.weight.shape:
+        width = dalle.config.width
+        if len(words) == dalle.config.text_vocabulary and words.shape[1] >= width:
+            axes = torch.linalg.svd(words - words.mean(0), full_matrices=False).Vh[:width]
+            words = words @ axes.T
             dalle.text_token.weight.data.copy_(words * (0.02 / words.std()))
 
     @torch.no_grad()

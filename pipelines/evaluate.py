@@ -1,0 +1,145 @@
+"""`python launch.py evaluate`: the project's own figures, on a style that was never trained on, and on samples.
+
+Two judges look at the samples. CLIP itself, which also picked them, so its verdict flatters; and pixels: which training
+pictures are nearest at 16 x 16, a judge that knows nothing of CLIP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.base import Picture, Result, run
+from pipelines.dalle import Generate, GenerateSettings
+from pipelines.images import to_tensor
+from pipelines.studio import Studio
+from pipelines.training.clip import encode_pictures, retrieval, thing
+from pipelines.training.data import DATA_FILE, Emoji, on_background
+from pipelines.training.fit import sheet_of
+from pipelines.training.vqgan import reconstruction
+
+
+def main(argv: list[str]) -> int:
+    """Print one table (or, with --json, one object); returns the exit code."""
+    parser = argparse.ArgumentParser(prog="launch.py evaluate", description="Measure the models of the tiny pack.")
+    parser.add_argument("--names", type=int, default=200, help="common names to generate (default 200; 0 for none)")
+    parser.add_argument("--candidates", type=int, default=16, help="candidates a name (default 16, at most 64)")
+    parser.add_argument("--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})")
+    parser.add_argument("--sheet", type=Path, help="also write the best picture of each name to this PNG")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args(argv)
+    try:
+        emoji, studio = Emoji(options.data), Studio("tiny")
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    figures = evaluate(studio, emoji, options.names, min(options.candidates, 64), options.sheet)
+    if options.json:
+        print(json.dumps(figures))
+        return 0
+    for part, rows in figures.items():
+        for name, value in rows.items():
+            print(f"{part:10} {name:32} {value:.4g}")
+    return 0
+
+
+def evaluate(studio: Studio, emoji: Emoji, names: int, candidates: int, sheet: Path | None) -> dict[str, Any]:
+    """{"clip": ..., "vqgan": ..., "dalle": ...}, each a flat dict of figures."""
+    pipeline = studio.pipeline("generate")
+    assert isinstance(pipeline, Generate)
+    figures: dict[str, Any] = {}
+    with torch.no_grad():
+        pictures = torch.from_numpy(on_background(emoji.rgba[emoji.validation])).permute(0, 3, 1, 2)
+        pictures = pictures.to(studio.torch_device).float().div(127.5).sub(1)
+        figures["clip"] = retrieval(pipeline.clip, emoji)
+        figures["vqgan"] = reconstruction(pipeline.vqgan, pictures)
+    if names:
+        figures["dalle"] = generation(pipeline, emoji, common_names(emoji, names), candidates, sheet)
+    return figures
+
+
+def common_names(emoji: Emoji, count: int) -> list[str]:
+    """Plain names that at least four icon sets draw, `count` of them, evenly spread over the alphabet."""
+    styles: dict[str, set[str]] = {}
+    for icon in emoji.icons:
+        styles.setdefault(icon.name, set()).add(icon.style)
+    names = sorted(name for name, drawn in styles.items() if len(drawn) >= 4)
+    return [names[k] for k in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
+
+
+class PixelJudge:
+    """Which things do the nearest training pictures show, at 16 x 16 pixels on white?"""
+
+    def __init__(self, emoji: Emoji):
+        self.things = [thing(emoji.icons[k]) for k in emoji.train]
+        self.vectors = _thumbnails(on_background(emoji.rgba[emoji.train]))
+
+    def nearest(self, pictures: Tensor, count: int) -> tuple[list[list[str]], Tensor]:
+        """(n, 3, h, w) in [-1, 1] -> the nearest `count` things of each, and the distance to the nearest picture."""
+        vectors = F.adaptive_avg_pool2d(pictures, 16).flatten(1)
+        distance, order = torch.cdist(vectors, self.vectors).topk(count * 8, largest=False)
+        things = [list(dict.fromkeys(self.things[k] for k in row))[:count] for row in order.tolist()]
+        return things, distance[:, 0] / vectors.shape[1] ** 0.5
+
+
+def _thumbnails(pictures: np.ndarray) -> Tensor:
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    chunks = [F.adaptive_avg_pool2d(c.float().div(127.5).sub(1), 16).flatten(1) for c in images.split(256)]
+    return torch.cat(chunks)
+
+
+def generation(
+    pipeline: Generate, emoji: Emoji, names: list[str], candidates: int, sheet: Path | None
+) -> dict[str, float]:
+    """Accuracy of the best of 1, 4, 16, ... candidates by both judges, diversity, and distance to training pictures."""
+    known = {icon.name: thing(icon) for icon in emoji.icons}
+    book = sorted(set(known.values()))
+    english = {known[icon.name]: icon.name for icon in emoji.icons}
+    words = pipeline.clip.encode_text([english[name] for name in book])
+    judge = PixelJudge(emoji)
+    steps = [n for n in (1, 4, 16, 64) if n <= candidates]
+    hits = {(which, top, n): 0 for n in steps for which in ("CLIP", "pixels") for top in (1, 5)}
+    alike, copied, best_pictures = [], [], []
+    for index, name in enumerate(names):
+        pictures = draw(pipeline, name, candidates)
+        images = to_tensor([picture.image for picture in pictures])
+        vectors = encode_pictures(pipeline.clip, np.stack([np.asarray(p.image) for p in pictures]))
+        ranked = (vectors @ words.T).topk(5).indices.tolist()
+        things, distance = judge.nearest(images, 5)
+        for n in steps:  # pictures come best first, so the first of the first n candidates is the best of n
+            k = next(k for k, picture in enumerate(pictures) if picture.facts["candidate"] < n)
+            for top in (1, 5):
+                hits["CLIP", top, n] += known[name] in [book[j] for j in ranked[k][:top]]
+                hits["pixels", top, n] += known[name] in things[k][:top]
+        cosines = vectors @ vectors.T
+        alike.append(((cosines.sum() - len(vectors)) / max(len(vectors) * (len(vectors) - 1), 1)).item())
+        copied.append(distance[0].item())
+        best_pictures.append(pictures[0].image)
+        if index % 10 == 9:
+            print(f"generated {index + 1} of {len(names)} names", file=sys.stderr, flush=True)
+    figures = {f"{w} top-{top}, best of {n}": hit / len(names) for (w, top, n), hit in hits.items()}
+    figures["mean cosine of candidates"] = sum(alike) / len(alike)
+    figures["distance to nearest training"] = sum(copied) / len(copied)
+    if sheet is not None:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        sheet_of(to_tensor(best_pictures), 20).save(sheet)
+    return figures
+
+
+def draw(pipeline: Generate, name: str, candidates: int) -> list[Picture]:
+    """All candidates with default settings, best first."""
+    settings = GenerateSettings(prompt=name, candidates=candidates, keep=candidates)
+    result = None
+    for event in run(pipeline, settings):
+        result = event
+    assert isinstance(result, Result)
+    return result.pictures
+
