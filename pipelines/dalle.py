@@ -18,7 +18,7 @@ from pipelines.clip import rank
 from pipelines.errors import BadInput
 from pipelines.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.clip import Clip
-from pipelines.models.dalle import Dalle
+from pipelines.models.dalle import Dalle, sample
 from pipelines.models.tokenizer import Tokenizer
 from pipelines.models.vqgan import Vqgan
 
@@ -198,21 +198,3 @@ class Generate(Pipeline[GenerateSettings]):
 def _uniform(seed: int, count: int) -> Tensor:
     """All the chance one candidate gets, drawn on the CPU: one number in [0, 1) a token."""
     return torch.rand(count, generator=torch.Generator().manual_seed(seed))
-
-
-def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """One token a row by inverting the cumulative distribution at `uniform`.
-
-    logits (n, v) float32, uniform (n,) in [0, 1) -> (n,) tokens. Top-k (0 for all) comes before top-p (Holtzman et al.
-    2020): the smallest set of likeliest tokens whose probability reaches top_p.
-    """
-    ordered, token = (logits / temperature).sort(dim=1, descending=True, stable=True)
-    if 0 < top_k < ordered.shape[1]:
-        ordered, token = ordered[:, :top_k], token[:, :top_k]
-    share = ordered.softmax(1)
-    reached = share.cumsum(1)
-    if top_p < 1:
-        share = share.where(reached - share < top_p, 0)
-        reached = share.cumsum(1)
-    chosen = (reached <= uniform[:, None] * reached[:, -1:]).sum(1).clamp(max=token.shape[1] - 1)
-    return token.gather(1, chosen[:, None])[:, 0]

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from pipelines.base import BadInput, Result, Step, run
-from pipelines.dalle import GenerateSettings, candidate_seed, sample
-from pipelines.models.dalle import attention_mask, image_pattern
+from pipelines.dalle import GenerateSettings, candidate_seed
+from pipelines.models.dalle import DalleConfig, attention_mask, image_pattern, sample
 from tests.tiny import tiny_dalle, tiny_generate
 
 
@@ -39,8 +39,6 @@ def test_masks_equal_a_slow_reference(pattern: str, grid: int, kernel: int) -> N
 def test_layers_come_in_the_papers_order() -> None:
     config = tiny_dalle().config
     assert [config.pattern(k) for k in range(3)] == ["row", "column", "convolution"]
-    from pipelines.models.dalle import DalleConfig
-
     deep = DalleConfig(10, 10, layer_count=64)
     patterns = [deep.pattern(k) for k in range(64)]
     assert (patterns.count("row"), patterns.count("column"), patterns.count("convolution")) == (47, 16, 1)

@@ -205,3 +205,21 @@ class Cache:
                 mask = attention_mask(config, layer)[config.text_length :]
                 slots[pattern] = [row.nonzero()[:, 0].to(device) for row in mask]
             self.seen.append(slots[pattern])
+
+
+def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """One token a row by inverting the cumulative distribution at `uniform`.
+
+    logits (n, v) float32, uniform (n,) in [0, 1) -> (n,) tokens. Top-k (0 for all) comes before top-p (Holtzman et al.
+    2020): the smallest set of likeliest tokens whose probability reaches top_p.
+    """
+    ordered, token = (logits / temperature).sort(dim=1, descending=True, stable=True)
+    if 0 < top_k < ordered.shape[1]:
+        ordered, token = ordered[:, :top_k], token[:, :top_k]
+    share = ordered.softmax(1)
+    reached = share.cumsum(1)
+    if top_p < 1:
+        share = share.where(reached - share < top_p, 0)
+        reached = share.cumsum(1)
+    chosen = (reached <= uniform[:, None] * reached[:, -1:]).sum(1).clamp(max=token.shape[1] - 1)
+    return token.gather(1, chosen[:, None])[:, 0]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 
 from pipelines.errors import BadInput
@@ -67,11 +71,29 @@ class Tokenizer:
         found = words_in(text)
         return [word for word in found if word not in self.words and word.removesuffix("s") not in self.words]
 
-    def with_dropout(self, probability: float) -> Tokenizer:
-        """The same vocabulary, merging each pair only with probability 1 - p (BPE dropout, Provilkov et al. 2020)."""
-        book = tokenizers.Tokenizer.from_str(self.book.to_str())
-        book.model.dropout = probability
-        return Tokenizer(book, self.words)
+    def encode_with_dropout(self, text: str, probability: float, rng: np.random.Generator) -> list[int]:
+        """BPE dropout (Provilkov et al. 2020): at every merge each candidate pair is left out with `probability`.
+
+        Written out here because the library's own dropout cannot be seeded.
+        """
+        ids: list[int] = []
+        for word, _ in self.book.pre_tokenizer.pre_tokenize_str(clean(text)):
+            parts = list(word)
+            while len(parts) > 1:
+                pairs = [(self._ranks.get(pair), k) for k, pair in enumerate(pairwise(parts))]
+                kept = [(rank, k) for rank, k in pairs if rank is not None and rng.random() >= probability]
+                if not kept:
+                    break
+                _, k = min(kept)
+                parts[k : k + 2] = [parts[k] + parts[k + 1]]
+            ids += [self.book.token_to_id(part) for part in parts]
+        return ids
+
+    @cached_property
+    def _ranks(self) -> dict[tuple[str, str], int]:
+        """Which pairs merge, and in what order."""
+        merges = json.loads(self.book.to_str())["model"]["merges"]
+        return {tuple(pair): rank for rank, pair in enumerate(merges)}
 
 
 def clean(text: str) -> str:

@@ -197,7 +197,7 @@ class ClipTrainer(Trainer):
         """Scenes, their captions and things, and texts to distil; a function of the step alone."""
         rank = self.accelerator.process_index
         rng = np.random.default_rng((self.seed, step, rank))
-        indices = rng.choice(self.emoji.train, self.batch_size, replace=False)
+        indices = rng.choice(self.emoji.train, self.batch_size, replace=len(self.emoji.train) < self.batch_size)
         scenes = Scenes(self.emoji, self.emoji.train, 0, plain=0.45, coloured=0.35)
         scenes.rng = rng
         drawn = [scenes.scene(int(k)) for k in indices]
@@ -255,7 +255,7 @@ class ClipTrainer(Trainer):
         prompts = ["a red heart", "kitty", "automobile", "birthday party", "ocean animal", "sad", "小猫", "生日"]
         pictures = on_background(self.emoji.rgba[self.emoji.validation])
         vectors = encode_pictures(clip, pictures)
-        best = (clip.encode_text(prompts) @ vectors.T).topk(6).indices.flatten().tolist()
+        best = (clip.encode_text(prompts) @ vectors.T).topk(min(6, len(pictures))).indices.flatten().tolist()
         clip._remembered.clear()
         return sheet_of(to_tensor([Image.fromarray(pictures[k]) for k in best]), 6)
 

@@ -95,7 +95,7 @@ class State:
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
 
-def fit(trainer: Trainer, folder: Path, budget: Budget, save_every: float = 120.0) -> Generator[Step, None, State]:
+def fit(trainer: Trainer, folder: Path, budget: Budget, save_every: float = 300.0) -> Generator[Step, None, State]:
     """Train until the budget is spent, yielding a Step per update; resumes from `folder` when it holds a state.
 
     Writes into `folder`: state.safetensors (everything, every `save_every` seconds), curves.png, sheet.png.

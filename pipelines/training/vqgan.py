@@ -71,7 +71,7 @@ class VqganTrainer(Trainer):
         rng = np.random.default_rng((self.seed, step, self.accelerator.process_index))
         scenes = Scenes(self.emoji, self.emoji.train, 0, plain=0.5, coloured=0.3)
         scenes.rng = rng
-        chosen = rng.choice(self.emoji.train, self.batch_size, replace=False)
+        chosen = rng.choice(self.emoji.train, self.batch_size, replace=len(self.emoji.train) < self.batch_size)
         pictures = torch.from_numpy(np.stack([scenes.scene(int(k))[0] for k in chosen]))
         images = pictures.permute(0, 3, 1, 2).to(self.accelerator.device).float().div(127.5).sub(1)
         return images.contiguous(memory_format=torch.channels_last)
@@ -149,12 +149,12 @@ class VqganTrainer(Trainer):
 
     def sheet(self) -> Image.Image:
         """Validation pictures over their reconstructions."""
-        pictures = self._validation()[:: len(self.emoji.validation) // 24][:24]
+        pictures = self._validation()[:: max(1, len(self.emoji.validation) // 24)][:24]
         with torch.no_grad():
             vqgan = self.accelerator.unwrap_model(self.networks["vqgan"])
             again = vqgan.pictures_of(vqgan.tokens_of(pictures))
-        rows = [half for k in range(0, 24, 12) for half in (pictures[k : k + 12], again[k : k + 12])]
-        return sheet_of(torch.cat(rows), 12)
+        pairs = zip(pictures.split(12), again.split(12), strict=True)
+        return sheet_of(torch.cat([half for pair in pairs for half in pair]), 12)
 
     def _validation(self) -> Tensor:
         pictures = torch.from_numpy(on_background(self.emoji.rgba[self.emoji.validation]))
