@@ -17,7 +17,7 @@ class Checkpoint:
     name: str
     pack: str
     role: str
-    file: str  # below assets/
+    file: str  # below the project
     licence: str
     origin: str
     about: str
@@ -25,7 +25,7 @@ class Checkpoint:
     @property
     def path(self) -> Path:
         """Where the file belongs."""
-        return ASSETS / self.file
+        return ASSETS.parent / self.file
 
     @property
     def present(self) -> bool:
@@ -39,7 +39,7 @@ class Checkpoint:
 
 
 def _tiny(role: str, file: str, about: str) -> Checkpoint:
-    return Checkpoint(f"tiny-{role}", "tiny", role, f"tiny/{file}", TINY_LICENCE, TINY_ORIGIN, about)
+    return Checkpoint(f"tiny-{role}", "tiny", role, f"assets/tiny/{file}", TINY_LICENCE, TINY_ORIGIN, about)
 
 
 CHECKPOINTS: dict[str, Checkpoint] = {
