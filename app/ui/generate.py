@@ -1,0 +1,367 @@
+"""The Generate tab: a prompt becomes ranked pictures. The page submits jobs and watches them; the lane does the work."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import gradio as gr
+
+from app.jobs import Job
+from app.ui import stage
+from app.ui.shell import Shell, acting
+from app.ui.words import pair
+from pipelines.base import BadInput, Knob
+from pipelines.catalog import CHECKPOINTS, PRESETS
+from pipelines.errors import CannotSave
+from pipelines.images import open_picture
+from pipelines.record import read_parameters, read_record
+
+PIPELINE = "generate"
+WATCH_SECONDS = 0.3  # between two looks at a running job
+PICTURE_KNOBS = ("image", "keep_rows", "likeness")  # stand together under "Start from a picture"
+EXAMPLES = (
+    ("a red heart", "红色的心"),
+    ("cat face, 3d", "猫脸，3d"),
+    ("birthday cake", "生日蛋糕"),
+    ("a flat green apple", "扁平风格的绿苹果"),
+    ("two stars on a blue background", "蓝色背景上的两颗星"),
+)
+QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+
+
+def build(shell: Shell, _: gr.Tab) -> None:
+    """The tab's components and what they do."""
+    knobs = {one.name: one for one in shell.lane.pipelines[PIPELINE].Settings.knobs()}
+    tab = _Tab(shell, knobs)
+    with gr.Row(elem_id="bench", equal_height=False):
+        with gr.Column(elem_id="composer", scale=5, min_width=300):
+            tab.compose()
+        with gr.Column(elem_id="easel", scale=7, min_width=300):
+            tab.stage = acting(elem_id="stage")
+    tab.sheet = acting(elem_id="sheet")
+    tab.earlier = acting(elem_id="earlier")
+    tab.announce = gr.HTML(elem_id="announce", apply_default_css=False)
+    tab.seen = gr.Textbox(visible=False)
+    tab.timer = gr.Timer(WATCH_SECONDS, active=False)
+    tab.connect()
+
+
+class _Tab:
+    """The components of one page's tab and the functions behind them. Holds nothing of a visitor's."""
+
+    def __init__(self, shell: Shell, knobs: dict[str, Knob]):
+        self.shell, self.lane, self.pictures = shell, shell.lane, shell.pictures
+        self.knobs = knobs
+        self.fields: dict[str, Any] = {}  # name of a setting -> its component
+        self.stage: Any = None
+        self.sheet: Any = None
+        self.earlier: Any = None
+        self.announce: Any = None
+        self.seen: Any = None
+        self.timer: Any = None
+
+    # --------------------------------------------------------------------------------------------------- the form
+
+    def compose(self) -> None:
+        """The left column: prompt, reading, examples, settings."""
+        words = self.shell.words
+        self.fields["prompt"] = words(
+            gr.Textbox(lines=2, max_lines=5, elem_id="prompt", autofocus=True),
+            label="prompt",
+            placeholder="prompt_hint",
+        )
+        self.reading = gr.HTML(elem_id="reading", apply_default_css=False)
+        with gr.Row(elem_id="press"):
+            self.go = words(gr.Button(variant="primary", elem_id="go", size="lg"), value="go")
+            self.stop = words(gr.Button(elem_id="stop", visible=False, size="lg"), value="stop")
+        self.note = gr.HTML(elem_id="note", apply_default_css=False)
+        self.chips = acting(_chips(), elem_id="chips")
+        plain = [one for one in self.knobs.values() if not one.advanced and one.kind is None]
+        with gr.Row(elem_id="basics"):
+            for one in plain:
+                self.fields[one.name] = self._field(one)
+            self.fields["seed"] = words(
+                gr.Number(self.knobs["seed"].default, precision=0, elem_id="knob-seed", min_width=96, scale=2),
+                label="knob_seed",
+            )
+            self.dice = gr.Button("⚄", elem_id="dice", size="sm", min_width=40, scale=0)
+        self.roll = words(gr.Checkbox(True, elem_id="roll", container=False), label="roll")
+        rest = [one for one in self.knobs.values() if one.name not in self.fields]
+        from_picture = [one for one in rest if one.name in PICTURE_KNOBS]
+        if from_picture:
+            with words(gr.Accordion(open=False, elem_id="from-picture"), label="picture_prompt") as self.from_picture:
+                for one in from_picture:
+                    self.fields[one.name] = self._field(one)
+        advanced = [one for one in rest if one.name not in PICTURE_KNOBS]
+        if advanced:
+            with words(gr.Accordion(open=False, elem_id="advanced"), label="advanced"):
+                for one in advanced:
+                    self.fields[one.name] = self._field(one)
+        self.drop = words(
+            gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True), label="drop"
+        )
+
+    def _field(self, one: Knob) -> Any:
+        """The component for one setting, made from what the setting says of itself."""
+        common = {"elem_id": f"knob-{one.name}", "min_width": 96}
+        if one.kind == "picture":
+            component: Any = gr.Image(
+                type="filepath", format="png", image_mode=None, sources=["upload", "clipboard"], height=180, **common
+            )
+            return self.shell.words(component, label=f"knob_{one.name}")
+        if one.choices is not None:
+            component = gr.Dropdown(list(one.choices), value=one.default, **common)
+        elif one.type is bool:
+            component = gr.Checkbox(one.default, **common)
+        elif not one.advanced and one.type is int:
+            return self.shell.words(
+                gr.Number(one.default, precision=0, scale=1, **common), label=f"knob_{one.name}"
+            )
+        elif one.type in (int, float) and one.lo is not None and one.hi is not None:
+            step = 1 if one.type is int else 0.05
+            component = gr.Slider(one.lo, one.hi, value=one.default, step=step, **common)
+        elif one.type in (int, float):
+            component = gr.Number(one.default, precision=0 if one.type is int else None, **common)
+        else:
+            component = gr.Textbox(one.default, **common)
+        return self.shell.words(component, label=f"knob_{one.name}", info=f"help_{one.name}")
+
+    # ----------------------------------------------------------------------------------------------------- wiring
+
+    def connect(self) -> None:
+        """Which event calls what. Everything answers at once: work happens in the lane."""
+        shell, form = self.shell, list(self.fields.values())
+        view = [self.stage, self.sheet, self.earlier, self.announce, self.stop, self.seen, self.timer, shell.lane_line]
+        watched = [shell.job, shell.visitor, self.seen]
+        submitted = [shell.job, self.fields["seed"], self.note]
+        remember = {"fn": None, "inputs": [shell.job], "js": "(job) => { window.atelier.remember(job) }"}
+
+        pressed = gr.on(
+            [self.go.click, self.fields["prompt"].submit],
+            self.submit,
+            [shell.job, shell.visitor, self.roll, *form],
+            submitted,
+            trigger_mode="once",
+            **QUIET,
+        )
+        pressed.then(**remember, **QUIET).then(self.watch, watched, view, **QUIET)
+        self.timer.tick(self.watch, watched, view, trigger_mode="once", **QUIET)
+        self.stop.click(self.stop_job, [shell.job], None, **QUIET).then(self.watch, watched, view, **QUIET)
+
+        self.fields["prompt"].change(
+            self.read, [self.fields["prompt"]], [self.reading], trigger_mode="always_last", **QUIET
+        )
+        self.chips.click(self.take_chip, None, [self.fields["prompt"]], **QUIET)
+        self.dice.click(None, None, [self.fields["seed"], self.roll], js="() => [window.atelier.roll(), false]", **QUIET)
+        self.fields["seed"].input(None, None, [self.roll], js="() => false", **QUIET)
+
+        filled = [*form, self.roll, self.note, shell.job]
+        self.run_now = gr.Textbox(visible=False)
+        press = {"fn": None, "inputs": [self.run_now], "js": "(now) => { if (now) document.querySelector('#go').click() }"}
+        for place in (self.stage, self.sheet, self.earlier):
+            acted = place.click(
+                self.act, [shell.job, shell.visitor], [*filled, self.run_now], trigger_mode="multiple", **QUIET
+            )
+            acted.then(**remember, **QUIET).then(self.watch, watched, view, **QUIET).then(**press, **QUIET)
+        self.drop.upload(self.load_file, [self.drop], [*filled, self.run_now, self.drop], **QUIET)
+        shell.open_record.change(self.load_named, [shell.open_record], [*filled, self.run_now, shell.open_record], **QUIET)
+
+        shell.arrivals.append((self.arrive, watched, view))
+
+    # ---------------------------------------------------------------------------------------------------- answers
+
+    def arrive(self, job: str, visitor: str, seen: str) -> list[Any]:
+        """The first look: the job of the address or of the last visit, or the empty stage."""
+        return self.watch(job, visitor, "")
+
+    def submit(self, job: str, visitor: str, roll: bool, *values: Any) -> tuple[Any, Any, Any]:
+        """Queue a run of what the form says: the job's id, the seed it got, and a note when it cannot be."""
+        settings = dict(zip(self.fields, values, strict=True))
+        if roll:
+            settings["seed"] = random.SystemRandom().randrange(2**32)
+        try:
+            given = {name: value for name, value in self._plain(settings).items() if value is not None}
+            return self.lane.submit(PIPELINE, given, visitor), settings["seed"], ""
+        except (BadInput, CannotSave) as problem:
+            return gr.skip(), gr.skip(), stage.trouble(str(problem))
+
+    def _plain(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The form's values as Settings take them: no picture is the empty text, an emptied number is its default."""
+        plain: dict[str, Any] = {}
+        for name, value in settings.items():
+            one = self.knobs[name]
+            if value is None:
+                value = "" if one.kind == "picture" else one.default
+            plain[name] = value
+        return plain
+
+    def watch(self, job_id: str, visitor: str, seen: str) -> list[Any]:
+        """What changed since `seen` for all that shows a job; the timer runs while the job is not over."""
+        order = self.lane.queue()
+        waiting = len(order)
+        job = self._job(job_id)
+        if job is None:
+            return [
+                self._empty(), "", self._earlier(visitor, ""), "", gr.update(visible=False), "",
+                gr.Timer(active=False), stage.lane_line(waiting > 0, waiting),
+            ]  # fmt: skip
+        over = job.is_over
+        previews = None if job.state == "done" else self.lane.preview(job.id)
+        now = f"{job.id}|{job.state}|{job.stage}|{job.done}|{job.position}|{job.preview_version}|{len(job.pictures)}"
+        if now == seen:
+            return [gr.skip()] * 8
+        new_state = now.split("|")[:2] != seen.split("|")[:2]
+        return [
+            stage.stage(job, self.pictures, previews),
+            stage.sheet(job, self.pictures) if new_state else gr.skip(),
+            self._earlier(visitor, job.id) if new_state else gr.skip(),
+            stage.announcement(job) if new_state else gr.skip(),
+            gr.update(visible=not over) if new_state else gr.skip(),
+            now,
+            gr.Timer(active=not over) if new_state else gr.skip(),
+            stage.lane_line(not over or waiting > 0, waiting),
+        ]
+
+    def _job(self, job_id: str) -> Job | None:
+        """The job, unless it is not known here or has no pictures left to show."""
+        try:
+            job = self.lane.job(job_id) if job_id else None
+        except BadInput:
+            return None
+        return None if job is None or (job.state == "done" and not job.pictures) else job
+
+    def _empty(self) -> str:
+        pack = self.shell.studio.pack
+        wanted = PRESETS.get(pack, {}).get(PIPELINE, {}).values()
+        if gone := [CHECKPOINTS[name] for name in wanted if not CHECKPOINTS[name].present]:
+            return stage.missing(pack, gone)
+        return stage.empty(self.knobs["candidates"].default, self.knobs["keep"].default, self.pictures)
+
+    def _earlier(self, visitor: str, current: str) -> str:
+        jobs = self.lane.jobs(visitor, 12) if visitor else []
+        shown = [one for one in jobs if one.pipeline == PIPELINE and (one.state != "done" or one.pictures)]
+        return stage.earlier(shown, self.pictures, current)
+
+    def stop_job(self, job_id: str) -> None:
+        """Stop the job that is looked at; the next look shows what was kept."""
+        if job_id:
+            self.lane.stop(job_id)
+
+    def read(self, prompt: str) -> str:
+        """How the model reads the prompt."""
+        if not prompt.strip():
+            return ""
+        try:
+            return stage.reading(self.shell.studio.pipeline(PIPELINE).read_prompt(" ".join(prompt[:2000].split())))
+        except (BadInput, AttributeError):  # weights are missing, or the pipeline has no reader: the stage says it
+            return ""
+
+    def take_chip(self, event: gr.EventData) -> str:
+        """The prompt of the example that was clicked."""
+        return str(event._data.get("prompt", ""))[:200]
+
+    # ------------------------------------------------------------------------------------- filling in the form
+
+    def act(self, job_id: str, visitor: str, event: gr.EventData) -> list[Any]:
+        """A button on a picture: fill the form from its record, and run at once where that is meant."""
+        told = {key: str(value) for key, value in (event._data or {}).items()}
+        try:
+            return self._act(told.get("act", ""), told, job_id)
+        except (BadInput, CannotSave, ValueError) as problem:
+            return self._filled(note=stage.trouble(str(problem)))
+
+    def _act(self, act: str, told: dict[str, str], job_id: str) -> list[Any]:
+        if act == "open":
+            return self._filled(job=told.get("job", ""))
+        if act == "again":
+            return self._filled(job=self.lane.resume(told.get("job", "")))
+        if act == "seed":
+            seed = int(told["seed"])
+            return self._filled({"seed": seed}, roll=False, note=stage.plain("seed_set", seed=seed))
+        path = self.pictures.path(told.get("name", ""), example=act == "example")
+        record = read_record(path, self.lane.pipelines)
+        settings = dict(record.settings)
+        if act == "remix":
+            settings.pop("seed", None)
+            return self._filled(settings, roll=True, note=stage.plain("remixed"))
+        if act == "redraw":
+            alone = {"seed": record.picture["seed"], "candidates": 1, "keep": 1}
+            return self._filled({**settings, **alone}, roll=False, run_now=True)
+        if act in ("vary", "complete"):
+            rows = int(told.get("rows", 0)) if act == "complete" else 0
+            start = {"image": path, "keep_rows": rows, "likeness": self.knobs["likeness"].default}
+            wanted = {**settings, **start}
+            wanted.pop("seed", None)
+            return self._filled(wanted, roll=True, note=stage.plain("from_picture"), run_now=True)
+        return self._filled(settings, roll=False, note=stage.plain("loaded_again"))
+
+    def load_file(self, path: str | None) -> list[Any]:
+        """The settings inside a dropped PNG into the form, or one sentence on why not."""
+        if not path:
+            return [*self._filled(), None]
+        try:
+            return [*self._from_file(path), None]
+        except BadInput as problem:
+            return [*self._filled(note=stage.trouble(str(problem))), None]
+
+    def _from_file(self, path: str) -> list[Any]:
+        try:
+            record = read_record(path, self.lane.pipelines)
+        except BadInput as problem:
+            if "no record" not in str(problem):
+                raise
+            try:
+                found = read_parameters(path)  # another studio's picture
+            except BadInput:
+                raise problem from None
+            if not found:
+                raise
+            return self._filled(found, roll="seed" not in found, note=stage.plain("loaded_foreign"))
+        if record.pipeline != PIPELINE:
+            return self._filled(note=stage.plain("other_pipeline", pipeline=record.pipeline))
+        prompt, seed = record.settings.get("prompt", ""), record.settings.get("seed", 0)
+        return self._filled(record.settings, roll=False, note=stage.plain("loaded", prompt=prompt, seed=seed))
+
+    def load_named(self, name: str) -> list[Any]:
+        """The settings of a picture that another tab asked for."""
+        if not name:
+            return [*self._filled(), gr.skip()]
+        try:
+            settings = read_record(self.pictures.path(name), self.lane.pipelines).settings
+            return [*self._filled(settings, roll=False, note=stage.plain("loaded_again")), ""]
+        except BadInput as problem:
+            return [*self._filled(note=stage.trouble(str(problem))), ""]
+
+    def _filled(
+        self,
+        settings: dict[str, Any] | None = None,
+        *,
+        roll: bool | None = None,
+        note: str | None = None,
+        job: str | None = None,
+        run_now: bool = False,
+    ) -> list[Any]:
+        """Outputs for the form, the seed's checkbox, the note, the job and whether to press Generate."""
+        settings = settings or {}
+        values: list[Any] = []
+        for name, one in self.knobs_in_form():
+            if name not in settings:
+                # a record says everything about its picture; what it does not name was not there
+                values.append(gr.skip())
+            elif one.kind == "picture":
+                values.append(open_picture(settings[name]) if settings[name] else None)
+            else:
+                values.append(settings[name])
+        rest = [gr.skip() if one is None else one for one in (roll, note, job)]
+        return [*values, *rest, str(random.random()) if run_now else ""]
+
+    def knobs_in_form(self) -> list[tuple[str, Knob]]:
+        """The settings in the order of their components."""
+        return [(name, self.knobs[name]) for name in self.fields]
+
+
+def _chips() -> str:
+    """Prompts to click, in the language of the page."""
+    chip = '<button type="button" data-act="chip" data-prompt="{0}">{0}</button>'
+    return '<div class="chips">' + "".join(pair(*(chip.format(one) for one in both)) for both in EXAMPLES) + "</div>"

@@ -1,0 +1,90 @@
+"""The Library tab: the pictures made here, found again by what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app.library import Entry
+from app.ui.generate import QUIET
+from app.ui.shell import Shell, acting
+from app.ui.stage import button, trouble
+from app.ui.words import both
+from pipelines.base import BadInput
+
+PAGE = 48  # pictures shown at a time
+
+
+def build(shell: Shell, tab: gr.Tab) -> None:
+    """A search box and a wall of pictures."""
+    with gr.Row(elem_id="library-search"):
+        query = shell.words(
+            gr.Textbox(elem_id="library-query", scale=6, max_length=500),
+            label="search",
+            placeholder="search_hint",
+        )
+        find = shell.words(gr.Button(elem_id="library-find", scale=0, min_width=96), value="find")
+    wall = acting(elem_id="library-wall")
+    shown = gr.Number(PAGE, precision=0, visible=False)
+
+    def recent(count: float = PAGE) -> tuple[str, int]:
+        count = min(max(int(count), PAGE), 2000)
+        return _recent(shell, count), count
+
+    def search(text: str) -> str:
+        text = " ".join(text.split())
+        if not text:
+            return _recent(shell, PAGE)
+        try:
+            found = shell.library.search(shell.studio.clip(), text[:500], PAGE)
+        except BadInput as problem:
+            return trouble(str(problem))
+        return _wall(shell, [entry for entry, _ in found], both("library_found", text=text), [s for _, s in found])
+
+    def act(count: float, event: gr.EventData) -> tuple[Any, Any, Any, Any]:
+        """More like this, settings into the form, or a longer wall."""
+        told = {key: str(value) for key, value in (event._data or {}).items()}
+        if told.get("act") == "more":
+            html, count = recent(count + PAGE)
+            return html, count, gr.skip(), gr.skip()
+        if told.get("act") == "reuse":
+            return gr.skip(), gr.skip(), told.get("name", ""), gr.Tabs(selected="generate")
+        try:
+            path = shell.pictures.path(told.get("name", ""))
+            found = shell.library.similar(shell.studio.clip(), path, PAGE)
+        except BadInput as problem:
+            return trouble(str(problem)), gr.skip(), gr.skip(), gr.skip()
+        html = _wall(shell, [entry for entry, _ in found], both("library_alike"), [s for _, s in found])
+        return html, gr.skip(), gr.skip(), gr.skip()
+
+    gr.on([find.click, query.submit], search, [query], [wall], **QUIET)
+    wall.click(act, [shown], [wall, shown, shell.open_record, shell.tabs], **QUIET)
+    tab.select(recent, None, [wall, shown], **QUIET)  # the tab itself, when it is opened
+
+
+def _recent(shell: Shell, count: int) -> str:
+    entries = shell.library.recent(count)
+    total = shell.library.count()
+    more = f'<p class="more">{button("library_more", "more")}</p>' if total > len(entries) else ""
+    return _wall(shell, entries, both("library_recent", count=f"{total:,}")) + more
+
+
+def _wall(shell: Shell, entries: Sequence[Entry], title: str, scores: Sequence[float] = ()) -> str:
+    """Pictures with their prompts; nothing of a record is believed to be HTML."""
+    if not entries:
+        return f'<section class="wall empty"><p>{both("library_empty")}</p></section>'
+    cards = []
+    for index, entry in enumerate(entries):
+        url, name = escape(shell.pictures.url(entry.path)), shell.pictures.name(entry.path)
+        prompt = escape(entry.prompt)
+        score = f"<small>{scores[index]:.3f}</small>" if scores else ""
+        cards.append(
+            f'<article><img src="{url}" alt="{prompt}" loading="lazy"><p title="{prompt}">{prompt}{score}</p>'
+            f'<div class="acts"><a class="quiet" href="{url}?download" download="atelier-{escape(entry.id)}.png">'
+            f"{both('download')}</a>{button('reuse', 'reuse', name=name)}{button('more_alike', 'alike', name=name)}"
+            "</div></article>"
+        )
+    return f'<section class="wall"><h3>{title}</h3><div class="cards">{"".join(cards)}</div></section>'

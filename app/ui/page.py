@@ -1,0 +1,183 @@
+"""The page: its tabs, how it opens, and how it is served. A new tab is one file and one line in TABS."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import threading
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nobody is called
+
+import gradio as gr
+
+from app.jobs import Lane
+from app.library import Library
+from app.ui import generate, library, models, stage, theme
+from app.ui.pictures import Pictures
+from app.ui.shell import Shell, acting
+from app.ui.words import LANGUAGES, translations
+from pipelines.base import BadInput
+from pipelines.errors import CannotSave
+from pipelines.images import restrict_pillow
+
+log = logging.getLogger(__name__)
+
+# name -> what builds the tab. Its word is `tab_NAME` in words.py.
+TABS: dict[str, Callable[[Shell, gr.Tab], None]] = {
+    "generate": generate.build,
+    "library": library.build,
+    "models": models.build,
+}
+
+
+def build(studio: Any, lane: Lane, pictures_library: Library | None = None) -> gr.Blocks:
+    """The whole page over a studio, its lane and its library."""
+    pictures = Pictures(lane.folder, theme.ASSETS / "examples")
+    helps = {one.name: one.help for kind in lane.pipelines.values() for one in kind.Settings.knobs()}
+    shell = Shell(studio, lane, pictures_library, pictures, helps)
+    with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:
+        head = acting(stage.header(), elem_id="masthead")
+        shell.lane_line = gr.HTML(elem_id="lane", apply_default_css=False)
+        shell.visitor, shell.job = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        language, shell.open_record = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        with gr.Tabs(selected="generate", elem_id="tabs") as shell.tabs:
+            for name, build_tab in TABS.items():
+                if name == "library" and pictures_library is None:
+                    continue
+                tab = shell.words(gr.Tab(id=name, elem_id=f"tab-{name}"), label=f"tab_{name}")
+                with tab:
+                    build_tab(shell, tab)
+        labels = [component for component, _ in shell.worded]
+
+        def switch(event: gr.EventData) -> list[Any]:
+            """New labels for all of Gradio's components; our own HTML holds both languages already."""
+            wanted = str((event._data or {}).get("to", ""))
+            return shell.relabel(wanted) if wanted in LANGUAGES else [gr.skip()] * len(labels)
+
+        def greet(wanted: str) -> list[Any]:
+            """The labels again when the artist once chose another language than the browser's."""
+            return shell.relabel(wanted) if wanted in LANGUAGES else [gr.skip()] * len(labels)
+
+        head.click(switch, None, labels, **generate.QUIET)
+        hidden = [shell.visitor, shell.job, language]
+        arrived = page.load(None, None, hidden, js="() => window.atelier.arrive()", **generate.QUIET)
+        for answer, inputs, outputs in shell.arrivals:
+            arrived.then(answer, inputs, outputs, **generate.QUIET)
+        arrived.then(greet, [language], labels, **generate.QUIET)
+        gr.api(_endpoint(lane, pictures), api_name="generate", concurrency_limit=None)
+    page.atelier = shell  # type: ignore[attr-defined]
+    return page
+
+
+def launch(page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = 7860) -> tuple[Any, str]:
+    """Start serving a built page in the background: the app and its address."""
+    shell: Shell = page.atelier  # type: ignore[attr-defined]
+    restrict_pillow()
+    app, url, _ = page.queue(max_size=64, default_concurrency_limit=8).launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=False,
+        enable_monitoring=False,
+        strict_cors=True,
+        max_file_size="20mb",
+        run_history=False,
+        footer_links=[],
+        ssr_mode=False,
+        theme=theme.studio_theme(),
+        css=theme.style(),
+        head=theme.head(),
+        i18n=translations(shell.helps),
+        app_kwargs={"routes": shell.pictures.routes()},
+    )
+    return app, url
+
+
+def serve(
+    studio: Any,
+    lane: Lane,
+    pictures_library: Library | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    open_browser: bool = True,
+) -> int:
+    """Serve the page until Ctrl+C; models load in the background once it is up. Returns the exit code."""
+    page = build(studio, lane, pictures_library)
+    try:
+        _, url = launch(page, host=host, port=port)
+    except OSError:
+        raise BadInput(f"port {port} is taken; try --port {port + 1}") from None
+    print(f"Atelier is open at {url}  (Ctrl+C closes it)", flush=True)
+    threading.Thread(target=_wake, args=(studio,), daemon=True, name="wake").start()
+    if open_browser:
+        webbrowser.open(url)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        print("closing", flush=True)
+    finally:
+        page.close(verbose=False)
+        lane.close()
+    return 0
+
+
+def _wake(studio: Any) -> None:
+    """Load what Generate needs, so that the first prompt does not wait for it."""
+    try:
+        studio.pipeline(generate.PIPELINE)
+    except (BadInput, CannotSave) as problem:
+        log.warning("%s", problem)
+    except Exception:
+        log.exception("the models did not load")
+
+
+def _endpoint(lane: Lane, pictures: Pictures) -> Callable[..., Any]:
+    """The function that programs call, its arguments and their words taken from the Settings."""
+    knobs = lane.pipelines[generate.PIPELINE].Settings.knobs()
+
+    async def generate_pictures(*values: Any, **named: Any) -> dict[str, Any]:
+        settings = dict(zip([one.name for one in knobs], values, strict=False)) | named
+        for one in knobs:
+            value = settings.get(one.name)
+            if one.kind == "picture" and value and not str(value).startswith("data:image/"):
+                raise gr.Error(f"{one.name} must be a data:image/png;base64, URI", print_exception=False)
+        try:
+            job_id = lane.submit(generate.PIPELINE, settings, "api")
+            while not (job := lane.job(job_id)).is_over:
+                await asyncio.sleep(0.1)
+        except (BadInput, CannotSave) as problem:
+            raise gr.Error(str(problem), print_exception=False) from None
+        if job.state != "done":
+            raise gr.Error(job.error or f"the job was {job.state}", print_exception=False)
+        shown = [{**one, "path": "", "url": pictures.url(one["path"])} for one in job.pictures]
+        return {"job": job.id, "pictures": shown, "settings": job.settings, "seconds": job.seconds}
+
+    parameters = [
+        inspect.Parameter(one.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=one.default, annotation=one.type)
+        for one in knobs
+    ]
+    generate_pictures.__name__ = "generate"
+    generate_pictures.__signature__ = inspect.Signature(parameters, return_annotation=dict)  # type: ignore[attr-defined]
+    generate_pictures.__annotations__ = {one.name: one.type for one in knobs} | {"return": dict}
+    lines = "\n".join(f"    {one.name}: {one.help}" for one in knobs)
+    generate_pictures.__doc__ = (
+        "Draw candidates for a prompt and rank them with CLIP; gives the pictures' addresses, best first.\n\n"
+        f"Args:\n{lines}\n"
+    )
+    return generate_pictures
+
+
+def open_studio(pack: str, device: str, folder: Path) -> tuple[Any, Lane, Library]:
+    """The studio behind the page: models of a pack on a device, jobs and pictures in a folder."""
+    from pipelines.studio import Studio
+
+    studio = Studio(pack, device)
+    return studio, Lane(studio, folder), Library(folder)

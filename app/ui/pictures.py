@@ -1,0 +1,80 @@
+"""How the page gets at picture files: by short addresses under /picture, never by paths of the machine."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from pipelines.errors import BadInput
+
+SHEET_PIXELS = 512  # width of all previews together
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The finished pictures in `folder` and the examples that come with the studio."""
+
+    folder: Path
+    examples: Path
+
+    def url(self, path: str | Path) -> str:
+        """The address of a finished picture, relative to the page."""
+        return "picture/" + quote(Path(path).absolute().relative_to(self.folder.absolute()).as_posix())
+
+    def name(self, path: str | Path) -> str:
+        """What the page calls a finished picture; `path` takes it back."""
+        return Path(path).absolute().relative_to(self.folder.absolute()).as_posix()
+
+    def path(self, name: str, *, example: bool = False) -> Path:
+        """The file behind a name that came from a browser. BadInput when it is no picture of ours."""
+        folder = (self.examples if example else self.folder).resolve()
+        try:
+            path = (folder / name).resolve()
+            good = path.is_relative_to(folder) and path.suffix == ".png" and not path.name.startswith(".")
+            good = good and path.is_file()
+        except (OSError, ValueError):  # a null byte, a name too long
+            good = False
+        if not good:
+            raise BadInput(f"there is no picture {name[:60]!r} here any more")
+        return path
+
+    def example_names(self) -> list[str]:
+        """The pictures shown before there is anything else."""
+        return sorted(one.name for one in self.examples.glob("*.png"))[:12]
+
+    def routes(self) -> list[Route]:
+        """What the server answers with: the files as they were written, records inside."""
+
+        def answer(example: bool):
+            def endpoint(request: Request) -> Response:
+                try:
+                    path = self.path(request.path_params["name"], example=example)
+                except BadInput as problem:
+                    return PlainTextResponse(str(problem), 404)
+                saved = f"atelier-{path.name}" if "download" in request.query_params else None
+                headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
+                return FileResponse(path, media_type="image/png", filename=saved, headers=headers)
+
+            return endpoint
+
+        return [
+            Route("/picture/{name:path}", answer(example=False)),
+            Route("/example/{name:path}", answer(example=True)),
+        ]
+
+
+def preview_uri(image: Image.Image, width: int) -> str:
+    """A small picture as a data URI, at most `width` pixels wide; for previews only."""
+    if image.width > width:
+        image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
