@@ -75,7 +75,8 @@ class Settings:
         """The fields in order of definition, with their ranges and words."""
         types = get_type_hints(cls)
         return [
-            Knob(name=f.name, type=types[f.name], default=f.default, **f.metadata) for f in dataclasses.fields(cls)
+            Knob(name=f.name, type=types[f.name], default=f.default, **f.metadata)
+            for f in dataclasses.fields(cls)
         ]
 
     @classmethod
@@ -102,7 +103,9 @@ def _checked(one: Knob, value: Any) -> Any:
         good = isinstance(value, (int, float)) and not isinstance(value, bool)
         good = good and abs(value) < 2**63  # neither nan nor infinite, and float(value) cannot overflow
         if not good or (one.type is int and int(value) != value):
-            raise BadInput(f"{one.name} {shown} is not a {'whole ' if one.type is int else ''}number; try {one.default}")
+            raise BadInput(
+                f"{one.name} {shown} is not a {'whole ' if one.type is int else ''}number; try {one.default}"
+            )
         value = one.type(value)
         if one.lo is not None and value < one.lo:
             raise BadInput(f"{one.name} {shown} is too small; the least is {one.lo}")
@@ -158,7 +161,9 @@ class Picture:
     image: Image.Image
     seed: int
     score: float | None = None
-    facts: dict[str, Any] = field(default_factory=dict)  # what the pipeline wants to say of it; JSON values only
+    facts: dict[str, Any] = field(
+        default_factory=dict
+    )  # what the pipeline wants to say of it; JSON values only
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,17 @@ class GenerateSettings(Settings):
     keep: int = knob(4, 1, 64, help="how many of the best are kept")
     temperature: float = knob(1.0, 0.05, 4.0, help="lower is safer, higher is wilder", advanced=True)
     top_k: int = knob(64, 0, 16384, help="draw each token from the k likeliest; 0 for all", advanced=True)
-    top_p: float = knob(1.0, 0.05, 1.0, help="draw each token from the likeliest that make up this share", advanced=True)
-    guidance: float = knob(3.0, 0.0, 20.0, help="how strongly the prompt steers; 1 is plain sampling", advanced=True)
+    top_p: float = knob(
+        1.0, 0.05, 1.0, help="draw each token from the likeliest that make up this share", advanced=True
+    )
+    guidance: float = knob(
+        3.0, 0.0, 20.0, help="how strongly the prompt steers; 1 is plain sampling", advanced=True
+    )
     hide_duplicates: bool = knob(False, help="keep only one of candidates that look the same", advanced=True)
     image: str = knob("", help="a picture to vary or to complete", advanced=True, kind="picture")
-    keep_rows: int = knob(0, 0, 63, help="rows of image tokens kept from the picture, from the top", advanced=True)
+    keep_rows: int = knob(
+        0, 0, 63, help="rows of image tokens kept from the picture, from the top", advanced=True
+    )
     likeness: float = knob(0.3, 0.0, 1.0, help="how close variations stay to the picture", advanced=True)
 
 
@@ -76,7 +82,9 @@ class Generate(Pipeline[GenerateSettings]):
         if not settings.image:
             return settings
         size = grid * self.vqgan.config.factor
-        return replace(settings, image=picture_to_uri(fit_square(on_white(open_picture(settings.image)), size)))
+        return replace(
+            settings, image=picture_to_uri(fit_square(on_white(open_picture(settings.image)), size))
+        )
 
     @torch.no_grad()
     def __call__(self, settings: GenerateSettings) -> Generator[Step, None, list[Picture]]:
@@ -91,10 +99,12 @@ class Generate(Pipeline[GenerateSettings]):
             vectors.append(self.clip.encode_image(images)[: len(batch)])
             tokens.append(drawn[: len(batch)])
             done = first + len(batch)
-            yield Step("rank", done, len(seeds), {}, lambda images=images, n=len(batch): images[:n])
+            yield Step("rank", done, len(seeds), {}, lambda shown=images[: len(batch)]: shown)
         ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
         drawn = torch.cat(tokens)
-        order = [k for k in ranking.order if not (settings.hide_duplicates and ranking.duplicate_of[k] is not None)]
+        order = [
+            k for k in ranking.order if not (settings.hide_duplicates and ranking.duplicate_of[k] is not None)
+        ]
         kept = order[: settings.keep]
         pictures = to_pil(torch.cat([self.vqgan.pictures_of(drawn[k : k + 1]) for k in kept]))
         return [
@@ -124,7 +134,9 @@ class Generate(Pipeline[GenerateSettings]):
         """What the model sees of a prompt."""
         limit = self.dalle.config.text_length
         pieces = self.tokenizer.pieces(prompt)
-        return Reading(pieces[:limit], limit, "".join(pieces[limit:]).strip(), self.tokenizer.unknown_words(prompt))
+        return Reading(
+            pieces[:limit], limit, "".join(pieces[limit:]).strip(), self.tokenizer.unknown_words(prompt)
+        )
 
     # -------------------------------------------------------------------------------------------------------- drawing
 
@@ -156,7 +168,9 @@ class Generate(Pipeline[GenerateSettings]):
                     logits = blank + settings.guidance * (said - blank)
                 if likeness is not None:
                     logits = logits + likeness[position]
-                token = sample(logits, uniform[:, position], settings.temperature, settings.top_k, settings.top_p)
+                token = sample(
+                    logits, uniform[:, position], settings.temperature, settings.top_k, settings.top_p
+                )
             canvas[:, position] = token
             if position % grid == grid - 1:
                 pictures = canvas[: len(seeds)].view(-1, grid, grid)

@@ -29,10 +29,18 @@ from pipelines.training.vqgan import reconstruction
 
 def main(argv: list[str]) -> int:
     """Print one table (or, with --json, one object); returns the exit code."""
-    parser = argparse.ArgumentParser(prog="launch.py evaluate", description="Measure the models of the tiny pack.")
-    parser.add_argument("--names", type=int, default=200, help="common names to generate (default 200; 0 for none)")
-    parser.add_argument("--candidates", type=int, default=16, help="candidates a name (default 16, at most 64)")
-    parser.add_argument("--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})")
+    parser = argparse.ArgumentParser(
+        prog="launch.py evaluate", description="Measure the models of the tiny pack."
+    )
+    parser.add_argument(
+        "--names", type=int, default=200, help="common names to generate (default 200; 0 for none)"
+    )
+    parser.add_argument(
+        "--candidates", type=int, default=16, help="candidates a name (default 16, at most 64)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})"
+    )
     parser.add_argument("--sheet", type=Path, help="also write the best picture of each name to this PNG")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(argv)
@@ -142,4 +150,3 @@ def draw(pipeline: Generate, name: str, candidates: int) -> list[Picture]:
         result = event
     assert isinstance(result, Result)
     return result.pictures
-

@@ -36,7 +36,9 @@ PROMPTS = (
 def main(argv: list[str]) -> int:
     """Write the best of 16 for each prompt, with its record inside, and the four best of each as one sheet."""
     parser = argparse.ArgumentParser(prog="launch.py showcase", description="Remake the example pictures.")
-    parser.add_argument("--out", type=Path, default=ASSETS / "examples", help="folder (default assets/examples)")
+    parser.add_argument(
+        "--out", type=Path, default=ASSETS / "examples", help="folder (default assets/examples)"
+    )
     out = parser.parse_args(argv).out
     studio = Studio("tiny", "cpu")
     pipeline, models = studio.pipeline("generate"), studio.models("generate")

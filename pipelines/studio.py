@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.base import Pipeline
 from pipelines.catalog import CHECKPOINTS, PRESETS, Checkpoint
@@ -95,7 +96,9 @@ def _config_of(checkpoint: Checkpoint, kind: Any) -> Any:
     try:
         return kind.from_dict(read_header(checkpoint.path)[0])
     except TypeError as error:
-        raise BadInput(f"the weights {checkpoint.path.name} carry a strange config; restore the file") from error
+        raise BadInput(
+            f"the weights {checkpoint.path.name} carry a strange config; restore the file"
+        ) from error
 
 
 def _load_tokenizer(studio: Studio, checkpoint: Checkpoint) -> Tokenizer:
@@ -104,12 +107,13 @@ def _load_tokenizer(studio: Studio, checkpoint: Checkpoint) -> Tokenizer:
 
 def _load_clip(studio: Studio, checkpoint: Checkpoint) -> Clip:
     clip = Clip(_config_of(checkpoint, ClipConfig), studio.load(f"{checkpoint.pack}-tokenizer"))
-    clip.image.to(memory_format=torch.channels_last)
+    convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
     return studio._place(clip, checkpoint.path)
 
 
 def _load_vqgan(studio: Studio, checkpoint: Checkpoint) -> Vqgan:
-    vqgan = Vqgan(_config_of(checkpoint, VqganConfig)).to(memory_format=torch.channels_last)
+    vqgan = Vqgan(_config_of(checkpoint, VqganConfig))
+    convert_conv2d_weight_memory_format(vqgan, torch.channels_last)
     return studio._place(vqgan, checkpoint.path)
 
 

@@ -49,7 +49,9 @@ def test_pooling_by_length_changes_nothing() -> None:
 
 
 def test_contrastive_loss_is_cross_entropy_when_all_things_differ() -> None:
-    image, text = (F.normalize(torch.randn(5, 8, generator=torch.Generator().manual_seed(k)), dim=1) for k in (1, 2))
+    image, text = (
+        F.normalize(torch.randn(5, 8, generator=torch.Generator().manual_seed(k)), dim=1) for k in (1, 2)
+    )
     loss = ContrastiveLoss(Accelerator(cpu=True))(image, text, torch.arange(5), torch.tensor(10.0))
     logits = 10 * image @ text.T
     expected = (F.cross_entropy(logits, torch.arange(5)) + F.cross_entropy(logits.T, torch.arange(5))) / 2
@@ -65,7 +67,9 @@ def test_pictures_of_one_thing_are_all_positives() -> None:
     row = -(0.5 * (e / (e + 2)).log() + 0.5 * (1 / (e + 2)).log())
     expected = (2 * row - (e / (e + 2)).log()) / 3
     assert torch.allclose(loss, expected)
-    lonely = ContrastiveLoss(Accelerator(cpu=True))(image, text, torch.tensor([-1, -1, -1]), torch.tensor(1.0))
+    lonely = ContrastiveLoss(Accelerator(cpu=True))(
+        image, text, torch.tensor([-1, -1, -1]), torch.tensor(1.0)
+    )
     assert torch.allclose(lonely, -(e / (e + 2)).log())
 
 

@@ -23,7 +23,11 @@ def allowed_slowly(pattern: str, grid: int, kernel: int, i: int, j: int) -> bool
         return j >= i - grid
     if pattern == "column":
         return j % grid == i % grid
-    offsets = [up * grid + across for up in range(kernel // 2 + 1) for across in range(-(kernel // 2), kernel // 2 + 1)]
+    offsets = [
+        up * grid + across
+        for up in range(kernel // 2 + 1)
+        for across in range(-(kernel // 2), kernel // 2 + 1)
+    ]
     return i - j in offsets
 
 
@@ -137,7 +141,9 @@ def test_duplicates_are_marked_and_hidden() -> None:
 
 def test_guidance_of_one_is_plain_sampling_and_zero_ignores_the_prompt() -> None:
     assert pictures(guidance=1.0)[0].facts["tokens"] != pictures(guidance=6.0)[0].facts["tokens"]
-    one, other = (pictures(prompt=p, guidance=0.0, candidates=3, keep=3) for p in ("a red heart", "green apple"))
+    one, other = (
+        pictures(prompt=p, guidance=0.0, candidates=3, keep=3) for p in ("a red heart", "green apple")
+    )
     assert {p.seed: p.facts["tokens"] for p in one} == {p.seed: p.facts["tokens"] for p in other}
 
 
@@ -183,7 +189,16 @@ def test_steps_show_the_rows_as_they_come() -> None:
     for event in run(tiny_generate(), GenerateSettings(candidates=17)):
         if isinstance(event, Step) and event.stage == "draw":
             shown.append((event.done, event.total, len(event.preview())))
-    assert shown == [(1, 8, 16), (2, 8, 16), (3, 8, 16), (4, 8, 16), (5, 8, 1), (6, 8, 1), (7, 8, 1), (8, 8, 1)]
+    assert shown == [
+        (1, 8, 16),
+        (2, 8, 16),
+        (3, 8, 16),
+        (4, 8, 16),
+        (5, 8, 1),
+        (6, 8, 1),
+        (7, 8, 1),
+        (8, 8, 1),
+    ]
 
 
 def test_reading_tells_tokens_cut_and_unknown_words() -> None:

@@ -65,7 +65,9 @@ def pack(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_rendering_gives_square_rgba_and_refuses_emptiness() -> None:
     assert render(svg("")) is None
-    wide = render('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 16"><rect width="32" height="16"/></svg>')
+    wide = render(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 16"><rect width="32" height="16"/></svg>'
+    )
     assert wide is not None and wide[8:12] == b"WEBP"
 
 
@@ -141,7 +143,9 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path) -> Trainer
         return ClipTrainer(accelerator, emoji, book, folder, batch_size=8, **sizes, embedding_size=16)
     emoji = Emoji(data_file)
     if name == "vqgan":
-        return VqganTrainer(accelerator, emoji, pack, batch_size=4, widths=(8, 16), code_count=32, code_size=4)
+        return VqganTrainer(
+            accelerator, emoji, pack, batch_size=4, widths=(8, 16), code_count=32, code_size=4
+        )
     return DalleTrainer(accelerator, emoji, pack, folder, batch_size=4, width=16, layer_count=2, head_count=2)
 
 
@@ -189,7 +193,9 @@ def test_a_resumed_training_repeats_the_uninterrupted_one(
         training = fit(trainer, folder, Budget(steps=4), save_every=-1.0)
         for _ in range(stop_after or 0):
             next(training)
-        if stop_after:  # the state of the second step was saved when the third was asked for, and the process dies
+        if (
+            stop_after
+        ):  # the state of the second step was saved when the third was asked for, and the process dies
             next(training)
             trainer = trainer_for(name, data_file, trained, folder)
             training = fit(trainer, folder, Budget(steps=4))
@@ -200,7 +206,9 @@ def test_a_resumed_training_repeats_the_uninterrupted_one(
         assert torch.equal(value, weights[1][key]), key
 
 
-def test_training_teaches(data_file: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_teaches(
+    data_file: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Thirty steps are enough to tell four shapes apart in a style that was never shown."""
     monkeypatch.setattr(clip_training, "teacher_available", lambda: False)
     trainer = trainer_for("clip", data_file, pack, tmp_path)

@@ -10,7 +10,14 @@ from pipelines.models.dalle import Dalle, DalleConfig
 from pipelines.models.tokenizer import Tokenizer, words_in
 from pipelines.models.vqgan import Vqgan, VqganConfig
 
-TEXTS = ["a red heart", "green apple, fruit", "a 3d dog face on a blue background", "红心", "生日蛋糕", "two cats"]
+TEXTS = [
+    "a red heart",
+    "green apple, fruit",
+    "a 3d dog face on a blue background",
+    "红心",
+    "生日蛋糕",
+    "two cats",
+]
 
 
 def tiny_tokenizer() -> Tokenizer:
@@ -23,8 +30,16 @@ def tiny_clip(tokenizer: Tokenizer | None = None) -> Clip:
     """16 x 16 pictures, 16-dimensional vectors."""
     tokenizer = tokenizer or tiny_tokenizer()
     torch.manual_seed(1)
-    sizes = {"image_size": 16, "widths": (8, 16), "block_counts": (1, 1), "text_width": 16, "text_layer_count": 1}
-    config = ClipConfig(tokenizer.vocabulary_size, **sizes, text_head_count=2, context_length=12, embedding_size=16)
+    sizes = {
+        "image_size": 16,
+        "widths": (8, 16),
+        "block_counts": (1, 1),
+        "text_width": 16,
+        "text_layer_count": 1,
+    }
+    config = ClipConfig(
+        tokenizer.vocabulary_size, **sizes, text_head_count=2, context_length=12, embedding_size=16
+    )
     return Clip(config, tokenizer).eval().requires_grad_(False)
 
 

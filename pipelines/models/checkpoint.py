@@ -19,7 +19,9 @@ from pipelines.errors import BadInput
 def save_checkpoint(path: Path, network: nn.Module, config: dict[str, Any], facts: dict[str, Any]) -> None:
     """Write weights as float16 with JSON metadata "config" and "facts"; atomically, so an old file stays whole."""
     tensors = {
-        name: value.detach().to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
+        name: value.detach()
+        .to("cpu", torch.float16 if value.is_floating_point() else value.dtype)
+        .contiguous()
         for name, value in network.state_dict().items()
     }
     metadata = {"config": json.dumps(config), "facts": json.dumps(facts, ensure_ascii=False)}
@@ -43,7 +45,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config and the facts of a checkpoint, without its weights. BadInput when the file is not one of ours."""
     if not path.is_file():
-        raise BadInput(f"the weights {path.name} are missing; restore assets/tiny, for example with git checkout")
+        raise BadInput(
+            f"the weights {path.name} are missing; restore assets/tiny, for example with git checkout"
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

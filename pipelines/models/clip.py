@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,14 +31,15 @@ class ClipConfig:
     context_length: int = 32
     embedding_size: int = 256
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint's metadata."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> ClipConfig:
-        """Back from a checkpoint's metadata."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    def from_dict(cls, values: dict[str, Any]) -> ClipConfig:
+        """Back from a checkpoint's metadata, where tuples have become lists."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
 
 
 class ResidualBlock(nn.Module):
@@ -114,7 +116,9 @@ class TextTower(nn.Module):
         width = config.text_width
         self.token = nn.Embedding(config.vocabulary_size, width)
         self.position = nn.Parameter(torch.randn(config.context_length, width) * 0.01)
-        self.blocks = nn.ModuleList(TextBlock(width, config.text_head_count) for _ in range(config.text_layer_count))
+        self.blocks = nn.ModuleList(
+            TextBlock(width, config.text_head_count) for _ in range(config.text_layer_count)
+        )
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, config.embedding_size, bias=False)
         nn.init.normal_(self.token.weight, std=0.02)
@@ -160,9 +164,10 @@ class Clip(nn.Module):
         """(n, 3, h, w) in [-1, 1] of any size -> (n, 3, s, s), zero mean and unit variance over the training data."""
         size = self.config.image_size
         if images.shape[-2:] != (size, size):
-            smaller = images.shape[-1] > size and images.shape[-2] > size
-            how = {"mode": "area"} if smaller else {"mode": "bilinear", "align_corners": False}
-            images = F.interpolate(images, (size, size), **how)
+            if images.shape[-1] > size and images.shape[-2] > size:
+                images = F.interpolate(images, (size, size), mode="area")
+            else:
+                images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
         return (images - 0.5) / 0.6
 
     @torch.no_grad()

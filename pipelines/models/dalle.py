@@ -7,6 +7,7 @@ appendix: row, column, row, row, repeating, and a convolutional pattern in the l
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,12 +43,12 @@ class DalleConfig:
             return "convolution"
         return "column" if layer % 4 == 1 else "row"
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint's metadata."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> DalleConfig:
+    def from_dict(cls, values: dict[str, Any]) -> DalleConfig:
         """Back from a checkpoint's metadata."""
         return cls(**values)
 
@@ -68,7 +69,9 @@ def image_pattern(pattern: str, grid: int, kernel: int = 11) -> Tensor:
         return (back >= 0) & (back % grid == 0)
     if pattern == "convolution":
         reach = kernel // 2
-        rows_up = (back + reach).div(grid, rounding_mode="floor")  # nearest row offset with |column offset| <= reach
+        rows_up = (back + reach).div(
+            grid, rounding_mode="floor"
+        )  # nearest row offset with |column offset| <= reach
         across = back - rows_up * grid
         return (back >= 0) & (across.abs() <= reach) & (rows_up <= reach)
     raise ValueError(f"pattern {pattern!r} is not row, column or convolution")
@@ -94,7 +97,9 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
         self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
-        self.gain = nn.Parameter(torch.tensor(10.0))  # the attention's temperature, since q and k have unit length
+        self.gain = nn.Parameter(
+            torch.tensor(10.0)
+        )  # the attention's temperature, since q and k have unit length
         nn.init.normal_(self.out.weight, std=0.02 / (2 * config.layer_count) ** 0.5)
         nn.init.normal_(self.down.weight, std=0.02 / (2 * config.layer_count) ** 0.5)
 
@@ -135,10 +140,18 @@ class Dalle(nn.Module):
         masks = torch.stack([attention_mask(config, k) for k in range(config.layer_count)])
         self.register_buffer("masks", masks, persistent=False)
 
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, by their own type."""
+        return cast(list[Block], list(self.blocks))
+
     def embed_text(self, text: Tensor) -> Tensor:
         """(n, text_length) tokens, 0 from the end of the text on -> (n, text_length, width)."""
         padded = (text == 0)[:, :, None]
-        return torch.where(padded, self.pad.to(self.text_token.weight.dtype), self.text_token(text)) + self.text_position
+        return (
+            torch.where(padded, self.pad.to(self.text_token.weight.dtype), self.text_token(text))
+            + self.text_position
+        )
 
     def embed_image(self, image: Tensor, start: int = 0) -> Tensor:
         """(n, t) tokens at raster positions start, start + 1, ... -> (n, t, width)."""
@@ -150,7 +163,7 @@ class Dalle(nn.Module):
         """(n, text_length) and (n, image_length) tokens -> (n, length - 1, width): the state that predicts the next."""
         x = torch.cat([self.embed_text(text), self.embed_image(image[:, :-1])], 1)
         t = x.shape[1]
-        for block, mask in zip(self.blocks, self.masks, strict=True):
+        for block, mask in zip(self.layers, self.masks, strict=True):
             x = block.attend(x, *block.queries_keys_values(x), mask[:t, :t])
         return self.norm(x)
 
@@ -167,7 +180,7 @@ class Dalle(nn.Module):
         head_size = config.width // config.head_count
         cache = Cache(config, row_count, head_size, self.pad.device, self.pad.dtype)
         x, t = self.embed_text(text), config.text_length
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.layers):
             q, k, v = block.queries_keys_values(x)
             cache.keys[layer, :, :, :t] = k.repeat_interleave(repeat, 0)
             cache.values[layer, :, :, :t] = v.repeat_interleave(repeat, 0)
@@ -178,7 +191,7 @@ class Dalle(nn.Module):
     def next_logits(self, cache: Cache, token: Tensor, position: int) -> Tensor:
         """The image token (row_count,) at raster `position` -> float32 logits of the one after it."""
         x, slot = self.embed_image(token[:, None], position), self.config.text_length + position
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.layers):
             q, k, v = block.queries_keys_values(x)
             cache.keys[layer, :, :, slot] = k[:, :, 0]
             cache.values[layer, :, :, slot] = v[:, :, 0]
@@ -193,7 +206,9 @@ class Cache:
     Reading only the slots that the layer's pattern allows makes a step's attention cost a few dozen keys, not hundreds.
     """
 
-    def __init__(self, config: DalleConfig, row_count: int, head_size: int, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self, config: DalleConfig, row_count: int, head_size: int, device: torch.device, dtype: torch.dtype
+    ):
         shape = (config.layer_count, row_count, config.head_count, config.length, head_size)
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)

@@ -86,7 +86,7 @@ class Tokenizer:
                     break
                 _, k = min(kept)
                 parts[k : k + 2] = [parts[k] + parts[k + 1]]
-            ids += [self.book.token_to_id(part) for part in parts]
+            ids += [self.book.token_to_id(part) or 0 for part in parts]
         return ids
 
     @cached_property

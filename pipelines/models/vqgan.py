@@ -6,6 +6,7 @@ A pixel-unshuffle in front and a pixel-shuffle behind spare the costly full-reso
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,14 +34,15 @@ class VqganConfig:
         """Tokens along a side of a training picture."""
         return self.image_size // self.factor
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint's metadata."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> VqganConfig:
-        """Back from a checkpoint's metadata."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    def from_dict(cls, values: dict[str, Any]) -> VqganConfig:
+        """Back from a checkpoint's metadata, where tuples have become lists."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
 
 
 class Vqgan(nn.Module):

@@ -45,7 +45,9 @@ def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trai
     from pipelines.training.dalle import DalleTrainer
     from pipelines.training.data import Emoji
 
-    return DalleTrainer(accelerator, Emoji(options.data), options.out, options.state / "dalle", seed=options.seed)
+    return DalleTrainer(
+        accelerator, Emoji(options.data), options.out, options.state / "dalle", seed=options.seed
+    )
 
 
 TRAINERS: dict[str, Callable[[Accelerator, argparse.Namespace], Trainer]] = {
@@ -57,14 +59,24 @@ TRAINERS: dict[str, Callable[[Accelerator, argparse.Namespace], Trainer]] = {
 
 def main(argv: list[str]) -> int:
     """Train one network; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="launch.py train", description="Train one network of the tiny pack.")
+    parser = argparse.ArgumentParser(
+        prog="launch.py train", description="Train one network of the tiny pack."
+    )
     parser.add_argument("name", choices=sorted(TRAINERS))
     parser.add_argument("--minutes", type=float, default=20.0, help="time budget (default 20)")
-    parser.add_argument("--steps", type=int, help="a budget in steps instead; then a resumed run repeats exactly")
+    parser.add_argument(
+        "--steps", type=int, help="a budget in steps instead; then a resumed run repeats exactly"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})")
-    parser.add_argument("--state", type=Path, default=Path("runs"), help="where trainings keep their state (runs)")
-    parser.add_argument("--out", type=Path, default=ASSETS, help="where the finished weights go (assets/tiny)")
+    parser.add_argument(
+        "--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})"
+    )
+    parser.add_argument(
+        "--state", type=Path, default=Path("runs"), help="where trainings keep their state (runs)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ASSETS, help="where the finished weights go (assets/tiny)"
+    )
     options = parser.parse_args(argv)
     try:
         train(options)
@@ -89,7 +101,11 @@ def train(options: argparse.Namespace) -> dict[str, float]:
             break
         if accelerator.is_main_process and (step.done % 25 == 0 or step.done == step.total):
             words = "  ".join(f"{name} {value:.4g}" for name, value in step.metrics.items())
-            print(f"{options.name} step {step.done:,} of about {step.total:,}  {words}", file=sys.stderr, flush=True)
+            print(
+                f"{options.name} step {step.done:,} of about {step.total:,}  {words}",
+                file=sys.stderr,
+                flush=True,
+            )
     if not accelerator.is_main_process:
         return {}
     figures = trainer.evaluate()
@@ -100,7 +116,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         "seconds": round(state.seconds),
         "hardware": hardware(),
         "precision": accelerator.mixed_precision,
-        "data": trainer.emoji.hash if hasattr(trainer, "emoji") else "",
+        "data": trainer.emoji.hash,
         "seed": options.seed,
         "figures": figures,
         "licence": "MIT; trained on Apache-2.0, MIT and CC-BY-4.0 art, see assets/NOTICE",

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import save_checkpoint, write_atomically
 from pipelines.models.clip import Clip, ClipConfig
@@ -34,7 +36,9 @@ def train_tokenizer(emoji: Emoji, seed: int = 0) -> Tokenizer:
     """The shared vocabulary, learned from captions and a share of WordNet."""
     rng = np.random.default_rng(seed)
     texts = [caption(emoji.icons[k], rng) for k in np.tile(emoji.train, 4)]
-    texts += [caption(emoji.icons[k], rng, background) for k in emoji.train for background in list(COLOURS)[1:3]]
+    texts += [
+        caption(emoji.icons[k], rng, background) for k in emoji.train for background in list(COLOURS)[1:3]
+    ]
     texts += list(emoji.phrases[::3])
     return Tokenizer.train(texts, VOCABULARY_SIZE)
 
@@ -68,7 +72,7 @@ class ContrastiveLoss:
         if count > 1:
             n = len(image)
             image, text = gather_with_gradient(image), gather_with_gradient(text)
-            things = self.accelerator.gather(things)
+            things = cast(Tensor, self.accelerator.gather(things))
             mine = slice(rank * n, rank * n + n)
         else:
             mine = slice(None)
@@ -83,7 +87,7 @@ class ContrastiveLoss:
 
 def gather_with_gradient(x: Tensor) -> Tensor:
     """The rows of all processes in order; gradients flow back to where each row came from."""
-    return torch.cat(torch.distributed.nn.functional.all_gather(x))
+    return torch.cat(all_gather(x))
 
 
 class Teacher:
@@ -123,7 +127,9 @@ def _sentence_vectors(texts: list[str]) -> np.ndarray:
     vectors = np.empty((len(texts), network.config.hidden_size), np.float32)
     for start in range(0, len(texts), 256):
         rows = order[start : start + 256]
-        words = tokenizer([texts[k] for k in rows], padding=True, truncation=True, max_length=48, return_tensors="pt")
+        words = tokenizer(
+            [texts[k] for k in rows], padding=True, truncation=True, max_length=48, return_tensors="pt"
+        )
         hidden = network(**words).last_hidden_state
         mask = words["attention_mask"][:, :, None]
         vectors[rows] = F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).numpy()
@@ -154,14 +160,16 @@ class ClipTrainer(Trainer):
         names = sorted({thing(emoji.icons[k]) for k in emoji.train})
         self.index = {name: k for k, name in enumerate(names)}
         heads = nn.Module()
-        heads.prototypes = nn.Parameter(F.normalize(torch.randn(len(names), clip.config.embedding_size), dim=-1))
+        heads.prototypes = nn.Parameter(
+            F.normalize(torch.randn(len(names), clip.config.embedding_size), dim=-1)
+        )
         heads.teacher = nn.Linear(clip.config.text_width, 384)
         self.texts, self.distilled = self._distillation(folder)
         matrices = [p for p in clip.parameters() if p.ndim > 1]
         others = [p for p in clip.parameters() if p.ndim <= 1] + list(heads.parameters())
         groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
-        clip.image.to(memory_format=torch.channels_last)
+        convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
         clip, heads, optimizer = accelerator.prepare(clip, heads, optimizer)
         self.networks, self.optimizers = {"clip": clip, "heads": heads}, {"all": optimizer}
         self.contrast = ContrastiveLoss(accelerator)
@@ -197,14 +205,18 @@ class ClipTrainer(Trainer):
         """Scenes, their captions and things, and texts to distil; a function of the step alone."""
         rank = self.accelerator.process_index
         rng = np.random.default_rng((self.seed, step, rank))
-        indices = rng.choice(self.emoji.train, self.batch_size, replace=len(self.emoji.train) < self.batch_size)
+        indices = rng.choice(
+            self.emoji.train, self.batch_size, replace=len(self.emoji.train) < self.batch_size
+        )
         scenes = Scenes(self.emoji, self.emoji.train, 0, plain=0.45, coloured=0.35)
         scenes.rng = rng
         drawn = [scenes.scene(int(k)) for k in indices]
         pictures = torch.from_numpy(np.stack([picture for picture, _, _ in drawn])).permute(0, 3, 1, 2)
         things = [self.index[thing(self.emoji.icons[k])] if k >= 0 else -1 for _, _, k in drawn]
         batch = {
-            "images": augment(pictures.float().div(127.5).sub(1), torch.Generator().manual_seed(int(rng.integers(2**62)))),
+            "images": augment(
+                pictures.float().div(127.5).sub(1), torch.Generator().manual_seed(int(rng.integers(2**62)))
+            ),
             "captions": [text for _, text, _ in drawn],
             "things": torch.tensor(things),
         }
@@ -230,14 +242,18 @@ class ClipTrainer(Trainer):
         loss = contrast = self.contrast(image, text, batch["things"], scale)
         known = batch["things"] >= 0
         prototypes = F.normalize(heads.prototypes, dim=-1)
-        proxy = sum(F.cross_entropy(20 * side[known] @ prototypes.T, batch["things"][known]) for side in (image, text))
+        proxy = torch.stack(
+            [F.cross_entropy(20 * side[known] @ prototypes.T, batch["things"][known]) for side in (image, text)]
+        ).sum()
         loss = loss + 0.3 * proxy
         metrics = {"contrast": contrast.item(), "proxy": proxy.item() / 2}
         if "taught" in batch:
             guessed = F.normalize(heads.teacher(pooled[n:].float()), dim=-1)
             # match the teacher's vector, and pick it among the batch's
             distil = 20 * (1 - (guessed * batch["taught"]).sum(-1)).mean() / 10
-            distil = distil + F.cross_entropy(20 * guessed @ batch["taught"].T, torch.arange(len(guessed), device=guessed.device))
+            distil = distil + F.cross_entropy(
+                20 * guessed @ batch["taught"].T, torch.arange(len(guessed), device=guessed.device)
+            )
             loss = loss + 0.5 * distil
             metrics["distil"] = distil.item()
         self.accelerator.backward(loss)
@@ -252,7 +268,16 @@ class ClipTrainer(Trainer):
         from pipelines.training.fit import sheet_of
 
         clip = self.accelerator.unwrap_model(self.networks["clip"])
-        prompts = ["a red heart", "kitty", "automobile", "birthday party", "ocean animal", "sad", "小猫", "生日"]
+        prompts = [
+            "a red heart",
+            "kitty",
+            "automobile",
+            "birthday party",
+            "ocean animal",
+            "sad",
+            "小猫",
+            "生日",
+        ]
         pictures = on_background(self.emoji.rgba[self.emoji.validation])
         vectors = encode_pictures(clip, pictures)
         best = (clip.encode_text(prompts) @ vectors.T).topk(min(6, len(pictures))).indices.flatten().tolist()
@@ -289,7 +314,9 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     angle, zoom = uniform(-0.2, 0.2), torch.exp(uniform(-0.2, 0.35))
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     shift = uniform(-0.12, 0.12, 2)
-    theta = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
+    theta = torch.stack(
+        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
+    )
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     grey = images.mean(1, keepdim=True)
@@ -316,7 +343,10 @@ def retrieval(clip: Clip, emoji: Emoji) -> dict[str, float]:
     icons = [emoji.icons[k] for k in emoji.validation]
     vectors = encode_pictures(clip, on_background(emoji.rgba[emoji.validation]))
     figures = {}
-    for language, names in (("", [icon.name for icon in icons]), ("_chinese", [icon.chinese for icon in icons])):
+    for language, names in (
+        ("", [icon.name for icon in icons]),
+        ("_chinese", [icon.chinese for icon in icons]),
+    ):
         rows = torch.tensor([k for k, name in enumerate(names) if name])
         book = list(dict.fromkeys(name for name in names if name))
         target = torch.tensor([book.index(names[k]) for k in rows.tolist()])
@@ -325,5 +355,3 @@ def retrieval(clip: Clip, emoji: Emoji) -> dict[str, float]:
             hit = (ranked[:, :top] == target[:, None]).any(1).float().mean().item()
             figures[f"R@{top}{language}"] = round(hit, 4)
     return figures
-
-

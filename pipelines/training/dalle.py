@@ -17,7 +17,13 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint, write_atomically
+from pipelines.models.checkpoint import (
+    file_hash,
+    load_weights,
+    read_header,
+    save_checkpoint,
+    write_atomically,
+)
 from pipelines.models.clip import Clip, ClipConfig
 from pipelines.models.dalle import Dalle, DalleConfig, sample
 from pipelines.models.tokenizer import Tokenizer
@@ -44,7 +50,7 @@ class DalleTrainer(Trainer):
         pack: Path,
         folder: Path,
         seed: int = 0,
-        batch_size: int = 32,
+        batch_size: int = 16,
         rate: float = 2e-3,
         **sizes: Any,
     ):
@@ -54,7 +60,9 @@ class DalleTrainer(Trainer):
         self.vqgan = Vqgan(VqganConfig.from_dict(config)).eval().requires_grad_(False)
         load_weights(pack / "vqgan.safetensors", self.vqgan)
         self.vqgan.to(accelerator.device)
-        self.bank = self._token_bank(folder / f"tokens-{file_hash(pack / 'vqgan.safetensors')[:12]}.safetensors")
+        self.bank = self._token_bank(
+            folder / f"tokens-{file_hash(pack / 'vqgan.safetensors')[:12]}.safetensors"
+        )
         self.weights = self._icon_weights()
         torch.manual_seed(seed)
         codec = self.vqgan.config
@@ -93,9 +101,15 @@ class DalleTrainer(Trainer):
         if path.exists():
             tensors = load_file(path)
             captions = bytes(tensors["captions"].numpy().tobytes()).decode().split("\n")
-            return {"icons": tensors["icons"].long(), "scenes": tensors["scenes"].long(), "captions": captions}
+            return {
+                "icons": tensors["icons"].long(),
+                "scenes": tensors["scenes"].long(),
+                "captions": captions,
+            }
         train = self.emoji.train
-        icons = [self._tokens(on_background(self.emoji.rgba[train[k : k + 64]])) for k in range(0, len(train), 64)]
+        icons = [
+            self._tokens(on_background(self.emoji.rgba[train[k : k + 64]])) for k in range(0, len(train), 64)
+        ]
         scenes, captions, pictures = [], [], []
         for picture, text, _ in Scenes(self.emoji, train, self.seed + 1, plain=0.0, coloured=0.55):
             pictures.append(picture)
@@ -111,7 +125,14 @@ class DalleTrainer(Trainer):
         return {**bank, "captions": captions}
 
     def _tokens(self, pictures: np.ndarray) -> Tensor:
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.accelerator.device).float().div(127.5).sub(1)
+        images = (
+            torch.from_numpy(pictures)
+            .permute(0, 3, 1, 2)
+            .to(self.accelerator.device)
+            .float()
+            .div(127.5)
+            .sub(1)
+        )
         return self.vqgan.tokens_of(images).flatten(1).cpu()
 
     def _icon_weights(self) -> np.ndarray:
@@ -125,7 +146,7 @@ class DalleTrainer(Trainer):
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng((self.seed, step, self.accelerator.process_index))
-        composed = int(rng.binomial(self.batch_size, 0.25))
+        composed = int(rng.binomial(self.batch_size, 0.2))
         rows = rng.choice(len(self.emoji.train), self.batch_size - composed, p=self.weights)
         texts = [caption(self.emoji.icons[self.emoji.train[k]], rng) for k in rows]
         scenes = rng.integers(len(self.bank["captions"]), size=composed)
@@ -182,7 +203,9 @@ class DalleTrainer(Trainer):
                 tokens.append(sample(blank + guidance * (said - blank), chance, 1.0, 64, 1.0))
                 if position + 1 < config.image_length:
                     logits = dalle.next_logits(cache, tokens[-1].repeat(2), position)
-            pictures.append(self.vqgan.pictures_of(torch.stack(tokens, 1).view(count, config.grid, config.grid)))
+            pictures.append(
+                self.vqgan.pictures_of(torch.stack(tokens, 1).view(count, config.grid, config.grid))
+            )
         dalle.train()
         return torch.cat(pictures)
 
@@ -201,7 +224,9 @@ class DalleTrainer(Trainer):
                     for row, index in zip(tokens, chunk, strict=True):
                         ids = torch.tensor(self.tokenizer.encode(self.emoji.icons[index].name)[: len(row)])
                         row[: len(ids)] = ids
-                logits = dalle.image_logits(tokens.to(self.accelerator.device), image.to(self.accelerator.device))
+                logits = dalle.image_logits(
+                    tokens.to(self.accelerator.device), image.to(self.accelerator.device)
+                )
                 loss = F.cross_entropy(logits.flatten(0, 1).cpu(), image.flatten())
                 figures[name] += loss.item() * len(chunk) / len(rows)
         return {name: round(value, 4) for name, value in figures.items()}
@@ -209,5 +234,3 @@ class DalleTrainer(Trainer):
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         dalle = self.accelerator.unwrap_model(self.networks["dalle"])
         save_checkpoint(path, dalle, dalle.config.to_dict(), facts)
-
-

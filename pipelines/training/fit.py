@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from pipelines.base import Step
 from pipelines.models.checkpoint import write_atomically
+from pipelines.training.data import Emoji
 
 
 @dataclass
@@ -49,6 +50,7 @@ class Trainer(ABC):
 
     name: str
     accelerator: Accelerator
+    emoji: Emoji
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     averaged: tuple[str, ...]
@@ -95,7 +97,9 @@ class State:
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
 
-def fit(trainer: Trainer, folder: Path, budget: Budget, save_every: float = 300.0) -> Generator[Step, None, State]:
+def fit(
+    trainer: Trainer, folder: Path, budget: Budget, save_every: float = 300.0
+) -> Generator[Step, None, State]:
     """Train until the budget is spent, yielding a Step per update; resumes from `folder` when it holds a state.
 
     Writes into `folder`: state.safetensors (everything, every `save_every` seconds), curves.png, sheet.png.
@@ -103,7 +107,9 @@ def fit(trainer: Trainer, folder: Path, budget: Budget, save_every: float = 300.
     state, average = State(), {}
     for name in trainer.averaged:
         network = trainer.accelerator.unwrap_model(trainer.networks[name])
-        average[name] = {k: v.detach().clone() for k, v in network.state_dict().items() if v.is_floating_point()}
+        average[name] = {
+            k: v.detach().clone() for k, v in network.state_dict().items() if v.is_floating_point()
+        }
     if (folder / "state.safetensors").exists():
         state = load_state(folder / "state.safetensors", trainer, average)
     base_rates = {
@@ -122,7 +128,9 @@ def fit(trainer: Trainer, folder: Path, budget: Budget, save_every: float = 300.
         state.seconds = seconds_before + time.perf_counter() - begun
         for key, value in metrics.items():
             if not math.isfinite(value):
-                raise ArithmeticError(f"{key} became {value} at step {state.step}; the last good state is in {folder}")
+                raise ArithmeticError(
+                    f"{key} became {value} at step {state.step}; the last good state is in {folder}"
+                )
             if state.step % 10 == 0:
                 state.curves.setdefault(key, []).append((state.step, value))
         total = budget.steps or round(state.step / max(budget.progress(state.step, state.seconds), 1e-6))
@@ -148,7 +156,8 @@ def _follow(trainer: Trainer, average: dict[str, dict[str, Tensor]], step: int) 
     weight = 1 - min(trainer.average_decay, (1 + step) / (10 + step))
     for name, values in average.items():
         now = trainer.accelerator.unwrap_model(trainer.networks[name]).state_dict()
-        torch._foreach_lerp_(list(values.values()), [now[key] for key in values], weight)
+        for key, value in values.items():
+            value.lerp_(now[key], weight)
 
 
 # ------------------------------------------------------------------------------------------------------------- state
@@ -217,10 +226,10 @@ def fastest_precision(device: torch.device) -> str:
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.ones(768, 768, dtype=dtype)
-        a @ a
+        torch.mm(a, a)
         begun = time.perf_counter()
         for _ in range(5):
-            a @ a
+            torch.mm(a, a)
         seconds[dtype] = time.perf_counter() - begun
     return "bf16" if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else "no"
 
@@ -241,7 +250,9 @@ def sheet_of(pictures: Tensor, columns: int) -> Image.Image:
     return sheet
 
 
-def draw_curves(curves: dict[str, list[tuple[int, float]]], width: int = 640, height: int = 160) -> Image.Image:
+def draw_curves(
+    curves: dict[str, list[tuple[int, float]]], width: int = 640, height: int = 160
+) -> Image.Image:
     """One small plot a metric, the smoothed curve over the raw one."""
     picture = Image.new("RGB", (width, height * max(1, len(curves))), "#FAF8F4")
     pen = ImageDraw.Draw(picture)
@@ -251,7 +262,10 @@ def draw_curves(curves: dict[str, list[tuple[int, float]]], width: int = 640, he
         lo, hi = min(values), max(values)
         last_step = max(points[-1][0], 1)
         place = [
-            (50 + step / last_step * (width - 60), top + height - 20 - (value - lo) / ((hi - lo) or 1) * (height - 50))
+            (
+                50 + step / last_step * (width - 60),
+                top + height - 20 - (value - lo) / ((hi - lo) or 1) * (height - 50),
+            )
             for step, value in points
         ]
         smooth, mean = [], place[0][1]

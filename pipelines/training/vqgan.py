@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
-from pipelines.models.clip import Clip, ClipConfig
+from pipelines.models.clip import Clip, ClipConfig, ImageTower
 from pipelines.models.tokenizer import Tokenizer
 from pipelines.models.vqgan import Vqgan, VqganConfig
 from pipelines.training.data import Emoji, Scenes, on_background
@@ -30,7 +31,11 @@ class Discriminator(nn.Sequential):
         layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for k in range(2):
             wide = width * 2**k
-            layers += [nn.Conv2d(wide, 2 * wide, 4, 2, 1, bias=False), nn.GroupNorm(8, 2 * wide), nn.LeakyReLU(0.2)]
+            layers += [
+                nn.Conv2d(wide, 2 * wide, 4, 2, 1, bias=False),
+                nn.GroupNorm(8, 2 * wide),
+                nn.LeakyReLU(0.2),
+            ]
         super().__init__(*layers, nn.Conv2d(4 * width, 1, 3, 1, 1))
 
 
@@ -54,15 +59,17 @@ class VqganTrainer(Trainer):
         self.accelerator, self.emoji, self.seed, self.batch_size = accelerator, emoji, seed, batch_size
         torch.manual_seed(seed)
         vqgan, critic = Vqgan(VqganConfig(**sizes)), Discriminator()
-        vqgan.to(memory_format=torch.channels_last)
-        critic.to(memory_format=torch.channels_last)
+        for network in (vqgan, critic):
+            convert_conv2d_weight_memory_format(network, torch.channels_last)
         steady = torch.optim.AdamW(vqgan.parameters(), lr=rate, betas=(0.8, 0.98), weight_decay=0.0)
         other = torch.optim.AdamW(critic.parameters(), lr=rate / 2, betas=(0.5, 0.98), weight_decay=0.0)
         vqgan, critic, steady, other = accelerator.prepare(vqgan, critic, steady, other)
         self.networks = {"vqgan": vqgan, "discriminator": critic}
         self.optimizers = {"vqgan": steady, "discriminator": other}
         self.clip = _load_clip(pack, accelerator.device)
-        self.unused = torch.zeros(vqgan.config.code_count, device=accelerator.device)  # steps since a code was last used
+        self.unused = torch.zeros(
+            vqgan.config.code_count, device=accelerator.device
+        )  # steps since a code was last used
 
     def samples_per_step(self) -> int:
         return self.batch_size * self.accelerator.num_processes
@@ -71,7 +78,9 @@ class VqganTrainer(Trainer):
         rng = np.random.default_rng((self.seed, step, self.accelerator.process_index))
         scenes = Scenes(self.emoji, self.emoji.train, 0, plain=0.5, coloured=0.3)
         scenes.rng = rng
-        chosen = rng.choice(self.emoji.train, self.batch_size, replace=len(self.emoji.train) < self.batch_size)
+        chosen = rng.choice(
+            self.emoji.train, self.batch_size, replace=len(self.emoji.train) < self.batch_size
+        )
         pictures = torch.from_numpy(np.stack([scenes.scene(int(k))[0] for k in chosen]))
         images = pictures.permute(0, 3, 1, 2).to(self.accelerator.device).float().div(127.5).sub(1)
         return images.contiguous(memory_format=torch.channels_last)
@@ -122,7 +131,10 @@ class VqganTrainer(Trainer):
                 theirs = _first_features(image, self.clip.prepare(b))
         pairs = zip(ours, theirs, strict=True)
         return sum(
-            ((F.normalize(x.float(), dim=1) - F.normalize(y.float(), dim=1)).square().sum(1).mean() for x, y in pairs),
+            (
+                (F.normalize(x.float(), dim=1) - F.normalize(y.float(), dim=1)).square().sum(1).mean()
+                for x, y in pairs
+            ),
             torch.zeros((), device=a.device),
         )
 
@@ -161,14 +173,16 @@ class VqganTrainer(Trainer):
         return pictures.permute(0, 3, 1, 2).to(self.accelerator.device).float().div(127.5).sub(1)
 
     def evaluate(self) -> dict[str, float]:
-        return reconstruction(self.accelerator.unwrap_model(self.networks["vqgan"]).eval(), self._validation())
+        return reconstruction(
+            self.accelerator.unwrap_model(self.networks["vqgan"]).eval(), self._validation()
+        )
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         vqgan = self.accelerator.unwrap_model(self.networks["vqgan"])
         save_checkpoint(path, vqgan, vqgan.config.to_dict(), facts)
 
 
-def _first_features(image: nn.Module, x: Tensor) -> list[Tensor]:
+def _first_features(image: ImageTower, x: Tensor) -> list[Tensor]:
     """CLIP's first two stages only; the later ones cost more and say little about pixels."""
     first = image.stages[0](image.stem(x))
     return [first, image.stages[1](first)]
@@ -180,7 +194,7 @@ def _load_clip(pack: Path, device: torch.device) -> Clip | None:
     config, _ = read_header(pack / "clip.safetensors")
     clip = Clip(ClipConfig.from_dict(config), Tokenizer.load(pack / "tokenizer.json"))
     load_weights(pack / "clip.safetensors", clip)
-    clip.image.to(memory_format=torch.channels_last)
+    convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
     return clip.eval().requires_grad_(False).to(device)
 
 
