@@ -66,15 +66,18 @@ class _Tab:
     def compose(self) -> None:
         """The left column: prompt, reading, examples, settings."""
         words = self.shell.words
-        self.fields["prompt"] = words(
-            gr.Textbox(lines=2, max_lines=5, elem_id="prompt", autofocus=True),
-            label="prompt",
-            placeholder="prompt_hint",
-        )
-        self.reading = gr.HTML(elem_id="reading", apply_default_css=False)
-        with gr.Row(elem_id="press"):
-            self.go = words(gr.Button(variant="primary", elem_id="go", size="lg"), value="go")
-            self.stop = words(gr.Button(elem_id="stop", visible=False, size="lg"), value="stop")
+        with gr.Column(elem_id="ask", min_width=200):
+            self.fields["prompt"] = words(
+                gr.Textbox(lines=2, max_lines=5, elem_id="prompt", autofocus=True),
+                label="prompt",
+                placeholder="prompt_hint",
+            )
+            with gr.Row(elem_id="press"):
+                self.reading = gr.HTML(stage.reading(None), elem_id="reading", apply_default_css=False)
+                self.stop = words(
+                    gr.Button(elem_id="stop", visible=False, scale=0, min_width=80), value="stop"
+                )
+                self.go = words(gr.Button(variant="primary", elem_id="go", scale=0, min_width=128), value="go")
         self.note = gr.HTML(elem_id="note", apply_default_css=False)
         self.chips = acting(_chips(), elem_id="chips")
         plain = [one for one in self.knobs.values() if not one.advanced and one.kind is None]
@@ -251,11 +254,11 @@ class _Tab:
     def read(self, prompt: str) -> str:
         """How the model reads the prompt."""
         if not prompt.strip():
-            return ""
+            return stage.reading(None)
         try:
             return stage.reading(self.shell.studio.pipeline(PIPELINE).read_prompt(" ".join(prompt[:2000].split())))
         except (BadInput, AttributeError):  # weights are missing, or the pipeline has no reader: the stage says it
-            return ""
+            return stage.reading(None)
 
     def take_chip(self, event: gr.EventData) -> str:
         """The prompt of the example that was clicked."""

@@ -84,7 +84,7 @@ def _wall(shell: Shell, entries: Sequence[Entry], title: str, scores: Sequence[f
         cards.append(
             f'<article><img src="{url}" alt="{prompt}" loading="lazy"><p title="{prompt}">{prompt}{score}</p>'
             f'<div class="acts"><a class="quiet" href="{url}?download" download="atelier-{escape(entry.id)}.png">'
-            f"{both('download')}</a>{button('reuse', 'reuse', name=name)}{button('more_alike', 'alike', name=name)}"
+            f"{both('save')}</a>{button('reuse_short', 'reuse', name=name)}{button('alike_short', 'alike', name=name)}"
             "</div></article>"
         )
     return f'<section class="wall"><h3>{title}</h3><div class="cards">{"".join(cards)}</div></section>'

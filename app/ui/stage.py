@@ -106,7 +106,7 @@ def _ended(job: Job, pictures: Pictures, previews: list[Image.Image] | None) -> 
     prompt = str(job.settings.get("prompt", ""))
     shown = "".join(
         f'<img src="{escape(pictures.url(one["path"]))}" alt="{escape(prompt)}">' for one in job.pictures
-    ) or (_preview_tiles(previews, prompt) if previews else "")
+    ) or (_preview_tiles(previews, prompt) if previews and job.state == "stopped" else "")
     columns = _columns(kept or len(previews or ()))
     tiles = f'<div class="tiles faded" style="--columns:{columns}">{shown}</div>' if shown else ""
     return (
@@ -276,8 +276,11 @@ def announcement(job: Job) -> str:
     return f"{both(job.state)}: {prompt}"
 
 
-def reading(read: Any) -> str:
-    """How the model reads the prompt: tokens used, words it does not know, what was cut."""
+def reading(read: Any | None) -> str:
+    """How the model reads the prompt: tokens used, words it does not know, what was cut. None while there is none."""
+    keys = "<span class='keys'><kbd>Ctrl</kbd> <kbd>Enter</kbd></span>"
+    if read is None:
+        return f'<div class="reading"><p>{keys}</p></div>'
     parts = [both("tokens", used=len(read.tokens), limit=read.limit)]
     if read.unknown:
         words = ", ".join(read.unknown[:8]) + (" …" if len(read.unknown) > 8 else "")
@@ -287,10 +290,8 @@ def reading(read: Any) -> str:
     if read.cut:
         cut = read.cut if len(read.cut) <= 80 else read.cut[:79] + "…"
         parts.append(f'<span class="warn">{both("cut", words=cut)}</span>')
-    pieces = "".join(f"<kbd>{escape(piece.strip() or '␣')}</kbd>" for piece in read.tokens)
-    line = " · ".join([*parts, "<kbd>Ctrl</kbd>+<kbd>Enter</kbd>"])
-    fold = f'<div class="pieces">{pieces}</div>' if pieces else ""
-    return f'<div class="reading"><p>{line}</p>{fold}</div>'
+    said = "".join(f"<span>{part}</span>" for part in parts)
+    return f'<div class="reading"><p>{said}{keys}</p></div>'
 
 
 def plain(key: str, **facts: object) -> str:

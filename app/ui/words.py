@@ -86,14 +86,16 @@ WORDS: dict[str, tuple[str, str]] = {
     "redraw": ("Redraw alone", "单独重画"),
     "variations": ("Variations", "变体"),
     "complete": ("Complete from the top half", "保留上半，补全其余"),
-    "more_alike": ("More like this", "更多相似"),
+    "save": ("Download", "下载"),
+    "reuse_short": ("Reuse", "沿用设置"),
+    "alike_short": ("Similar", "相似"),
     # the sheet
     "sheet": ("{keep} kept of {candidates}", "从 {candidates} 张中保留 {keep} 张"),
     "tied": ("The first {count} are within noise: trust your eye.", "前 {count} 名差距在误差之内，请相信自己的眼睛。"),
     "clear_winner": ("The first is clearly ahead.", "第一名明显领先。"),
     "mean": ("average of all", "全部平均"),
     "noise": ("noise", "误差"),
-    "twins": ("{count} near-duplicates", "{count} 张近似重复"),
+    "twins": ("near-duplicates: {count}", "近似重复：{count} 张"),
     "earlier": ("Your last runs", "你最近的作品"),
     "preview_alt": ("preview of candidate {index}: {prompt}", "候选 {index} 的预览：{prompt}"),
     # what happened
