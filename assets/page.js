@@ -34,6 +34,8 @@
     arrive() {
       if (!kept.get("visitor")) kept.set("visitor", random(16));
       speak(language());
+      document.querySelector("#announce")?.setAttribute("aria-live", "polite");
+      document.querySelector("#note")?.setAttribute("role", "status");
       const job = new URLSearchParams(location.search).get("job") || kept.get("job");
       return [kept.get("visitor") || random(16), job, language() === browserLanguage ? "" : language()];
     },

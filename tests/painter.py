@@ -43,7 +43,12 @@ class Painter(Pipeline[GenerateSettings]):
         tokens = torch.zeros(256, dtype=torch.long).tolist()
         kept = list(zip(to_pil(finished), seeds, scores, strict=True))[: settings.keep]
         return [
-            Picture(image, seed, score, {**facts, "tokens": tokens, "duplicate_of": seeds[0] if index == 3 else None})
+            Picture(
+                image,
+                seed,
+                score,
+                {**facts, "tokens": tokens, "duplicate_of": seeds[0] if index == 3 else None},
+            )
             for index, (image, seed, score) in enumerate(kept)
         ]
 

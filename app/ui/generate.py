@@ -77,7 +77,9 @@ class _Tab:
                 self.stop = words(
                     gr.Button(elem_id="stop", visible=False, scale=0, min_width=80), value="stop"
                 )
-                self.go = words(gr.Button(variant="primary", elem_id="go", scale=0, min_width=128), value="go")
+                self.go = words(
+                    gr.Button(variant="primary", elem_id="go", scale=0, min_width=128), value="go"
+                )
         self.note = gr.HTML(elem_id="note", apply_default_css=False)
         self.chips = acting(_chips(), elem_id="chips")
         plain = [one for one in self.knobs.values() if not one.advanced and one.kind is None]
@@ -85,24 +87,27 @@ class _Tab:
             for one in plain:
                 self.fields[one.name] = self._field(one)
             self.fields["seed"] = words(
-                gr.Number(self.knobs["seed"].default, precision=0, elem_id="knob-seed", min_width=96, scale=2),
+                gr.Number(
+                    self.knobs["seed"].default, precision=0, elem_id="knob-seed", min_width=96, scale=2
+                ),
                 label="knob_seed",
             )
             self.dice = gr.Button("⚄", elem_id="dice", size="sm", min_width=40, scale=0)
         self.roll = words(gr.Checkbox(True, elem_id="roll", container=False), label="roll")
         rest = [one for one in self.knobs.values() if one.name not in self.fields]
         from_picture = [one for one in rest if one.name in PICTURE_KNOBS]
-        if from_picture:
-            with words(gr.Accordion(open=False, elem_id="from-picture"), label="picture_prompt") as self.from_picture:
-                for one in from_picture:
-                    self.fields[one.name] = self._field(one)
+        self.from_picture = words(gr.Accordion(open=False, elem_id="from-picture"), label="picture_prompt")
+        with self.from_picture:
+            for one in from_picture:
+                self.fields[one.name] = self._field(one)
         advanced = [one for one in rest if one.name not in PICTURE_KNOBS]
         if advanced:
             with words(gr.Accordion(open=False, elem_id="advanced"), label="advanced"):
                 for one in advanced:
                     self.fields[one.name] = self._field(one)
         self.drop = words(
-            gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True), label="drop"
+            gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True),
+            label="drop",
         )
 
     def _field(self, one: Knob) -> Any:
@@ -110,7 +115,12 @@ class _Tab:
         common = {"elem_id": f"knob-{one.name}", "min_width": 96}
         if one.kind == "picture":
             component: Any = gr.Image(
-                type="filepath", format="png", image_mode=None, sources=["upload", "clipboard"], height=180, **common
+                type="filepath",
+                format="png",
+                image_mode=None,
+                sources=["upload", "clipboard"],
+                height=180,
+                **common,
             )
             return self.shell.words(component, label=f"knob_{one.name}")
         if one.choices is not None:
@@ -135,7 +145,16 @@ class _Tab:
     def connect(self) -> None:
         """Which event calls what. Everything answers at once: work happens in the lane."""
         shell, form = self.shell, list(self.fields.values())
-        view = [self.stage, self.sheet, self.earlier, self.announce, self.stop, self.seen, self.timer, shell.lane_line]
+        view = [
+            self.stage,
+            self.sheet,
+            self.earlier,
+            self.announce,
+            self.stop,
+            self.seen,
+            self.timer,
+            shell.lane_line,
+        ]
         watched = [shell.job, shell.visitor, self.seen]
         submitted = [shell.job, self.fields["seed"], self.note]
         remember = {"fn": None, "inputs": [shell.job], "js": "(job) => { window.atelier.remember(job) }"}
@@ -156,19 +175,31 @@ class _Tab:
             self.read, [self.fields["prompt"]], [self.reading], trigger_mode="always_last", **QUIET
         )
         self.chips.click(self.take_chip, None, [self.fields["prompt"]], **QUIET)
-        self.dice.click(None, None, [self.fields["seed"], self.roll], js="() => [window.atelier.roll(), false]", **QUIET)
+        self.dice.click(
+            None, None, [self.fields["seed"], self.roll], js="() => [window.atelier.roll(), false]", **QUIET
+        )
         self.fields["seed"].input(None, None, [self.roll], js="() => false", **QUIET)
 
-        filled = [*form, self.roll, self.note, shell.job]
+        filled = [*form, self.roll, self.note, shell.job, self.from_picture]
         self.run_now = gr.Textbox(visible=False)
-        press = {"fn": None, "inputs": [self.run_now], "js": "(now) => { if (now) document.querySelector('#go').click() }"}
+        press = {
+            "fn": None,
+            "inputs": [self.run_now],
+            "js": "(now) => { if (now) document.querySelector('#go').click() }",
+        }
         for place in (self.stage, self.sheet, self.earlier):
             acted = place.click(
-                self.act, [shell.job, shell.visitor], [*filled, self.run_now], trigger_mode="multiple", **QUIET
+                self.act,
+                [shell.job, shell.visitor],
+                [*filled, self.run_now],
+                trigger_mode="multiple",
+                **QUIET,
             )
             acted.then(**remember, **QUIET).then(self.watch, watched, view, **QUIET).then(**press, **QUIET)
         self.drop.upload(self.load_file, [self.drop], [*filled, self.run_now, self.drop], **QUIET)
-        shell.open_record.change(self.load_named, [shell.open_record], [*filled, self.run_now, shell.open_record], **QUIET)
+        shell.open_record.change(
+            self.load_named, [shell.open_record], [*filled, self.run_now, shell.open_record], **QUIET
+        )
 
         shell.arrivals.append((self.arrive, watched, view))
 
@@ -256,8 +287,13 @@ class _Tab:
         if not prompt.strip():
             return stage.reading(None)
         try:
-            return stage.reading(self.shell.studio.pipeline(PIPELINE).read_prompt(" ".join(prompt[:2000].split())))
-        except (BadInput, AttributeError):  # weights are missing, or the pipeline has no reader: the stage says it
+            return stage.reading(
+                self.shell.studio.pipeline(PIPELINE).read_prompt(" ".join(prompt[:2000].split()))
+            )
+        except (
+            BadInput,
+            AttributeError,
+        ):  # weights are missing, or the pipeline has no reader: the stage says it
             return stage.reading(None)
 
     def take_chip(self, event: gr.EventData) -> str:
@@ -345,7 +381,7 @@ class _Tab:
         job: str | None = None,
         run_now: bool = False,
     ) -> list[Any]:
-        """Outputs for the form, the seed's checkbox, the note, the job and whether to press Generate."""
+        """Outputs for the form, the seed's checkbox, the note, the job, the fold and whether to press Generate."""
         settings = settings or {}
         values: list[Any] = []
         for name, one in self.knobs_in_form():
@@ -357,7 +393,8 @@ class _Tab:
             else:
                 values.append(settings[name])
         rest = [gr.skip() if one is None else one for one in (roll, note, job)]
-        return [*values, *rest, str(random.random()) if run_now else ""]
+        fold = gr.update(open=True) if settings.get("image") else gr.skip()
+        return [*values, *rest, fold, str(random.random()) if run_now else ""]
 
     def knobs_in_form(self) -> list[tuple[str, Knob]]:
         """The settings in the order of their components."""
@@ -367,4 +404,8 @@ class _Tab:
 def _chips() -> str:
     """Prompts to click, in the language of the page."""
     chip = '<button type="button" data-act="chip" data-prompt="{0}">{0}</button>'
-    return '<div class="chips">' + "".join(pair(*(chip.format(one) for one in both)) for both in EXAMPLES) + "</div>"
+    return (
+        '<div class="chips">'
+        + "".join(pair(*(chip.format(one) for one in both)) for both in EXAMPLES)
+        + "</div>"
+    )

@@ -42,7 +42,9 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             found = shell.library.search(shell.studio.clip(), text[:500], PAGE)
         except BadInput as problem:
             return trouble(str(problem))
-        return _wall(shell, [entry for entry, _ in found], both("library_found", text=text), [s for _, s in found])
+        return _wall(
+            shell, [entry for entry, _ in found], both("library_found", text=text), [s for _, s in found]
+        )
 
     def act(count: float, event: gr.EventData) -> tuple[Any, Any, Any, Any]:
         """More like this, settings into the form, or a longer wall."""

@@ -157,11 +157,17 @@ def _endpoint(lane: Lane, pictures: Pictures) -> Callable[..., Any]:
             raise gr.Error(str(problem), print_exception=False) from None
         if job.state != "done":
             raise gr.Error(job.error or f"the job was {job.state}", print_exception=False)
-        shown = [{**one, "path": "", "url": pictures.url(one["path"])} for one in job.pictures]
+        # no key named "path": clients take dictionaries with one for files to fetch
+        shown = [
+            {"url": pictures.url(one["path"])} | {key: value for key, value in one.items() if key != "path"}
+            for one in job.pictures
+        ]
         return {"job": job.id, "pictures": shown, "settings": job.settings, "seconds": job.seconds}
 
     parameters = [
-        inspect.Parameter(one.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=one.default, annotation=one.type)
+        inspect.Parameter(
+            one.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=one.default, annotation=one.type
+        )
         for one in knobs
     ]
     generate_pictures.__name__ = "generate"

@@ -34,7 +34,9 @@ class Shell:
     job: Any = None  # hidden: the job that is looked at
     lane_line: Any = None
     open_record: Any = None  # hidden: the name of a picture whose settings another tab wants in the form
-    arrivals: list[tuple[Any, list[Any], list[Any]]] = field(default_factory=list)  # answers to opening the page
+    arrivals: list[tuple[Any, list[Any], list[Any]]] = field(
+        default_factory=list
+    )  # answers to opening the page
 
     def words(self, component: Any, **keys: str) -> Any:
         """Note that these properties of a component are words: `shell.words(gr.Button(), value="go")`."""

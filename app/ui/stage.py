@@ -186,7 +186,10 @@ def sheet(job: Job | None, pictures: Pictures) -> str:
     first = job.pictures[0]
     apart = [index for index, one in enumerate(job.pictures) if one.get("duplicate_of") is None]
     twins = [index for index in range(len(job.pictures)) if index not in apart]
-    stacks = {index: sum(job.pictures[t].get("duplicate_of") == job.pictures[index]["seed"] for t in twins) for index in apart}
+    stacks = {
+        index: sum(job.pictures[t].get("duplicate_of") == job.pictures[index]["seed"] for t in twins)
+        for index in apart
+    }
     tiles = "".join(_tile(job, pictures, index, stacks[index]) for index in apart)
     folded = "".join(_tile(job, pictures, index, 0) for index in twins)
     fold = (
@@ -233,7 +236,11 @@ def _spread(job: Job) -> str:
 
     ticks = "".join(f'<i class="tick" style="left:{at(score)}"></i>' for score in scores)
     start = max(0.0, (scores[0] - noise - low) / width)
-    band = f'<i class="noise" style="left:{start:.1%};right:{1 - (scores[0] - low) / width:.1%}"></i>' if noise else ""
+    band = (
+        f'<i class="noise" style="left:{start:.1%};right:{1 - (scores[0] - low) / width:.1%}"></i>'
+        if noise
+        else ""
+    )
     average = ""
     if mean is not None:
         average = f'<i class="mean" style="left:{at(mean)}"></i>'
@@ -323,5 +330,3 @@ def header() -> str:
 
 def _example_title(name: str) -> str:
     return name.removesuffix(".png").replace("-", " ").replace("_", " ")
-
-

@@ -23,8 +23,11 @@ TOKENS: dict[str, tuple[str, str]] = {
     "accent-text": ("#BE3725", "#F47A67"),
     "on-accent": ("#FFFFFF", "#16140F"),
     "focus": ("#2F6FD9", "#7FAAF0"),
-    "good": ("#3F7A4B", "#8CC79A"),
-    "shadow": ("0 1px 2px rgb(30 27 22 / .05), 0 8px 24px rgb(30 27 22 / .07)", "0 8px 24px rgb(0 0 0 / .45)"),
+    "good": ("#36683F", "#8CC79A"),
+    "shadow": (
+        "0 1px 2px rgb(30 27 22 / .05), 0 8px 24px rgb(30 27 22 / .07)",
+        "0 8px 24px rgb(0 0 0 / .45)",
+    ),
 }
 
 

@@ -68,7 +68,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "failed": ("That did not work", "没有成功"),
     "failed_kept": ("Your prompt and settings are still here.", "提示词和设置都还在。"),
     "interrupted": ("The studio was closed while this was being drawn", "绘制途中工作室关闭了"),
-    "interrupted_text": ("Nothing is lost: it can be drawn again from its beginning.", "没有丢失：可以从头再画一次。"),
+    "interrupted_text": (
+        "Nothing is lost: it can be drawn again from its beginning.",
+        "没有丢失：可以从头再画一次。",
+    ),
     "again": ("Draw it again", "再画一次"),
     "missing_title": ("A model is not here yet", "还缺少模型"),
     "missing_text": (
@@ -91,7 +94,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "alike_short": ("Similar", "相似"),
     # the sheet
     "sheet": ("{keep} kept of {candidates}", "从 {candidates} 张中保留 {keep} 张"),
-    "tied": ("The first {count} are within noise: trust your eye.", "前 {count} 名差距在误差之内，请相信自己的眼睛。"),
+    "tied": (
+        "The first {count} are within noise: trust your eye.",
+        "前 {count} 名差距在误差之内，请相信自己的眼睛。",
+    ),
     "clear_winner": ("The first is clearly ahead.", "第一名明显领先。"),
     "mean": ("average of all", "全部平均"),
     "noise": ("noise", "误差"),
@@ -120,7 +126,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "search": ("Search by what is in the picture", "按画面内容搜索"),
     "search_hint": ("something yellow with a face", "带表情的黄色东西"),
     "find": ("Search", "搜索"),
-    "library_empty": ("Nothing here yet. What you make appears here by itself.", "这里还是空的。生成的作品会自动出现。"),
+    "library_empty": (
+        "Nothing here yet. What you make appears here by itself.",
+        "这里还是空的。生成的作品会自动出现。",
+    ),
     "library_recent": ("{count} pictures, newest first", "共 {count} 张，最新在前"),
     "library_found": ("closest to “{text}”", "最接近“{text}”"),
     "library_alike": ("closest to the picture", "最接近那张图片"),
@@ -166,7 +175,10 @@ SENTENCES: list[tuple[str, str]] = [
     (r"(\w+) (\S+) is too large; the most is (\S+)", r"{\1} \2 太大，最大为 \3"),
     (r"(\w+) (\S+) is not a (?:whole )?number; try (\S+)", r"{\1} \2 不是合适的数字，可以用 \3"),
     (r"keep_rows (\d+) leaves nothing to draw; the most is (\d+)", r"保留行数 \1 已占满整张图，最多 \2"),
-    (r"(\d+) of your jobs are waiting already.*", r"你已有 \1 个任务在排队，已到上限；请等一个完成或取消一个"),
+    (
+        r"(\d+) of your jobs are waiting already.*",
+        r"你已有 \1 个任务在排队，已到上限；请等一个完成或取消一个",
+    ),
     (r"the queue is full with (\d+) jobs.*", r"队列已满（\1 个任务），请过几分钟再试"),
     (r"no job .* is known here.*", "这里找不到那个任务；它的图片若还在，会在作品库里"),
     (r"the picture holds no record of Atelier's.*", "图片里没有 Atelier 的记录，请用在此生成的 PNG"),
