@@ -64,7 +64,10 @@ def main(arguments: list[str]) -> int:
 def hand_over(arguments: list[str]) -> int:
     """Everything is there: run the tests or the command line in this very process."""
     if arguments[:1] == ["test"]:
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}  # or tests crawl whenever a neighbour is busy
+        environment = {
+            **os.environ,
+            "OMP_WAIT_POLICY": "passive",
+        }  # or tests crawl whenever a neighbour is busy
         return subprocess.call([sys.executable, "-m", "pytest", *arguments[1:]], cwd=ROOT, env=environment)
     from app.cli import main as command_line
 
@@ -90,7 +93,9 @@ def start_again(python: Path, arguments: list[str]) -> int:
 def is_environment() -> bool:
     """Whether this Python already belongs to something: a virtual environment, conda, a container."""
     markers = (Path("/.dockerenv"), Path("/run/.containerenv"))
-    return sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ or any(one.exists() for one in markers)
+    return (
+        sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ or any(one.exists() for one in markers)
+    )
 
 
 def differences(files: list[Path]) -> dict[str, str | None]:
@@ -202,7 +207,12 @@ def install(python: Path, file: Path) -> None:
         command += ["--constraint", str(REQUIREMENTS)]
     last: deque[str] = deque(maxlen=8)
     pip = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
     assert pip.stdout is not None
     try:
@@ -220,7 +230,9 @@ def install(python: Path, file: Path) -> None:
     if code != 0:
         words = "\n".join(f"  {line}" for line in last)
         hint = "check the network and the free disk space (3 GB), then start again"
-        raise SetUpFailed(f"the packages of {file.relative_to(ROOT)} could not be installed; {hint}; pip said:\n{words}")
+        raise SetUpFailed(
+            f"the packages of {file.relative_to(ROOT)} could not be installed; {hint}; pip said:\n{words}"
+        )
 
 
 def say(text: str) -> None:

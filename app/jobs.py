@@ -53,12 +53,16 @@ class Job:
     settings: dict[str, Any]
     state: State
     position: int = 0  # in the queue: 1 is next; 0 when it is not waiting
-    eta_seconds: float | None = None  # until it will be finished; None when nothing is known or nothing remains
+    eta_seconds: float | None = (
+        None  # until it will be finished; None when nothing is known or nothing remains
+    )
     stage: str = ""
     done: int = 0  # steps of this stage
     total: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
-    pictures: list[dict[str, Any]] = field(default_factory=list)  # best first: {"path", "score", "seed", "rank", ...}
+    pictures: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # best first: {"path", "score", "seed", "rank", ...}
     error: str = ""  # one sentence, when it failed
     created: float = 0.0  # seconds since 1970, as are the next two
     started: float | None = None
@@ -274,7 +278,9 @@ class Lane:
                 error = explain(problem)
                 if not isinstance(problem, (BadInput, CannotSave)):
                     log.exception("job %s failed", live.job.id)
-            torch.set_grad_enabled(True)  # whatever a crash left behind; the next pipeline begins as on a new thread
+            torch.set_grad_enabled(
+                True
+            )  # whatever a crash left behind; the next pipeline begins as on a new thread
             with self._wake:
                 self._running = None
                 self._finish(live, state, error)
@@ -283,7 +289,9 @@ class Lane:
         """One job from loading to its files. Raises Stopped between two steps when asked to."""
         job = live.job
         if job.pipeline not in self.pipelines:  # queued before a restart with another version
-            raise BadInput(f"the pipeline {job.pipeline!r} is not known any more; known: {', '.join(self.pipelines)}")
+            raise BadInput(
+                f"the pipeline {job.pipeline!r} is not known any more; known: {', '.join(self.pipelines)}"
+            )
         settings = self.pipelines[job.pipeline].Settings.from_dict(job.settings)
         begun = time.perf_counter()
         pipeline = self.studio.pipeline(job.pipeline)
@@ -352,7 +360,13 @@ class Lane:
             )
             path = day / f"{job.id}-{rank}.png"
             write_png(path, picture.image, record)
-            entry = {**picture.facts, "path": str(path), "score": picture.score, "seed": picture.seed, "rank": rank}
+            entry = {
+                **picture.facts,
+                "path": str(path),
+                "score": picture.score,
+                "seed": picture.seed,
+                "rank": rank,
+            }
             with self._lock:
                 self._update(live, keep=False, pictures=[*live.job.pictures, entry])
 
@@ -365,7 +379,9 @@ class Lane:
             if keep:
                 try:
                     self._store.save(live.job, live.ticket, self._shape(live.job))
-                except CannotSave as problem:  # the disk is full: memory still knows, and the pictures come first
+                except (
+                    CannotSave
+                ) as problem:  # the disk is full: memory still knows, and the pictures come first
                     log.error("%s", problem)
 
     def _finish(self, live: _Live, state: State, error: str = "") -> None:
@@ -385,7 +401,9 @@ class Lane:
         waiting = [one for one in self._live.values() if one.job.state == "queued"]
         own = sum(one.job.session == session for one in waiting)
         if own >= self.session_cap:
-            raise BadInput(f"{own} of your jobs are waiting already, which is the most; wait for one or cancel one")
+            raise BadInput(
+                f"{own} of your jobs are waiting already, which is the most; wait for one or cancel one"
+            )
         if len(waiting) >= self.total_cap:
             raise BadInput(f"the queue is full with {len(waiting)} jobs; try again in a few minutes")
 
@@ -409,7 +427,9 @@ class Lane:
             ahead = [self._remaining(self._running)] if self._running else []
             ahead += [self._expected(one.job) for one in order[: place + 1]]
             known = [one for one in ahead if one is not None]
-            return replace(live.job, position=place + 1, eta_seconds=sum(known) if len(known) == len(ahead) else None)
+            return replace(
+                live.job, position=place + 1, eta_seconds=sum(known) if len(known) == len(ahead) else None
+            )
         return self._with_files(live.job)
 
     def _remaining(self, live: _Live) -> float | None:
@@ -489,35 +509,59 @@ class _Store:
             self._db.execute("CREATE INDEX IF NOT EXISTS by_ticket ON jobs (ticket)")
             self._db.execute("CREATE INDEX IF NOT EXISTS by_pace ON jobs (pipeline, state, finished)")
         except sqlite3.DatabaseError as error:
-            raise CannotSave(f"the job list {path} cannot be used ({error}); move it away and start again") from None
+            raise CannotSave(
+                f"the job list {path} cannot be used ({error}); move it away and start again"
+            ) from None
         except OSError as error:
             raise CannotSave(cannot_save(path, error)) from None
 
     @staticmethod
     def _claim(folder: Path) -> sqlite3.Connection:
         """Hold the folder for this process: two studios would run each other's jobs. A crash lets go of it by itself."""
-        guard = sqlite3.connect(folder / "jobs.lock", check_same_thread=False, isolation_level=None, timeout=0)
+        guard = sqlite3.connect(
+            folder / "jobs.lock", check_same_thread=False, isolation_level=None, timeout=0
+        )
         try:
             guard.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError:
             guard.close()
-            raise BadInput(f"another studio already works in {folder}; close it or choose another --out") from None
+            raise BadInput(
+                f"another studio already works in {folder}; close it or choose another --out"
+            ) from None
         return guard
 
     def save(self, job: Job, ticket: int, shape: str) -> None:
         pictures = [{**one, "path": self._relative(one["path"])} for one in job.pictures]
         row = (
-            *(job.id, job.session, job.pipeline, json.dumps(job.settings), job.state, json.dumps(job.metrics)),
-            *(json.dumps(pictures), job.error, job.created, job.started, job.finished, json.dumps(job.seconds)),
+            *(
+                job.id,
+                job.session,
+                job.pipeline,
+                json.dumps(job.settings),
+                job.state,
+                json.dumps(job.metrics),
+            ),
+            *(
+                json.dumps(pictures),
+                job.error,
+                job.created,
+                job.started,
+                job.finished,
+                json.dumps(job.seconds),
+            ),
             *(ticket, shape),
         )
         try:
             marks = ", ".join("?" * len(row))
             self._db.execute(f"INSERT OR REPLACE INTO jobs ({self.COLUMNS}) VALUES ({marks})", row)
             if job.is_over:
-                self._db.execute("DELETE FROM jobs WHERE finished IS NOT NULL AND ticket <= ?", (ticket - KEPT_JOBS,))
+                self._db.execute(
+                    "DELETE FROM jobs WHERE finished IS NOT NULL AND ticket <= ?", (ticket - KEPT_JOBS,)
+                )
         except sqlite3.DatabaseError as error:
-            raise CannotSave(f"the job could not be noted ({error}); free some disk space and try again") from None
+            raise CannotSave(
+                f"the job could not be noted ({error}); free some disk space and try again"
+            ) from None
 
     def find(self, job_id: str) -> Job | None:
         rows = self._rows("WHERE id = ?", (job_id,))
@@ -551,7 +595,9 @@ class _Store:
         self._guard.close()
 
     def _rows(self, clause: str, values: tuple[Any, ...]) -> list[tuple[int, Job]]:
-        return [self._read(row) for row in self._db.execute(f"SELECT {self.COLUMNS} FROM jobs {clause}", values)]
+        return [
+            self._read(row) for row in self._db.execute(f"SELECT {self.COLUMNS} FROM jobs {clause}", values)
+        ]
 
     def _read(self, row: tuple[Any, ...]) -> tuple[int, Job]:
         names = [name.strip() for name in self.COLUMNS.split(",")]

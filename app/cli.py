@@ -1,0 +1,506 @@
+"""The command line: verbs, flags made from Settings fields, progress on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pipelines.errors import BadInput, CannotSave
+
+if TYPE_CHECKING:  # torch takes a second to import, and --help should not
+    from pipelines.base import Knob, Pipeline, Result, Step
+    from pipelines.record import Record
+    from pipelines.studio import Studio
+
+ROOT = Path(__file__).resolve().parent.parent
+WRONG, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
+
+HELP = """\
+Atelier makes pictures with the CLIP family.
+
+  python launch.py                      open the studio in the browser
+  python launch.py generate PROMPT      draw candidates with DALL·E and rank them with CLIP
+  python launch.py replay FILE.png      run a picture's record again and compare
+  python launch.py models               the model packs: what is there, size, licence, origin
+  python launch.py data                 build the training data
+  python launch.py train NAME           train one of the small models
+  python launch.py evaluate             measure the models
+  python launch.py bench NAME           measure speed
+  python launch.py test                 run the tests
+
+Each of them tells its flags with --help.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, 1 when it failed, 2 for wrong input, 130 after Ctrl+C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nobody is called unless the user asks for it
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    for stream in (sys.stdout, sys.stderr):  # a prompt in Chinese must not end in a traceback on any terminal
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        return _dispatch(arguments)
+    except BadInput as problem:
+        _say(str(problem))
+        return WRONG
+    except CannotSave as problem:
+        _say(str(problem))
+        return FAILED
+    except KeyboardInterrupt:
+        _say("stopped; nothing unfinished was kept")
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except SystemExit as end:  # argparse after --help
+        return end.code if isinstance(end.code, int) else FAILED
+    except Exception as problem:
+        if os.environ.get("ATELIER_DEBUG"):
+            raise
+        from app.jobs import explain
+
+        _say(explain(problem).replace("the server's log says where", "set ATELIER_DEBUG=1 to see where"))
+        return FAILED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "ui": _ui,
+        "replay": _replay,
+        "models": _models,
+        "data": _data,
+        "train": _train,
+        "evaluate": _evaluate,
+        "bench": _bench,
+        "test": _test,
+    }
+    if arguments[:1] in (["-h"], ["--help"], ["help"]):
+        print(HELP, end="")
+        return 0
+    if arguments[:1] == ["--version"]:
+        from pipelines.record import VERSION
+
+        print(f"Atelier {VERSION}")
+        return 0
+    if not arguments or arguments[0].startswith("-"):
+        return _ui(arguments)
+    verb, *rest = arguments
+    if verb in verbs:
+        return verbs[verb](rest)
+    pipelines = _pipelines()
+    if verb not in pipelines:
+        raise BadInput(
+            f"the command {verb[:40]!r} is not known; the commands are {', '.join([*pipelines, *verbs])}"
+        )
+    return _run(verb, pipelines[verb], rest)
+
+
+# ---------------------------------------------------------------------------------------------- running a pipeline
+
+
+def _run(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> int:
+    """`generate` and every other pipeline: settings from flags, pictures with records into a folder."""
+    from pipelines.record import record_of, write_png
+
+    options = _pipeline_parser(name, kind).parse_args(arguments)
+    settings = kind.Settings.from_dict(_settings_values(kind, options))
+    folder = _folder(options.out)
+    studio, pipeline, load_seconds = _load(name, options.pack, options.device)
+    result = _watch(pipeline, settings)
+    stem = f"{time.strftime('%H%M%S')}-{os.urandom(3).hex()}"
+    models = studio.models(name)
+    made: list[dict[str, Any]] = []
+    records: list[Record] = []
+    for rank, picture in enumerate(result.pictures, start=1):
+        record = record_of(
+            pipeline=name,
+            pack=studio.pack,
+            device=studio.device,
+            models=models,
+            settings=result.settings,
+            picture=picture,
+            rank=rank,
+        )
+        path = folder / f"{stem}-{rank}.png"
+        write_png(path, picture.image, record)
+        records.append(record)
+        made.append({**picture.facts, "path": str(path), "score": picture.score, "seed": picture.seed})
+    seconds = {"load": round(load_seconds, 3), "run": round(result.seconds, 3)}
+    if options.json:
+        record = json.loads(records[0].to_json()) if records else None
+        print(json.dumps({"pictures": made, "seconds": seconds, "record": record}, allow_nan=False))
+    else:
+        for one in made:
+            score = "" if one["score"] is None else f"  {one['score']:.3f}"
+            print(f"{one['path']}{score}  seed {one['seed']}")
+        _say(f"{len(made)} pictures in {seconds['run']:.1f} s, after {seconds['load']:.1f} s of loading")
+    return 0
+
+
+def _pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> _Parser:
+    """The flags of a pipeline: one for each field of its Settings, and those that all pipelines share."""
+    words = (kind.__doc__ or "").strip().split("\n\n")[0]
+    parser = _Parser(prog=f"launch.py {name}", description=" ".join(words.split()))
+    for one in kind.Settings.knobs():
+        text = one.help.replace("%", "%%") + _range_text(one)
+        flag = "--" + one.name.replace("_", "-")
+        if one.name == "prompt":
+            parser.add_argument("prompt", nargs="+", metavar="PROMPT", help=text)
+        elif one.type is bool:
+            parser.add_argument(
+                flag, dest=one.name, action=argparse.BooleanOptionalAction, default=None, help=text
+            )
+        else:
+            metavar = "FILE" if one.kind == "picture" else {int: "N", float: "X"}.get(one.type, "TEXT")
+            parser.add_argument(flag, dest=one.name, metavar=metavar, help=text)
+    _shared_flags(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on standard output at the end"
+    )
+    return parser
+
+
+def _shared_flags(parser: _Parser) -> None:
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for the pictures (default: outputs/ and the date)"
+    )
+    parser.add_argument("--pack", default="tiny", metavar="NAME", help="model pack (default: tiny)")
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best one)"
+    )
+
+
+def _range_text(one: Knob) -> str:
+    """What may be given and what is meant when nothing is, in brackets."""
+    parts = []
+    if one.choices:
+        parts.append("one of " + ", ".join(one.choices))
+    elif one.lo is not None and one.hi is not None:
+        parts.append(f"{one.lo:g} to {one.hi:g}" if one.hi < 1e6 else f"{one.lo} to {one.hi}")
+    elif one.lo is not None:
+        parts.append(f"at least {one.lo:g}")
+    if one.name != "prompt" and one.default != "":
+        shown = ("yes" if one.default else "no") if one.type is bool else one.default
+        parts.append(f"default: {shown}")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _settings_values(kind: type[Pipeline[Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given, in their types where they can be read so; Settings itself checks them."""
+    values: dict[str, Any] = {}
+    for one in kind.Settings.knobs():
+        value = getattr(options, one.name)
+        if value is None:
+            continue
+        if one.name == "prompt":
+            value = " ".join(value)
+        elif one.type in (int, float):
+            value = _number(value)
+        values[one.name] = value
+    return values
+
+
+def _number(text: str) -> int | float | str:
+    """The number that a text spells, or the text, for Settings to complain about."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _folder(out: str | None) -> Path:
+    """Where pictures go. BadInput at once, before anything is computed, when it cannot be a folder."""
+    folder = Path(out).expanduser().absolute() if out else ROOT / "outputs" / time.strftime("%Y-%m-%d")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise BadInput(
+            f"the folder {str(folder)[:80]} cannot be made ({reason}); choose another --out"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"the folder {str(folder)[:80]} may not be written; choose another --out")
+    return folder
+
+
+def _load(name: str, pack: str, device: str) -> tuple[Studio, Pipeline[Any], float]:
+    """The studio, the pipeline with its models, and the seconds that took."""
+    from pipelines.studio import Studio
+
+    begun = time.perf_counter()
+    with redirect_stdout(sys.stderr):
+        studio = Studio(pack=pack, device=device)
+        pipeline = studio.pipeline(name)
+    return studio, pipeline, time.perf_counter() - begun
+
+
+def _watch(pipeline: Pipeline[Any], settings: Any) -> Result:
+    """Run to the end, showing progress; Ctrl+C closes the run and goes on up."""
+    from pipelines.base import Result, run
+
+    line = _ProgressLine()
+    events = run(pipeline, settings)
+    try:
+        with redirect_stdout(sys.stderr):  # standard output is for the result alone
+            for event in events:
+                if isinstance(event, Result):
+                    return event
+                line.show(event)
+    finally:
+        line.end()
+        events.close()
+    raise AssertionError("a run ends with a Result")
+
+
+class _ProgressLine:
+    """Progress on standard error: one line redrawn on a terminal, a few lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+        self.stage = ""
+        self.begun = self.shown = 0.0
+
+    def show(self, step: Step) -> None:
+        now = time.monotonic()
+        new = step.stage != self.stage
+        if new:
+            self.end()
+            self.stage, self.begun = step.stage, now
+        last = step.done >= step.total
+        if not new and not last and now - self.shown < (0.1 if self.live else 5.0):
+            return
+        if not self.live and new and not last:
+            return  # elsewhere a stage is told when it ends, or every five seconds
+        self.shown = now
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in list(step.metrics.items())[:4])
+        left = (step.total - step.done) * (now - self.begun) / max(step.done, 1)
+        ending = f"{now - self.begun:.1f} s" if last else f"{left:.0f} s left" if now > self.begun else ""
+        if self.live:
+            full = 24 * step.done // max(step.total, 1)
+            bar = "━" * full + "·" * (24 - full)
+            text = f"{step.stage:<10} {bar} {step.done}/{step.total}  {ending}  {numbers}"
+            sys.stderr.write("\r\x1b[K" + text[: _terminal_width() - 1])
+        else:
+            sys.stderr.write(f"{step.stage} {step.done}/{step.total}  {ending}  {numbers}".rstrip() + "\n")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        if self.live and self.stage:
+            sys.stderr.write("\n")
+            sys.stderr.flush()
+
+
+def _terminal_width() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+# ---------------------------------------------------------------------------------------------------- other verbs
+
+
+def _replay(arguments: list[str]) -> int:
+    """Run a picture's record again. Exit code 0 when every pixel is the same, 1 when not."""
+    parser = _Parser(
+        prog="launch.py replay", description="Run a picture's record again and compare the pixels."
+    )
+    parser.add_argument("file", metavar="FILE.png", help="a picture that Atelier made")
+    parser.add_argument("--out", metavar="DIR", help="also save the new picture in this folder")
+    parser.add_argument("--pack", metavar="NAME", help="model pack (default: the record's own)")
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best one)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on standard output at the end"
+    )
+    options = parser.parse_args(arguments)
+
+    from pipelines.images import open_picture
+    from pipelines.record import compare, read_record, record_of, write_png
+
+    pipelines = _pipelines()
+    old = read_record(options.file, pipelines)
+    image = open_picture(options.file)
+    settings = pipelines[old.pipeline].Settings.from_dict(old.settings)
+    folder = _folder(options.out) if options.out else None
+    studio, pipeline, _ = _load(old.pipeline, options.pack or old.pack, options.device)
+    result = _watch(pipeline, settings)
+    rank, picture = _same_picture(result, old)
+    new = record_of(
+        pipeline=old.pipeline,
+        pack=studio.pack,
+        device=studio.device,
+        models=studio.models(old.pipeline),
+        settings=result.settings,
+        picture=picture,
+        rank=rank,
+    )
+    verdict = compare(image, picture.image, old, new)
+    path = None
+    if folder:
+        path = folder / f"{Path(options.file).stem}-replay.png"
+        write_png(path, picture.image, new)
+    if options.json:
+        facts = {
+            "identical": verdict.identical,
+            "largest_difference": verdict.largest,
+            "share": verdict.share,
+        }
+        facts |= {"environment": verdict.environment, "path": str(path) if path else None}
+        print(json.dumps(facts | {"record": json.loads(new.to_json())}, allow_nan=False))
+    else:
+        print(verdict.sentence())
+    return 0 if verdict.identical else FAILED
+
+
+def _same_picture(result: Result, record: Record) -> tuple[int, Any]:
+    """Of a replayed run the picture that a record is about, by its seed, and its rank now."""
+    ranked = list(enumerate(result.pictures, start=1))
+    for rank, picture in ranked:
+        if picture.seed == record.picture["seed"]:
+            return rank, picture
+    place = min(record.picture["rank"], len(ranked)) - 1
+    if place < 0:
+        raise BadInput("the run gave no picture to compare with")
+    return ranked[place]
+
+
+def _models(arguments: list[str]) -> int:
+    """The checkpoints of all packs in a table."""
+    parser = _Parser(
+        prog="launch.py models", description="The model packs: what is there, size, licence, origin."
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    options = parser.parse_args(arguments)
+
+    from pipelines.catalog import CHECKPOINTS
+
+    rows = [_model_facts(name, one) for name, one in CHECKPOINTS.items()]
+    if options.json:
+        print(json.dumps({"models": rows}))
+        return 0
+    table = [("pack", "name", "role", "size", "there", "licence", "origin")]
+    for row in rows:
+        size = f"{row['bytes'] / 1e6:,.1f} MB" if row["bytes"] else "?"
+        there = "yes" if row["there"] else "no"
+        table.append((row["pack"], row["name"], row["role"], size, there, row["licence"], row["origin"]))
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    return 0
+
+
+def _model_facts(name: str, checkpoint: Any) -> dict[str, Any]:
+    """A checkpoint as plain values, with whether its file is there and how large it is."""
+    path = Path(checkpoint.file)
+    path = path if path.is_absolute() else ROOT / path
+    there = path.is_file()
+    size = path.stat().st_size if there else getattr(checkpoint, "size", 0)
+    facts = {
+        one: str(getattr(checkpoint, one, "") or "") for one in ("pack", "role", "licence", "origin", "about")
+    }
+    parameters = getattr(checkpoint, "parameters", None)
+    return {
+        "name": name,
+        **facts,
+        "file": str(checkpoint.file),
+        "there": there,
+        "bytes": size,
+        "parameters": parameters,
+    }
+
+
+def _ui(arguments: list[str]) -> int:
+    """Serve the page on this machine until Ctrl+C."""
+    parser = _Parser(prog="launch.py ui", description="Open the studio in the browser.")
+    parser.add_argument("--port", default="7860", metavar="N", help="port on 127.0.0.1 (default: 7860)")
+    parser.add_argument("--no-browser", action="store_true", help="only serve, open no browser")
+    parser.add_argument("--out", metavar="DIR", help="folder for pictures and jobs (default: outputs)")
+    parser.add_argument("--pack", default="tiny", metavar="NAME", help="model pack (default: tiny)")
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best one)"
+    )
+    options = parser.parse_args(arguments)
+    port = _number(options.port)
+    if not isinstance(port, int) or not 1 <= port <= 65535:
+        raise BadInput(f"port {options.port[:20]!r} is not a whole number from 1 to 65535; try 7860")
+
+    from app.ui import serve
+
+    folder = _folder(options.out) if options.out else ROOT / "outputs"
+    return serve(
+        pack=options.pack,
+        device=options.device,
+        folder=folder,
+        port=port,
+        open_browser=not options.no_browser,
+    )
+
+
+def _data(arguments: list[str]) -> int:
+    from pipelines.training.data import main as run_data
+
+    return run_data(arguments)
+
+
+def _train(arguments: list[str]) -> int:
+    from pipelines.training.cli import main as run_training
+
+    return run_training(arguments)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    from pipelines.evaluate import main as run_evaluation
+
+    return run_evaluation(arguments)
+
+
+def _bench(arguments: list[str]) -> int:
+    from pipelines.bench import main as run_bench
+
+    return run_bench(arguments)
+
+
+def _test(arguments: list[str]) -> int:
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=environment)
+
+
+# -------------------------------------------------------------------------------------------------------- helpers
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose complaints are one sentence like all others."""
+
+    def __init__(self, **words: Any) -> None:
+        super().__init__(allow_abbrev=False, **words)
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}; see {self.prog} --help")
+
+
+def _pipelines() -> dict[str, type[Pipeline[Any]]]:
+    from pipelines.studio import PIPELINES
+
+    return PIPELINES
+
+
+def _say(text: str) -> None:
+    print(f"atelier: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
