@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -180,6 +181,7 @@ def test_a_reload_and_a_new_tab_find_the_job_again(visit: Any) -> None:
     tab.wait_for_url(re.compile("job="))
     tab.reload(wait_until="domcontentloaded")
     assert "a slow tree" in wait_state(tab, "running").inner_text()
+    assert tab.locator("#prompt textarea").input_value() == "a slow tree"
     address = tab.url
     other = tab.context.new_page()
     tab.close()
@@ -275,6 +277,19 @@ def test_a_dropped_picture_brings_its_settings(visit: Any, studio: tuple[str, La
         tab.locator("#drop input[type=file]").set_input_files(file)
         tab.locator("#note .trouble", has_text=sentence).wait_for()
     assert tab.locator("#prompt textarea").input_value() == "a green <b>leaf</b>"  # nothing lost
+
+    data = base64.b64encode(make(studio[1], "a brown nut", seed=3).read_bytes()).decode()
+    tab.evaluate(
+        """data => {
+             const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+             const files = new DataTransfer();
+             files.items.add(new File([bytes], 'nut.png', {type: 'image/png'}));
+             document.querySelector('#easel').dispatchEvent(
+               new DragEvent('drop', {dataTransfer: files, bubbles: true, cancelable: true}));
+           }""",
+        data,
+    )  # anywhere on the page
+    tab.locator("#note", has_text="a brown nut").wait_for()
 
 
 def test_wrong_input_is_answered_in_a_sentence(visit: Any) -> None:
@@ -380,10 +395,11 @@ def test_programs_can_generate_and_files_stay_closed(studio: tuple[str, Lane]) -
     picture = httpx.get(url + made["pictures"][0]["url"])
     assert picture.headers["content-type"] == "image/png"
     assert read_record(picture.content, PAINTERS).settings["prompt"] == "a cup"
-    public = [name for name in client.view_api(return_format="dict")["named_endpoints"]]
+    public = list(client.view_api(return_format="dict")["named_endpoints"])
     assert public == ["/generate"]
     with pytest.raises(Exception, match="data:image"):
         client.predict(prompt="a cup", image="/etc/hostname", api_name="/generate")
+    assert httpx.get(url, headers={"Host": "elsewhere.example"}).status_code == 400
     for name in ("jobs.sqlite", "../jobs.sqlite", "%2e%2e/%2e%2e/etc/passwd", "nothing.png", "a%00.png"):
         assert httpx.get(url + "picture/" + name).status_code == 404
     for path in (lane.folder / "jobs.sqlite", *lane.folder.glob("*/*.png")):

@@ -201,13 +201,17 @@ class _Tab:
             self.load_named, [shell.open_record], [*filled, self.run_now, shell.open_record], **QUIET
         )
 
-        shell.arrivals.append((self.arrive, watched, view))
+        shell.arrivals.append((self.arrive, watched, [*view, *form]))
 
     # ---------------------------------------------------------------------------------------------------- answers
 
-    def arrive(self, job: str, visitor: str, seen: str) -> list[Any]:
-        """The first look: the job of the address or of the last visit, or the empty stage."""
-        return self.watch(job, visitor, "")
+    def arrive(self, job_id: str, visitor: str, seen: str) -> list[Any]:
+        """The first look: the job of the address or of the last visit with its settings, or the empty stage."""
+        job = self._job(job_id)
+        form = (
+            self._form(job.settings) if job and job.pipeline == PIPELINE else [gr.skip()] * len(self.fields)
+        )
+        return [*self.watch(job_id, visitor, ""), *form]
 
     def submit(self, job: str, visitor: str, roll: bool, *values: Any) -> tuple[Any, Any, Any]:
         """Queue a run of what the form says: the job's id, the seed it got, and a note when it cannot be."""
@@ -383,22 +387,21 @@ class _Tab:
     ) -> list[Any]:
         """Outputs for the form, the seed's checkbox, the note, the job, the fold and whether to press Generate."""
         settings = settings or {}
+        rest = [gr.skip() if one is None else one for one in (roll, note, job)]
+        fold = gr.update(open=True) if settings.get("image") else gr.skip()
+        return [*self._form(settings), *rest, fold, str(random.random()) if run_now else ""]
+
+    def _form(self, settings: dict[str, Any]) -> list[Any]:
+        """A value for each component of the form; what the settings do not name stays as it is."""
         values: list[Any] = []
-        for name, one in self.knobs_in_form():
+        for name in self.fields:
             if name not in settings:
-                # a record says everything about its picture; what it does not name was not there
                 values.append(gr.skip())
-            elif one.kind == "picture":
+            elif self.knobs[name].kind == "picture":
                 values.append(open_picture(settings[name]) if settings[name] else None)
             else:
                 values.append(settings[name])
-        rest = [gr.skip() if one is None else one for one in (roll, note, job)]
-        fold = gr.update(open=True) if settings.get("image") else gr.skip()
-        return [*values, *rest, fold, str(random.random()) if run_now else ""]
-
-    def knobs_in_form(self) -> list[tuple[str, Knob]]:
-        """The settings in the order of their components."""
-        return [(name, self.knobs[name]) for name in self.fields]
+        return values
 
 
 def _chips() -> str:

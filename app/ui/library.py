@@ -84,7 +84,7 @@ def _wall(shell: Shell, entries: Sequence[Entry], title: str, scores: Sequence[f
         prompt = escape(entry.prompt)
         score = f"<small>{scores[index]:.3f}</small>" if scores else ""
         cards.append(
-            f'<article><img src="{url}" alt="{prompt}" loading="lazy"><p title="{prompt}">{prompt}{score}</p>'
+            f'<article><img src="{url}" alt="{prompt}" loading="lazy"><p title="{prompt}"><span>{prompt}</span>{score}</p>'
             f'<div class="acts"><a class="quiet" href="{url}?download" download="atelier-{escape(entry.id)}.png">'
             f"{both('save')}</a>{button('reuse_short', 'reuse', name=name)}{button('alike_short', 'alike', name=name)}"
             "</div></article>"

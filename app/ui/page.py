@@ -15,6 +15,8 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nobody is called
 
 import gradio as gr
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app.jobs import Lane
 from app.library import Library
@@ -95,9 +97,17 @@ def launch(page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = 7860)
         css=theme.style(),
         head=theme.head(),
         i18n=translations(shell.helps),
-        app_kwargs={"routes": shell.pictures.routes()},
+        favicon_path=theme.ASSETS / "favicon.svg",
+        app_kwargs={"routes": shell.pictures.routes(), "middleware": _guards(host)},
     )
     return app, url
+
+
+def _guards(host: str) -> list[Middleware]:
+    """A page served to this machine answers to this machine's names only: other sites' scripts cannot reach it."""
+    local = host in ("127.0.0.1", "localhost", "::1")
+    names = ["127.0.0.1", "localhost", "[::1]"] if local else ["*"]
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)]
 
 
 def serve(

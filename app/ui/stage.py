@@ -6,6 +6,7 @@ Every text that a user wrote passes `escape`. Buttons carry `data-act`; generate
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -85,7 +86,8 @@ def _working(job: Job, previews: list[Image.Image] | None) -> str:
     return (
         f'<section class="stage {job.state}">'
         f'<div class="said"><b>{said}</b><span>{place}</span><span class="eta">{_eta(job)}</span></div>'
-        f'<div class="bar" role="progressbar" aria-valuenow="{share:.0%}"><i style="width:{share:.1%}"></i></div>'
+        f'<div class="bar" role="progressbar" aria-label="{escape(prompt)}" aria-valuenow="{share * 100:.0f}">'
+        f'<i style="width:{share:.1%}"></i></div>'
         f'<div class="tiles" style="--columns:{columns}">{tiles}</div>'
         f'<p class="caption">{escape(prompt)}</p></section>'
     )
@@ -186,11 +188,8 @@ def sheet(job: Job | None, pictures: Pictures) -> str:
     first = job.pictures[0]
     apart = [index for index, one in enumerate(job.pictures) if one.get("duplicate_of") is None]
     twins = [index for index in range(len(job.pictures)) if index not in apart]
-    stacks = {
-        index: sum(job.pictures[t].get("duplicate_of") == job.pictures[index]["seed"] for t in twins)
-        for index in apart
-    }
-    tiles = "".join(_tile(job, pictures, index, stacks[index]) for index in apart)
+    stacks = Counter(job.pictures[index]["duplicate_of"] for index in twins)  # seed -> pictures like it
+    tiles = "".join(_tile(job, pictures, index, stacks[job.pictures[index]["seed"]]) for index in apart)
     folded = "".join(_tile(job, pictures, index, 0) for index in twins)
     fold = (
         f'<details class="twins"><summary>{both("twins", count=len(twins))}</summary>'

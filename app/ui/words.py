@@ -16,7 +16,6 @@ LANGUAGES = ("en", "zh")
 
 WORDS: dict[str, tuple[str, str]] = {
     # the page
-    "tagline": ("a studio for pictures from words", "用文字作画的工作室"),
     "tab_generate": ("Generate", "生成"),
     "tab_library": ("Library", "作品库"),
     "tab_models": ("Models", "模型"),
@@ -34,8 +33,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "all_known": ("all words known", "所有词都认识"),
     "unknown": ("never seen in training: {words}", "训练中没见过：{words}"),
     "cut": ("does not fit and is left out: “{words}”", "超出长度，未读入：“{words}”"),
-    "waking": ("the models are waking up", "模型正在启动"),
-    "try": ("Try", "试试"),
     # the form
     "roll": ("New seed each time", "每次换新种子"),
     "dice": ("Another seed", "换一个种子"),
@@ -103,7 +100,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "noise": ("noise", "误差"),
     "twins": ("near-duplicates: {count}", "近似重复：{count} 张"),
     "earlier": ("Your last runs", "你最近的作品"),
-    "preview_alt": ("preview of candidate {index}: {prompt}", "候选 {index} 的预览：{prompt}"),
     # what happened
     "loaded": (
         "Settings loaded from the picture: “{prompt}”, seed {seed}.",
@@ -117,7 +113,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "remixed": ("The settings are in the form, with a new seed.", "设置已填入表单，并换了新种子。"),
     "seed_set": ("The seed is {seed} and stays so.", "种子已固定为 {seed}。"),
     "from_picture": ("The picture is the starting point now.", "已将这张图片设为起点。"),
-    "gone": ("That picture is not here any more.", "那张图片已经不在了。"),
     "other_pipeline": (
         "The picture was made by “{pipeline}”, which this page cannot show yet.",
         "这张图片由“{pipeline}”生成，此页面还无法显示。",
