@@ -28,8 +28,9 @@ from PIL import Image
 
 from pipelines.base import Pipeline, Result, Settings, Step, run
 from pipelines.errors import BadInput, CannotSave, Stopped
+from pipelines.files import cannot_save
 from pipelines.images import open_picture, picture_format, read_bytes
-from pipelines.record import cannot_save, record_of, write_png
+from pipelines.record import record_of, write_png
 
 State = Literal["queued", "running", "done", "stopped", "failed", "interrupted"]
 FINISHED = ("done", "stopped", "failed", "interrupted")

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import BadInput, CannotSave
+from pipelines.files import cannot_save
 from pipelines.images import fit_square, on_white, open_picture, to_tensor
-from pipelines.record import Record, cannot_save, read_texts, record_from_json
+from pipelines.record import Record, read_texts, record_from_json
 
 SIDE = 224  # pixels; what CLIP is shown of a picture
 BATCH = 32

@@ -99,7 +99,8 @@ class Generate(Pipeline[GenerateSettings]):
             vectors.append(self.clip.encode_image(images)[: len(batch)])
             tokens.append(drawn[: len(batch)])
             done = first + len(batch)
-            yield Step("rank", done, len(seeds), {}, lambda shown=images[: len(batch)]: shown)
+            shown = images[: len(batch)]
+            yield Step("rank", done, len(seeds), {}, lambda shown=shown: shown)
         ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
         drawn = torch.cat(tokens)
         order = [

@@ -6,14 +6,11 @@ A record found in a stranger's file is an untrusted form: everything in it is ch
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import os
 import platform
 import re
 import struct
-import tempfile
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,7 +26,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pipelines.base import Picture, Pipeline, Settings
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput
+from pipelines.files import write_atomically
 from pipelines.images import check_size, picture_format, read_bytes
 
 VERSION = "0.1.0"
@@ -100,49 +98,6 @@ def write_png(path: str | Path, image: Image.Image, record: Record) -> None:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=texts)
     write_atomically(path, buffer.getvalue())
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Put `data` at `path` so that a reader sees the old file or the new one, never a part; makes the folder.
-
-    CannotSave, in one sentence, when the disk is full or the folder may not be written; nothing is left behind then.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-", suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files for its owner only
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CannotSave(cannot_save(path, error)) from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
-
-
-def cannot_save(path: str | Path, error: OSError) -> str:
-    """One sentence on why `path` could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{Path(path).name} was not saved: the disk is full; free some space and run it again"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return (
-            f"{Path(path).name} was not saved: {Path(path).parent} may not be written; choose another folder"
-        )
-    return f"{Path(path).name} was not saved: {(error.strerror or str(error)).lower()}; choose another folder"
-
-
-@cache
-def _umask() -> int:
-    """The process's file mask. It can only be read by setting it, so this is done once."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def parameters_text(record: Record, size: tuple[int, int]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipelines.errors import BadInput
+from pipelines.files import write_atomically
 
 
 def save_checkpoint(path: Path, network: nn.Module, config: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -26,20 +26,6 @@ def save_checkpoint(path: Path, network: nn.Module, config: dict[str, Any], fact
     }
     metadata = {"config": json.dumps(config), "facts": json.dumps(facts, ensure_ascii=False)}
     write_atomically(path, save(tensors, metadata))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Either the whole file or what was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -19,10 +19,10 @@ class VqganConfig:
 
     image_size: int = 128
     patch: int = 4
-    widths: tuple[int, ...] = (64, 128)
+    widths: tuple[int, ...] = (64, 128, 160)
     layer_count: int = 1
-    code_count: int = 1024
-    code_size: int = 8
+    code_count: int = 2048
+    code_size: int = 16
 
     @property
     def factor(self) -> int:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from pipelines.models.checkpoint import save_checkpoint, write_atomically
+from pipelines.files import write_atomically
+from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.clip import Clip, ClipConfig
 from pipelines.models.tokenizer import Tokenizer, words_in
 from pipelines.training.data import COLOURS, ICON_SETS, Emoji, Icon, Scenes, caption, on_background
@@ -243,7 +244,10 @@ class ClipTrainer(Trainer):
         known = batch["things"] >= 0
         prototypes = F.normalize(heads.prototypes, dim=-1)
         proxy = torch.stack(
-            [F.cross_entropy(20 * side[known] @ prototypes.T, batch["things"][known]) for side in (image, text)]
+            [
+                F.cross_entropy(20 * side[known] @ prototypes.T, batch["things"][known])
+                for side in (image, text)
+            ]
         ).sum()
         loss = loss + 0.3 * proxy
         metrics = {"contrast": contrast.item(), "proxy": proxy.item() / 2}

@@ -17,12 +17,12 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from pipelines.files import write_atomically
 from pipelines.models.checkpoint import (
     file_hash,
     load_weights,
     read_header,
     save_checkpoint,
-    write_atomically,
 )
 from pipelines.models.clip import Clip, ClipConfig
 from pipelines.models.dalle import Dalle, DalleConfig, sample

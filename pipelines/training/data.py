@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipelines.files import write_atomically
+
 SIZE = 128
 DATA_FILE = Path("data/emoji.safetensors")
 VALIDATION_STYLE = "emojione"  # never trained on
@@ -100,10 +102,7 @@ def build(path: Path = DATA_FILE) -> None:
         "offset": np.cumsum([0] + [len(blob) for blob in blobs]).astype(np.int64),
     }
     data = save(tensors, {"icons": json.dumps(records, ensure_ascii=False), "phrases": "\n".join(phrases)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)
+    write_atomically(path, data)
     print(
         f"{path}: {len(blobs):,} icons, {len(phrases):,} phrases, {len(data) / 1e6:.1f} MB", file=sys.stderr
     )

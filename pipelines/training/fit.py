@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipelines.base import Step
-from pipelines.models.checkpoint import write_atomically
+from pipelines.files import write_atomically
 from pipelines.training.data import Emoji
 
 
