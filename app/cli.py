@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -11,12 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from pipelines.arguments import Parser
 from pipelines.errors import BadInput, CannotSave
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.base import Knob, Pipeline, Result, Step
+    from pipelines.catalog import Checkpoint
     from pipelines.record import Record
     from pipelines.studio import Studio
 
@@ -34,6 +37,7 @@ Atelier makes pictures with the CLIP family.
   python launch.py train NAME           train one of the small models
   python launch.py evaluate             measure the models
   python launch.py bench NAME           measure speed
+  python launch.py showcase             remake the example pictures
   python launch.py test                 run the tests
 
 Each of them tells its flags with --help.
@@ -78,10 +82,11 @@ def _dispatch(arguments: list[str]) -> int:
         "ui": _ui,
         "replay": _replay,
         "models": _models,
-        "data": _data,
-        "train": _train,
-        "evaluate": _evaluate,
-        "bench": _bench,
+        "data": _elsewhere("pipelines.training.data"),
+        "train": _elsewhere("pipelines.training.cli"),
+        "evaluate": _elsewhere("pipelines.evaluate"),
+        "bench": _elsewhere("pipelines.bench"),
+        "showcase": _elsewhere("pipelines.showcase"),
         "test": _test,
     }
     if arguments[:1] in (["-h"], ["--help"], ["help"]):
@@ -147,10 +152,10 @@ def _run(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> int:
     return 0
 
 
-def _pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> _Parser:
+def _pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
     """The flags of a pipeline: one for each field of its Settings, and those that all pipelines share."""
     words = (kind.__doc__ or "").strip().split("\n\n")[0]
-    parser = _Parser(prog=f"launch.py {name}", description=" ".join(words.split()))
+    parser = Parser(prog=f"launch.py {name}", description=" ".join(words.split()))
     for one in kind.Settings.knobs():
         text = one.help.replace("%", "%%") + _range_text(one)
         flag = "--" + one.name.replace("_", "-")
@@ -170,7 +175,7 @@ def _pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> _Parser:
     return parser
 
 
-def _shared_flags(parser: _Parser) -> None:
+def _shared_flags(parser: Parser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="folder for the pictures (default: outputs/ and the date)"
     )
@@ -314,7 +319,7 @@ def _terminal_width() -> int:
 
 def _replay(arguments: list[str]) -> int:
     """Run a picture's record again. Exit code 0 when every pixel is the same, 1 when not."""
-    parser = _Parser(
+    parser = Parser(
         prog="launch.py replay", description="Run a picture's record again and compare the pixels."
     )
     parser.add_argument("file", metavar="FILE.png", help="a picture that Atelier made")
@@ -380,7 +385,7 @@ def _same_picture(result: Result, record: Record) -> tuple[int, Any]:
 
 def _models(arguments: list[str]) -> int:
     """The checkpoints of all packs in a table."""
-    parser = _Parser(
+    parser = Parser(
         prog="launch.py models", description="The model packs: what is there, size, licence, origin."
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
@@ -388,7 +393,7 @@ def _models(arguments: list[str]) -> int:
 
     from pipelines.catalog import CHECKPOINTS
 
-    rows = [_model_facts(name, one) for name, one in CHECKPOINTS.items()]
+    rows = [_model_facts(one) for one in CHECKPOINTS.values()]
     if options.json:
         print(json.dumps({"models": rows}))
         return 0
@@ -403,29 +408,17 @@ def _models(arguments: list[str]) -> int:
     return 0
 
 
-def _model_facts(name: str, checkpoint: Any) -> dict[str, Any]:
+def _model_facts(one: Checkpoint) -> dict[str, Any]:
     """A checkpoint as plain values, with whether its file is there and how large it is."""
-    path = Path(checkpoint.file)
-    path = path if path.is_absolute() else ROOT / path
-    there = path.is_file()
-    size = path.stat().st_size if there else getattr(checkpoint, "size", 0)
     facts = {
-        one: str(getattr(checkpoint, one, "") or "") for one in ("pack", "role", "licence", "origin", "about")
+        name: getattr(one, name) for name in ("name", "pack", "role", "file", "licence", "origin", "about")
     }
-    parameters = getattr(checkpoint, "parameters", None)
-    return {
-        "name": name,
-        **facts,
-        "file": str(checkpoint.file),
-        "there": there,
-        "bytes": size,
-        "parameters": parameters,
-    }
+    return {**facts, "there": one.present, "bytes": one.size}
 
 
 def _ui(arguments: list[str]) -> int:
     """Serve the page on this machine until Ctrl+C."""
-    parser = _Parser(prog="launch.py ui", description="Open the studio in the browser.")
+    parser = Parser(prog="launch.py ui", description="Open the studio in the browser.")
     parser.add_argument("--port", default="7860", metavar="N", help="port on 127.0.0.1 (default: 7860)")
     parser.add_argument("--no-browser", action="store_true", help="only serve, open no browser")
     parser.add_argument("--out", metavar="DIR", help="folder for pictures and jobs (default: outputs)")
@@ -450,28 +443,13 @@ def _ui(arguments: list[str]) -> int:
     )
 
 
-def _data(arguments: list[str]) -> int:
-    from pipelines.training.data import main as run_data
+def _elsewhere(module: str) -> Callable[[list[str]], int]:
+    """A verb that has its own file: `main(arguments)` there, imported when it is asked for."""
 
-    return run_data(arguments)
+    def verb(arguments: list[str]) -> int:
+        return importlib.import_module(module).main(arguments)
 
-
-def _train(arguments: list[str]) -> int:
-    from pipelines.training.cli import main as run_training
-
-    return run_training(arguments)
-
-
-def _evaluate(arguments: list[str]) -> int:
-    from pipelines.evaluate import main as run_evaluation
-
-    return run_evaluation(arguments)
-
-
-def _bench(arguments: list[str]) -> int:
-    from pipelines.bench import main as run_bench
-
-    return run_bench(arguments)
+    return verb
 
 
 def _test(arguments: list[str]) -> int:
@@ -480,16 +458,6 @@ def _test(arguments: list[str]) -> int:
 
 
 # -------------------------------------------------------------------------------------------------------- helpers
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose complaints are one sentence like all others."""
-
-    def __init__(self, **words: Any) -> None:
-        super().__init__(allow_abbrev=False, **words)
-
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message}; see {self.prog} --help")
 
 
 def _pipelines() -> dict[str, type[Pipeline[Any]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pipelines.arguments import Parser
 from pipelines.base import Result, Step, run
 from pipelines.dalle import Generate, GenerateSettings
 from pipelines.studio import Studio
@@ -19,7 +19,7 @@ from pipelines.studio import Studio
 
 def main(argv: list[str]) -> int:
     """Print a table, or with --json one object; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="launch.py bench", description="Measure speed.")
+    parser = Parser(prog="launch.py bench", description="Measure speed.")
     parser.add_argument("name", choices=sorted(BENCHES))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")

@@ -6,7 +6,6 @@ pictures are nearest at 16 x 16, a judge that knows nothing of CLIP.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipelines.arguments import Parser
 from pipelines.base import Picture, Result, run
 from pipelines.dalle import Generate, GenerateSettings
 from pipelines.images import to_tensor
@@ -29,9 +29,7 @@ from pipelines.training.vqgan import reconstruction
 
 def main(argv: list[str]) -> int:
     """Print one table (or, with --json, one object); returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="launch.py evaluate", description="Measure the models of the tiny pack."
-    )
+    parser = Parser(prog="launch.py evaluate", description="Measure the models of the tiny pack.")
     parser.add_argument(
         "--names", type=int, default=200, help="common names to generate (default 200; 0 for none)"
     )

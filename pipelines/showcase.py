@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import re
 import sys
 from pathlib import Path
 
+from pipelines.arguments import Parser
 from pipelines.base import Result, run
 from pipelines.catalog import ASSETS
 from pipelines.dalle import GenerateSettings
@@ -35,7 +35,7 @@ PROMPTS = (
 
 def main(argv: list[str]) -> int:
     """Write the best of 16 for each prompt, with its record inside, and the four best of each as one sheet."""
-    parser = argparse.ArgumentParser(prog="launch.py showcase", description="Remake the example pictures.")
+    parser = Parser(prog="launch.py showcase", description="Remake the example pictures.")
     parser.add_argument(
         "--out", type=Path, default=ASSETS / "examples", help="folder (default assets/examples)"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from pipelines.arguments import Parser
 from pipelines.base import BadInput
 from pipelines.training.data import DATA_FILE
 from pipelines.training.fit import Budget, State, Trainer, fastest_precision, fit, hardware
@@ -59,9 +60,7 @@ TRAINERS: dict[str, Callable[[Accelerator, argparse.Namespace], Trainer]] = {
 
 def main(argv: list[str]) -> int:
     """Train one network; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="launch.py train", description="Train one network of the tiny pack."
-    )
+    parser = Parser(prog="launch.py train", description="Train one network of the tiny pack.")
     parser.add_argument("name", choices=sorted(TRAINERS))
     parser.add_argument("--minutes", type=float, default=20.0, help="time budget (default 20)")
     parser.add_argument(

@@ -7,7 +7,6 @@ writes one safetensors file: lossless WebP bytes, offsets, and names in English 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipelines.arguments import Parser
 from pipelines.files import write_atomically
 
 SIZE = 128
@@ -409,9 +409,7 @@ class Scenes:
 
 def main(argv: list[str]) -> int:
     """`python launch.py data`: build the data file and say what is in it."""
-    parser = argparse.ArgumentParser(
-        prog="launch.py data", description="Build the training data from npm packages."
-    )
+    parser = Parser(prog="launch.py data", description="Build the training data from npm packages.")
     parser.add_argument(
         "--out", type=Path, default=DATA_FILE, help=f"the file to write (default {DATA_FILE})"
     )
