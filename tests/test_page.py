@@ -6,7 +6,9 @@ import base64
 import json
 import re
 import shutil
+import struct
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Lane
     folder = tmp_path_factory.mktemp("outputs")
     made = PainterStudio()
     lane = Lane(made, folder, PAINTERS)
-    blocks = page.build(made, lane, Library(folder))
+    examples = tmp_path_factory.mktemp("examples")
+    shutil.copy(make(lane, "an example", seed=4), examples / "an-example.png")
+    blocks = page.build(made, lane, Library(folder), examples)
     assert len(blocks.blocks) <= 150
     _, url = page.launch(blocks, port=None)
     yield url, lane
@@ -308,6 +312,35 @@ def test_wrong_input_is_answered_in_a_sentence(visit: Any) -> None:
     assert "ZeroDivisionError" in failed.inner_text() and "secret" not in failed.inner_text()
     assert "{{oops}} ${alert(1)} <img src=x" in failed.inner_text()
     keep(tab, "failed-en-light-1280")
+
+
+def test_a_picture_that_cannot_be_opened_is_refused_in_a_sentence(visit: Any, tmp_path: Path) -> None:
+    giant = bytearray(b"\x89PNG\r\n\x1a\n")
+    for kind, body in ((b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)), (b"IEND", b"")):
+        giant += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    tab = visit()
+    tab.locator("#from-picture > button").click()
+    tab.locator("#prompt textarea").fill("a red heart")
+    for name, data, sentence in (
+        ("giant.png", bytes(giant), "too large to open"),
+        ("text.png", b"hello", "not a PNG, JPEG or WebP picture"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        tab.locator("#knob-image input[type=file]").set_input_files(tmp_path / name)
+        tab.locator("#knob-image img").wait_for(state="attached")
+        tab.locator("#go").click()
+        tab.locator("#note .trouble", has_text=sentence).wait_for()
+        tab.locator("#knob-image button[aria-label=Clear]").click()
+    tab.locator("#go").click()
+    wait_state(tab, "done")
+
+
+def test_an_example_shows_how_it_was_made(visit: Any) -> None:
+    tab = visit()
+    tab.locator("#stage [data-act=example]").click()
+    tab.locator("#note", has_text="settings of the picture").wait_for()
+    assert tab.locator("#prompt textarea").input_value() == "an example"
+    assert tab.locator("#knob-seed input").input_value() == "4"
 
 
 def test_the_whole_way_by_keyboard(visit: Any) -> None:

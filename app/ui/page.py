@@ -38,9 +38,14 @@ TABS: dict[str, Callable[[Shell, gr.Tab], None]] = {
 }
 
 
-def build(studio: Any, lane: Lane, pictures_library: Library | None = None) -> gr.Blocks:
-    """The whole page over a studio, its lane and its library."""
-    pictures = Pictures(lane.folder, theme.ASSETS / "examples")
+def build(
+    studio: Any,
+    lane: Lane,
+    pictures_library: Library | None = None,
+    examples: Path = theme.ASSETS / "examples",
+) -> gr.Blocks:
+    """The whole page over a studio, its lane and its library; `examples` are pictures shown before there are others."""
+    pictures = Pictures(lane.folder, examples)
     helps = {one.name: one.help for kind in lane.pipelines.values() for one in kind.Settings.knobs()}
     shell = Shell(studio, lane, pictures_library, pictures, helps)
     with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:

@@ -56,3 +56,12 @@ class Shell:
 def acting(value: str = "", **options: Any) -> gr.HTML:
     """A place for our own HTML; its `click` event brings the data of what was clicked."""
     return gr.HTML(value, js_on_load=ACTS, apply_default_css=False, **options)
+
+
+class PictureField(gr.Image):
+    """A picture to upload, handed on as its file, unopened: the one safe way to open it is ours, and it says why not."""
+
+    is_template = True  # to the browser it is gr.Image
+
+    def preprocess(self, payload: Any) -> str | None:
+        return payload.path if payload else None

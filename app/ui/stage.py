@@ -49,8 +49,9 @@ def empty(candidates: int, keep: int, pictures: Pictures) -> str:
     if not names:
         tiles = "".join(f"<i style='--i:{index}'></i>" for index in range(16))
     hint = f"<p>{both('empty_examples')}</p>" if names else ""
+    columns = min(4, _columns(len(names) or 16))
     return (
-        f'<section class="stage empty"><div class="tiles" style="--columns:4">{tiles}</div>'
+        f'<section class="stage empty"><div class="tiles" style="--columns:{columns}">{tiles}</div>'
         f"<h2>{both('empty_title')}</h2><p>{both('empty_text', candidates=candidates, keep=keep)}</p>{hint}</section>"
     )
 
@@ -319,7 +320,7 @@ def lane_line(busy: bool, waiting: int) -> str:
 def header() -> str:
     """Name, language, light and dark. The lane's line stands in its own place beside it."""
     return (
-        '<header class="masthead"><span class="name"><i></i>Atelier</span>'
+        '<header class="masthead"><h1 class="name"><i></i>Atelier</h1>'
         f'<span class="tools" role="group"><button type="button" data-set-lang="en" data-act="language" data-to="en" '
         'lang="en">EN</button><button type="button" data-set-lang="zh" data-act="language" data-to="zh" '
         f'lang="zh-CN">中文</button><button type="button" data-set-theme class="sun">'

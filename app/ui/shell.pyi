@@ -1,0 +1,71 @@
+"""What the tabs share: the studio, the lane, the visitor, and the labels that change with the language."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from app.jobs import Lane
+from app.library import Library
+from app.ui.pictures import Pictures
+from app.ui.words import say, text
+
+# Passes clicks on anything that carries data-act to Python, with its data.
+ACTS = """element.addEventListener('click', (event) => {
+  const at = event.target.closest('[data-act]');
+  if (at && element.contains(at)) trigger('click', {...at.dataset});
+});"""
+
+@dataclass
+class Shell:
+    """One page being built. Tabs add components to it; nothing of a visitor's is kept here."""
+
+    studio: Any
+    lane: Lane
+    library: Library | None
+    pictures: Pictures
+    helps: dict[str, str] = field(default_factory=dict)  # name of a setting -> its help in English
+    worded: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
+    tabs: Any = None
+    visitor: Any = None  # hidden: who is here, for fairness in the lane
+    job: Any = None  # hidden: the job that is looked at
+    lane_line: Any = None
+    open_record: Any = None  # hidden: the name of a picture whose settings another tab wants in the form
+    arrivals: list[tuple[Any, list[Any], list[Any]]] = field(
+        default_factory=list
+    )  # answers to opening the page
+
+    def words(self, component: Any, **keys: str) -> Any:
+        """Note that these properties of a component are words: `shell.words(gr.Button(), value="go")`."""
+        for name, key in keys.items():
+            setattr(component, name, text(key))
+        self.worded.append((component, keys))
+        return component
+
+    def relabel(self, language: str) -> list[Any]:
+        """An update for every component with words, in the order of `worded`."""
+        return [
+            gr.update(**{name: say(key, language, self.helps) for name, key in keys.items()})
+            for _, keys in self.worded
+        ]
+
+def acting(value: str = "", **options: Any) -> gr.HTML:
+    """A place for our own HTML; its `click` event brings the data of what was clicked."""
+    return gr.HTML(value, js_on_load=ACTS, apply_default_css=False, **options)
+
+from gradio.events import Dependency
+
+class PictureField(gr.Image):
+    """A picture to upload, handed on as its file, unopened: the one safe way to open it is ours, and it says why not."""
+
+    is_template = True  # to the browser it is gr.Image
+
+    def preprocess(self, payload: Any) -> str | None:
+        return payload.path if payload else None
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
