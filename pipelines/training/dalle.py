@@ -50,7 +50,7 @@ class DalleTrainer(Trainer):
         pack: Path,
         folder: Path,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 32,
         rate: float = 2e-3,
         **sizes: Any,
     ):
