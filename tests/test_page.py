@@ -330,7 +330,7 @@ def test_a_picture_that_cannot_be_opened_is_refused_in_a_sentence(visit: Any, tm
         tab.locator("#knob-image img").wait_for(state="attached")
         tab.locator("#go").click()
         tab.locator("#note .trouble", has_text=sentence).wait_for()
-        tab.locator("#knob-image button[aria-label=Clear]").click()
+        tab.locator("#knob-image button[aria-label='Remove Image']").click()
     tab.locator("#go").click()
     wait_state(tab, "done")
 

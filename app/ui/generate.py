@@ -9,7 +9,7 @@ import gradio as gr
 
 from app.jobs import Job
 from app.ui import stage
-from app.ui.shell import PictureField, Shell, acting
+from app.ui.shell import Shell, acting, picture_field
 from app.ui.words import pair
 from pipelines.base import BadInput, Knob
 from pipelines.catalog import CHECKPOINTS, PRESETS
@@ -114,15 +114,7 @@ class _Tab:
         """The component for one setting, made from what the setting says of itself."""
         common = {"elem_id": f"knob-{one.name}", "min_width": 96}
         if one.kind == "picture":
-            component: Any = PictureField(
-                type="filepath",
-                format="png",
-                image_mode=None,
-                sources=["upload", "clipboard"],
-                buttons=[],
-                height=180,
-                **common,
-            )
+            component: Any = picture_field(height=180, **common)
             return self.shell.words(component, label=f"knob_{one.name}")
         if one.choices is not None:
             component = gr.Dropdown(list(one.choices), value=one.default, **common)
