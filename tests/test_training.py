@@ -169,6 +169,25 @@ def trained(data_file: Path, pack: Path, tmp_path_factory: pytest.TempPathFactor
     return pack
 
 
+def test_more_training_for_the_decoder_keeps_every_token(
+    data_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    from pipelines.models.vqgan import Vqgan, VqganConfig
+    from pipelines.training.vqgan import DecoderTrainer
+
+    trainer = DecoderTrainer(Accelerator(cpu=True), Emoji(data_file), trained, batch_size=4)
+    pictures = trainer._validation()
+    before = trainer.networks["vqgan"].tokens_of(pictures)
+    losses = [step.metrics["pixel"] for step in fit(trainer, tmp_path, Budget(steps=12))]
+    assert losses[-1] < losses[0]
+    trainer.export(tmp_path / "vqgan.safetensors", {"figures": {"PSNR": 1.0}, "steps": 12})
+    config, facts = read_header(tmp_path / "vqgan.safetensors")
+    again = Vqgan(VqganConfig.from_dict(config))
+    load_weights(tmp_path / "vqgan.safetensors", again)
+    assert torch.equal(before, again.tokens_of(pictures))
+    assert facts["decoder"]["steps"] == 12
+
+
 def test_what_was_trained_can_be_loaded(trained: Path) -> None:
     from pipelines.models.tokenizer import Tokenizer
 

@@ -41,6 +41,14 @@ def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trai
     return VqganTrainer(accelerator, Emoji(options.data), options.out, seed=options.seed)
 
 
+def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
+    """More training for the decoder of the VQGAN in `out`; its tokens stay the same."""
+    from pipelines.training.data import Emoji
+    from pipelines.training.vqgan import DecoderTrainer
+
+    return DecoderTrainer(accelerator, Emoji(options.data), options.out, seed=options.seed)
+
+
 def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
     """DALL·E over the tokens of the VQGAN in `out`."""
     from pipelines.training.dalle import DalleTrainer
@@ -54,6 +62,7 @@ def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trai
 TRAINERS: dict[str, Callable[[Accelerator, argparse.Namespace], Trainer]] = {
     "clip": clip_trainer,
     "vqgan": vqgan_trainer,
+    "decoder": decoder_trainer,
     "dalle": dalle_trainer,
 }
 
@@ -120,7 +129,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         "figures": figures,
         "licence": "MIT; trained on Apache-2.0, MIT and CC-BY-4.0 art, see assets/NOTICE",
     }
-    trainer.export(options.out / f"{options.name}.safetensors", facts)
+    trainer.export(options.out / (trainer.file or f"{trainer.name}.safetensors"), facts)
     print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), file=sys.stderr)
     return figures
 

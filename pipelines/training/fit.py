@@ -49,6 +49,7 @@ class Trainer(ABC):
     """
 
     name: str
+    file: str = ""  # of the weights in the pack; the name with .safetensors unless given
     accelerator: Accelerator
     emoji: Emoji
     networks: dict[str, nn.Module]

@@ -67,9 +67,7 @@ class VqganTrainer(Trainer):
         self.networks = {"vqgan": vqgan, "discriminator": critic}
         self.optimizers = {"vqgan": steady, "discriminator": other}
         self.clip = _load_clip(pack, accelerator.device)
-        self.unused = torch.zeros(
-            vqgan.config.code_count, device=accelerator.device
-        )  # steps since a code was last used
+        self.unused = torch.zeros(vqgan.config.code_count, device=accelerator.device)  # steps since last used
 
     def samples_per_step(self) -> int:
         return self.batch_size * self.accelerator.num_processes
@@ -180,6 +178,47 @@ class VqganTrainer(Trainer):
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         vqgan = self.accelerator.unwrap_model(self.networks["vqgan"])
         save_checkpoint(path, vqgan, vqgan.config.to_dict(), facts)
+
+
+class DecoderTrainer(VqganTrainer):
+    """Goes on training the decoder of the pack's VQGAN alone, for likeness of pixels.
+
+    Encoder and codes stay as they are, and with them every token: a DALL·E trained on the tokens still fits.
+    """
+
+    name, file = "decoder", "vqgan.safetensors"
+    perceptual_weight = 0.1
+
+    def __init__(self, accelerator: Accelerator, emoji: Emoji, pack: Path, seed: int = 0, **options: Any):
+        config, self.story = read_header(pack / self.file)
+        super().__init__(accelerator, emoji, pack, seed, **options, **config)
+        vqgan = accelerator.unwrap_model(self.networks["vqgan"])
+        load_weights(pack / self.file, vqgan)
+        vqgan.requires_grad_(False)
+        for part in (vqgan.decoder, vqgan.after_codes):
+            part.requires_grad_(True)
+
+    def update(self, batch: Tensor, progress: float) -> dict[str, float]:
+        vqgan = self.accelerator.unwrap_model(self.networks["vqgan"])
+        with self.accelerator.autocast():
+            with torch.no_grad():
+                tokens = vqgan.tokens_of(batch)
+            images = vqgan.pictures_of(tokens).float()
+        loss = pixel_loss = F.l1_loss(images, batch) + 4 * F.mse_loss(images, batch)
+        metrics = {"pixel": pixel_loss.item()}
+        if self.clip is not None:
+            likeness = self.perceptual(images, batch)
+            loss = loss + self.perceptual_weight * likeness
+            metrics["perceptual"] = likeness.item()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(vqgan.parameters(), 1.0)
+        self.optimizers["vqgan"].step()
+        self.optimizers["vqgan"].zero_grad()
+        return metrics
+
+    def export(self, path: Path, facts: dict[str, Any]) -> None:
+        """The figures are of the whole; how the decoder went on is told inside the VQGAN's own story."""
+        super().export(path, {**self.story, "figures": facts["figures"], "decoder": facts})
 
 
 def _first_features(image: ImageTower, x: Tensor) -> list[Tensor]:
