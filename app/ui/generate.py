@@ -9,7 +9,7 @@ import gradio as gr
 
 from app.jobs import Job
 from app.ui import stage
-from app.ui.shell import Shell, acting, picture_field
+from app.ui.shell import Shell, acting
 from app.ui.words import pair
 from pipelines.base import BadInput, Knob
 from pipelines.catalog import CHECKPOINTS, PRESETS
@@ -114,7 +114,14 @@ class _Tab:
         """The component for one setting, made from what the setting says of itself."""
         common = {"elem_id": f"knob-{one.name}", "min_width": 96}
         if one.kind == "picture":
-            component: Any = picture_field(height=180, **common)
+            component: Any = gr.Image(
+                type="filepath",
+                format="png",
+                image_mode=None,
+                sources=["upload", "clipboard"],
+                height=180,
+                **common,
+            )
             return self.shell.words(component, label=f"knob_{one.name}")
         if one.choices is not None:
             component = gr.Dropdown(list(one.choices), value=one.default, **common)
@@ -158,6 +165,7 @@ class _Tab:
             [shell.job, shell.visitor, self.roll, *form],
             submitted,
             trigger_mode="once",
+            preprocess=False,  # Gradio would open the picture; the lane does, and says in a sentence why it cannot
             **QUIET,
         )
         pressed.then(**remember, **QUIET).then(self.watch, watched, view, **QUIET)
@@ -212,8 +220,7 @@ class _Tab:
         if roll:
             settings["seed"] = random.SystemRandom().randrange(2**32)
         try:
-            given = {name: value for name, value in self._plain(settings).items() if value is not None}
-            return self.lane.submit(PIPELINE, given, visitor), settings["seed"], ""
+            return self.lane.submit(PIPELINE, self._plain(settings), visitor), settings["seed"], ""
         except (BadInput, CannotSave) as problem:
             return gr.skip(), gr.skip(), stage.trouble(str(problem))
 
@@ -222,9 +229,9 @@ class _Tab:
         plain: dict[str, Any] = {}
         for name, value in settings.items():
             one = self.knobs[name]
-            if value is None:
-                value = "" if one.kind == "picture" else one.default
-            plain[name] = value
+            if one.kind == "picture":
+                value = value.get("path", "") if isinstance(value, dict) else getattr(value, "path", "")
+            plain[name] = one.default if value is None else value
         return plain
 
     def watch(self, job_id: str, visitor: str, seen: str) -> list[Any]:

@@ -41,7 +41,7 @@ TABS: dict[str, Callable[[Shell, gr.Tab], None]] = {
 def build(
     studio: Any,
     lane: Lane,
-    pictures_library: Library | None = None,
+    pictures_library: Library,
     examples: Path = theme.ASSETS / "examples",
 ) -> gr.Blocks:
     """The whole page over a studio, its lane and its library; `examples` are pictures shown before there are others."""
@@ -55,8 +55,6 @@ def build(
         language, shell.open_record = gr.Textbox(visible=False), gr.Textbox(visible=False)
         with gr.Tabs(selected="generate", elem_id="tabs") as shell.tabs:
             for name, build_tab in TABS.items():
-                if name == "library" and pictures_library is None:
-                    continue
                 tab = shell.words(gr.Tab(id=name, elem_id=f"tab-{name}"), label=f"tab_{name}")
                 with tab:
                     build_tab(shell, tab)
@@ -118,7 +116,7 @@ def _guards(host: str) -> list[Middleware]:
 def serve(
     studio: Any,
     lane: Lane,
-    pictures_library: Library | None = None,
+    pictures_library: Library,
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
@@ -200,5 +198,5 @@ def open_studio(pack: str, device: str, folder: Path) -> tuple[Any, Lane, Librar
     """The studio behind the page: models of a pack on a device, jobs and pictures in a folder."""
     from pipelines.studio import Studio
 
-    studio = Studio(pack, device)
+    studio: Any = Studio(pack, device)
     return studio, Lane(studio, folder), Library(folder)

@@ -25,7 +25,7 @@ class Shell:
 
     studio: Any
     lane: Lane
-    library: Library | None
+    library: Library
     pictures: Pictures
     helps: dict[str, str] = field(default_factory=dict)  # name of a setting -> its help in English
     worded: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
@@ -47,22 +47,13 @@ class Shell:
 
     def relabel(self, language: str) -> list[Any]:
         """An update for every component with words, in the order of `worded`."""
-        return [
-            gr.update(**{name: say(key, language, self.helps) for name, key in keys.items()})
-            for _, keys in self.worded
-        ]
+        updates: list[Any] = []
+        for _, keys in self.worded:
+            words: dict[str, Any] = {name: say(key, language, self.helps) for name, key in keys.items()}
+            updates.append(gr.update(**words))
+        return updates
 
 
 def acting(value: str = "", **options: Any) -> gr.HTML:
     """A place for our own HTML; its `click` event brings the data of what was clicked."""
     return gr.HTML(value, js_on_load=ACTS, apply_default_css=False, **options)
-
-
-def picture_field(**options: Any) -> gr.Image:
-    """A picture to upload, handed on as its file, unopened: the one safe way to open it is ours, and it says why not."""
-    field = gr.Image(
-        type="filepath", format="png", image_mode=None, sources=["upload", "clipboard"], **options
-    )
-    # on this one object: Gradio writes a stub file beside every module that derives a class from a component
-    field.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
-    return field
