@@ -64,10 +64,8 @@ def main(arguments: list[str]) -> int:
 def hand_over(arguments: list[str]) -> int:
     """Everything is there: run the tests or the command line in this very process."""
     if arguments[:1] == ["test"]:
-        environment = {
-            **os.environ,
-            "OMP_WAIT_POLICY": "passive",
-        }  # or tests crawl whenever a neighbour is busy
+        # Without this tests crawl whenever another process keeps the cores busy.
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
         return subprocess.call([sys.executable, "-m", "pytest", *arguments[1:]], cwd=ROOT, env=environment)
     from app.cli import main as command_line
 

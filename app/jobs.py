@@ -54,16 +54,12 @@ class Job:
     settings: dict[str, Any]
     state: State
     position: int = 0  # in the queue: 1 is next; 0 when it is not waiting
-    eta_seconds: float | None = (
-        None  # until it will be finished; None when nothing is known or nothing remains
-    )
+    eta_seconds: float | None = None  # until it is finished; None when nothing is known or nothing remains
     stage: str = ""
     done: int = 0  # steps of this stage
     total: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
-    pictures: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # best first: {"path", "score", "seed", "rank", ...}
+    pictures: list[dict[str, Any]] = field(default_factory=list)  # best first: path, score, seed, rank, facts
     error: str = ""  # one sentence, when it failed
     created: float = 0.0  # seconds since 1970, as are the next two
     started: float | None = None
@@ -279,9 +275,8 @@ class Lane:
                 error = explain(problem)
                 if not isinstance(problem, (BadInput, CannotSave)):
                     log.exception("job %s failed", live.job.id)
-            torch.set_grad_enabled(
-                True
-            )  # whatever a crash left behind; the next pipeline begins as on a new thread
+            # Whatever a crash left behind, the next pipeline begins as on a new thread.
+            torch.set_grad_enabled(True)
             with self._wake:
                 self._running = None
                 self._finish(live, state, error)
@@ -380,9 +375,7 @@ class Lane:
             if keep:
                 try:
                     self._store.save(live.job, live.ticket, self._shape(live.job))
-                except (
-                    CannotSave
-                ) as problem:  # the disk is full: memory still knows, and the pictures come first
+                except CannotSave as problem:  # the disk is full: memory still knows
                     log.error("%s", problem)
 
     def _finish(self, live: _Live, state: State, error: str = "") -> None:
@@ -532,25 +525,15 @@ class _Store:
         return guard
 
     def save(self, job: Job, ticket: int, shape: str) -> None:
-        pictures = [{**one, "path": self._relative(one["path"])} for one in job.pictures]
+        pictures = json.dumps([{**one, "path": self._relative(one["path"])} for one in job.pictures])
+        settings, metrics, seconds = (
+            json.dumps(job.settings),
+            json.dumps(job.metrics),
+            json.dumps(job.seconds),
+        )
         row = (
-            *(
-                job.id,
-                job.session,
-                job.pipeline,
-                json.dumps(job.settings),
-                job.state,
-                json.dumps(job.metrics),
-            ),
-            *(
-                json.dumps(pictures),
-                job.error,
-                job.created,
-                job.started,
-                job.finished,
-                json.dumps(job.seconds),
-            ),
-            *(ticket, shape),
+            *(job.id, job.session, job.pipeline, settings, job.state, metrics, pictures, job.error),
+            *(job.created, job.started, job.finished, seconds, ticket, shape),
         )
         try:
             marks = ", ".join("?" * len(row))

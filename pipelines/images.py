@@ -25,6 +25,16 @@ MAX_PIXELS = 16_000_000  # 4000 x 4000: larger than any picture made here, and 6
 MAX_BYTES = 32_000_000
 MAX_SCANS = 100  # of a progressive JPEG; cameras write about ten, and each one costs a pass over all pixels
 URI_HEAD = "data:image/"
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+)  # Pillow's
 TURNS = {  # EXIF orientation -> what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -63,9 +73,8 @@ def open_picture(
         data, exif = _jpeg_without_metadata(data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # our own limit is the one that counts
+            # Our own limit is the one that counts.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(data), formats=[kind])
         width, height = opened.size
         check_size(width, height, max_pixels)
@@ -79,16 +88,7 @@ def open_picture(
         raise BadInput(f"the picture is too large to open; the most is {max_pixels:,} pixels") from None
     except UnidentifiedImageError:
         raise BadInput(f"the file begins like {kind} but is no picture; save it again as PNG") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        struct.error,
-    ) as error:
+    except DAMAGED as error:
         raise BadInput(
             f"the {kind} picture is damaged or cut off ({_short(error)}); save it again as PNG"
         ) from None
@@ -135,7 +135,7 @@ def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> byt
 
 
 def picture_format(data: bytes) -> str:
-    """ "PNG", "JPEG" or "WEBP" by the first bytes; BadInput for everything else, whatever its name ends in."""
+    """One of FORMATS by the first bytes; BadInput for everything else, whatever its name ends in."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
@@ -240,9 +240,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey brought to 8 bits: Pillow's own conversion would clip it to white."""
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64)
-        return Image.fromarray(
-            (levels >> 8 if levels.max(initial=0) > 255 else levels).clip(0, 255).astype(np.uint8)
-        )
+        levels = levels >> 8 if levels.max(initial=0) > 255 else levels
+        return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
     return image
 
 

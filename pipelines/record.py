@@ -28,7 +28,7 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.base import Picture, Pipeline, Settings
 from pipelines.errors import BadInput
 from pipelines.files import write_atomically
-from pipelines.images import check_size, picture_format, read_bytes
+from pipelines.images import URI_HEAD, check_size, picture_format, read_bytes
 
 VERSION = "0.1.0"
 MAX_JSON = 8_000_000  # characters; a picture given as a setting is inside, all else is a few hundred
@@ -146,7 +146,12 @@ def read_record(
         raise BadInput(
             f"the record names the unknown pipeline {_shown(record.pipeline)}; known: {', '.join(pipelines)}"
         )
-    pipelines[record.pipeline].Settings.from_dict(record.settings)
+    settings = pipelines[record.pipeline].Settings.from_dict(record.settings)
+    for one in settings.knobs():
+        source = getattr(settings, one.name)
+        if one.kind == "picture" and source and not source.startswith(URI_HEAD):
+            # We always write the picture itself. A path would make this machine open a file of the stranger's choice.
+            raise BadInput(f"the picture's record is not one of Atelier's: {one.name} names a file")
     return record
 
 

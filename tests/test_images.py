@@ -103,6 +103,40 @@ def test_exif_turns_the_picture_upright() -> None:
     assert open_picture(as_bytes(noise(), "JPEG", exif=exif)).size == (12, 20)
 
 
+def jpeg_with(*segments: bytes) -> bytes:
+    """A JPEG with application segments put in front of all others."""
+    data = as_bytes(noise(), "JPEG")
+    marked = [b"\xff\xe1" + struct.pack(">H", len(one) + 2) + one for one in segments]
+    return data[:2] + b"".join(marked) + data[2:]
+
+
+def test_exif_made_to_keep_a_reader_busy_costs_nothing() -> None:
+    segment = b"Exif\0\0" * 10_000
+    assert open_picture(jpeg_with(*[segment] * 400)).size == (20, 12)  # 24 MB of beginnings of EXIF
+    loop = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 1) + struct.pack("<HHII", 0x8769, 4, 1, 8)
+    assert open_picture(jpeg_with(loop + struct.pack("<I", 8))).size == (20, 12)
+    assert open_picture(jpeg_with(b"Exif\0\0II*\0\xff\xff\xff\xff")).size == (20, 12)
+
+
+def test_jpegs_of_endless_scans_or_broken_segments_are_refused() -> None:
+    whole = as_bytes(noise(), "JPEG")
+    scan = whole[whole.index(b"\xff\xda") : -2]
+    with pytest.raises(BadInput, match="scans"):
+        open_picture(whole[:-2] + scan * 200 + whole[-2:])
+    for data in (
+        whole[:2] + b"\xff\xe1\0\0" + whole[2:],
+        whole[:2] + b"\xff\xe1\xff\xff",
+        whole[:3] + b"\xff" * 99,
+    ):
+        with pytest.raises(BadInput, match="damaged"):
+            open_picture(data)
+
+
+def test_sixteen_bits_of_grey_become_eight() -> None:
+    levels = Image.new("I;16", (3, 3), 0x8040)
+    assert open_picture(as_bytes(levels, "PNG")).getpixel((1, 1)) == (128, 128, 128)
+
+
 def test_data_uris_round_trip_and_bad_ones_are_refused() -> None:
     image = noise()
     assert open_picture(picture_to_uri(image)).tobytes() == image.tobytes()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from app.jobs import Job, Lane
 from pipelines.errors import BadInput
@@ -176,6 +180,59 @@ def test_the_queue_survives_a_restart_and_a_running_job_is_offered_again(tmp_pat
     until(lambda: lane.job(running).state == "running")
     lane.stop(running)
     lane.close()
+
+
+def test_a_killed_server_offers_its_running_job_again(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time\n"
+        "from app.jobs import Lane\n"
+        "from tests.fakes import FAKES, FakeStudio\n"
+        "lane = Lane(FakeStudio(), sys.argv[1], FAKES)\n"
+        "running = lane.submit('fake', {'prompt': 'slow', 'steps': 100_000}, 'ann')\n"
+        "while lane.job(running).done < 3: time.sleep(0.01)\n"
+        "print(running, lane.submit('fake', {'prompt': 'late'}, 'ann'), flush=True)\n"
+        "os._exit(9)\n"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    running, waiting = done.stdout.split()
+    studio = FakeStudio()
+    lane = Lane(studio, tmp_path, FAKES)
+    assert finished(lane, waiting).state == "done"
+    assert lane.job(running).state == "interrupted"
+    assert studio.fake.ran == ["late"]
+    lane.close()
+
+
+def test_a_picture_given_by_path_is_read_when_the_job_is_queued(lane: Lane, tmp_path: Path) -> None:
+    path = tmp_path / "mine.png"
+    Image.new("RGB", (5, 5), "red").save(path)
+    job_id = lane.submit("fake", {"image": str(path)}, "ann")
+    path.unlink()
+    assert lane.job(job_id).settings["image"].startswith("data:image/png;base64,")
+    with pytest.raises(BadInput, match="there is no picture"):
+        lane.submit("fake", {"image": str(path)}, "ann")
+
+
+def test_a_full_disk_fails_the_job_and_keeps_what_was_written(
+    lane: Lane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[object] = []
+    fsync = os.fsync
+
+    def full_after_one(handle: int) -> None:
+        written.append(handle)
+        if len(written) > 1:
+            raise OSError(28, os.strerror(28))
+        fsync(handle)
+
+    monkeypatch.setattr("pipelines.files.os.fsync", full_after_one)
+    job = finished(lane, lane.submit("fake", {}, "ann"))
+    assert job.state == "failed" and "the disk is full" in job.error
+    assert [one["rank"] for one in job.pictures] == [1]
+    assert [path.suffix for path in tmp_path.glob("20*/*")] == [".png"]
 
 
 def test_pictures_deleted_by_hand_are_not_shown(lane: Lane) -> None:

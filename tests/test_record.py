@@ -83,6 +83,7 @@ FORGERIES: dict[str, str] = {
     "pipeline of another type": changed(pipeline=["fake"]),
     "settings out of range": changed(settings={"prompt": "x", "candidates": 10**9}),
     "unknown setting": changed(settings={"prompt": "x", "__class__": "evil"}),
+    "a file of this machine": changed(settings={"prompt": "x", "image": "/etc/hostname"}),
     "control characters": changed(settings={"prompt": "x\x00y"}),
     "prompt of another type": changed(settings={"prompt": {"a": 1}}),
     "negative seed": changed(picture={"seed": -1, "score": None, "rank": 1}),
