@@ -191,7 +191,7 @@ class _Tab:
         for place in (self.stage, self.sheet, self.earlier):
             acted = place.click(
                 self.act,
-                [shell.job, shell.visitor],
+                [shell.visitor],
                 [*filled, self.run_now],
                 trigger_mode="multiple",
                 **QUIET,
@@ -306,15 +306,15 @@ class _Tab:
 
     # ------------------------------------------------------------------------------------- filling in the form
 
-    def act(self, job_id: str, visitor: str, event: gr.EventData) -> list[Any]:
+    def act(self, visitor: str, event: gr.EventData) -> list[Any]:
         """A button on a picture: fill the form from its record, and run at once where that is meant."""
         told = {key: str(value) for key, value in (event._data or {}).items()}
         try:
-            return self._act(told.get("act", ""), told, job_id)
+            return self._act(told.get("act", ""), told, visitor)
         except (BadInput, CannotSave, ValueError) as problem:
             return self._filled(note=stage.trouble(str(problem)))
 
-    def _act(self, act: str, told: dict[str, str], job_id: str) -> list[Any]:
+    def _act(self, act: str, told: dict[str, str], visitor: str) -> list[Any]:
         if act == "open":
             return self._filled(job=told.get("job", ""))
         if act == "again":
@@ -328,9 +328,9 @@ class _Tab:
         if act == "remix":
             settings.pop("seed", None)
             return self._filled(settings, roll=True, note=stage.plain("remixed"))
-        if act == "redraw":
+        if act == "redraw":  # beside the form, which stays as it is
             alone = {"seed": record.picture["seed"], "candidates": 1, "keep": 1}
-            return self._filled({**settings, **alone}, roll=False, run_now=True)
+            return self._filled(job=self.lane.submit(PIPELINE, {**settings, **alone}, visitor))
         if act in ("vary", "complete"):
             rows = int(told.get("rows", 0)) if act == "complete" else 0
             start = {"image": path, "keep_rows": rows, "likeness": self.knobs["likeness"].default}

@@ -144,9 +144,10 @@ def _figure(job: Job, pictures: Pictures, index: int) -> str:
         acts.append(button("variations", "vary", name=name))
         if rows := half_of_rows(one):
             acts.append(button("complete", "complete", name=name, rows=rows))
+    lazy = ' loading="lazy"' if index else ""
     return (
         f'<figure data-figure="{index}"{" hidden" if index else ""}>'
-        f'<div class="frame"><img src="{escape(url)}" alt="{escape(prompt)}"></div>'
+        f'<div class="frame"><img src="{escape(url)}" alt="{escape(prompt)}"{lazy}></div>'
         f"<figcaption><p>{escape(prompt)}</p><p class='facts'>{''.join(f'<span>{x}</span>' for x in facts)}</p>"
         f'<div class="acts">{"".join(acts)}</div></figcaption></figure>'
     )
