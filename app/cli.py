@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
 import subprocess
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nobody is called unless the user asks for it
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     for stream in (sys.stdout, sys.stderr):  # a prompt in Chinese must not end in a traceback on any terminal
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         return _dispatch(arguments)

@@ -78,8 +78,8 @@ def open_picture(
             opened = Image.open(io.BytesIO(data), formats=[kind])
         width, height = opened.size
         check_size(width, height, max_pixels)
-        if getattr(opened, "n_frames", 1) > 1:
-            raise BadInput(f"the picture has {opened.n_frames} frames; save one of them as a still PNG")
+        if (frames := getattr(opened, "n_frames", 1)) > 1:
+            raise BadInput(f"the picture has {frames} frames; save one of them as a still PNG")
         opened.load()
         turn = TURNS.get(_orientation(exif or opened.info.get("exif", b"")))
     except BadInput:

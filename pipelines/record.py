@@ -148,8 +148,8 @@ def read_record(
         )
     settings = pipelines[record.pipeline].Settings.from_dict(record.settings)
     for one in settings.knobs():
-        source = getattr(settings, one.name)
-        if one.kind == "picture" and source and not source.startswith(URI_HEAD):
+        given = getattr(settings, one.name)
+        if one.kind == "picture" and given and not given.startswith(URI_HEAD):
             # We always write the picture itself. A path would make this machine open a file of the stranger's choice.
             raise BadInput(f"the picture's record is not one of Atelier's: {one.name} names a file")
     return record
