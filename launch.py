@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import deque
@@ -183,10 +184,11 @@ def make_venv(python: Path) -> None:
 
     say(f"making .venv with Python {sys.version.split()[0]}")
     try:
-        VENV.mkdir(exist_ok=True)
-        UNFINISHED.touch()  # first of all: a half-made one must be known as such
-        venv.EnvBuilder(with_pip=True, clear=True, symlinks=os.name != "nt").create(VENV)
-        UNFINISHED.touch()
+        if VENV.exists():
+            shutil.rmtree(VENV)
+        VENV.mkdir()
+        UNFINISHED.touch()  # first of all: one that is killed half-made must be known as such
+        venv.EnvBuilder(with_pip=True, symlinks=os.name != "nt").create(VENV)
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "strerror", None) or "its pip could not be made"
         raise SetUpFailed(

@@ -101,6 +101,25 @@ def test_a_failed_install_is_said_and_the_next_start_begins_again(
     assert launch.STAMP.exists() and not launch.UNFINISHED.exists()
 
 
+def test_one_killed_while_being_made_is_known_as_such(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(builder: object, folder: Path) -> None:
+        (folder / "bin").mkdir()
+        (folder / "bin" / "python").touch()
+        raise KeyboardInterrupt
+
+    launch.VENV.mkdir()
+    (launch.VENV / "leftover").touch()
+    monkeypatch.setattr("venv.EnvBuilder.create", killed)
+    with pytest.raises(KeyboardInterrupt):
+        launch.set_up([launch.REQUIREMENTS])
+    assert launch.UNFINISHED.exists() and not (launch.VENV / "leftover").exists()
+    made: list[Path] = []
+    monkeypatch.setattr(launch, "make_venv", lambda python: made.append(python) or fake_venv(python))
+    monkeypatch.setattr(launch, "install", lambda *_: None)
+    launch.set_up([launch.REQUIREMENTS])
+    assert len(made) == 1
+
+
 def test_pips_last_words_are_passed_on(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "requirements.txt").write_text("-r missing-file.txt\n")
     with pytest.raises(launch.SetUpFailed) as failed:
