@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.arguments import Parser
+from pipelines.arguments import Parser, number
 from pipelines.base import Picture, Result, run
 from pipelines.dalle import Generate, GenerateSettings
 from pipelines.images import to_tensor
@@ -31,10 +31,13 @@ def main(argv: list[str]) -> int:
     """Print one table (or, with --json, one object); returns the exit code."""
     parser = Parser(prog="launch.py evaluate", description="Measure the models of the tiny pack.")
     parser.add_argument(
-        "--names", type=int, default=200, help="common names to generate (default 200; 0 for none)"
+        "--names",
+        type=number(int, 0, 10_000),
+        default=200,
+        help="common names to generate (default 200; 0 for none)",
     )
     parser.add_argument(
-        "--candidates", type=int, default=16, help="candidates a name (default 16, at most 64)"
+        "--candidates", type=number(int, 1, 64), default=16, help="candidates a name (default 16, at most 64)"
     )
     parser.add_argument(
         "--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})"
@@ -47,7 +50,7 @@ def main(argv: list[str]) -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
-    figures = evaluate(studio, emoji, options.names, min(options.candidates, 64), options.sheet)
+    figures = evaluate(studio, emoji, options.names, options.candidates, options.sheet)
     if options.json:
         print(json.dumps(figures))
         return 0

@@ -98,7 +98,11 @@ def test_replay_proves_sameness_and_notices_a_change(
         (["ui", "--port", "70000"], "try 7860"),
         (["bench", "nothing"], "invalid choice"),
         (["train", "unicorn"], "invalid choice"),
-        (["evaluate", "--names", "x"], "invalid int value"),
+        (["train", "clip", "--minutes", "nan"], "'nan' is not a number from 0.01"),
+        (["train", "clip", "--minutes", "-3"], "'-3' is not a number from 0.01"),
+        (["train", "clip", "--steps", "0"], "'0' is not a whole number from 1"),
+        (["evaluate", "--names", "x"], "'x' is not a whole number from 0"),
+        (["evaluate", "--candidates", "0"], "'0' is not a whole number from 1 to 64"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(
@@ -109,6 +113,12 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+
+    def work(*_: object) -> None:
+        raise AssertionError("wrong input was worked on")
+
+    monkeypatch.setattr("pipelines.training.cli.train", work)
+    monkeypatch.setattr("pipelines.evaluate.evaluate", work)
     extra = ["--out", str(tmp_path)] if arguments[0] == "generate" else []
     assert main([*arguments, *extra]) == 2
     said = capsys.readouterr()

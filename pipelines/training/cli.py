@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from pipelines.arguments import Parser
+from pipelines.arguments import Parser, number
 from pipelines.base import BadInput
 from pipelines.training.data import DATA_FILE
 from pipelines.training.fit import Budget, State, Trainer, fastest_precision, fit, hardware
@@ -71,11 +71,15 @@ def main(argv: list[str]) -> int:
     """Train one network; returns the exit code."""
     parser = Parser(prog="launch.py train", description="Train one network of the tiny pack.")
     parser.add_argument("name", choices=sorted(TRAINERS))
-    parser.add_argument("--minutes", type=float, default=20.0, help="time budget (default 20)")
     parser.add_argument(
-        "--steps", type=int, help="a budget in steps instead; then a resumed run repeats exactly"
+        "--minutes", type=number(float, 0.01, 100_000), default=20.0, help="time budget (default 20)"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--steps",
+        type=number(int, 1, 10**9),
+        help="a budget in steps instead; then a resumed run repeats exactly",
+    )
+    parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=0)
     parser.add_argument(
         "--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})"
     )
