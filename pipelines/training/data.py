@@ -152,8 +152,7 @@ def read_icon_sets(modules: Path) -> tuple[list[Icon], list[str]]:
                 continue
             hexcode = hexcode_from_name.get(_letters(slug))
             entry, other = entries.get(hexcode or "", {}), chinese.get(hexcode or "", {})
-            spelt = slug_from_hexcode.get(hexcode or "", slug) if style == "fxemoji" else slug
-            name = _words(spelt)
+            name = _words(str(slug_from_hexcode.get(hexcode or "", slug)) if style == "fxemoji" else slug)
             also = [_words(entry.get("label", "")), *aliases.get(slug, ())]
             if country := re.match(r"flag (?:for )?(?:flag )?(?P<name>.+)", name):
                 also += [
