@@ -19,17 +19,17 @@ from pipelines.training.fit import sheet_of
 
 PROMPTS = (
     "a red heart",
-    "pizza",
+    "banana",
     "cat face",
     "a 3d dog face",
     "生日蛋糕",
     "rocket",
     "green apple",
     "grinning face",
-    "a yellow star on a blue background",
-    "two red hearts",
+    "carrot",
+    "sad face",
     "sunflower",
-    "蓝色背景上的鱼",
+    "红心",
 )
 
 
