@@ -7,20 +7,23 @@ import importlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.arguments import Parser
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, CannotSave, Stopped
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.base import Knob, Pipeline, Result, Step
     from pipelines.catalog import Checkpoint
+    from pipelines.journal import Journal
     from pipelines.record import Record
     from pipelines.studio import Studio
 
@@ -32,6 +35,7 @@ Atelier makes pictures with the CLIP family.
 
   python launch.py                      open the studio in the browser
   python launch.py generate PROMPT      draw candidates with DALL·E and rank them with CLIP
+  python launch.py optimize PROMPT      let CLIP's gradient grow a picture (VQGAN-CLIP)
   python launch.py replay FILE.png      run a picture's record again and compare
   python launch.py models               the model packs: what is there, size, licence, origin
   python launch.py data                 build the training data
@@ -116,52 +120,132 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> int:
     """`generate` and every other pipeline: settings from flags, pictures with records into a folder."""
-    from pipelines.record import record_of, write_png
+    from pipelines.base import Resumable
+    from pipelines.journal import Journal
+    from pipelines.record import write_pictures
 
     options = _pipeline_parser(name, kind).parse_args(arguments)
-    settings = kind.Settings.from_dict(_settings_values(kind, options))
+    given = _settings_values(kind, options)
+    resumable = issubclass(kind, Resumable)
+    old = Journal(_existing(options.resume)) if resumable and options.resume else None
+    settings = _resumed(kind, old, given) if old else kind.Settings.from_dict(given)
+    video, frames = getattr(options, "video", None), getattr(options, "frames", None)
+    if video:
+        from pipelines.video import check_name
+
+        check_name(video)
     folder = _folder(options.out)
-    studio, pipeline, load_seconds = _load(name, options.pack, options.device)
-    result = _watch(pipeline, settings)
     stem = f"{time.strftime('%H%M%S')}-{os.urandom(3).hex()}"
-    models = studio.models(name)
+    journal = None
+    if resumable and not frames:
+        journal = Journal(folder / f"{stem}-run")
+        if old and (steps := old.steps()):
+            journal = old.fork(folder / f"{stem}-run", steps[-1])
+    studio, pipeline, load_seconds = _load(name, options.pack, options.device)
+    if frames:
+        return _restyle(name, studio, pipeline, settings, options, folder / f"{stem}-frames")
+    result, interrupted = _watch(pipeline, settings, journal)
     made: list[dict[str, Any]] = []
-    records: list[Record] = []
-    for rank, picture in enumerate(result.pictures, start=1):
-        record = record_of(
-            pipeline=name,
-            pack=studio.pack,
-            device=studio.device,
-            models=models,
-            settings=result.settings,
-            picture=picture,
-            rank=rank,
-        )
-        path = folder / f"{stem}-{rank}.png"
-        write_png(path, picture.image, record)
-        records.append(record)
-        made.append({**picture.facts, "path": str(path), "score": picture.score, "seed": picture.seed})
+    first: Record | None = None
+    for told, record in write_pictures(folder, stem, pipeline=name, studio=studio, result=result):
+        made.append(told)
+        first = first or record
+    if video and journal is not None:
+        _write_film(video, pipeline.film(result.settings, journal))  # type: ignore[attr-defined]
     seconds = {"load": round(load_seconds, 3), "run": round(result.seconds, 3)}
     if options.json:
-        record = json.loads(records[0].to_json()) if records else None
-        print(json.dumps({"pictures": made, "seconds": seconds, "record": record}, allow_nan=False))
+        facts = {
+            "pictures": made,
+            "seconds": seconds,
+            "record": json.loads(first.to_json()) if first else None,
+        }
+        if journal is not None:
+            facts |= {"journal": str(journal.folder), "video": video}
+        print(json.dumps(facts, allow_nan=False))
     else:
         for one in made:
             score = "" if one["score"] is None else f"  {one['score']:.3f}"
             print(f"{one['path']}{score}  seed {one['seed']}")
+        if video:
+            print(video)
         _say(f"{len(made)} pictures in {seconds['run']:.1f} s, after {seconds['load']:.1f} s of loading")
+    if made and (ended := made[0].get("ended")):
+        _say(ended)
+    if made and made[0].get("drift"):
+        _say("CLIP's score rose while the critic's fell; the picture the critic likes best comes first")
+    if interrupted and journal is not None:
+        _say(f"stopped; go on with: python launch.py {name} --resume {journal.folder}")
+    return INTERRUPTED if interrupted else 0
+
+
+def _existing(folder: str) -> Path:
+    path = Path(folder).expanduser()
+    if not (path / "run.json").is_file():
+        raise BadInput(f"there is no run in {folder[:80]}; give the folder that ends in -run")
+    return path
+
+
+def _resumed(kind: type[Pipeline[Any]], journal: Journal, given: dict[str, Any]) -> Any:
+    """The settings of a journal's run, with what is given anew changed from its last snapshot on."""
+    settings = kind.Settings.from_dict((journal.identity() or {}).get("settings", {}))
+    steps = journal.steps()
+    if not given:
+        return settings
+    if not steps:
+        return kind.Settings.from_dict(settings.to_dict() | given)
+    return settings.changed(steps[-1], **given)  # type: ignore[attr-defined]
+
+
+def _restyle(
+    name: str, studio: Studio, pipeline: Any, settings: Any, options: argparse.Namespace, folder: Path
+) -> int:
+    """One run for every frame of a folder or a film, each beginning with the result of the one before."""
+    from pipelines.record import write_pictures
+    from pipelines.video import Frame, read_frames
+    from pipelines.vqgan_clip import restyle
+
+    frames, before, made = read_frames(options.frames), None, []
+    for number, frame in enumerate(frames, start=1):
+        _say(f"frame {number}")
+        if made and frame.size != made[0].size:
+            frame = frame.resize(made[0].size)
+        result, interrupted = _watch(pipeline, restyle(settings, frame, before), None)
+        before = max(
+            result.pictures, key=lambda one: one.facts["step"]
+        )  # the last: its neighbours are like it
+        result = replace(result, pictures=[before])
+        for told, _ in write_pictures(folder, f"{number:05}", pipeline=name, studio=studio, result=result):
+            print(told["path"], file=sys.stderr if options.json else sys.stdout)
+        made.append(before.image)
+        if interrupted:
+            return INTERRUPTED
+    if options.video:
+        from pipelines.vqgan_clip import Film
+
+        _write_film(options.video, Film(iter(Frame(one) for one in made), len(made), [settings.prompt]))
+    if options.json:
+        print(json.dumps({"frames": len(made), "folder": str(folder), "video": options.video}))
     return 0
+
+
+def _write_film(path: str, film: Any) -> None:
+    from pipelines.video import write_film
+
+    write_film(path, film.frames, film.count, scenes=film.scenes)
 
 
 def _pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
     """The flags of a pipeline: one for each field of its Settings, and those that all pipelines share."""
+    from pipelines.base import Resumable
+
+    resumable = issubclass(kind, Resumable)
     words = (kind.__doc__ or "").strip().split("\n\n")[0]
     parser = Parser(prog=f"launch.py {name}", description=" ".join(words.split()))
     for one in kind.Settings.knobs():
         text = one.help.replace("%", "%%") + _range_text(one)
         flag = "--" + one.name.replace("_", "-")
         if one.name == "prompt":
-            parser.add_argument("prompt", nargs="+", metavar="PROMPT", help=text)
+            parser.add_argument("prompt", nargs="*" if resumable else "+", metavar="PROMPT", help=text)
         elif one.type is bool:
             parser.add_argument(
                 flag, dest=one.name, action=argparse.BooleanOptionalAction, default=None, help=text
@@ -169,6 +253,13 @@ def _pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
         else:
             metavar = "FILE" if one.kind == "picture" else {int: "N", float: "X"}.get(one.type, "TEXT")
             parser.add_argument(flag, dest=one.name, metavar=metavar, help=text)
+    if resumable:
+        parser.add_argument(
+            "--resume", metavar="DIR", help="go on with a run; other flags change it from there on"
+        )
+    if hasattr(kind, "film"):
+        parser.add_argument("--video", metavar="FILE", help="also write how it grew, as .mp4 or .webp")
+        parser.add_argument("--frames", metavar="FILE", help="restyle a folder of pictures or a short film")
     _shared_flags(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object on standard output at the end"
@@ -209,6 +300,8 @@ def _settings_values(kind: type[Pipeline[Any]], options: argparse.Namespace) -> 
         if value is None:
             continue
         if one.name == "prompt":
+            if not value and getattr(options, "resume", None):
+                continue
             value = " ".join(value)
         elif one.type in (int, float):
             value = _number(value)
@@ -252,22 +345,45 @@ def _load(name: str, pack: str, device: str) -> tuple[Studio, Pipeline[Any], flo
     return studio, pipeline, time.perf_counter() - begun
 
 
-def _watch(pipeline: Pipeline[Any], settings: Any) -> Result:
-    """Run to the end, showing progress; Ctrl+C closes the run and goes on up."""
-    from pipelines.base import Result, run
+def _watch(pipeline: Pipeline[Any], settings: Any, journal: Journal | None = None) -> tuple[Result, bool]:
+    """Run to the end, showing progress. Ctrl+C ends the run with what there is, or goes on up when it keeps nothing."""
+    from pipelines.base import Result, Resumable, run
 
     line = _ProgressLine()
-    events = run(pipeline, settings)
+    events = run(pipeline, settings, journal)
+    pressed = _Interrupts() if isinstance(pipeline, Resumable) else None
     try:
         with redirect_stdout(sys.stderr):  # standard output is for the result alone
             for event in events:
                 if isinstance(event, Result):
-                    return event
+                    return event, False
                 line.show(event)
+                if pressed and pressed.count:
+                    kept = events.throw(Stopped())
+                    assert isinstance(kept, Result)
+                    return kept, True
     finally:
         line.end()
         events.close()
+        if pressed:
+            pressed.close()
     raise AssertionError("a run ends with a Result")
+
+
+class _Interrupts:
+    """Counts Ctrl+C until closed; the second one is no longer held back."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before = signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, *_: Any) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        signal.signal(signal.SIGINT, self._before)
 
 
 class _ProgressLine:
@@ -343,7 +459,7 @@ def _replay(arguments: list[str]) -> int:
     settings = pipelines[old.pipeline].Settings.from_dict(old.settings)
     folder = _folder(options.out) if options.out else None
     studio, pipeline, _ = _load(old.pipeline, options.pack or old.pack, options.device)
-    result = _watch(pipeline, settings)
+    result, _ = _watch(pipeline, settings)
     rank, picture = _same_picture(result, old)
     new = record_of(
         pipeline=old.pipeline,
@@ -375,9 +491,9 @@ def _replay(arguments: list[str]) -> int:
 def _same_picture(result: Result, record: Record) -> tuple[int, Any]:
     """Of a replayed run the picture that a record is about, by its seed, and its rank now."""
     ranked = list(enumerate(result.pictures, start=1))
-    for rank, picture in ranked:
-        if picture.seed == record.picture["seed"]:
-            return rank, picture
+    same = [one for one in ranked if one[1].seed == record.picture["seed"]]
+    if len(same) == 1:
+        return same[0]
     place = min(record.picture["rank"], len(ranked)) - 1
     if place < 0:
         raise BadInput("the run gave no picture to compare with")

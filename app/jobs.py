@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import secrets
+import shutil
 import sqlite3
 import threading
 import time
@@ -26,11 +27,12 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 from PIL import Image
 
-from pipelines.base import Pipeline, Result, Settings, Step, run
+from pipelines.base import Pipeline, Result, Resumable, Settings, Step, run
 from pipelines.errors import BadInput, CannotSave, Stopped
 from pipelines.files import cannot_save
 from pipelines.images import open_picture, picture_format, read_bytes
-from pipelines.record import record_of, write_png
+from pipelines.journal import Journal
+from pipelines.record import write_pictures
 
 State = Literal["queued", "running", "done", "stopped", "failed", "interrupted"]
 FINISHED = ("done", "stopped", "failed", "interrupted")
@@ -40,6 +42,7 @@ PREVIEW_SECONDS = 0.25  # the least time between two previews
 PREVIEW_SHARE = 0.2  # of the running time that drawing previews may take
 MAX_PICTURE_BYTES = 8_000_000  # of a picture given as a setting: it is kept inside the job
 KEPT_JOBS = 2_000  # finished ones in the file; their pictures stay when the jobs are forgotten
+KEPT_JOURNALS = 200  # of the newest runs that can be resumed
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +131,7 @@ class Lane:
         self._turns: dict[str, int] = {}  # session -> number of its last turn, for the round robin
         self._store = _Store(self.folder)
         self._ticket = self._store.last_ticket()
+        _forget_journals(self.folder / "runs")
         for ticket, job in self._store.unfinished():
             if job.state == "running":
                 job = replace(job, state="interrupted", finished=time.time(), stage="", done=0, total=0)
@@ -139,21 +143,31 @@ class Lane:
 
     # ---------------------------------------------------------------------------------------------------- asking
 
-    def submit(self, pipeline: str, settings: dict[str, Any] | Settings, session: str = "") -> str:
+    def submit(
+        self,
+        pipeline: str,
+        settings: dict[str, Any] | Settings,
+        session: str = "",
+        after: tuple[str, int] | None = None,
+    ) -> str:
         """Queue a run and give its id. BadInput when the settings are wrong or the queue is full.
 
         Pictures named in the settings are read in at once: the files may be gone when the job's turn comes.
+        `after` names another job and one of its snapshots, at which this one goes on (a fork).
         """
         if pipeline not in self.pipelines:
             raise BadInput(f"the pipeline {pipeline!r} is not known; known: {', '.join(self.pipelines)}")
         values = settings.to_dict() if isinstance(settings, Settings) else dict(settings)
         kind = self.pipelines[pipeline].Settings
-        checked = _with_pictures_inside(kind.from_dict(values))
+        checked = kind.from_dict(values).map_pictures(_picture_inside)
+        job_id = f"{time.strftime('%H%M%S')}-{secrets.token_hex(6)}"
         with self._wake:
             self._check_room(session)
+            if after is not None:
+                self.journal(after[0]).fork(self._run_folder(job_id), after[1])
             self._ticket += 1
             job = Job(
-                id=f"{time.strftime('%H%M%S')}-{secrets.token_hex(6)}",
+                id=job_id,
                 session=session,
                 pipeline=pipeline,
                 settings=checked.to_dict(),
@@ -198,6 +212,15 @@ class Lane:
             live.asked = time.monotonic()
             return live.preview
 
+    def journal(self, job_id: str) -> Journal:
+        """What a run that can be resumed has left on disk; an empty one for other runs."""
+        return Journal(self._run_folder(job_id))
+
+    def _run_folder(self, job_id: str) -> Path:
+        if not job_id.replace("-", "").isalnum():
+            raise BadInput(f"no job {job_id[:40]!r} is known here")
+        return self.folder / "runs" / job_id
+
     # -------------------------------------------------------------------------------------------------- steering
 
     def stop(self, job_id: str) -> Job:
@@ -221,7 +244,10 @@ class Lane:
             return True
 
     def resume(self, job_id: str) -> str:
-        """Queue a job again that was interrupted, stopped or failed; it starts from its beginning and keeps its id."""
+        """Queue a job again that was interrupted, stopped or failed; it keeps its id.
+
+        It goes on where its journal ends, and starts from its beginning when it keeps none.
+        """
         with self._wake:
             job = self._live[job_id].job if job_id in self._live else self._finished(job_id)
             if job.state in ("queued", "running"):
@@ -294,7 +320,8 @@ class Lane:
         loaded = time.perf_counter() - begun
         if live.stop or self._closing:
             raise Stopped
-        events = run(pipeline, settings)
+        journal = self.journal(job.id) if isinstance(pipeline, Resumable) else None
+        events = run(pipeline, settings, journal)
         try:
             for event in events:
                 if isinstance(event, Result):
@@ -303,6 +330,12 @@ class Lane:
                     return
                 self._note(live, event)
                 if live.stop or self._closing:
+                    if (
+                        journal is not None
+                        and isinstance(kept := events.throw(Stopped()), Result)
+                        and live.stop
+                    ):
+                        self._save(live, kept)
                     raise Stopped
         finally:
             events.close()
@@ -342,27 +375,9 @@ class Lane:
     def _save(self, live: _Live, result: Result) -> None:
         """Write the pictures; each one is in the job as soon as its file is whole."""
         job = live.job
-        models = self.studio.models(job.pipeline)
         day = self.folder / date.today().isoformat()
-        for rank, picture in enumerate(result.pictures, start=1):
-            record = record_of(
-                pipeline=job.pipeline,
-                pack=self.studio.pack,
-                device=self.studio.device,
-                models=models,
-                settings=result.settings,
-                picture=picture,
-                rank=rank,
-            )
-            path = day / f"{job.id}-{rank}.png"
-            write_png(path, picture.image, record)
-            entry = {
-                **picture.facts,
-                "path": str(path),
-                "score": picture.score,
-                "seed": picture.seed,
-                "rank": rank,
-            }
+        stem = f"{job.id}-{time.strftime('%H%M%S')}" if live.stop else job.id  # a stopped run may be resumed
+        for entry, _ in write_pictures(day, stem, pipeline=job.pipeline, studio=self.studio, result=result):
             with self._lock:
                 self._update(live, keep=False, pictures=[*live.job.pictures, entry])
 
@@ -465,17 +480,19 @@ def explain(problem: BaseException) -> str:
     return f"the run failed inside ({type(problem).__name__}); the server's log says where"
 
 
-def _with_pictures_inside(settings: Settings) -> Settings:
-    """The settings with pictures named by path replaced by data URIs of the same files, each opened once to be sure."""
-    inside: dict[str, Any] = {}
-    for one in settings.knobs():
-        source = getattr(settings, one.name)
-        if one.kind == "picture" and source:
-            data = read_bytes(source, max_bytes=MAX_PICTURE_BYTES)
-            open_picture(data)
-            kind = picture_format(data).lower()
-            inside[one.name] = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return replace(settings, **inside) if inside else settings
+def _forget_journals(folder: Path) -> None:
+    """Delete all but the newest journals; their pictures stay."""
+    journals = sorted(folder.glob("*/"), key=lambda one: one.stat().st_mtime, reverse=True)
+    for one in journals[KEPT_JOURNALS:]:
+        shutil.rmtree(one, ignore_errors=True)
+
+
+def _picture_inside(source: str) -> str:
+    """A picture named by its path as a data URI of the same file, opened once to be sure."""
+    data = read_bytes(source, max_bytes=MAX_PICTURE_BYTES)
+    open_picture(data)
+    kind = picture_format(data).lower()
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 class _Store:

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Self, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_type_hints
 
 from PIL import Image
 from torch import Tensor
@@ -15,6 +15,9 @@ from torch import Tensor
 from pipelines.errors import BadInput as BadInput
 from pipelines.errors import Stopped as Stopped
 from pipelines.images import to_pil
+
+if TYPE_CHECKING:
+    from pipelines.journal import Journal
 
 
 def knob(
@@ -31,7 +34,7 @@ def knob(
 
     The page, the command line, the HTTP API and the record all read them here. `lo` and `hi` are inclusive;
     `choices` lists the allowed values; `kind` is "prompt" (free text), "picture" (a path or a data URI of a picture),
-    "seed", or None for what the type says.
+    "seed", a pipeline's own word for text of its own grammar, or None for what the type says.
     """
     facts = {"lo": lo, "hi": hi, "help": help, "advanced": advanced, "choices": choices, "kind": kind}
     return field(default=default, metadata=facts)
@@ -91,6 +94,13 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return dataclasses.asdict(self)
+
+    def map_pictures(self, change: Callable[[str], str]) -> Self:
+        """The settings with `change` applied to every picture in them, each a path or a data URI."""
+        pictures = {one.name: getattr(self, one.name) for one in self.knobs() if one.kind == "picture"}
+        return dataclasses.replace(
+            self, **{name: change(source) for name, source in pictures.items() if source}
+        )
 
 
 def _checked(one: Knob, value: Any) -> Any:
@@ -156,7 +166,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Picture:
-    """One finished picture. `seed` alone redraws it; `score` is CLIP's cosine with the prompt, in [-1, 1]."""
+    """One finished picture. `score` is a CLIP's cosine with the prompt, in [-1, 1]: the judge's that ranks here.
+
+    `settings` are those that make it again, when they are not what was asked for: a run that was stopped early.
+    """
 
     image: Image.Image
     seed: int
@@ -164,6 +177,7 @@ class Picture:
     facts: dict[str, Any] = field(
         default_factory=dict
     )  # what the pipeline wants to say of it; JSON values only
+    settings: Settings | None = None
 
 
 @dataclass(frozen=True)
@@ -192,9 +206,26 @@ class Pipeline(ABC, Generic[S]):
         """Work on prepared settings."""
 
 
-def run(pipeline: Pipeline[S], settings: S) -> Generator[Step | Result, None, None]:
-    """The one way to run anything: every Step, then exactly one Result. Close the generator to stop it."""
+class Resumable(Pipeline[S]):
+    """A pipeline that keeps a journal, goes on from what it finds there, and can be stopped without losing its work."""
+
+    @abstractmethod
+    def __call__(self, settings: S, journal: Journal | None = None) -> Generator[Step, None, list[Picture]]:
+        """Work on prepared settings. Stopped, thrown in at a yield, ends the run with the pictures there are."""
+
+
+def run(
+    pipeline: Pipeline[S], settings: S, journal: Journal | None = None
+) -> Generator[Step | Result, None, None]:
+    """The one way to run anything: every Step, then exactly one Result.
+
+    Close the generator to give up, or throw Stopped into it: a Resumable pipeline then gives its Result at once.
+    """
     started = time.perf_counter()
     settings = pipeline.prepare(settings)
-    pictures = yield from pipeline(settings)
-    yield Result(pictures, settings, time.perf_counter() - started)
+    if isinstance(pipeline, Resumable):
+        pictures = yield from pipeline(settings, journal)
+    else:
+        pictures = yield from pipeline(settings)
+    used = next((one.settings for one in pictures if one.settings is not None), settings)
+    yield Result(pictures, used, time.perf_counter() - started)

@@ -12,4 +12,4 @@ class CannotSave(Exception):
 
 
 class Stopped(Exception):
-    """The run was asked to stop; raised by consumers between two Steps, never inside a pipeline."""
+    """The run was asked to stop; thrown in by consumers between two Steps. Who can keep what there is catches it."""

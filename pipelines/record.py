@@ -12,7 +12,7 @@ import platform
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pipelines.base import Picture, Pipeline, Settings
+from pipelines.base import Picture, Pipeline, Result, Settings
 from pipelines.errors import BadInput
 from pipelines.files import write_atomically
 from pipelines.images import URI_HEAD, check_size, picture_format, read_bytes
@@ -90,6 +90,30 @@ def versions() -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------------ writing
 
 
+def write_pictures(
+    folder: Path, stem: str, *, pipeline: str, studio: Any, result: Result
+) -> Iterator[tuple[dict[str, Any], Record]]:
+    """Write `stem`-1.png, `stem`-2.png, ... with their records; after each, what is told of it: path, score, seed, ...
+
+    `studio` is what made them, a Studio or what stands for one. CannotSave when one cannot be written.
+    """
+    models = studio.models(pipeline)
+    for rank, picture in enumerate(result.pictures, start=1):
+        record = record_of(
+            pipeline=pipeline,
+            pack=studio.pack,
+            device=studio.device,
+            models=models,
+            settings=result.settings,
+            picture=picture,
+            rank=rank,
+        )
+        path = folder / f"{stem}-{rank}.png"
+        write_png(path, picture.image, record)
+        told = {"path": str(path), "score": picture.score, "seed": picture.seed, "rank": rank}
+        yield {**picture.facts, **told}, record
+
+
 def write_png(path: str | Path, image: Image.Image, record: Record) -> None:
     """Write the picture with its record inside: whole or not at all. CannotSave in one sentence when it cannot be."""
     texts = PngInfo()
@@ -147,12 +171,15 @@ def read_record(
             f"the record names the unknown pipeline {_shown(record.pipeline)}; known: {', '.join(pipelines)}"
         )
     settings = pipelines[record.pipeline].Settings.from_dict(record.settings)
-    for one in settings.knobs():
-        given = getattr(settings, one.name)
-        if one.kind == "picture" and given and not given.startswith(URI_HEAD):
-            # We always write the picture itself. A path would make this machine open a file of the stranger's choice.
-            raise BadInput(f"the picture's record is not one of Atelier's: {one.name} names a file")
+    settings.map_pictures(_refuse_paths)
     return record
+
+
+def _refuse_paths(source: str) -> str:
+    """We always write the picture itself. A path would make this machine open a file of the stranger's choice."""
+    if not source.startswith(URI_HEAD):
+        raise BadInput("the picture's record is not one of Atelier's: a setting names a file")
+    return source
 
 
 def record_from_json(text: str) -> Record:

@@ -19,8 +19,9 @@ from pipelines.models.clip import Clip, ClipConfig
 from pipelines.models.dalle import Dalle, DalleConfig
 from pipelines.models.tokenizer import Tokenizer
 from pipelines.models.vqgan import Vqgan, VqganConfig
+from pipelines.vqgan_clip import Optimize
 
-PIPELINES: dict[str, type[Pipeline[Any]]] = {"generate": Generate}
+PIPELINES: dict[str, type[Pipeline[Any]]] = {"generate": Generate, "optimize": Optimize}
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -124,6 +125,7 @@ def _load_dalle(studio: Studio, checkpoint: Checkpoint) -> Dalle:
 LOADERS: dict[str, Callable[[Studio, Checkpoint], Any]] = {
     "tokenizer": _load_tokenizer,
     "clip": _load_clip,
+    "critic": _load_clip,
     "vqgan": _load_vqgan,
     "dalle": _load_dalle,
 }

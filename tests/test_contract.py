@@ -17,9 +17,13 @@ from pipelines.errors import BadInput
 from pipelines.record import read_record, record_of, write_png
 from pipelines.studio import PIPELINES
 from tests.fakes import FAKES, FakePipeline
-from tests.tiny import tiny_generate
+from tests.tiny import tiny_generate, tiny_optimize
 
-CASES: dict[str, Callable[[], Pipeline[Any]]] = {"fake": FakePipeline, "generate": tiny_generate}
+CASES: dict[str, Callable[[], Pipeline[Any]]] = {
+    "fake": FakePipeline,
+    "generate": tiny_generate,
+    "optimize": tiny_optimize,
+}
 each_pipeline = pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
 
 
@@ -103,8 +107,8 @@ def test_settings_come_back_from_json(make: Callable[[], Pipeline[Any]]) -> None
     settings = kind(prompt="  红心\tand a cat ", seed=2**32 - 1)
     assert settings.prompt == "红心 and a cat"
     assert kind.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
-    with pytest.raises(BadInput, match="'colour' is not known"):
-        kind.from_dict({"colour": 1})
+    with pytest.raises(BadInput, match="'no_such_setting' is not known"):
+        kind.from_dict({"no_such_setting": 1})
 
 
 @each_pipeline

@@ -9,6 +9,7 @@ from pipelines.models.clip import Clip, ClipConfig
 from pipelines.models.dalle import Dalle, DalleConfig
 from pipelines.models.tokenizer import Tokenizer, words_in
 from pipelines.models.vqgan import Vqgan, VqganConfig
+from pipelines.vqgan_clip import Optimize
 
 TEXTS = [
     "a red heart",
@@ -64,3 +65,26 @@ def tiny_generate() -> Generate:
     """The whole pipeline: 32 x 32 pictures."""
     tokenizer = tiny_tokenizer()
     return Generate(tokenizer, tiny_dalle(tokenizer), tiny_vqgan(), tiny_clip(tokenizer))
+
+
+def tiny_critic(tokenizer: Tokenizer | None = None) -> Clip:
+    """Another architecture than `tiny_clip`, another seed."""
+    tokenizer = tokenizer or tiny_tokenizer()
+    torch.manual_seed(4)
+    sizes = {
+        "image_size": 16,
+        "widths": (8, 16),
+        "image_layer_count": 1,
+        "text_width": 16,
+        "text_layer_count": 1,
+    }
+    config = ClipConfig(
+        tokenizer.vocabulary_size, **sizes, text_head_count=2, context_length=12, embedding_size=8
+    )
+    return Clip(config, tokenizer).eval().requires_grad_(False)
+
+
+def tiny_optimize() -> Optimize:
+    """The whole pipeline: 32 x 32 pictures of 4 x 4 tokens."""
+    tokenizer = tiny_tokenizer()
+    return Optimize(tiny_vqgan(), tiny_clip(tokenizer), tiny_critic(tokenizer))

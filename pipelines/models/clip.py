@@ -1,7 +1,8 @@
 """CLIP (Radford et al. 2021): an image tower and a text tower that meet in one space.
 
-The image tower is a residual CNN, which learns from few pictures far faster than a ViT; the text tower is a small
-bidirectional Transformer over byte-level BPE tokens, English and Chinese.
+The image tower is a residual CNN, which learns from few pictures far faster than a ViT, or, for the critic, a Transformer
+over a few convolutions; the text tower is a small bidirectional Transformer over byte-level BPE tokens, English and
+Chinese.
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ from pipelines.models.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Sizes of both towers. `widths` and `block_counts` are per stage of the image tower, each at half the size."""
+    """Sizes of both towers. `widths` and `block_counts` are per stage of the image tower, each at half the size.
+
+    With `image_layer_count` the image tower is a Transformer of the last width, and `widths` are its convolutions.
+    """
 
     vocabulary_size: int
     image_size: int = 64
     widths: tuple[int, ...] = (48, 96, 192, 384)
     block_counts: tuple[int, ...] = (1, 2, 2, 2)
+    image_layer_count: int = 0
+    image_head_count: int = 4
     text_width: int = 256
     text_layer_count: int = 3
     text_head_count: int = 4
@@ -90,8 +96,8 @@ class ImageTower(nn.Module):
         return self.project(self.norm(F.silu(self.features(x)[-1]).mean((2, 3))))
 
 
-class TextBlock(nn.Module):
-    """Pre-norm Transformer block; `mask` is True where a token may be looked at."""
+class TransformerBlock(nn.Module):
+    """Pre-norm Transformer block; `mask` is True where a token may be looked at, None for everywhere."""
 
     def __init__(self, width: int, head_count: int):
         super().__init__()
@@ -100,12 +106,47 @@ class TextBlock(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         n, t, width = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(n, t, 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (n, heads, t, width / heads)
         x = x + self.out(h.transpose(1, 2).reshape(n, t, width))
         return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+class TransformerTower(nn.Module):
+    """(n, 3, s, s) normalized pictures -> (n, d), not normalized: a ViT whose patches are made by a few convolutions
+    (Xiao et al. 2021, "Early convolutions help Transformers see better"), and which is read by its mean."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        layers: list[nn.Module] = []
+        width_in = 3
+        for width in config.widths:
+            layers += [
+                nn.Conv2d(width_in, width, 3, 2, 1, bias=False),
+                nn.GroupNorm(8, width),
+                nn.GELU(approximate="tanh"),
+            ]
+            width_in = width
+        self.stem = nn.Sequential(*layers, nn.Conv2d(width_in, width_in, 1))
+        self.grid = config.image_size // 2 ** len(config.widths)
+        self.position = nn.Parameter(torch.randn(1, width_in, self.grid, self.grid) * 0.02)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width_in, config.image_head_count) for _ in range(config.image_layer_count)
+        )
+        self.norm = nn.LayerNorm(width_in)
+        self.project = nn.Linear(width_in, config.embedding_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)  # (n, width, grid, grid)
+        position = self.position
+        if h.shape[-2:] != position.shape[-2:]:  # trainings begin with small pictures
+            position = F.interpolate(position, h.shape[-2:], mode="bilinear", align_corners=False)
+        h = (h + position).flatten(2).transpose(1, 2).contiguous()
+        for block in self.blocks:
+            h = block(h)
+        return self.project(self.norm(h).mean(1))
 
 
 class TextTower(nn.Module):
@@ -117,7 +158,7 @@ class TextTower(nn.Module):
         self.token = nn.Embedding(config.vocabulary_size, width)
         self.position = nn.Parameter(torch.randn(config.context_length, width) * 0.01)
         self.blocks = nn.ModuleList(
-            TextBlock(width, config.text_head_count) for _ in range(config.text_layer_count)
+            TransformerBlock(width, config.text_head_count) for _ in range(config.text_layer_count)
         )
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, config.embedding_size, bias=False)
@@ -143,7 +184,8 @@ class Clip(nn.Module):
     def __init__(self, config: ClipConfig, tokenizer: Tokenizer):
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
-        self.image, self.text = ImageTower(config), TextTower(config)
+        self.image = TransformerTower(config) if config.image_layer_count else ImageTower(config)
+        self.text = TextTower(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature
         self._remembered: dict[str, Tensor] = {}
 

@@ -5,6 +5,7 @@ A pixel-unshuffle in front and a pixel-shuffle behind spare the costly full-reso
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,6 +71,15 @@ class Vqgan(nn.Module):
         self.encoder, self.decoder = network.encoder, network.decoder
         self.before_codes, self.after_codes = network.quant_conv, network.post_quant_conv
         self.codes = nn.Parameter(torch.randn(config.code_count, config.code_size) * 0.5)
+
+    def seamless(self) -> Vqgan:
+        """A twin on the same weights whose convolutions wrap around, so that pictures meet themselves at the edges."""
+        shared = {id(one): one for one in (*self.parameters(), *self.buffers())}
+        twin = copy.deepcopy(self, shared)
+        for module in twin.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+                module.padding_mode = "circular"
+        return twin
 
     def encode(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor), before the codes."""

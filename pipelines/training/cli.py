@@ -19,9 +19,9 @@ ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
 
 
 def clip_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
-    """CLIP sees pictures at 64 x 64; the tokenizer is made on the first training and kept."""
+    """CLIP and its critic see pictures at 64 x 64; the tokenizer is made on the first training and kept."""
     from pipelines.models.tokenizer import Tokenizer
-    from pipelines.training.clip import ClipTrainer, caption_words, train_tokenizer
+    from pipelines.training.clip import ClipTrainer, CriticTrainer, caption_words, train_tokenizer
     from pipelines.training.data import Emoji
 
     emoji = Emoji(options.data, size=64)
@@ -30,7 +30,8 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Train
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(train_tokenizer(emoji).book.to_str(), "utf-8")
         path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
-    return ClipTrainer(accelerator, emoji, Tokenizer.load(path), options.state / "clip", seed=options.seed)
+    trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
+    return trainer(accelerator, emoji, Tokenizer.load(path), options.state / "clip", seed=options.seed)
 
 
 def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
@@ -59,11 +60,21 @@ def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trai
     )
 
 
+def unet_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
+    """The diffusion model that edits start from, at 64 x 64."""
+    from pipelines.training.data import Emoji
+    from pipelines.training.unet import UnetTrainer
+
+    return UnetTrainer(accelerator, Emoji(options.data, size=64), seed=options.seed)
+
+
 TRAINERS: dict[str, Callable[[Accelerator, argparse.Namespace], Trainer]] = {
     "clip": clip_trainer,
+    "critic": clip_trainer,
     "vqgan": vqgan_trainer,
     "decoder": decoder_trainer,
     "dalle": dalle_trainer,
+    "unet": unet_trainer,
 }
 
 

@@ -298,6 +298,31 @@ class ClipTrainer(Trainer):
         save_checkpoint(path, clip, clip.config.to_dict(), facts)
 
 
+class CriticTrainer(ClipTrainer):
+    """The second CLIP: another seed, another architecture, the same lessons. It judges and never gives a gradient."""
+
+    name = "critic"
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        emoji: Emoji,
+        tokenizer: Tokenizer,
+        folder: Path,
+        seed: int = 0,
+        **sizes: Any,
+    ):
+        transformer = {
+            "widths": (48, 96, 192),
+            "image_layer_count": 4,
+            "text_width": 192,
+            "embedding_size": 192,
+        }
+        super().__init__(
+            accelerator, emoji, tokenizer, folder, seed + 1_000_003, rate=1e-3, **(transformer | sizes)
+        )
+
+
 def pooled_by_length(clip: Clip, texts: list[str]) -> Tensor:
     """`TextTower.pooled` in four groups of like length, which spares most of the padding."""
     order = sorted(range(len(texts)), key=lambda k: len(texts[k].encode()))

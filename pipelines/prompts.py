@@ -1,0 +1,133 @@
+"""What an artist may write into a prompt besides words: weights, stops, scenes over time, places on the canvas.
+
+    a castle | fog:0.5 | blur:-0.3 | a moon:1:0.7      several targets, TEXT[:WEIGHT[:STOP]]
+    a castle ^ a ruin @80                              scenes; each begins at its step, or all share the run evenly
+    a sun @ top | a boat:0.5 @ mask.png                regions, TARGET @ WHERE
+
+Weights are read from the right, so a colon inside a sentence is only a colon.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.errors import BadInput
+
+MOST = 10.0  # the largest weight; a larger number after a colon is part of the sentence, as in "at 10:30"
+NUMBER = re.compile(r"-?(?:0|[1-9]\d?)?(?:\.\d+)?")
+SIDES = ("left", "right", "top", "bottom", "centre")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to steer to. `text` is words, a picture's place or a number, as its list says.
+
+    `weight` below zero steers away. `stop` is a great-circle distance (theta^2 / 2) at which steering ends: nearer than
+    that nothing pulls, and for a negative weight farther than that nothing pushes. None steers for ever.
+    """
+
+    text: str
+    weight: float = 1.0
+    stop: float | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A target for a part of the canvas: `where` is one of SIDES or a mask picture, white where it counts."""
+
+    target: Target
+    where: str
+
+
+def parse_target(text: str) -> Target:
+    """`TEXT[:WEIGHT[:STOP]]`, read from the right."""
+    text = text.strip()
+    head, last = _split_number(text)
+    if last is None:
+        return Target(text)
+    first, weight = _split_number(head)
+    if weight is not None:
+        return Target(first, weight, abs(last))
+    return Target(head, last)
+
+
+def _split_number(text: str) -> tuple[str, float | None]:
+    head, colon, tail = text.rpartition(":")
+    tail = tail.strip()
+    if not colon or not head.strip() or not any(map(str.isdigit, tail)) or not NUMBER.fullmatch(tail):
+        return text, None
+    number = float(tail)
+    return (head.strip(), number) if abs(number) <= MOST else (text, None)
+
+
+def parse_targets(text: str) -> list[Target]:
+    """Targets between bars; empty ones are dropped, and those of weight 0."""
+    return [one for part in text.split("|") if part.strip() and (one := parse_target(part)).weight != 0]
+
+
+def check_targets(targets: list[Target], what: str = "the prompt") -> None:
+    """BadInput unless something pulls: not only negative weights, and not weights that cancel each other."""
+    if not any(one.weight > 0 for one in targets):
+        raise BadInput(
+            f"{what} has no positive weight, so nothing says where to go; add a target such as cat:1"
+        )
+    if abs(sum(one.weight for one in targets)) < 1e-6:
+        raise BadInput(
+            f"the weights of {what} sum to zero; raise one of them, for example {targets[0].text}:1.5"
+        )
+
+
+def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
+    """Scenes between carets with the step at which each begins, in order; the first begins at 0.
+
+    A scene without `@STEP` begins at its even share of the run. BadInput when the steps do not grow.
+    """
+    parts = [part.strip() for part in text.split("^")]
+    if any(not part for part in parts):
+        raise BadInput("a scene of the story is empty; write words on both sides of each ^")
+    scenes: list[tuple[int, str]] = []
+    for k, part in enumerate(parts):
+        found = re.fullmatch(r"(.*\S)\s*@\s*(\d{1,6})", part, re.DOTALL)
+        begin, words = (int(found[2]), found[1]) if found else (k * steps // len(parts), part)
+        if k == 0 and begin != 0:
+            raise BadInput(f"the first scene of the story begins at step {begin}; it must begin at 0")
+        if scenes and begin <= scenes[-1][0]:
+            raise BadInput(f"scene {k + 1} of the story begins at step {begin}, not after the one before it")
+        scenes.append((begin, words))
+    return scenes
+
+
+def parse_regions(text: str) -> list[Region]:
+    """Regions between bars, `TARGET @ WHERE`, read from the right. BadInput when one says no place."""
+    regions = []
+    for part in text.split("|"):
+        if not part.strip():
+            continue
+        words, at, where = part.rpartition("@")
+        where = where.strip()
+        if not at or not words.strip() or not where:
+            raise BadInput(
+                f"the region {part.strip()[:40]!r} says no place; write it like: a sun @ top ({', '.join(SIDES)})"
+            )
+        regions.append(Region(parse_target(words), where))
+    return regions
+
+
+def map_targets(text: str, change: Callable[[str], str]) -> str:
+    """The list of targets with every text changed, weights and stops as they are."""
+    return " | ".join(_written(Target(change(one.text), one.weight, one.stop)) for one in parse_targets(text))
+
+
+def map_regions(text: str, change: Callable[[str], str]) -> str:
+    """The list of regions with every mask picture changed; the named sides stay."""
+    return " | ".join(
+        f"{_written(one.target)} @ {one.where if one.where in SIDES else change(one.where)}"
+        for one in parse_regions(text)
+    )
+
+
+def _written(target: Target) -> str:
+    stop = "" if target.stop is None else f":{target.stop:g}"
+    return f"{target.text}:{target.weight:g}{stop}"

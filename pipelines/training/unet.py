@@ -1,0 +1,188 @@
+"""How the diffusion model learns: the noise's squared error (Ho et al. 2020), weighted by min-SNR (Hang et al. 2023).
+
+It sees emoji alone, most of them on white, the others on a plain colour: what DiffusionCLIP edits here.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
+
+from pipelines.models.checkpoint import save_checkpoint
+from pipelines.models.unet import Unet, UnetConfig, ddim_step
+from pipelines.training.data import Emoji, Icon, on_background
+from pipelines.training.fit import Trainer, sheet_of
+
+CLEAN = -1  # the step before the first, where nothing of the picture is lost
+HAS_WRITING = re.compile(
+    r"\d|^.{1,2}$|flag|button|keycap|letter|input|latin|squared|sign|mark|symbol|points|number|calendar|newspaper|clock"
+    r"|arrow|zzz|copyright|registered|ticket|dollar|pound|yen|euro|atm"
+)
+
+
+def may_be_mirrored(icon: Icon) -> bool:
+    """Whether a mirror image is as right: not for icons whose name says that they carry letters, digits or a flag."""
+    return HAS_WRITING.search(icon.name) is None
+
+
+def min_snr_weight(alphas: Tensor, gamma: float = 5.0) -> Tensor:
+    """min(SNR, gamma) / SNR for values of alphas_cumprod in (0, 1), the weight of the noise's error; same shape."""
+    ratio = alphas / (1 - alphas)
+    return ratio.clamp(max=gamma) / ratio
+
+
+def noise_loss(network: nn.Module, alphas_cumprod: Tensor, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """The weighted squared error of the predicted noise, a scalar: x, noise (n, 3, s, s), t (n,) long."""
+    alphas = alphas_cumprod[t]
+    alpha = alphas[:, None, None, None]
+    guess = network(alpha.sqrt() * x + (1 - alpha).sqrt() * noise, t)
+    return (min_snr_weight(alphas) * (guess.float() - noise).square().mean((1, 2, 3))).mean()
+
+
+def even_steps(count: int, step_count: int, offset: float) -> np.ndarray:
+    """(count,) steps that divide [0, step_count) evenly, all moved on by `offset` in [0, 1) (Kingma et al. 2021)."""
+    return ((np.arange(count) / count + offset) % 1 * step_count).astype(np.int64)
+
+
+def composed(rgba: np.ndarray, colours: np.ndarray, movement: np.ndarray) -> Tensor:
+    """Icons, turned and moved, over plain colours: (n, 3, s, s) float32 in [-1, 1].
+
+    rgba (n, s, s, 4) uint8; colours (n, 3) in [0, 255]; movement (n, 4): angle in radians, logarithm of how much
+    smaller, and shift right and down as shares of half a side. No movement leaves every pixel as it is.
+    """
+    angle, smaller, right, down = torch.from_numpy(movement).float().T
+    cos, sin = angle.cos() * smaller.exp(), angle.sin() * smaller.exp()
+    theta = torch.stack([torch.stack([cos, -sin, -right], 1), torch.stack([sin, cos, -down], 1)], 1)
+    x = torch.from_numpy(np.ascontiguousarray(rgba)).permute(0, 3, 1, 2).float() / 255
+    x = torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1)  # premultiplied, so that hidden colours stay hidden
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    x = F.grid_sample(x, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    background = torch.from_numpy(colours / 255).float()[:, :, None, None]
+    return (x[:, :3] + (1 - x[:, 3:]) * background).clamp(0, 1) * 2 - 1
+
+
+class UnetTrainer(Trainer):
+    """Trains a Unet on pictures of the size at which `emoji` was read."""
+
+    name = "unet"
+    averaged = ("unet",)
+    average_decay = 0.999
+    on_white, mirrored, moved = 0.7, 0.2, 0.5  # shares of the pictures
+    sheet_steps, trip_steps, return_step = 50, 40, 600
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        emoji: Emoji,
+        seed: int = 0,
+        batch_size: int = 16,
+        rate: float = 8e-4,
+        **sizes: Any,
+    ):
+        self.accelerator, self.emoji, self.seed, self.batch_size = accelerator, emoji, seed, batch_size
+        self.mirrors = np.array([may_be_mirrored(icon) for icon in emoji.icons])
+        torch.manual_seed(seed)
+        unet = Unet(UnetConfig(**{"image_size": emoji.rgba.shape[1], **sizes}))
+        _start_small(unet)
+        convert_conv2d_weight_memory_format(unet, torch.channels_last)
+        adam = torch.optim.AdamW(unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
+        unet, adam = accelerator.prepare(unet, adam)
+        self.networks, self.optimizers = {"unet": unet}, {"unet": adam}
+
+    def samples_per_step(self) -> int:
+        return self.batch_size * self.accelerator.num_processes
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures (n, 3, s, s), noise of the same shape, and steps (n,) that are spread evenly over all processes."""
+        n, rank, count = self.batch_size, self.accelerator.process_index, self.accelerator.num_processes
+        rng = np.random.default_rng((self.seed, step, rank))
+        chosen = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
+        rgba = self.emoji.rgba[chosen]
+        turned = (rng.random(n) < self.mirrored) & self.mirrors[chosen]
+        rgba[turned] = rgba[turned, :, ::-1]
+        colours = np.where(rng.random((n, 1)) < self.on_white, 255, rng.integers(0, 256, (n, 3)))
+        movement = rng.uniform((-0.15, -0.05, -0.08, -0.08), (0.15, 0.25, 0.08, 0.08), (n, 4))
+        movement *= rng.random((n, 1)) < self.moved
+        pictures = composed(rgba, colours, movement)
+        noise = torch.from_numpy(rng.standard_normal(pictures.shape, dtype=np.float32))
+        step_count = self.accelerator.unwrap_model(self.networks["unet"]).config.step_count
+        offset = np.random.default_rng((self.seed, step)).random()  # the same in every process
+        times = torch.from_numpy(even_steps(n * count, step_count, offset)[rank::count].copy())
+        device = self.accelerator.device
+        return pictures.to(device), noise.to(device), times.to(device)
+
+    def update(self, batch: tuple[Tensor, Tensor, Tensor], progress: float) -> dict[str, float]:
+        alphas = self.accelerator.unwrap_model(self.networks["unet"]).alphas_cumprod
+        with self.accelerator.autocast():
+            loss = noise_loss(self.networks["unet"], alphas, *batch)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.networks["unet"].parameters(), 1.0)
+        self.optimizers["unet"].step()
+        self.optimizers["unet"].zero_grad()
+        return {"loss": loss.item()}
+
+    @torch.no_grad()
+    def sheet(self) -> Image.Image:
+        """8 x 4 pictures drawn from fixed noise, by deterministic DDIM."""
+        unet = self.accelerator.unwrap_model(self.networks["unet"])
+        side, last = unet.config.image_size, unet.config.step_count - 1
+        noise = torch.randn(32, 3, side, side, generator=torch.Generator().manual_seed(0))
+        return sheet_of(walk(unet, noise.to(self.accelerator.device), last, CLEAN, self.sheet_steps), 8)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """On up to 96 validation pictures on white: the loss, and the PSNR (dB) after a plain DDIM round trip."""
+        # without accelerate's wrapper, which would run a bf16 training's figures in bf16
+        unet = self.accelerator.unwrap_model(self.networks["unet"], keep_fp32_wrapper=False).eval()
+        rows = self.emoji.validation[:: -(-len(self.emoji.validation) // 96)]
+        pictures = torch.from_numpy(on_background(self.emoji.rgba[rows])).permute(0, 3, 1, 2)
+        pictures = pictures.float().div(127.5).sub(1)
+        noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
+        times = torch.from_numpy(even_steps(len(rows), unet.config.step_count, 0.5 / len(rows)))
+        device, loss, psnr = self.accelerator.device, 0.0, []
+        for chunk in zip(pictures.split(32), noise.split(32), times.split(32), strict=True):
+            x, some_noise, some_times = (one.to(device) for one in chunk)
+            loss += noise_loss(unet, unet.alphas_cumprod, x, some_noise, some_times).item() * len(x)
+            latent = walk(unet, x, CLEAN, self.return_step - 1, self.trip_steps)
+            again = walk(unet, latent, self.return_step - 1, CLEAN, self.trip_steps).clamp(-1, 1)
+            psnr.append(-10 * ((again - x) / 2).square().mean((1, 2, 3)).clamp(min=1e-10).log10())
+        return {
+            "loss": round(loss / len(rows), 5),
+            "round trip PSNR": round(torch.cat(psnr).mean().item(), 2),
+        }
+
+    def export(self, path: Path, facts: dict[str, Any]) -> None:
+        unet = self.accelerator.unwrap_model(self.networks["unet"])
+        save_checkpoint(path, unet, unet.config.to_dict(), facts)
+
+
+def _start_small(unet: Unet) -> None:
+    """Let every block begin as its shortcut and the whole as zero (Ho et al. 2020); the first loss is then about 1."""
+    for name, module in unet.named_modules():
+        if name.endswith(("conv2", "to_out.0", "conv_out")):
+            for parameter in module.parameters():
+                torch.nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def walk(unet: Unet, x: Tensor, start: int, end: int, count: int) -> Tensor:
+    """(n, 3, s, s) at step `start` -> (n, 3, s, s) at step `end` in `count` DDIM steps, up or down; CLEAN is below 0.
+
+    The noise is always predicted at the step where the walk stands, as DiffusionCLIP does in both directions.
+    """
+    alphas = [1.0, *unet.alphas_cumprod.tolist()]
+    steps = np.linspace(start, end, count + 1).round().astype(int).tolist()
+    for here, there in pairwise(steps):
+        times = torch.full((len(x),), max(here, 0), device=x.device)
+        x = ddim_step(x, unet(x, times), alphas[here + 1], alphas[there + 1])
+    return x
