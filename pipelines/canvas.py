@@ -20,7 +20,7 @@ LARGEST = 1024 * 1024  # pixels of a canvas
 
 def straight_through(z: Tensor, vqgan: Vqgan) -> Tensor:
     """The nearest codes of z going forward, the identity going back (van den Oord et al. 2017)."""
-    return z + (vqgan.embed(vqgan.nearest(z.detach())) - z).detach()
+    return vqgan.embed(vqgan.nearest(z.detach())) + (z - z.detach())
 
 
 class _ClampWithGradient(torch.autograd.Function):

@@ -20,8 +20,8 @@ from torch import Tensor
 from pipelines.errors import BadInput, CannotSave
 from pipelines.files import cannot_save, write_atomically
 
-EVERY_STEPS = 10  # the least distance of two snapshots on disk ...
-EVERY_SECONDS = 5.0  # ... unless so much time has passed
+EVERY_STEPS = 10  # a snapshot at all multiples of it ...
+EVERY_SECONDS = 5.0  # ... and after so much time
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Journal:
 
     folder: Path | None = None
     _memory: dict[int, Snapshot] = field(default_factory=dict)
-    _last: tuple[int, float] = (0, -1e9)
+    _saved: float = field(default_factory=time.monotonic)
 
     def begin(self, identity: dict[str, Any]) -> None:
         """Note what is run, JSON values; BadInput when the journal is another run's."""
@@ -64,12 +64,11 @@ class Journal:
 
     def due(self, step: int) -> bool:
         """Whether it is time for a snapshot."""
-        last, when = self._last
-        return step - last >= EVERY_STEPS or time.monotonic() - when > EVERY_SECONDS
+        return step % EVERY_STEPS == 0 or time.monotonic() - self._saved > EVERY_SECONDS
 
     def save(self, snapshot: Snapshot) -> None:
         """Keep a snapshot. CannotSave when the disk is full."""
-        self._last = (snapshot.step, time.monotonic())
+        self._saved = time.monotonic()
         if self.folder is None:
             tensors = {name: one.clone() for name, one in snapshot.tensors.items()}
             self._memory[snapshot.step] = Snapshot(snapshot.step, tensors, snapshot.facts)
