@@ -131,9 +131,9 @@ def _run(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> int:
     settings = _resumed(kind, old, given) if old else kind.Settings.from_dict(given)
     video, frames = getattr(options, "video", None), getattr(options, "frames", None)
     if video:
-        from pipelines.video import check_name
+        from pipelines.video import check_suffix
 
-        check_name(video)
+        check_suffix(video)
     folder = _folder(options.out)
     stem = f"{time.strftime('%H%M%S')}-{os.urandom(3).hex()}"
     journal = None

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
+import random
+import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch.nn.utils import convert_conv2d_weight_memory_format
+from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.arguments import Parser
 from pipelines.base import Result, Step, run
+from pipelines.canvas import canvas_size, clamp_with_gradient
+from pipelines.clip import great_circle
 from pipelines.dalle import Generate, GenerateSettings
+from pipelines.device import bf16_pays
+from pipelines.optimize_settings import OptimizeSettings
 from pipelines.studio import Studio
+from pipelines.vqgan_clip import Optimize
 
 
 def main(argv: list[str]) -> int:
@@ -79,6 +92,97 @@ def bench_generate(device: str = "auto", candidates: int = 16, rounds: int = 3) 
     }
 
 
+def bench_optimize(device: str = "auto", steps: int = 24, rounds: int = 3) -> dict[str, Any]:
+    """Steps a second beside the plain loop of the scripts, what a preview costs, and the distance to the machine."""
+    studio = Studio("tiny", device)
+    pipeline = studio.pipeline("optimize")
+    assert isinstance(pipeline, Optimize)
+    settings = pipeline.prepare(OptimizeSettings(steps=steps))
+    times: dict[str, list[float]] = {"ours": [], "watched": [], "plain": []}
+    for number in range(rounds + 1):  # by turns, so that all see the same machine; the first round warms up
+        seconds = {
+            "ours": _optimize(pipeline, settings),
+            "watched": _optimize(pipeline, settings, watched=True),
+            "plain": _plain_optimize(pipeline, settings),
+        }
+        print("  ".join(f"{name} {one:.2f} s" for name, one in seconds.items()), file=sys.stderr)
+        if number:
+            for name, one in seconds.items():
+                times[name].append(one)
+    ours, watched, plain = (median(one) for one in times.values())
+    with FlopCounterMode(display=False) as counter:
+        _optimize(pipeline, replace(settings, until=1))
+    flops, rate = counter.get_total_flops(), matmul_rate(studio.torch_device)
+    return {
+        "device": studio.device,
+        "precision": "bf16" if bf16_pays(studio.torch_device) else "float32",
+        "cutouts": settings.cutouts,
+        "canvas": "x".join(map(str, canvas_size(settings.size, settings.init, pipeline.vqgan))),
+        "steps a second": steps / ours,
+        "plain loop: steps a second": steps / plain,
+        "times the plain loop": plain / ours,
+        "watched: more time than unwatched": max(0.0, watched / ours - 1),
+        "GFLOP of one step and the last look": flops / 1e9,
+        "GFLOP/s": flops * steps / ours / 1e9,
+        "machine: GFLOP/s (float32 matmul)": rate / 1e9,
+        "times the machine's limit": ours / steps * rate / flops,
+        "peak memory of the process, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+    }
+
+
+def _optimize(pipeline: Optimize, settings: OptimizeSettings, watched: bool = False) -> float:
+    """Seconds of one run, looked at four times a second as the page does, or not at all."""
+    begun = looked = time.perf_counter()
+    for event in run(pipeline, settings):
+        if watched and isinstance(event, Step) and time.perf_counter() - looked > 0.25:
+            event.preview()
+            looked = time.perf_counter()
+    return time.perf_counter() - begun
+
+
+def _plain_optimize(pipeline: Optimize, settings: OptimizeSettings) -> float:
+    """Seconds of the loop as it is usually written: float32, the default memory layout, codes by a one-hot product, and
+    every view cropped, resized and turned by itself. The same networks, loss, optimizer and number of views."""
+    vqgan, clip = copy.deepcopy(pipeline.vqgan), copy.deepcopy(pipeline.clip)
+    for network in (vqgan, clip):
+        convert_conv2d_weight_memory_format(network, torch.contiguous_format)
+    target, size, codes = clip.encode_text([settings.prompt])[0], clip.config.image_size, vqgan.codes
+    begun = time.perf_counter()
+    grid = vqgan.config.grid
+    z = vqgan.embed(torch.randint(len(codes), (1, grid, grid), device=codes.device)).clone().requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=settings.step_size)
+    for _ in range(settings.steps):
+        flat = z.permute(0, 2, 3, 1)
+        distance = flat.square().sum(-1, keepdim=True) + codes.square().sum(1) - 2 * flat @ codes.T
+        chosen = F.one_hot(distance.argmin(-1), len(codes)).to(codes.dtype) @ codes
+        quantized = flat + (chosen - flat).detach()
+        picture = clamp_with_gradient(vqgan.decode(quantized.permute(0, 3, 1, 2)), -1.0, 1.0)
+        side, views = min(picture.shape[-2:]), []
+        for _ in range(settings.cutouts):
+            length = int(side * (0.6 + 0.4 * random.random()))
+            top, left = (random.randint(0, whole - length) for whole in picture.shape[-2:])
+            view = F.interpolate(
+                picture[:, :, top : top + length, left : left + length], (size, size), mode="area"
+            )
+            angle = random.uniform(-0.2, 0.2)
+            turn = [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]]
+            points = F.affine_grid(
+                torch.tensor([turn], device=z.device), list(view.shape), align_corners=False
+            )
+            view = F.grid_sample(view, points, padding_mode="border", align_corners=False)
+            view = view * random.uniform(0.9, 1.1) + random.uniform(-0.1, 0.1)
+            views.append(view + 0.1 * random.random() * torch.randn_like(view))
+        loss = great_circle(clip.encode_image(torch.cat(views)), target).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            z.copy_(
+                torch.minimum(torch.maximum(z, codes.amin(0)[:, None, None]), codes.amax(0)[:, None, None])
+            )
+    return time.perf_counter() - begun
+
+
 def drawing_cost(pipeline: Generate, candidates: int) -> tuple[float, float]:
     """FLOPs, and bytes read, of drawing with guidance: weights once a step, allowed keys and values once a row."""
     config = pipeline.dalle.config
@@ -117,4 +221,7 @@ def _fastest(work: Callable[[], Any], device: torch.device, times: int = 5) -> f
     return best
 
 
-BENCHES: dict[str, Callable[[str], dict[str, Any]]] = {"generate": bench_generate}
+BENCHES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "generate": bench_generate,
+    "optimize": bench_optimize,
+}

@@ -47,7 +47,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     for one in (
         _tiny("tokenizer", "tokenizer.json", "byte-level BPE, English and Chinese"),
         _tiny("clip", "clip.safetensors", "CLIP: the judge, 64 x 64 pictures, English and Chinese"),
-        _tiny("critic", "critic.safetensors", "a second CLIP that judges Optimize and Edit and steers nothing"),
+        _tiny(
+            "critic", "critic.safetensors", "a second CLIP that judges Optimize and Edit and steers nothing"
+        ),
         _tiny("vqgan", "vqgan.safetensors", "VQGAN: 128 x 128 pictures to image tokens and back"),
         _tiny("dalle", "dalle.safetensors", "DALL·E: text tokens to image tokens"),
     )

@@ -14,17 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from pipelines.arguments import Parser, number
 from pipelines.base import Picture, Result, run
 from pipelines.dalle import Generate, GenerateSettings
 from pipelines.images import to_tensor
+from pipelines.models.clip import Clip
+from pipelines.optimize_settings import OptimizeSettings
 from pipelines.studio import Studio
 from pipelines.training.clip import encode_pictures, retrieval, thing
 from pipelines.training.data import DATA_FILE, Emoji, on_background
 from pipelines.training.fit import sheet_of
 from pipelines.training.vqgan import reconstruction
+from pipelines.vqgan_clip import Optimize
 
 
 def main(argv: list[str]) -> int:
@@ -43,6 +47,12 @@ def main(argv: list[str]) -> int:
         "--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})"
     )
     parser.add_argument("--sheet", type=Path, help="also write the best picture of each name to this PNG")
+    parser.add_argument(
+        "--optimize", type=number(int, 0, 10_000), default=0, help="names to optimize, 40 s each (default 0)"
+    )
+    parser.add_argument(
+        "--optimize-sheet", type=Path, help="from codes, draft, from draft: three pictures a name"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(argv)
     try:
@@ -51,12 +61,15 @@ def main(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     figures = evaluate(studio, emoji, options.names, options.candidates, options.sheet)
+    if options.optimize:
+        with torch.no_grad():
+            figures["optimize"] = optimization(studio, emoji, options.optimize, options.optimize_sheet)
     if options.json:
         print(json.dumps(figures))
         return 0
     for part, rows in figures.items():
         for name, value in rows.items():
-            print(f"{part:10} {name:32} {value:.4g}")
+            print(f"{part:10} {name:36} {value:.4g}")
     return 0
 
 
@@ -69,6 +82,7 @@ def evaluate(studio: Studio, emoji: Emoji, names: int, candidates: int, sheet: P
         pictures = torch.from_numpy(on_background(emoji.rgba[emoji.validation])).permute(0, 3, 1, 2)
         pictures = pictures.to(studio.torch_device).float().div(127.5).sub(1)
         figures["clip"] = retrieval(pipeline.clip, emoji)
+        figures["critic"] = retrieval(studio.load("tiny-critic"), emoji)
         figures["vqgan"] = reconstruction(pipeline.vqgan, pictures)
     if names:
         figures["dalle"] = generation(pipeline, emoji, common_names(emoji, names), candidates, sheet)
@@ -140,6 +154,61 @@ def generation(
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         sheet_of(to_tensor(best_pictures), 20).save(sheet)
+    return figures
+
+
+def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
+    """Optimize by the critic's eyes: is the prompt among the first names of all the validation style's?
+
+    From random codes in 150 steps, and from Generate's best of 16 in 30. "last" is the last step, "best" the one that
+    the critic chose, so its verdict on that one flatters; CLIP's verdict, which steered, flatters most.
+    """
+    optimize, generate = studio.pipeline("optimize"), studio.pipeline("generate")
+    assert isinstance(optimize, Optimize) and isinstance(generate, Generate)
+    book = list(dict.fromkeys(emoji.icons[k].name for k in emoji.validation))
+    names = [name for name in common_names(emoji, len(emoji.icons)) if name in set(book)]
+    names = [names[k] for k in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
+    ranks: dict[str, list[int]] = {}
+    shown = []
+
+    def note(what: str, judge: Clip, image: Image.Image, name: str) -> None:
+        vector = encode_pictures(judge, np.asarray(image)[None])[0]
+        scores = judge.encode_text(book) @ vector
+        ranks.setdefault(what, []).append(int((scores > scores[book.index(name)]).sum()))
+
+    def follow(start: str, settings: OptimizeSettings) -> Image.Image:
+        *_, result = run(optimize, settings)
+        assert isinstance(result, Result)
+        last = max(result.pictures, key=lambda one: one.facts["step"]).image
+        for judge, which, image in (
+            ("critic", "last", last),
+            ("critic", "best", result.pictures[0].image),
+            ("CLIP", "last", last),
+        ):
+            model = optimize.critic if judge == "critic" else optimize.clip
+            note(f"{judge}, {which}, from {start}", model, image, settings.prompt)
+        return result.pictures[0].image
+
+    for index, name in enumerate(names):
+        start = OptimizeSettings(prompt=name, steps=1, step_size=0.001, seed=index)
+        *_, untouched = run(optimize, start)
+        assert isinstance(untouched, Result)
+        note("critic, the random codes", optimize.critic, untouched.pictures[-1].image, name)
+        shown.append(follow("codes", OptimizeSettings(prompt=name, seed=index)))
+        draft = draw(generate, name, 16)[0]
+        note("critic, the draft", optimize.critic, draft.image, name)
+        tokens = " ".join(map(str, draft.facts["tokens"]))
+        shown.append(draft.image)
+        shown.append(follow("draft", OptimizeSettings(prompt=name, steps=30, seed=index, tokens=tokens)))
+        if index % 5 == 4:
+            print(f"optimized {index + 1} of {len(names)} names", file=sys.stderr, flush=True)
+    if sheet is not None:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        sheet_of(to_tensor(shown), 18).save(sheet)
+    figures = {}
+    for what, found in ranks.items():
+        for top in (1, 5):
+            figures[f"{what}: top-{top}"] = sum(rank < top for rank in found) / len(found)
     return figures
 
 

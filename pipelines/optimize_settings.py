@@ -76,6 +76,12 @@ class OptimizeSettings(Settings):
     )
     cutouts: int = knob(16, 1, 128, help="views that CLIP gets of every step", advanced=True)
     cutouts_end: int = knob(0, 0, 128, help="views at the end; 0 for as many as before", advanced=True)
+    views: str = knob(
+        "small",
+        help="small views are faster, full ones as large as CLIP can see",
+        choices=("small", "full"),
+        advanced=True,
+    )
     scheme: str = knob("mixed", help="how the views are cut", choices=SCHEMES, advanced=True)
     closest: float = knob(
         0.6, 0.1, 0.95, help="the closest view, as a share of the shorter side", advanced=True

@@ -139,7 +139,8 @@ class Painting:
                 shift = torch.randint(10**6, (2,), generator=generator).tolist()
                 seen = seen.roll((shift[0] % seen.shape[2], shift[1] % seen.shape[3]), (2, 3))
             count = self._cutout_count(now)
-            size = self.clip.config.image_size
+            config = self.clip.config
+            size = config.small_size if now.views == "small" else config.image_size
             parts = [cutouts(seen, count, size, generator, now.scheme, now.closest)]
             regional = [one for one in aims if one.region is not None]
             for one in regional:

@@ -13,6 +13,7 @@ from pipelines.catalog import ASSETS, CHECKPOINTS
 from pipelines.dalle import Generate, GenerateSettings
 from pipelines.images import open_picture, to_tensor
 from pipelines.models.checkpoint import read_header
+from pipelines.optimize_settings import OptimizeSettings
 from pipelines.record import read_record
 from pipelines.studio import Studio
 
@@ -32,7 +33,7 @@ def test_everything_is_there_and_small() -> None:
     assert {file.suffix for file in (ASSETS / "tiny").iterdir()} <= {".safetensors", ".json", ".txt", ".md"}
 
 
-@pytest.mark.parametrize("role", ["clip", "vqgan", "dalle"])
+@pytest.mark.parametrize("role", ["clip", "critic", "vqgan", "dalle"])
 def test_weights_tell_how_they_came_to_be(role: str) -> None:
     _, facts = read_header(CHECKPOINTS[f"tiny-{role}"].path)
     assert {"steps", "samples", "seconds", "hardware", "data", "seed", "figures", "licence"} <= set(facts)
@@ -82,3 +83,18 @@ def test_notice_names_every_icon_set() -> None:
         assert f"@iconify-json/{name} {icons.version}" in notice
     assert " ".join(NAMES_PACKAGE) in notice
     assert " ".join(WORDS_PACKAGE) in notice
+
+
+def test_clip_and_its_critic_are_two_networks() -> None:
+    clip, critic = (read_header(CHECKPOINTS[f"tiny-{role}"].path) for role in ("clip", "critic"))
+    assert clip[0]["image_layer_count"] == 0 < critic[0]["image_layer_count"]
+    assert clip[1]["name"] == "clip" and critic[1]["name"] == "critic"
+
+
+def test_optimize_climbs_from_codes_by_both_judges() -> None:
+    pipeline = Studio("tiny", "cpu").pipeline("optimize")
+    *_, result = run(pipeline, OptimizeSettings(prompt="a red heart", steps=25))
+    assert isinstance(result, Result)
+    curve = result.pictures[0].facts["curve"]
+    assert curve[-1][1] > curve[0][1] + 0.2 and result.pictures[0].score > curve[0][2] + 0.1
+    assert result.pictures[0].image.size == (128, 128)

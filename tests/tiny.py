@@ -33,6 +33,7 @@ def tiny_clip(tokenizer: Tokenizer | None = None) -> Clip:
     torch.manual_seed(1)
     sizes = {
         "image_size": 16,
+        "small_size": 12,
         "widths": (8, 16),
         "block_counts": (1, 1),
         "text_width": 16,
@@ -73,6 +74,7 @@ def tiny_critic(tokenizer: Tokenizer | None = None) -> Clip:
     torch.manual_seed(4)
     sizes = {
         "image_size": 16,
+        "small_size": 12,
         "widths": (8, 16),
         "image_layer_count": 1,
         "text_width": 16,

@@ -22,11 +22,13 @@ from pipelines.models.tokenizer import Tokenizer
 class ClipConfig:
     """Sizes of both towers. `widths` and `block_counts` are per stage of the image tower, each at half the size.
 
+    It is trained on pictures of `image_size`, and before that of `small_size`, which it sees almost as well.
     With `image_layer_count` the image tower is a Transformer of the last width, and `widths` are its convolutions.
     """
 
     vocabulary_size: int
     image_size: int = 64
+    small_size: int = 48
     widths: tuple[int, ...] = (48, 96, 192, 384)
     block_counts: tuple[int, ...] = (1, 2, 2, 2)
     image_layer_count: int = 0
@@ -203,9 +205,12 @@ class Clip(nn.Module):
         return tokens.to(self.device)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """(n, 3, h, w) in [-1, 1] of any size -> (n, 3, s, s), zero mean and unit variance over the training data."""
-        size = self.config.image_size
-        if images.shape[-2:] != (size, size):
+        """(n, 3, h, w) in [-1, 1] of any size -> (n, 3, s, s), zero mean and unit variance over the training data.
+
+        Squares of one of the two sizes that it was trained on stay as they are.
+        """
+        size, small = self.config.image_size, self.config.small_size
+        if images.shape[-2:] not in ((size, size), (small, small)):
             if images.shape[-1] > size and images.shape[-2] > size:
                 images = F.interpolate(images, (size, size), mode="area")
             else:

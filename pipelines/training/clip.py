@@ -232,7 +232,7 @@ class ClipTrainer(Trainer):
         clip, heads = (self.accelerator.unwrap_model(self.networks[k]) for k in ("clip", "heads"))
         images = batch["images"]
         if progress < 0.75:  # small pictures first: the same lesson at half the price
-            images = F.interpolate(images, (48, 48), mode="area")
+            images = F.interpolate(images, (clip.config.small_size,) * 2, mode="area")
         with self.accelerator.autocast():
             image = clip.image((images - 0.5) / 0.6)
             pooled = pooled_by_length(clip, batch["captions"] + batch.get("texts", []))
