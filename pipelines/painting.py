@@ -154,12 +154,8 @@ class Painting:
         for one in aims:
             views = whole if one.region is None else inside[regional.index(one)]
             distance = great_circle(views, one.vector)
-            if (
-                one.stop is not None
-            ):  # what is near enough (or, pushed away, far enough) gives no gradient any more
-                distance = (torch.maximum if one.weight > 0 else torch.minimum)(
-                    distance, torch.tensor(one.stop, device=distance.device)
-                )
+            if one.stop is not None:  # near enough (or, pushed away, far enough): no gradient any more
+                distance = distance.clamp(min=one.stop) if one.weight > 0 else distance.clamp(max=one.stop)
             loss = loss + one.weight / total * distance.mean()
         (gradient,) = torch.autograd.grad(loss, z)
         return loss.detach(), gradient, picture.detach().float()

@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from pipelines.base import Picture, Pipeline, Settings, Step
+from pipelines.base import Picture, Pipeline, Resumable, Settings, Step
 from pipelines.dalle import GenerateSettings, Reading, candidate_seed
+from pipelines.errors import Stopped
 from pipelines.images import open_picture, to_pil, to_tensor
+from pipelines.journal import Journal, Snapshot
+from pipelines.optimize_settings import OptimizeSettings
+from pipelines.painting import Film, drifting
+from pipelines.video import Frame
 
 SIZE, ROWS = 128, 16
 
@@ -58,6 +64,89 @@ class Painter(Pipeline[GenerateSettings]):
         return Reading(words[:12], 12, " ".join(words[12:]), unknown)
 
 
+@dataclass
+class Grower(Resumable[OptimizeSettings]):
+    """A shape that grows over its start picture, inside the mask, in the colour that the prompt's length says.
+
+    "slow" in the prompt makes steps long, "crash" ends badly after step 12, and "drift" pleases CLIP alone.
+    """
+
+    Settings: ClassVar[type[Settings]] = OptimizeSettings
+
+    def __call__(
+        self, settings: OptimizeSettings, journal: Journal | None = None
+    ) -> Generator[Step, None, list[Picture]]:
+        journal = journal or Journal()
+        journal.begin({"settings": settings.to_dict(), "models": "painter"})
+        found = journal.latest()
+        step, curve = (found.step, found.facts["curve"]) if found else (0, [])
+        last = settings.timeline()[-1][1].steps
+        ended = False
+        while step < last:
+            now = self._now(settings, step)
+            time.sleep(0.08 if "slow" in now.prompt else 0.005)
+            if "crash" in now.prompt and step == 12:
+                raise ZeroDivisionError("secret detail")
+            if step % 5 == 0:
+                fall = -0.004 if "drift" in now.prompt else 0.002
+                curve = [*curve, (step, 0.2 + 0.003 * step, 0.2 + fall * step + 0.004 * (step % 10 == 0))]
+            step += 1
+            if journal.due(step) or step == last:
+                journal.save(self._snapshot(step, curve))
+            metrics = {"loss": 1 / step, "clip": curve[-1][1], "critic": curve[-1][2]}
+            metrics["drift"] = float(drifting(curve))
+            try:
+                yield Step("optimize", step, last, metrics, lambda step=step: self._draw(settings, step))
+            except Stopped:
+                ended = True
+                break
+        if ended:
+            journal.save(self._snapshot(step, curve))
+        pictures = []
+        for at in (step // 2, step):
+            facts = {
+                "step": at,
+                "clip": 0.2 + at / 1000,
+                "curve": [list(one) for one in curve],
+                "steps": step,
+            }
+            facts |= {"drift": drifting(curve)}
+            pictures.append(
+                Picture(to_pil(self._draw(settings, at))[0], settings.seed, 0.3 - at / 1000, facts)
+            )
+        return pictures
+
+    def film(self, settings: OptimizeSettings, journal: Journal) -> Film:
+        steps = journal.steps()
+        frames = (Frame(self.glimpse(settings, journal, step)) for step in steps)
+        return Film(frames, len(steps), [settings.prompt])
+
+    def glimpse(self, settings: OptimizeSettings, journal: Journal, step: int) -> Image.Image:
+        return to_pil(self._draw(settings, journal.load(step).step))[0]
+
+    @staticmethod
+    def _now(settings: OptimizeSettings, step: int) -> OptimizeSettings:
+        return next(now for when, now in reversed(settings.timeline()) if when <= step)
+
+    @staticmethod
+    def _snapshot(step: int, curve: list[Any]) -> Snapshot:
+        return Snapshot(step, {"z": torch.zeros(1)}, {"curve": curve, "frames": []})
+
+    def _draw(self, settings: OptimizeSettings, step: int) -> Tensor:
+        now = self._now(settings, step)
+        grown = paint(settings.seed + len(now.prompt))[None]
+        if now.init:
+            base = to_tensor([open_picture(now.init).convert("RGB").resize((SIZE, SIZE))])
+        else:
+            coarse = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(settings.seed)) * 2 - 1
+            base = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic").clamp(-1, 1)
+        share = torch.full((1, 1, SIZE, SIZE), step / max(now.steps, 1))
+        if now.mask:
+            inside = to_tensor([open_picture(now.mask).convert("RGB").resize((SIZE, SIZE))])[:, :1]
+            share = share * (inside > 0)
+        return base + share * (grown - base)
+
+
 def paint(seed: int) -> Tensor:
     """A round shape with a light on it, before a plain ground. (3, SIZE, SIZE) in [-1, 1]."""
     chance = torch.rand(9, generator=torch.Generator().manual_seed(seed))
@@ -78,7 +167,7 @@ class PainterStudio:
     device = "cpu"
 
     def pipeline(self, name: str) -> Pipeline[Any]:
-        return Painter()
+        return PAINTERS[name]()
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
         return {"painter": {"name": "painter", "sha256": "ab" * 32}}
@@ -98,4 +187,4 @@ class PainterClip:
         return torch.nn.functional.normalize(images.mean((2, 3)) + 1.1, dim=1)
 
 
-PAINTERS: dict[str, type[Pipeline[Any]]] = {"generate": Painter}
+PAINTERS: dict[str, type[Pipeline[Any]]] = {"generate": Painter, "optimize": Grower}

@@ -9,6 +9,7 @@ import gradio as gr
 
 from app.jobs import Job
 from app.ui import stage
+from app.ui.fields import field, plain_value
 from app.ui.shell import Shell, acting
 from app.ui.words import pair
 from pipelines.base import BadInput, Knob
@@ -85,7 +86,7 @@ class _Tab:
         plain = [one for one in self.knobs.values() if not one.advanced and one.kind is None]
         with gr.Row(elem_id="basics"):
             for one in plain:
-                self.fields[one.name] = self._field(one)
+                self.fields[one.name] = field(self.shell, one)
             self.fields["seed"] = words(
                 gr.Number(
                     self.knobs["seed"].default, precision=0, elem_id="knob-seed", min_width=96, scale=2
@@ -99,46 +100,16 @@ class _Tab:
         self.from_picture = words(gr.Accordion(open=False, elem_id="from-picture"), label="picture_prompt")
         with self.from_picture:
             for one in from_picture:
-                self.fields[one.name] = self._field(one)
+                self.fields[one.name] = field(self.shell, one)
         advanced = [one for one in rest if one.name not in PICTURE_KNOBS]
         if advanced:
             with words(gr.Accordion(open=False, elem_id="advanced"), label="advanced"):
                 for one in advanced:
-                    self.fields[one.name] = self._field(one)
+                    self.fields[one.name] = field(self.shell, one)
         self.drop = words(
             gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True),
             label="drop",
         )
-
-    def _field(self, one: Knob) -> Any:
-        """The component for one setting, made from what the setting says of itself."""
-        common = {"elem_id": f"knob-{one.name}", "min_width": 96}
-        if one.kind == "picture":
-            component: Any = gr.Image(
-                type="filepath",
-                format="png",
-                image_mode=None,
-                sources=["upload", "clipboard"],
-                height=180,
-                **common,
-            )
-            return self.shell.words(component, label=f"knob_{one.name}")
-        if one.choices is not None:
-            component = gr.Dropdown(list(one.choices), value=one.default, **common)
-        elif one.type is bool:
-            component = gr.Checkbox(one.default, **common)
-        elif not one.advanced and one.type is int:
-            return self.shell.words(
-                gr.Number(one.default, precision=0, scale=1, **common), label=f"knob_{one.name}"
-            )
-        elif one.type in (int, float) and one.lo is not None and one.hi is not None:
-            step = 1 if one.type is int else 0.05
-            component = gr.Slider(one.lo, one.hi, value=one.default, step=step, **common)
-        elif one.type in (int, float):
-            component = gr.Number(one.default, precision=0 if one.type is int else None, **common)
-        else:
-            component = gr.Textbox(one.default, **common)
-        return self.shell.words(component, label=f"knob_{one.name}", info=f"help_{one.name}")
 
     # ----------------------------------------------------------------------------------------------------- wiring
 
@@ -202,37 +173,31 @@ class _Tab:
             self.load_named, [shell.open_record], [*filled, self.run_now, shell.open_record], **QUIET
         )
 
-        shell.arrivals.append((self.arrive, watched, [*view, *form]))
+        for place in (self.stage, self.sheet):
+            place.click(shell.hand_over, None, [shell.open_optimize, shell.tabs], **QUIET)
+        shell.arrivals.append((self.arrive, watched, [shell.job, *view, *form]))
 
     # ---------------------------------------------------------------------------------------------------- answers
 
     def arrive(self, job_id: str, visitor: str, seen: str) -> list[Any]:
         """The first look: the job of the address or of the last visit with its settings, or the empty stage."""
         job = self._job(job_id)
-        form = (
-            self._form(job.settings) if job and job.pipeline == PIPELINE else [gr.skip()] * len(self.fields)
-        )
-        return [*self.watch(job_id, visitor, ""), *form]
+        if job is None and self._pipeline_of(job_id):  # another tab's: here is shown what was made here last
+            job = next((one for one in self._jobs(visitor) if self._job(one.id)), None)
+        form = self._form(job.settings) if job else [gr.skip()] * len(self.fields)
+        job_id = job.id if job else job_id
+        return [job_id, *self.watch(job_id, visitor, ""), *form]
 
     def submit(self, job: str, visitor: str, roll: bool, *values: Any) -> tuple[Any, Any, Any]:
         """Queue a run of what the form says: the job's id, the seed it got, and a note when it cannot be."""
         settings = dict(zip(self.fields, values, strict=True))
         if roll:
             settings["seed"] = random.SystemRandom().randrange(2**32)
+        plain = {name: plain_value(self.knobs[name], value) for name, value in settings.items()}
         try:
-            return self.lane.submit(PIPELINE, self._plain(settings), visitor), settings["seed"], ""
+            return self.lane.submit(PIPELINE, plain, visitor), settings["seed"], ""
         except (BadInput, CannotSave) as problem:
             return gr.skip(), gr.skip(), stage.trouble(str(problem))
-
-    def _plain(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """The form's values as Settings take them: no picture is the empty text, an emptied number is its default."""
-        plain: dict[str, Any] = {}
-        for name, value in settings.items():
-            one = self.knobs[name]
-            if one.kind == "picture":
-                value = value.get("path", "") if isinstance(value, dict) else getattr(value, "path", "")
-            plain[name] = one.default if value is None else value
-        return plain
 
     def watch(self, job_id: str, visitor: str, seen: str) -> list[Any]:
         """What changed since `seen` for all that shows a job; the timer runs while the job is not over."""
@@ -262,12 +227,22 @@ class _Tab:
         ]
 
     def _job(self, job_id: str) -> Job | None:
-        """The job, unless it is not known here or has no pictures left to show."""
-        try:
-            job = self.lane.job(job_id) if job_id else None
-        except BadInput:
+        """The job, unless it is not known here, another tab's, or has no pictures left to show."""
+        if self._pipeline_of(job_id) != PIPELINE:
             return None
-        return None if job is None or (job.state == "done" and not job.pictures) else job
+        job = self.lane.job(job_id)
+        return None if job.state == "done" and not job.pictures else job
+
+    def _pipeline_of(self, job_id: str) -> str:
+        try:
+            return self.lane.job(job_id).pipeline if job_id else ""
+        except BadInput:
+            return ""
+
+    def _jobs(self, visitor: str) -> list[Job]:
+        """The visitor's last runs of this tab, newest first."""
+        found = [one for one in self.lane.jobs(visitor, 48) if one.pipeline == PIPELINE] if visitor else []
+        return [one for one in found if one.state != "done" or one.pictures][:12]
 
     def _empty(self) -> str:
         pack = self.shell.studio.pack
@@ -277,9 +252,7 @@ class _Tab:
         return stage.empty(self.knobs["candidates"].default, self.knobs["keep"].default, self.pictures)
 
     def _earlier(self, visitor: str, current: str) -> str:
-        jobs = self.lane.jobs(visitor, 12) if visitor else []
-        shown = [one for one in jobs if one.pipeline == PIPELINE and (one.state != "done" or one.pictures)]
-        return stage.earlier(shown, self.pictures, current)
+        return stage.earlier(self._jobs(visitor), self.pictures, current)
 
     def stop_job(self, job_id: str) -> None:
         """Stop the job that is looked at; the next look shows what was kept."""
@@ -315,6 +288,8 @@ class _Tab:
             return self._filled(note=stage.trouble(str(problem)))
 
     def _act(self, act: str, told: dict[str, str], visitor: str) -> list[Any]:
+        if act == "optimize":  # the other tab's
+            return self._filled()
         if act == "open":
             return self._filled(job=told.get("job", ""))
         if act == "again":

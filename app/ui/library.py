@@ -14,6 +14,7 @@ from app.ui.shell import Shell, acting
 from app.ui.stage import button, trouble
 from app.ui.words import both
 from pipelines.base import BadInput
+from pipelines.record import read_record
 
 PAGE = 48  # pictures shown at a time
 
@@ -46,24 +47,30 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             shell, [entry for entry, _ in found], both("library_found", text=text), [s for _, s in found]
         )
 
-    def act(count: float, event: gr.EventData) -> tuple[Any, Any, Any, Any]:
+    def act(count: float, event: gr.EventData) -> tuple[Any, ...]:
         """More like this, settings into the form, or a longer wall."""
         told = {key: str(value) for key, value in (event._data or {}).items()}
+        nothing = [gr.skip()] * 3
         if told.get("act") == "more":
-            html, count = recent(count + PAGE)
-            return html, count, gr.skip(), gr.skip()
-        if told.get("act") == "reuse":
-            return gr.skip(), gr.skip(), told.get("name", ""), gr.Tabs(selected="generate")
+            return *recent(count + PAGE), *nothing
+        if told.get("act") == "optimize":
+            return gr.skip(), gr.skip(), gr.skip(), *shell.hand_over(event)
         try:
             path = shell.pictures.path(told.get("name", ""))
+            if told.get("act") == "reuse":
+                if read_record(path, shell.lane.pipelines).pipeline == "optimize":
+                    wanted = (gr.skip(), f"settings:{told['name']}", gr.Tabs(selected="optimize"))
+                else:
+                    wanted = (told["name"], gr.skip(), gr.Tabs(selected="generate"))
+                return gr.skip(), gr.skip(), *wanted
             found = shell.library.similar(shell.studio.clip(), path, PAGE)
         except BadInput as problem:
-            return trouble(str(problem)), gr.skip(), gr.skip(), gr.skip()
+            return trouble(str(problem)), gr.skip(), *nothing
         html = _wall(shell, [entry for entry, _ in found], both("library_alike"), [s for _, s in found])
-        return html, gr.skip(), gr.skip(), gr.skip()
+        return html, gr.skip(), *nothing
 
     gr.on([find.click, query.submit], search, [query], [wall], **QUIET)
-    wall.click(act, [shown], [wall, shown, shell.open_record, shell.tabs], **QUIET)
+    wall.click(act, [shown], [wall, shown, shell.open_record, shell.open_optimize, shell.tabs], **QUIET)
     tab.select(recent, None, [wall, shown], **QUIET)  # the tab itself, when it is opened
 
 
@@ -86,7 +93,8 @@ def _wall(shell: Shell, entries: Sequence[Entry], title: str, scores: Sequence[f
         cards.append(
             f'<article><img src="{url}" alt="{prompt}" loading="lazy"><p title="{prompt}"><span>{prompt}</span>{score}</p>'
             f'<div class="acts"><a class="quiet" href="{url}?download" download="atelier-{escape(entry.id)}.png">'
-            f"{both('save')}</a>{button('reuse_short', 'reuse', name=name)}{button('alike_short', 'alike', name=name)}"
+            f"{both('save')}</a>{button('optimize_this', 'optimize', name=name)}"
+            f"{button('reuse_short', 'reuse', name=name)}{button('alike_short', 'alike', name=name)}"
             "</div></article>"
         )
     return f'<section class="wall"><h3>{title}</h3><div class="cards">{"".join(cards)}</div></section>'

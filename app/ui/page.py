@@ -18,9 +18,10 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from app import films
 from app.jobs import Lane
 from app.library import Library
-from app.ui import generate, library, models, stage, theme
+from app.ui import generate, library, models, optimize, stage, theme
 from app.ui.pictures import Pictures
 from app.ui.shell import Shell, acting
 from app.ui.words import LANGUAGES, translations
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 # name -> what builds the tab. Its word is `tab_NAME` in words.py.
 TABS: dict[str, Callable[[Shell, gr.Tab], None]] = {
     "generate": generate.build,
+    "optimize": optimize.build,
     "library": library.build,
     "models": models.build,
 }
@@ -53,6 +55,7 @@ def build(
         shell.lane_line = gr.HTML(elem_id="lane", apply_default_css=False)
         shell.visitor, shell.job = gr.Textbox(visible=False), gr.Textbox(visible=False)
         language, shell.open_record = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        shell.open_optimize = gr.Textbox(visible=False)
         with gr.Tabs(selected="generate", elem_id="tabs") as shell.tabs:
             for name, build_tab in TABS.items():
                 tab = shell.words(gr.Tab(id=name, elem_id=f"tab-{name}"), label=f"tab_{name}")
@@ -101,7 +104,10 @@ def launch(page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = 7860)
         head=theme.head(),
         i18n=translations(shell.helps),
         favicon_path=theme.ASSETS / "favicon.svg",
-        app_kwargs={"routes": shell.pictures.routes(), "middleware": _guards(host)},
+        app_kwargs={
+            "routes": [*shell.pictures.routes(), *films.routes(shell.lane)],
+            "middleware": _guards(host),
+        },
     )
     return app, url
 

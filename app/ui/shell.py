@@ -34,6 +34,7 @@ class Shell:
     job: Any = None  # hidden: the job that is looked at
     lane_line: Any = None
     open_record: Any = None  # hidden: the name of a picture whose settings another tab wants in the form
+    open_optimize: Any = None  # hidden: "start:NAME" or "settings:NAME" of a picture for the Optimize tab
     arrivals: list[tuple[Any, list[Any], list[Any]]] = field(
         default_factory=list
     )  # answers to opening the page
@@ -45,6 +46,13 @@ class Shell:
         self.worded.append((component, keys))
         return component
 
+    def hand_over(self, event: gr.EventData) -> tuple[Any, Any]:
+        """Outputs for `open_optimize` and `tabs`: a picture whose "Optimize this" was clicked opens that tab."""
+        told = {key: str(value) for key, value in (event._data or {}).items()}
+        if told.get("act") != "optimize":
+            return gr.skip(), gr.skip()
+        return f"start:{told.get('name', '')}", gr.Tabs(selected="optimize")
+
     def relabel(self, language: str) -> list[Any]:
         """An update for every component with words, in the order of `worded`."""
         updates: list[Any] = []
@@ -54,6 +62,6 @@ class Shell:
         return updates
 
 
-def acting(value: str = "", **options: Any) -> gr.HTML:
-    """A place for our own HTML; its `click` event brings the data of what was clicked."""
-    return gr.HTML(value, js_on_load=ACTS, apply_default_css=False, **options)
+def acting(value: str = "", *, script: str = "", **options: Any) -> gr.HTML:
+    """A place for our own HTML; its `click` event brings the data of what was clicked. `script` runs when it appears."""
+    return gr.HTML(value, js_on_load=ACTS + script, apply_default_css=False, **options)

@@ -86,7 +86,7 @@ def _working(job: Job, previews: list[Image.Image] | None) -> str:
     columns = _columns(len(previews) if previews else count)
     return (
         f'<section class="stage {job.state}">'
-        f'<div class="said"><b>{said}</b><span>{place}</span><span class="eta">{_eta(job)}</span></div>'
+        f'<div class="said"><b>{said}</b><span>{place}</span><span class="eta">{eta(job)}</span></div>'
         f'<div class="bar" role="progressbar" aria-label="{escape(prompt)}" aria-valuenow="{share * 100:.0f}">'
         f'<i style="width:{share:.1%}"></i></div>'
         f'<div class="tiles" style="--columns:{columns}">{tiles}</div>'
@@ -135,6 +135,7 @@ def _figure(job: Job, pictures: Pictures, index: int) -> str:
     acts = [
         f'<a class="quiet" href="{escape(url)}?download" download="atelier-{escape(name.split("/")[-1])}">'
         f"{both('download')}</a>",
+        button("optimize_this", "optimize", name=name),
         button("remix", "remix", name=name),
         button("redraw", "redraw", name=name),
         button("reuse", "reuse", name=name),
@@ -172,7 +173,8 @@ def _columns(count: int) -> int:
     return max(1, min(8, math.ceil(math.sqrt(count))))
 
 
-def _eta(job: Job) -> str:
+def eta(job: Job) -> str:
+    """How long it will take, in words; nothing when that is not known."""
     if job.eta_seconds is None:
         return ""
     if job.eta_seconds < 90:

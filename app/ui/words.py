@@ -17,6 +17,7 @@ LANGUAGES = ("en", "zh")
 WORDS: dict[str, tuple[str, str]] = {
     # the page
     "tab_generate": ("Generate", "生成"),
+    "tab_optimize": ("Optimize", "优化"),
     "tab_library": ("Library", "作品库"),
     "tab_models": ("Models", "模型"),
     "theme": ("Light or dark", "浅色或深色"),
@@ -89,6 +90,76 @@ WORDS: dict[str, tuple[str, str]] = {
     "save": ("Download", "下载"),
     "reuse_short": ("Reuse", "沿用设置"),
     "alike_short": ("Similar", "相似"),
+    "optimize_this": ("Optimize this", "优化这张"),
+    # Optimize: the canvas
+    "opt_empty_title": ("Let a picture grow towards your words", "让画面朝着你的文字生长"),
+    "opt_empty_text": (
+        "CLIP pulls it step by step. Pause it, change the words, paint where it may change, go back and try another way.",
+        "CLIP 一步步牵引画面。随时可以暂停、改词、涂出可变的区域，或退回去换一条路。",
+    ),
+    "opt_empty_examples": (
+        "Begin with one of these pictures, with your own, or with none.",
+        "从这些图片开始，用自己的图片，或者什么都不用。",
+    ),
+    "opt_ready": ("Ready to start", "可以开始了"),
+    "opt_ready_text": ("from this picture", "从这张图片开始"),
+    "stage_optimize": ("Growing", "正在生长"),
+    "opt_after": ("after {step} steps", "共 {step} 步"),
+    "opt_paused": ("Paused", "已暂停"),
+    "opt_paused_at": ("at step {step}; everything was kept", "停在第 {step} 步，全部保留"),
+    "opt_paused_none": ("before the first step", "还没走第一步"),
+    "opt_interrupted": ("The studio was closed while this was growing", "生长途中工作室关闭了"),
+    "opt_kept": ("kept up to step {step}", "已保留到第 {step} 步"),
+    "opt_best": ("best by critic (step {step})", "评审最佳（第 {step} 步）"),
+    "opt_last": ("last (step {step})", "最后（第 {step} 步）"),
+    "opt_step": ("step {step}", "第 {step} 步"),
+    "opt_clip_is": ("CLIP {score}", "CLIP {score}"),
+    "opt_critic_is": ("critic {score}", "评审 {score}"),
+    "opt_begin": ("Start from this", "以此为起点"),
+    "opt_laid": (
+        "The picture is the start now; 30 steps keep its character.",
+        "已设为起点；30 步能保留它的样子。",
+    ),
+    # Optimize: the instrument
+    "opt_prompt_hint": ("a castle in the fog | blur:-0.3", "雾中的城堡 | 模糊:-0.3"),
+    "opt_start": ("Start", "开始"),
+    "opt_pause": ("Pause", "暂停"),
+    "opt_resume": ("Resume", "继续"),
+    "opt_again": ("Try again", "再试一次"),
+    "opt_anew": ("Start anew", "重新开始"),
+    "opt_cancel": ("Leave the line", "退出排队"),
+    "opt_back": ("Step back", "回退"),
+    "opt_apply": ("Apply changes", "应用修改"),
+    "opt_more": ("{more} more steps", "再走 {more} 步"),
+    "opt_fork": ("Go on from here", "从这里分支"),
+    "opt_now": ("Back to now", "回到现在"),
+    "opt_weight": ("weight", "权重"),
+    "opt_off": ("leave out or take in again", "停用或启用"),
+    "opt_remove": ("remove", "移除"),
+    "opt_add": ("another prompt", "再加一个提示词"),
+    "opt_scene": ("scene {number}", "第 {number} 幕"),
+    "opt_image_weight": ("weight of the picture", "图片的权重"),
+    "opt_paint": ("Paint where it may change", "涂出可以改变的地方"),
+    "opt_brush_size": ("brush", "笔刷"),
+    "opt_erase": ("Erase", "擦除"),
+    "opt_invert": ("Invert", "反选"),
+    "opt_clear": ("Clear", "清除"),
+    "opt_masked": ("a mask is set", "已设蒙版"),
+    "opt_timeline": ("Timeline", "时间轴"),
+    "opt_critic": ("critic", "评审"),
+    "opt_drift": (
+        "CLIP's score climbs while the critic's falls: the picture may only be pleasing CLIP.",
+        "CLIP 的得分在升，评审的得分在降：画面可能只是在讨好 CLIP。",
+    ),
+    "opt_unchanged": ("Nothing has changed yet.", "还没有任何修改。"),
+    "opt_fixed": (
+        "This stays as the run began, until you start anew: {names}.",
+        "这些在本次运行中保持不变，重新开始后才生效：{names}。",
+    ),
+    "opt_beyond": (
+        "The run ends at or before step {step}; raise the steps to go on.",
+        "运行在第 {step} 步或更早就结束了；把步数调大再继续。",
+    ),
     # the sheet
     "sheet": ("{keep} kept of {candidates}", "从 {candidates} 张中保留 {keep} 张"),
     "tied": (
@@ -158,6 +229,38 @@ KNOBS: dict[str, tuple[str, str, str]] = {
     "image": ("picture", "图片", "用来变化或补全的图片"),
     "keep_rows": ("rows kept", "保留行数", "从图片顶部保留多少行图像词元"),
     "likeness": ("likeness", "相似度", "变体与原图有多接近"),
+    "steps": ("steps", "步数", "画面生长多少步"),
+    "size": ("size", "尺寸", "宽x高，例如 192x128；留空则与起始图片或模型一致"),
+    "init": ("start picture", "起始图片", "从哪张图片开始"),
+    "mask": ("mask", "蒙版", "画面可以改变的地方：白色，或涂抹处"),
+    "start": ("start", "起点", "没有图片时从什么开始：codes 随机编码，noise 噪点，gradient 渐变"),
+    "regions": (
+        "regions",
+        "分区提示词",
+        "只管一部分画面：文字 @ left、right、top、bottom、centre；多个用 | 分开",
+    ),
+    "image_prompts": ("picture to steer to", "图片提示", "让画面靠近这张图片"),
+    "noise_prompts": ("noise prompts", "随机方向", "随机方向：数字[:权重]，多个用 | 分开"),
+    "step_size": ("step size", "步幅", "每一步走多远"),
+    "optimizer": ("optimizer", "优化器", "怎样由梯度得到每一步"),
+    "average": ("average", "平均", "画面里保留多少过去；越大越平静"),
+    "cutouts": ("cutouts", "视图数", "每一步给 CLIP 看多少个视图"),
+    "cutouts_end": ("cutouts at the end", "结束时的视图数", "最后的视图数；0 表示与开始相同"),
+    "views": ("view size", "视图大小", "small 小视图更快，full 与 CLIP 能看到的一样大"),
+    "scheme": ("cutout scheme", "裁切方式", "怎样裁出视图"),
+    "closest": ("closest view", "最近视图", "最近的视图占短边的比例"),
+    "pull": ("pull", "贴近原图", "保持接近起始图片"),
+    "smooth": ("smooth", "平滑", "边缘更少"),
+    "colour": ("colour", "色彩", "更多色彩；小于零则更少"),
+    "palette": ("palette", "调色板", "只用这些颜色，例如 #d9432f #faf8f4"),
+    "symmetry": ("symmetry", "对称", "左右一样"),
+    "tile": ("seamless", "无缝平铺", "并排摆放时边缘相接"),
+    "coarse": ("coarse to fine", "由粗到细", "从小画布开始，翻倍几次"),
+    "animate": ("animate", "画布移动", "每隔多少步移动一次画布，用于影片；0 表示不移动"),
+    "zoom": ("zoom", "缩放", "每次移动的缩放"),
+    "pan_x": ("pan right", "右移", "每次移动向右多少像素"),
+    "pan_y": ("pan down", "下移", "每次移动向下多少像素"),
+    "rotate": ("rotate", "旋转", "每次移动旋转多少度"),
 }
 
 # sentences of the pipelines, as patterns, and how to say them in Chinese
@@ -183,6 +286,46 @@ SENTENCES: list[tuple[str, str]] = [
     (r"the record names the unknown pipeline (.*); known: .*", r"记录中的流程 \1 在这里不存在"),
     (r"the file is not a PNG, JPEG or WebP picture.*", "这不是 PNG、JPEG 或 WebP 图片"),
     (r"the PNG is damaged.*", "PNG 已损坏或不完整"),
+    # Optimize
+    (
+        r"the prompt has no positive weight.*",
+        "提示词里没有正的权重，画面不知道往哪里走；加一个目标，例如 猫:1",
+    ),
+    (r"the weights of the prompt sum to zero.*", "提示词的权重之和为零；调大其中一个"),
+    (r"a scene of the story is empty.*", "有一幕是空的；每个 ^ 两边都要有文字"),
+    (r"the first scene of the story begins at step (\d+); .*", r"第一幕从第 \1 步开始；它必须从 0 开始"),
+    (r"scene (\d+) of the story begins at step (\d+), .*", r"第 \1 幕从第 \2 步开始，没有排在前一幕之后"),
+    (r"the region (.*) says no place; .*", r"分区 \1 没有说位置；可以写成：太阳 @ top"),
+    (
+        r"the region's place (.*) is not one of .*",
+        r"分区的位置 \1 不对；可以用 left、right、top、bottom、centre",
+    ),
+    (r"the mask was not painted on this page.*", "蒙版不是在这个页面上画的，请重新涂一次"),
+    (r"the mask is black everywhere.*", "蒙版全黑，什么都不能变；把可以变的地方涂上"),
+    (r"the mask is (\d+x\d+); it must be (\d+x\d+).*", r"蒙版为 \1，应与图片一样为 \2"),
+    (r"a mask and animate cannot go together.*", "蒙版和画布移动不能同时使用，请去掉一个"),
+    (r"size (.*) is not WIDTHxHEIGHT.*", r"尺寸 \1 不是“宽x高”，可以写 128x128"),
+    (r"width (\d+) is not a multiple of (\d+) .*; try (\d+)", r"宽 \1 不是 \2 的倍数，可以用 \3"),
+    (r"height (\d+) is not a multiple of (\d+) .*; try (\d+)", r"高 \1 不是 \2 的倍数，可以用 \3"),
+    (r"(\d+x\d+) are ([\d,]+) pixels; the most is ([\d,]+)", r"\1 共 \2 像素，最多 \3"),
+    (
+        r"the start picture is (\d+x\d+); its sides must be at least (\d+).*",
+        r"起始图片为 \1，边长至少 \2，或另给尺寸",
+    ),
+    (r"palette (.*) is not a colour.*", r"调色板里的 \1 不是颜色，可以写 #d9432f"),
+    (r"palette has (\d+) colours.*", r"调色板有 \1 种颜色；请给 1 到 32 种"),
+    (r"noise_prompts (.*) is not a whole number.*", r"随机方向 \1 不是整数，可以写 7:0.3"),
+    (r"tokens .*", "图像词元不对；请从图片里复制"),
+    (r"changes .*", "修改记录不对；这些设置在运行中不能改变"),
+    (r"the journal (\S+) belongs to another run.*", "这份运行记录属于另一次运行"),
+    (r"the journal (\S+) is damaged.*", "这份运行记录已损坏"),
+    (r"the snapshot (\S+) cannot be read.*", r"快照 \1 无法读取；删掉它再继续"),
+    (r"step (\d+) has no snapshot.*", r"第 \1 步没有快照"),
+    (r"the step that is being made takes long.*", "当前这一步很慢，请稍后再试"),
+    (
+        r"the loss became (\S+) at step (\d+); .*",
+        r"第 \2 步的损失变成了 \1；之前的画面已保留，试试更小的步幅",
+    ),
     (r"there was not enough memory.*", "内存不够；请减少候选数"),
     (r"there is no picture .*", "那张图片已经不在了"),
     (r"the picture is (\d+ x \d+).*; the most is (.*)", r"图片为 \1 像素，太大了，最多 \2 像素"),
@@ -210,9 +353,9 @@ def say(key: str, language: str, helps: dict[str, str] | None = None) -> str:
     """Plain text in one language, for labels of Gradio's components. Keys are those that `text` takes."""
     index = LANGUAGES.index(language)
     if key.startswith("knob_"):
-        return KNOBS[key[5:]][index]
+        return KNOBS.get(key[5:], (key[5:], key[5:]))[index]
     if key.startswith("help_"):
-        return KNOBS[key[5:]][2] if index else (helps or {}).get(key[5:], "")
+        return KNOBS.get(key[5:], ("", "", ""))[2] if index else (helps or {}).get(key[5:], "")
     return WORDS[key][index]
 
 

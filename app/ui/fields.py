@@ -1,0 +1,59 @@
+"""The component for one setting, made from what the setting says of itself. Every tab with a form uses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from app.ui.shell import Shell
+from pipelines.base import Knob
+
+
+def field(shell: Shell, one: Knob, prefix: str = "knob", *, picture_height: int = 180) -> Any:
+    """A component with the setting's range, default and words; its element's id is `prefix`-NAME."""
+    common = {"elem_id": f"{prefix}-{one.name}", "min_width": 96}
+    if one.kind == "picture":
+        component: Any = gr.Image(
+            type="filepath",
+            format="png",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            height=picture_height,
+            **common,
+        )
+        return shell.words(component, label=f"knob_{one.name}")
+    if one.choices is not None:
+        component = gr.Dropdown(list(one.choices), value=one.default, **common)
+    elif one.type is bool:
+        component = gr.Checkbox(one.default, **common)
+    elif not one.advanced and one.type is int:
+        return shell.words(gr.Number(one.default, precision=0, scale=1, **common), label=f"knob_{one.name}")
+    elif one.type in (int, float) and one.lo is not None and one.hi is not None:
+        component = gr.Slider(one.lo, one.hi, value=one.default, step=_step(one), **common)
+    elif one.type in (int, float):
+        component = gr.Number(one.default, precision=0 if one.type is int else None, **common)
+    else:
+        component = gr.Textbox(one.default, **common)
+    return shell.words(component, label=f"knob_{one.name}", info=f"help_{one.name}")
+
+
+def _step(one: Knob) -> float:
+    """The coarsest step of a slider on which the default lies."""
+    if one.type is int:
+        return 1
+    for step in (0.05, 0.01):
+        steps = (one.default - (one.lo or 0)) / step
+        if abs(steps - round(steps)) < 1e-6:
+            return step
+    return 0.001
+
+
+def plain_value(one: Knob, value: Any) -> Any:
+    """A form's value as Settings take it: no picture is the empty text, an emptied number is its default.
+
+    A picture is an upload or nothing; a text in its place would name any file of this machine.
+    """
+    if one.kind == "picture":
+        value = value.get("path", "") if isinstance(value, dict) else getattr(value, "path", "")
+    return one.default if value is None else value
