@@ -56,7 +56,7 @@ def cutouts(
     size: int,
     generator: torch.Generator,
     scheme: str = "mixed",
-    closest: float = 0.6,
+    closest: float = 0.4,
     noise: float = 0.1,
 ) -> Tensor:
     """(1, 3, h, w) in [-1, 1] -> (count, 3, size, size), a little outside [-1, 1] where noise adds to it.

@@ -201,7 +201,8 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
         shown.append(draft.image)
         shown.append(follow("draft", OptimizeSettings(prompt=name, steps=30, seed=index, tokens=tokens)))
         if index % 5 == 4:
-            print(f"optimized {index + 1} of {len(names)} names", file=sys.stderr, flush=True)
+            sofar = "  ".join(f"{what} {np.mean(np.array(r) < 5):.2f}" for what, r in ranks.items())
+            print(f"optimized {index + 1} of {len(names)} names; top-5: {sofar}", file=sys.stderr, flush=True)
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         sheet_of(to_tensor(shown), 18).save(sheet)

@@ -67,7 +67,7 @@ class OptimizeSettings(Settings):
     noise_prompts: str = knob(
         "", help="random directions: NUMBER[:WEIGHT], several between |", kind="targets", advanced=True
     )
-    step_size: float = knob(0.15, 0.001, 2.0, help="how far one step moves", advanced=True)
+    step_size: float = knob(0.1, 0.001, 2.0, help="how far one step moves", advanced=True)
     optimizer: str = knob(
         "adam", help="how steps are made of gradients", choices=tuple(OPTIMIZERS), advanced=True
     )
@@ -84,7 +84,7 @@ class OptimizeSettings(Settings):
     )
     scheme: str = knob("mixed", help="how the views are cut", choices=SCHEMES, advanced=True)
     closest: float = knob(
-        0.6, 0.1, 0.95, help="the closest view, as a share of the shorter side", advanced=True
+        0.4, 0.1, 0.95, help="the closest view, as a share of the shorter side", advanced=True
     )
     pull: float = knob(0.0, 0.0, 10.0, help="stay close to the start picture", advanced=True)
     smooth: float = knob(0.0, 0.0, 10.0, help="fewer edges", advanced=True)
