@@ -172,7 +172,7 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
     shown = []
 
     def note(what: str, judge: Clip, image: Image.Image, name: str) -> None:
-        vector = encode_pictures(judge, np.asarray(image)[None])[0]
+        vector = encode_pictures(judge, np.array(image)[None])[0]
         scores = judge.encode_text(book) @ vector
         ranks.setdefault(what, []).append(int((scores > scores[book.index(name)]).sum()))
 
