@@ -190,16 +190,16 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
         return result.pictures[0].image
 
     for index, name in enumerate(names):
-        start = OptimizeSettings(prompt=name, steps=1, step_size=0.001, seed=index)
+        start = OptimizeSettings(prompt=name, steps=1, step_size=0.001)
         *_, untouched = run(optimize, start)
         assert isinstance(untouched, Result)
         note("critic, the random codes", optimize.critic, untouched.pictures[-1].image, name)
-        shown.append(follow("codes", OptimizeSettings(prompt=name, seed=index)))
+        shown.append(follow("codes", OptimizeSettings(prompt=name)))
         draft = draw(generate, name, 16)[0]
         note("critic, the draft", optimize.critic, draft.image, name)
         tokens = " ".join(map(str, draft.facts["tokens"]))
         shown.append(draft.image)
-        shown.append(follow("draft", OptimizeSettings(prompt=name, steps=30, seed=index, tokens=tokens)))
+        shown.append(follow("draft", OptimizeSettings(prompt=name, steps=30, tokens=tokens)))
         if index % 5 == 4:
             sofar = "  ".join(f"{what} {np.mean(np.array(r) < 5):.2f}" for what, r in ranks.items())
             print(f"optimized {index + 1} of {len(names)} names; top-5: {sofar}", file=sys.stderr, flush=True)

@@ -38,10 +38,10 @@ HAND_OVER_STEPS = 30  # a draft needs few
 BASICS = ("steps", "size", "seed")
 HIDDEN = ("tokens", "changes", "until")  # what the artist does decides them
 EXAMPLES = (
-    ("a castle in the fog | blur:-0.3", "雾中的城堡 | 模糊:-0.3"),
     ("a red heart | gold:0.5", "红色的心 | 金色:0.5"),
+    ("cat face | smiling:0.5", "猫脸 | 微笑:0.5"),
     ("a green apple ^ a red apple", "绿苹果 ^ 红苹果"),
-    ("a sunflower, oil painting", "向日葵，油画"),
+    ("rocket | night sky:0.4 | blur:-0.3", "火箭 | 夜空:0.4 | 模糊:-0.3"),
 )
 
 
