@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+from PIL import Image
+
 from pipelines.arguments import Parser
-from pipelines.base import Result, run
+from pipelines.base import Result, Step, run
 from pipelines.catalog import ASSETS
 from pipelines.dalle import GenerateSettings
 from pipelines.files import write_atomically
 from pipelines.images import to_tensor
+from pipelines.optimize_settings import OptimizeSettings
 from pipelines.record import record_of, write_png
 from pipelines.studio import Studio
 from pipelines.training.fit import sheet_of
@@ -31,10 +35,20 @@ PROMPTS = (
     "sunflower",
     "红心",
 )
+OPTIMIZED = (
+    "a red heart",
+    "cat face",
+    "green apple",
+    "rocket",
+    "sunflower",
+    "grinning face",
+    "fire",
+    "ghost",
+)
 
 
 def main(argv: list[str]) -> int:
-    """Write the best of 16 for each prompt, with its record inside, and the four best of each as one sheet."""
+    """Write the best of 16 for each prompt, with its record inside, and two sheets: the four best of each, and Optimize's."""
     parser = Parser(prog="launch.py showcase", description="Remake the example pictures.")
     parser.add_argument(
         "--out", type=Path, default=ASSETS / "examples", help="folder (default assets/examples)"
@@ -44,8 +58,7 @@ def main(argv: list[str]) -> int:
     pipeline, models = studio.pipeline("generate"), studio.models("generate")
     columns = []
     for number, prompt in enumerate(PROMPTS, start=1):
-        *_, result = run(pipeline, GenerateSettings(prompt=prompt))
-        assert isinstance(result, Result)
+        result = _result(run(pipeline, GenerateSettings(prompt=prompt)))
         best = result.pictures[0]
         record = record_of(
             pipeline="generate",
@@ -61,7 +74,36 @@ def main(argv: list[str]) -> int:
         columns.append([picture.image for picture in result.pictures])
         print(f"{prompt}: {best.score:.3f}", file=sys.stderr)
     rows = [column[k] for k in range(4) for column in columns]
-    file = io.BytesIO()
-    sheet_of(to_tensor(rows), len(PROMPTS)).save(file, "PNG")
-    write_atomically(out / "sheet.png", file.getvalue())
+    _write_sheet(out / "sheet.png", rows, len(PROMPTS))
+    _write_sheet(out / "optimize-sheet.png", _optimized(studio), len(OPTIMIZED))
     return 0
+
+
+def _optimized(studio: Studio) -> list[Image.Image]:
+    """Three rows: Generate's best, what Optimize makes of it in 30 steps, and of random codes in 150."""
+    generate, optimize = studio.pipeline("generate"), studio.pipeline("optimize")
+    rows: list[list[Image.Image]] = [[], [], []]
+    for prompt in OPTIMIZED:
+        draft = _result(run(generate, GenerateSettings(prompt=prompt))).pictures[0]
+        tokens = " ".join(map(str, draft.facts["tokens"]))
+        rows[0].append(draft.image)
+        for row, settings in (
+            (1, OptimizeSettings(prompt=prompt, steps=30, tokens=tokens)),
+            (2, OptimizeSettings(prompt=prompt)),
+        ):
+            best = _result(run(optimize, settings)).pictures[0]
+            rows[row].append(best.image)
+            print(f"{prompt}: {best.facts['clip']:.3f}, critic {best.score:.3f}", file=sys.stderr)
+    return [picture for row in rows for picture in row]
+
+
+def _result(events: Iterable[Step | Result]) -> Result:
+    *_, result = events
+    assert isinstance(result, Result)
+    return result
+
+
+def _write_sheet(path: Path, pictures: list[Image.Image], columns: int) -> None:
+    file = io.BytesIO()
+    sheet_of(to_tensor(pictures), columns).save(file, "PNG")
+    write_atomically(path, file.getvalue())

@@ -109,19 +109,21 @@ class Optimize(Resumable[OptimizeSettings]):
         run = self._painting(settings)
         if (snapshot := journal.latest()) is not None:
             run.restore(snapshot)
-        ended = ""
+        ended, saved = "", run.state.step
         while run.state.step < run.last_step():
             if ended := run.advance():
                 break
             if journal.due(run.state.step) or run.turns():
                 journal.save(run.snapshot())
+                saved = run.state.step
             try:
                 yield Step("optimize", run.state.step, run.now.steps, run.metrics(), run.draw)
             except Stopped:
                 ended = "stopped"
                 break
         if ended:
-            journal.save(run.snapshot())
+            if saved != run.state.step:
+                journal.save(run.snapshot())
             settings = replace(settings, until=run.state.step)
         return run.pictures(settings, "" if ended == "stopped" else ended)
 

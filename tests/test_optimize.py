@@ -520,6 +520,20 @@ def test_stopping_keeps_the_picture_and_its_settings_remake_it(tmp_path: Path) -
     assert last(resumed).tobytes() == last(finished(tiny_optimize(), settings)).tobytes()
 
 
+@pytest.mark.parametrize("stop", [3, 10, 17])
+def test_a_stopped_run_has_a_whole_film(stop: int, tmp_path: Path) -> None:
+    pipeline, journal = tiny_optimize(), Journal(tmp_path / "run")
+    settings = OptimizeSettings(steps=30, cutouts=2)
+    events = run(pipeline, settings, journal)
+    for event in events:
+        if isinstance(event, Step) and event.done == stop:
+            break
+    events.throw(Stopped())
+    assert pipeline.film(settings, journal).count == stop
+    finished(pipeline, settings, Journal(tmp_path / "run"))
+    assert len(list(pipeline.film(settings, journal).frames)) == 30
+
+
 def test_a_fork_is_the_run_with_its_changes(tmp_path: Path) -> None:
     pipeline = tiny_optimize()
     settings = OptimizeSettings(steps=20, cutouts=4)
