@@ -48,7 +48,7 @@ OPTIMIZED = (
 
 
 def main(argv: list[str]) -> int:
-    """Write the best of 16 for each prompt, with its record inside, and two sheets: the four best of each, and Optimize's."""
+    """Write the best of 16 for each prompt, with its record inside, and the two sheets."""
     parser = Parser(prog="launch.py showcase", description="Remake the example pictures.")
     parser.add_argument(
         "--out", type=Path, default=ASSETS / "examples", help="folder (default assets/examples)"

@@ -124,6 +124,7 @@ class VqganTrainer(Trainer):
         assert self.clip is not None
         image = self.clip.image
         with self.accelerator.autocast():
+            assert isinstance(image, ImageTower)
             ours = _first_features(image, self.clip.prepare(a))
             with torch.no_grad():
                 theirs = _first_features(image, self.clip.prepare(b))
