@@ -253,15 +253,14 @@ def test_the_whole_view_squashes_nothing() -> None:
 
 def test_the_loss_falls_and_z_stays_in_the_codebook() -> None:
     pipeline = tiny_optimize()
-    painting = Painting(
-        pipeline.vqgan, pipeline.clip, pipeline.critic, OptimizeSettings(steps=40, step_size=0.3)
-    )
+    settings = OptimizeSettings(steps=60, cutouts=32, closest=0.9)  # many views alike: little chance in the loss
+    painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, settings)
     losses = []
     with torch.no_grad():
-        for _ in range(40):
+        for _ in range(60):
             assert painting.advance() == ""
             losses.append(painting.loss)
-    assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.02
+    assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.04
     z = painting.state.z
     assert (z >= painting.low).all() and (z <= painting.high).all()
 
