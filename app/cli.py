@@ -36,6 +36,7 @@ Atelier makes pictures with the CLIP family.
   python launch.py                      open the studio in the browser
   python launch.py generate PROMPT      draw candidates with DALL·E and rank them with CLIP
   python launch.py optimize PROMPT      let CLIP's gradient grow a picture (VQGAN-CLIP)
+  python launch.py edit FILE            change a picture from one text to another (DiffusionCLIP)
   python launch.py replay FILE.png      run a picture's record again and compare
   python launch.py models               the model packs: what is there, size, licence, origin
   python launch.py data                 build the training data
@@ -134,6 +135,15 @@ def _run(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> int:
         from pipelines.video import check_suffix
 
         check_suffix(video)
+    keep = getattr(options, "save_direction", None)
+    if keep:
+        from pipelines.directions import check_direction_name
+
+        check_direction_name(keep)
+        if not settings.update_count():  # type: ignore[attr-defined]
+            raise BadInput(
+                "there is nothing to save: only the modes quick, reusable and paper learn a direction"
+            )
     folder = _folder(options.out)
     stem = f"{time.strftime('%H%M%S')}-{os.urandom(3).hex()}"
     journal = None
@@ -152,6 +162,8 @@ def _run(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> int:
         first = first or record
     if video and journal is not None:
         _write_film(video, pipeline.film(result.settings, journal))  # type: ignore[attr-defined]
+    if keep and journal is not None:
+        pipeline.direction(result.settings, journal).save(keep)  # type: ignore[attr-defined]
     seconds = {"load": round(load_seconds, 3), "run": round(result.seconds, 3)}
     if options.json:
         facts = {
@@ -160,14 +172,15 @@ def _run(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> int:
             "record": json.loads(first.to_json()) if first else None,
         }
         if journal is not None:
-            facts |= {"journal": str(journal.folder), "video": video}
+            facts |= {"journal": str(journal.folder)}
+        facts |= {name: value for name, value in (("video", video), ("direction", keep)) if value}
         print(json.dumps(facts, allow_nan=False))
     else:
         for one in made:
             score = "" if one["score"] is None else f"  {one['score']:.3f}"
             print(f"{one['path']}{score}  seed {one['seed']}")
-        if video:
-            print(video)
+        for path in filter(None, (video, keep)):
+            print(path)
         _say(f"{len(made)} pictures in {seconds['run']:.1f} s, after {seconds['load']:.1f} s of loading")
     if made and (ended := made[0].get("ended")):
         _say(ended)
@@ -243,9 +256,13 @@ def _pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
     parser = Parser(prog=f"launch.py {name}", description=" ".join(words.split()))
     for one in kind.Settings.knobs():
         text = one.help.replace("%", "%%") + _range_text(one)
-        flag = "--" + one.name.replace("_", "-")
-        if one.name == "prompt":
-            parser.add_argument("prompt", nargs="*" if resumable else "+", metavar="PROMPT", help=text)
+        flag = "--" + (one.flag or one.name).replace("_", "-")
+        if one.name == kind.Settings.subject:
+            many = "*" if resumable else "+"
+            metavar = "FILE" if one.kind == "picture" else one.name.upper()
+            parser.add_argument(
+                one.name, nargs="?" if one.kind == "picture" else many, metavar=metavar, help=text
+            )
         elif one.type is bool:
             parser.add_argument(
                 flag, dest=one.name, action=argparse.BooleanOptionalAction, default=None, help=text
@@ -260,6 +277,10 @@ def _pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
     if hasattr(kind, "film"):
         parser.add_argument("--video", metavar="FILE", help="also write how it grew, as .mp4 or .webp")
         parser.add_argument("--frames", metavar="FILE", help="restyle a folder of pictures or a short film")
+    if hasattr(kind, "direction"):
+        parser.add_argument(
+            "--save-direction", metavar="FILE", help="also keep what was learned, as .safetensors"
+        )
     _shared_flags(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object on standard output at the end"
@@ -299,7 +320,7 @@ def _settings_values(kind: type[Pipeline[Any]], options: argparse.Namespace) -> 
         value = getattr(options, one.name)
         if value is None:
             continue
-        if one.name == "prompt":
+        if isinstance(value, list):  # the words of a prompt
             if not value and getattr(options, "resume", None):
                 continue
             value = " ".join(value)

@@ -29,14 +29,17 @@ def knob(
     advanced: bool = False,
     choices: tuple[str, ...] | None = None,
     kind: str | None = None,
+    flag: str | None = None,
 ) -> Any:
     """A field of Settings that carries its own range and words.
 
     The page, the command line, the HTTP API and the record all read them here. `lo` and `hi` are inclusive;
     `choices` lists the allowed values; `kind` is "prompt" (free text), "picture" (a path or a data URI of a picture),
-    "seed", a pipeline's own word for text of its own grammar, or None for what the type says.
+    "seed", a pipeline's own word for text of its own grammar, or None for what the type says. `flag` is the name on the
+    command line when it is not the field's.
     """
-    facts = {"lo": lo, "hi": hi, "help": help, "advanced": advanced, "choices": choices, "kind": kind}
+    facts = {"lo": lo, "hi": hi, "help": help, "advanced": advanced, "choices": choices}
+    facts |= {"kind": kind, "flag": flag}
     return field(default=default, metadata=facts)
 
 
@@ -53,6 +56,7 @@ class Knob:
     advanced: bool
     choices: tuple[str, ...] | None
     kind: str | None
+    flag: str | None
 
 
 PROMPT_LIMIT = 2000  # characters; a prompt is a sentence, not a book
@@ -63,8 +67,10 @@ class Settings:
     """Everything a run depends on besides the models. Equal settings, equal pictures.
 
     Subclasses add fields made by `knob`. Values are checked on construction: BadInput names the field, the value and
-    what would be accepted.
+    what would be accepted. `subject` is the field that a command is given without a flag.
     """
+
+    subject: ClassVar[str] = "prompt"
 
     prompt: str = knob("a red heart", help="what to draw, in English or Chinese", kind="prompt")
     seed: int = knob(0, 0, 2**32 - 1, help="same seed, same picture", kind="seed")

@@ -38,8 +38,10 @@ class Checkpoint:
         return self.path.stat().st_size if self.present else 0
 
 
-def _tiny(role: str, file: str, about: str) -> Checkpoint:
-    return Checkpoint(f"tiny-{role}", "tiny", role, f"assets/tiny/{file}", TINY_LICENCE, TINY_ORIGIN, about)
+def _tiny(
+    role: str, file: str, about: str, licence: str = TINY_LICENCE, origin: str = TINY_ORIGIN
+) -> Checkpoint:
+    return Checkpoint(f"tiny-{role}", "tiny", role, f"assets/tiny/{file}", licence, origin, about)
 
 
 CHECKPOINTS: dict[str, Checkpoint] = {
@@ -52,6 +54,14 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         ),
         _tiny("vqgan", "vqgan.safetensors", "VQGAN: 128 x 128 pictures to image tokens and back"),
         _tiny("dalle", "dalle.safetensors", "DALL·E: text tokens to image tokens"),
+        _tiny("unet", "unet.safetensors", "a diffusion model of 64 x 64 pictures, the base of Edit"),
+        _tiny(
+            "pictures",
+            "pictures.safetensors",
+            "640 small pictures, from which Edit learns its directions",
+            "Apache-2.0, MIT and CC-BY-4.0 art (assets/NOTICE)",
+            "icons of six open sets, made smaller: python launch.py data --examples",
+        ),
     )
 }
 
@@ -65,5 +75,11 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
             "clip": "tiny-clip",
         },
         "optimize": {"vqgan": "tiny-vqgan", "clip": "tiny-clip", "critic": "tiny-critic"},
+        "edit": {
+            "unet": "tiny-unet",
+            "clip": "tiny-clip",
+            "critic": "tiny-critic",
+            "pictures": "tiny-pictures",
+        },
     },
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -168,6 +169,23 @@ def on_white(image: Image.Image) -> Image.Image:
 def fit_square(image: Image.Image, size: int) -> Image.Image:
     """The largest centred square of the picture, resized to size x size pixels."""
     return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of pictures in [0, 1], an 11-pixel Gaussian window: (n,)."""
+    ramp = torch.arange(11, device=a.device, dtype=a.dtype) - 5
+    gauss = torch.exp(-ramp.square() / (2 * 1.5**2))
+    window = torch.outer(gauss, gauss) / gauss.sum() ** 2
+    kernel = window.expand(a.shape[1], 1, 11, 11)
+
+    def blur(x: Tensor) -> Tensor:
+        return F.conv2d(x, kernel, groups=x.shape[1])
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    both = blur(a * b) - mean_a * mean_b
+    score = (2 * mean_a * mean_b + 0.01**2) * (2 * both + 0.03**2)
+    return (score / ((mean_a**2 + mean_b**2 + 0.01**2) * (var_a + var_b + 0.03**2))).mean((1, 2, 3))
 
 
 def picture_to_uri(image: Image.Image) -> str:

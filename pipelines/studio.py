@@ -13,15 +13,22 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from pipelines.base import Pipeline
 from pipelines.catalog import CHECKPOINTS, PRESETS, Checkpoint
 from pipelines.dalle import Generate
+from pipelines.diffusion_clip import Edit
 from pipelines.errors import BadInput
+from pipelines.examples import Examples
 from pipelines.models.checkpoint import file_hash, load_weights, read_header
 from pipelines.models.clip import Clip, ClipConfig
 from pipelines.models.dalle import Dalle, DalleConfig
 from pipelines.models.tokenizer import Tokenizer
+from pipelines.models.unet import Unet, UnetConfig
 from pipelines.models.vqgan import Vqgan, VqganConfig
 from pipelines.vqgan_clip import Optimize
 
-PIPELINES: dict[str, type[Pipeline[Any]]] = {"generate": Generate, "optimize": Optimize}
+PIPELINES: dict[str, type[Pipeline[Any]]] = {
+    "generate": Generate,
+    "optimize": Optimize,
+    "edit": Edit,
+}
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -53,7 +60,7 @@ class Studio:
         return str(self.torch_device)
 
     def load(self, name: str) -> Any:
-        """The network (or tokenizer) behind a checkpoint's name."""
+        """The network (or tokenizer, or pictures) behind a checkpoint's name."""
         if name not in CHECKPOINTS:
             raise BadInput(f"model {name!r} is not known; the models are {', '.join(CHECKPOINTS)}")
         with self._lock:
@@ -122,10 +129,22 @@ def _load_dalle(studio: Studio, checkpoint: Checkpoint) -> Dalle:
     return studio._place(Dalle(_config_of(checkpoint, DalleConfig)), checkpoint.path)
 
 
+def _load_unet(studio: Studio, checkpoint: Checkpoint) -> Unet:
+    unet = Unet(_config_of(checkpoint, UnetConfig))
+    convert_conv2d_weight_memory_format(unet, torch.channels_last)
+    return studio._place(unet, checkpoint.path)
+
+
+def _load_pictures(studio: Studio, checkpoint: Checkpoint) -> Examples:
+    return Examples.load(checkpoint.path)
+
+
 LOADERS: dict[str, Callable[[Studio, Checkpoint], Any]] = {
     "tokenizer": _load_tokenizer,
     "clip": _load_clip,
     "critic": _load_clip,
     "vqgan": _load_vqgan,
     "dalle": _load_dalle,
+    "unet": _load_unet,
+    "pictures": _load_pictures,
 }

@@ -16,18 +16,15 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
-from pipelines.models.unet import Unet, UnetConfig, ddim_step
-from pipelines.training.data import Emoji, Icon, on_background
+from pipelines.models.unet import CLEAN, Unet, UnetConfig, ddim_step, walk
+from pipelines.training.data import Emoji, Icon, may_be_mirrored, on_background
 from pipelines.training.fit import Budget, fit
 from pipelines.training.unet import (
-    CLEAN,
     UnetTrainer,
     composed,
     even_steps,
-    may_be_mirrored,
     min_snr_weight,
     noise_loss,
-    walk,
 )
 
 SIZES = {"widths": (8, 16), "attention_count": 1, "head_size": 8}

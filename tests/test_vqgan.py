@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from pipelines.training.vqgan import reconstruction, ssim
+from pipelines.images import ssim
+from pipelines.training.vqgan import reconstruction
 from tests.tiny import tiny_vqgan
 
 

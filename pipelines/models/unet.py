@@ -7,11 +7,15 @@ full-resolution layers.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+CLEAN = -1  # the step before the first, where nothing of the picture is lost
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,17 @@ def ddim_step(x: Tensor, noise: Tensor, alpha_from: Tensor | float, alpha_to: Te
     """
     clean = (x - (1 - alpha_from) ** 0.5 * noise) / alpha_from**0.5
     return alpha_to**0.5 * clean + (1 - alpha_to) ** 0.5 * noise
+
+
+@torch.no_grad()
+def walk(unet: Unet, x: Tensor, start: int, end: int, count: int) -> Tensor:
+    """(n, 3, s, s) at step `start` -> (n, 3, s, s) at step `end` in `count` DDIM steps, up or down; CLEAN is below 0.
+
+    The noise is always predicted at the step where the walk stands, as DiffusionCLIP does in both directions.
+    """
+    alphas = [1.0, *unet.alphas_cumprod.tolist()]
+    steps = np.linspace(start, end, count + 1).round().astype(int).tolist()
+    for here, there in pairwise(steps):
+        times = torch.full((len(x),), max(here, 0), device=x.device)
+        x = ddim_step(x, unet(x, times), alphas[here + 1], alphas[there + 1])
+    return x

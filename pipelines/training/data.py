@@ -3,6 +3,7 @@
 `build` fetches icon sets at pinned versions with the ordinary npm client, renders every icon to 128x128 RGBA and
 writes one safetensors file: lossless WebP bytes, offsets, and names in English and Chinese as metadata.
 `Emoji` reads that file; `Captions` says what is on a picture; `Scenes` composes pictures from icons.
+`write_examples` puts a few hundred of the icons, small, into the pack: what Edit learns its directions from.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ import numpy as np
 from PIL import Image
 
 from pipelines.arguments import Parser
+from pipelines.errors import BadInput
 from pipelines.files import write_atomically
 
 SIZE = 128
 DATA_FILE = Path("data/emoji.safetensors")
 VALIDATION_STYLE = "emojione"  # never trained on
+EXAMPLES_FILE = Path(__file__).parents[2] / "assets" / "tiny" / "pictures.safetensors"
+EXAMPLE_COUNT, EXAMPLE_SIZE, EXAMPLE_QUALITY = 640, 64, 90
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,26 @@ SKIN_TONE = re.compile(r"skin-tone|-tone\d")
 TONE_ENDING = re.compile(
     r"-(medium-light|medium-dark|light|medium|dark)$"
 )  # a tone only where all five exist
+HAS_WRITING = re.compile(
+    r"\d|^.{1,2}$|flag|button|keycap|letter|input|latin|squared|sign|mark|symbol|points|number|calendar|newspaper|clock"
+    r"|arrow|zzz|copyright|registered|ticket|dollar|pound|yen|euro|atm"
+)
+NO_EXAMPLE = re.compile(  # writing that no name admits, signs, plain shapes, and near copies of one another
+    r"circle|square|triangle|suit$|orange diamond|blue diamond|diamond with|asterisk|loop|dash|infinity|prohibited|^no "
+    r"|^(?:plus|minus|divide|multiply)$|room$|restroom|closet|customs|passport|baggage|left luggage|placard|cinema"
+    r"|antenna bars|wireless|vibration|phone off|information|fleur|trident|radioactive|biohazard|potable|elevator|thirty"
+    r"|pointed star|star of david|star and crescent|cross$|dharma|yin yang|khanda|menorah|worship|prayer|headstone"
+    r"|speech bubble|speech balloon|anger bubble|slider|control knobs|heart exclamation|speaker|index|chess|motorway"
+    r"|bus stop|hospital|hotel|^bank|post office|convenience|police car|taxi|ambulance|slot machine|dvd|optical|fax"
+    r"|card|joker|mahjong|e mail|receipt|scroll|memo|ledger|label|page|badge|currency|money bag|coin|red envelope"
+    r"|keyboard|chart|pager|battery|facing right|^family|^couple|^kiss (?!mark)|wheelchair|white cane|curly"
+    r"|crossing|check box|sparkle$|^fogg?y?$|computer disk|middle finger"
+)
+EXAMPLE_GROUPS = (  # the largest share, and words of a name or keywords
+    (0.42, frozenset(("face", "animal", "smiley"))),
+    (0.12, frozenset(("person", "man", "woman", "child", "boy", "girl", "baby", "worker"))),
+    (0.16, frozenset(("food", "drink", "fruit", "vegetable", "dessert", "breakfast", "flower", "plant"))),
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +93,11 @@ class Icon:
     chinese: str = ""
     keywords: tuple[str, ...] = ()
     chinese_keywords: tuple[str, ...] = ()
+
+
+def may_be_mirrored(icon: Icon) -> bool:
+    """Whether a mirror image is as right: not for icons whose name says that they carry letters, digits or a flag."""
+    return HAS_WRITING.search(icon.name) is None
 
 
 # ---------------------------------------------------------------------------------------------------------- building
@@ -271,6 +300,82 @@ def on_background(
     return ((blend + 127) // 255).astype(np.uint8)
 
 
+# ------------------------------------------------------------------------------------------------ pictures for Edit
+
+
+def pick_examples(icons: list[Icon], count: int = EXAMPLE_COUNT, seed: int = 0) -> list[int]:
+    """Up to `count` indices of training icons, each of another thing, all styles about as often; the same every time.
+
+    A thing is what has one Chinese name, so that two sets may call it differently. Things with writing, signs, zodiac
+    signs, plain shapes and things without a Chinese name (whose English one is often garbled) are left out. Faces,
+    animals, people and food come first, as EXAMPLE_GROUPS has it; whatever else there is fills up.
+    """
+    things: dict[str, list[int]] = {}
+    for k, icon in enumerate(icons):
+        if icon.style != VALIDATION_STYLE and icon.chinese:
+            things.setdefault(icon.chinese, []).append(k)
+    groups: list[list[str]] = [[] for _ in range(len(EXAMPLE_GROUPS) + 1)]
+    for thing, drawings in things.items():
+        names = [name for k in drawings for name in (icons[k].name, *icons[k].also)]
+        words = {*icons[drawings[0]].keywords, *names[0].split()}
+        plain = all(may_be_mirrored(icons[k]) for k in drawings) and "zodiac" not in words
+        if not plain or any(NO_EXAMPLE.search(name) for name in names):
+            continue
+        places = (k for k, (_, about) in enumerate(EXAMPLE_GROUPS) if words & about)
+        groups[next(places, len(EXAMPLE_GROUPS))].append(thing)
+    rng, chosen = np.random.default_rng(seed), []
+    for (share, _), group in zip((*EXAMPLE_GROUPS, (1.0, frozenset())), groups, strict=True):
+        most = min(round(share * count), count - len(chosen))
+        chosen += [group[k] for k in rng.permutation(len(group))[:most]]
+    uses, picked = dict.fromkeys(ICON_SETS, 0), []
+    for thing in (chosen[k] for k in rng.permutation(len(chosen))):
+        k = min(things[thing], key=lambda k: uses[icons[k].style])
+        uses[icons[k].style] += 1
+        picked.append(k)
+    return picked
+
+
+def write_examples(emoji: Emoji, path: Path = EXAMPLES_FILE, count: int = EXAMPLE_COUNT) -> None:
+    """Write the pictures that Edit learns from: icons on white, of the size at which `emoji` was read, as lossy WebP."""
+    from safetensors.numpy import save
+
+    picked = pick_examples(emoji.icons, count)
+    if not picked:
+        raise BadInput("the data has no icon fit for an example; build it again with: python launch.py data")
+    blobs = []
+    for k in picked:
+        file = io.BytesIO()
+        Image.fromarray(on_background(emoji.rgba[k])).save(file, "WEBP", quality=EXAMPLE_QUALITY, method=6)
+        blobs.append(file.getvalue())
+    tensors = {
+        "webp": np.frombuffer(b"".join(blobs), np.uint8),
+        "offset": np.cumsum([0] + [len(blob) for blob in blobs]).astype(np.int64),
+    }
+    styles = [name for name in ICON_SETS if name != VALIDATION_STYLE]
+    sets = ", ".join(
+        f"@iconify-json/{name} {ICON_SETS[name].version} ({ICON_SETS[name].licence})" for name in styles
+    )
+    facts = {
+        "names": [emoji.icons[k].name for k in picked],
+        "styles": [emoji.icons[k].style for k in picked],
+        "licence": f"icons of {sets}, each under its set's licence, made smaller and laid on white; see assets/NOTICE",
+        "data": emoji.hash,
+    }
+    config = {"image_size": emoji.rgba.shape[1], "count": len(picked)}
+    metadata = {"config": json.dumps(config), "facts": json.dumps(facts, ensure_ascii=False)}
+    data = _in_order(save(tensors, metadata))
+    write_atomically(path, data)
+    print(f"{path}: {len(picked):,} pictures, {len(data) / 1e6:.2f} MB", file=sys.stderr)
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its header sorted: safetensors shuffles the metadata, and records keep a file's hash."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + data[end:]
+
+
 # -------------------------------------------------------------------------------------------------- captions, scenes
 
 COLOURS = {
@@ -407,20 +512,29 @@ class Scenes:
 
 
 def main(argv: list[str]) -> int:
-    """`python launch.py data`: build the data file and say what is in it."""
+    """`python launch.py data`: build the data file, say what is in it, and renew the pack's example pictures."""
     parser = Parser(prog="launch.py data", description="Build the training data from npm packages.")
     parser.add_argument(
         "--out", type=Path, default=DATA_FILE, help=f"the file to write (default {DATA_FILE})"
     )
-    out = parser.parse_args(argv).out
+    parser.add_argument(
+        "--examples",
+        action="store_true",
+        help="fetch nothing; only write the pictures that Edit learns from, assets/tiny/pictures.safetensors, "
+        "out of the data file that is there",
+    )
+    options = parser.parse_args(argv)
     try:
-        build(out)
+        if not options.examples:
+            build(options.out)
+        emoji = Emoji(options.out, EXAMPLE_SIZE)
     except (OSError, subprocess.CalledProcessError, ImportError) as error:
-        print(f"the data could not be built: {error}", file=sys.stderr)
+        print(f"the data could not be {'read' if options.examples else 'built'}: {error}", file=sys.stderr)
         return 1
-    emoji = Emoji(out)
-    for style in ICON_SETS:
-        print(f"{style:20} {sum(icon.style == style for icon in emoji.icons):6,} icons", file=sys.stderr)
+    if not options.examples:
+        for style in ICON_SETS:
+            print(f"{style:20} {sum(icon.style == style for icon in emoji.icons):6,} icons", file=sys.stderr)
+    write_examples(emoji, EXAMPLES_FILE)
     return 0
 
 

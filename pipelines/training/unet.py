@@ -5,8 +5,6 @@ It sees emoji alone, most of them on white, the others on a plain colour: what D
 
 from __future__ import annotations
 
-import re
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import save_checkpoint
-from pipelines.models.unet import Unet, UnetConfig, ddim_step
-from pipelines.training.data import Emoji, Icon, on_background
+from pipelines.models.unet import CLEAN, Unet, UnetConfig, walk
+from pipelines.training.data import Emoji, may_be_mirrored, on_background
 from pipelines.training.fit import Trainer, sheet_of
-
-CLEAN = -1  # the step before the first, where nothing of the picture is lost
-HAS_WRITING = re.compile(
-    r"\d|^.{1,2}$|flag|button|keycap|letter|input|latin|squared|sign|mark|symbol|points|number|calendar|newspaper|clock"
-    r"|arrow|zzz|copyright|registered|ticket|dollar|pound|yen|euro|atm"
-)
-
-
-def may_be_mirrored(icon: Icon) -> bool:
-    """Whether a mirror image is as right: not for icons whose name says that they carry letters, digits or a flag."""
-    return HAS_WRITING.search(icon.name) is None
 
 
 def min_snr_weight(alphas: Tensor, gamma: float = 5.0) -> Tensor:
@@ -172,17 +159,3 @@ def _start_small(unet: Unet) -> None:
         if name.endswith(("conv2", "to_out.0", "conv_out")):
             for parameter in module.parameters():
                 torch.nn.init.zeros_(parameter)
-
-
-@torch.no_grad()
-def walk(unet: Unet, x: Tensor, start: int, end: int, count: int) -> Tensor:
-    """(n, 3, s, s) at step `start` -> (n, 3, s, s) at step `end` in `count` DDIM steps, up or down; CLEAN is below 0.
-
-    The noise is always predicted at the step where the walk stands, as DiffusionCLIP does in both directions.
-    """
-    alphas = [1.0, *unet.alphas_cumprod.tolist()]
-    steps = np.linspace(start, end, count + 1).round().astype(int).tolist()
-    for here, there in pairwise(steps):
-        times = torch.full((len(x),), max(here, 0), device=x.device)
-        x = ddim_step(x, unet(x, times), alphas[here + 1], alphas[there + 1])
-    return x

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from pipelines.images import ssim
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
 from pipelines.models.clip import Clip, ClipConfig, ImageTower
 from pipelines.models.tokenizer import Tokenizer
@@ -254,20 +255,3 @@ def reconstruction(vqgan: Vqgan, pictures: Tensor) -> dict[str, float]:
         "SSIM": round(torch.cat(likeness).mean().item(), 4),
         "codes used": round(used.float().mean().item(), 4),
     }
-
-
-def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004) of pictures in [0, 1], an 11-pixel Gaussian window: (n,)."""
-    ramp = torch.arange(11, device=a.device, dtype=a.dtype) - 5
-    gauss = torch.exp(-ramp.square() / (2 * 1.5**2))
-    window = torch.outer(gauss, gauss) / gauss.sum() ** 2
-    kernel = window.expand(a.shape[1], 1, 11, 11)
-
-    def blur(x: Tensor) -> Tensor:
-        return F.conv2d(x, kernel, groups=x.shape[1])
-
-    mean_a, mean_b = blur(a), blur(b)
-    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
-    both = blur(a * b) - mean_a * mean_b
-    score = (2 * mean_a * mean_b + 0.01**2) * (2 * both + 0.03**2)
-    return (score / ((mean_a**2 + mean_b**2 + 0.01**2) * (var_a + var_b + 0.03**2))).mean((1, 2, 3))
