@@ -31,6 +31,8 @@ def make_film(lane: Lane, job_id: str, suffix: str) -> Path:
     if suffix not in KINDS:
         raise BadInput(f"a film is saved as .mp4 or .webp, not as {suffix[:10]!r}")
     pipeline, settings, journal = _run_of(lane, job_id)
+    if not hasattr(pipeline, "film"):
+        raise BadInput("this run cannot be shown as a film")
     assert journal.folder is not None
     path = journal.folder / f"film{suffix}"
     with _filming:
@@ -57,8 +59,8 @@ def _run_of(lane: Lane, job_id: str) -> tuple[Any, Any, Journal]:
         raise BadInput("this run has left no pictures yet")
     job = lane.job(job_id)
     pipeline = lane.studio.pipeline(job.pipeline)
-    if not hasattr(pipeline, "film"):
-        raise BadInput("this run cannot be shown as a film")
+    if not hasattr(pipeline, "glimpse"):
+        raise BadInput("this run cannot be looked back at")
     identity = journal.identity()
     if identity is not None:
         return pipeline, pipeline.Settings.from_dict(identity["settings"]), journal

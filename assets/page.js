@@ -65,14 +65,16 @@
   // Ctrl+Enter or Cmd+Enter does the next thing, from inside the prompt box and from every setting below it.
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
-    const place = event.target.closest?.("#composer, #instrument, #plate-side");
+    const place = event.target.closest?.("#composer, #instrument, #plate-side, #edit-side, #proof-side");
     if (!place) return;
     event.preventDefault();
     event.stopPropagation();
-    document.querySelector(place.id === "composer" ? "#go" : "#transport [data-key]")?.click();
+    const next = { composer: "#go", "edit-side": "#edit-transport [data-key]", "proof-side": "#edit-transport [data-key]" };
+    document.querySelector(next[place.id] || "#transport [data-key]")?.click();
   }, true);
 
-  // A file dropped anywhere is a picture with settings, on Optimize the picture to start from, unless it lands on a field that takes files itself.
+  // A file dropped anywhere is a picture with settings, on Optimize the picture to start from, on Edit the picture to edit or a
+  // direction for the shelf, unless it lands on a field that takes files itself.
   const carriesFiles = (event) => Array.from(event.dataTransfer?.types || []).includes("Files");
   const elsewhere = (event) => carriesFiles(event) && !event.target.closest?.("#drop, #knob-image, #opt-init, #opt-image_prompts");
   let depth = 0;
@@ -84,18 +86,27 @@
     hover(-depth);
     if (!elsewhere(event)) return;
     event.preventDefault();
-    const files = new DataTransfer();
-    files.items.add(event.dataTransfer.files[0]);
     const optimizing = document.querySelector("#workbench")?.offsetParent;
     if (optimizing) document.querySelector("#opt-init button[aria-label='Remove Image']")?.click(); // one picture at a time
-    const give = (tries) => {
-      const input = document.querySelector(`${optimizing ? "#opt-init" : "#drop"} input[type=file]`);
-      if (!input) { if (tries) setTimeout(give, 50, tries - 1); return; }
-      input.files = files.files;
-      input.dispatchEvent(new Event("change", { bubbles: true }));
-    };
-    give(20);
+    const editing = document.querySelector("#darkroom")?.offsetParent;
+    giveFile(optimizing ? "#opt-init input[type=file]" : editing ? PICTURE_TO_EDIT : "#drop input[type=file]", event.dataTransfer.files[0]);
   });
+  // A picture pasted on Edit is the picture to edit.
+  document.addEventListener("paste", (event) => {
+    const file = Array.from(event.clipboardData?.files || [])[0];
+    if (!file || !document.querySelector("#darkroom")?.offsetParent) return;
+    event.preventDefault();
+    giveFile(PICTURE_TO_EDIT, file);
+  });
+  const PICTURE_TO_EDIT = "input[type=file]:has(+ #edit-upload)";
+  const giveFile = (place, file, tries = 20) => {
+    const input = document.querySelector(place);
+    if (!input) { if (tries) setTimeout(giveFile, 50, place, file, tries - 1); return; }
+    const files = new DataTransfer();
+    files.items.add(file);
+    input.files = files.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
 
   // ---- Optimize: two layers over the picture (a look back, a mask), and the prompt as rows with weights
 
@@ -148,87 +159,116 @@
     lookBack(steps[Math.max(0, Math.min(steps.length - 1, at + by))]);
   };
 
-  // The mask: opaque where the picture may change. It belongs to the form, not to a run.
-  const mask = Object.assign(document.createElement("canvas"), { className: "layer mask", width: 0, height: 0 });
-  const pen = mask.getContext("2d", { willReadFrequently: true });
-  const brush = { on: false, erase: false, down: null, own: "" };
+  // A mask: opaque where the picture may change. It belongs to the form, not to a run. `frameOf` gives the picture's frame,
+  // `tools` the brush's buttons, and `tell` gets the mask as a data URI when it has changed.
   const TINT = "#F0624D";
-  const maskBox = () => find("#opt-mask textarea, #opt-mask input");
-  const painted = () => mask.width > 0 && pen.getImageData(0, 0, mask.width, mask.height).data.some((level, at) => at % 4 === 3 && level > 8);
-  const fitMask = () => {
-    const picture = frame()?.querySelector("img.now");
-    if (!picture?.naturalWidth) return false;
-    const share = Math.min(1, 512 / Math.max(picture.naturalWidth, picture.naturalHeight));
-    const [width, height] = [Math.round(picture.naturalWidth * share), Math.round(picture.naturalHeight * share)];
-    if (mask.width === width && mask.height === height) return true;
-    const before = mask.width ? Object.assign(document.createElement("canvas"), { width: mask.width, height: mask.height }) : null;
-    before?.getContext("2d").drawImage(mask, 0, 0);
-    Object.assign(mask, { width, height });
-    if (before) pen.drawImage(before, 0, 0, width, height);
-    return true;
-  };
-  const keepMask = () => {
-    let uri = "";
-    if (painted()) {
-      const page = Object.assign(document.createElement("canvas"), { width: mask.width, height: mask.height });
-      const ink = page.getContext("2d");
-      ink.drawImage(mask, 0, 0);
-      for (const [how, colour] of [["source-in", "#fff"], ["destination-over", "#000"]]) {
-        ink.globalCompositeOperation = how;
-        ink.fillStyle = colour;
-        ink.fillRect(0, 0, page.width, page.height);
+  const makeBrush = (frameOf, tools, tell) => {
+    const mask = Object.assign(document.createElement("canvas"), { className: "layer mask", width: 0, height: 0 });
+    const pen = mask.getContext("2d", { willReadFrequently: true });
+    const brush = { layer: mask, on: false, erase: false, own: "" };
+    let down = null;
+    const painted = () => mask.width > 0 && pen.getImageData(0, 0, mask.width, mask.height).data.some((level, at) => at % 4 === 3 && level > 8);
+    const fit = () => {
+      const picture = frameOf()?.querySelector("img.now");
+      if (!picture?.naturalWidth) return false;
+      const share = Math.min(1, 512 / Math.max(picture.naturalWidth, picture.naturalHeight));
+      const [width, height] = [Math.round(picture.naturalWidth * share), Math.round(picture.naturalHeight * share)];
+      if (mask.width === width && mask.height === height) return true;
+      const before = mask.width ? Object.assign(document.createElement("canvas"), { width: mask.width, height: mask.height }) : null;
+      before?.getContext("2d").drawImage(mask, 0, 0);
+      Object.assign(mask, { width, height });
+      if (before) pen.drawImage(before, 0, 0, width, height);
+      return true;
+    };
+    const keep = () => {
+      let uri = "";
+      if (painted()) {
+        const page = Object.assign(document.createElement("canvas"), { width: mask.width, height: mask.height });
+        const ink = page.getContext("2d");
+        ink.drawImage(mask, 0, 0);
+        for (const [how, colour] of [["source-in", "#fff"], ["destination-over", "#000"]]) {
+          ink.globalCompositeOperation = how;
+          ink.fillStyle = colour;
+          ink.fillRect(0, 0, page.width, page.height);
+        }
+        uri = page.toDataURL("image/png");
       }
-      uri = page.toDataURL("image/png");
-    }
-    brush.own = uri;
-    write(maskBox(), uri);
-    showBrush();
+      brush.own = uri;
+      tell(uri);
+      brush.show();
+    };
+    brush.show = () => {
+      const box = tools();
+      if (!box) return;
+      const place = frameOf();
+      box.hidden = !place;
+      box.classList.toggle("on", brush.on);
+      box.classList.toggle("set", Boolean(brush.own));
+      box.querySelector("[data-paint]").setAttribute("aria-pressed", String(brush.on));
+      box.querySelector("[data-erase]").setAttribute("aria-pressed", String(brush.erase));
+      if (brush.on && place) {
+        if (mask.parentNode !== place) place.append(mask);
+        const picture = place.querySelector("img.now");
+        if (!fit()) picture?.addEventListener("load", fit, { once: true });
+      } else mask.remove();
+    };
+    const where = (event) => {
+      const box = mask.getBoundingClientRect();
+      return [(event.clientX - box.left) / box.width * mask.width, (event.clientY - box.top) / box.height * mask.height];
+    };
+    const stroke = (event) => {
+      const [x, y] = where(event);
+      pen.globalCompositeOperation = brush.erase ? "destination-out" : "source-over";
+      Object.assign(pen, { strokeStyle: TINT, lineCap: "round", lineJoin: "round" });
+      pen.lineWidth = Number(tools().querySelector("[data-brush-size]").value) / 100 * Math.max(mask.width, mask.height);
+      pen.beginPath();
+      pen.moveTo(...(down || [x, y]));
+      pen.lineTo(x + .01, y);
+      pen.stroke();
+      down = [x, y];
+    };
+    mask.addEventListener("pointerdown", (event) => {
+      if (event.button || !fit()) return;
+      event.preventDefault();
+      down = null;
+      stroke(event);
+    });
+    window.addEventListener("pointermove", (event) => { if (down) for (const one of event.getCoalescedEvents?.() || [event]) stroke(one); });
+    for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => { if (down) { down = null; keep(); } });
+    const flood = (how) => {
+      if (!fit()) return;
+      pen.globalCompositeOperation = how;
+      pen.fillStyle = TINT;
+      pen.fillRect(0, 0, mask.width, mask.height);
+      keep();
+    };
+    // A mask that comes from elsewhere, as a data URI; the empty text for none.
+    brush.set = (uri) => {
+      if (uri === brush.own) return;
+      brush.own = uri || "";
+      if (!uri) { pen.clearRect(0, 0, mask.width, mask.height); brush.show(); return; }
+      const picture = new Image();
+      picture.onload = () => {
+        Object.assign(mask, { width: picture.naturalWidth, height: picture.naturalHeight });
+        pen.globalCompositeOperation = "source-over";
+        pen.drawImage(picture, 0, 0);
+        const pixels = pen.getImageData(0, 0, mask.width, mask.height);
+        for (let at = 0; at < pixels.data.length; at += 4) pixels.data.set([240, 98, 77, pixels.data[at]], at);
+        pen.putImageData(pixels, 0, 0);
+        brush.show();
+      };
+      picture.src = uri;
+    };
+    brush.press = (button) => {
+      if ("paint" in button) { brush.on = !brush.on; brush.show(); }
+      if ("erase" in button) { brush.erase = !brush.erase; brush.show(); }
+      if ("invert" in button) flood("source-out");
+      if ("clear" in button) flood("destination-out");
+    };
+    return brush;
   };
-  const showBrush = () => {
-    const box = find("[data-brush]");
-    if (!box) return;
-    const place = frame();
-    box.hidden = !place;
-    box.classList.toggle("on", brush.on);
-    box.classList.toggle("set", Boolean(brush.own));
-    box.querySelector("[data-paint]").setAttribute("aria-pressed", String(brush.on));
-    box.querySelector("[data-erase]").setAttribute("aria-pressed", String(brush.erase));
-    if (brush.on && place) {
-      if (mask.parentNode !== place) place.append(mask);
-      const picture = place.querySelector("img.now");
-      if (!fitMask()) picture?.addEventListener("load", fitMask, { once: true });
-    } else mask.remove();
-  };
-  const where = (event) => {
-    const box = mask.getBoundingClientRect();
-    return [(event.clientX - box.left) / box.width * mask.width, (event.clientY - box.top) / box.height * mask.height];
-  };
-  const stroke = (event) => {
-    const [x, y] = where(event);
-    pen.globalCompositeOperation = brush.erase ? "destination-out" : "source-over";
-    Object.assign(pen, { strokeStyle: TINT, lineCap: "round", lineJoin: "round" });
-    pen.lineWidth = Number(find("[data-brush-size]").value) / 100 * Math.max(mask.width, mask.height);
-    pen.beginPath();
-    pen.moveTo(...(brush.down || [x, y]));
-    pen.lineTo(x + .01, y);
-    pen.stroke();
-    brush.down = [x, y];
-  };
-  mask.addEventListener("pointerdown", (event) => {
-    if (event.button || !fitMask()) return;
-    event.preventDefault();
-    brush.down = null;
-    stroke(event);
-  });
-  window.addEventListener("pointermove", (event) => { if (brush.down) for (const one of event.getCoalescedEvents?.() || [event]) stroke(one); });
-  for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => { if (brush.down) { brush.down = null; keepMask(); } });
-  const flood = (how) => {
-    if (!fitMask()) return;
-    pen.globalCompositeOperation = how;
-    pen.fillStyle = TINT;
-    pen.fillRect(0, 0, mask.width, mask.height);
-    keepMask();
-  };
+  const maskBox = () => find("#opt-mask textarea, #opt-mask input");
+  const brush = makeBrush(frame, () => find("#brush [data-brush]"), (uri) => write(maskBox(), uri));
 
   // The prompt as rows. The text is the truth: a slider rewrites it, and whatever else changes it redraws the rows.
   const promptBox = () => find("#opt-prompt textarea");
@@ -309,11 +349,11 @@
   };
 
   const watching = (element, answer) => { new MutationObserver(answer).observe(element, { childList: true, subtree: true }); answer(); };
-  const layersOnly = (records) => records.every((one) => [...one.addedNodes, ...one.removedNodes].every((node) => node === mask || node === glimpse));
+  const layersOnly = (records) => records.every((one) => [...one.addedNodes, ...one.removedNodes].every((node) => node === brush.layer || node === glimpse));
   let pressed = false;
   Object.assign(window.atelier, {
     canvas(element) {
-      watching(element, (records) => { if (!records || !layersOnly(records)) { showBack(); showBrush(); } });
+      watching(element, (records) => { if (!records || !layersOnly(records)) { showBack(); brush.show(); } });
     },
     timeline(element) { watching(element, () => { if (back || find("#timeline .scrubbed:not([hidden])")) quietly(element); }); },
     // The button that was pressed is another one now; the keyboard stays where it was.
@@ -332,22 +372,7 @@
       written = null;
       drawRows(text);
     },
-    mask(uri) {
-      if (uri === brush.own) return;
-      brush.own = uri || "";
-      if (!uri) { pen.clearRect(0, 0, mask.width, mask.height); showBrush(); return; }
-      const picture = new Image();
-      picture.onload = () => {
-        Object.assign(mask, { width: picture.naturalWidth, height: picture.naturalHeight });
-        pen.globalCompositeOperation = "source-over";
-        pen.drawImage(picture, 0, 0);
-        const pixels = pen.getImageData(0, 0, mask.width, mask.height);
-        for (let at = 0; at < pixels.data.length; at += 4) pixels.data.set([240, 98, 77, pixels.data[at]], at);
-        pen.putImageData(pixels, 0, 0);
-        showBrush();
-      };
-      picture.src = uri;
-    },
+    mask(uri) { brush.set(uri); },
   });
   let resting = false; // our own words in the timeline are no news
   const quietly = () => {
@@ -368,17 +393,161 @@
       for (const one of document.querySelectorAll("#canvas [data-figure]")) one.hidden = one.dataset.figure !== at.dataset.view;
       for (const one of document.querySelectorAll("#canvas [data-view]")) one.setAttribute("aria-pressed", String(one === at));
       lookBack(NaN);
-      showBrush();
+      brush.show();
     }
-    if ("paint" in at.dataset) { brush.on = !brush.on; if (brush.on) lookBack(NaN); showBrush(); }
-    if ("erase" in at.dataset) { brush.erase = !brush.erase; showBrush(); }
-    if ("invert" in at.dataset) flood("source-out");
-    if ("clear" in at.dataset) flood("destination-out");
+    if (at.closest("[data-brush]")) {
+      const mine = at.closest("#edit-brush") ? editBrush : brush;
+      if ("paint" in at.dataset && !mine.on) mine === brush ? lookBack(NaN) : lookAt(NaN);
+      mine.press(at.dataset);
+    }
   });
   document.addEventListener("input", (event) => { if (event.target.matches?.("#timeline input")) lookBack(nearest(Number(event.target.value))); });
   document.addEventListener("keydown", (event) => {
     if (!event.target.matches?.("#timeline input")) return;
     const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -1e6, End: 1e6 }[event.key];
     if (by) { event.preventDefault(); walk(by); }
+  });
+
+  // ---- Edit: a form of our own, a wipe between before and after, a look back at what had been learned
+
+  const editFrame = () => find("#proof .frame:not(.waiting)");
+  const editBrush = makeBrush(editFrame, () => find("#edit-brush [data-brush]"), () => soon());
+  let ask = null; // asks for the outlook
+  let pending = "";
+  let asking = 0;
+  const soon = () => { clearTimeout(asking); asking = setTimeout(() => { if (ask && find("#darkroom")?.offsetParent) ask(); }, 450); };
+  const minus = (number) => String(Number(number)).replace("-", "−");
+  const directions = () => {
+    const uses = {};
+    for (const row of document.querySelectorAll("#edit-shelf [data-direction]"))
+      if (row.querySelector("[data-use]").checked) uses[row.dataset.direction] = Number(row.querySelector("input[type=range]").value);
+    return uses;
+  };
+  const entries = (name) => document.querySelectorAll(name ? `#edit-side [name="${CSS.escape(name)}"]` : "#edit-side [name]");
+  const showForm = () => {
+    const far = find("#edit-side [name=strength]");
+    if (!far) return;
+    far.parentNode.querySelector("output").textContent = minus(far.value);
+    far.style.setProperty("--at", `${100 * (far.value - far.min) / (far.max - far.min)}%`);
+    far.style.setProperty("--zero", `${100 * -far.min / (far.max - far.min)}%`);
+    find("#edit-side")?.classList.toggle("directed", Object.keys(directions()).length > 0);
+  };
+  // A step of what was learned over the picture as it is now; the server needs a second or two to draw one.
+  let at = null; // { job, step }
+  let drawing = 0;
+  const past = Object.assign(document.createElement("img"), { className: "layer glimpse", alt: "" });
+  past.addEventListener("load", () => editFrame()?.classList.remove("drawing"));
+  past.addEventListener("error", () => editFrame()?.classList.remove("drawing"));
+  const learnt = () => find("#edit-learning .learning");
+  const lookAt = (step) => {
+    const place = learnt();
+    const slider = place?.querySelector("[data-learned]");
+    const steps = (place?.dataset.steps || "").split(" ").filter(Boolean).map(Number);
+    if (!slider || !steps.length) { past.remove(); at = null; return; }
+    const nearest = Number.isFinite(step) ? steps.reduce((best, one) => Math.abs(one - step) < Math.abs(best - step) ? one : best, Infinity) : steps.at(-1);
+    slider.value = nearest;
+    slider.setAttribute("aria-valuetext", String(nearest));
+    at = Number.isFinite(step) && nearest !== steps.at(-1) ? { job: place.dataset.job, step: nearest } : null;
+    place.querySelector(".scrubbed").hidden = !at;
+    place.querySelector(".hint").hidden = Boolean(at);
+    clearTimeout(drawing);
+    if (!at) { past.remove(); past.removeAttribute("src"); editFrame()?.classList.remove("drawing"); return; }
+    for (const one of place.querySelectorAll(".at > *")) one.textContent = (one.dataset.said ??= one.textContent).replace("#", nearest);
+    place.querySelector("[data-act=until].quiet").dataset.step = nearest;
+    editFrame()?.classList.add("drawing");
+    drawing = setTimeout(() => {
+      const source = `glimpse/${at.job}/${at.step}.jpg`;
+      if (past.getAttribute("src") !== source) past.src = source; else editFrame()?.classList.remove("drawing");
+      const frame = editFrame();
+      if (frame && past.parentNode !== frame) frame.append(past);
+    }, 250);
+  };
+  const ours = (records) => records?.every((one) => [...one.addedNodes, ...one.removedNodes].every((node) => node === editBrush.layer || node === past));
+  Object.assign(window.atelier, {
+    values() {
+      const found = {};
+      for (const one of entries()) {
+        if (one.type === "radio") { if (one.checked) found[one.name] = one.value; }
+        else if (one.type === "checkbox") found[one.name] = one.checked;
+        else if (one.type === "number" || one.type === "range") found[one.name] = one.value === "" ? null : Number(one.value);
+        else found[one.name] = one.value;
+      }
+      return JSON.stringify({ ...found, mask: editBrush.own, uses: directions() });
+    },
+    fill(given) {
+      if (!given) return;
+      if (!ask) { pending = given; return; } // the tab has not been opened yet
+      for (const [name, value] of Object.entries(JSON.parse(given))) {
+        if (name === "mask") editBrush.set(value);
+        for (const one of entries(name)) {
+          if (one.type === "radio") one.checked = one.value === value;
+          else if (one.type === "checkbox") one.checked = Boolean(value);
+          else one.value = value;
+        }
+      }
+      showForm();
+      soon();
+    },
+    form(element, look) {
+      ask = look;
+      if (pending) setTimeout(() => { window.atelier.fill(pending); pending = ""; });
+      const side = element.closest("#edit-side");
+      setTimeout(() => side.append(element.querySelector(".rest"))); // what is seldom needed comes after button and shelf
+      side.addEventListener("input", () => { showForm(); soon(); });
+      element.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" && event.target.matches(".words input") && !event.isComposing && !event.ctrlKey && !event.metaKey)
+          find("#edit-transport [data-key]")?.click();
+      });
+      side.addEventListener("click", (event) => {
+        const pair = event.target.closest("[data-from]");
+        const roll = event.target.closest("[data-roll]");
+        if (pair) window.atelier.fill(JSON.stringify({ source: pair.dataset.from, prompt: pair.dataset.to }));
+        if (roll) { entries("seed")[0].value = window.atelier.roll(); soon(); }
+      });
+      find("#edit-note")?.setAttribute("role", "status");
+      showForm();
+      setTimeout(() => { const shelf = find("#edit-shelf"); if (shelf) watching(shelf, () => { showForm(); }); });
+    },
+    proof(element) {
+      watching(element, (records) => {
+        if (records && ours(records)) return;
+        editBrush.show();
+        if (at && find("#proof section")?.dataset.job !== at.job) lookAt(NaN);
+        else if (at && editFrame() && past.parentNode !== editFrame()) editFrame().append(past);
+      });
+    },
+    learning() { at = null; },
+  });
+  document.addEventListener("input", (event) => {
+    const one = event.target;
+    if (one.matches?.("#proof .wipe")) one.closest(".frame").style.setProperty("--cut", `${one.value}%`);
+    if (one.matches?.("[data-learned]")) lookAt(Number(one.value));
+    if (one.closest?.("#edit-shelf")) {
+      const row = one.closest("[data-direction]");
+      row.querySelector("output").textContent = minus(row.querySelector("input[type=range]").value);
+      if (one.type === "range") row.querySelector("[data-use]").checked = true;
+      showForm();
+    }
+  });
+  document.addEventListener("keydown", (event) => { // the slider stands at snapshots only
+    if (!event.target.matches?.("[data-learned]")) return;
+    const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const steps = (learnt().dataset.steps || "").split(" ").filter(Boolean).map(Number);
+    const now = steps.indexOf(at ? at.step : steps.at(-1));
+    lookAt(steps[Math.max(0, Math.min(steps.length - 1, now + by))]);
+  });
+  document.addEventListener("click", (event) => {
+    const one = event.target.closest?.("#darkroom :is([data-strength], [data-choose], [data-present])");
+    if (!one) return;
+    if ("choose" in one.dataset) find(PICTURE_TO_EDIT)?.click();
+    if ("present" in one.dataset) lookAt(NaN);
+    if ("strength" in one.dataset) {
+      for (const each of document.querySelectorAll("#proof [data-strength]")) each.setAttribute("aria-pressed", String(each === one));
+      for (const each of document.querySelectorAll("#proof [data-figure]")) each.hidden = each.dataset.figure !== one.dataset.strength;
+      find("#proof .frame img.now").src = one.dataset.src;
+      lookAt(NaN);
+    }
   });
 })();

@@ -101,6 +101,12 @@ class Settings:
         """Plain values, ready for JSON."""
         return dataclasses.asdict(self)
 
+    def files(self) -> list[str]:
+        """All that is outside: paths and data URIs in the settings."""
+        found: list[str] = []
+        self.map_pictures(lambda source: found.append(source) or source)
+        return found
+
     def map_pictures(self, change: Callable[[str], str]) -> Self:
         """The settings with `change` applied to every picture in them, each a path or a data URI."""
         pictures = {one.name: getattr(self, one.name) for one in self.knobs() if one.kind == "picture"}

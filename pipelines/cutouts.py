@@ -86,24 +86,24 @@ def cutouts(
     return batch
 
 
-PAIRED = Views((0.7, 1.0), "shorter", 1.0, rotation=8, shear=3, perspective=0.1, flip=True)
+ALIKE = Views((0.7, 1.0), "shorter", 1.0, rotation=8, shear=3, perspective=0.1, flip=True)
 
 
-def paired_views(
-    before: Tensor, after: Tensor, count: int, size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Two batches (n, 3, h, w), seen alike, `count` views of each picture: twice (n * count, 3, size, size)."""
-    n, _, height, width = before.shape
-    matrices = homographies(PAIRED, n * count, height, width, generator)
-    pairs = torch.cat([before, after], 1).repeat_interleave(count, 0)
-    line = (torch.arange(size) * 2 + 1) / size - 1
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    points = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3) @ matrices.transpose(1, 2)
-    grid = (points[..., :2] / points[..., 2:]).view(n * count, size, size, 2)
-    views = F.grid_sample(
-        pairs, grid.to(pairs.device, pairs.dtype), padding_mode="border", align_corners=False
-    )
-    return views[:, :3], views[:, 3:]
+def views_alike(
+    pictures: Tensor, count: int, size: int, generator: torch.Generator, noise: float = 0.05
+) -> Tensor:
+    """(n, 3, h, w), all seen through the same `count` views, with the same noise: (n, count, 3, size, size).
+
+    For losses that compare pictures: a difference between two of them is then one of content.
+    """
+    n, _, height, width = pictures.shape
+    matrices = homographies(ALIKE, count, height, width, generator)
+    views = sample_views(
+        pictures.reshape(1, 3 * n, height, width), matrices, size, "border"
+    )  # (count, 3n, s, s)
+    grain = torch.randn(count, 1, 3, size, size, generator=generator) * noise
+    views = views.view(count, n, 3, size, size) + grain.to(views.device, views.dtype)
+    return views.transpose(0, 1)
 
 
 def whole_view(canvas: Tensor, size: int) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -35,12 +34,14 @@ class Trajectory:
     """A walk up. `states[k]` (n, 3, h, w) is at `grid[k]`, whose alphas_cumprod is `alphas[k]`;
     `states[0]` is the picture.
 
-    `errors[k]` is what a step down from `states[k + 1]` misses `states[k]` by.
+    `noises[k]` is the noise that was seen in `states[k + 1]`, and `errors[k]` what the step down from there misses
+    `states[k]` by.
     """
 
     grid: list[int]
     alphas: list[float]
     states: list[Tensor]
+    noises: list[Tensor]
     errors: list[Tensor]
 
 
@@ -49,18 +50,19 @@ def walk_up(
 ) -> Generator[int, None, Trajectory]:
     """Yield the number of steps made; return the Trajectory. Costs 1 + `refine` calls of `noise_of` a step, and one."""
     alphas = levels(alphas_cumprod, grid)
-    states, errors = [x], []
+    states, noises, errors = [x], [], []
     noise = noise_of(x, 0)
     for k, step in enumerate(grid[1:]):
         up = ddim_step(x, noise, alphas[k], alphas[k + 1])
         for _ in range(refine):
             up = ddim_step(x, noise_of(up, step), alphas[k], alphas[k + 1])
         noise = noise_of(up, step)
+        noises.append(noise)
         errors.append(x - ddim_step(up, noise, alphas[k + 1], alphas[k]))
         states.append(up)
         x = up
         yield k + 1
-    return Trajectory(grid, alphas, states, errors)
+    return Trajectory(grid, alphas, states, noises, errors)
 
 
 def walk_down(
@@ -83,18 +85,6 @@ def walk_down(
             x = there + mask * (x - there)
         yield len(way.errors) - k, clean
     return x
-
-
-def dream(
-    noise_of: NoiseOf, alphas_cumprod: Tensor, noise: Tensor, count: int
-) -> Generator[int, None, Tensor]:
-    """Gaussian noise (n, 3, h, w) -> pictures of the model's own, in `count` steps."""
-    grid = time_grid(len(alphas_cumprod), count)
-    alphas, x = levels(alphas_cumprod, grid), noise
-    for done, (there, here) in enumerate(reversed(list(pairwise(range(len(grid))))), start=1):
-        x = ddim_step(x, noise_of(x, grid[here]), alphas[here], alphas[there])
-        yield done
-    return x.clamp(-1, 1)
 
 
 def noised(x: Tensor, alpha: Tensor | float, generator: torch.Generator) -> Tensor:

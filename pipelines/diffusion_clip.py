@@ -22,7 +22,7 @@ from torch import Tensor
 from pipelines.base import Picture, Resumable, Settings, Step
 from pipelines.canvas import read_mask
 from pipelines.clip import directional_similarity, ensemble, text_direction
-from pipelines.diffusion import Trajectory, dream, noised, time_grid, walk_down, walk_up
+from pipelines.diffusion import Trajectory, noised, time_grid, walk_down, walk_up
 from pipelines.directions import Direction, Wearing, network_hash, read_direction
 from pipelines.edit_settings import EditSettings, split_list
 from pipelines.errors import BadInput, Stopped
@@ -32,14 +32,14 @@ from pipelines.guidance import walk_down_guided
 from pipelines.images import on_white, open_picture, picture_to_uri, ssim, to_pil
 from pipelines.journal import Journal
 from pipelines.models.clip import Clip
-from pipelines.models.unet import Unet
-from pipelines.tuning import PAPER_UP, Aim, Tuning
+from pipelines.models.unet import CLEAN, Unet, walk
+from pipelines.tuning import PAPER_DOWN, PAPER_UP, Aim, Tuning
 
 ALIKE = 0.985  # cosine of two texts that CLIP takes for one
 LARGE = 1_048_576  # pixels; a larger picture is kept in the record reduced to so many
 LIKENESS = 128  # longest side of example pictures and lessons
 MOST_LISTED = 200  # pictures in a list, folders unfolded
-DREAM_STEPS = 40
+EXAMPLE_CHOICE = 32  # of the pack's pictures, for a run without one
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Outlook:
 
 @dataclass(frozen=True)
 class _Scene:
-    """The picture of a run: whole (None when it was dreamt), its framing, and what the model sees of it."""
+    """The picture of a run, its framing, and what the model sees of it."""
 
     picture: Image.Image
     framing: Framing
@@ -107,6 +107,7 @@ class Edit(Resumable[EditSettings]):
             for one in directions:
                 worn.wear(one)
             fields["return_step"] = settings.return_step or max(one.return_step for one in directions)
+            fields |= {"source": directions[0].facts["source"], "prompt": directions[0].facts["target"]}
         else:
             self._check_texts(settings)
             fields["return_step"] = settings.return_step or self._proposed(settings)
@@ -166,11 +167,11 @@ class Edit(Resumable[EditSettings]):
         begun = time.perf_counter()
         self.clip.encode_image(x)
         clip = time.perf_counter() - begun
-        up, down = settings.steps * (1 + settings.refine), settings.steps * settings.strip
+        up, down = settings.step_count() * (1 + settings.refine), settings.step_count() * settings.strip
         calls = up + down * (1 if settings.mode == "instant" else 1.5)
         updates, learning = settings.update_count(), 0.0
         if settings.mode == "instant" and not settings.directions:
-            calls += down * 12 * clip / unet
+            calls += down * 8 * clip / unet
         elif updates:
             batch = {"quick": 4 * 4, "reusable": 5 * 4, "paper": 6 * 3}[settings.mode]
             learning = updates * (batch * unet + 16 * clip)
@@ -189,22 +190,18 @@ class Edit(Resumable[EditSettings]):
         journal = journal or Journal()
         journal.begin({"settings": settings.to_dict(), "models": self.fingerprint()})
         ended = False
-        if settings.image:
-            scene = self._scene(settings)
-        else:
-            scene = yield from self._dreamt(settings)
-        if settings.purify:
-            scene = yield from self._purified(settings, scene)
+        scene = self._scene(settings)
+        x = yield from self._purified(settings, scene.x)
         way: Any = None  # a Trajectory, once the walk up is made
         wearing, tuning = Wearing(self.unet), None
         learns = settings.update_count() > 0
         if not learns or settings.mode == "quick":
-            way = yield from _shown("invert", settings.steps, self._up(settings, scene.x), scene.x)
+            way = yield from _shown("invert", settings.step_count(), self._up(settings, x), x)
         if settings.directions:
             for use in settings.uses():
                 wearing.wear(read_direction(use.file))
         elif learns:
-            lessons, ways = scene.x, way
+            lessons, ways = x, way
             if settings.mode != "quick":
                 lessons = self._lessons(settings)
                 ways = None
@@ -212,7 +209,7 @@ class Edit(Resumable[EditSettings]):
                 lessons = lessons[: settings.update_count()]
                 ways = yield from _shown("invert", PAPER_UP, self._up(settings, lessons, PAPER_UP), lessons)
             tuning = Tuning(
-                self.unet, self.clip, self.critic, settings, settings.return_step, self._aim(settings, scene.x),
+                self.unet, self.clip, self.critic, settings, settings.return_step, self._aim(settings, x),
                 lessons, ways,
             )  # fmt: skip
             trouble, ended = yield from self._learn(settings, tuning, journal)
@@ -221,12 +218,10 @@ class Edit(Resumable[EditSettings]):
             wearing = Wearing(self.unet)
             wearing.wear(self._direction(settings, tuning))
         if way is None:
-            way = yield from _unless(
-                ended, _shown("invert", settings.steps, self._up(settings, scene.x), scene.x)
-            )
+            way = yield from _unless(ended, _shown("invert", settings.step_count(), self._up(settings, x), x))
         strengths = strip(settings.strength, settings.strip)
         drawn = yield from _unless(ended, self._draw(settings, scene, way, wearing, strengths))
-        pictures = self._pictures(settings, scene, way, strengths, drawn)
+        pictures = self._pictures(settings, scene, x, strengths, drawn)
         if tuning is not None:
             told = {"updates": tuning.step, "curves": tuning.curves, "overshot": overshot(tuning.curves)}
             pictures = [replace(one, facts=one.facts | told) for one in pictures]
@@ -251,11 +246,18 @@ class Edit(Resumable[EditSettings]):
         }
         wearing = Wearing(self.unet)
         wearing.wear(self._as_direction(settings, tensors, step, []))
-        scene = self._scene(settings) if settings.image else _last(self._dreamt(settings))
-        quicker = replace(settings, steps=min(settings.steps, 8), refine=0)
-        way = _last(self._up(quicker, scene.x))
+        scene = self._scene(settings)
+        quicker = replace(settings, steps=min(settings.step_count(), 8), refine=0)
+        x = _last(self._purified(settings, scene.x))
+        way = _last(self._up(quicker, x))
         drawn = _last(self._draw(quicker, scene, way, wearing, [settings.strength]))
-        return self._pictures(settings, scene, way, [settings.strength], drawn)[0].image
+        return self._pictures(settings, scene, x, [settings.strength], drawn)[0].image
+
+    @torch.no_grad()
+    def round_trip(self, settings: EditSettings, x: Tensor) -> Tensor:
+        """(n, 3, s, s) up the noise and down again by the model alone, the errors not added back."""
+        way = _last(self._up(settings, x))
+        return _last(walk_down(self._noise_of, way, add_back=False)).clamp(-1, 1)
 
     def fingerprint(self) -> str:
         """A short hash of the networks, so that a journal is not resumed with others."""
@@ -263,43 +265,33 @@ class Edit(Resumable[EditSettings]):
 
     # ---------------------------------------------------------------------------------------------------------- stages
 
-    def _scene(self, settings: EditSettings, picture: Image.Image | None = None) -> _Scene:
-        picture = picture or on_white(open_picture(settings.image))
+    def _scene(self, settings: EditSettings) -> _Scene:
+        picture = on_white(open_picture(settings.image)) if settings.image else self._example(settings)
         framing = Framing.of(picture.size, settings.box(), self.unet.config.image_size)
         mask = read_mask(settings.mask, picture.size, None) if settings.mask else None
         small = None if mask is None else framing.reduced_mask(mask).to(self.clip.device)
         return _Scene(picture, framing, framing.reduced(picture).to(self.clip.device), mask, small)
 
-    def _dreamt(self, settings: EditSettings) -> Generator[Step, None, _Scene]:
-        """A picture of the model's own, from the seed."""
-        side = self.unet.config.image_size
-        noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(settings.seed))
-        noise = noise.to(self.clip.device)
-        x = yield from _shown(
-            "dream", DREAM_STEPS, dream(self._noise_of, self.unet.alphas_cumprod, noise, DREAM_STEPS)
-        )
-        return self._scene(settings, to_pil(x)[0])
+    def _example(self, settings: EditSettings) -> Image.Image:
+        """One of the pack's pictures that fit the source text, chosen by the seed."""
+        rows = self._fitting(settings, EXAMPLE_CHOICE)
+        return to_pil(self.pictures.tensor([rows[settings.seed % len(rows)]]))[0]
 
-    def _purified(self, settings: EditSettings, scene: _Scene) -> Generator[Step, None, _Scene]:
+    def _fitting(self, settings: EditSettings, count: int) -> list[int]:
+        """Rows of the pack's pictures that CLIP finds nearest to the source text."""
+        text = F.normalize(self.clip.encode_text(ensemble(settings.source)).mean(0), dim=0)
+        return self.pictures.nearest(self.clip, text[None], min(count, len(self.pictures)))
+
+    def _purified(self, settings: EditSettings, x: Tensor) -> Generator[Step, None, Tensor]:
         """A drawing or a stranger's picture brought into the model's world: to the return step with fresh noise and back
         in six steps, again and again (Kim et al. 2022, section 3.4; Meng et al. 2022, SDEdit)."""
-        x, count = scene.x, settings.purify
-        grid = time_grid(settings.return_step, 6)
-        alphas = [1.0, *(self.unet.alphas_cumprod[step].item() for step in grid[1:])]
-        for k in range(count):
+        last = settings.return_step - 1
+        for k in range(settings.purify):
             generator = torch.Generator().manual_seed((settings.seed << 20) + k)
-            way = Trajectory(
-                grid,
-                alphas,
-                [x] * (len(grid) - 1) + [noised(x, alphas[-1], generator)],
-                [x] * (len(grid) - 1),
-            )
-            x = _last(walk_down(self._noise_of, way, add_back=False)).clamp(-1, 1)
-            yield Step("purify", k + 1, count, {}, lambda x=x: x)
-        levels = to_pil(x)[0]
-        side = self.unet.config.image_size
-        framing = Framing.of((side, side), None, side)
-        return _Scene(levels, framing, framing.reduced(levels).to(x.device), None, scene.small_mask)
+            noisy = noised(x, self.unet.alphas_cumprod[last], generator)
+            x = walk(self.unet, noisy, last, CLEAN, PAPER_DOWN).clamp(-1, 1)
+            yield Step("purify", k + 1, settings.purify, {}, lambda x=x: x)
+        return x
 
     def _lessons(self, settings: EditSettings) -> Tensor:
         """The pictures that a direction learns from: the user's own, or those of the pack that fit the source best."""
@@ -309,9 +301,7 @@ class Edit(Resumable[EditSettings]):
             return torch.cat([Framing.of(one.size, None, side).reduced(one) for one in own]).to(
                 self.clip.device
             )
-        text = F.normalize(self.clip.encode_text(ensemble(settings.source)).mean(0), dim=0)
-        rows = self.pictures.nearest(self.clip, text[None], min(settings.learn_from, len(self.pictures)))
-        return self.pictures.tensor(rows).to(self.clip.device)
+        return self.pictures.tensor(self._fitting(settings, settings.learn_from)).to(self.clip.device)
 
     def _lesson_count(self, settings: EditSettings) -> int:
         return len(split_list(settings.lessons)) or min(settings.learn_from, len(self.pictures))
@@ -356,7 +346,7 @@ class Edit(Resumable[EditSettings]):
         return trouble, stopped
 
     def _up(self, settings: EditSettings, x: Tensor, steps: int = 0) -> Generator[int, None, Trajectory]:
-        grid = time_grid(settings.return_step, steps or settings.steps)
+        grid = time_grid(settings.return_step, steps or settings.step_count())
         return walk_up(self._noise_of, self.unet.alphas_cumprod, x, grid, settings.refine)
 
     def _draw(
@@ -378,7 +368,7 @@ class Edit(Resumable[EditSettings]):
             walk = walk_down(noise_of, way, len(strengths), scene.small_mask)
         else:
             walk = walk_down_guided(
-                self._noise_of, self.clip, self._aim(settings, scene.x).clip, way,
+                self._noise_of, self.clip, self._aim(settings, way.states[0]).clip, way,
                 torch.tensor([0.0, *strengths], device=device), guidance=settings.guidance, keep=settings.keep,
                 smooth=settings.smooth,
                 generator=torch.Generator().manual_seed(settings.seed), mask=scene.small_mask,
@@ -397,10 +387,15 @@ class Edit(Resumable[EditSettings]):
     # --------------------------------------------------------------------------------------------------------- results
 
     def _pictures(
-        self, settings: EditSettings, scene: _Scene, way: Trajectory, strengths: list[float], drawn: Tensor
+        self, settings: EditSettings, scene: _Scene, x: Tensor, strengths: list[float], drawn: Tensor
     ) -> list[Picture]:
-        """The strip as pictures of the original's size, the chosen strength first, each with its figures."""
-        change = drawn - scene.x
+        """The strip as pictures of the original's size, the chosen strength first, each with its figures.
+
+        `x` is what the model began from: the picture, or what became of it in the model's world, which is approached
+        with the strength, so that 0 gives the picture itself here too.
+        """
+        nearness = torch.tensor([min(1.0, abs(one)) for one in strengths], device=x.device)
+        change = drawn - x + (x - scene.x) * nearness[:, None, None, None]
         if settings.automatic_mask:
             change = change * automatic_mask(change)
         order = sorted(range(len(strengths)), key=lambda k: (strengths[k] != settings.strength, strengths[k]))
@@ -425,14 +420,11 @@ class Edit(Resumable[EditSettings]):
         """How far along the direction (both judges), how much like the picture, and what the critic now sees."""
         before, after = scene.x, scene.framing.reduced(image).to(scene.x.device)
         figures: dict[str, float] = {}
-        aim = self._aim(settings, scene.x) if not settings.directions else None
+        aim = self._aim(settings, scene.x)
         for name, judge in (("clip", self.clip), ("critic", self.critic)):
             vectors = judge.encode_image(torch.cat([before, after]))
-            if aim is not None:
-                direction = aim.clip if name == "clip" else aim.critic
-                figures[f"{name} direction"] = directional_similarity(
-                    vectors[0], vectors[1], direction
-                ).item()
+            direction = aim.clip if name == "clip" else aim.critic
+            figures[f"{name} direction"] = directional_similarity(vectors[0], vectors[1], direction).item()
             texts = [
                 F.normalize(judge.encode_text(ensemble(text)).mean(0), dim=0)
                 for text in (settings.source, settings.prompt)
@@ -441,7 +433,9 @@ class Edit(Resumable[EditSettings]):
                 figures["critic source"], figures["critic target"] = (
                     (vectors[1] @ text).item() for text in texts
                 )
-                figures["critic target before"] = (vectors[0] @ texts[1]).item()
+                figures["critic source before"], figures["critic target before"] = (
+                    (vectors[0] @ text).item() for text in texts
+                )
         figures["L1"] = (after - before).abs().mean().item() / 2
         figures["SSIM"] = ssim((after + 1) / 2, (before + 1) / 2).item()
         return {name: round(value, 4) for name, value in figures.items()}

@@ -26,13 +26,16 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True)
 class EditSettings(Settings):
-    """`source` says what the picture shows, `prompt` what it should show. Without a picture the model dreams one."""
+    """`source` says what the picture shows, `prompt` what it should show. Without a picture one of
+    the pack's is taken that fits the source."""
 
     subject: ClassVar[str] = "image"
 
     prompt: str = knob("an angry face", help="what it should show", kind="prompt", flag="target")
     source: str = knob("a face", help="what the picture shows now", kind="prompt")
-    image: str = knob("", help="the picture to edit; without one the model dreams one", kind="picture")
+    image: str = knob(
+        "", help="the picture to edit; without one, an example that fits the source", kind="picture"
+    )
     mode: str = knob(
         "quick",
         help="instant guides without learning, quick learns from this picture, reusable learns a direction for any, "
@@ -54,9 +57,11 @@ class EditSettings(Settings):
     return_step: int = knob(
         0, 0, 999, help="the noise level that the edit returns to, 0 to propose one", advanced=True
     )
-    keep: float = knob(0.3, 0.0, 10.0, help="how strongly to stay with the picture (L1)", advanced=True)
+    keep: float = knob(2.0, 0.0, 10.0, help="how strongly to stay with the picture (L1)", advanced=True)
     smooth: float = knob(1.0, 0.0, 10.0, help="how smooth the change is (total variation)", advanced=True)
-    steps: int = knob(20, 2, 200, help="steps up the noise, and down again", advanced=True)
+    steps: int = knob(
+        0, 0, 200, help="steps up the noise, and down again, 0 for what the mode needs", advanced=True
+    )
     refine: int = knob(1, 0, 8, help="fixed-point refinements of each step up", advanced=True)
     guidance: float = knob(1.0, 0.1, 10.0, help="of the instant mode: how hard CLIP pushes", advanced=True)
     updates: int = knob(0, 0, 2000, help="of the learning, 0 for what the mode needs", advanced=True)
@@ -119,6 +124,10 @@ class EditSettings(Settings):
             return 0
         return self.updates or {"quick": 40, "reusable": 60, "paper": 250}[self.mode]
 
+    def step_count(self) -> int:
+        """Steps up the noise, and down again."""
+        return self.steps or (10 if self.directions or self.mode == "instant" else 20)
+
     def map_pictures(self, change: Callable[[str], str]) -> EditSettings:
         """Also the pictures in lists."""
         fields = {name: getattr(self, name) for name in ("image", "mask") if getattr(self, name)}
@@ -126,6 +135,10 @@ class EditSettings(Settings):
         for name in ("examples", "lessons"):
             fields[name] = " | ".join(change(one) for one in split_list(getattr(self, name)))
         return replace(self, **fields)
+
+    def files(self) -> list[str]:
+        """Pictures and directions."""
+        return [*super().files(), *(one.file for one in self.uses())]
 
     def map_directions(self, change: Callable[[str], str]) -> EditSettings:
         """The settings with `change` applied to the file of every direction in use, a path or a data URI."""

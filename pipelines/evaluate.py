@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from torch import Tensor
 
 from pipelines.arguments import Parser, number
 from pipelines.base import Picture, Result, run
+from pipelines.clip import ensemble
 from pipelines.dalle import Generate, GenerateSettings
-from pipelines.images import to_tensor
+from pipelines.diffusion_clip import Edit
+from pipelines.edit_settings import EditSettings
+from pipelines.images import picture_to_uri, to_pil, to_tensor
+from pipelines.journal import Journal
 from pipelines.models.clip import Clip
 from pipelines.optimize_settings import OptimizeSettings
 from pipelines.studio import Studio
@@ -29,6 +34,29 @@ from pipelines.training.data import DATA_FILE, Emoji, on_background
 from pipelines.training.fit import sheet_of
 from pipelines.training.vqgan import reconstruction
 from pipelines.vqgan_clip import Optimize
+
+EDIT_PAIRS = (
+    ("face", "angry face"),
+    ("face", "crying face"),
+    ("smiling face", "nauseated face"),
+    ("face", "alien"),
+    ("cat", "lion"),
+    ("cat", "dog"),
+    ("dog", "fox"),
+    ("dog", "panda"),
+    ("bear", "polar bear"),
+    ("apple", "green apple"),
+    ("orange", "lemon"),
+    ("heart", "green heart"),
+    ("heart", "purple heart"),
+    ("flower", "rose"),
+    ("tree", "christmas tree"),
+    ("house", "house at night"),
+    ("sun", "moon"),
+    ("car", "taxi"),
+    ("bird", "parrot"),
+    ("fish", "tropical fish"),
+)
 
 
 def main(argv: list[str]) -> int:
@@ -53,6 +81,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--optimize-sheet", type=Path, help="from codes, draft, from draft: three pictures a name"
     )
+    parser.add_argument(
+        "--edit", type=number(int, 0, 20), default=0, help="text pairs to edit ten pictures by (default 0)"
+    )
+    parser.add_argument("--edit-sheet", type=Path, help="before and after, a row a pair")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(argv)
     try:
@@ -64,6 +96,9 @@ def main(argv: list[str]) -> int:
     if options.optimize:
         with torch.no_grad():
             figures["optimize"] = optimization(studio, emoji, options.optimize, options.optimize_sheet)
+    if options.edit:
+        with torch.no_grad():
+            figures["edit"] = editing(studio, Emoji(options.data, size=64), options.edit, options.edit_sheet)
     if options.json:
         print(json.dumps(figures))
         return 0
@@ -210,6 +245,63 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
     for what, found in ranks.items():
         for top in (1, 5):
             figures[f"{what}: top-{top}"] = sum(rank < top for rank in found) / len(found)
+    return figures
+
+
+def editing(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
+    """Edit on validation pictures of its own size: the round trip, and reusable directions of EDIT_PAIRS, each on the ten
+    pictures that fit its source text best. "won": the critic ranks the target above the source afterwards."""
+    edit = studio.pipeline("edit")
+    assert isinstance(edit, Edit)
+    rgb = on_background(emoji.rgba[emoji.validation])
+    pictures = torch.from_numpy(rgb).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    figures = round_trip(edit, pictures[:: -(-len(pictures) // 96)])
+    vectors = encode_pictures(edit.clip, rgb)
+    won, before, likeness, directions, shown = [], [], [], [], []
+    for source, target in EDIT_PAIRS[:count]:
+        text = F.normalize(edit.clip.encode_text(ensemble(source)).mean(0), dim=0)
+        rows = (vectors @ text).topk(10).indices.tolist()
+        images = to_pil(pictures[rows])
+        settings = EditSettings(source=source, prompt=target, mode="reusable", strip=1)
+        journal = Journal()
+        *_, learned = run(edit, replace(settings, image=picture_to_uri(images[0])), journal)
+        assert isinstance(learned, Result) and isinstance(learned.settings, EditSettings)
+        uri = edit.direction(learned.settings, journal).to_uri()
+        edited = []
+        for image in images:
+            *_, result = run(edit, replace(settings, image=picture_to_uri(image), directions=uri))
+            assert isinstance(result, Result)
+            facts = result.pictures[0].facts
+            won.append(facts["critic target"] > facts["critic source"])
+            before.append(facts["critic target before"] > facts["critic source before"])
+            likeness.append(facts["SSIM"])
+            directions.append(facts["critic direction"])
+            edited.append(result.pictures[0].image)
+        shown += [*images[:5], *edited[:5]]
+        rate, like = np.mean(won[-10:]), np.mean(likeness[-10:])
+        print(f"{source} -> {target}: won {rate:.1f}, SSIM {like:.2f}", file=sys.stderr, flush=True)
+    if sheet is not None:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        sheet_of(to_tensor(shown), 10).save(sheet)
+    return figures | {
+        "pictures": float(len(won)),
+        "won": float(np.mean(won)),
+        "won before the edit": float(np.mean(before)),
+        "SSIM": float(np.mean(likeness)),
+        "critic direction": float(np.mean(directions)),
+    }
+
+
+def round_trip(edit: Edit, pictures: Tensor, return_step: int = 600, steps: int = 40) -> dict[str, float]:
+    """PSNR (dB) of pictures walked up the noise and down again, nothing added back, with and without refinement."""
+    figures = {}
+    for refine in (0, 1, 2):
+        psnr = []
+        for x in pictures.to(edit.clip.device).split(32):
+            settings = EditSettings(return_step=return_step, steps=steps, refine=refine)
+            again = edit.round_trip(settings, x)
+            psnr.append(-10 * ((again - x) / 2).square().mean((1, 2, 3)).clamp(min=1e-10).log10())
+        figures[f"round trip PSNR, refine {refine}"] = torch.cat(psnr).mean().item()
     return figures
 
 

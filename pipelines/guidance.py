@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from pipelines.clip import directional_loss, keeping_loss, reach_loss
-from pipelines.cutouts import paired_views
+from pipelines.cutouts import views_alike
 from pipelines.diffusion import NoiseOf, Trajectory
 from pipelines.models.clip import Clip
 
-PUSHES = 3  # a step
-VIEWS = 4  # of each picture
+PUSHES = 2  # a step
+VIEWS = 3  # of each picture
 STEP = 0.06  # root mean square of one push, in units of [-1, 1], at guidance 1 and strength 1
 
 
@@ -67,12 +67,12 @@ def _push(
 ) -> Tensor:
     """The loss's gradient at `after`, of root mean square |strength| for each picture; 0 where it has no slope."""
     after = after.detach().requires_grad_()
-    before = before.detach().expand_as(after)
-    seen = paired_views(before, after, VIEWS, clip.config.image_size, generator)
+    before = before.detach()
+    seen = views_alike(torch.cat([before, after]), VIEWS, clip.config.small_size, generator).flatten(0, 1)
     with torch.no_grad():
-        vectors = clip.encode_image(seen[0])
+        vectors = clip.encode_image(seen[:VIEWS]).repeat(len(after), 1)
     strength = strengths.repeat_interleave(VIEWS)
-    changed = clip.encode_image(seen[1])
+    changed = clip.encode_image(seen[VIEWS:])
     loss = reach_loss(vectors, changed, direction, strength)
     loss = loss + directional_loss(vectors, changed, strength.sign()[:, None] * direction)
     loss = loss.sum() / VIEWS + keeping_loss(before, after, keep, smooth).sum()

@@ -28,7 +28,7 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.base import Picture, Pipeline, Result, Settings
 from pipelines.errors import BadInput
 from pipelines.files import write_atomically
-from pipelines.images import URI_HEAD, check_size, picture_format, read_bytes
+from pipelines.images import check_size, picture_format, read_bytes
 
 VERSION = "0.1.0"
 MAX_JSON = 8_000_000  # characters; a picture given as a setting is inside, all else is a few hundred
@@ -171,15 +171,10 @@ def read_record(
             f"the record names the unknown pipeline {_shown(record.pipeline)}; known: {', '.join(pipelines)}"
         )
     settings = pipelines[record.pipeline].Settings.from_dict(record.settings)
-    settings.map_pictures(_refuse_paths)
-    return record
-
-
-def _refuse_paths(source: str) -> str:
-    """We always write the picture itself. A path would make this machine open a file of the stranger's choice."""
-    if not source.startswith(URI_HEAD):
+    # We always write the file itself. A path would make this machine open a file of the stranger's choice.
+    if not all(source.startswith("data:") for source in settings.files()):
         raise BadInput("the picture's record is not one of Atelier's: a setting names a file")
-    return source
+    return record
 
 
 def record_from_json(text: str) -> Record:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pipelines.clip import directional_loss, directional_similarity, keeping_loss, reach_loss
-from pipelines.cutouts import paired_views
+from pipelines.cutouts import views_alike
 from pipelines.diffusion import Trajectory, levels, noised, time_grid
 from pipelines.directions import Direction, Wearing
 from pipelines.edit_settings import EditSettings
@@ -28,8 +28,8 @@ from pipelines.models.clip import Clip
 from pipelines.models.unet import Unet, ddim_step
 
 PAPER_UP, PAPER_DOWN = 40, 6
-VIEWS = 4  # of each picture, in a batch of one; fewer in larger ones
-BATCH = {"quick": 4, "reusable": 5, "paper": 1}  # noise levels of the one picture, or pictures
+VIEWS = 2  # of each picture
+BATCH = 4  # noise levels of the one picture, or pictures
 JUDGE_EVERY = 5
 REACHING = 2.0  # weight of the length of the change beside its direction
 
@@ -61,7 +61,7 @@ class Tuning:
     ):
         self.clip, self.critic, self.settings, self.aim = clip, critic, settings, aim
         self.return_step, self.lessons, self.ways = return_step, lessons, ways
-        self.alphas = unet.alphas_cumprod
+        self.unet, self.alphas = unet, unet.alphas_cumprod
         self.wearing = Wearing(unet)
         self.parameters = self.wearing.add(settings.rank, settings.seed)
         self.optimizer = torch.optim.Adam(self.parameters, lr=settings.step_size)
@@ -94,41 +94,42 @@ class Tuning:
 
     def _one_step(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
         """Guess the clean picture from one noise level with the adapter and without, and move the adapter."""
-        x, noisy, times = self._batch(generator)
+        noisy, noise, times = self._walked(generator) if self.ways is not None else self._noised(generator)
         alpha = self.alphas[times][:, None, None, None]
-        self.wearing.set_strengths([torch.zeros(len(x), device=x.device)])
-        before = guess(noisy, self.wearing.unet(noisy, times), alpha)
-        self.wearing.set_strengths([torch.ones(len(x), device=x.device)])
+        before = guess(noisy, noise, alpha)
+        self.wearing.set_strengths([torch.ones(len(noisy), device=noisy.device)])
         with torch.enable_grad():
             after = guess(noisy, self.wearing.unet(noisy, times), alpha)
             loss = self._loss(before, after, generator)
             self._update(loss)
         return before, after.detach(), loss.item()
 
-    def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean pictures, the same with noise, and the steps (n,) of that noise."""
-        count = BATCH[self.settings.mode]
-        if self.ways is not None:  # quick: the picture's own walk up, at its end and at levels on the way
-            steps = len(self.ways.grid) - 1
-            chosen = [
-                steps,
-                *torch.randint(math.ceil(steps / 2), steps + 1, (count - 1,), generator=generator).tolist(),
-            ]
-            noisy = torch.cat([self.ways.states[k] for k in chosen])
-            times = torch.tensor([self.ways.grid[k] for k in chosen], device=noisy.device)
-            return self.lessons.expand(count, -1, -1, -1), noisy, times
-        order = torch.randperm(
-            len(self.lessons),
-            generator=torch.Generator().manual_seed(
-                (self.settings.seed << 20) + self.step * count // len(self.lessons)
-            ),
-        )
-        rows = [order[(self.step * count + k) % len(self.lessons)] for k in range(count)]
-        x = self.lessons[torch.stack(rows)]
-        times = torch.randint(self.return_step // 2, self.return_step, (count,), generator=generator).to(
+    def _walked(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The picture at the return step and at levels below it, from its walk up: noisy, the noise, the steps (n,)."""
+        assert self.ways is not None
+        steps = len(self.ways.noises)
+        lower = torch.randint(steps // 2, steps, (BATCH - 1,), generator=generator).tolist()
+        chosen = [steps - 1, *lower]
+        noisy = torch.cat([self.ways.states[k + 1] for k in chosen])
+        noise = torch.cat([self.ways.noises[k] for k in chosen])
+        return noisy, noise, torch.tensor([self.ways.grid[k + 1] for k in chosen], device=noisy.device)
+
+    def _noised(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The next lessons with fresh noise of levels up to the return step: noisy, the noise the model sees, the steps."""
+        first = self.step * BATCH
+        rows = [self._lesson(k) for k in range(first, first + BATCH)]
+        x = self.lessons[rows]
+        times = torch.randint(self.return_step // 2, self.return_step, (BATCH,), generator=generator).to(
             x.device
         )
-        return x, noised(x, self.alphas[times][:, None, None, None], generator), times
+        noisy = noised(x, self.alphas[times][:, None, None, None], generator)
+        return noisy, self.unet(noisy, times), times
+
+    def _lesson(self, k: int) -> int:
+        """The row of the k-th lesson; every round goes through all of them in an order of its own."""
+        turn, place = divmod(k, len(self.lessons))
+        order = torch.Generator().manual_seed((self.settings.seed << 20) + turn)
+        return int(torch.randperm(len(self.lessons), generator=order)[place])
 
     def _paper(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
         """One picture down in six steps: an update after each, or one through all of them."""
@@ -156,12 +157,12 @@ class Tuning:
         return before, after.detach(), total
 
     def _loss(self, before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:
-        """The directional loss over paired views, and the L1 that keeps the rest."""
-        count = max(1, VIEWS // len(before))
-        seen = paired_views(before, after, count, self.clip.config.image_size, generator)
+        """The directional loss over views alike, and the L1 that keeps the rest."""
+        size = self.clip.config.small_size
+        seen = views_alike(torch.cat([before, after]), VIEWS, size, generator).flatten(0, 1)
         with torch.no_grad():
-            vectors = self.clip.encode_image(seen[0])
-        changed = self.clip.encode_image(seen[1])
+            vectors = self.clip.encode_image(seen[: VIEWS * len(before)])
+        changed = self.clip.encode_image(seen[VIEWS * len(before) :])
         loss = directional_loss(vectors, changed, self.aim.clip, self.settings.loss).mean()
         if self.settings.mode != "paper":
             loss = loss + REACHING * reach_loss(vectors, changed, self.aim.clip).mean()

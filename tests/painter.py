@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +15,11 @@ from torch import Tensor
 
 from pipelines.base import Picture, Pipeline, Resumable, Settings, Step
 from pipelines.dalle import GenerateSettings, Reading, candidate_seed
-from pipelines.errors import Stopped
-from pipelines.images import open_picture, to_pil, to_tensor
+from pipelines.diffusion_clip import Outlook, strip
+from pipelines.directions import Direction, read_direction
+from pipelines.edit_settings import EditSettings
+from pipelines.errors import BadInput, Stopped
+from pipelines.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.journal import Journal, Snapshot
 from pipelines.optimize_settings import OptimizeSettings
 from pipelines.painting import Film, drifting
@@ -147,6 +152,116 @@ class Grower(Resumable[OptimizeSettings]):
         return base + share * (grown - base)
 
 
+@dataclass
+class EditPainter(Resumable[EditSettings]):
+    """Mixes a colour that the target's length says into the picture, more with every update.
+
+    "slow" in the target makes updates long, "crash" ends badly after update 12, "greedy" pleases CLIP alone, and
+    "stranger" as the source describes nothing.
+    """
+
+    Settings: ClassVar[type[Settings]] = EditSettings
+    unet: ClassVar[Any] = SimpleNamespace(alphas_cumprod=torch.linspace(1, 0, 1000))
+
+    def prepare(self, settings: EditSettings) -> EditSettings:
+        if "same" in settings.prompt:
+            raise BadInput(
+                f"CLIP cannot tell {settings.source[:60]!r} from {settings.prompt[:60]!r} (cosine 0.990); "
+                "say the difference in other words"
+            )
+        fields = {"return_step": settings.return_step or 400}
+        if settings.image:
+            fields["image"] = picture_to_uri(on_white(open_picture(settings.image)))
+        settings = settings.map_directions(lambda source: read_direction(source).to_uri())
+        return replace(settings, **fields)
+
+    def check(self, settings: EditSettings) -> Outlook:
+        settings = self.prepare(settings)
+        warnings = ["source does not describe it"] if "stranger" in settings.source else []
+        match = (0.31 if warnings else 0.93) if settings.image else None
+        return Outlook(match, 0.86, settings.return_step, 12.4, 210.0, warnings)
+
+    def __call__(
+        self, settings: EditSettings, journal: Journal | None = None
+    ) -> Generator[Step, None, list[Picture]]:
+        journal = journal or Journal()
+        journal.begin({"settings": settings.to_dict(), "models": "painter"})
+        found = journal.latest()
+        update, curves = (found.step, found.facts["curves"]) if found else (0, [])
+        for done in range(1, 4):
+            time.sleep(0.02)
+            yield Step("invert", done, 3)
+        last = min(settings.update_count(), settings.until or settings.update_count())
+        ended = False
+        while update < last:
+            time.sleep(0.06 if "slow" in settings.prompt else 0.004)
+            if "crash" in settings.prompt and update == 12:
+                raise ZeroDivisionError("secret detail")
+            update += 1
+            if update % 5 == 0:
+                fall = 0.01 if "greedy" in settings.prompt and update > 15 else 0.0
+                curves = [*curves, [update, update / 100, 0.12 + update / 200 - fall * (update - 15)]]
+            if journal.due(update) or update == last:
+                journal.save(self._snapshot(update, curves))
+            metrics = {"loss": 1 / update} | (
+                {"clip": curves[-1][1], "critic": curves[-1][2]} if curves else {}
+            )
+            try:
+                yield Step(
+                    "learn", update, last, metrics, lambda: self._draw(settings, update, settings.strength)
+                )
+            except Stopped:
+                ended = True
+                break
+        if ended:
+            journal.save(self._snapshot(update, curves))
+        strengths = strip(settings.strength, settings.strip)
+        for done in range(1, 6):
+            time.sleep(0.02)
+            if not ended:
+                yield Step("draw", done, 5)
+        order = sorted(range(len(strengths)), key=lambda k: (strengths[k] != settings.strength, strengths[k]))
+        pictures = []
+        for k in order:
+            share = strengths[k] * update / 100
+            facts = {"strength": strengths[k], "return_step": settings.return_step, "updates": update}
+            facts |= {"clip direction": share, "critic direction": share / 2, "critic target": 0.2 + share / 4}
+            facts |= {"critic target before": 0.2, "L1": abs(share) / 10, "SSIM": 1 - abs(share) / 3}
+            facts |= {"curves": curves, "overshot": 15 if "greedy" in settings.prompt and update > 20 else 0}
+            drawn = to_pil(self._draw(settings, update or 40, strengths[k]))[0]
+            pictures.append(Picture(drawn, settings.seed, 0.2, facts))
+        return pictures
+
+    def direction(self, settings: EditSettings, journal: Journal) -> Direction:
+        snapshot = journal.latest()
+        if snapshot is None:
+            raise BadInput(f"the mode {settings.mode} learned no direction; use quick or reusable, or paper")
+        facts = {"source": settings.source, "target": settings.prompt, "base": "painter", "clip": "painter"}
+        facts |= {"mode": settings.mode, "rank": 4, "return_step": 400, "updates": snapshot.step}
+        facts["figures"] = {"clip direction": 0.4, "critic direction": 0.3}
+        return Direction({"conv.lora_A.weight": torch.ones(4, 4, dtype=torch.float16)}, facts)
+
+    def glimpse(self, settings: EditSettings, journal: Journal, step: int) -> Image.Image:
+        return to_pil(self._draw(settings, journal.load(step).step, settings.strength))[0]
+
+    @staticmethod
+    def _snapshot(update: int, curves: list[Any]) -> Snapshot:
+        return Snapshot(update, {"a": torch.zeros(1)}, {"curves": json.loads(json.dumps(curves))})
+
+    @staticmethod
+    def _draw(settings: EditSettings, update: int, strength: float) -> Tensor:
+        if settings.image:
+            base = to_tensor([on_white(open_picture(settings.image))])
+        else:
+            base = paint(settings.seed)[None]
+        tint = torch.nn.functional.interpolate(paint(len(settings.prompt))[None], base.shape[-2:])
+        share = torch.full((1, 1, *base.shape[-2:]), strength * update / 100)
+        if settings.mask:
+            inside = to_tensor([open_picture(settings.mask).convert("RGB")])[:, :1]
+            share = share * (inside > 0)
+        return (base + share * (tint - base)).clamp(-1, 1)
+
+
 def paint(seed: int) -> Tensor:
     """A round shape with a light on it, before a plain ground. (3, SIZE, SIZE) in [-1, 1]."""
     chance = torch.rand(9, generator=torch.Generator().manual_seed(seed))
@@ -187,4 +302,4 @@ class PainterClip:
         return torch.nn.functional.normalize(images.mean((2, 3)) + 1.1, dim=1)
 
 
-PAINTERS: dict[str, type[Pipeline[Any]]] = {"generate": Painter, "optimize": Grower}
+PAINTERS: dict[str, type[Pipeline[Any]]] = {"generate": Painter, "optimize": Grower, "edit": EditPainter}

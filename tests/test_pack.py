@@ -11,6 +11,7 @@ import torch
 from pipelines.base import Result, run
 from pipelines.catalog import ASSETS, CHECKPOINTS
 from pipelines.dalle import Generate, GenerateSettings
+from pipelines.edit_settings import EditSettings
 from pipelines.images import open_picture, to_tensor
 from pipelines.models.checkpoint import read_header
 from pipelines.optimize_settings import OptimizeSettings
@@ -98,3 +99,16 @@ def test_optimize_climbs_from_codes_by_both_judges() -> None:
     curve = result.pictures[0].facts["curve"]
     assert curve[-1][1] > curve[0][1] + 0.2 and result.pictures[0].score > curve[0][2] + 0.1
     assert result.pictures[0].image.size == (128, 128)
+
+
+def test_edit_gives_the_picture_back_and_turns_it_by_clips_judgement(tmp_path: Path) -> None:
+    pipeline = Studio("tiny", "cpu").pipeline("edit")
+    picture = EXAMPLES[0]
+    fields = {"image": str(picture), "source": "a red heart", "prompt": "a green heart", "steps": 4}
+    *_, result = run(pipeline, EditSettings(**fields, updates=8, strip=2))
+    assert isinstance(result, Result)
+    by_strength = {one.facts["strength"]: one for one in result.pictures}
+    assert by_strength[0.0].image.tobytes() == open_picture(picture).tobytes()
+    best = result.pictures[0]
+    assert best.facts["strength"] == 1.0 and best.image.size == open_picture(picture).size
+    assert best.facts["clip direction"] > 0.1

@@ -26,14 +26,7 @@ from pipelines.training.unet import (
     min_snr_weight,
     noise_loss,
 )
-
-SIZES = {"widths": (8, 16), "attention_count": 1, "head_size": 8}
-
-
-def tiny_unet(**changes: int) -> Unet:
-    """16 x 16 pictures, two levels, random weights."""
-    torch.manual_seed(4)
-    return Unet(UnetConfig(**{"image_size": 16, **SIZES, **changes})).eval().requires_grad_(False)
+from tests.tiny import UNET_SIZES, tiny_unet
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +51,7 @@ def emoji(tmp_path_factory: pytest.TempPathFactory) -> Emoji:
 
 
 def tiny_trainer(emoji: Emoji, **changes: Any) -> UnetTrainer:
-    trainer = UnetTrainer(Accelerator(cpu=True), emoji, batch_size=4, **{**SIZES, **changes})
+    trainer = UnetTrainer(Accelerator(cpu=True), emoji, batch_size=4, **{**UNET_SIZES, **changes})
     trainer.sheet_steps = 2
     return trainer
 

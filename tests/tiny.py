@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from pipelines.dalle import Generate
+from pipelines.diffusion_clip import Edit
+from pipelines.examples import Examples
 from pipelines.models.clip import Clip, ClipConfig
 from pipelines.models.dalle import Dalle, DalleConfig
 from pipelines.models.tokenizer import Tokenizer, words_in
+from pipelines.models.unet import Unet, UnetConfig
 from pipelines.models.vqgan import Vqgan, VqganConfig
 from pipelines.vqgan_clip import Optimize
 
@@ -90,3 +95,30 @@ def tiny_optimize() -> Optimize:
     """The whole pipeline: 32 x 32 pictures of 4 x 4 tokens."""
     tokenizer = tiny_tokenizer()
     return Optimize(tiny_vqgan(), tiny_clip(tokenizer), tiny_critic(tokenizer))
+
+
+UNET_SIZES: dict[str, Any] = {"widths": (8, 16), "attention_count": 1, "head_size": 8}
+
+
+def tiny_unet(**changes: int) -> Unet:
+    """16 x 16 pictures, two levels, attention in one, weights that say enough for a test to notice."""
+    torch.manual_seed(5)
+    unet = Unet(UnetConfig(**{"image_size": 16, **UNET_SIZES, **changes}))
+    for parameter in unet.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return unet.eval().requires_grad_(False)
+
+
+def tiny_examples() -> Examples:
+    """Eight pictures of 16 x 16: a colour and noise."""
+    generator = torch.Generator().manual_seed(6)
+    colours = torch.randint(40, 216, (8, 3, 1, 1), generator=generator)
+    grain = torch.randint(-40, 40, (8, 3, 16, 16), generator=generator)
+    pictures = (colours + grain).clamp(0, 255).to(torch.uint8)
+    return Examples(pictures, [f"picture {k}" for k in range(8)])
+
+
+def tiny_edit() -> Edit:
+    """The whole pipeline: 16 x 16 pictures."""
+    tokenizer = tiny_tokenizer()
+    return Edit(tiny_unet(), tiny_clip(tokenizer), tiny_critic(tokenizer), tiny_examples())

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import gradio as gr
 
 from app.ui.shell import Shell
+from app.ui.words import KNOBS, pair
 from pipelines.base import Knob
+
+
+def plain_field(one: Knob, pipeline: str) -> str:
+    """The same as HTML, for forms of our own: an input named as the setting, its words in both languages."""
+    label, translated, help_translated = KNOBS.get(f"{pipeline}_{one.name}") or KNOBS.get(
+        one.name, (one.name, one.name, "")
+    )
+    said = f"<b>{pair(escape(label), escape(translated))}</b>"
+    told = f"<small>{pair(escape(one.help), escape(help_translated or one.help))}</small>"
+    if one.type is bool:
+        checked = " checked" if one.default else ""
+        return (
+            f'<label class="field tick"><input type="checkbox" name="{one.name}"{checked}>{said}{told}</label>'
+        )
+    if one.choices is not None:
+        options = "".join(
+            f"<option{' selected' if each == one.default else ''}>{escape(each)}</option>"
+            for each in one.choices
+        )
+        entry = f'<select name="{one.name}">{options}</select>'
+    elif one.type in (int, float):
+        bounds = "".join(
+            f' {name}="{value:g}"' for name, value in (("min", one.lo), ("max", one.hi)) if value is not None
+        )
+        entry = (
+            f'<input type="number" name="{one.name}" value="{one.default:g}" inputmode="decimal"{bounds} '
+            f'step="{1 if one.type is int else "any"}">'
+        )
+    else:
+        entry = f'<input type="text" name="{one.name}" value="{escape(one.default)}" autocomplete="off">'
+    return f'<label class="field">{said}{entry}{told}</label>'
 
 
 def field(shell: Shell, one: Knob, prefix: str = "knob", *, picture_height: int = 180) -> Any:

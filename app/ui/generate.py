@@ -174,7 +174,7 @@ class _Tab:
         )
 
         for place in (self.stage, self.sheet):
-            place.click(shell.hand_over, None, [shell.open_optimize, shell.tabs], **QUIET)
+            place.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
         shell.arrivals.append((self.arrive, watched, [shell.job, *view, *form]))
 
     # ---------------------------------------------------------------------------------------------------- answers
@@ -288,7 +288,7 @@ class _Tab:
             return self._filled(note=stage.trouble(str(problem)))
 
     def _act(self, act: str, told: dict[str, str], visitor: str) -> list[Any]:
-        if act == "optimize":  # the other tab's
+        if act in ("optimize", "edit"):  # the other tabs'
             return self._filled()
         if act == "open":
             return self._filled(job=told.get("job", ""))

@@ -53,13 +53,14 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         nothing = [gr.skip()] * 3
         if told.get("act") == "more":
             return *recent(count + PAGE), *nothing
-        if told.get("act") == "optimize":
+        if told.get("act") in ("optimize", "edit"):
             return gr.skip(), gr.skip(), gr.skip(), *shell.hand_over(event)
         try:
             path = shell.pictures.path(told.get("name", ""))
             if told.get("act") == "reuse":
-                if read_record(path, shell.lane.pipelines).pipeline == "optimize":
-                    wanted = (gr.skip(), f"settings:{told['name']}", gr.Tabs(selected="optimize"))
+                made_by = read_record(path, shell.lane.pipelines).pipeline
+                if made_by in ("optimize", "edit"):
+                    wanted = (gr.skip(), f"{made_by}:settings:{told['name']}", gr.Tabs(selected=made_by))
                 else:
                     wanted = (told["name"], gr.skip(), gr.Tabs(selected="generate"))
                 return gr.skip(), gr.skip(), *wanted
@@ -70,7 +71,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         return html, gr.skip(), *nothing
 
     gr.on([find.click, query.submit], search, [query], [wall], **QUIET)
-    wall.click(act, [shown], [wall, shown, shell.open_record, shell.open_optimize, shell.tabs], **QUIET)
+    wall.click(act, [shown], [wall, shown, shell.open_record, shell.hand, shell.tabs], **QUIET)
     tab.select(recent, None, [wall, shown], **QUIET)  # the tab itself, when it is opened
 
 
@@ -93,7 +94,7 @@ def _wall(shell: Shell, entries: Sequence[Entry], title: str, scores: Sequence[f
         cards.append(
             f'<article><img src="{url}" alt="{prompt}" loading="lazy"><p title="{prompt}"><span>{prompt}</span>{score}</p>'
             f'<div class="acts"><a class="quiet" href="{url}?download" download="atelier-{escape(entry.id)}.png">'
-            f"{both('save')}</a>{button('optimize_this', 'optimize', name=name)}"
+            f"{both('save')}</a>{button('optimize_this', 'optimize', name=name)}{button('edit_this', 'edit', name=name)}"
             f"{button('reuse_short', 'reuse', name=name)}{button('alike_short', 'alike', name=name)}"
             "</div></article>"
         )

@@ -177,15 +177,14 @@ class _Tab:
             preprocess=False,
             **QUIET,
         )
+        self.canvas.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
         self.canvas.click(
             self.begin,
             [self.job],
             [*lie, init, self.fields["steps"], self.fields["mask"], self.note],
             **QUIET,
         )
-        shell.open_optimize.change(
-            self.take, [shell.open_optimize, self.job], [shell.open_optimize, *lie, self.note, *form], **QUIET
-        )
+        shell.hand.change(self.take, [shell.hand, self.job], [shell.hand, *lie, self.note, *form], **QUIET)
         self.fields["prompt"].change(
             None, [self.fields["prompt"]], None, js="(text) => { window.atelier.targets(text) }", **QUIET
         )
@@ -513,9 +512,10 @@ class _Tab:
     def take(self, wanted: str, job_id: str) -> list[Any]:
         """A picture that another tab hands over: to start from, or for its settings."""
         skip = [gr.skip()] * (8 + len(self.fields))
-        if not wanted:
+        tab, _, rest = wanted.partition(":")
+        if tab != PIPELINE:
             return skip
-        kind, _, name = wanted.partition(":")
+        kind, _, name = rest.partition(":")
         try:
             path = self.pictures.path(name)
             if kind == "settings":

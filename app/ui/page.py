@@ -21,7 +21,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from app import films
 from app.jobs import Lane
 from app.library import Library
-from app.ui import generate, library, models, optimize, stage, theme
+from app.ui import edit, generate, library, models, optimize, stage, theme
 from app.ui.pictures import Pictures
 from app.ui.shell import Shell, acting
 from app.ui.words import LANGUAGES, translations
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 TABS: dict[str, Callable[[Shell, gr.Tab], None]] = {
     "generate": generate.build,
     "optimize": optimize.build,
+    "edit": edit.build,
     "library": library.build,
     "models": models.build,
 }
@@ -48,14 +49,17 @@ def build(
 ) -> gr.Blocks:
     """The whole page over a studio, its lane and its library; `examples` are pictures shown before there are others."""
     pictures = Pictures(lane.folder, examples)
-    helps = {one.name: one.help for kind in lane.pipelines.values() for one in kind.Settings.knobs()}
+    helps: dict[str, str] = {}
+    for kind in lane.pipelines.values():
+        for one in kind.Settings.knobs():
+            helps.setdefault(one.name, one.help)  # Edit's form is HTML and brings its own words
     shell = Shell(studio, lane, pictures_library, pictures, helps)
     with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:
         head = acting(stage.header(), elem_id="masthead")
         shell.lane_line = gr.HTML(elem_id="lane", apply_default_css=False)
         shell.visitor, shell.job = gr.Textbox(visible=False), gr.Textbox(visible=False)
         language, shell.open_record = gr.Textbox(visible=False), gr.Textbox(visible=False)
-        shell.open_optimize = gr.Textbox(visible=False)
+        shell.hand, shell.filling = gr.Textbox(visible=False), gr.Textbox(visible=False)
         with gr.Tabs(selected="generate", elem_id="tabs") as shell.tabs:
             for name, build_tab in TABS.items():
                 tab = shell.words(gr.Tab(id=name, elem_id=f"tab-{name}"), label=f"tab_{name}")
@@ -105,7 +109,11 @@ def launch(page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = 7860)
         i18n=translations(shell.helps),
         favicon_path=theme.ASSETS / "favicon.svg",
         app_kwargs={
-            "routes": [*shell.pictures.routes(), *films.routes(shell.lane)],
+            "routes": [
+                *shell.pictures.routes(),
+                *films.routes(shell.lane),
+                *edit.shelf_of(shell.lane).routes(),
+            ],
             "middleware": _guards(host),
         },
     )

@@ -57,7 +57,7 @@ def empty(pictures: Pictures) -> str:
 def ready(picture: Image.Image) -> str:
     """A picture to start from lies on the canvas; nothing runs yet."""
     return (
-        f'<section class="stage plate ready" data-state="ready">{_frame(preview_uri(picture, PIXELS), "", picture.size)}'
+        f'<section class="stage plate ready" data-state="ready">{frame(preview_uri(picture, PIXELS), "", picture.size)}'
         f'<div class="said"><b>{both("opt_ready")}</b><span>{both("opt_ready_text")}</span></div></section>'
     )
 
@@ -69,18 +69,18 @@ def canvas(job: Job, pictures: Pictures, live: Image.Image | None, trace: Trace)
     if job.pictures:
         inside = _figures(job, pictures, bool(trace.steps))
     elif live is not None:
-        inside = _frame(preview_uri(live, PIXELS), prompt, live.size)
+        inside = frame(preview_uri(live, PIXELS), prompt, live.size)
     elif trace.steps:
-        inside = _frame(f"glimpse/{escape(job.id)}/{trace.steps[-1]}.jpg", prompt)
+        inside = frame(f"glimpse/{escape(job.id)}/{trace.steps[-1]}.jpg", prompt)
     elif str(job.settings.get("init", "")).startswith("data:image/"):
-        inside = _frame(str(job.settings["init"]), prompt)
+        inside = frame(str(job.settings["init"]), prompt)
     else:
         inside = '<div class="frame waiting"><i></i></div>'
     told = _told(job, trace)
     return f'<section class="stage plate {job.state}" {facts}>{told}{inside}</section>'
 
 
-def _frame(source: str, alt: str, size: tuple[int, int] | None = None) -> str:
+def frame(source: str, alt: str, size: tuple[int, int] | None = None) -> str:
     ratio = f' style="--ratio:{size[0] / size[1]:.4f}"' if size else ""
     return f'<div class="frame"{ratio}><img class="now" src="{escape(source)}" alt="{alt}" decoding="sync"></div>'
 
@@ -155,11 +155,12 @@ def _figures(job: Job, pictures: Pictures, filmed: bool) -> str:
             told.append(both("opt_critic_is", score=f"{one['score']:.3f}"))
         told.append(both("seed_is", seed=one["seed"]))
         figures += (
-            f'<figure data-figure="{index}"{"" if index == first else " hidden"}>{_frame(url, prompt)}'
+            f'<figure data-figure="{index}"{"" if index == first else " hidden"}>{frame(url, prompt)}'
             f'<figcaption><p class="facts">{"".join(f"<span>{x}</span>" for x in told)}</p>'
             f'<div class="acts"><a class="quiet" href="{escape(url)}?download" '
             f'download="atelier-{escape(name.split("/")[-1])}">PNG</a>{films}'
-            f"{button('opt_begin', 'begin-with', name=name)}</div></figcaption></figure>"
+            f"{button('opt_begin', 'begin-with', name=name)}{button('edit_this', 'edit', name=name)}"
+            "</div></figcaption></figure>"
         )
     return f'<div class="figures">{figures}</div>'
 
@@ -243,7 +244,7 @@ def timeline(job: Job, trace: Trace, settings: Any) -> str:
     return (
         f'<section class="timeline" data-job="{escape(job.id)}" data-steps="{steps}" data-end="{end}">'
         f'<div class="head"><h3>{both("opt_timeline")}</h3><span class="legend">{legend}</span>{fork}</div>'
-        f'<div class="track">{_curves(trace.curve, end)}<div class="ticks">'
+        f'<div class="track">{curves(trace.curve, end)}<div class="ticks">'
         f'<i class="past" style="width:{at(trace.steps[-1])}"></i>{ticks}{flags}</div>'
         f'<input type="range" min="0" max="{end}" value="{trace.steps[-1]}" aria-label="steps, 步数"></div>'
         f'{warning}<ol class="scenes">{rows}</ol></section>'
@@ -278,13 +279,13 @@ def scenes(settings: Any, end: int) -> list[tuple[int, str, tuple[str, str]]]:
     return found
 
 
-def _curves(curve: Sequence[tuple[int, float, float]], end: int) -> str:
-    """CLIP's and the critic's score over the steps, each on its own scale: what counts is which way they go."""
+def curves(curve: Sequence[tuple[float, ...]], end: int, *, one_scale: bool = False) -> str:
+    """CLIP's and the critic's score over the steps, each on its own scale when what counts is which way they go."""
     if len(curve) < 2:
         return f'<svg class="curves" viewBox="0 0 {CURVE_WIDTH} {CURVE_HEIGHT}" aria-hidden="true"></svg>'
     lines, floor, rise = "", CURVE_HEIGHT - 6, CURVE_HEIGHT - 12
     for index, name in ((1, "clip"), (2, "critic")):
-        values = [point[index] for point in curve]
+        values = [value for point in curve for value in (point[1:] if one_scale else point[index : index + 1])]
         low, span = min(values), max(max(values) - min(values), 0.02)
         points = " ".join(
             f"{CURVE_WIDTH * point[0] / end:.1f},{floor - rise * (point[index] - low) / span:.1f}"

@@ -34,7 +34,8 @@ class Shell:
     job: Any = None  # hidden: the job that is looked at
     lane_line: Any = None
     open_record: Any = None  # hidden: the name of a picture whose settings another tab wants in the form
-    open_optimize: Any = None  # hidden: "start:NAME" or "settings:NAME" of a picture for the Optimize tab
+    hand: Any = None  # hidden: "TAB:start:NAME" or "TAB:settings:NAME", a picture that goes to Optimize or Edit
+    filling: Any = None  # hidden: JSON that the script fills into Edit's form; outside the tabs, which appear late
     arrivals: list[tuple[Any, list[Any], list[Any]]] = field(
         default_factory=list
     )  # answers to opening the page
@@ -47,11 +48,12 @@ class Shell:
         return component
 
     def hand_over(self, event: gr.EventData) -> tuple[Any, Any]:
-        """Outputs for `open_optimize` and `tabs`: a picture whose "Optimize this" was clicked opens that tab."""
+        """Outputs for `hand` and `tabs`: a picture whose "Optimize this" or "Edit this" was clicked opens that tab."""
         told = {key: str(value) for key, value in (event._data or {}).items()}
-        if told.get("act") != "optimize":
+        tab = told.get("act", "")
+        if tab not in ("optimize", "edit") or "name" not in told:
             return gr.skip(), gr.skip()
-        return f"start:{told.get('name', '')}", gr.Tabs(selected="optimize")
+        return f"{tab}:start:{told['name']}", gr.Tabs(selected=tab)
 
     def relabel(self, language: str) -> list[Any]:
         """An update for every component with words, in the order of `worded`."""

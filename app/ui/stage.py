@@ -136,6 +136,7 @@ def _figure(job: Job, pictures: Pictures, index: int) -> str:
         f'<a class="quiet" href="{escape(url)}?download" download="atelier-{escape(name.split("/")[-1])}">'
         f"{both('download')}</a>",
         button("optimize_this", "optimize", name=name),
+        button("edit_this", "edit", name=name),
         button("remix", "remix", name=name),
         button("redraw", "redraw", name=name),
         button("reuse", "reuse", name=name),
