@@ -383,6 +383,8 @@ def _watch(pipeline: Pipeline[Any], settings: Any, journal: Journal | None = Non
                     kept = events.throw(Stopped())
                     assert isinstance(kept, Result)
                     return kept, True
+    except Stopped:  # too early to keep anything
+        raise KeyboardInterrupt from None
     finally:
         line.end()
         events.close()

@@ -505,6 +505,8 @@
         if (roll) { entries("seed")[0].value = window.atelier.roll(); soon(); }
       });
       find("#edit-note")?.setAttribute("role", "status");
+      const first = root.dataset.lang === "zh" && !pending && element.querySelector(".zh [data-from]");
+      if (first) { entries("source")[0].value = first.dataset.from; entries("prompt")[0].value = first.dataset.to; }
       showForm();
       setTimeout(() => { const shelf = find("#edit-shelf"); if (shelf) watching(shelf, () => { showForm(); }); });
     },

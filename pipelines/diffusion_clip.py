@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +26,8 @@ from pipelines.directions import Direction, Wearing, network_hash, read_directio
 from pipelines.edit_settings import EditSettings, split_list
 from pipelines.errors import BadInput, Stopped
 from pipelines.examples import Examples
-from pipelines.framing import Framing
+from pipelines.files import home_path
+from pipelines.framing import LEAST, Framing
 from pipelines.guidance import walk_down_guided
 from pipelines.images import on_white, open_picture, picture_to_uri, ssim, to_pil
 from pipelines.journal import Journal
@@ -37,7 +37,6 @@ from pipelines.tuning import PAPER_DOWN, PAPER_UP, Aim, Tuning
 
 ALIKE = 0.985  # cosine of two texts that CLIP takes for one
 LARGE = 1_048_576  # pixels; a larger picture is kept in the record reduced to so many
-LIKENESS = 128  # longest side of example pictures and lessons
 MOST_LISTED = 200  # pictures in a list, folders unfolded
 EXAMPLE_CHOICE = 32  # of the pack's pictures, for a run without one
 
@@ -97,7 +96,7 @@ class Edit(Resumable[EditSettings]):
             sources = [one for part in split_list(getattr(settings, name)) for one in _unfolded(part)]
             if len(sources) > MOST_LISTED:
                 raise BadInput(f"{name} are {len(sources)} pictures; the most is {MOST_LISTED}")
-            fields[name] = " | ".join(_likeness(one) for one in sources)
+            fields[name] = " | ".join(_likeness(one, side) for one in sources)
         if settings.lessons and len(split_list(fields["lessons"])) < 2:
             raise BadInput("lessons are a single picture; give at least two, or use the quick mode")
         if settings.directions:
@@ -173,7 +172,7 @@ class Edit(Resumable[EditSettings]):
         if settings.mode == "instant" and not settings.directions:
             calls += down * 8 * clip / unet
         elif updates:
-            batch = {"quick": 4 * 4, "reusable": 5 * 4, "paper": 6 * 3}[settings.mode]
+            batch = {"quick": 4 * 3, "reusable": 4 * 4, "paper": 6 * 3}[settings.mode]
             learning = updates * (batch * unet + 16 * clip)
             if settings.mode == "paper":
                 learning += min(self._lesson_count(settings), updates) * PAPER_UP * unet
@@ -189,7 +188,7 @@ class Edit(Resumable[EditSettings]):
         """Learn, walk up, walk down. Stopped, thrown in, ends the learning, and the run with what was learned."""
         journal = journal or Journal()
         journal.begin({"settings": settings.to_dict(), "models": self.fingerprint()})
-        ended = False
+        stop, trouble = _Stop(), ""
         scene = self._scene(settings)
         x = yield from self._purified(settings, scene.x)
         way: Any = None  # a Trajectory, once the walk up is made
@@ -212,18 +211,19 @@ class Edit(Resumable[EditSettings]):
                 self.unet, self.clip, self.critic, settings, settings.return_step, self._aim(settings, x),
                 lessons, ways,
             )  # fmt: skip
-            trouble, ended = yield from self._learn(settings, tuning, journal)
-            if ended or trouble:
+            trouble = yield from self._learn(settings, tuning, journal, stop)
+            if stop.asked or trouble:
                 settings = replace(settings, until=tuning.step)
             wearing = Wearing(self.unet)
             wearing.wear(self._direction(settings, tuning))
         if way is None:
-            way = yield from _unless(ended, _shown("invert", settings.step_count(), self._up(settings, x), x))
+            way = yield from stop.quietly(_shown("invert", settings.step_count(), self._up(settings, x), x))
         strengths = strip(settings.strength, settings.strip)
-        drawn = yield from _unless(ended, self._draw(settings, scene, way, wearing, strengths))
+        drawn = yield from stop.quietly(self._draw(settings, scene, way, wearing, strengths))
         pictures = self._pictures(settings, scene, x, strengths, drawn)
         if tuning is not None:
             told = {"updates": tuning.step, "curves": tuning.curves, "overshot": overshot(tuning.curves)}
+            told |= {"ended": trouble} if trouble else {}
             pictures = [replace(one, facts=one.facts | told) for one in pictures]
         return pictures
 
@@ -323,14 +323,14 @@ class Edit(Resumable[EditSettings]):
         return Aim(*found)
 
     def _learn(
-        self, settings: EditSettings, tuning: Tuning, journal: Journal
-    ) -> Generator[Step, None, tuple[str, bool]]:
-        """All updates that are left; returns what went wrong, and whether it was stopped."""
+        self, settings: EditSettings, tuning: Tuning, journal: Journal, stop: _Stop
+    ) -> Generator[Step, None, str]:
+        """All updates that are left; returns a sentence when the numbers broke down."""
         if (snapshot := journal.latest()) is not None:
             tuning.restore(snapshot)
-        trouble, stopped, saved = "", False, tuning.step
+        trouble, saved = "", tuning.step
         count = min(settings.update_count(), settings.until or settings.update_count())
-        while tuning.step < count:
+        while tuning.step < count and not stop.asked:
             if trouble := tuning.advance():
                 break
             if journal.due(tuning.step) or tuning.step == count:
@@ -339,11 +339,10 @@ class Edit(Resumable[EditSettings]):
             try:
                 yield Step("learn", tuning.step, count, tuning.metrics(), lambda: tuning.shown)  # type: ignore[arg-type, return-value]
             except Stopped:
-                stopped = True
-                break
+                stop.asked = True
         if saved != tuning.step:
             journal.save(tuning.snapshot())
-        return trouble, stopped
+        return trouble
 
     def _up(self, settings: EditSettings, x: Tensor, steps: int = 0) -> Generator[int, None, Trajectory]:
         grid = time_grid(settings.return_step, steps or settings.step_count())
@@ -399,7 +398,7 @@ class Edit(Resumable[EditSettings]):
         if settings.automatic_mask:
             change = change * automatic_mask(change)
         order = sorted(range(len(strengths)), key=lambda k: (strengths[k] != settings.strength, strengths[k]))
-        kept, original = settings, None
+        kept, original = settings, None  # what the record says
         if settings.image and not settings.image.startswith("data:"):
             kept, original = _smaller(settings, scene.picture), list(scene.picture.size)
         found = []
@@ -413,7 +412,7 @@ class Edit(Resumable[EditSettings]):
             if original:
                 facts["original"] = original
             score = facts["critic target"] if rank == 0 else None
-            found.append(Picture(image, settings.seed, score, facts, None if kept is settings else kept))
+            found.append(Picture(image, settings.seed, score, facts, kept))
         return found
 
     def _figures(self, settings: EditSettings, scene: _Scene, image: Image.Image) -> dict[str, float]:
@@ -466,6 +465,26 @@ class Edit(Resumable[EditSettings]):
         return Direction({name: one.to("cpu", torch.float16) for name, one in tensors.items()}, facts)
 
 
+@dataclass
+class _Stop:
+    """Whether the run has been asked to end. What is left to do then is done without a word."""
+
+    asked: bool = False
+
+    def quietly(self, work: Generator[Step, None, Any]) -> Generator[Step, None, Any]:
+        """The work with its steps until a stop, and then without them."""
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as end:
+                return end.value
+            if not self.asked:
+                try:
+                    yield step
+                except Stopped:
+                    self.asked = True
+
+
 def strip(strength: float, count: int) -> list[float]:
     """`count` strengths from 0 to the strongest on the side of `strength`, which takes the place of the nearest."""
     if count == 1:
@@ -508,13 +527,6 @@ def _shown(
         yield Step(stage, done, max(total, done), {}, None if x is None else lambda: x)
 
 
-def _unless(ended: bool, work: Generator[Step, None, Any]) -> Generator[Step, None, Any]:
-    """The work with its steps, or, after a stop, without them."""
-    if ended:
-        return _last(work)
-    return (yield from work)
-
-
 def _last(work: Generator[Any, None, Any]) -> Any:
     """What a generator returns."""
     while True:
@@ -526,7 +538,7 @@ def _last(work: Generator[Any, None, Any]) -> Any:
 
 def _unfolded(source: str) -> list[str]:
     """A folder's pictures, or the picture itself."""
-    if not source.startswith("data:") and (folder := Path(source).expanduser()).is_dir():
+    if not source.startswith("data:") and (folder := home_path(source)).is_dir():
         found = sorted(
             one for one in folder.iterdir() if one.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
         )
@@ -536,9 +548,9 @@ def _unfolded(source: str) -> list[str]:
     return [source]
 
 
-def _likeness(source: str) -> str:
+def _likeness(source: str, side: int) -> str:
     picture = on_white(open_picture(source))
-    picture.thumbnail((LIKENESS, LIKENESS))
+    picture.thumbnail((side, side))
     return picture_to_uri(picture)
 
 
@@ -550,6 +562,7 @@ def _smaller(settings: EditSettings, picture: Image.Image) -> EditSettings:
     if settings.mask:
         fields["mask"] = picture_to_uri(open_picture(settings.mask).resize(size, Image.Resampling.BOX))
     if (box := settings.box()) is not None:
-        left, top, right, bottom = (int(one * scale) for one in box)
-        fields["crop"] = f"{left},{top},{max(8, right - left)}x{max(8, bottom - top)}"
+        width, height = (max(LEAST, int((box[k + 2] - box[k]) * scale)) for k in (0, 1))
+        left, top = min(int(box[0] * scale), size[0] - width), min(int(box[1] * scale), size[1] - height)
+        fields["crop"] = f"{left},{top},{width}x{height}"
     return replace(settings, **fields)

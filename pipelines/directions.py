@@ -22,8 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from pipelines.base import clean_prompt
 from pipelines.errors import BadInput
-from pipelines.files import write_atomically
+from pipelines.files import home_path, write_atomically
+from pipelines.models.checkpoint import in_order
 from pipelines.models.unet import Unet
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
@@ -74,7 +76,7 @@ class Direction:
             "facts": json.dumps(self.facts, ensure_ascii=False, sort_keys=True),
             "lora_adapter_metadata": json.dumps(adapter),  # as diffusers names it
         }
-        return save({name: self.tensors[name].contiguous() for name in sorted(self.tensors)}, metadata)
+        return in_order(save({name: one.contiguous() for name, one in self.tensors.items()}, metadata))
 
     def save(self, path: str | Path) -> None:
         """Whole or not at all. BadInput unless the name ends in .safetensors."""
@@ -109,6 +111,8 @@ def read_direction(source: str | Path) -> Direction:
     for name, most in TEXTS.items():
         if not isinstance(facts.get(name), str) or len(facts[name]) > most:
             raise BadInput(f"the direction is damaged: its {name} is not text of at most {most} characters")
+    for name in ("source", "target"):
+        facts[name] = clean_prompt(facts[name])
     for name, most in (("rank", MAX_RANK), ("return_step", 999)):
         value = facts.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
@@ -135,7 +139,7 @@ def _read(source: str | Path) -> bytes:
         except (binascii.Error, ValueError):
             raise BadInput("the direction's data URI is damaged: it is not valid base64") from None
     try:
-        path = Path(source).expanduser()
+        path = home_path(source)
         if not path.is_file():
             raise BadInput(
                 f"there is no direction {str(source)[:80]!r}; give a .safetensors file that Edit saved"
@@ -148,7 +152,8 @@ def _read(source: str | Path) -> bytes:
     except (OSError, ValueError) as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"the direction {str(source)[:80]!r} cannot be read ({error})") from None
+        reason = (getattr(error, "strerror", None) or type(error).__name__).lower()
+        raise BadInput(f"the direction {str(source)[:80]!r} cannot be read ({reason})") from None
 
 
 def _header(data: bytes) -> dict[str, Any]:
@@ -175,13 +180,14 @@ class Wearing:
         self.unet = copy.deepcopy(unet).requires_grad_(False)
         self.base = network_hash(unet)
         self.names: list[str] = []
+        self.layers: list[Any] = []
 
     def add(self, rank: int, seed: int = 0) -> list[Tensor]:
         """A fresh adapter that changes nothing yet; its parameters, which learn."""
         self._inject(rank)
         generator = torch.Generator().manual_seed(seed)
         parameters: list[Tensor] = []
-        for layer in self._layers():
+        for layer in self.layers:
             down, up = layer.lora_A[self.names[-1]], layer.lora_B[self.names[-1]]
             bound = 1 / math.sqrt(down.weight[0].numel())
             drawn = (torch.rand(down.weight.shape, generator=generator) * 2 - 1) * bound
@@ -216,7 +222,7 @@ class Wearing:
 
     def set_strengths(self, strengths: list[Tensor]) -> None:
         """For each adapter, in the order added, (n,) strengths, one for each picture of the next batches."""
-        for layer in self._layers():
+        for layer in self.layers:
             convolves = isinstance(layer.base_layer, nn.Conv2d)
             per_picture = layer.base_layer in self._time_layers
             for name, strength in zip(self.names, strengths, strict=True):
@@ -240,7 +246,8 @@ class Wearing:
                 "ignore"
             )  # several adapters are meant; the weights that peft draws are replaced
             inject_adapter_in_model(config, self.unet.network, self.names[-1])
-        for layer in self._layers():
+        self.layers = [module for module in self.unet.modules() if isinstance(module, LoraLayer)]
+        for layer in self.layers:
             layer._active_adapter = list(self.names)
         self.unet.requires_grad_(False)
         self.unet.eval()
@@ -249,11 +256,6 @@ class Wearing:
             for name, layer in self.unet.named_modules()
             if name.endswith("time_emb_proj") and isinstance(layer, LoraLayer)
         }
-
-    def _layers(self) -> list[Any]:
-        from peft.tuners.lora import LoraLayer
-
-        return [module for module in self.unet.modules() if isinstance(module, LoraLayer)]
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         """Those of the adapter added last, by the names that peft writes into files."""

@@ -13,6 +13,7 @@ from pipelines.errors import BadInput
 MODES = ("instant", "quick", "reusable", "paper")
 LOSSES = ("log", "plain")
 WEAKEST, STRONGEST = -1.0, 1.5
+AFTERWARDS = ("strength", "strip", "automatic_mask", "until")  # settings that the learning does not see
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,12 @@ class EditSettings(Settings):
             return 0
         return self.updates or {"quick": 40, "reusable": 60, "paper": 250}[self.mode]
 
+    def changed(self, step: int, **fields: object) -> EditSettings:
+        """These settings for a run that goes on from a snapshot: only what comes after the learning may differ."""
+        if other := [name for name in fields if name not in AFTERWARDS]:
+            raise BadInput(f"{other[0]} cannot change in mid-run; what can: {', '.join(AFTERWARDS)}")
+        return replace(self, **fields)  # type: ignore[arg-type]
+
     def step_count(self) -> int:
         """Steps up the noise, and down again."""
         return self.steps or (10 if self.directions or self.mode == "instant" else 20)
@@ -154,7 +161,8 @@ def split_list(text: str) -> list[str]:
 def written(use: Use) -> str:
     """As `directions` spells it."""
     window = "" if use.window == (1000, 0) else f"@{use.window[0]}-{use.window[1]}"
-    return f"{use.file}:{use.strength:g}{window}"
+    strength = f"{use.strength:.6f}".rstrip("0").rstrip(".")
+    return f"{use.file}:{strength}{window}"
 
 
 def _use(part: str) -> Use:

@@ -36,6 +36,14 @@ def write_atomically(path: str | Path, data: bytes) -> None:
                 os.unlink(temporary)
 
 
+def home_path(source: str | Path) -> Path:
+    """A path with ~ for a home folder; as it is where there is no such home."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        return Path(source)
+
+
 def cannot_save(path: str | Path, error: OSError) -> str:
     """One sentence on why `path` could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

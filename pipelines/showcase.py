@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -14,8 +14,10 @@ from pipelines.arguments import Parser
 from pipelines.base import Result, Step, run
 from pipelines.catalog import ASSETS
 from pipelines.dalle import GenerateSettings
+from pipelines.diffusion_clip import Edit
+from pipelines.edit_settings import EditSettings
 from pipelines.files import write_atomically
-from pipelines.images import to_tensor
+from pipelines.images import picture_to_uri, to_pil, to_tensor
 from pipelines.optimize_settings import OptimizeSettings
 from pipelines.record import record_of, write_png
 from pipelines.studio import Studio
@@ -45,16 +47,39 @@ OPTIMIZED = (
     "fire",
     "ghost",
 )
+EDIT_STRIP = 5
+EDITED = (
+    ("face", "angry face"),
+    ("house", "house at night"),
+    ("apple", "green apple"),
+    ("cat", "lion"),
+    ("heart", "purple heart"),
+    ("flower", "rose"),
+)
 
 
 def main(argv: list[str]) -> int:
-    """Write the best of 16 for each prompt, with its record inside, and the two sheets."""
+    """Write the best of 16 for each prompt, with its record inside, and the three sheets."""
     parser = Parser(prog="launch.py showcase", description="Remake the example pictures.")
+    parser.add_argument("--only", choices=("generate", "optimize", "edit"), help="one of the sheets")
     parser.add_argument(
         "--out", type=Path, default=ASSETS / "examples", help="folder (default assets/examples)"
     )
-    out = parser.parse_args(argv).out
-    studio = Studio("tiny", "cpu")
+    options = parser.parse_args(argv)
+    out, studio = options.out, Studio("tiny", "cpu")
+    sheets: dict[str, Callable[[], None]] = {
+        "generate": lambda: _generated(studio, out),
+        "optimize": lambda: _write_sheet(out / "optimize-sheet.png", _optimized(studio), len(OPTIMIZED)),
+        "edit": lambda: _write_sheet(out / "edit-sheet.png", _edited(studio), 2 * EDIT_STRIP),
+    }
+    for name, make in sheets.items():
+        if options.only in (None, name):
+            make()
+    return 0
+
+
+def _generated(studio: Studio, out: Path) -> None:
+    """The best of 16 for each prompt, with its record inside, and a sheet of the best four."""
     pipeline, models = studio.pipeline("generate"), studio.models("generate")
     columns = []
     for number, prompt in enumerate(PROMPTS, start=1):
@@ -75,8 +100,6 @@ def main(argv: list[str]) -> int:
         print(f"{prompt}: {best.score:.3f}", file=sys.stderr)
     rows = [column[k] for k in range(4) for column in columns]
     _write_sheet(out / "sheet.png", rows, len(PROMPTS))
-    _write_sheet(out / "optimize-sheet.png", _optimized(studio), len(OPTIMIZED))
-    return 0
 
 
 def _optimized(studio: Studio) -> list[Image.Image]:
@@ -95,6 +118,26 @@ def _optimized(studio: Studio) -> list[Image.Image]:
             rows[row].append(best.image)
             print(f"{prompt}: {best.facts['clip']:.3f}, critic {best.score:.3f}", file=sys.stderr)
     return [picture for row in rows for picture in row]
+
+
+def _edited(studio: Studio) -> list[Image.Image]:
+    """For each pair of texts a strip of strengths from 0 to 1.5 by a reusable direction, on the picture of the pack's that
+    fits the source best (it is also one of the fifty lessons)."""
+    edit = studio.pipeline("edit")
+    assert isinstance(edit, Edit)
+    pictures = []
+    for source, target in EDITED:
+        best = edit.pictures.nearest(edit.clip, edit.clip.encode_text([source]), 1)
+        image = picture_to_uri(to_pil(edit.pictures.tensor(best))[0])
+        settings = EditSettings(source=source, prompt=target, mode="reusable", strip=EDIT_STRIP, image=image)
+        result = _result(run(edit, settings))
+        pictures += [one.image for one in sorted(result.pictures, key=lambda one: one.facts["strength"])]
+        facts = result.pictures[0].facts
+        print(
+            f"{source} -> {target}: {facts['critic direction']:.3f}, SSIM {facts['SSIM']:.2f}",
+            file=sys.stderr,
+        )
+    return pictures
 
 
 def _result(events: Iterable[Step | Result]) -> Result:

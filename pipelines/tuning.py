@@ -21,7 +21,7 @@ from torch import Tensor
 from pipelines.clip import directional_loss, directional_similarity, keeping_loss, reach_loss
 from pipelines.cutouts import views_alike
 from pipelines.diffusion import Trajectory, levels, noised, time_grid
-from pipelines.directions import Direction, Wearing
+from pipelines.directions import Wearing
 from pipelines.edit_settings import EditSettings
 from pipelines.journal import Snapshot
 from pipelines.models.clip import Clip
@@ -115,7 +115,7 @@ class Tuning:
         return noisy, noise, torch.tensor([self.ways.grid[k + 1] for k in chosen], device=noisy.device)
 
     def _noised(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The next lessons with fresh noise of levels up to the return step: noisy, the noise the model sees, the steps."""
+        """The next lessons with fresh noise up to the return step: noisy, the noise the model sees, the steps (n,)."""
         first = self.step * BATCH
         rows = [self._lesson(k) for k in range(first, first + BATCH)]
         x = self.lessons[rows]
@@ -197,7 +197,11 @@ class Tuning:
         for k, parameter in enumerate(self.parameters):
             memory: dict[str, Any] = self.optimizer.state.get(parameter, {})
             tensors |= {f"adam/{k}/{name}": value for name, value in memory.items()}
-        return Snapshot(self.step, tensors, {"curves": self.curves, "loss": self.loss if self.step else None})
+        return Snapshot(
+            self.step,
+            tensors,
+            {"curves": [list(row) for row in self.curves], "loss": self.loss if self.step else None},
+        )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot; the next update is what it would have been."""
@@ -216,11 +220,6 @@ class Tuning:
                 }
         self.step, self.curves = snapshot.step, [list(row) for row in snapshot.facts["curves"]]
         self.loss = math.nan if snapshot.facts["loss"] is None else snapshot.facts["loss"]
-
-    def direction(self, facts: dict[str, Any]) -> Direction:
-        """What has been learned so far, as it is saved: float16."""
-        tensors = {name: one.to("cpu", torch.float16) for name, one in self.wearing.tensors().items()}
-        return Direction(tensors, facts | {"updates": self.step, "curves": self.curves})
 
 
 def guess(x: Tensor, noise: Tensor, alpha: Tensor | float) -> Tensor:

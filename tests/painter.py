@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -207,9 +208,8 @@ class EditPainter(Resumable[EditSettings]):
                 {"clip": curves[-1][1], "critic": curves[-1][2]} if curves else {}
             )
             try:
-                yield Step(
-                    "learn", update, last, metrics, lambda: self._draw(settings, update, settings.strength)
-                )
+                shown = partial(self._draw, settings, update, settings.strength)
+                yield Step("learn", update, last, metrics, shown)
             except Stopped:
                 ended = True
                 break
@@ -225,7 +225,11 @@ class EditPainter(Resumable[EditSettings]):
         for k in order:
             share = strengths[k] * update / 100
             facts = {"strength": strengths[k], "return_step": settings.return_step, "updates": update}
-            facts |= {"clip direction": share, "critic direction": share / 2, "critic target": 0.2 + share / 4}
+            facts |= {
+                "clip direction": share,
+                "critic direction": share / 2,
+                "critic target": 0.2 + share / 4,
+            }
             facts |= {"critic target before": 0.2, "L1": abs(share) / 10, "SSIM": 1 - abs(share) / 3}
             facts |= {"curves": curves, "overshot": 15 if "greedy" in settings.prompt and update > 20 else 0}
             drawn = to_pil(self._draw(settings, update or 40, strengths[k]))[0]

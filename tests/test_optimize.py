@@ -253,7 +253,9 @@ def test_the_whole_view_squashes_nothing() -> None:
 
 def test_the_loss_falls_and_z_stays_in_the_codebook() -> None:
     pipeline = tiny_optimize()
-    settings = OptimizeSettings(steps=60, cutouts=32, closest=0.9)  # many views alike: little chance in the loss
+    settings = OptimizeSettings(
+        steps=60, cutouts=32, closest=0.9
+    )  # many views alike: little chance in the loss
     painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, settings)
     losses = []
     with torch.no_grad():

@@ -35,7 +35,11 @@ from pipelines.record import read_record
 PIPELINE = "edit"
 WATCH_SECONDS = 0.3  # between two looks at a running job
 BASICS = ("strip", "seed", "automatic_mask")
-HIDDEN = ("until", "examples", "lessons")  # what the artist does decides the first; files of this machine are no texts
+HIDDEN = (
+    "until",
+    "examples",
+    "lessons",
+)  # what the artist does decides the first; files of this machine are no texts
 KINDS = [".png", ".jpg", ".jpeg", ".webp", ".safetensors"]
 
 log = logging.getLogger(__name__)
@@ -139,7 +143,11 @@ class _Tab:
         shell.hand.change(self.take, [shell.hand, self.job], [shell.hand, *answered], **QUIET)
         shell.arrivals.insert(
             0,
-            (self.arrive, [shell.job, shell.visitor], [self.job, shell.filling, self.shelf, *view, shell.tabs]),
+            (
+                self.arrive,
+                [shell.job, shell.visitor],
+                [self.job, shell.filling, self.shelf, *view, shell.tabs],
+            ),
         )
 
     # ----------------------------------------------------------------------------------------------------- looking
@@ -279,9 +287,7 @@ class _Tab:
         if act == "until":
             step = int(told["step"])
             settings = replace(self._prepared(job_id), until=step)
-            return _answer(
-                job=self.lane.submit(PIPELINE, settings, visitor, after=(job_id, step)), note=""
-            )
+            return _answer(job=self.lane.submit(PIPELINE, settings, visitor, after=(job_id, step)), note="")
         return _answer()
 
     def _prepared(self, job_id: str) -> Any:
@@ -353,9 +359,7 @@ class _Tab:
         values = _values(source_of=source, mask="", crop="")
         if (job := self._job(job_id)) is not None and not job.is_over:
             return _answer(note=stage.plain("edit_next"), values=values)
-        return _answer(
-            job="", note="", values=values, place=proof.ready(picture), learning="", seen="ready"
-        )
+        return _answer(job="", note="", values=values, place=proof.ready(picture), learning="", seen="ready")
 
     def take(self, wanted: str, job_id: str) -> list[Any]:
         """A picture that another tab hands over: to edit, or for its settings."""

@@ -21,9 +21,7 @@ def plain_field(one: Knob, pipeline: str) -> str:
     told = f"<small>{pair(escape(one.help), escape(help_translated or one.help))}</small>"
     if one.type is bool:
         checked = " checked" if one.default else ""
-        return (
-            f'<label class="field tick"><input type="checkbox" name="{one.name}"{checked}>{said}{told}</label>'
-        )
+        return f'<label class="field tick"><input type="checkbox" name="{one.name}"{checked}>{said}{told}</label>'
     if one.choices is not None:
         options = "".join(
             f"<option{' selected' if each == one.default else ''}>{escape(each)}</option>"

@@ -285,7 +285,9 @@ def curves(curve: Sequence[tuple[float, ...]], end: int, *, one_scale: bool = Fa
         return f'<svg class="curves" viewBox="0 0 {CURVE_WIDTH} {CURVE_HEIGHT}" aria-hidden="true"></svg>'
     lines, floor, rise = "", CURVE_HEIGHT - 6, CURVE_HEIGHT - 12
     for index, name in ((1, "clip"), (2, "critic")):
-        values = [value for point in curve for value in (point[1:] if one_scale else point[index : index + 1])]
+        values = [
+            value for point in curve for value in (point[1:] if one_scale else point[index : index + 1])
+        ]
         low, span = min(values), max(max(values) - min(values), 0.02)
         points = " ".join(
             f"{CURVE_WIDTH * point[0] / end:.1f},{floor - rise * (point[index] - low) / span:.1f}"

@@ -1,4 +1,4 @@
-"""What Edit looks like: the picture before and after, its strip of strengths, the form, the shelf. HTML; nothing here acts.
+"""What Edit looks like: before and after, the strip of strengths, the form, the shelf. HTML; nothing here acts.
 
 The script of the page adds what needs no server: the wipe between before and after, the choice of a strength, the brush.
 Every text that a user wrote passes `escape`.
@@ -155,6 +155,10 @@ def _given(job_id: str, source: str) -> tuple[str, tuple[int, int]] | None:
     return None if picture is None else (preview_uri(picture, PIXELS), picture.size)
 
 
+def _score(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
 @lru_cache(maxsize=64)
 def _size(path: Path) -> tuple[int, int]:
     with Image.open(path) as picture:
@@ -207,7 +211,7 @@ def _caption(job: Job, pictures: Pictures, k: int, url: str) -> str:
     told = []
     for key, word in (("clip direction", "edit_clip"), ("critic direction", "edit_critic")):
         if one.get(key) is not None and one.get("strength") != 0:
-            told.append(both(word, score=f"{one[key]:+.2f}".replace("-", "−")))
+            told.append(both(word, score=_score(one[key])))
     if one.get("critic target") is not None and one.get("strength") != 0:
         now, then = one["critic target"], one.get("critic target before", one["critic target"])
         told.append(both("edit_target", before=f"{then:.2f}", now=f"{now:.2f}"))
@@ -239,8 +243,8 @@ def learning(job: Job | None, trace: Trace) -> str:
     if trace.curve:
         _, clip, critic = trace.curve[-1]
         legend = (
-            f'<span class="key clip">CLIP {clip:.2f}</span>'
-            f'<span class="key critic">{both("opt_critic")} {critic:.2f}</span>'
+            f'<span class="key clip">CLIP {_score(clip)}</span>'
+            f'<span class="key critic">{both("opt_critic")} {_score(critic)}</span>'
         )
     over, slider = "", ""
     if job.is_over and trace.steps:
@@ -278,9 +282,7 @@ def learning(job: Job | None, trace: Trace) -> str:
 
 def form(knobs: dict[str, Knob], basics: Sequence[str]) -> str:
     """From and to, how, how far, and the rest folded away: inputs named as the settings. The script reads them."""
-    chips = "".join(
-        pair(*(_chip(*words) for words in ((one[0], one[1]), (one[2], one[3])))) for one in PAIRS
-    )
+    chips = "".join(pair(*(_chip(*words) for words in ((one[0], one[1]), (one[2], one[3])))) for one in PAIRS)
     modes = "".join(
         f'<label class="mode"><input type="radio" name="mode" value="{mode}"'
         f"{' checked' if mode == knobs['mode'].default else ''}><b>{both(f'edit_mode_{mode}')}</b>"
@@ -390,7 +392,7 @@ def outlook(found: Any, settings: Any, survives: float | None) -> str:
 
 def _cell(value: str, label: str, share: float | None = None, *, warn: bool = False) -> str:
     meter = "" if share is None else f'<i class="meter"><i style="width:{max(0.0, share):.0%}"></i></i>'
-    return f'<div{" class=weak" if warn else ""}><b>{value}</b>{meter}<span>{label}</span></div>'
+    return f"<div{' class=weak' if warn else ''}><b>{value}</b>{meter}<span>{label}</span></div>"
 
 
 def _short(text: str) -> str:
@@ -412,7 +414,7 @@ def shelf(kept: Sequence[Kept], uses: dict[str, float]) -> str:
         if isinstance(one.facts.get("updates"), int):
             told.append(both("edit_updates", updates=one.facts["updates"]))
         if isinstance(figures, dict) and isinstance(figures.get("critic direction"), (int, float)):
-            told.append(both("opt_critic_is", score=f"{figures['critic direction']:+.2f}".replace("-", "−")))
+            told.append(both("opt_critic_is", score=_score(figures["critic direction"])))
         told.append(f"{max(1, round(one.size / 1000))} kB")
         name = escape(one.name)
         rows += (

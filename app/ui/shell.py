@@ -34,8 +34,12 @@ class Shell:
     job: Any = None  # hidden: the job that is looked at
     lane_line: Any = None
     open_record: Any = None  # hidden: the name of a picture whose settings another tab wants in the form
-    hand: Any = None  # hidden: "TAB:start:NAME" or "TAB:settings:NAME", a picture that goes to Optimize or Edit
-    filling: Any = None  # hidden: JSON that the script fills into Edit's form; outside the tabs, which appear late
+    hand: Any = (
+        None  # hidden: "TAB:start:NAME" or "TAB:settings:NAME", a picture that goes to Optimize or Edit
+    )
+    filling: Any = (
+        None  # hidden: JSON that the script fills into Edit's form; outside the tabs, which appear late
+    )
     arrivals: list[tuple[Any, list[Any], list[Any]]] = field(
         default_factory=list
     )  # answers to opening the page

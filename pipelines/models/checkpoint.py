@@ -65,6 +65,14 @@ def load_weights(path: Path, network: nn.Module) -> None:
     network.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in tensors.items()})
 
 
+def in_order(data: bytes) -> bytes:
+    """A safetensors file with its header sorted: safetensors shuffles the metadata, and records keep a file's hash."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + data[end:]
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:

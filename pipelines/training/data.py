@@ -27,6 +27,7 @@ from PIL import Image
 from pipelines.arguments import Parser
 from pipelines.errors import BadInput
 from pipelines.files import write_atomically
+from pipelines.models.checkpoint import in_order
 
 SIZE = 128
 DATA_FILE = Path("data/emoji.safetensors")
@@ -363,17 +364,9 @@ def write_examples(emoji: Emoji, path: Path = EXAMPLES_FILE, count: int = EXAMPL
     }
     config = {"image_size": emoji.rgba.shape[1], "count": len(picked)}
     metadata = {"config": json.dumps(config), "facts": json.dumps(facts, ensure_ascii=False)}
-    data = _in_order(save(tensors, metadata))
+    data = in_order(save(tensors, metadata))
     write_atomically(path, data)
     print(f"{path}: {len(picked):,} pictures, {len(data) / 1e6:.2f} MB", file=sys.stderr)
-
-
-def _in_order(data: bytes) -> bytes:
-    """A safetensors file with its header sorted: safetensors shuffles the metadata, and records keep a file's hash."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:end]), sort_keys=True, ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
-    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 # -------------------------------------------------------------------------------------------------- captions, scenes
