@@ -8,7 +8,7 @@ word on whether it worked.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -154,18 +154,15 @@ class Edit(Resumable[EditSettings]):
             return 500
         return int(min(max(350 + 350 * (1 - self._alike(settings)), 350), 600)) // 10 * 10
 
+    @torch.no_grad()
     def _cost(self, settings: EditSettings) -> tuple[float, float]:
         """Seconds and megabytes that a prepared run will take, from the time of one call of each network here."""
         side = self.unet.config.image_size
         x = torch.zeros(1, 3, side, side, device=self.clip.device)
         times = torch.zeros(1, dtype=torch.long, device=x.device)
-        self.unet(x, times)
-        begun = time.perf_counter()
-        self.unet(x, times)
-        unet = time.perf_counter() - begun
-        begun = time.perf_counter()
-        self.clip.encode_image(x)
-        clip = time.perf_counter() - begun
+        unet, clip = (
+            _fastest(call) for call in (lambda: self.unet(x, times), lambda: self.clip.encode_image(x))
+        )
         up, down = settings.step_count() * (1 + settings.refine), settings.step_count() * settings.strip
         calls = up + down * (1 if settings.mode == "instant" else 1.5)
         updates, learning = settings.update_count(), 0.0
@@ -497,11 +494,14 @@ def strip(strength: float, count: int) -> list[float]:
 
 
 def overshot(curves: list[list[float]]) -> int:
-    """The update after which the critic's similarity fell well below its best while CLIP's rose; 0 when it did not."""
-    if len(curves) < 4:
+    """The update after which the critic's similarity fell well below its best while CLIP's rose; 0 when it did not.
+
+    Judged by means of three rows, since one batch says little.
+    """
+    means = [[curves[k + 1][0], *np.mean(curves[k : k + 3], 0)[1:]] for k in range(len(curves) - 2)]
+    if len(means) < 3:
         return 0
-    best = max(curves, key=lambda row: row[2])
-    last = curves[-1]
+    best, last = max(means, key=lambda row: row[2]), means[-1]
     return int(best[0]) if last[2] < best[2] - 0.1 and last[1] >= best[1] else 0
 
 
@@ -534,6 +534,16 @@ def _last(work: Generator[Any, None, Any]) -> Any:
             next(work)
         except StopIteration as end:
             return end.value
+
+
+def _fastest(call: Callable[[], Any]) -> float:
+    """Seconds of the faster of three calls."""
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds)
 
 
 def _unfolded(source: str) -> list[str]:

@@ -188,7 +188,7 @@ def test_stop_keeps_what_was_learned_and_looking_back_uses_less(visit: Any, lane
     tab = visit(theme="dark")
     enter(tab)
     say(tab, "a thing", "a slow greedy thing")
-    tab.locator("#edit-form [name=prompt]").press("Enter")  # without a picture: one is dreamt
+    tab.locator("#edit-form [name=prompt]").press("Enter")  # without a picture: an example is taken
     wait_for_updates(lane, 23)
     press(tab, "stop")
     stopped = wait_proof(tab, "stopped")

@@ -60,7 +60,11 @@ def press(tab: Any, act: str) -> None:
 
 
 def newest(lane: Lane) -> Job:
-    return next(one for one in lane.jobs(count=50) if one.pipeline == "optimize")
+    for _ in range(500):
+        if jobs := [one for one in lane.jobs(count=50) if one.pipeline == "optimize"]:
+            return jobs[0]
+        time.sleep(0.02)
+    raise AssertionError("no run of Optimize was begun")
 
 
 def wait_for_steps(tab: Any, lane: Lane, least: int) -> str:

@@ -35,7 +35,7 @@ PAIRS = (  # from, to, and both in Chinese
     ("a cat face", "a fox face", "猫脸", "狐狸脸"),
     ("a flat heart", "a 3d heart", "扁平的心", "3d 的心"),
 )
-STAGES = ("loading", "dream", "purify", "invert", "learn", "draw")
+STAGES = ("loading", "purify", "invert", "learn", "draw")
 
 
 def signed(strength: float) -> str:
@@ -58,7 +58,7 @@ def empty(pictures: Pictures) -> str:
         '<section class="stage plate proof empty" data-state="empty"><div class="lay">'
         f"<h2>{both('edit_empty_title')}</h2><p>{both('edit_empty_text')}</p>"
         f'<p class="acts"><button type="button" class="quiet" data-choose>{both("edit_choose")}</button></p></div>'
-        f"{shown}<p>{both('edit_empty_dream')}</p></section>"
+        f"{shown}<p>{both('edit_empty_example')}</p></section>"
     )
 
 

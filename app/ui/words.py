@@ -168,9 +168,9 @@ WORDS: dict[str, tuple[str, str]] = {
         "Drop it, paste it, or choose one. Then say what it shows, and what it should show instead.",
         "拖入、粘贴或选择一张。然后写下画面里是什么，又该变成什么。",
     ),
-    "edit_empty_dream": (
-        "Or click one of these. Without a picture the model dreams one from the seed.",
-        "也可以点下面的图片。不放图片时，模型会用种子自己梦出一张。",
+    "edit_empty_example": (
+        "Or click one of these. Without a picture, one is taken that fits the first text.",
+        "也可以点下面的图片。不放图片时，会用一张符合第一段文字的例图。",
     ),
     "edit_choose": ("Choose a picture", "选择图片"),
     "edit_another": ("Another picture", "换一张"),
@@ -178,7 +178,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "edit_ready": ("Your picture", "你的图片"),
     "edit_next": ("The picture is the next one to edit.", "这张图片排在下一个。"),
     "edit_stage_loading": ("Waking the models", "正在启动模型"),
-    "edit_stage_dream": ("Dreaming a picture", "正在梦出一张图"),
     "edit_stage_purify": ("Bringing it into the model's world", "正在把它带进模型的世界"),
     "edit_stage_invert": ("Walking up the noise", "正在走进噪声"),
     "edit_stage_learn": ("Learning the direction", "正在学习方向"),
