@@ -246,8 +246,9 @@ def bench_edit(device: str = "auto", texts: tuple[str, str] = ("face", "angry fa
         chosen = replace(settings, mode=mode)
         if mode in ("reusable", "paper"):
             begun, journal = time.perf_counter(), Journal()
-            refine = 0 if mode == "paper" else chosen.refine
-            *_, result = run(edit, replace(chosen, image=pictures[0], refine=refine), journal)
+            if mode == "paper":  # as published: plain inversion, L1 of 0.3, nothing else
+                chosen = replace(chosen, refine=0, keep=0.3, smooth=0.0)
+            *_, result = run(edit, replace(chosen, image=pictures[0]), journal)
             assert isinstance(result, Result) and isinstance(result.settings, EditSettings)
             direction = edit.direction(result.settings, journal)
             learned[mode] = figures[f"{mode}: seconds to learn"] = time.perf_counter() - begun

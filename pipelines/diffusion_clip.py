@@ -396,7 +396,7 @@ class Edit(Resumable[EditSettings]):
             change = change * automatic_mask(change)
         order = sorted(range(len(strengths)), key=lambda k: (strengths[k] != settings.strength, strengths[k]))
         kept, original = settings, None  # what the record says
-        if settings.image and not settings.image.startswith("data:"):
+        if scene.picture.width * scene.picture.height > LARGE:
             kept, original = _smaller(settings, scene.picture), list(scene.picture.size)
         found = []
         for rank, k in enumerate(order):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 import json
 import math
@@ -1663,3 +1664,18 @@ def test_a_large_picture_that_vanished_is_missed_in_one_sentence(
     path.unlink()
     with pytest.raises(BadInput, match="there is no picture"):
         list(edit(prepared))
+
+
+def test_a_large_photo_given_as_its_bytes_leaves_no_place_in_the_record(edit: Edit, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8825)[1] = "N"  # GPS
+    exif[0x010E] = "a secret place"
+    file = io.BytesIO()
+    speckled((1100, 1000)).save(file, "JPEG", exif=exif)
+    source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    assert b"a secret place" in file.getvalue()
+    result = finished(edit, EditSettings(image=source, mode="instant", strip=1, steps=2))
+    kept = result.settings
+    assert isinstance(kept, EditSettings) and result.pictures[0].image.size == (1100, 1000)
+    assert b"a secret place" not in base64.b64decode(kept.image.partition(",")[2])
+    assert open_picture(kept.image).width < 1100
