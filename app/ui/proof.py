@@ -33,7 +33,7 @@ PAIRS = (  # from, to, and both in Chinese
     ("a face", "an angry face", "一张脸", "一张生气的脸"),
     ("a red apple", "a green apple", "红苹果", "绿苹果"),
     ("a cat face", "a fox face", "猫脸", "狐狸脸"),
-    ("a flat heart", "a 3d heart", "扁平的心", "3d 的心"),
+    ("a heart", "a purple heart", "一颗心", "一颗紫色的心"),
 )
 STAGES = ("loading", "purify", "invert", "learn", "draw")
 
