@@ -23,6 +23,11 @@ def ensemble(prompt: str) -> list[str]:
     return [template.format(prompt) for template in (CHINESE_TEMPLATES if chinese else TEMPLATES)]
 
 
+def text_vector(clip: Clip, text: str) -> Tensor:
+    """(d,) of unit length: the mean over the text's wordings."""
+    return F.normalize(clip.encode_text(ensemble(text)).mean(0), dim=0)
+
+
 @dataclass(frozen=True)
 class Ranking:
     """Candidates judged by one prompt. Lists are in order of candidates; `order` is best first."""

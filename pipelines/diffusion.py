@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipelines.models.unet import CLEAN, ddim_step
+from pipelines.models.unet import CLEAN, ddim_step, guess
 
 NoiseOf = Callable[[Tensor, int], Tensor]  # (n, 3, h, w) at a step in [0, 1000) -> the noise in it
 
@@ -76,7 +76,7 @@ def walk_down(
     x = way.states[-1].repeat_interleave(copies, 0)
     for k in reversed(range(len(way.errors))):
         noise = noise_of(x, way.grid[k + 1])
-        clean = (x - (1 - way.alphas[k + 1]) ** 0.5 * noise) / way.alphas[k + 1] ** 0.5
+        clean = guess(x, noise, way.alphas[k + 1])
         x = ddim_step(x, noise, way.alphas[k + 1], way.alphas[k])
         if add_back:
             x = x + way.errors[k].repeat_interleave(copies, 0)

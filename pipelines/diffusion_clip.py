@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pipelines.base import Picture, Resumable, Settings, Step
 from pipelines.canvas import read_mask
-from pipelines.clip import directional_similarity, ensemble, text_direction
+from pipelines.clip import directional_similarity, text_direction, text_vector
 from pipelines.diffusion import Trajectory, noised, time_grid, walk_down, walk_up
 from pipelines.directions import Direction, Wearing, network_hash, read_direction
 from pipelines.edit_settings import EditSettings, split_list
@@ -33,7 +33,7 @@ from pipelines.images import on_white, open_picture, picture_to_uri, ssim, to_pi
 from pipelines.journal import Journal
 from pipelines.models.clip import Clip
 from pipelines.models.unet import CLEAN, Unet, walk
-from pipelines.tuning import PAPER_DOWN, PAPER_UP, Aim, Tuning
+from pipelines.tuning import PAPER_DOWN, PAPER_UP, Aim, Tuning, adapter_of
 
 ALIKE = 0.985  # cosine of two texts that CLIP takes for one
 LARGE = 1_048_576  # pixels; a larger picture is kept in the record reduced to so many
@@ -125,7 +125,7 @@ class Edit(Resumable[EditSettings]):
         if settings.image:
             x = self._scene(settings).x
             with torch.no_grad():
-                text = F.normalize(self.clip.encode_text(ensemble(settings.source)).mean(0), dim=0)
+                text = text_vector(self.clip, settings.source)
                 own = (self.clip.encode_image(x) @ text).item()
                 others = self.pictures.cosines(self.clip, text[None])
             match = (others < own).float().mean().item()
@@ -142,11 +142,7 @@ class Edit(Resumable[EditSettings]):
             )
 
     def _alike(self, settings: EditSettings) -> float:
-        source, target = (
-            F.normalize(self.clip.encode_text(ensemble(text)).mean(0), dim=0)
-            for text in (settings.source, settings.prompt)
-        )
-        return (source @ target).item()
+        return (text_vector(self.clip, settings.source) @ text_vector(self.clip, settings.prompt)).item()
 
     def _proposed(self, settings: EditSettings) -> int:
         """Texts that are farther apart need to return to more noise (after Kwon et al. 2023, Asyrp, section 4.2)."""
@@ -189,11 +185,13 @@ class Edit(Resumable[EditSettings]):
         scene = self._scene(settings)
         x = yield from self._purified(settings, scene.x)
         way: Any = None  # a Trajectory, once the walk up is made
-        wearing, tuning = Wearing(self.unet), None
+        wearing: Wearing | None = None
+        tuning: Tuning | None = None
         learns = settings.update_count() > 0
         if not learns or settings.mode == "quick":
             way = yield from _shown("invert", settings.step_count(), self._up(settings, x), x)
         if settings.directions:
+            wearing = Wearing(self.unet)
             for use in settings.uses():
                 wearing.wear(read_direction(use.file))
         elif learns:
@@ -212,7 +210,8 @@ class Edit(Resumable[EditSettings]):
             if stop.asked or trouble:
                 settings = replace(settings, until=tuning.step)
             wearing = Wearing(self.unet)
-            wearing.wear(self._direction(settings, tuning))
+            learned = self._as_direction(settings, tuning.wearing.tensors(), tuning.step, tuning.curves)
+            wearing.wear(learned)
         if way is None:
             way = yield from stop.quietly(_shown("invert", settings.step_count(), self._up(settings, x), x))
         strengths = strip(settings.strength, settings.strip)
@@ -229,20 +228,13 @@ class Edit(Resumable[EditSettings]):
         snapshot = journal.latest()
         if snapshot is None:
             raise BadInput(f"the mode {settings.mode} learned no direction; use quick or reusable, or paper")
-        tensors = {
-            k.removeprefix("adapter/"): v for k, v in snapshot.tensors.items() if k.startswith("adapter/")
-        }
-        return self._as_direction(settings, tensors, snapshot.step, snapshot.facts["curves"])
+        return self._as_direction(settings, adapter_of(snapshot), snapshot.step, snapshot.facts["curves"])
 
     @torch.no_grad()
     def glimpse(self, settings: EditSettings, journal: Journal, step: int) -> Image.Image:
         """The edit by what had been learned at one snapshot of a journal of these prepared settings, in a few steps."""
-        snapshot = journal.load(step)
-        tensors = {
-            k.removeprefix("adapter/"): v for k, v in snapshot.tensors.items() if k.startswith("adapter/")
-        }
         wearing = Wearing(self.unet)
-        wearing.wear(self._as_direction(settings, tensors, step, []))
+        wearing.wear(self._as_direction(settings, adapter_of(journal.load(step)), step, []))
         scene = self._scene(settings)
         quicker = replace(settings, steps=min(settings.step_count(), 8), refine=0)
         x = _last(self._purified(settings, scene.x))
@@ -276,7 +268,7 @@ class Edit(Resumable[EditSettings]):
 
     def _fitting(self, settings: EditSettings, count: int) -> list[int]:
         """Rows of the pack's pictures that CLIP finds nearest to the source text."""
-        text = F.normalize(self.clip.encode_text(ensemble(settings.source)).mean(0), dim=0)
+        text = text_vector(self.clip, settings.source)
         return self.pictures.nearest(self.clip, text[None], min(count, len(self.pictures)))
 
     def _purified(self, settings: EditSettings, x: Tensor) -> Generator[Step, None, Tensor]:
@@ -346,11 +338,16 @@ class Edit(Resumable[EditSettings]):
         return walk_up(self._noise_of, self.unet.alphas_cumprod, x, grid, settings.refine)
 
     def _draw(
-        self, settings: EditSettings, scene: _Scene, way: Trajectory, wearing: Wearing, strengths: list[float]
+        self,
+        settings: EditSettings,
+        scene: _Scene,
+        way: Trajectory,
+        wearing: Wearing | None,
+        strengths: list[float],
     ) -> Generator[Step, None, Tensor]:
-        """The strip: (n, 3, s, s), one picture for each strength."""
+        """The strip: (n, 3, s, s), one picture for each strength: by what is worn, or, without, under CLIP's gradient."""
         device = scene.x.device
-        if settings.directions or settings.mode != "instant":
+        if wearing is not None:
             uses = settings.uses()
             amount = torch.tensor(strengths, device=device)
 
@@ -421,10 +418,7 @@ class Edit(Resumable[EditSettings]):
             vectors = judge.encode_image(torch.cat([before, after]))
             direction = aim.clip if name == "clip" else aim.critic
             figures[f"{name} direction"] = directional_similarity(vectors[0], vectors[1], direction).item()
-            texts = [
-                F.normalize(judge.encode_text(ensemble(text)).mean(0), dim=0)
-                for text in (settings.source, settings.prompt)
-            ]
+            texts = [text_vector(judge, text) for text in (settings.source, settings.prompt)]
             if name == "critic":
                 figures["critic source"], figures["critic target"] = (
                     (vectors[1] @ text).item() for text in texts
@@ -435,9 +429,6 @@ class Edit(Resumable[EditSettings]):
         figures["L1"] = (after - before).abs().mean().item() / 2
         figures["SSIM"] = ssim((after + 1) / 2, (before + 1) / 2).item()
         return {name: round(value, 4) for name, value in figures.items()}
-
-    def _direction(self, settings: EditSettings, tuning: Tuning) -> Direction:
-        return self._as_direction(settings, tuning.wearing.tensors(), tuning.step, tuning.curves)
 
     def _as_direction(
         self, settings: EditSettings, tensors: dict[str, Tensor], updates: int, curves: list[list[float]]

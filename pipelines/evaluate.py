@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pipelines.arguments import Parser, number
 from pipelines.base import Picture, Result, run
-from pipelines.clip import ensemble
+from pipelines.clip import text_vector
 from pipelines.dalle import Generate, GenerateSettings
 from pipelines.diffusion_clip import Edit
 from pipelines.edit_settings import EditSettings
@@ -259,7 +259,7 @@ def editing(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dic
     vectors = encode_pictures(edit.clip, rgb)
     won, before, likeness, directions, shown = [], [], [], [], []
     for source, target in EDIT_PAIRS[:count]:
-        text = F.normalize(edit.clip.encode_text(ensemble(source)).mean(0), dim=0)
+        text = text_vector(edit.clip, source)
         rows = (vectors @ text).topk(10).indices.tolist()
         images = to_pil(pictures[rows])
         settings = EditSettings(source=source, prompt=target, mode="reusable", strip=1)

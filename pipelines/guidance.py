@@ -15,6 +15,7 @@ from pipelines.clip import directional_loss, keeping_loss, reach_loss
 from pipelines.cutouts import views_alike
 from pipelines.diffusion import NoiseOf, Trajectory
 from pipelines.models.clip import Clip
+from pipelines.models.unet import guess
 
 PUSHES = 2  # a step
 VIEWS = 3  # of each picture
@@ -43,7 +44,7 @@ def walk_down_guided(
     for k in reversed(range(len(way.errors))):
         alpha, alpha_next = way.alphas[k + 1], way.alphas[k]
         noise = noise_of(x, way.grid[k + 1])
-        clean = (x - (1 - alpha) ** 0.5 * noise) / alpha**0.5
+        clean = guess(x, noise, alpha)
         for _ in range(PUSHES):
             push = _push(clip, direction, clean[:1], clean, strengths, keep, smooth, generator)
             clean = clean - guidance * STEP * push

@@ -26,7 +26,7 @@ from pipelines.canvas import (
     straight_through,
     token_grid,
 )
-from pipelines.clip import ensemble, great_circle
+from pipelines.clip import great_circle, text_vector
 from pipelines.cutouts import cutouts, whole_view
 from pipelines.device import bf16_pays
 from pipelines.errors import BadInput
@@ -281,14 +281,14 @@ class Painting:
     def _read_aims(self, now: OptimizeSettings, scene: str, size: tuple[int, int]) -> list[Aim]:
         clip, critic = self.clip, self.critic
         aims = [
-            Aim(_words(clip, one.text), _words(critic, one.text), one.weight, one.stop)
+            Aim(text_vector(clip, one.text), text_vector(critic, one.text), one.weight, one.stop)
             for one in parse_targets(scene)
         ]
         for one in parse_regions(now.regions):
             target = one.target
             region = side_region(one.where, size) if one.where in SIDES else self._mask(one.where, size)
             aims.append(
-                Aim(_words(clip, target.text), None, target.weight, target.stop, region.to(self.device))
+                Aim(text_vector(clip, target.text), None, target.weight, target.stop, region.to(self.device))
             )
         for one in parse_targets(now.image_prompts):
             picture = to_tensor([open_picture(one.text)]).to(self.device)
@@ -573,7 +573,3 @@ def _generator(seed: int, step: int, purpose: str) -> torch.Generator:
     """Chance of its own for every step, so that a resumed run needs no memory of the chance before it."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{step}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-
-
-def _words(clip: Clip, text: str) -> Tensor:
-    return F.normalize(clip.encode_text(ensemble(text)).mean(0), dim=0)

@@ -25,7 +25,7 @@ from pipelines.directions import Wearing
 from pipelines.edit_settings import EditSettings
 from pipelines.journal import Snapshot
 from pipelines.models.clip import Clip
-from pipelines.models.unet import Unet, ddim_step
+from pipelines.models.unet import Unet, ddim_step, guess
 
 PAPER_UP, PAPER_DOWN = 40, 6
 VIEWS = 2  # of each picture
@@ -205,10 +205,7 @@ class Tuning:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot; the next update is what it would have been."""
-        tensors = {
-            k.removeprefix("adapter/"): v for k, v in snapshot.tensors.items() if k.startswith("adapter/")
-        }
-        self.wearing.put(tensors)
+        self.wearing.put(adapter_of(snapshot))
         for k, parameter in enumerate(self.parameters):
             memory = {
                 name: snapshot.tensors.get(f"adam/{k}/{name}") for name in ("step", "exp_avg", "exp_avg_sq")
@@ -222,6 +219,6 @@ class Tuning:
         self.loss = math.nan if snapshot.facts["loss"] is None else snapshot.facts["loss"]
 
 
-def guess(x: Tensor, noise: Tensor, alpha: Tensor | float) -> Tensor:
-    """The clean picture that x and the noise in it point to (Song et al. 2021, DDIM, equation 9)."""
-    return (x - (1 - alpha) ** 0.5 * noise) / alpha**0.5
+def adapter_of(snapshot: Snapshot) -> dict[str, Tensor]:
+    """The adapter's weights in a snapshot of a Tuning."""
+    return {k.removeprefix("adapter/"): v for k, v in snapshot.tensors.items() if k.startswith("adapter/")}

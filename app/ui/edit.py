@@ -154,9 +154,9 @@ class _Tab:
 
     def arrive(self, address: str, visitor: str) -> list[Any]:
         """The first look: the run of the address, else the visitor's last one, else nothing yet."""
-        job = self._job(address)
+        job = stage.job_of(self.lane, PIPELINE, address)
         tab = gr.Tabs(selected=PIPELINE) if job else gr.skip()
-        job = job or next(iter(self._jobs(visitor)), None)
+        job = job or next(iter(stage.jobs_of(self.lane, PIPELINE, visitor)), None)
         values = self._filling(job) if job else gr.skip()
         shelf = proof.shelf(self.kept.kept(), {})
         job_id = job.id if job else ""
@@ -165,12 +165,12 @@ class _Tab:
     def watch(self, job_id: str, visitor: str, seen: str) -> list[Any]:
         """What changed since `seen` for all that shows a run; the timer runs while the run is not over."""
         waiting = len(self.lane.queue())
-        job = self._job(job_id)
+        job = stage.job_of(self.lane, PIPELINE, job_id)
         if job is None:
             rest = (gr.Timer(active=False), stage.lane_line(waiting > 0, waiting))
             if seen in ("empty", "ready"):  # what lies there stays there
                 return [gr.skip(), proof.transport(None), *[gr.skip()] * 3, *rest]
-            earlier = stage.earlier(self._jobs(visitor), self.pictures, "")
+            earlier = stage.earlier(stage.jobs_of(self.lane, PIPELINE, visitor), self.pictures, "")
             return [self._empty(), proof.transport(None), "", earlier, "empty", *rest]
         over = job.is_over
         live = None if job.pictures else self.lane.preview(job.id)
@@ -185,26 +185,13 @@ class _Tab:
             proof.show(job, self.pictures, live, trace),
             proof.transport(job) if new_state else gr.skip(),
             proof.learning(job, trace) if parts[:4] != before[:4] else gr.skip(),
-            stage.earlier(self._jobs(visitor), self.pictures, job.id) if new_state else gr.skip(),
+            stage.earlier(stage.jobs_of(self.lane, PIPELINE, visitor), self.pictures, job.id)
+            if new_state
+            else gr.skip(),
             now,
             gr.Timer(active=not over) if new_state else gr.skip(),
             stage.lane_line(not over or waiting > 0, waiting),
         ]
-
-    def _job(self, job_id: str) -> Job | None:
-        """The job when it is one of this tab's and there is something to show of it."""
-        try:
-            job = self.lane.job(job_id) if job_id else None
-        except BadInput:
-            return None
-        if job is None or job.pipeline != PIPELINE or (job.state == "done" and not job.pictures):
-            return None
-        return job
-
-    def _jobs(self, visitor: str) -> list[Job]:
-        """The visitor's last runs of this tab, newest first."""
-        found = [one for one in self.lane.jobs(visitor, 60) if one.pipeline == PIPELINE] if visitor else []
-        return [one for one in found if one.pictures or one.state not in ("done", "stopped")][:12]
 
     def _trace(self, job: Job) -> Trace:
         """How the learning went: as the finished pictures say, else as the journal and the present step do."""
@@ -357,7 +344,7 @@ class _Tab:
         """The picture to edit lies there; while a run is watched it waits."""
         picture = open_picture(self._source(source, upload))
         values = _values(source_of=source, mask="", crop="")
-        if (job := self._job(job_id)) is not None and not job.is_over:
+        if (job := stage.job_of(self.lane, PIPELINE, job_id)) is not None and not job.is_over:
             return _answer(note=stage.plain("edit_next"), values=values)
         return _answer(job="", note="", values=values, place=proof.ready(picture), learning="", seen="ready")
 

@@ -206,9 +206,9 @@ class _Tab:
 
     def arrive(self, address: str, visitor: str) -> list[Any]:
         """The first look: the run of the address, else the visitor's last one, else an empty canvas."""
-        job = self._job(address)
+        job = stage.job_of(self.lane, PIPELINE, address)
         tab = gr.Tabs(selected="optimize") if job else gr.skip()
-        job = job or next(iter(self._jobs(visitor)), None)
+        job = job or next(iter(stage.jobs_of(self.lane, PIPELINE, visitor)), None)
         job_id = job.id if job else ""
         source, form = self._open(job) if job else ("", [gr.skip()] * len(self.fields))
         return [job_id, source, *self.watch(job_id, visitor, ""), *form, tab]
@@ -216,12 +216,12 @@ class _Tab:
     def watch(self, job_id: str, visitor: str, seen: str) -> list[Any]:
         """What changed since `seen` for all that shows a run; the timer runs while the run is not over."""
         waiting = len(self.lane.queue())
-        job = self._job(job_id)
+        job = stage.job_of(self.lane, PIPELINE, job_id)
         if job is None:
             rest = (gr.Timer(active=False), stage.lane_line(waiting > 0, waiting))
             if seen in ("empty", "ready"):  # what lies on the canvas stays there
                 return [*[gr.skip()] * 6, *rest]
-            earlier = stage.earlier(self._jobs(visitor), self.pictures, "")
+            earlier = stage.earlier(stage.jobs_of(self.lane, PIPELINE, visitor), self.pictures, "")
             return [self._empty(), plate.transport(None), "", earlier, "", "empty", *rest]
         over = job.is_over
         previews = None if over and job.pictures else self.lane.preview(job.id)
@@ -240,27 +240,14 @@ class _Tab:
             if new_state or bool(before[3:4] == ["0"]) != (mark == 0)
             else gr.skip(),
             plate.timeline(job, trace, self._settings(job)) if new_snapshot else gr.skip(),
-            stage.earlier(self._jobs(visitor), self.pictures, job.id) if new_state else gr.skip(),
+            stage.earlier(stage.jobs_of(self.lane, PIPELINE, visitor), self.pictures, job.id)
+            if new_state
+            else gr.skip(),
             stage.announcement(job) if new_state else gr.skip(),
             now,
             gr.Timer(active=not over) if new_state else gr.skip(),
             stage.lane_line(not over or waiting > 0, waiting),
         ]
-
-    def _job(self, job_id: str) -> Job | None:
-        """The job when it is one of this tab's and there is something to show of it."""
-        try:
-            job = self.lane.job(job_id) if job_id else None
-        except BadInput:
-            return None
-        if job is None or job.pipeline != PIPELINE or (job.state == "done" and not job.pictures):
-            return None
-        return job
-
-    def _jobs(self, visitor: str) -> list[Job]:
-        """The visitor's last runs of this tab, newest first; those that were given up before their first step aside."""
-        found = [one for one in self.lane.jobs(visitor, 60) if one.pipeline == PIPELINE] if visitor else []
-        return [one for one in found if one.pictures or one.state not in ("done", "stopped")][:12]
 
     def _settings(self, job: Job) -> Any:
         return self.Settings.from_dict(job.settings)
@@ -481,7 +468,7 @@ class _Tab:
         """A picture that was dropped lies on the canvas, unless a run is being watched."""
         path = _path_of(picture)
         skip = [gr.skip()] * 7
-        job = self._job(job_id)
+        job = stage.job_of(self.lane, PIPELINE, job_id)
         if job is not None and not job.is_over:
             return [*skip[:2], "", *skip[3:]]
         if not path:

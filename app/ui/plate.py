@@ -17,7 +17,7 @@ from PIL import Image
 
 from app.jobs import Job
 from app.ui.pictures import Pictures, preview_uri
-from app.ui.stage import button, eta
+from app.ui.stage import button, eta, example_tiles
 from app.ui.words import KNOBS, both, both_sentence, pair
 from pipelines.errors import BadInput
 from pipelines.prompts import parse_story
@@ -41,13 +41,8 @@ class Trace:
 
 def empty(pictures: Pictures) -> str:
     """Before anything has been made: what happens here, and pictures to begin with."""
-    tiles = "".join(
-        f'<button type="button" data-act="begin" data-name="{escape(name)}" title="{escape(name[3:-4])}">'
-        f'<img src="example/{escape(name)}" alt="{escape(name[3:-4])}" loading="lazy"></button>'
-        for name in pictures.example_names()
-    )
-    shown = f'<div class="tiles" style="--columns:4">{tiles}</div>' if tiles else ""
-    hint = f"<p>{both('opt_empty_examples')}</p>" if tiles else ""
+    shown = example_tiles(pictures, 4)
+    hint = f"<p>{both('opt_empty_examples')}</p>" if shown else ""
     return (
         f'<section class="stage plate empty" data-state="empty">{shown}<h2>{both("opt_empty_title")}</h2>'
         f"<p>{both('opt_empty_text')}</p>{hint}</section>"

@@ -19,7 +19,7 @@ from app.ui.fields import plain_field
 from app.ui.pictures import Pictures, preview_uri
 from app.ui.plate import Trace, curves, frame
 from app.ui.shelf import Kept
-from app.ui.stage import button, eta
+from app.ui.stage import button, eta, example_tiles
 from app.ui.words import both, both_sentence, pair, say
 from pipelines.base import Knob
 from pipelines.diffusion_clip import strip
@@ -48,12 +48,7 @@ def signed(strength: float) -> str:
 
 def empty(pictures: Pictures) -> str:
     """Before there is a picture: how to give one, and some to begin with."""
-    tiles = "".join(
-        f'<button type="button" data-act="begin" data-name="{escape(name)}" title="{escape(name[3:-4])}">'
-        f'<img src="example/{escape(name)}" alt="{escape(name[3:-4])}" loading="lazy"></button>'
-        for name in pictures.example_names()
-    )
-    shown = f'<div class="tiles" style="--columns:6">{tiles}</div>' if tiles else ""
+    shown = example_tiles(pictures, 6)
     return (
         '<section class="stage plate proof empty" data-state="empty"><div class="lay">'
         f"<h2>{both('edit_empty_title')}</h2><p>{both('edit_empty_text')}</p>"

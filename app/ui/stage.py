@@ -13,9 +13,10 @@ from typing import Any
 
 from PIL import Image
 
-from app.jobs import Job
+from app.jobs import Job, Lane
 from app.ui.pictures import SHEET_PIXELS, Pictures, preview_uri
 from app.ui.words import WORDS, both, both_sentence
+from pipelines.errors import BadInput
 
 MAX_TILES = 64  # previews shown at once
 
@@ -257,6 +258,33 @@ def _spread(job: Job) -> str:
         f'<div class="spread"><div class="axis" aria-hidden="true">{band}{average}{ticks}</div>'
         f'<p><b>{sentence}</b><span class="legend">{min(scores):.3f} – {max(scores):.3f}</span>{legend}</p></div>'
     )
+
+
+def job_of(lane: Lane, pipeline: str, job_id: str) -> Job | None:
+    """The job when it is one of this pipeline's and there is something to show of it."""
+    try:
+        job = lane.job(job_id) if job_id else None
+    except BadInput:
+        return None
+    if job is None or job.pipeline != pipeline or (job.state == "done" and not job.pictures):
+        return None
+    return job
+
+
+def jobs_of(lane: Lane, pipeline: str, visitor: str) -> list[Job]:
+    """The visitor's last runs, newest first; those that were given up before their first step aside."""
+    found = [one for one in lane.jobs(visitor, 60) if one.pipeline == pipeline] if visitor else []
+    return [one for one in found if one.pictures or one.state not in ("done", "stopped")][:12]
+
+
+def example_tiles(pictures: Pictures, columns: int) -> str:
+    """The examples, each a button to begin with; nothing when there are none."""
+    tiles = "".join(
+        f'<button type="button" data-act="begin" data-name="{escape(name)}" title="{escape(name[3:-4])}">'
+        f'<img src="example/{escape(name)}" alt="{escape(name[3:-4])}" loading="lazy"></button>'
+        for name in pictures.example_names()
+    )
+    return f'<div class="tiles" style="--columns:{columns}">{tiles}</div>' if tiles else ""
 
 
 def earlier(jobs: Sequence[Job], pictures: Pictures, current: str) -> str:

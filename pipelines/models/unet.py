@@ -85,6 +85,11 @@ class Unet(nn.Module):
         return F.pixel_shuffle(self.network(small, t, return_dict=False)[0], self.config.patch)
 
 
+def guess(x: Tensor, noise: Tensor, alpha: Tensor | float) -> Tensor:
+    """The clean picture that x and the noise in it point to (Song et al. 2021, DDIM, equation 9)."""
+    return (x - (1 - alpha) ** 0.5 * noise) / alpha**0.5
+
+
 def ddim_step(x: Tensor, noise: Tensor, alpha_from: Tensor | float, alpha_to: Tensor | float) -> Tensor:
     """One deterministic step (Song et al. 2021, DDIM, equation 12 with sigma = 0): (n, 3, s, s) -> (n, 3, s, s).
 
@@ -92,8 +97,7 @@ def ddim_step(x: Tensor, noise: Tensor, alpha_from: Tensor | float, alpha_to: Te
     as numbers or tensors that broadcast against `x`. With alpha_to above alpha_from it takes noise away; with
     alpha_to below, it puts noise in (DDIM inversion).
     """
-    clean = (x - (1 - alpha_from) ** 0.5 * noise) / alpha_from**0.5
-    return alpha_to**0.5 * clean + (1 - alpha_to) ** 0.5 * noise
+    return alpha_to**0.5 * guess(x, noise, alpha_from) + (1 - alpha_to) ** 0.5 * noise
 
 
 @torch.no_grad()
