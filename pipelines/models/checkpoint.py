@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +15,20 @@ from torch import Tensor, nn
 
 from pipelines.errors import BadInput
 from pipelines.files import write_atomically
+
+
+class Config:
+    """Base of every network's config, a frozen dataclass of plain values, which travels in its checkpoint's metadata."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(cast(Any, self))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Back from metadata, where tuples have become lists. TypeError for a field that the config does not have."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
 
 
 def save_checkpoint(path: Path, network: nn.Module, config: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -1,29 +1,31 @@
 """CLIP (Radford et al. 2021): an image tower and a text tower that meet in one space.
 
-The image tower is a residual CNN, which learns from few pictures far faster than a ViT, or, for the critic, a Transformer
-over a few convolutions; the text tower is a small bidirectional Transformer over byte-level BPE tokens, English and
-Chinese.
+The image tower is an EfficientNet-Lite (Tan & Le 2019), which can begin with open ImageNet weights; or, learned from
+nothing, a residual CNN or a Transformer over a few convolutions. The text tower is a small bidirectional Transformer over
+byte-level BPE tokens, English and Chinese.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.models.checkpoint import Config
 from pipelines.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class ClipConfig:
+class ClipConfig(Config):
     """Sizes of both towers. `widths` and `block_counts` are per stage of the image tower, each at half the size.
 
     It is trained on pictures of `image_size`, and before that of `small_size`, which it sees almost as well.
-    With `image_layer_count` the image tower is a Transformer of the last width, and `widths` are its convolutions.
+    With `image_layer_count` the image tower is a Transformer of the last width, and `widths` are its convolutions;
+    with `mobile` it is an EfficientNet-Lite, whose seven stages have these `widths` and `block_counts`.
     """
 
     vocabulary_size: int
@@ -31,6 +33,7 @@ class ClipConfig:
     small_size: int = 48
     widths: tuple[int, ...] = (48, 96, 192, 384)
     block_counts: tuple[int, ...] = (1, 2, 2, 2)
+    mobile: bool = False
     image_layer_count: int = 0
     image_head_count: int = 4
     text_width: int = 256
@@ -38,16 +41,6 @@ class ClipConfig:
     text_head_count: int = 4
     context_length: int = 32
     embedding_size: int = 256
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint's metadata."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ClipConfig:
-        """Back from a checkpoint's metadata, where tuples have become lists."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**fields)
 
 
 class ResidualBlock(nn.Module):
@@ -96,6 +89,72 @@ class ImageTower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(self.norm(F.silu(self.features(x)[-1]).mean((2, 3))))
+
+
+def padded(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution of stride 1 or 2 with the padding of TensorFlow, which puts the odd pixel last."""
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
+    if stride == 1:
+        return conv(x)
+    pads = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in (x.shape[-1], x.shape[-2])]
+    return conv(F.pad(x, [part for pad in pads for part in (pad // 2, pad - pad // 2)]))
+
+
+class MobileBlock(nn.Module):
+    """Widen, filter every channel by itself, narrow; added to the input when the shape stays (Sandler et al. 2018)."""
+
+    def __init__(self, width_in: int, width: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        inner = width_in * expansion
+        self.expand = nn.Conv2d(width_in, inner, 1) if expansion > 1 else None
+        self.filter = nn.Conv2d(inner, inner, kernel, stride, 0 if stride > 1 else kernel // 2, groups=inner)
+        self.narrow = nn.Conv2d(inner, width, 1)
+        self.skips = stride == 1 and width_in == width
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu6(self.expand(x)) if self.expand is not None else x
+        h = self.narrow(F.relu6(padded(self.filter, h)))
+        return x + h if self.skips else h
+
+
+class MobileTower(nn.Module):
+    """(n, 3, s, s) normalized pictures -> (n, d), not normalized: an EfficientNet-Lite without batch norm.
+
+    Batch norm's ImageNet statistics are folded into the convolutions, so a picture's vector never depends on the others.
+    """
+
+    EXPANSIONS, KERNELS, STRIDES = (1, 6, 6, 6, 6, 6, 6), (3, 3, 5, 3, 5, 5, 3), (1, 2, 2, 2, 1, 2, 1)
+    HEAD = 1280
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, 2)
+        self.stages = nn.ModuleList()
+        width_in = 32
+        for width, count, *kind in zip(
+            config.widths, config.block_counts, self.EXPANSIONS, self.KERNELS, self.STRIDES, strict=True
+        ):
+            expansion, kernel, stride = kind
+            blocks = [MobileBlock(width_in, width, expansion, kernel, stride)]
+            blocks += [MobileBlock(width, width, expansion, kernel, 1) for _ in range(count - 1)]
+            self.stages.append(nn.Sequential(*blocks))
+            width_in = width
+        self.head = nn.Conv2d(width_in, self.HEAD, 1)
+        self.project = nn.Linear(self.HEAD, config.embedding_size, bias=False)
+        for conv in (one for one in self.modules() if isinstance(one, nn.Conv2d)):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(cast(Tensor, conv.bias))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The output of every stage, coarse last: sizes s/2, s/4, s/8, s/16, s/16, s/32, s/32."""
+        h, outputs = F.relu6(padded(self.stem, x)), []
+        for stage in self.stages:
+            h = stage(h)
+            outputs.append(h)
+        return outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(F.relu6(self.head(self.features(x)[-1])).mean((2, 3)))
 
 
 class TransformerBlock(nn.Module):
@@ -186,7 +245,8 @@ class Clip(nn.Module):
     def __init__(self, config: ClipConfig, tokenizer: Tokenizer):
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
-        self.image = TransformerTower(config) if config.image_layer_count else ImageTower(config)
+        tower = TransformerTower if config.image_layer_count else MobileTower if config.mobile else ImageTower
+        self.image = tower(config)
         self.text = TextTower(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature
         self._remembered: dict[str, Tensor] = {}

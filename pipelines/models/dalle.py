@@ -6,16 +6,18 @@ appendix: row, column, row, row, repeating, and a convolutional pattern in the l
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.models.checkpoint import Config
+
 
 @dataclass(frozen=True)
-class DalleConfig:
+class DalleConfig(Config):
     """Sizes. `grid` is image tokens along a side; text is padded to `text_length` with one learned pad a position."""
 
     text_vocabulary: int
@@ -42,15 +44,6 @@ class DalleConfig:
         if layer == self.layer_count - 1:
             return "convolution"
         return "column" if layer % 4 == 1 else "row"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint's metadata."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DalleConfig:
-        """Back from a checkpoint's metadata."""
-        return cls(**values)
 
 
 def image_pattern(pattern: str, grid: int, kernel: int = 11) -> Tensor:

