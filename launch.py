@@ -22,6 +22,7 @@ UNFINISHED = VENV / "atelier-unfinished"  # there while .venv is being made; fou
 STAMP = VENV / "atelier-stamp"  # one line per requirements file that is installed completely
 REQUIREMENTS = ROOT / "requirements.txt"
 TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
+ORACLES = ROOT / "tests" / "oracles.txt"  # installed without what they ask for
 OLDEST = (3, 11)
 
 
@@ -34,7 +35,8 @@ def main(arguments: list[str]) -> int:
         )
     as_it_is = "--no-venv" in arguments
     arguments = [one for one in arguments if one != "--no-venv"]
-    needed = [REQUIREMENTS, TEST_REQUIREMENTS] if arguments[:1] == ["test"] else [REQUIREMENTS]
+    testing = arguments[:1] == ["test"]
+    needed = [REQUIREMENTS, TEST_REQUIREMENTS, ORACLES] if testing else [REQUIREMENTS]
 
     if os.environ.pop("ATELIER_STARTED", "") == str(VENV):
         return hand_over(arguments)
@@ -42,9 +44,10 @@ def main(arguments: list[str]) -> int:
         wrong = differences(needed)
         missing = [name for name, version in wrong.items() if version is None]
         if missing:
-            files = " ".join(f"-r {one.relative_to(ROOT)}" for one in needed)
+            files = " ".join(f"-r {one.relative_to(ROOT)}" for one in needed if one != ORACLES)
+            oracles = f", then python -m pip install --no-deps -r {ORACLES.relative_to(ROOT)}" if testing else ""
             return fail(
-                f"this environment lacks {', '.join(missing)}; run: python -m pip install {files}, "
+                f"this environment lacks {', '.join(missing)}; run: python -m pip install {files}{oracles}, "
                 "or start without --no-venv"
             )
         for name, version in wrong.items():
@@ -203,7 +206,9 @@ def install(python: Path, file: Path) -> None:
     """pip install, telling each package's name; SetUpFailed with pip's last words when it does not work out."""
     command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     command += ["--requirement", str(file)]
-    if file != REQUIREMENTS:
+    if file == ORACLES:
+        command += ["--no-deps"]
+    elif file != REQUIREMENTS:
         command += ["--constraint", str(REQUIREMENTS)]
     last: deque[str] = deque(maxlen=8)
     pip = subprocess.Popen(

@@ -129,7 +129,7 @@ class Generate(Pipeline[GenerateSettings]):
     @property
     def batch_size(self) -> int:
         """Candidates drawn together: always this many rows, filled up with idle ones where fewer are asked for."""
-        return 16 if self.dalle.pad.device.type == "cpu" else 64
+        return 16 if self.dalle.device.type == "cpu" else 64
 
     def read_prompt(self, prompt: str) -> Reading:
         """What the model sees of a prompt."""
@@ -151,7 +151,7 @@ class Generate(Pipeline[GenerateSettings]):
         total: int,
     ) -> Generator[Step, None, Tensor]:
         """Draw one batch, a Step per row of tokens. Returns (batch_size, grid, grid) tokens."""
-        config, device = self.dalle.config, self.dalle.pad.device
+        config, device = self.dalle.config, self.dalle.device
         grid, rows = config.grid, self.batch_size
         uniform = torch.stack([_uniform(seed, config.image_length) for seed in seeds])
         uniform = torch.cat([uniform, uniform[:1].expand(rows - len(seeds), -1)]).to(device)
@@ -183,15 +183,13 @@ class Generate(Pipeline[GenerateSettings]):
 
     def _text(self, prompt: str, guided: bool) -> Tensor:
         """(1 or 2, text_length) tokens: the prompt, and for guidance the empty text."""
-        text = torch.zeros(1 + guided, self.dalle.config.text_length, dtype=torch.long)
-        ids = self.tokenizer.encode(prompt)[: text.shape[1]]
-        text[0, : len(ids)] = torch.tensor(ids)
-        return text.to(self.dalle.pad.device)
+        texts = [self.tokenizer.encode(prompt), []][: 1 + guided]
+        return torch.stack([self.dalle.text_tokens(ids) for ids in texts]).to(self.dalle.device)
 
     def _blank(self) -> Tensor:
         """(1, image_length) tokens of a white picture."""
         size = self.dalle.config.grid * self.vqgan.config.factor
-        return self.vqgan.tokens_of(torch.ones(1, 3, size, size, device=self.dalle.pad.device)).flatten(1)
+        return self.vqgan.tokens_of(torch.ones(1, 3, size, size, device=self.dalle.device)).flatten(1)
 
     def _picture_prompt(self, settings: GenerateSettings) -> tuple[Tensor | None, Tensor]:
         """What a given picture adds: a bonus on the logits of tokens like its own, and the tokens of its top rows.
@@ -200,7 +198,7 @@ class Generate(Pipeline[GenerateSettings]):
         """
         if not settings.image:
             return None, torch.empty(0, dtype=torch.long)
-        picture = to_tensor([open_picture(settings.image)]).to(self.dalle.pad.device)
+        picture = to_tensor([open_picture(settings.image)]).to(self.dalle.device)
         tokens = self.vqgan.tokens_of(picture).flatten()
         start = tokens[: settings.keep_rows * self.dalle.config.grid]
         if settings.likeness == 0:

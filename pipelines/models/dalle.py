@@ -134,6 +134,18 @@ class Dalle(nn.Module):
         self.register_buffer("masks", masks, persistent=False)
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.pad.device
+
+    def text_tokens(self, ids: list[int]) -> Tensor:
+        """A prompt's tokens as the network reads them: (text_length,), cut or filled up with 0; [] is the empty text."""
+        row = torch.zeros(self.config.text_length, dtype=torch.long)
+        ids = ids[: len(row)]
+        row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
+        return row
+
+    @property
     def layers(self) -> list[Block]:
         """The blocks, by their own type."""
         return cast(list[Block], list(self.blocks))
