@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_type_hints
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -226,18 +227,40 @@ class Resumable(Pipeline[S]):
         """Work on prepared settings. Stopped, thrown in at a yield, ends the run with the pictures there are."""
 
 
+MEMORY_KNOBS = (
+    "batch",
+    "cutouts",
+    "candidates",
+)  # what a run's memory grows with, the first that can be halved
+
+
+def smaller(settings: Settings) -> str:
+    """What to try when the memory was too small, in words."""
+    for name in MEMORY_KNOBS:
+        value = getattr(settings, name, 0)
+        if value > 1:
+            return f"try {name} {value // 2} instead of {value}"
+    return "try a smaller picture, or close other programs"
+
+
 def run(
     pipeline: Pipeline[S], settings: S, journal: Journal | None = None
 ) -> Generator[Step | Result, None, None]:
     """The one way to run anything: every Step, then exactly one Result.
 
     Close the generator to give up, or throw Stopped into it: a Resumable pipeline then gives its Result at once.
+    BadInput when the device's memory is too small for it, with a smaller try to offer.
     """
     started = time.perf_counter()
     settings = pipeline.prepare(settings)
-    if isinstance(pipeline, Resumable):
-        pictures = yield from pipeline(settings, journal)
-    else:
-        pictures = yield from pipeline(settings)
+    try:
+        if isinstance(pipeline, Resumable):
+            pictures = yield from pipeline(settings, journal)
+        else:
+            pictures = yield from pipeline(settings)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise BadInput(f"the memory of the device is too small for this; {smaller(settings)}") from error
+        raise
     used = next((one.settings for one in pictures if one.settings is not None), settings)
     yield Result(pictures, used, time.perf_counter() - started)

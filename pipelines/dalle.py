@@ -43,6 +43,7 @@ class GenerateSettings(Settings):
         0, 0, 63, help="rows of image tokens kept from the picture, from the top", advanced=True
     )
     likeness: float = knob(0.3, 0.0, 1.0, help="how close variations stay to the picture", advanced=True)
+    batch: int = knob(0, 0, 512, help="candidates drawn together; 0 for what the device likes", advanced=True)
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,14 @@ class Generate(Pipeline[GenerateSettings]):
     Settings: ClassVar[type[Settings]] = GenerateSettings
 
     def prepare(self, settings: GenerateSettings) -> GenerateSettings:
-        """The picture prompt, if any, becomes a small PNG inside the settings, so that the run can be replayed."""
+        """The picture prompt, if any, becomes a small PNG inside the settings, so that the run can be replayed.
+
+        So does the size of a batch, which rounds a candidate's numbers a little.
+        """
         grid = self.dalle.config.grid
         if settings.keep_rows >= grid:
             raise BadInput(f"keep_rows {settings.keep_rows} leaves nothing to draw; the most is {grid - 1}")
+        settings = replace(settings, batch=settings.batch or self.batch_size)
         if not settings.image:
             return settings
         size = grid * self.vqgan.config.factor
@@ -92,8 +97,8 @@ class Generate(Pipeline[GenerateSettings]):
         seeds = [candidate_seed(settings.seed, k) for k in range(settings.candidates)]
         likeness, start = self._picture_prompt(settings)
         tokens, vectors = [], []
-        for first in range(0, len(seeds), self.batch_size):
-            batch = seeds[first : first + self.batch_size]
+        for first in range(0, len(seeds), settings.batch):
+            batch = seeds[first : first + settings.batch]
             drawn = yield from self._draw(settings, batch, start, likeness, first, len(seeds))
             images = self.vqgan.pictures_of(drawn)
             vectors.append(self.clip.encode_image(images)[: len(batch)])
@@ -128,8 +133,14 @@ class Generate(Pipeline[GenerateSettings]):
 
     @property
     def batch_size(self) -> int:
-        """Candidates drawn together: always this many rows, filled up with idle ones where fewer are asked for."""
-        return 16 if self.dalle.device.type == "cpu" else 64
+        """Candidates drawn together: always this many rows, filled up with idle ones where fewer are asked for.
+
+        A large network on a processor is held up by reading its weights, so that four rows cost little more than one.
+        """
+        large = sum(p.numel() for p in self.dalle.parameters()) > 50_000_000
+        if self.dalle.device.type == "cpu":
+            return 4 if large else 16
+        return 16 if large else 64
 
     def read_prompt(self, prompt: str) -> Reading:
         """What the model sees of a prompt."""
@@ -150,14 +161,14 @@ class Generate(Pipeline[GenerateSettings]):
         first: int,
         total: int,
     ) -> Generator[Step, None, Tensor]:
-        """Draw one batch, a Step per row of tokens. Returns (batch_size, grid, grid) tokens."""
+        """Draw one batch, a Step per row of tokens. Returns (batch, grid, grid) tokens."""
         config, device = self.dalle.config, self.dalle.device
-        grid, rows = config.grid, self.batch_size
+        grid, rows = config.grid, settings.batch
         uniform = torch.stack([_uniform(seed, config.image_length) for seed in seeds])
         uniform = torch.cat([uniform, uniform[:1].expand(rows - len(seeds), -1)]).to(device)
         canvas = self._blank().repeat(rows, 1)  # (rows, image_length), what has not been drawn yet is white
-        batches = -(-total // self.batch_size)
-        finished_rows = first // self.batch_size * grid
+        batches = -(-total // rows)
+        finished_rows = first // rows * grid
         guided = settings.guidance != 1
         cache, logits = self.dalle.read_text(self._text(settings.prompt, guided), rows * (1 + guided))
         for position in range(config.image_length):

@@ -140,10 +140,10 @@ class Optimize(Resumable[OptimizeSettings]):
 
     def fingerprint(self) -> str:
         """A short hash of the networks, so that a journal is not resumed with others."""
-        parts = (self.vqgan.codes, self.clip.image.project.weight, self.critic.image.project.weight)
         digest = hashlib.sha256()
-        for one in parts:
-            digest.update(one.detach().float().cpu().numpy().tobytes())
+        for network in (self.vqgan, self.clip, self.critic):
+            for one in network.parameters():  # a little of each will do
+                digest.update(one.detach().flatten()[:16].float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _painting(self, settings: OptimizeSettings) -> Painting:

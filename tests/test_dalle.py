@@ -215,3 +215,34 @@ def test_candidate_seeds() -> None:
     seeds = [candidate_seed(7, k) for k in range(512)]
     assert len(set(seeds)) == 512
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_the_batch_that_drew_is_in_the_record_and_can_be_chosen() -> None:
+    generate = tiny_generate()
+    assert generate.prepare(GenerateSettings()).batch == generate.batch_size
+    chosen = GenerateSettings(candidates=3, batch=2)
+    assert generate.prepare(chosen).batch == 2
+    steps = [event for event in run(generate, chosen) if isinstance(event, Step)]
+    assert [step.done for step in steps if step.stage == "rank"] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"),
+    ],
+)
+def test_too_little_memory_is_said_in_one_sentence_with_a_smaller_try(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = tiny_generate()
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(generate.vqgan, "decode", full)
+    with pytest.raises(
+        BadInput, match="memory of the device is too small for this; try batch 8 instead of 16"
+    ):
+        list(run(generate, GenerateSettings()))

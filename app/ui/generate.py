@@ -28,12 +28,15 @@ EXAMPLES = (
     ("a flat green apple", "扁平风格的绿苹果"),
     ("two stars on a blue background", "蓝色背景上的两颗星"),
 )
+HIDDEN = ("batch",)  # the device decides it
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
 
 def build(shell: Shell, _: gr.Tab) -> None:
     """The tab's components and what they do."""
-    knobs = {one.name: one for one in shell.lane.pipelines[PIPELINE].Settings.knobs()}
+    knobs = {
+        one.name: one for one in shell.lane.pipelines[PIPELINE].Settings.knobs() if one.name not in HIDDEN
+    }
     tab = _Tab(shell, knobs)
     with gr.Row(elem_id="bench", equal_height=False):
         with gr.Column(elem_id="composer", scale=5, min_width=300):
