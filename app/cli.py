@@ -22,7 +22,6 @@ from pipelines.errors import BadInput, CannotSave, Stopped
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.base import Knob, Pipeline, Result, Step
-    from pipelines.catalog import Checkpoint
     from pipelines.journal import Journal
     from pipelines.record import Record
     from pipelines.studio import Studio
@@ -87,7 +86,7 @@ def _dispatch(arguments: list[str]) -> int:
     verbs: dict[str, Callable[[list[str]], int]] = {
         "ui": _ui,
         "replay": _replay,
-        "models": _models,
+        "models": _elsewhere("app.models_cli"),
         "data": _elsewhere("pipelines.training.data"),
         "train": _elsewhere("pipelines.training.cli"),
         "evaluate": _elsewhere("pipelines.evaluate"),
@@ -151,7 +150,7 @@ def _run(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> int:
         journal = Journal(folder / f"{stem}-run")
         if old and (steps := old.steps()):
             journal = old.fork(folder / f"{stem}-run", steps[-1])
-    studio, pipeline, load_seconds = _load(name, options.pack, options.device)
+    studio, pipeline, load_seconds = _load(name, options.pack, options.device, _use(options.use))
     if frames:
         return _restyle(name, studio, pipeline, settings, options, folder / f"{stem}-frames")
     result, interrupted = _watch(pipeline, settings, journal)
@@ -292,10 +291,29 @@ def _shared_flags(parser: Parser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="folder for the pictures (default: outputs/ and the date)"
     )
+    _model_flags(parser)
+
+
+def _model_flags(parser: Parser) -> None:
     parser.add_argument("--pack", default="tiny", metavar="NAME", help="model pack (default: tiny)")
+    parser.add_argument(
+        "--use",
+        action="append",
+        default=[],
+        metavar="PART=MODEL",
+        help="another model for a part of the pack, for example clip=clip-vit-l-14; may be given again",
+    )
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best one)"
     )
+
+
+def _use(pairs: list[str]) -> dict[str, str]:
+    """["clip=clip-vit-l-14"] -> {"clip": "clip-vit-l-14"}."""
+    for one in pairs:
+        if not all(one.partition("=")):
+            raise BadInput(f"--use {one[:60]!r} is not PART=MODEL; try --use clip=clip-vit-l-14")
+    return {part: name for part, _, name in (one.partition("=") for one in pairs)}
 
 
 def _range_text(one: Knob) -> str:
@@ -355,13 +373,15 @@ def _folder(out: str | None) -> Path:
     return folder
 
 
-def _load(name: str, pack: str, device: str) -> tuple[Studio, Pipeline[Any], float]:
-    """The studio, the pipeline with its models, and the seconds that took."""
-    from pipelines.studio import Studio
+def _load(name: str, pack: str, device: str, use: dict[str, str]) -> tuple[Studio, Pipeline[Any], float]:
+    """The studio, the pipeline with its models, and the seconds that took. Tells large needs before loading."""
+    from pipelines.studio import Studio, memory_needed
 
     begun = time.perf_counter()
     with redirect_stdout(sys.stderr):
-        studio = Studio(pack=pack, device=device)
+        studio = Studio(pack=pack, device=device, use=use)
+        if memory := memory_needed(pack, name, use):
+            _say(f"loading {name} of the pack {pack}, which needs about {memory / 1e9:.1f} GB of memory")
         pipeline = studio.pipeline(name)
     return studio, pipeline, time.perf_counter() - begun
 
@@ -481,7 +501,8 @@ def _replay(arguments: list[str]) -> int:
     image = open_picture(options.file)
     settings = pipelines[old.pipeline].Settings.from_dict(old.settings)
     folder = _folder(options.out) if options.out else None
-    studio, pipeline, _ = _load(old.pipeline, options.pack or old.pack, options.device)
+    made_with = {} if options.pack else {part: fact["name"] for part, fact in old.models.items()}
+    studio, pipeline, _ = _load(old.pipeline, options.pack or old.pack, options.device, made_with)
     result, _ = _watch(pipeline, settings)
     rank, picture = _same_picture(result, old)
     new = record_of(
@@ -523,49 +544,13 @@ def _same_picture(result: Result, record: Record) -> tuple[int, Any]:
     return ranked[place]
 
 
-def _models(arguments: list[str]) -> int:
-    """The checkpoints of all packs in a table."""
-    parser = Parser(
-        prog="launch.py models", description="The model packs: what is there, size, licence, origin."
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    options = parser.parse_args(arguments)
-
-    from pipelines.catalog import CHECKPOINTS
-
-    rows = [_model_facts(one) for one in CHECKPOINTS.values()]
-    if options.json:
-        print(json.dumps({"models": rows}))
-        return 0
-    table = [("pack", "name", "role", "size", "there", "licence", "origin")]
-    for row in rows:
-        size = f"{row['bytes'] / 1e6:,.1f} MB" if row["bytes"] else "?"
-        there = "yes" if row["there"] else "no"
-        table.append((row["pack"], row["name"], row["role"], size, there, row["licence"], row["origin"]))
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    return 0
-
-
-def _model_facts(one: Checkpoint) -> dict[str, Any]:
-    """A checkpoint as plain values, with whether its file is there and how large it is."""
-    facts = {
-        name: getattr(one, name) for name in ("name", "pack", "role", "file", "licence", "origin", "about")
-    }
-    return {**facts, "there": one.present, "bytes": one.size}
-
-
 def _ui(arguments: list[str]) -> int:
     """Serve the page on this machine until Ctrl+C."""
     parser = Parser(prog="launch.py ui", description="Open the studio in the browser.")
     parser.add_argument("--port", default="7860", metavar="N", help="port on 127.0.0.1 (default: 7860)")
     parser.add_argument("--no-browser", action="store_true", help="only serve, open no browser")
     parser.add_argument("--out", metavar="DIR", help="folder for pictures and jobs (default: outputs)")
-    parser.add_argument("--pack", default="tiny", metavar="NAME", help="model pack (default: tiny)")
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best one)"
-    )
+    _model_flags(parser)
     options = parser.parse_args(arguments)
     port = _number(options.port)
     if not isinstance(port, int) or not 1 <= port <= 65535:
@@ -577,6 +562,7 @@ def _ui(arguments: list[str]) -> int:
     return serve(
         pack=options.pack,
         device=options.device,
+        use=_use(options.use),
         folder=folder,
         port=port,
         open_browser=not options.no_browser,

@@ -73,7 +73,7 @@ class Edit(Resumable[EditSettings]):
     unet: Unet
     clip: Clip
     critic: Clip
-    pictures: Examples
+    pictures: Examples = field(default_factory=Examples.none)
 
     Settings: ClassVar[type[Settings]] = EditSettings
 
@@ -89,6 +89,15 @@ class Edit(Resumable[EditSettings]):
             size = picture.size
             if size[0] * size[1] <= LARGE:
                 fields["image"] = picture_to_uri(picture)
+        elif not len(self.pictures):
+            raise BadInput("the pack has no pictures of its own to edit; give an image")
+        if settings.mode in ("reusable", "paper") and not (
+            settings.directions or settings.lessons or len(self.pictures)
+        ):
+            raise BadInput(
+                f"the pack has no pictures of its own, from which the {settings.mode} mode learns; give --lessons, a "
+                "folder of at least two, or use the quick mode"
+            )
         Framing.of(size, settings.box(), side)
         if settings.mask:
             fields["mask"] = picture_to_uri(read_mask(settings.mask, size, None))
@@ -127,9 +136,9 @@ class Edit(Resumable[EditSettings]):
             with torch.no_grad():
                 text = text_vector(self.clip, settings.source)
                 own = (self.clip.encode_image(x) @ text).item()
-                others = self.pictures.cosines(self.clip, text[None])
-            match = (others < own).float().mean().item()
-            if match < 0.8 and not settings.directions:
+                others = self.pictures.cosines(self.clip, text[None]) if len(self.pictures) else None
+            match = None if others is None else (others < own).float().mean().item()
+            if match is not None and match < 0.8 and not settings.directions:
                 warnings.append("source does not describe it")
         seconds, megabytes = self._cost(settings)
         return Outlook(match, alike, settings.return_step, seconds, megabytes, warnings)

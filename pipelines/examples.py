@@ -56,6 +56,11 @@ class Examples:
             ) from error
         return cls(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), names)
 
+    @classmethod
+    def none(cls) -> Examples:
+        """No pictures: a pack that has none of its own."""
+        return cls(torch.empty(0, 3, 8, 8, dtype=torch.uint8), [])
+
     def __len__(self) -> int:
         return len(self.names)
 

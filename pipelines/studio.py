@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError, safe_open
+from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.base import Pipeline
-from pipelines.catalog import CHECKPOINTS, PRESETS, Checkpoint
+from pipelines.catalog import PRESETS, Checkpoint, checkpoint_of, needed, preset
 from pipelines.dalle import Generate
 from pipelines.diffusion_clip import Edit
 from pipelines.errors import BadInput
 from pipelines.examples import Examples
-from pipelines.models.checkpoint import file_hash, load_weights, read_header
+from pipelines.latent_diffusion import Diffuse, load_diffusers
+from pipelines.models.checkpoint import Config, file_hash, load_weights, read_header
+from pipelines.models.chinese_clip import ChineseClip, ChineseClipConfig
 from pipelines.models.clip import Clip, ClipConfig
+from pipelines.models.clip_tokenizer import ClipTokenizer, WordPieceTokenizer
 from pipelines.models.dalle import Dalle, DalleConfig
+from pipelines.models.dalle_mini import DalleMini, DalleMiniConfig
+from pipelines.models.dalle_mini_tokenizer import DalleMiniTokenizer
+from pipelines.models.dalle_pytorch import DallePytorch, DallePytorchConfig, DiscreteVae, DiscreteVaeConfig
+from pipelines.models.ddpm import Ddpm, DdpmConfig
+from pipelines.models.dvae import Dvae, DvaeConfig
+from pipelines.models.openai_clip import OpenaiClip, OpenaiClipConfig
+from pipelines.models.rudalle import Rudalle, RudalleConfig
+from pipelines.models.rudalle_tokenizer import RudalleTokenizer
+from pipelines.models.taming_vqgan import TamingVqgan, TamingVqganConfig
 from pipelines.models.tokenizer import Tokenizer
 from pipelines.models.unet import Unet, UnetConfig
 from pipelines.models.vqgan import Vqgan, VqganConfig
@@ -28,7 +44,37 @@ PIPELINES: dict[str, type[Pipeline[Any]]] = {
     "generate": Generate,
     "optimize": Optimize,
     "edit": Edit,
+    "diffuse": Diffuse,
 }
+
+# kind, which a file carries (the tiny pack's: its role) -> config, network. CLIPs also take their tokenizer.
+NETWORKS: dict[str, tuple[type[Config], type[nn.Module]]] = {
+    "clip": (ClipConfig, Clip),
+    "critic": (ClipConfig, Clip),
+    "vqgan": (VqganConfig, Vqgan),
+    "dalle": (DalleConfig, Dalle),
+    "unet": (UnetConfig, Unet),
+    "openai-clip": (OpenaiClipConfig, OpenaiClip),
+    "chinese-clip": (ChineseClipConfig, ChineseClip),
+    "dalle-mini": (DalleMiniConfig, DalleMini),
+    "rudalle": (RudalleConfig, Rudalle),
+    "dalle-pytorch": (DallePytorchConfig, DallePytorch),
+    "dalle-pytorch-vae": (DiscreteVaeConfig, DiscreteVae),
+    "openai-dvae": (DvaeConfig, Dvae),
+    "taming-vqgan": (TamingVqganConfig, TamingVqgan),
+    "ddpm": (DdpmConfig, Ddpm),
+}
+# Those whose weights stay in the half precision that a GPU multiplies fast; their logits and vectors are float32.
+HALVED = ("openai-clip", "chinese-clip", "dalle-mini", "rudalle", "dalle-pytorch")
+TOKENIZERS: dict[str, Any] = {
+    "tiny-tokenizer": Tokenizer,
+    "clip-tokenizer": ClipTokenizer,
+    "clip-chinese-tokenizer": WordPieceTokenizer,
+    "dalle-mini-tokenizer": DalleMiniTokenizer,
+    "dalle-mega-tokenizer": DalleMiniTokenizer,
+    "rudalle-tokenizer": RudalleTokenizer,
+}
+ROOM = 0.5  # the share of a GPU's memory that weights may fill; the rest is for what is computed with them
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -44,12 +90,20 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 class Studio:
-    """Loads each checkpoint at most once, whoever asks. Loaded networks are frozen and shared: never change one."""
+    """Loads each checkpoint at most once, whoever asks. Loaded networks are frozen and shared: never change one.
 
-    def __init__(self, pack: str = "tiny", device: str = "auto"):
+    `use` replaces parts of the pack's pipelines: {"clip": "clip-vit-l-14"}.
+    """
+
+    def __init__(self, pack: str = "tiny", device: str = "auto", use: dict[str, str] | None = None):
+        self.pack, self.use, self.torch_device = pack, dict(use or {}), choose_device(device)
         if pack not in PRESETS:
             raise BadInput(f"pack {pack!r} is not known; try {', '.join(PRESETS)}")
-        self.pack, self.torch_device = pack, choose_device(device)
+        known = {field for parts in PRESETS[pack].values() for field in parts}
+        for field, name in self.use.items():
+            if field not in known:
+                raise BadInput(f"part {field!r} is not in the pack {pack}; it has {', '.join(sorted(known))}")
+            checkpoint_of(name)
         self._loaded: dict[str, Any] = {}
         self._hashes: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -59,92 +113,130 @@ class Studio:
         """The device in words."""
         return str(self.torch_device)
 
+    def switch(self, pack: str) -> None:
+        """Go on with another pack; what the two share stays loaded. BadInput, and all stays, when files are missing."""
+        gone = [one.name for one in needed(pack, self.use) if not one.present]
+        if gone:
+            raise BadInput(
+                f"the pack {pack} needs {', '.join(gone)}; run: python launch.py models fetch {gone[0]}"
+            )
+        with self._lock:
+            self.pack = pack
+            kept = {one.name for one in needed(pack, self.use)}
+            self._loaded = {name: one for name, one in self._loaded.items() if name in kept}
+
     def load(self, name: str) -> Any:
         """The network (or tokenizer, or pictures) behind a checkpoint's name."""
-        if name not in CHECKPOINTS:
-            raise BadInput(f"model {name!r} is not known; the models are {', '.join(CHECKPOINTS)}")
+        checkpoint = checkpoint_of(name)
         with self._lock:
             if name not in self._loaded:
-                checkpoint = CHECKPOINTS[name]
-                self._loaded[name] = LOADERS[checkpoint.role](self, checkpoint)
+                if not checkpoint.present and not checkpoint.file:
+                    raise BadInput(f"{name} is not here yet; run: python launch.py models fetch {name}")
+                self._loaded[name] = self._read(checkpoint)
             return self._loaded[name]
 
     def pipeline(self, name: str) -> Pipeline[Any]:
-        """The pipeline of this pack, its models loaded."""
+        """The pipeline of this pack, its models loaded and on the device."""
         with self._lock:
-            parts = {field: self.load(checkpoint) for field, checkpoint in self._preset(name).items()}
+            parts = {field: self.load(one) for field, one in preset(self.pack, name, self.use).items()}
+            self._make_room([one for one in parts.values() if isinstance(one, nn.Module)])
             return PIPELINES[name](**parts)
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """What a pipeline is made of, for the record: role -> name and SHA-256 of the file."""
         facts = {}
-        for field, checkpoint in self._preset(name).items():
+        for field, checkpoint in preset(self.pack, name, self.use).items():
             with self._lock:
                 if checkpoint not in self._hashes:
-                    self._hashes[checkpoint] = file_hash(CHECKPOINTS[checkpoint].path)
+                    self._hashes[checkpoint] = _hash(checkpoint_of(checkpoint).path)
             facts[field] = {"name": checkpoint, "sha256": self._hashes[checkpoint]}
         return facts
 
     def clip(self) -> Clip:
         """The pack's CLIP: the judge of Generate and the search index of the library."""
-        return self.load(self._preset("generate")["clip"])
+        return self.load(preset(self.pack, "optimize", self.use)["clip"])
 
-    def _preset(self, name: str) -> dict[str, str]:
-        presets = PRESETS[self.pack]
-        if name not in presets:
-            raise BadInput(f"pipeline {name!r} is not in the pack {self.pack}; it has {', '.join(presets)}")
-        return presets[name]
-
-    def _place(self, network: torch.nn.Module, path: Path) -> Any:
-        load_weights(path, network)
+    def _read(self, checkpoint: Checkpoint) -> Any:
+        if checkpoint.role == "tokenizer":
+            return TOKENIZERS[checkpoint.name].load(checkpoint.path)
+        if checkpoint.role == "pictures":
+            return Examples.load(checkpoint.path)
+        half = self.torch_device.type == "cuda"
+        if checkpoint.role == "diffusion":
+            return load_diffusers(
+                checkpoint.path, self.torch_device, torch.float16 if half else torch.float32
+            )
+        kind = kind_of(checkpoint.path) or checkpoint.role
+        if kind not in NETWORKS:
+            raise BadInput(
+                f"the weights {checkpoint.path.name} are of the kind {kind[:40]!r}, which is not known; fetch or add "
+                "the model again"
+            )
+        config_type, network_type = NETWORKS[kind]
+        try:
+            config: Any = config_type.from_dict(read_header(checkpoint.path)[0])
+        except TypeError as error:
+            raise BadInput(
+                f"the weights {checkpoint.path.name} carry a strange config; restore the file"
+            ) from error
+        reads = kind.endswith(("clip", "critic"))
+        extra = [self.load(checkpoint.tokenizer)] if reads else []
+        with init_empty_weights():  # no time and memory for numbers that are thrown away
+            network: nn.Module = network_type(config, *extra)
+        load_weights(checkpoint.path, network, torch.bfloat16 if half and kind in HALVED else torch.float32)
+        convert_conv2d_weight_memory_format(network, torch.channels_last)
         return network.eval().requires_grad_(False).to(self.torch_device)
 
+    def _make_room(self, parts: list[nn.Module]) -> None:
+        """Bring these networks to the device; before it is full, those that wait go to the processor's memory."""
+        if self.torch_device.type != "cuda":
+            return
+        networks = [one for one in self._loaded.values() if isinstance(one, nn.Module)]
+        waiting = [one for one in networks if one not in parts and next(one.parameters()).is_cuda]
+        total = torch.cuda.get_device_properties(self.torch_device).total_memory
+        for one in to_move_off(parts, waiting, ROOM * total):
+            one.to("cpu")
+        for one in parts:
+            one.to(self.torch_device)
 
-def _config_of(checkpoint: Checkpoint, kind: Any) -> Any:
+
+def to_move_off(parts: list[nn.Module], waiting: list[nn.Module], room: float) -> list[nn.Module]:
+    """Which of the waiting networks must leave so that all weights are at most `room` bytes: the heaviest first."""
+    total = sum(weight(one) for one in (*parts, *waiting))
+    leaving: list[nn.Module] = []
+    for one in sorted(waiting, key=weight, reverse=True):
+        if total <= room:
+            break
+        leaving.append(one)
+        total -= weight(one)
+    return leaving
+
+
+def weight(network: nn.Module) -> int:
+    """Bytes of a network's parameters."""
+    return sum(one.numel() * one.element_size() for one in network.parameters())
+
+
+def memory_needed(pack: str, pipeline: str, use: dict[str, str] | None = None) -> int:
+    """Bytes on the device that a pipeline of a pack wants, an estimate; 0 for the tiny pack, which fits everywhere."""
+    return sum(checkpoint_of(name).memory for name in preset(pack, pipeline, use).values())
+
+
+def kind_of(path: Path) -> str:
+    """The kind of network that a converted file says it holds; "" for the tiny pack's, which do not say."""
     try:
-        return kind.from_dict(read_header(checkpoint.path)[0])
-    except TypeError as error:
-        raise BadInput(
-            f"the weights {checkpoint.path.name} carry a strange config; restore the file"
-        ) from error
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("kind", "")
+    except (SafetensorError, OSError):
+        return ""  # read_header says what is wrong with it
 
 
-def _load_tokenizer(studio: Studio, checkpoint: Checkpoint) -> Tokenizer:
-    return Tokenizer.load(checkpoint.path)
-
-
-def _load_clip(studio: Studio, checkpoint: Checkpoint) -> Clip:
-    clip = Clip(_config_of(checkpoint, ClipConfig), studio.load(f"{checkpoint.pack}-tokenizer"))
-    convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
-    return studio._place(clip, checkpoint.path)
-
-
-def _load_vqgan(studio: Studio, checkpoint: Checkpoint) -> Vqgan:
-    vqgan = Vqgan(_config_of(checkpoint, VqganConfig))
-    convert_conv2d_weight_memory_format(vqgan, torch.channels_last)
-    return studio._place(vqgan, checkpoint.path)
-
-
-def _load_dalle(studio: Studio, checkpoint: Checkpoint) -> Dalle:
-    return studio._place(Dalle(_config_of(checkpoint, DalleConfig)), checkpoint.path)
-
-
-def _load_unet(studio: Studio, checkpoint: Checkpoint) -> Unet:
-    unet = Unet(_config_of(checkpoint, UnetConfig))
-    convert_conv2d_weight_memory_format(unet, torch.channels_last)
-    return studio._place(unet, checkpoint.path)
-
-
-def _load_pictures(studio: Studio, checkpoint: Checkpoint) -> Examples:
-    return Examples.load(checkpoint.path)
-
-
-LOADERS: dict[str, Callable[[Studio, Checkpoint], Any]] = {
-    "tokenizer": _load_tokenizer,
-    "clip": _load_clip,
-    "critic": _load_clip,
-    "vqgan": _load_vqgan,
-    "dalle": _load_dalle,
-    "unet": _load_unet,
-    "pictures": _load_pictures,
-}
+def _hash(path: Path) -> str:
+    """A file's SHA-256; of a folder, the SHA-256 over those of its files in order of their names."""
+    if path.is_file():
+        return file_hash(path)
+    digest = hashlib.sha256()
+    for one in sorted(path.rglob("*")):
+        if one.is_file():
+            digest.update(json.dumps([one.relative_to(path).as_posix(), file_hash(one)]).encode())
+    return digest.hexdigest()

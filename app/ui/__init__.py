@@ -9,6 +9,7 @@ def serve(
     *,
     pack: str = "tiny",
     device: str = "auto",
+    use: dict[str, str] | None = None,
     folder: str | Path = "outputs",
     host: str = "127.0.0.1",
     port: int = 7860,
@@ -18,5 +19,5 @@ def serve(
     from app.ui import page  # gradio and torch take seconds to import, and --help should not
 
     return page.serve(
-        *page.open_studio(pack, device, Path(folder)), host=host, port=port, open_browser=open_browser
+        *page.open_studio(pack, device, Path(folder), use), host=host, port=port, open_browser=open_browser
     )

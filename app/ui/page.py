@@ -208,9 +208,11 @@ def _endpoint(lane: Lane, pictures: Pictures) -> Callable[..., Any]:
     return generate_pictures
 
 
-def open_studio(pack: str, device: str, folder: Path) -> tuple[Any, Lane, Library]:
+def open_studio(
+    pack: str, device: str, folder: Path, use: dict[str, str] | None = None
+) -> tuple[Any, Lane, Library]:
     """The studio behind the page: models of a pack on a device, jobs and pictures in a folder."""
     from pipelines.studio import Studio
 
-    studio: Any = Studio(pack, device)
+    studio: Any = Studio(pack, device, use)
     return studio, Lane(studio, folder), Library(folder)

@@ -1,11 +1,16 @@
-"""What every family's `convert` gets and gives."""
+"""What every family's `convert` gets and gives, and what most of them need."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from pipelines.errors import BadInput
+from pipelines.models.checkpoint import Config
 
 
 @dataclass(frozen=True)
@@ -24,3 +29,52 @@ class Converted:
     kind: str
     config: dict[str, Any]
     tensors: dict[str, Tensor]
+
+
+def size_of(original: Original, name: str, axis: int) -> int:
+    """One length of a tensor that the family must have. BadInput when it has not."""
+    tensor = original.tensors.get(name)
+    if tensor is None or tensor.ndim <= axis:
+        raise BadInput(
+            f"{original.file} is of another family, or incomplete: {name} was expected and is {shape_of(tensor)}; "
+            "download it again or name another file"
+        )
+    return tensor.shape[axis]
+
+
+def count_of(tensors: dict[str, Tensor], prefix: str, first: int = 0) -> int:
+    """How many of prefix + "0", prefix + "1", ... are parts of the network, before the first that is not; at most 64."""
+    found = {name[len(prefix) :].partition(".")[0] for name in tensors if name.startswith(prefix)}
+    return next(k for k in range(65) if str(first + k) not in found or k == 64)
+
+
+def fitted(
+    kind: str,
+    original: Original,
+    config_type: type[Config],
+    sizes: dict[str, Any],
+    network: Callable[[Any], nn.Module],
+    tensors: dict[str, Tensor],
+) -> Converted:
+    """The tensors as a Converted, if they are those of the network of these sizes, by name and by shape; or BadInput."""
+    try:
+        config = config_type.from_dict(sizes)
+        with torch.device("meta"):  # shapes without memory
+            expected = {name: tuple(one.shape) for name, one in network(config).state_dict().items()}
+    except (ValueError, ZeroDivisionError, RuntimeError) as error:
+        raise BadInput(
+            f"{original.file} has sizes that no network of this family can have ({error}); name another file"
+        ) from error
+    found = {name: tuple(one.shape) for name, one in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise BadInput(
+                f"{original.file} does not fit: {name} should be {expected.get(name, 'absent')} and is "
+                f"{found.get(name, 'absent')}; download it again or name another file"
+            )
+    return Converted(kind, config.to_dict(), {name: one.contiguous() for name, one in tensors.items()})
+
+
+def shape_of(tensor: Tensor | None) -> str:
+    """A tensor's shape in words."""
+    return "absent" if tensor is None else "x".join(map(str, tensor.shape)) or "a number"

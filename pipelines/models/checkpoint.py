@@ -60,8 +60,11 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, facts
 
 
-def load_weights(path: Path, network: nn.Module) -> None:
-    """Load a checkpoint's weights into a network of its config, as float32. BadInput when names or shapes differ."""
+def load_weights(path: Path, network: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Load a checkpoint's weights into a network of its config, in `dtype`. BadInput when names or shapes differ.
+
+    A network whose parameters were left out (on the meta device) takes the file's tensors as its own.
+    """
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     tensors: dict[str, Tensor] = {}
     try:
@@ -77,7 +80,9 @@ def load_weights(path: Path, network: nn.Module) -> None:
                 tensors[name] = file.get_tensor(name)
     except (SafetensorError, OSError) as error:
         raise BadInput(f"the weights {path.name} are damaged ({error}); restore the file") from error
-    network.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in tensors.items()})
+    for name, value in tensors.items():
+        tensors[name] = value.to(dtype) if value.is_floating_point() else value
+    network.load_state_dict(tensors, assign=any(one.is_meta for one in network.parameters()))
 
 
 def in_order(data: bytes) -> bytes:

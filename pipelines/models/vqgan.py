@@ -5,7 +5,6 @@ A pixel-unshuffle in front and a pixel-shuffle behind spare the costly full-reso
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.models.checkpoint import Config
+from pipelines.models.codec import Codec
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class VqganConfig(Config):
         return self.image_size // self.factor
 
 
-class Vqgan(nn.Module):
+class Vqgan(Codec):
     """Convolutional throughout: any picture whose sides are multiples of `config.factor` will do."""
 
     def __init__(self, config: VqganConfig):
@@ -63,38 +63,10 @@ class Vqgan(nn.Module):
         self.before_codes, self.after_codes = network.quant_conv, network.post_quant_conv
         self.codes = nn.Parameter(torch.randn(config.code_count, config.code_size) * 0.5)
 
-    def seamless(self) -> Vqgan:
-        """A twin on the same weights whose convolutions wrap around, so that pictures meet themselves at the edges."""
-        shared = {id(one): one for one in (*self.parameters(), *self.buffers())}
-        twin = copy.deepcopy(self, shared)
-        for module in twin.modules():
-            if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
-                module.padding_mode = "circular"
-        return twin
-
     def encode(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor), before the codes."""
         return self.before_codes(self.encoder(F.pixel_unshuffle(images, self.config.patch)))
 
-    def nearest(self, z: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, h, w) tokens: the nearest code by Euclidean distance."""
-        n, c, h, w = z.shape
-        flat = z.permute(0, 2, 3, 1).reshape(-1, c).float()
-        distance = self.codes.square().sum(1) - 2 * flat @ self.codes.T  # |z|^2 is the same for every code
-        return distance.argmin(1).view(n, h, w)
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """(n, h, w) tokens -> (n, c, h, w) their codes."""
-        return F.embedding(tokens, self.codes).permute(0, 3, 1, 2)
-
     def decode(self, codes: Tensor) -> Tensor:
         """(n, c, h, w) codes, or anything between them -> (n, 3, h * factor, w * factor), about [-1, 1]."""
         return F.pixel_shuffle(self.decoder(self.after_codes(codes)), self.config.patch)
-
-    def tokens_of(self, images: Tensor) -> Tensor:
-        """(n, 3, h, w) in [-1, 1] -> (n, h / factor, w / factor) tokens."""
-        return self.nearest(self.encode(images))
-
-    def pictures_of(self, tokens: Tensor) -> Tensor:
-        """(n, h, w) tokens -> (n, 3, h * factor, w * factor), about [-1, 1]."""
-        return self.decode(self.embed(tokens))

@@ -1,0 +1,72 @@
+"""What a measurement is: figures by part and name, the bars that they are held against, and how they are written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pipelines.errors import BadInput
+
+Figures = dict[str, dict[str, float]]
+
+PARTS = {  # what each part of the table is about
+    "retrieval": "Plain names of the 1,409 pictures of emojione, never trained on",
+    "words": "Words beyond the captions, right picture among the nearest ten of 1,409",
+    "vqgan": "VQGAN on emojione",
+    "dalle": "DALL·E, common names",
+    "composed": "DALL·E, 40 prompts of several parts, right by the critic (0.25 by chance)",
+    "copies": "Are the best pictures copies of training pictures",
+    "unet": "UNet, emojione up to step 600 of the noise and down again, 40 steps",
+    "optimize": "Optimize, common names",
+    "edit": "Edit, pairs of texts by reusable directions, ten pictures each",
+}
+BARS = {  # what the figures should reach, on two cores
+    ("retrieval", "CLIP R@1"): 0.45,
+    ("retrieval", "CLIP R@5"): 0.70,
+    ("retrieval", "CLIP R@1 Chinese"): 0.35,
+    ("retrieval", "CLIP R@5 Chinese"): 0.60,
+    ("words", "CLIP, 300 synonyms"): 0.50,
+    ("vqgan", "PSNR"): 23.0,
+    ("vqgan", "SSIM"): 0.85,
+    ("vqgan", "codes used"): 0.60,
+    ("dalle", "critic top-1, best of 16"): 0.20,
+    ("dalle", "critic top-5, best of 16"): 0.40,
+    ("composed", "all"): 0.40,
+    ("unet", "PSNR"): 30.0,
+}
+
+
+def shown(value: float) -> str:
+    """A figure as text, four digits at most."""
+    return f"{value:.4g}"
+
+
+def to_text(figures: Figures) -> str:
+    """The table for a terminal: part, figure, value, bar."""
+    rows = [("part", "figure", "value", "bar")]
+    for part, values in figures.items():
+        for name, value in values.items():
+            bar = BARS.get((part, name))
+            rows.append((part, name, shown(value), "" if bar is None else shown(bar)))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def read_figures(paths: list[Path]) -> Figures:
+    """Figures that earlier runs printed with --json; of parts measured more than once the last file's count."""
+    found: Figures = {}
+    for path in paths:
+        try:
+            measured = json.loads(path.read_text("utf-8"))
+            found |= {
+                part: {name: float(value) for name, value in rows.items()} for part, rows in measured.items()
+            }
+        except (OSError, ValueError, TypeError, AttributeError):
+            raise BadInput(
+                f"{path} holds no figures; make it with: launch.py evaluate --json > {path}"
+            ) from None
+    if unknown := set(found) - set(PARTS):
+        raise BadInput(f"the part {sorted(unknown)[0]!r} is not known; the parts are {', '.join(PARTS)}")
+    return {part: found[part] for part in PARTS if part in found}

@@ -1,0 +1,96 @@
+"""DALL·E mini's text to tokens: the byte-level BPE of its vocab.json and merges.txt, which knows English only."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+import tokenizers
+
+from pipelines.errors import BadInput
+
+UNKNOWN = "<unk>"
+SPELLINGS = str.maketrans(
+    {
+        **dict.fromkeys("‘’‚‛′", "'"),
+        **dict.fromkeys("“”„‟″«»", '"'),
+        **dict.fromkeys("‐‑‒–—―−", "-"),
+        **dict.fromkeys("\u200b\u200c\u200d\ufe0e\ufe0f", ""),  # invisible joiners, as inside emoji
+        **dict(zip("⁄đðøłı×", "/ddolix", strict=True)),
+        **dict(zip("ßæœþ", ("ss", "ae", "oe", "th"), strict=True)),
+    }
+)
+
+
+class DalleMiniTokenizer:
+    """Lower case, Latin letters without their accents, emoji by their names; the same ids as min-dalle's for ASCII.
+
+    Words are parted at spaces. Letters that cannot be written in ASCII have no ids; `unknown_words` tells them.
+    """
+
+    def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]]):
+        self.book = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges, unk_token=UNKNOWN))
+        self.book.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+            [
+                tokenizers.pre_tokenizers.WhitespaceSplit(),
+                tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False),
+            ]
+        )
+        self.book.decoder = tokenizers.decoders.ByteLevel()
+        self.vocabulary_size = self.book.get_vocab_size()
+
+    @classmethod
+    def load(cls, path: Path) -> DalleMiniTokenizer:
+        """From a vocab.json, with merges.txt beside it (for vocab_mini.json: merges_mini.txt), or from a tokenizer.json.
+
+        BadInput when a file is missing or damaged.
+        """
+        merges_path = path.with_name(path.name.replace("vocab", "merges")).with_suffix(".txt")
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            if "model" in data:
+                vocabulary, lines = data["model"]["vocab"], data["model"]["merges"]
+            else:
+                text = merges_path.read_text("utf-8")
+                vocabulary, lines = (
+                    data,
+                    [line for line in text.split("\n") if not line.startswith("#version")],
+                )
+            pairs = [line.split() if isinstance(line, str) else line for line in lines if line]
+            return cls(vocabulary, [(first, second) for first, second in pairs])
+        except Exception as error:  # the library raises bare Exception
+            raise BadInput(
+                f"the vocabulary {path.name} with {merges_path.name} is missing or damaged ({error}); restore the files"
+            ) from error
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids, without those that begin and end a text."""
+        return self.book.encode(_ascii(spell(text)), add_special_tokens=False).ids
+
+    def pieces(self, text: str) -> list[str]:
+        """The tokens as readable text, one string a token."""
+        return [self.book.decode([token], skip_special_tokens=False) for token in self.encode(text)]
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words, each once and in order, that lose letters because they cannot be written in ASCII or have no token."""
+        unknown = self.book.token_to_id(UNKNOWN)
+        words = dict.fromkeys(spell(text).split())
+        return [word for word in words if not word.isascii() or unknown in self.book.encode(word).ids]
+
+
+def spell(text: str) -> str:
+    """Lower case, single spaces, and ASCII as far as a Latin letter, a mark or an emoji has such a spelling."""
+    plain = unicodedata.normalize("NFKC", text).lower().translate(SPELLINGS)
+    letters = []
+    for letter in plain:
+        base = unicodedata.normalize("NFKD", letter)[0]
+        if unicodedata.category(letter) == "So":
+            letters.append(f" {unicodedata.name(letter, letter).lower()} ")  # an emoji: "dog face"
+        else:
+            letters.append(base if base.isascii() else letter)
+    return " ".join("".join(letters).split())
+
+
+def _ascii(text: str) -> str:
+    return "".join(letter for letter in text if letter.isascii() and letter.isprintable())
