@@ -315,6 +315,34 @@ WORDS: dict[str, tuple[str, str]] = {
     "licence": ("licence", "许可"),
     "origin": ("origin", "来源"),
     "device_is": ("device: {device}", "设备：{device}"),
+    "memory": ("memory", "内存"),
+    "memory_need": ("needs about {size} of memory", "约需 {size} 内存"),
+    "models_free": (
+        "Free memory: {free}. Models of your own: python launch.py models add FILE --name NAME",
+        "可用内存：{free}。添加自己的模型：python launch.py models add FILE --name NAME",
+    ),
+    "pack_files": ("{here} of {all} files are here", "已有 {here} / {all} 个文件"),
+    "use_pack": ("Use this pack", "使用这个模型包"),
+    "fetch": ("Get it", "下载"),
+    "consent": ("Licence: {licence}. About {size} to download.", "许可：{licence}。约需下载 {size}。"),
+    "agree_fetch": ("I agree, download", "我同意，开始下载"),
+    "about_pack_tiny": (
+        "trained by this project, shipped with it; runs anywhere",
+        "本项目自己训练，随项目提供，哪里都能运行",
+    ),
+    "about_pack_full": (
+        "DALL·E mega, VQGAN-CLIP on ImageNet, edits of faces",
+        "DALL·E mega、ImageNet 上的 VQGAN-CLIP、人脸编辑",
+    ),
+    "about_pack_mini": ("the same with the smaller DALL·E mini", "同上，换成更小的 DALL·E mini"),
+    "about_pack_malevich": ("ruDALL-E Malevich, which reads Russian", "ruDALL-E Malevich，读俄语提示词"),
+    "about_pack_chinese": ("VQGAN-CLIP steered by a Chinese CLIP", "由中文 CLIP 引导的 VQGAN-CLIP"),
+    "about_pack_church": ("DALL·E mega, and edits of churches", "DALL·E mega，以及教堂编辑"),
+    "about_pack_bedroom": ("DALL·E mega, and edits of bedrooms", "DALL·E mega，以及卧室编辑"),
+    "about_pack_sd_1_5": ("Stable Diffusion 1.5, ranked by CLIP", "Stable Diffusion 1.5，由 CLIP 排名"),
+    "about_pack_sd_2_1": ("Stable Diffusion 2.1, ranked by CLIP", "Stable Diffusion 2.1，由 CLIP 排名"),
+    "about_pack_sd_turbo": ("Stable Diffusion Turbo: one to four steps", "Stable Diffusion Turbo：一到四步"),
+    "about_pack_sd_xl": ("Stable Diffusion XL, 1024 px", "Stable Diffusion XL，1024 像素"),
 }
 
 # name of a setting -> label, label in Chinese, help in Chinese; help in English comes with the setting itself

@@ -1,81 +1,83 @@
-"""`python launch.py train NAME`: one command per network, to a time budget, resumable."""
+"""`python launch.py train NAME`: one command per network, to a time budget, resumable.
+
+On several processes: `torchrun --nproc-per-node N -m pipelines.training.cli NAME ...`, with the same flags.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from pipelines.arguments import Parser, number
-from pipelines.base import BadInput
-from pipelines.training.data import DATA_FILE
-from pipelines.training.fit import Budget, State, Trainer, fastest_precision, fit, hardware
+from pipelines.base import Step
+from pipelines.errors import BadInput
+from pipelines.training.data import DATA_FILE, Emoji
+from pipelines.training.fit import (
+    Budget,
+    State,
+    Trainer,
+    fastest_precision,
+    fit,
+    hardware,
+    sensible_workers,
+)
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
+SIZES = ("tiny", "small", "base")
 
 
-def clip_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
+def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """CLIP and its critic; the tokenizer is made on the first training and kept."""
     from pipelines.models.tokenizer import Tokenizer
     from pipelines.training.clip import ClipTrainer, CriticTrainer, caption_words, train_tokenizer
-    from pipelines.training.data import Emoji
 
-    emoji = Emoji(options.data)
-    path = options.out / "tokenizer.json"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(train_tokenizer(emoji).book.to_str(), "utf-8")
-        path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
+    emoji, path = Emoji(options.data), options.out / "tokenizer.json"
+    with accelerator.main_process_first():
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
+            path.write_text(train_tokenizer(emoji).book.to_str(), "utf-8")
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
-    return trainer(
-        accelerator,
-        emoji,
-        Tokenizer.load(path),
-        options.state / "clip",
-        seed=options.seed,
-        start=options.start,
-    )
+    folder = options.state / "clip"
+    return trainer(accelerator, emoji, Tokenizer.load(path), folder, start=options.start, **recipe)
 
 
-def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
+def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """The image-token codec, with perceptual features from the CLIP in `out` when there is one."""
-    from pipelines.training.data import Emoji
     from pipelines.training.vqgan import VqganTrainer
 
-    return VqganTrainer(accelerator, Emoji(options.data), options.out, seed=options.seed)
+    return VqganTrainer(accelerator, Emoji(options.data), options.out, **recipe)
 
 
-def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
+def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """More training for the decoder of the VQGAN in `out`; its tokens stay the same."""
-    from pipelines.training.data import Emoji
     from pipelines.training.vqgan import DecoderTrainer
 
-    return DecoderTrainer(accelerator, Emoji(options.data), options.out, seed=options.seed)
+    return DecoderTrainer(accelerator, Emoji(options.data), options.out, **recipe)
 
 
-def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
+def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """DALL·E over the tokens of the VQGAN in `out`."""
     from pipelines.training.dalle import DalleTrainer
-    from pipelines.training.data import Emoji
 
-    return DalleTrainer(
-        accelerator, Emoji(options.data), options.out, options.state / "dalle", seed=options.seed
-    )
+    return DalleTrainer(accelerator, Emoji(options.data), options.out, options.state / "dalle", **recipe)
 
 
-def unet_trainer(accelerator: Accelerator, options: argparse.Namespace) -> Trainer:
-    """The diffusion model that edits start from, at 64 x 64."""
-    from pipelines.training.data import Emoji
+def unet_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """The diffusion model that edits start from."""
     from pipelines.training.unet import UnetTrainer
 
-    return UnetTrainer(accelerator, Emoji(options.data, size=64), seed=options.seed)
+    emoji = Emoji(options.data, UnetTrainer.SIZES[options.size]["image_size"])
+    return UnetTrainer(accelerator, emoji, **recipe)
 
 
-TRAINERS: dict[str, Callable[[Accelerator, argparse.Namespace], Trainer]] = {
+TRAINERS: dict[str, Callable[..., Trainer]] = {
     "clip": clip_trainer,
     "critic": clip_trainer,
     "vqgan": vqgan_trainer,
@@ -87,73 +89,118 @@ TRAINERS: dict[str, Callable[[Accelerator, argparse.Namespace], Trainer]] = {
 
 def main(argv: list[str]) -> int:
     """Train one network; returns the exit code."""
-    parser = Parser(prog="launch.py train", description="Train one network of the tiny pack.")
-    parser.add_argument("name", choices=sorted(TRAINERS))
-    parser.add_argument(
-        "--minutes", type=number(float, 0.01, 100_000), default=20.0, help="time budget (default 20)"
-    )
-    parser.add_argument(
-        "--steps",
-        type=number(int, 1, 10**9),
-        help="a budget in steps instead; then a resumed run repeats exactly",
-    )
-    parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=0)
-    parser.add_argument(
-        "--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})"
-    )
-    parser.add_argument(
-        "--state", type=Path, default=Path("runs"), help="where trainings keep their state (runs)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=ASSETS, help="where the finished weights go (assets/tiny)"
-    )
-    parser.add_argument(
-        "--start",
-        type=Path,
-        help="clip and critic: an earlier checkpoint, of which the tensors that fit are taken",
-    )
-    options = parser.parse_args(argv)
     try:
-        train(options)
+        train(_parser().parse_args(argv))
     except (BadInput, FileNotFoundError, ArithmeticError) as error:
-        print(error, file=sys.stderr)
+        print(f"atelier: {error}", file=sys.stderr)
         return 2
     return 0
 
 
+def _parser() -> Parser:
+    parser = Parser(
+        prog="launch.py train",
+        description="Train one of the small networks. The same command again goes on where it stopped.",
+    )
+    add = parser.add_argument
+    add("name", choices=sorted(TRAINERS))
+    add(
+        "--size", choices=SIZES, default="tiny", help="tiny is what the pack ships; small and base want a GPU"
+    )
+    add("--minutes", type=number(float, 0.01, 100_000), default=20.0, help="time budget (default 20)")
+    add(
+        "--steps",
+        type=number(int, 1, 10**9),
+        help="a budget in steps instead; then a resumed run repeats exactly",
+    )
+    add(
+        "--batch",
+        type=number(int, 1, 65_536),
+        help="samples a step in each process (default: the size's own)",
+    )
+    add("--seed", type=number(int, 0, 2**32 - 1), default=0)
+    add("--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})")
+    add("--state", type=Path, default=Path("runs"), help="where trainings keep their state (runs)")
+    add("--out", type=Path, default=ASSETS, help="where the finished weights go (assets/tiny)")
+    add(
+        "--start",
+        type=Path,
+        help="clip and critic: an earlier checkpoint, of which the tensors that fit are taken",
+    )
+    add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
+    add(
+        "--workers",
+        type=number(int, 0, 256),
+        help="processes that prepare batches ahead (default: none beside a CPU, most cores beside a GPU)",
+    )
+    add(
+        "--precision",
+        choices=("no", "bf16"),
+        help="mixed precision (default: bf16 on a GPU, on a CPU whichever is faster)",
+    )
+    add(
+        "--compile", action="store_true", help="compile the networks first; pays on a GPU after a few minutes"
+    )
+    return parser
+
+
 def train(options: argparse.Namespace) -> dict[str, float]:
     """Fit, evaluate, export; prints progress to standard error. Returns the figures."""
+    if options.start is not None and options.name not in ("clip", "critic"):
+        raise BadInput(f"--start is for clip and critic; {options.name} begins from nothing, leave it out")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    accelerator = Accelerator(mixed_precision=fastest_precision(device), cpu=device.type == "cpu")
-    trainer = TRAINERS[options.name](accelerator, options)
-    folder = options.state / options.name
-    training, state = fit(trainer, folder, Budget(options.minutes, options.steps)), State()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway
+        torch.backends.cudnn.benchmark = True
+    precision = options.precision or fastest_precision(device)
+    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    recipe = {"seed": options.seed, "size": options.size}
+    if options.batch:
+        recipe["batch_size"] = options.batch
+    trainer = TRAINERS[options.name](accelerator, options, **recipe)
+    if options.compile:
+        for module in trainer.hot():
+            module.compile(dynamic=False)
+    workers = sensible_workers(device) if options.workers is None else options.workers
+    budget = Budget(options.minutes, options.steps)
+    state = _watch(
+        fit(trainer, options.state / options.name, budget, options.save_every, workers),
+        options.name if accelerator.is_main_process else "",
+    )
+    figures = _finish(trainer, state, options) if accelerator.is_main_process else {}
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return figures
+
+
+def _watch(training: Generator[Step, None, State], name: str) -> State:
+    """Run a training to its end, telling how it goes unless `name` is empty."""
     while True:
         try:
             step = next(training)
         except StopIteration as end:
-            state = end.value
-            break
-        if accelerator.is_main_process and (step.done % 25 == 0 or step.done == step.total):
-            words = "  ".join(f"{name} {value:.4g}" for name, value in step.metrics.items())
-            print(
-                f"{options.name} step {step.done:,} of about {step.total:,}  {words}",
-                file=sys.stderr,
-                flush=True,
-            )
-    if not accelerator.is_main_process:
-        return {}
+            return end.value
+        if name and (step.done % 25 == 0 or step.done == step.total):
+            words = "  ".join(f"{key} {value:.4g}" for key, value in step.metrics.items())
+            print(f"{name} step {step.done:,} of about {step.total:,}  {words}", file=sys.stderr, flush=True)
+
+
+def _finish(trainer: Trainer, state: State, options: argparse.Namespace) -> dict[str, float]:
+    """Evaluate on the validation style, and export with the whole story."""
     figures = trainer.evaluate()
     facts = {
         "name": options.name,
+        "size": options.size,
+        "parameters": trainer.parameter_count(),
         "steps": state.step,
         "samples": state.step * trainer.samples_per_step(),
         "seconds": round(state.seconds),
         "hardware": hardware(),
-        "precision": accelerator.mixed_precision,
+        "processes": trainer.accelerator.num_processes,
+        "precision": trainer.accelerator.mixed_precision,
         "data": trainer.emoji.hash,
         "seed": options.seed,
-        "start": getattr(trainer, "start", ""),
+        "start": trainer.start,
         "figures": figures,
         "licence": "MIT; trained on Apache-2.0, MIT and CC-BY-4.0 art, see assets/NOTICE",
     }

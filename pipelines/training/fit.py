@@ -1,30 +1,37 @@
-"""The one loop that trains everything, on accelerate: one process, several, CPU or GPU.
+"""The one loop that trains everything: on one process or several (started by torchrun), on CPUs or GPUs.
 
 A Trainer brings networks, optimizers and what one update is; `fit` brings the budget, the learning-rate schedule, the
-moving average of the weights, saving and resuming, curves and sheets.
+moving average of the weights, saving and resuming, curves and sheets. Several processes are kept equal by plain means:
+all begin with the first one's weights, average their gradients after each backward pass, and share one clock.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import platform
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from PIL import Image, ImageDraw
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from pipelines.base import Step
+from pipelines.errors import BadInput
 from pipelines.files import write_atomically
+from pipelines.images import to_pil
 from pipelines.training.data import Emoji
 
 
@@ -44,30 +51,36 @@ class Trainer(ABC):
     """What one network brings to `fit`.
 
     `networks` and `optimizers` are filled by the subclass before `fit` starts; `averaged` names the networks whose
-    moving average is what gets exported. `batch(step)` must depend on nothing but its arguments and the seed, so that
-    a resumed training sees what the uninterrupted one would have seen.
+    moving average is what gets exported. SIZES holds the recipe and the network's sizes for each `--size`.
     """
 
     name: str
     file: str = ""  # of the weights in the pack; the name with .safetensors unless given
+    start: str = ""  # what the training begins with, in words
+    SIZES: ClassVar[dict[str, dict[str, Any]]]
     accelerator: Accelerator
     emoji: Emoji
+    batch_size: int  # of each process
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     averaged: tuple[str, ...]
     average_decay = 0.998
 
     @abstractmethod
-    def batch(self, step: int) -> Any:
-        """The batch of one step, on the accelerator's device."""
+    def batch(self, step: int, rank: int = 0, count: int = 1) -> Any:
+        """The batch of one step for process `rank` of `count`: CPU tensors, texts and numbers, in a dict or a tuple.
+
+        A function of its arguments and the seed alone, so that a resumed training sees what the uninterrupted one
+        would have seen, and worker processes can prepare it.
+        """
 
     @abstractmethod
-    def update(self, batch: Any, progress: float) -> dict[str, float]:
+    def update(self, batch: Any, progress: float) -> dict[str, Tensor]:
         """One update of all networks; `progress` in [0, 1] says where in the budget we are. Returns metrics."""
 
     @abstractmethod
-    def sheet(self) -> Image.Image:
-        """A picture that shows what the network can do now."""
+    def sheet(self) -> Image.Image | None:
+        """A picture that shows what the network can do now; None where a package to draw it is missing."""
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
@@ -77,9 +90,119 @@ class Trainer(ABC):
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         """Write the checkpoint that the studio loads."""
 
+    @abstractmethod
+    def hot(self) -> list[nn.Module]:
+        """The modules where most of an update's time goes, which `--compile` compiles."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Tensors beside networks and optimizers that the next update depends on; saved, and loaded in place."""
+        return {}
+
     def samples_per_step(self) -> int:
         """Pictures (or sequences) one step sees, over all processes."""
+        return self.batch_size * self.accelerator.num_processes
+
+    def parameter_count(self) -> int:
+        """Of the networks that are exported."""
+        return sum(p.numel() for name in self.averaged for p in self.networks[name].parameters())
+
+    def descend(self, loss: Tensor, clipped: nn.Module | None, *names: str) -> None:
+        """One step of the named optimizers down the gradient of the joint loss, the mean of all processes' losses.
+
+        The gradient of `clipped` is cut to norm 1.
+        """
+        self.accelerator.backward(loss)
+        optimizers = [self.optimizers[name] for name in names]
+        groups = [group for one in optimizers for group in one.param_groups]
+        average_gradients(self.accelerator, (p for group in groups for p in group["params"]))
+        if clipped is not None:
+            self.accelerator.clip_grad_norm_(clipped.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def mean_over_processes(self, x: Tensor) -> Tensor:
+        """The mean of a tensor over all processes, without gradient; x itself when there is only one."""
+        if self.accelerator.num_processes == 1:
+            return x.detach()
+        return cast(Tensor, self.accelerator.reduce(x.detach(), "mean"))
+
+
+def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over all processes; each of them runs the same graph."""
+    if accelerator.num_processes == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    mean = cast(Tensor, accelerator.reduce(torch.cat([one.flatten() for one in gradients]), "mean"))
+    for gradient, part in zip(gradients, mean.split([one.numel() for one in gradients]), strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
+@torch.no_grad()
+def equalize(accelerator: Accelerator, networks: Iterable[nn.Module]) -> None:
+    """Give every process the first one's weights."""
+    if accelerator.num_processes > 1:
+        for network in networks:
+            for value in (*network.parameters(), *network.buffers()):
+                value.copy_(cast(Tensor, broadcast(value.detach().contiguous())))
+
+
+# ----------------------------------------------------------------------------------------------------------- batches
+
+
+class Batches(Dataset[Any]):
+    """The batches of one process as a map from the number of steps after `first`."""
+
+    def __init__(self, trainer: Trainer, first: int):
+        self.trainer, self.first = trainer, first
+        self.rank, self.count = trainer.accelerator.process_index, trainer.accelerator.num_processes
+
+    def __len__(self) -> int:
+        return 10**9  # the budget ends a training, not the data
+
+    def __getitem__(self, index: int) -> Any:
+        return self.trainer.batch(self.first + index, self.rank, self.count)
+
+
+def batches(trainer: Trainer, first: int, workers: int) -> Iterator[Any]:
+    """The batches from step `first` on, on the device; `workers` processes prepare them ahead of time (0: none)."""
+    device = trainer.accelerator.device
+    loader = DataLoader(
+        Batches(trainer, first),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context="fork" if workers else None,  # shares the pictures in memory
+        generator=torch.Generator(),  # or it would draw from the one of everybody
+    )
+    for batch in loader:
+        yield to_device(batch, device)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Every tensor inside dicts and tuples moved, everything else as it is."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)) and any(isinstance(one, Tensor) for one in batch):
+        return type(batch)(to_device(one, device) for one in batch)
+    return batch
+
+
+def sensible_workers(device: torch.device) -> int:
+    """None beside a CPU that trains; for a GPU the cores that its process can have, at most 16."""
+    if device.type != "cuda" or not hasattr(os, "fork"):
         return 0
+    return max(1, min(16, (os.cpu_count() or 2) // torch.cuda.device_count() - 1))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+# ---------------------------------------------------------------------------------------------------------- the loop
 
 
 def learning_rate(progress: float, warmup: float = 0.02) -> float:
@@ -99,35 +222,38 @@ class State:
 
 
 def fit(
-    trainer: Trainer, folder: Path, budget: Budget, save_every: float = 300.0
+    trainer: Trainer, folder: Path, budget: Budget, save_every: float = 300.0, workers: int = 0
 ) -> Generator[Step, None, State]:
     """Train until the budget is spent, yielding a Step per update; resumes from `folder` when it holds a state.
 
-    Writes into `folder`: state.safetensors (everything, every `save_every` seconds), curves.png, sheet.png.
+    Writes into `folder`, which all processes see: state.safetensors (everything, every `save_every` seconds),
+    curves.png, sheet.png.
     """
-    state, average = State(), {}
+    equalize(trainer.accelerator, trainer.networks.values())
+    state, average, file = State(), {}, folder / "state.safetensors"
     for name in trainer.averaged:
-        network = trainer.accelerator.unwrap_model(trainer.networks[name])
-        average[name] = {
-            k: v.detach().clone() for k, v in network.state_dict().items() if v.is_floating_point()
-        }
-    if (folder / "state.safetensors").exists():
-        state = load_state(folder / "state.safetensors", trainer, average)
+        values = trainer.networks[name].state_dict().items()
+        average[name] = {k: v.detach().clone() for k, v in values if v.is_floating_point()}
+    if file.exists():
+        state = load_state(file, trainer, average)
+    main = trainer.accelerator.is_main_process
     base_rates = {
         name: [group.setdefault("base_lr", group["lr"]) for group in one.param_groups]
         for name, one in trainer.optimizers.items()
     }
+    ahead = batches(trainer, state.step, workers)
     begun, seconds_before, saved = time.perf_counter(), state.seconds, time.perf_counter()
     while (progress := budget.progress(state.step, state.seconds)) < 1.0:
         factor = learning_rate(progress)
         for name, optimizer in trainer.optimizers.items():
             for group, rate in zip(optimizer.param_groups, base_rates[name], strict=True):
                 group["lr"] = rate * factor
-        metrics = trainer.update(trainer.batch(state.step), progress)
+        metrics = trainer.update(next(ahead), progress)
         _follow(trainer, average, state.step)
         state.step += 1
-        state.seconds = seconds_before + time.perf_counter() - begun
-        for key, value in metrics.items():
+        seconds = seconds_before + time.perf_counter() - begun
+        numbers, state.seconds = _agreed(trainer, metrics, seconds)
+        for key, value in numbers.items():
             if not math.isfinite(value):
                 raise ArithmeticError(
                     f"{key} became {value} at step {state.step}; the last good state is in {folder}"
@@ -135,20 +261,28 @@ def fit(
             if state.step % 10 == 0:
                 state.curves.setdefault(key, []).append((state.step, value))
         total = budget.steps or round(state.step / max(budget.progress(state.step, state.seconds), 1e-6))
-        yield Step("train", state.step, max(total, state.step), metrics)
-        if time.perf_counter() - saved > save_every and trainer.accelerator.is_main_process:
+        yield Step("train", state.step, max(total, state.step), numbers)
+        if main and time.perf_counter() - saved > save_every:
             saved = time.perf_counter()
-            save_state(folder / "state.safetensors", trainer, average, state)
-            _write_picture(folder / "curves.png", draw_curves(state.curves))
-            _write_picture(folder / "sheet.png", trainer.sheet())
-    if trainer.accelerator.is_main_process:
-        save_state(folder / "state.safetensors", trainer, average, state)
-        _write_picture(folder / "curves.png", draw_curves(state.curves))
+            save_state(file, trainer, average, state)
+            _draw(folder, trainer, state)
+    if main:
+        save_state(file, trainer, average, state)
     for name, values in average.items():
-        trainer.accelerator.unwrap_model(trainer.networks[name]).load_state_dict(values, strict=False)
-    if trainer.accelerator.is_main_process:
-        _write_picture(folder / "sheet.png", trainer.sheet())
+        trainer.networks[name].load_state_dict(values, strict=False)
+    if main:
+        _draw(folder, trainer, state)
     return state
+
+
+def _agreed(trainer: Trainer, metrics: dict[str, Tensor], seconds: float) -> tuple[dict[str, float], float]:
+    """Metrics and clock as their means over all processes, so that none stops, or fails, without the others."""
+    values = torch.stack([value.detach().float() for value in metrics.values()])
+    if trainer.accelerator.num_processes > 1:
+        clock = torch.tensor([seconds], device=values.device)
+        values, clock = trainer.mean_over_processes(torch.cat([values, clock])).split([len(metrics), 1])
+        seconds = clock.item()
+    return dict(zip(metrics, values.tolist(), strict=True)), seconds
 
 
 @torch.no_grad()
@@ -156,9 +290,8 @@ def _follow(trainer: Trainer, average: dict[str, dict[str, Tensor]], step: int) 
     """Move the average of the weights towards the weights; fast in the beginning."""
     weight = 1 - min(trainer.average_decay, (1 + step) / (10 + step))
     for name, values in average.items():
-        now = trainer.accelerator.unwrap_model(trainer.networks[name]).state_dict()
-        for key, value in values.items():
-            value.lerp_(now[key], weight)
+        now = trainer.networks[name].state_dict()
+        torch._foreach_lerp_(list(values.values()), [now[key] for key in values], weight)
 
 
 # ------------------------------------------------------------------------------------------------------------- state
@@ -166,10 +299,10 @@ def _follow(trainer: Trainer, average: dict[str, dict[str, Tensor]], step: int) 
 
 def save_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor]], state: State) -> None:
     """Networks, averages, optimizers and counters in one safetensors file, written atomically."""
-    tensors: dict[str, Tensor] = {}
+    tensors = {f"extra/{key}": value for key, value in trainer.extra_state().items()}
     numbers: dict[str, Any] = {}
     for name, network in trainer.networks.items():
-        for key, value in trainer.accelerator.unwrap_model(network).state_dict().items():
+        for key, value in network.state_dict().items():
             tensors[f"network/{name}/{key}"] = value
     for name, values in average.items():
         for key, value in values.items():
@@ -189,17 +322,36 @@ def save_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor
 
 
 def load_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor]]) -> State:
-    """Put everything back where `save_state` found it."""
-    with safe_open(path, "pt") as file:
-        facts = json.loads(file.metadata()["facts"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    """Put everything back where `save_state` found it. BadInput when the state is of another network."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        _put_back(facts, tensors, trainer, average)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise BadInput(
+            f"{path} is no state of this training ({' '.join(str(error).split())[:120]}); go on with the size and the "
+            "start that it was begun with, or give another folder to --state"
+        ) from error
+    curves = {key: [tuple(point) for point in points] for key, points in facts["curves"].items()}
+    return State(facts["step"], facts["seconds"], curves)
+
+
+def _put_back(
+    facts: dict[str, Any],
+    tensors: dict[str, Tensor],
+    trainer: Trainer,
+    average: dict[str, dict[str, Tensor]],
+) -> None:
     for name, network in trainer.networks.items():
         prefix = f"network/{name}/"
         values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        trainer.accelerator.unwrap_model(network).load_state_dict(values)
+        network.load_state_dict(values)
     for name, values in average.items():
         for key, value in values.items():
             value.copy_(tensors[f"average/{name}/{key}"])
+    for key, value in trainer.extra_state().items():
+        value.copy_(tensors[f"extra/{key}"])
     for name, optimizer in trainer.optimizers.items():
         book = facts["optimizers"][name]
         entries = {int(index): dict(entry) for index, entry in book["state"].items()}
@@ -209,8 +361,6 @@ def load_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor
                 index, word = key.removeprefix(prefix).split("/", 1)
                 entries.setdefault(int(index), {})[word] = value
         optimizer.load_state_dict({"param_groups": book["param_groups"], "state": entries})
-    curves = {key: [tuple(point) for point in points] for key, points in facts["curves"].items()}
-    return State(facts["step"], facts["seconds"], curves)
 
 
 def hardware() -> str:
@@ -240,8 +390,6 @@ def fastest_precision(device: torch.device) -> str:
 
 def sheet_of(pictures: Tensor, columns: int) -> Image.Image:
     """(n, 3, h, w) in [-1, 1] -> one picture, row by row, 2 pixels apart."""
-    from pipelines.images import to_pil
-
     tiles = to_pil(pictures)
     rows = -(-len(tiles) // columns)
     w, h = tiles[0].width + 2, tiles[0].height + 2
@@ -282,9 +430,11 @@ def draw_curves(
     return picture
 
 
-def _write_picture(path: Path, picture: Image.Image) -> None:
-    import io
-
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    write_atomically(path, file.getvalue())
+def _draw(folder: Path, trainer: Trainer, state: State) -> None:
+    """Write curves.png and sheet.png."""
+    pictures = {"curves.png": draw_curves(state.curves), "sheet.png": trainer.sheet()}
+    for name, picture in pictures.items():
+        if picture is not None:
+            file = io.BytesIO()
+            picture.save(file, "PNG")
+            write_atomically(folder / name, file.getvalue())

@@ -6,9 +6,11 @@ import importlib.util
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipelines.errors import BadInput
 from pipelines.models.clip import MobileTower
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, for pictures in [0, 1]
@@ -35,8 +37,9 @@ def begin_with_imagenet(tower: MobileTower, file: Path) -> None:
     for k, conv in enumerate(convs):
         weight, gain, bias, mean, variance, _ = tensors[6 * k : 6 * k + 6]
         if weight.shape != conv.weight.shape:
-            raise ValueError(
-                f"{file.name} does not fit: convolution {k} is {tuple(weight.shape)}, not {tuple(conv.weight.shape)}"
+            raise BadInput(
+                f"{file.name} does not fit: convolution {k} is {tuple(weight.shape)} and should be "
+                f"{tuple(conv.weight.shape)}"
             )
         scale = gain / torch.sqrt(variance + EPSILON)
         conv.weight.data = weight * scale[:, None, None, None]
@@ -55,9 +58,23 @@ def _renormalized() -> tuple[Tensor, Tensor]:
     return 0.3 / deviation, (0.75 - mean) / deviation
 
 
-def begin_with(network: nn.Module, file: Path) -> int:
-    """Take every tensor of a checkpoint whose name and shape fit; returns how many did."""
+def begin_with(network: nn.Module, file: Path) -> set[str]:
+    """Take every tensor of a checkpoint whose name and shape fit; returns their names. BadInput when none does."""
+    if not file.is_file():
+        raise BadInput(
+            f"there is no checkpoint {file} to start from; give a .safetensors file of an earlier training"
+        )
     own = network.state_dict()
-    fitting = {k: v.float() for k, v in load_file(file).items() if k in own and own[k].shape == v.shape}
+    try:
+        found = load_file(file)
+    except SafetensorError as error:
+        raise BadInput(
+            f"{file} is no checkpoint ({error}); give a .safetensors file of an earlier training"
+        ) from error
+    fitting = {k: v.float() for k, v in found.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise BadInput(
+            f"no tensor of {file} fits this network; give a checkpoint of the same kind, or leave --start out"
+        )
     network.load_state_dict(fitting, strict=False)
-    return len(fitting)
+    return set(fitting)

@@ -6,7 +6,7 @@ It sees emoji alone, most of them on white, the others on a plain colour: what D
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -66,33 +66,50 @@ class UnetTrainer(Trainer):
     average_decay = 0.999
     on_white, mirrored, moved = 0.7, 0.2, 0.5  # shares of the pictures
     sheet_steps, trip_steps, return_step = 50, 40, 600
+    SIZES: ClassVar[dict[str, dict[str, Any]]] = {
+        # 4.2, 24.3 and 92.0 million parameters
+        "tiny": {"batch_size": 16, "rate": 8e-4, "image_size": 64, "widths": (64, 96, 128)},
+        "small": {
+            "batch_size": 128,
+            "rate": 4e-4,
+            "image_size": 64,
+            "widths": (128, 192, 256),
+            "layer_count": 2,
+        },
+        "base": {
+            "batch_size": 128,
+            "rate": 2e-4,
+            "image_size": 128,
+            "widths": (128, 256, 384, 512),
+            "layer_count": 2,
+        },
+    }
 
     def __init__(
-        self,
-        accelerator: Accelerator,
-        emoji: Emoji,
-        seed: int = 0,
-        batch_size: int = 16,
-        rate: float = 8e-4,
-        **sizes: Any,
+        self, accelerator: Accelerator, emoji: Emoji, seed: int = 0, size: str = "tiny", **options: Any
     ):
-        self.accelerator, self.emoji, self.seed, self.batch_size = accelerator, emoji, seed, batch_size
+        sizes = {**self.SIZES[size], "image_size": emoji.rgba.shape[1], **options}
+        self.batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")
+        self.accelerator, self.emoji, self.seed = accelerator, emoji, seed
         self.mirrors = np.array([may_be_mirrored(icon) for icon in emoji.icons])
         torch.manual_seed(seed)
-        unet = Unet(UnetConfig(**{"image_size": emoji.rgba.shape[1], **sizes}))
+        unet = Unet(UnetConfig(**sizes))
         _start_small(unet)
-        convert_conv2d_weight_memory_format(unet, torch.channels_last)
+        convert_conv2d_weight_memory_format(unet, torch.channels_last).to(accelerator.device)
         adam = torch.optim.AdamW(unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
-        unet, adam = accelerator.prepare(unet, adam)
         self.networks, self.optimizers = {"unet": unet}, {"unet": adam}
 
-    def samples_per_step(self) -> int:
-        return self.batch_size * self.accelerator.num_processes
+    @property
+    def unet(self) -> Unet:
+        """The network."""
+        return cast(Unet, self.networks["unet"])
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def hot(self) -> list[nn.Module]:
+        return [self.unet.network]
+
+    def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures (n, 3, s, s), noise of the same shape, and steps (n,) that are spread evenly over all processes."""
-        n, rank, count = self.batch_size, self.accelerator.process_index, self.accelerator.num_processes
-        rng = np.random.default_rng((self.seed, step, rank))
+        rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
         chosen = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
         rgba = self.emoji.rgba[chosen]
         turned = (rng.random(n) < self.mirrored) & self.mirrors[chosen]
@@ -102,35 +119,27 @@ class UnetTrainer(Trainer):
         movement *= rng.random((n, 1)) < self.moved
         pictures = composed(rgba, colours, movement)
         noise = torch.from_numpy(rng.standard_normal(pictures.shape, dtype=np.float32))
-        step_count = self.accelerator.unwrap_model(self.networks["unet"]).config.step_count
         offset = np.random.default_rng((self.seed, step)).random()  # the same in every process
-        times = torch.from_numpy(even_steps(n * count, step_count, offset)[rank::count].copy())
-        device = self.accelerator.device
-        return pictures.to(device), noise.to(device), times.to(device)
+        times = even_steps(n * count, self.unet.config.step_count, offset)[rank::count]
+        return pictures, noise, torch.from_numpy(times.copy())
 
-    def update(self, batch: tuple[Tensor, Tensor, Tensor], progress: float) -> dict[str, float]:
-        alphas = self.accelerator.unwrap_model(self.networks["unet"]).alphas_cumprod
+    def update(self, batch: tuple[Tensor, Tensor, Tensor], progress: float) -> dict[str, Tensor]:
         with self.accelerator.autocast():
-            loss = noise_loss(self.networks["unet"], alphas, *batch)
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.networks["unet"].parameters(), 1.0)
-        self.optimizers["unet"].step()
-        self.optimizers["unet"].zero_grad()
-        return {"loss": loss.item()}
+            loss = noise_loss(self.unet, self.unet.alphas_cumprod, *batch)
+        self.descend(loss, self.unet, "unet")
+        return {"loss": loss}
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:
         """8 x 4 pictures drawn from fixed noise, by deterministic DDIM."""
-        unet = self.accelerator.unwrap_model(self.networks["unet"])
-        side, last = unet.config.image_size, unet.config.step_count - 1
+        side, last = self.unet.config.image_size, self.unet.config.step_count - 1
         noise = torch.randn(32, 3, side, side, generator=torch.Generator().manual_seed(0))
-        return sheet_of(walk(unet, noise.to(self.accelerator.device), last, CLEAN, self.sheet_steps), 8)
+        return sheet_of(walk(self.unet, noise.to(self.accelerator.device), last, CLEAN, self.sheet_steps), 8)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """On up to 96 validation pictures on white: the loss, and the PSNR (dB) after a plain DDIM round trip."""
-        # without accelerate's wrapper, which would run a bf16 training's figures in bf16
-        unet = self.accelerator.unwrap_model(self.networks["unet"], keep_fp32_wrapper=False).eval()
+        unet = self.unet.eval()
         rows = self.emoji.validation[:: -(-len(self.emoji.validation) // 96)]
         pictures = torch.from_numpy(on_background(self.emoji.rgba[rows])).permute(0, 3, 1, 2)
         pictures = pictures.float().div(127.5).sub(1)
@@ -149,8 +158,7 @@ class UnetTrainer(Trainer):
         }
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        unet = self.accelerator.unwrap_model(self.networks["unet"])
-        save_checkpoint(path, unet, unet.config.to_dict(), facts)
+        save_checkpoint(path, self.unet, self.unet.config.to_dict(), facts)
 
 
 def _start_small(unet: Unet) -> None:

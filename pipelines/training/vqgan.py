@@ -6,7 +6,7 @@ The perceptual features come from the project's own CLIP, since it is the networ
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from pipelines.errors import BadInput
 from pipelines.images import ssim
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
-from pipelines.models.clip import Clip, ClipConfig, ImageTower
+from pipelines.models.clip import Clip, ClipConfig, ImageTower, MobileTower, padded
 from pipelines.models.tokenizer import Tokenizer
 from pipelines.models.vqgan import Vqgan, VqganConfig
 from pipelines.training.data import Emoji, Scenes, on_background
@@ -46,6 +47,28 @@ class VqganTrainer(Trainer):
     name = "vqgan"
     averaged = ("vqgan",)
     perceptual_weight, adversarial_weight, adversarial_from = 0.4, 0.1, 0.7
+    patience = 40  # steps for which a code may stay unused
+    SIZES: ClassVar[dict[str, dict[str, Any]]] = {
+        # 5.1, 16.3 and 65.1 million parameters; 8 x 8, 16 x 16 and 16 x 16 tokens
+        "tiny": {"batch_size": 16, "rate": 1e-3, "patch": 4, "widths": (64, 128, 160)},
+        "small": {
+            "batch_size": 64,
+            "rate": 6e-4,
+            "patch": 2,
+            "widths": (96, 192, 256),
+            "layer_count": 2,
+            "code_count": 4096,
+        },
+        "base": {
+            "batch_size": 64,
+            "rate": 3e-4,
+            "patch": 2,
+            "widths": (192, 384, 512),
+            "layer_count": 2,
+            "code_count": 8192,
+            "code_size": 32,
+        },
+    }
 
     def __init__(
         self,
@@ -53,133 +76,130 @@ class VqganTrainer(Trainer):
         emoji: Emoji,
         pack: Path,
         seed: int = 0,
-        batch_size: int = 16,
-        rate: float = 1e-3,
-        **sizes: Any,
+        size: str = "tiny",
+        **options: Any,
     ):
-        self.accelerator, self.emoji, self.seed, self.batch_size = accelerator, emoji, seed, batch_size
+        sizes = {**self.SIZES[size], **options}
+        self.batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")
+        self.accelerator, self.emoji, self.seed = accelerator, emoji, seed
         torch.manual_seed(seed)
         vqgan, critic = Vqgan(VqganConfig(**sizes)), Discriminator()
         for network in (vqgan, critic):
-            convert_conv2d_weight_memory_format(network, torch.channels_last)
-        steady = torch.optim.AdamW(vqgan.parameters(), lr=rate, betas=(0.8, 0.98), weight_decay=0.0)
-        other = torch.optim.AdamW(critic.parameters(), lr=rate / 2, betas=(0.5, 0.98), weight_decay=0.0)
-        vqgan, critic, steady, other = accelerator.prepare(vqgan, critic, steady, other)
+            convert_conv2d_weight_memory_format(network, torch.channels_last).to(accelerator.device)
         self.networks = {"vqgan": vqgan, "discriminator": critic}
-        self.optimizers = {"vqgan": steady, "discriminator": other}
+        self.optimizers = {
+            "vqgan": torch.optim.AdamW(vqgan.parameters(), lr=rate, betas=(0.8, 0.98), weight_decay=0.0),
+            "discriminator": torch.optim.AdamW(
+                critic.parameters(), lr=rate / 2, betas=(0.5, 0.98), weight_decay=0.0
+            ),
+        }
         self.clip = _load_clip(pack, accelerator.device)
         self.unused = torch.zeros(vqgan.config.code_count, device=accelerator.device)  # steps since last used
 
-    def samples_per_step(self) -> int:
-        return self.batch_size * self.accelerator.num_processes
+    @property
+    def vqgan(self) -> Vqgan:
+        """The network."""
+        return cast(Vqgan, self.networks["vqgan"])
 
-    def batch(self, step: int) -> Tensor:
-        rng = np.random.default_rng((self.seed, step, self.accelerator.process_index))
+    def hot(self) -> list[nn.Module]:
+        return [self.vqgan.encoder, self.vqgan.decoder, self.networks["discriminator"]]
+
+    def extra_state(self) -> dict[str, Tensor]:
+        return {"unused": self.unused}
+
+    def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, int]:
+        """Scenes (n, 3, s, s) uint8, and the seed of this step's chance, the same in every process."""
+        rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
         scenes = Scenes(self.emoji, self.emoji.train, 0, plain=0.5, coloured=0.3)
         scenes.rng = rng
-        chosen = rng.choice(
-            self.emoji.train, self.batch_size, replace=len(self.emoji.train) < self.batch_size
-        )
+        chosen = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
         pictures = torch.from_numpy(np.stack([scenes.scene(int(k))[0] for k in chosen]))
-        images = pictures.permute(0, 3, 1, 2).to(self.accelerator.device).float().div(127.5).sub(1)
-        return images.contiguous(memory_format=torch.channels_last)
+        return pictures.permute(0, 3, 1, 2), int(np.random.default_rng((self.seed, step)).integers(2**62))
 
-    def update(self, batch: Tensor, progress: float) -> dict[str, float]:
-        vqgan, critic = self.accelerator.unwrap_model(self.networks["vqgan"]), self.networks["discriminator"]
+    def update(self, batch: tuple[Tensor, int], progress: float) -> dict[str, Tensor]:
+        vqgan, critic, images = self.vqgan, self.networks["discriminator"], _images(batch[0])
         with self.accelerator.autocast():
-            z = vqgan.encode(batch).float()
-            tokens = vqgan.nearest(z.detach())
-            codes = vqgan.embed(tokens)
-            images = vqgan.decode(z + (codes - z).detach()).float()  # straight-through gradient
+            z = vqgan.encode(images)
+        z = z.float()
+        tokens = vqgan.nearest(z.detach())  # in float32: in bfloat16 the nearest is often another one
+        codes = vqgan.embed(tokens)
+        with self.accelerator.autocast():
+            again = vqgan.decode(z + (codes - z).detach()).float()  # straight-through gradient
         code_loss = F.mse_loss(codes, z.detach()) + 0.25 * F.mse_loss(z, codes.detach())
-        pixel_loss = F.l1_loss(images, batch) + 2 * F.mse_loss(images, batch)
+        pixel_loss = F.l1_loss(again, images) + 2 * F.mse_loss(again, images)
         loss = pixel_loss + code_loss
-        metrics = {"pixel": pixel_loss.item(), "code": code_loss.item()}
+        metrics = {"pixel": pixel_loss, "code": code_loss}
         if self.clip is not None:
-            likeness = self.perceptual(images, batch)
-            loss = loss + self.perceptual_weight * likeness
-            metrics["perceptual"] = likeness.item()
+            metrics["perceptual"] = self.perceptual(again, images)
+            loss = loss + self.perceptual_weight * metrics["perceptual"]
         if progress > self.adversarial_from:
             with self.accelerator.autocast():
-                fooled = -critic(images).float().mean()
-            loss = loss + self._adaptive_weight(loss, fooled, vqgan) * fooled
-            metrics["fooled"] = fooled.item()
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(vqgan.parameters(), 1.0)
-        self.optimizers["vqgan"].step()
-        self.optimizers["vqgan"].zero_grad()
+                fooled = -critic(again).float().mean()
+            loss = loss + self._adaptive_weight(loss, fooled) * fooled
+            metrics["fooled"] = fooled
+        self.descend(loss, vqgan, "vqgan")
         if progress > self.adversarial_from - 0.05:  # the discriminator starts a little earlier
             self.optimizers["discriminator"].zero_grad()
             with self.accelerator.autocast():
-                real, fake = critic(batch).float(), critic(images.detach()).float()
-            told_apart = F.relu(1 - real).mean() + F.relu(1 + fake).mean()  # hinge loss
-            self.accelerator.backward(told_apart)
-            self.optimizers["discriminator"].step()
-            self.optimizers["discriminator"].zero_grad()
-            metrics["told apart"] = told_apart.item()
-        metrics["codes used"] = self._revive(vqgan, tokens, z, progress)
+                real, fake = critic(images).float(), critic(again.detach()).float()
+            metrics["told apart"] = F.relu(1 - real).mean() + F.relu(1 + fake).mean()  # hinge loss
+            self.descend(metrics["told apart"], None, "discriminator")
+        metrics["codes used"] = self._revive(tokens, z.detach(), batch[1], progress)
         return metrics
 
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of channel-normalized features of CLIP's first stages (as Zhang et al. 2018, unweighted)."""
         assert self.clip is not None
-        image = self.clip.image
         with self.accelerator.autocast():
-            assert isinstance(image, ImageTower)
-            ours = _first_features(image, self.clip.prepare(a))
+            ours = _first_features(self.clip.image, self.clip.prepare(a))
             with torch.no_grad():
-                theirs = _first_features(image, self.clip.prepare(b))
-        pairs = zip(ours, theirs, strict=True)
-        return sum(
-            (
-                (F.normalize(x.float(), dim=1) - F.normalize(y.float(), dim=1)).square().sum(1).mean()
-                for x, y in pairs
-            ),
-            torch.zeros((), device=a.device),
-        )
+                theirs = _first_features(self.clip.image, self.clip.prepare(b))
+        distances = [
+            (F.normalize(x.float(), dim=1) - F.normalize(y.float(), dim=1)).square().sum(1).mean()
+            for x, y in zip(ours, theirs, strict=True)
+        ]
+        return torch.stack(distances).sum()
 
-    def _adaptive_weight(self, loss: Tensor, fooled: Tensor, vqgan: Vqgan) -> Tensor:
-        """Balance by the gradients at the decoder's last layer (Esser et al. 2021, equation 7)."""
-        last = vqgan.decoder.conv_out.weight
-        calm = torch.autograd.grad(loss, last, retain_graph=True)[0].norm()
-        wild = torch.autograd.grad(fooled, last, retain_graph=True)[0].norm()
-        return self.adversarial_weight * (calm / (wild + 1e-4)).clamp(max=10).detach()
+    def _adaptive_weight(self, loss: Tensor, fooled: Tensor) -> Tensor:
+        """Balance by the joint gradients at the decoder's last layer (Esser et al. 2021, equation 7)."""
+        last = self.vqgan.decoder.conv_out.weight
+        both = [torch.autograd.grad(one, last, retain_graph=True)[0] for one in (loss, fooled)]
+        calm, wild = self.mean_over_processes(torch.stack(both))
+        return self.adversarial_weight * (calm.norm() / (wild.norm() + 1e-4)).clamp(max=10)
 
     @torch.no_grad()
-    def _revive(self, vqgan: Vqgan, tokens: Tensor, z: Tensor, progress: float) -> float:
-        """Move codes that were not used for long onto encodings of this batch; returns the share in recent use."""
+    def _revive(self, tokens: Tensor, z: Tensor, seed: int, progress: float) -> Tensor:
+        """Move codes that were not used for long onto encodings of the joint batch; returns the share in recent use."""
+        tokens, z = (cast(Tensor, self.accelerator.gather(one)) for one in (tokens, z))
         self.unused += 1
-        self.unused[tokens.flatten().unique()] = 0
-        dead = (self.unused > 40).nonzero()[:, 0]
+        self.unused[tokens.flatten()] = 0
+        dead = (self.unused > self.patience).nonzero()[:, 0]
         if progress < 0.8 and len(dead):
-            dead = dead[torch.randperm(len(dead), device=dead.device)[:64]]
+            generator = torch.Generator().manual_seed(seed)
+            dead = dead[torch.randperm(len(dead), generator=generator)[:64].to(dead.device)]
             flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
-            chosen = torch.randint(len(flat), (len(dead),), device=flat.device)
-            vqgan.codes[dead] = flat[chosen]
+            chosen = torch.randint(len(flat), (len(dead),), generator=generator).to(flat.device)
+            self.vqgan.codes[dead] = flat[chosen]
             self.unused[dead] = 0
-        return 1 - (self.unused > 40).float().mean().item()
+        return (self.unused <= self.patience).float().mean()
 
+    @torch.no_grad()
     def sheet(self) -> Image.Image:
         """Validation pictures over their reconstructions."""
-        pictures = self._validation()[:: max(1, len(self.emoji.validation) // 24)][:24]
-        with torch.no_grad():
-            vqgan = self.accelerator.unwrap_model(self.networks["vqgan"])
-            again = vqgan.pictures_of(vqgan.tokens_of(pictures))
+        pictures = self._validation(-(-len(self.emoji.validation) // 24))
+        again = self.vqgan.pictures_of(self.vqgan.tokens_of(pictures))
         pairs = zip(pictures.split(12), again.split(12), strict=True)
         return sheet_of(torch.cat([half for pair in pairs for half in pair]), 12)
 
-    def _validation(self) -> Tensor:
-        pictures = torch.from_numpy(on_background(self.emoji.rgba[self.emoji.validation]))
-        return pictures.permute(0, 3, 1, 2).to(self.accelerator.device).float().div(127.5).sub(1)
+    def _validation(self, every: int = 1) -> Tensor:
+        pictures = torch.from_numpy(on_background(self.emoji.rgba[self.emoji.validation[::every]]))
+        return _images(pictures.permute(0, 3, 1, 2).to(self.accelerator.device))
 
     def evaluate(self) -> dict[str, float]:
-        return reconstruction(
-            self.accelerator.unwrap_model(self.networks["vqgan"]).eval(), self._validation()
-        )
+        return reconstruction(self.vqgan.eval(), self._validation())
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        vqgan = self.accelerator.unwrap_model(self.networks["vqgan"])
-        save_checkpoint(path, vqgan, vqgan.config.to_dict(), facts)
+        save_checkpoint(path, self.vqgan, self.vqgan.config.to_dict(), facts)
 
 
 class DecoderTrainer(VqganTrainer):
@@ -191,31 +211,35 @@ class DecoderTrainer(VqganTrainer):
     name, file = "decoder", "vqgan.safetensors"
     perceptual_weight = 0.1
 
-    def __init__(self, accelerator: Accelerator, emoji: Emoji, pack: Path, seed: int = 0, **options: Any):
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        emoji: Emoji,
+        pack: Path,
+        seed: int = 0,
+        size: str = "tiny",
+        **options: Any,
+    ):
         config, self.story = read_header(pack / self.file)
-        super().__init__(accelerator, emoji, pack, seed, **options, **config)
-        vqgan = accelerator.unwrap_model(self.networks["vqgan"])
-        load_weights(pack / self.file, vqgan)
-        vqgan.requires_grad_(False)
-        for part in (vqgan.decoder, vqgan.after_codes):
+        sizes = VqganConfig.from_dict(config).to_dict()
+        super().__init__(accelerator, emoji, pack, seed, size, **{**options, **sizes})
+        load_weights(pack / self.file, self.vqgan)
+        self.vqgan.requires_grad_(False)
+        for part in (self.vqgan.decoder, self.vqgan.after_codes):
             part.requires_grad_(True)
 
-    def update(self, batch: Tensor, progress: float) -> dict[str, float]:
-        vqgan = self.accelerator.unwrap_model(self.networks["vqgan"])
+    def update(self, batch: tuple[Tensor, int], progress: float) -> dict[str, Tensor]:
+        images = _images(batch[0])
+        with torch.no_grad():
+            codes = self.vqgan.embed(self.vqgan.tokens_of(images))
         with self.accelerator.autocast():
-            with torch.no_grad():
-                tokens = vqgan.tokens_of(batch)
-            images = vqgan.pictures_of(tokens).float()
-        loss = pixel_loss = F.l1_loss(images, batch) + 4 * F.mse_loss(images, batch)
-        metrics = {"pixel": pixel_loss.item()}
+            again = self.vqgan.decode(codes).float()
+        pixel_loss = F.l1_loss(again, images) + 4 * F.mse_loss(again, images)
+        loss, metrics = pixel_loss, {"pixel": pixel_loss}
         if self.clip is not None:
-            likeness = self.perceptual(images, batch)
-            loss = loss + self.perceptual_weight * likeness
-            metrics["perceptual"] = likeness.item()
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(vqgan.parameters(), 1.0)
-        self.optimizers["vqgan"].step()
-        self.optimizers["vqgan"].zero_grad()
+            metrics["perceptual"] = self.perceptual(again, images)
+            loss = loss + self.perceptual_weight * metrics["perceptual"]
+        self.descend(loss, self.vqgan, "vqgan")
         return metrics
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
@@ -223,10 +247,24 @@ class DecoderTrainer(VqganTrainer):
         super().export(path, {**self.story, "figures": facts["figures"], "decoder": facts})
 
 
-def _first_features(image: ImageTower, x: Tensor) -> list[Tensor]:
-    """CLIP's first two stages only; the later ones cost more and say little about pixels."""
-    first = image.stages[0](image.stem(x))
-    return [first, image.stages[1](first)]
+def _images(pictures: Tensor) -> Tensor:
+    """(n, 3, s, s) uint8 -> float32 in [-1, 1], channels last."""
+    return pictures.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+
+
+def _first_features(tower: nn.Module, x: Tensor) -> list[Tensor]:
+    """The image tower's first stages only; the later ones cost more and say little about pixels."""
+    if isinstance(tower, MobileTower):
+        h, count = F.relu6(padded(cast(nn.Conv2d, tower.stem), x)), 3
+    elif isinstance(tower, ImageTower):
+        h, count = tower.stem(x), 2
+    else:
+        raise BadInput("the pack's CLIP has no convolutional stages to compare pictures by; train clip again")
+    features = []
+    for stage in tower.stages[:count]:
+        h = stage(h)
+        features.append(h)
+    return features
 
 
 def _load_clip(pack: Path, device: torch.device) -> Clip | None:
