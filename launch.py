@@ -45,7 +45,9 @@ def main(arguments: list[str]) -> int:
         missing = [name for name, version in wrong.items() if version is None]
         if missing:
             files = " ".join(f"-r {one.relative_to(ROOT)}" for one in needed if one != ORACLES)
-            oracles = f", then python -m pip install --no-deps -r {ORACLES.relative_to(ROOT)}" if testing else ""
+            oracles = (
+                f", then python -m pip install --no-deps -r {ORACLES.relative_to(ROOT)}" if testing else ""
+            )
             return fail(
                 f"this environment lacks {', '.join(missing)}; run: python -m pip install {files}{oracles}, "
                 "or start without --no-venv"

@@ -493,6 +493,7 @@ def _replay(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
 
+    from pipelines.catalog import is_known
     from pipelines.images import open_picture
     from pipelines.record import compare, read_record, record_of, write_png
 
@@ -501,7 +502,8 @@ def _replay(arguments: list[str]) -> int:
     image = open_picture(options.file)
     settings = pipelines[old.pipeline].Settings.from_dict(old.settings)
     folder = _folder(options.out) if options.out else None
-    made_with = {} if options.pack else {part: fact["name"] for part, fact in old.models.items()}
+    names = {part: fact["name"] for part, fact in old.models.items()}
+    made_with = {} if options.pack else {part: name for part, name in names.items() if is_known(name)}
     studio, pipeline, _ = _load(old.pipeline, options.pack or old.pack, options.device, made_with)
     result, _ = _watch(pipeline, settings)
     rank, picture = _same_picture(result, old)

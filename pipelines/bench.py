@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.arguments import Parser
 from pipelines.base import Result, Step, run
+from pipelines.bench_dalle import bench_dalle
 from pipelines.canvas import canvas_size, clamp_with_gradient
 from pipelines.clip import great_circle
 from pipelines.dalle import Generate, GenerateSettings
@@ -279,4 +280,5 @@ BENCHES: dict[str, Callable[[str], dict[str, Any]]] = {
     "generate": bench_generate,
     "optimize": bench_optimize,
     "edit": bench_edit,
+    "dalle": bench_dalle,
 }

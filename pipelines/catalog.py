@@ -93,11 +93,16 @@ FULL = tuple(
 CHECKPOINTS: dict[str, Checkpoint] = {one.name: one for one in (*TINY, *FULL)}
 
 
+def is_known(name: str) -> bool:
+    """Whether there is a model of this name, in the catalog or among the user's own."""
+    return name in CHECKPOINTS or find(name) is not None
+
+
 def checkpoint_of(name: str) -> Checkpoint:
     """A checkpoint of the catalog, or one that the user added. BadInput, with the known names, for others."""
     if name in CHECKPOINTS:
         return CHECKPOINTS[name]
-    if find(name) is None:
+    if not is_known(name):
         known = ", ".join(dict.fromkeys([*CHECKPOINTS, *installed()]))
         raise BadInput(f"model {name[:64]!r} is not known; the models are {known}")
     return Checkpoint(name, "own", "", "", "the user's own file", "added by the user", "", "clip-tokenizer")

@@ -144,7 +144,7 @@ class Generate(Pipeline[GenerateSettings]):
 
     def read_prompt(self, prompt: str) -> Reading:
         """What the model sees of a prompt."""
-        limit = self.dalle.config.text_length
+        limit = self.dalle.config.prompt_length
         pieces = self.tokenizer.pieces(prompt)
         return Reading(
             pieces[:limit], limit, "".join(pieces[limit:]).strip(), self.tokenizer.unknown_words(prompt)
@@ -198,7 +198,9 @@ class Generate(Pipeline[GenerateSettings]):
         return torch.stack([self.dalle.text_tokens(ids) for ids in texts]).to(self.dalle.device)
 
     def _blank(self) -> Tensor:
-        """(1, image_length) tokens of a white picture."""
+        """(1, image_length) tokens of a white picture; of no picture in particular when the codec only decodes."""
+        if not getattr(self.vqgan.config, "has_encoder", True):
+            return torch.zeros(1, self.dalle.config.image_length, dtype=torch.long, device=self.dalle.device)
         size = self.dalle.config.grid * self.vqgan.config.factor
         return self.vqgan.tokens_of(torch.ones(1, 3, size, size, device=self.dalle.device)).flatten(1)
 

@@ -18,7 +18,7 @@ from tests.tiny import tiny_generate
 class TinyStudio:
     """Stands where Studio stands, with the tiny test networks."""
 
-    def __init__(self, pack: str = "tiny", device: str = "auto") -> None:
+    def __init__(self, pack: str = "tiny", device: str = "auto", use: dict[str, str] | None = None) -> None:
         self.pack, self.device = pack, "cpu"
 
     def pipeline(self, name: str) -> Any:

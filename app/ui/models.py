@@ -149,12 +149,7 @@ def _button(act: str, name: str, words: str) -> str:
 
 
 def _size(count: int) -> str:
-    if not count:
-        return "–"
-    return (
-        f"{count / 1e9:.1f} GB"
-        if count >= 1e9
-        else f"{count / 1e6:.1f} MB"
-        if count >= 1e5
-        else f"{count / 1e3:.1f} kB"
-    )
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit / 10:
+            return f"{count / unit:.1f} {name}"
+    return "–"

@@ -327,12 +327,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "consent": ("Licence: {licence}. About {size} to download.", "许可：{licence}。约需下载 {size}。"),
     "agree_fetch": ("I agree, download", "我同意，开始下载"),
     "about_pack_tiny": (
-        "trained by this project, shipped with it; runs anywhere",
-        "本项目自己训练，随项目提供，哪里都能运行",
+        "trained by this project; runs anywhere",
+        "本项目自己训练，哪里都能运行",
     ),
     "about_pack_full": (
-        "DALL·E mega, VQGAN-CLIP on ImageNet, edits of faces",
-        "DALL·E mega、ImageNet 上的 VQGAN-CLIP、人脸编辑",
+        "DALL·E mega, ImageNet VQGAN, faces",
+        "DALL·E mega、ImageNet VQGAN、人脸",
     ),
     "about_pack_mini": ("the same with the smaller DALL·E mini", "同上，换成更小的 DALL·E mini"),
     "about_pack_malevich": ("ruDALL-E Malevich, which reads Russian", "ruDALL-E Malevich，读俄语提示词"),

@@ -35,6 +35,11 @@ class DalleConfig(Config):
         return self.grid * self.grid
 
     @property
+    def prompt_length(self) -> int:
+        """Text tokens that a prompt may have."""
+        return self.text_length
+
+    @property
     def length(self) -> int:
         """Tokens in the whole stream."""
         return self.text_length + self.image_length
@@ -233,9 +238,11 @@ def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_
     logits (n, v) float32, uniform (n,) in [0, 1) -> (n,) tokens. Top-k (0 for all) comes before top-p (Holtzman et al.
     2020): the smallest set of likeliest tokens whose probability reaches top_p.
     """
-    ordered, token = (logits / temperature).sort(dim=1, descending=True, stable=True)
-    if 0 < top_k < ordered.shape[1]:
-        ordered, token = ordered[:, :top_k], token[:, :top_k]
+    logits = logits / temperature
+    if 0 < top_k < logits.shape[1]:
+        ordered, token = logits.topk(top_k, dim=1)
+    else:
+        ordered, token = logits.sort(dim=1, descending=True, stable=True)
     share = ordered.softmax(1)
     reached = share.cumsum(1)
     if top_p < 1:

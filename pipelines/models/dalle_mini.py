@@ -38,6 +38,11 @@ class DalleMiniConfig(Config):
     text_end: int = 2
 
     @property
+    def prompt_length(self) -> int:
+        """Text tokens that a prompt may have."""
+        return self.text_length - 2
+
+    @property
     def image_length(self) -> int:
         """Image tokens in a picture."""
         return self.grid * self.grid

@@ -49,7 +49,7 @@ class DalleMiniTokenizer:
         merges_path = path.with_name(path.name.replace("vocab", "merges")).with_suffix(".txt")
         try:
             data = json.loads(path.read_text("utf-8"))
-            if "model" in data:
+            if isinstance(data.get("model"), dict):
                 vocabulary, lines = data["model"]["vocab"], data["model"]["merges"]
             else:
                 text = merges_path.read_text("utf-8")

@@ -50,6 +50,11 @@ class DallePytorchConfig(Config):
     pixel_frequencies: str = "linear"
 
     @property
+    def prompt_length(self) -> int:
+        """Text tokens that a prompt may have."""
+        return self.text_length
+
+    @property
     def image_length(self) -> int:
         """Image tokens in a picture."""
         return self.grid * self.grid

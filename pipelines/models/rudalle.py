@@ -39,6 +39,11 @@ class RudalleConfig(Config):
     version: int = 3
 
     @property
+    def prompt_length(self) -> int:
+        """Text tokens that a prompt may have."""
+        return self.text_length
+
+    @property
     def image_length(self) -> int:
         """Image tokens in a picture."""
         return self.grid * self.grid
