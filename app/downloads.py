@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from pipelines.base import Step
 from pipelines.errors import BadInput, CannotSave
-from pipelines.full_pack import Entry
+from pipelines.full_pack import FULL_PACK, Entry
 from pipelines.install import entry_of, install
 
 Installing = Callable[[Entry], Generator[Step, None, list[str]]]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Download:
-    """How a download stands: its model, what it is at, megabytes, and why it ended, when it ended badly."""
+    """How it stands at one moment: the model, what it is at, megabytes, and why it ended when it ended badly."""
 
     name: str
-    stage: str = ""
-    done: int = 0
+    waiting: tuple[str, ...] = ()  # models that come after this one
+    state: Literal["running", "done", "stopped", "failed"] = "running"
+    stage: str = ""  # the file that comes, or "converting"
+    done: int = 0  # MB of this file
     total: int = 1
-    error: str = ""
-    is_over: bool = False
+    rate: float = 0.0  # MB a second; 0 while it is not known
+    error: str = ""  # one sentence, when it failed
+
+    @property
+    def is_over(self) -> bool:
+        return self.state != "running"
 
 
 class Downloads:
-    """At most one download; the last one stays visible until the next."""
+    """Models that are fetched one after another. The last download stays visible until the next."""
 
     def __init__(self, install: Installing = install):
         self._install = install
@@ -42,43 +52,50 @@ class Downloads:
         """The download that runs, or the last one; None before the first."""
         return self._now
 
-    def start(self, name: str) -> None:
-        """Begin to download a model of the full pack. BadInput when there is none, it is there, or another one runs."""
-        entry = entry_of(name)
+    def start(self, names: Sequence[str]) -> None:
+        """Begin to fetch models of the full pack, in this order; those that are here already are left out.
+
+        BadInput for an unknown name, when all are here, or when a download runs.
+        """
+        wanted = [name for name in dict.fromkeys(names) if not entry_of(name).present]
         with self._lock:
             if self._now is not None and not self._now.is_over:
                 raise BadInput(f"{self._now.name} is being downloaded; wait for it, or stop it")
-            if entry.present:
-                raise BadInput(f"{name} is here already")
-            self._now = Download(name)
+            if not wanted:
+                raise BadInput(f"{', '.join(names) or 'what was asked for'} is here already")
+            self._now = Download(wanted[0], tuple(wanted[1:]))
             self._stopped.clear()
-            self._thread = threading.Thread(target=self._run, args=(entry,), name="download", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="download", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """End the running download; what came is kept for the next time."""
+        """End the running download at its next step; what came is kept for the next time."""
         self._stopped.set()
 
     def wait(self, seconds: float | None = None) -> None:
-        """Until the running download is over."""
+        """Until the running download is over, or for so many seconds."""
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def _run(self, entry: Entry) -> None:
-        facts: dict[str, Any] = {}
-        steps = self._install(entry)
+    def _run(self) -> None:
+        now = self._now
+        assert now is not None
         try:
-            for step in steps:
-                facts = {"stage": step.stage, "done": step.done, "total": step.total}
-                self._now = Download(entry.name, **facts)
-                if self._stopped.is_set():
-                    facts["error"] = "stopped; the next time goes on from there"
-                    return
+            names = (now.name, *now.waiting)
+            for count, name in enumerate(names, start=1):
+                self._now = now = Download(name, names[count:])
+                with closing(self._install(FULL_PACK[name])) as steps:
+                    for step in steps:
+                        rate = step.metrics.get("MB/s", 0.0)
+                        now = replace(now, stage=step.stage, done=step.done, total=step.total, rate=rate)
+                        self._now = now
+                        if self._stopped.is_set() and not FULL_PACK[name].present:
+                            self._now = replace(now, state="stopped")
+                            return
+            self._now = replace(now, state="done")
         except (BadInput, CannotSave) as problem:
-            facts["error"] = str(problem)
+            self._now = replace(now, state="failed", error=str(problem))
         except Exception:
-            facts["error"] = "the download broke for a reason that nobody foresaw; the log has it"
-            raise
-        finally:
-            steps.close()
-            self._now = Download(entry.name, **facts, is_over=True)
+            log.exception("the download of %s broke", now.name)
+            told = "the download broke for a reason that nobody foresaw; the server's log has it"
+            self._now = replace(now, state="failed", error=told)

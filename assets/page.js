@@ -30,15 +30,16 @@
   const random = (bytes) => Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (b) => b.toString(16).padStart(2, "0")).join("");
 
   window.atelier = {
-    // Who is here, which job is being looked at, and in what language: asked once when the page opens.
+    // Who is here and which job is being looked at: asked once when the page opens, as is the language, if it was chosen.
     arrive() {
       if (!kept.get("visitor")) kept.set("visitor", random(16));
       speak(language());
       document.querySelector("#announce")?.setAttribute("aria-live", "polite");
       document.querySelector("#note")?.setAttribute("role", "status");
       const job = new URLSearchParams(location.search).get("job") || kept.get("job");
-      return [kept.get("visitor") || random(16), job, language() === browserLanguage ? "" : language()];
+      return [kept.get("visitor") || random(16), job];
     },
+    spoken: () => (language() === browserLanguage ? "" : language()),
     // The job stays in the address and in the browser: a reload or a new tab finds it again.
     remember(job) {
       kept.set("job", job);
@@ -47,6 +48,26 @@
       history.replaceState(null, "", address);
     },
     roll: () => crypto.getRandomValues(new Uint32Array(1))[0],
+    // The Models tab: looks again each second while a download runs; a card that was opened stays so.
+    models(element, trigger) {
+      const opened = new Map(); // pack -> whether the artist opened its card
+      let agreed = false;
+      setInterval(() => {
+        const page = element.querySelector("[data-watching]");
+        if (page && element.offsetParent) trigger("click", { act: "watch", asked: page.dataset.asked, trouble: page.dataset.trouble });
+      }, 1000);
+      element.addEventListener("click", (event) => {
+        const card = event.target.closest("summary")?.parentNode;
+        if (card) opened.set(card.dataset.pack, !card.open);
+        agreed ||= Boolean(event.target.closest("[data-act=fetch]"));
+      });
+      new MutationObserver(() => {
+        for (const card of element.querySelectorAll("details"))
+          if (opened.has(card.dataset.pack) && card.open !== opened.get(card.dataset.pack)) card.open = opened.get(card.dataset.pack);
+        const progress = element.querySelector(".fetching.running");
+        if (agreed && progress) { agreed = false; progress.focus(); } // the button that was pressed is gone
+      }).observe(element, { childList: true, subtree: true, attributes: true });
+    },
     // Show one of the pictures large, and let its tile know.
     look(index) {
       for (const one of document.querySelectorAll("#stage [data-figure]")) one.hidden = one.dataset.figure !== index;
@@ -55,11 +76,12 @@
   };
 
   document.addEventListener("click", (event) => {
-    const at = event.target.closest?.("[data-set-lang], [data-set-theme], [data-look]");
+    const at = event.target.closest?.("[data-set-lang], [data-set-theme], [data-look], [data-tab]");
     if (!at) return;
     if (at.dataset.setLang) { kept.set("lang", at.dataset.setLang); speak(at.dataset.setLang); }
     if ("setTheme" in at.dataset) { kept.set("theme", root.classList.contains("dark") ? "light" : "dark"); paint(); }
     if (at.dataset.look) window.atelier.look(at.dataset.look);
+    if (at.dataset.tab) document.querySelector(`#tab-${at.dataset.tab}-button`)?.click();
   });
 
   // Ctrl+Enter or Cmd+Enter does the next thing, from inside the prompt box and from every setting below it.
@@ -76,7 +98,7 @@
   // A file dropped anywhere is a picture with settings, on Optimize the picture to start from, on Edit the picture to edit or a
   // direction for the shelf, unless it lands on a field that takes files itself.
   const carriesFiles = (event) => Array.from(event.dataTransfer?.types || []).includes("Files");
-  const elsewhere = (event) => carriesFiles(event) && !event.target.closest?.("#drop, #knob-image, #opt-init, #opt-image_prompts");
+  const elsewhere = (event) => carriesFiles(event) && !event.target.closest?.("#drop, #knob-image, #knob-mask, #opt-init, #opt-image_prompts");
   let depth = 0;
   const hover = (change) => { depth = Math.max(0, depth + change); root.classList.toggle("dropping", depth > 0); };
   document.addEventListener("dragenter", (event) => carriesFiles(event) && hover(1));

@@ -5,8 +5,11 @@ The tiny pack is part of the project; everything else is in the folder of models
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from pipelines.errors import BadInput
 from pipelines.full_pack import FULL_PACK, models_folder
@@ -91,6 +94,19 @@ FULL = tuple(
     for one in FULL_PACK.values()
 )
 CHECKPOINTS: dict[str, Checkpoint] = {one.name: one for one in (*TINY, *FULL)}
+# The kind of network that a converted file holds -> what it can be used as; and the vocabularies of CLIPs.
+ROLE_OF_KIND = {
+    "openai-clip": "clip",
+    "chinese-clip": "clip",
+    "dalle-mini": "dalle",
+    "rudalle": "dalle",
+    "dalle-pytorch": "dalle",
+    "dalle-pytorch-vae": "vqgan",
+    "openai-dvae": "vqgan",
+    "taming-vqgan": "vqgan",
+    "ddpm": "unet",
+}
+TOKENIZER_OF_KIND = {"openai-clip": "clip-tokenizer", "chinese-clip": "clip-chinese-tokenizer"}
 
 
 def is_known(name: str) -> bool:
@@ -102,10 +118,25 @@ def checkpoint_of(name: str) -> Checkpoint:
     """A checkpoint of the catalog, or one that the user added. BadInput, with the known names, for others."""
     if name in CHECKPOINTS:
         return CHECKPOINTS[name]
-    if not is_known(name):
+    path = find(name)
+    if path is None:
         known = ", ".join(dict.fromkeys([*CHECKPOINTS, *installed()]))
         raise BadInput(f"model {name[:64]!r} is not known; the models are {known}")
-    return Checkpoint(name, "own", "", "", "the user's own file", "added by the user", "", "clip-tokenizer")
+    kind = kind_of(path)
+    role = ROLE_OF_KIND.get(kind, "")
+    if path.suffix != ".safetensors":
+        role = "diffusion" if path.is_dir() else "tokenizer"
+    facts = ("the user's own file", "added by the user", "")
+    return Checkpoint(name, "own", role, "", *facts, TOKENIZER_OF_KIND.get(kind, ""), 2 * size_of(path))
+
+
+def kind_of(path: Path) -> str:
+    """The kind of network that a converted file says it holds; "" for files that do not say, as the tiny pack's."""
+    try:
+        with safe_open(path, "np") as file:
+            return (file.metadata() or {}).get("kind", "")
+    except (SafetensorError, OSError):
+        return ""  # who reads its weights will say what is wrong with it
 
 
 _JUDGES = {"clip": "clip-vit-b-32", "critic": "clip-vit-b-16"}
@@ -164,20 +195,50 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
 }
 
 
+def parts_of(pack: str) -> dict[str, dict[str, str]]:
+    """Pipeline -> field -> checkpoint. BadInput for an unknown pack."""
+    if pack not in PRESETS:
+        raise BadInput(f"pack {pack[:64]!r} is not known; try {', '.join(PRESETS)}")
+    return PRESETS[pack]
+
+
+def check_use(pack: str, use: dict[str, str]) -> None:
+    """BadInput unless each name is that of a model which can be this part of the pack."""
+    usual = {field: name for parts in parts_of(pack).values() for field, name in parts.items()}
+    for field, name in use.items():
+        if field not in usual:
+            raise BadInput(
+                f"part {field[:64]!r} is not in the pack {pack}; it has {', '.join(sorted(usual))}"
+            )
+        found, wanted = (_purpose(checkpoint_of(one)) for one in (name, usual[field]))
+        if found != wanted:
+            raise BadInput(f"{name} cannot be the {field}, for it is of another kind; try {usual[field]}")
+
+
+def _purpose(checkpoint: Checkpoint) -> str:
+    """Its role; any CLIP can be a critic, and any critic is a CLIP."""
+    return "clip" if checkpoint.role == "critic" else checkpoint.role
+
+
 def preset(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[str, str]:
     """What a pipeline of a pack is made of, with some of its parts replaced: {"clip": "clip-vit-l-14"}.
 
-    BadInput for a pipeline that the pack has not.
+    BadInput for an unknown pack and for a pipeline that it has not.
     """
-    if pipeline not in PRESETS[pack]:
-        raise BadInput(f"pipeline {pipeline!r} is not in the pack {pack}; it has {', '.join(PRESETS[pack])}")
-    parts = PRESETS[pack][pipeline]
-    return {field: (use or {}).get(field, name) for field, name in parts.items()}
+    pipelines = parts_of(pack)
+    if pipeline not in pipelines:
+        raise BadInput(f"pipeline {pipeline!r} is not in the pack {pack}; it has {', '.join(pipelines)}")
+    return {field: (use or {}).get(field, name) for field, name in pipelines[pipeline].items()}
 
 
 def needed(pack: str, use: dict[str, str] | None = None) -> list[Checkpoint]:
     """Every checkpoint of a pack, tokenizers included, each once."""
-    parts = [preset(pack, pipeline, use) for pipeline in PRESETS[pack]]
-    names = list(dict.fromkeys(name for one in parts for name in one.values()))
-    names += [checkpoint_of(name).tokenizer for name in names]
-    return [checkpoint_of(name) for name in dict.fromkeys(filter(None, names))]
+    parts = [preset(pack, pipeline, use) for pipeline in parts_of(pack)]
+    return with_tokenizers(name for one in parts for name in one.values())
+
+
+def with_tokenizers(names: Iterable[str]) -> list[Checkpoint]:
+    """These checkpoints and, after them, the vocabularies with which their CLIPs read, each once."""
+    found = [checkpoint_of(name) for name in dict.fromkeys(names)]
+    found += [checkpoint_of(one.tokenizer) for one in found if one.tokenizer]
+    return list({one.name: one for one in found}.values())

@@ -95,8 +95,11 @@ def add(paths: list[Path], name: str, family: str | None = None) -> str:
     entry = FULL_PACK.get(name)
     if find(name) is not None:
         raise BadInput(f"{name} is there already; remove it first, or choose another name")
-    if entry is not None and entry.family == "diffusers":
-        raise BadInput(f"{name} is a folder of diffusers and is used as it is; copy it to {entry.path}")
+    folders = [one for one in map(home_path, paths) if (one / "text_encoder").is_dir()]
+    if folders or (entry is not None and entry.family == "diffusers"):
+        raise BadInput(
+            f"{name} is a folder of diffusers and is used as it is; copy it to {models_folder() / name}"
+        )
     family = family or (entry.family if entry else None)
     facts = {"name": name, "licence": "not stated: the user's own file", "origin": "a file of the user's"}
     if entry is not None:
@@ -113,7 +116,7 @@ def remove(name: str) -> int:
     freed = size_of(downloads) + (size_of(place) if place else 0)
     try:
         if place:
-            shutil.rmtree(place) if place.is_dir() else place.unlink()
+            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
     except OSError as error:
         raise BadInput(f"{place} cannot be removed ({(error.strerror or str(error)).lower()})") from error
     _forget(downloads)

@@ -387,6 +387,10 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
         options["add_watermarker"] = False
     else:
         options |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    with torch.device("meta"):
+        # torch notes at the first such block which of its functions make tensors; while transformers loads, linspace
+        # is another one, and a block like this would later miss it.
+        torch.empty(0)
     try:
         pipe = getattr(diffusers, kind).from_pretrained(
             folder,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.base import Pipeline
-from pipelines.catalog import PRESETS, Checkpoint, checkpoint_of, needed, preset
+from pipelines.catalog import Checkpoint, check_use, checkpoint_of, kind_of, needed, preset, with_tokenizers
 from pipelines.dalle import Generate
 from pipelines.diffusion_clip import Edit
 from pipelines.errors import BadInput
@@ -97,13 +97,7 @@ class Studio:
 
     def __init__(self, pack: str = "tiny", device: str = "auto", use: dict[str, str] | None = None):
         self.pack, self.use, self.torch_device = pack, dict(use or {}), choose_device(device)
-        if pack not in PRESETS:
-            raise BadInput(f"pack {pack!r} is not known; try {', '.join(PRESETS)}")
-        known = {field for parts in PRESETS[pack].values() for field in parts}
-        for field, name in self.use.items():
-            if field not in known:
-                raise BadInput(f"part {field!r} is not in the pack {pack}; it has {', '.join(sorted(known))}")
-            checkpoint_of(name)
+        check_use(pack, self.use)
         self._loaded: dict[str, Any] = {}
         self._hashes: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -115,11 +109,7 @@ class Studio:
 
     def switch(self, pack: str) -> None:
         """Go on with another pack; what the two share stays loaded. BadInput, and all stays, when files are missing."""
-        gone = [one.name for one in needed(pack, self.use) if not one.present]
-        if gone:
-            raise BadInput(
-                f"the pack {pack} needs {', '.join(gone)}; run: python launch.py models fetch {gone[0]}"
-            )
+        _check_present(f"the pack {pack}", needed(pack, self.use))
         with self._lock:
             self.pack = pack
             kept = {one.name for one in needed(pack, self.use)}
@@ -130,16 +120,18 @@ class Studio:
         checkpoint = checkpoint_of(name)
         with self._lock:
             if name not in self._loaded:
-                if not checkpoint.present and not checkpoint.file:
-                    raise BadInput(f"{name} is not here yet; run: python launch.py models fetch {name}")
+                _check_present("this", [checkpoint])
                 self._loaded[name] = self._read(checkpoint)
             return self._loaded[name]
 
     def pipeline(self, name: str) -> Pipeline[Any]:
         """The pipeline of this pack, its models loaded and on the device."""
         with self._lock:
-            parts = {field: self.load(one) for field, one in preset(self.pack, name, self.use).items()}
-            self._make_room([one for one in parts.values() if isinstance(one, nn.Module)])
+            names = preset(self.pack, name, self.use)
+            _check_present(f"{name} in the pack {self.pack}", with_tokenizers(names.values()))
+            parts = {field: self.load(one) for field, one in names.items()}
+            _check_fit(parts)
+            self._make_room([network for one in parts.values() for network in networks_of(one)])
             return PIPELINES[name](**parts)
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
@@ -158,14 +150,12 @@ class Studio:
 
     def _read(self, checkpoint: Checkpoint) -> Any:
         if checkpoint.role == "tokenizer":
-            return TOKENIZERS[checkpoint.name].load(checkpoint.path)
+            return _read_tokenizer(checkpoint)
         if checkpoint.role == "pictures":
             return Examples.load(checkpoint.path)
-        half = self.torch_device.type == "cuda"
+        device = self.torch_device
         if checkpoint.role == "diffusion":
-            return load_diffusers(
-                checkpoint.path, self.torch_device, torch.float16 if half else torch.float32
-            )
+            return load_diffusers(checkpoint.path, device, dtype_of("diffusion", device))
         kind = kind_of(checkpoint.path) or checkpoint.role
         if kind not in NETWORKS:
             raise BadInput(
@@ -173,31 +163,76 @@ class Studio:
                 "the model again"
             )
         config_type, network_type = NETWORKS[kind]
+        values = read_header(checkpoint.path)[0]
+        extra = [self.load(checkpoint.tokenizer)] if kind.endswith(("clip", "critic")) else []
         try:
-            config: Any = config_type.from_dict(read_header(checkpoint.path)[0])
-        except TypeError as error:
+            config: Any = config_type.from_dict(values)
+            with init_empty_weights():  # no time and memory for numbers that are thrown away
+                network: nn.Module = network_type(config, *extra)
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
             raise BadInput(
                 f"the weights {checkpoint.path.name} carry a strange config; restore the file"
             ) from error
-        reads = kind.endswith(("clip", "critic"))
-        extra = [self.load(checkpoint.tokenizer)] if reads else []
-        with init_empty_weights():  # no time and memory for numbers that are thrown away
-            network: nn.Module = network_type(config, *extra)
-        load_weights(checkpoint.path, network, torch.bfloat16 if half and kind in HALVED else torch.float32)
+        if extra and extra[0].vocabulary_size > config.vocabulary_size:
+            raise BadInput(
+                f"{checkpoint.name} knows {config.vocabulary_size:,} tokens and the vocabulary {checkpoint.tokenizer} "
+                f"has {extra[0].vocabulary_size:,}; they do not belong together, so fetch both again"
+            )
+        load_weights(checkpoint.path, network, dtype_of(kind, device))
         convert_conv2d_weight_memory_format(network, torch.channels_last)
-        return network.eval().requires_grad_(False).to(self.torch_device)
+        return network.eval().requires_grad_(False).to(device)
 
     def _make_room(self, parts: list[nn.Module]) -> None:
         """Bring these networks to the device; before it is full, those that wait go to the processor's memory."""
         if self.torch_device.type != "cuda":
             return
-        networks = [one for one in self._loaded.values() if isinstance(one, nn.Module)]
+        networks = [network for one in self._loaded.values() for network in networks_of(one)]
         waiting = [one for one in networks if one not in parts and next(one.parameters()).is_cuda]
         total = torch.cuda.get_device_properties(self.torch_device).total_memory
         for one in to_move_off(parts, waiting, ROOM * total):
             one.to("cpu")
         for one in parts:
             one.to(self.torch_device)
+
+
+def dtype_of(kind: str, device: torch.device) -> torch.dtype:
+    """What a kind of network computes in: half precision only on a GPU, and only those that bear it."""
+    if device.type == "cuda" and kind == "diffusion":
+        return torch.float16
+    return torch.bfloat16 if device.type == "cuda" and kind in HALVED else torch.float32
+
+
+def networks_of(part: Any) -> list[nn.Module]:
+    """The networks in a part of a pipeline: itself, those of a diffusers pipeline, or none."""
+    inside = getattr(part, "components", {}).values() if not isinstance(part, nn.Module) else [part]
+    return [one for one in inside if isinstance(one, nn.Module)]
+
+
+def _check_present(what: str, checkpoints: list[Checkpoint]) -> None:
+    """BadInput when models are not here yet, before any is loaded. What is shipped is looked for when it is read."""
+    if gone := [one.name for one in checkpoints if not one.present and not one.file]:
+        raise BadInput(f"{what} needs {', '.join(gone)}; run: python launch.py models fetch {gone[0]}")
+
+
+def _check_fit(parts: dict[str, Any]) -> None:
+    """BadInput when a DALL·E draws tokens that its codec does not have."""
+    if "dalle" in parts:
+        drawn, known = parts["dalle"].config.image_vocabulary, len(parts["vqgan"].codes)
+        if drawn > known:
+            raise BadInput(
+                f"this DALL·E draws with {drawn:,} image tokens and this codec has {known:,}; give the codec that "
+                "the DALL·E learned with"
+            )
+
+
+def _read_tokenizer(checkpoint: Checkpoint) -> Any:
+    """A vocabulary of the catalog, or one that the user added, which tells by its tokens what it is."""
+    if checkpoint.name in TOKENIZERS:
+        return TOKENIZERS[checkpoint.name].load(checkpoint.path)
+    for one in (ClipTokenizer, WordPieceTokenizer, DalleMiniTokenizer, RudalleTokenizer):
+        with suppress(BadInput):
+            return one.load(checkpoint.path)
+    raise BadInput(f"{checkpoint.path.name} is no vocabulary that is known here; add it again")
 
 
 def to_move_off(parts: list[nn.Module], waiting: list[nn.Module], room: float) -> list[nn.Module]:
@@ -220,15 +255,6 @@ def weight(network: nn.Module) -> int:
 def memory_needed(pack: str, pipeline: str, use: dict[str, str] | None = None) -> int:
     """Bytes on the device that a pipeline of a pack wants, an estimate; 0 for the tiny pack, which fits everywhere."""
     return sum(checkpoint_of(name).memory for name in preset(pack, pipeline, use).values())
-
-
-def kind_of(path: Path) -> str:
-    """The kind of network that a converted file says it holds; "" for the tiny pack's, which do not say."""
-    try:
-        with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("kind", "")
-    except (SafetensorError, OSError):
-        return ""  # read_header says what is wrong with it
 
 
 def _hash(path: Path) -> str:

@@ -28,7 +28,7 @@ from pipelines.models.clip import Clip
 from pipelines.models.unet import Unet, ddim_step, guess
 
 PAPER_UP, PAPER_DOWN = 40, 6
-VIEWS = 2  # of each picture
+VIEWS = 4  # of each picture
 BATCH = 4  # noise levels of the one picture, or pictures
 JUDGE_EVERY = 5
 REACHING = 2.0  # weight of the length of the change beside its direction

@@ -22,6 +22,7 @@ from pipelines.edit_settings import EditSettings
 from pipelines.errors import BadInput, Stopped
 from pipelines.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.journal import Journal, Snapshot
+from pipelines.latent_diffusion import DiffuseSettings
 from pipelines.optimize_settings import OptimizeSettings
 from pipelines.painting import Film, drifting
 from pipelines.video import Frame
@@ -68,6 +69,27 @@ class Painter(Pipeline[GenerateSettings]):
         words = prompt.split()
         unknown = [word for word in words if word.startswith("xq")]
         return Reading(words[:12], 12, " ".join(words[12:]), unknown)
+
+
+@dataclass
+class Diffuser(Pipeline[DiffuseSettings]):
+    """Stands where Stable Diffusion stands: the same shapes, in the size that is asked for."""
+
+    Settings: ClassVar[type[Settings]] = DiffuseSettings
+
+    def __call__(self, settings: DiffuseSettings) -> Generator[Step, None, list[Picture]]:
+        seeds = [candidate_seed(settings.seed, index) for index in range(settings.candidates)]
+        size = (settings.width or SIZE, settings.height or SIZE)
+        for step in range(1, 4):
+            time.sleep(0.02)
+            yield Step("draw", step, 3, {}, lambda: torch.stack([paint(seed) for seed in seeds]))
+        yield Step("rank", len(seeds), len(seeds))
+        images = [to_pil(paint(seed)[None])[0].resize(size) for seed in seeds]
+        kept = list(zip(images, seeds, strict=True))[: settings.keep]
+        facts = {"candidates": len(seeds), "noise": 0.008, "mean_score": 0.3, "tied": 1}
+        return [Picture(image, seed, 0.3 - index / 50, facts) for index, (image, seed) in enumerate(kept)]
+
+    read_prompt = Painter.read_prompt
 
 
 @dataclass
@@ -294,6 +316,9 @@ class PainterStudio:
     def clip(self) -> Any:
         return PainterClip()
 
+    def switch(self, pack: str) -> None:
+        self.pack = pack
+
 
 class PainterClip:
     """Sees nothing but the mean colour; reads nothing but the words red, green and blue."""
@@ -306,4 +331,9 @@ class PainterClip:
         return torch.nn.functional.normalize(images.mean((2, 3)) + 1.1, dim=1)
 
 
-PAINTERS: dict[str, type[Pipeline[Any]]] = {"generate": Painter, "optimize": Grower, "edit": EditPainter}
+PAINTERS: dict[str, type[Pipeline[Any]]] = {
+    "generate": Painter,
+    "optimize": Grower,
+    "edit": EditPainter,
+    "diffuse": Diffuser,
+}

@@ -17,13 +17,14 @@ from pipelines.errors import BadInput
 from pipelines.record import read_record, record_of, write_png
 from pipelines.studio import PIPELINES
 from tests.fakes import FAKES, FakePipeline
-from tests.tiny import tiny_edit, tiny_generate, tiny_optimize
+from tests.tiny import tiny_diffuse, tiny_edit, tiny_generate, tiny_optimize
 
 CASES: dict[str, Callable[[], Pipeline[Any]]] = {
     "fake": FakePipeline,
     "generate": tiny_generate,
     "optimize": tiny_optimize,
     "edit": tiny_edit,
+    "diffuse": tiny_diffuse,
 }
 each_pipeline = pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
 

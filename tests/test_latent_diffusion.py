@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,127 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import tests.test_contract as contract
-from pipelines.base import Picture, Pipeline, Result, Step, run
+from pipelines.base import Picture, Result, Step, run
 from pipelines.clip import rank
 from pipelines.dalle import candidate_seed
 from pipelines.errors import BadInput
 from pipelines.images import open_picture, picture_to_uri, to_tensor
 from pipelines.latent_diffusion import Diffuse, DiffuseSettings, load_diffusers
-from pipelines.studio import PIPELINES
-from tests.tiny import tiny_clip
-
-CPU = torch.device("cpu")
-SIDE = 64  # 8 x 8 latents
-MODELS = TemporaryDirectory(prefix="atelier-tests-")  # gone when the tests are over
-
-
-def randomized(network: Any, seed: int) -> Any:
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in network.parameters():
-        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
-    return network.eval()
-
-
-def tokenizer() -> Any:
-    """The letters of ASCII, alone or ending a word."""
-    from transformers import CLIPTokenizer
-
-    letters = [chr(code) for code in range(33, 127)]
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer({word: k for k, word in enumerate(words)}, [], model_max_length=16)
-
-
-def text_encoder(seed: int, projects: bool = False) -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    torch.manual_seed(seed)
-    config = CLIPTextConfig(
-        vocab_size=190, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=16, projection_dim=32, bos_token_id=188, eos_token_id=189, pad_token_id=189,
-    )  # fmt: skip
-    return randomized((CLIPTextModelWithProjection if projects else CLIPTextModel)(config), seed)
-
-
-def unet(channels: int = 4, large: bool = False) -> Any:
-    from diffusers import UNet2DConditionModel
-
-    torch.manual_seed(10)
-    extra: dict[str, Any] = {}
-    if large:
-        extra = {
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 32 + 6 * 8,
-        }
-    network = UNet2DConditionModel(
-        sample_size=8, in_channels=channels, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=64 if large else 32, attention_head_dim=2, norm_num_groups=8, **extra,
-    )  # fmt: skip
-    return randomized(network, 11)
-
-
-def vae() -> Any:
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(20)
-    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    sizes = {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4}
-    return randomized(AutoencoderKL(latent_channels=4, sample_size=SIDE, **kinds, **sizes), 21)
-
-
-@cache
-def folder(kind: str) -> Path:
-    """A model with random weights as diffusers saves it: "1.5", "2.1", "turbo", "xl" or "inpainting"."""
-    import diffusers
-
-    noise: dict[str, Any] = {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "steps_offset": 1,
-    }
-    schedulers = {
-        "1.5": lambda: diffusers.PNDMScheduler(**noise, skip_prk_steps=True),
-        "2.1": lambda: diffusers.DDIMScheduler(
-            **noise, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False
-        ),
-        "turbo": lambda: diffusers.EulerAncestralDiscreteScheduler(**noise, timestep_spacing="trailing"),
-        "xl": lambda: diffusers.EulerDiscreteScheduler(**noise, timestep_spacing="leading"),
-        "inpainting": lambda: diffusers.DPMSolverMultistepScheduler(**noise),
-    }
-    parts = {
-        "vae": vae(),
-        "text_encoder": text_encoder(30),
-        "tokenizer": tokenizer(),
-        "scheduler": schedulers[kind](),
-    }
-    if kind == "xl":
-        parts |= {"text_encoder_2": text_encoder(31, projects=True), "tokenizer_2": tokenizer()}
-        pipe = diffusers.StableDiffusionXLPipeline(**parts, unet=unet(large=True), add_watermarker=False)
-    else:
-        completes = kind == "inpainting"
-        made: Any = (
-            diffusers.StableDiffusionInpaintPipeline if completes else diffusers.StableDiffusionPipeline
-        )
-        pipe = made(
-            **parts, unet=unet(9 if completes else 4), safety_checker=None, feature_extractor=None,
-            requires_safety_checker=False,
-        )  # fmt: skip
-    path = Path(MODELS.name) / kind
-    pipe.save_pretrained(path)
-    return path
-
-
-@cache
-def loaded(kind: str) -> Any:
-    return load_diffusers(folder(kind), CPU)
-
-
-def tiny_diffuse(kind: str = "turbo") -> Diffuse:
-    """The whole pipeline: 64 x 64 pictures."""
-    return Diffuse(loaded(kind), tiny_clip())
+from tests.tiny import CPU, SIDE, diffusion_folder, randomized, tiny_clip, tiny_diffuse
 
 
 def painting(seed: int = 0, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
@@ -250,7 +134,7 @@ def test_xl_reads_with_both_of_its_text_encoders() -> None:
     settings = DiffuseSettings(candidates=1, steps=2)
     plain = pictures_of(tiny_diffuse("xl"), settings)[0].image.tobytes()
     for name in ("text_encoder", "text_encoder_2"):
-        pipeline = Diffuse(load_diffusers(folder("xl"), CPU), tiny_clip())
+        pipeline = Diffuse(load_diffusers(diffusion_folder("xl"), CPU), tiny_clip())
         randomized(getattr(pipeline.diffusion, name), 77)
         assert pictures_of(pipeline, settings)[0].image.tobytes() != plain
 
@@ -308,7 +192,7 @@ def test_every_step_is_yielded_and_can_be_looked_at() -> None:
 
 @pytest.mark.parametrize("kind", ["1.5", "2.1", "turbo"])
 def test_the_last_preview_shows_where_the_walk_ends(kind: str) -> None:
-    pipeline = Diffuse(load_diffusers(folder(kind), CPU), tiny_clip())
+    pipeline = Diffuse(load_diffusers(diffusion_folder(kind), CPU), tiny_clip())
     pipeline.diffusion.unet.conv_out.weight.data *= 0.1  # calm, as trained networks are
     previews: list[Tensor] = []
     final = None
@@ -383,7 +267,7 @@ def test_wrong_settings_are_refused(kind: str, changes: dict[str, Any], words: s
 def test_half_precision_draws_nearly_the_same() -> None:
     settings = DiffuseSettings(candidates=1, steps=3, guidance=2.0)
     full = pictures_of(tiny_diffuse("2.1"), settings)[0].image
-    pipe = load_diffusers(folder("2.1"), CPU, torch.bfloat16)
+    pipe = load_diffusers(diffusion_folder("2.1"), CPU, torch.bfloat16)
     assert pipe.unet.dtype == torch.bfloat16 and pipe.vae.dtype == torch.float32
     half = pictures_of(Diffuse(pipe, tiny_clip()), settings)[0].image
     apart = abs(np.asarray(full).astype(int) - np.asarray(half))
@@ -393,7 +277,7 @@ def test_half_precision_draws_nearly_the_same() -> None:
 def test_other_folders_are_refused_in_one_sentence(tmp_path: Path) -> None:
     def changed(name: str, change: Callable[[Path, dict[str, Any]], None]) -> Path:
         path = tmp_path / name
-        shutil.copytree(folder("1.5"), path)
+        shutil.copytree(diffusion_folder("1.5"), path)
         index = json.loads((path / "model_index.json").read_text())
         change(path, index)
         (path / "model_index.json").write_text(json.dumps(index))
@@ -431,32 +315,9 @@ def test_other_folders_are_refused_in_one_sentence(tmp_path: Path) -> None:
 
 def test_weights_that_are_published_in_half_precision_only_are_found(tmp_path: Path) -> None:
     path = tmp_path / "half"
-    shutil.copytree(folder("turbo"), path)
+    shutil.copytree(diffusion_folder("turbo"), path)
     for file in path.rglob("*.safetensors"):
         file.rename(file.with_name(file.stem + ".fp16.safetensors"))
     settings = DiffuseSettings(candidates=1)
     found = pictures_of(Diffuse(load_diffusers(path, CPU), tiny_clip()), settings)
     assert found[0].image.tobytes() == pictures_of(tiny_diffuse(), settings)[0].image.tobytes()
-
-
-CONTRACT: list[Callable[..., None]] = [
-    contract.test_steps_count_up_and_end_in_one_result,
-    contract.test_pictures_come_best_first,
-    contract.test_equal_settings_equal_pictures,
-    contract.test_closing_a_run_stops_it_and_leaves_torch_as_it_was,
-    contract.test_previews_can_be_drawn_at_every_step_and_change_nothing,
-    contract.test_settings_come_back_from_json,
-    contract.test_what_is_out_of_range_is_refused_in_one_sentence,
-]
-
-
-@pytest.mark.parametrize("promise", CONTRACT, ids=lambda one: one.__name__.removeprefix("test_"))
-def test_the_contract_of_pipelines_is_kept(promise: Callable[..., None]) -> None:
-    promise(tiny_diffuse)
-
-
-def test_a_picture_carries_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cases: dict[str, Callable[[], Pipeline[Any]]] = {"diffuse": tiny_diffuse}
-    monkeypatch.setattr(contract, "CASES", cases)
-    monkeypatch.setitem(PIPELINES, "diffuse", Diffuse)
-    contract.test_a_picture_carries_its_record(tiny_diffuse, tmp_path)

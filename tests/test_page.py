@@ -257,7 +257,7 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, lang: str) -> None:
     assert overflow(tab) == []
     for tab_name in ("library", "models"):
         tab.locator(f"#tab-{tab_name}-button").click()
-        tab.locator("#library-wall img" if tab_name == "library" else "#models li").first.wait_for()
+        tab.locator("#library-wall img" if tab_name == "library" else "#models .pack").first.wait_for()
         assert overflow(tab) == []
         keep(tab, f"{tab_name}-{lang[:2]}-light-360")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -9,6 +12,7 @@ import torch
 from pipelines.dalle import Generate
 from pipelines.diffusion_clip import Edit
 from pipelines.examples import Examples
+from pipelines.latent_diffusion import Diffuse, load_diffusers
 from pipelines.models.clip import Clip, ClipConfig
 from pipelines.models.dalle import Dalle, DalleConfig
 from pipelines.models.tokenizer import Tokenizer, words_in
@@ -122,3 +126,118 @@ def tiny_edit() -> Edit:
     """The whole pipeline: 16 x 16 pictures."""
     tokenizer = tiny_tokenizer()
     return Edit(tiny_unet(), tiny_clip(tokenizer), tiny_critic(tokenizer), tiny_examples())
+
+
+# -------------------------------------------------------------------------------------------------- Stable Diffusion
+
+CPU = torch.device("cpu")
+SIDE = 64  # 8 x 8 latents
+MODELS = TemporaryDirectory(prefix="atelier-tests-")  # gone when the tests are over
+
+
+def randomized(network: Any, seed: int) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return network.eval()
+
+
+def _letters() -> Any:
+    """The letters of ASCII, alone or ending a word."""
+    from transformers import CLIPTokenizer
+
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer({word: k for k, word in enumerate(words)}, [], model_max_length=16)
+
+
+def _text_encoder(seed: int, projects: bool = False) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(seed)
+    config = CLIPTextConfig(
+        vocab_size=190, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=16, projection_dim=32, bos_token_id=188, eos_token_id=189, pad_token_id=189,
+    )  # fmt: skip
+    return randomized((CLIPTextModelWithProjection if projects else CLIPTextModel)(config), seed)
+
+
+def _denoiser(channels: int = 4, large: bool = False) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(10)
+    extra: dict[str, Any] = {}
+    if large:
+        extra = {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 32 + 6 * 8,
+        }
+    network = UNet2DConditionModel(
+        sample_size=8, in_channels=channels, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=64 if large else 32, attention_head_dim=2, norm_num_groups=8, **extra,
+    )  # fmt: skip
+    return randomized(network, 11)
+
+
+def _vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(20)
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    sizes = {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4}
+    return randomized(AutoencoderKL(latent_channels=4, sample_size=SIDE, **kinds, **sizes), 21)
+
+
+@cache
+def diffusion_folder(kind: str) -> Path:
+    """A model with random weights as diffusers saves it: "1.5", "2.1", "turbo", "xl" or "inpainting"."""
+    import diffusers
+
+    noise: dict[str, Any] = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "steps_offset": 1,
+    }
+    schedulers = {
+        "1.5": lambda: diffusers.PNDMScheduler(**noise, skip_prk_steps=True),
+        "2.1": lambda: diffusers.DDIMScheduler(
+            **noise, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False
+        ),
+        "turbo": lambda: diffusers.EulerAncestralDiscreteScheduler(**noise, timestep_spacing="trailing"),
+        "xl": lambda: diffusers.EulerDiscreteScheduler(**noise, timestep_spacing="leading"),
+        "inpainting": lambda: diffusers.DPMSolverMultistepScheduler(**noise),
+    }
+    parts = {
+        "vae": _vae(),
+        "text_encoder": _text_encoder(30),
+        "tokenizer": _letters(),
+        "scheduler": schedulers[kind](),
+    }
+    if kind == "xl":
+        parts |= {"text_encoder_2": _text_encoder(31, projects=True), "tokenizer_2": _letters()}
+        pipe = diffusers.StableDiffusionXLPipeline(**parts, unet=_denoiser(large=True), add_watermarker=False)
+    else:
+        completes = kind == "inpainting"
+        made: Any = (
+            diffusers.StableDiffusionInpaintPipeline if completes else diffusers.StableDiffusionPipeline
+        )
+        pipe = made(
+            **parts, unet=_denoiser(9 if completes else 4), safety_checker=None, feature_extractor=None,
+            requires_safety_checker=False,
+        )  # fmt: skip
+    path = Path(MODELS.name) / kind
+    pipe.save_pretrained(path)
+    return path
+
+
+@cache
+def _loaded(kind: str) -> Any:
+    return load_diffusers(diffusion_folder(kind), CPU)
+
+
+def tiny_diffuse(kind: str = "turbo") -> Diffuse:
+    """The whole pipeline: 64 x 64 pictures."""
+    return Diffuse(_loaded(kind), tiny_clip())

@@ -19,13 +19,12 @@ import gradio as gr
 
 from app.jobs import MAX_PICTURE_BYTES, Job, Lane, explain
 from app.ui import plate, proof, stage
-from app.ui.generate import QUIET
+from app.ui.generate import DRAWING, QUIET
 from app.ui.plate import Trace
 from app.ui.shelf import Shelf
 from app.ui.shell import Shell, acting
 from app.ui.words import both
 from pipelines.base import BadInput
-from pipelines.catalog import CHECKPOINTS, PRESETS
 from pipelines.directions import read_direction
 from pipelines.errors import CannotSave
 from pipelines.images import open_picture, picture_to_uri, read_bytes
@@ -140,6 +139,7 @@ class _Tab:
         looked = {"js": reads, "preprocess": False, "trigger_mode": "always_last", **QUIET}
         self.form.click(self.look, told, [self.outlook], **looked)
         tab_itself.select(self.look, told, [self.outlook], **looked)
+        tab_itself.select(self.watch, watched, view, **QUIET)  # what was missing may be here by now
         shell.hand.change(self.take, [shell.hand, self.job], [shell.hand, *answered], **QUIET)
         shell.arrivals.insert(
             0,
@@ -171,7 +171,8 @@ class _Tab:
             if seen in ("empty", "ready"):  # what lies there stays there
                 return [gr.skip(), proof.transport(None), *[gr.skip()] * 3, *rest]
             earlier = stage.earlier(stage.jobs_of(self.lane, PIPELINE, visitor), self.pictures, "")
-            return [self._empty(), proof.transport(None), "", earlier, "empty", *rest]
+            lies = "missing" if self.shell.missing(PIPELINE) else "empty"
+            return [self._empty(), proof.transport(None), "", earlier, lies, *rest]
         over = job.is_over
         live = None if job.pictures else self.lane.preview(job.id)
         trace = self._trace(job)
@@ -208,10 +209,8 @@ class _Tab:
         return Trace(steps, curve)
 
     def _empty(self) -> str:
-        pack = self.shell.studio.pack
-        wanted = PRESETS.get(pack, {}).get(PIPELINE, {}).values()
-        if gone := [CHECKPOINTS[name] for name in wanted if not CHECKPOINTS[name].present]:
-            return stage.missing(pack, gone)
+        if gone := self.shell.missing(PIPELINE):
+            return stage.missing(self.shell.studio.pack, gone)
         return proof.empty(self.pictures)
 
     def look(self, job_id: str, visitor: str, upload: Any, values: str) -> str:
@@ -368,7 +367,7 @@ class _Tab:
             answer = self._laid(source, None, job_id)
             try:  # what it shows is what it was drawn from
                 record = read_record(path, self.lane.pipelines)
-                words = {"source": record.settings["prompt"]} if record.pipeline == "generate" else {}
+                words = {"source": record.settings["prompt"]} if record.pipeline in DRAWING else {}
             except (BadInput, KeyError):
                 words = {}
             answer[2] = _values(**{**json.loads(answer[2]), **words})

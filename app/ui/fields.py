@@ -12,11 +12,14 @@ from app.ui.words import KNOBS, pair
 from pipelines.base import Knob
 
 
+def _worded(one: Knob, pipeline: str) -> str:
+    """The key of a setting's words in KNOBS: a pipeline may have its own for a name that others have too."""
+    return own if (own := f"{pipeline}_{one.name}") in KNOBS else one.name
+
+
 def plain_field(one: Knob, pipeline: str) -> str:
     """The same as HTML, for forms of our own: an input named as the setting, its words in both languages."""
-    label, translated, help_translated = KNOBS.get(f"{pipeline}_{one.name}") or KNOBS.get(
-        one.name, (one.name, one.name, "")
-    )
+    label, translated, help_translated = KNOBS.get(_worded(one, pipeline), (one.name, one.name, ""))
     said = f"<b>{pair(escape(label), escape(translated))}</b>"
     told = f"<small>{pair(escape(one.help), escape(help_translated or one.help))}</small>"
     if one.type is bool:
@@ -41,8 +44,11 @@ def plain_field(one: Knob, pipeline: str) -> str:
     return f'<label class="field">{said}{entry}{told}</label>'
 
 
-def field(shell: Shell, one: Knob, prefix: str = "knob", *, picture_height: int = 180) -> Any:
+def field(
+    shell: Shell, one: Knob, prefix: str = "knob", *, pipeline: str = "", picture_height: int = 180
+) -> Any:
     """A component with the setting's range, default and words; its element's id is `prefix`-NAME."""
+    words = _worded(one, pipeline)
     common = {"elem_id": f"{prefix}-{one.name}", "min_width": 96}
     if one.kind == "picture":
         component: Any = gr.Image(
@@ -53,20 +59,20 @@ def field(shell: Shell, one: Knob, prefix: str = "knob", *, picture_height: int 
             height=picture_height,
             **common,
         )
-        return shell.words(component, label=f"knob_{one.name}")
+        return shell.words(component, label=f"knob_{words}")
     if one.choices is not None:
         component = gr.Dropdown(list(one.choices), value=one.default, **common)
     elif one.type is bool:
         component = gr.Checkbox(one.default, **common)
     elif not one.advanced and one.type is int:
-        return shell.words(gr.Number(one.default, precision=0, scale=1, **common), label=f"knob_{one.name}")
+        return shell.words(gr.Number(one.default, precision=0, scale=1, **common), label=f"knob_{words}")
     elif one.type in (int, float) and one.lo is not None and one.hi is not None:
         component = gr.Slider(one.lo, one.hi, value=one.default, step=_step(one), **common)
     elif one.type in (int, float):
         component = gr.Number(one.default, precision=0 if one.type is int else None, **common)
     else:
         component = gr.Textbox(one.default, **common)
-    return shell.words(component, label=f"knob_{one.name}", info=f"help_{one.name}")
+    return shell.words(component, label=f"knob_{words}", info=f"help_{words}")
 
 
 def _step(one: Knob) -> float:

@@ -13,14 +13,14 @@ from app.ui.fields import field, plain_value
 from app.ui.shell import Shell, acting
 from app.ui.words import pair
 from pipelines.base import BadInput, Knob
-from pipelines.catalog import CHECKPOINTS, PRESETS
+from pipelines.catalog import PRESETS
 from pipelines.errors import CannotSave
 from pipelines.images import open_picture
-from pipelines.record import read_parameters, read_record
+from pipelines.record import Record, read_parameters, read_record
 
-PIPELINE = "generate"
+DRAWING = ("generate", "diffuse")  # the pipelines that may stand behind this tab
 WATCH_SECONDS = 0.3  # between two looks at a running job
-PICTURE_KNOBS = ("image", "keep_rows", "likeness")  # stand together under "Start from a picture"
+PICTURE_KNOBS = ("image", "keep_rows", "likeness", "strength", "mask")  # under "Start from a picture"
 EXAMPLES = (
     ("a red heart", "红色的心"),
     ("cat face, 3d", "猫脸，3d"),
@@ -29,13 +29,21 @@ EXAMPLES = (
     ("two stars on a blue background", "蓝色背景上的两颗星"),
 )
 HIDDEN = ("batch",)  # the device decides it
+SHARED = ("prompt", "seed", "candidates", "keep", "hide_duplicates")  # mean the same to both of DRAWING
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
 
-def build(shell: Shell, _: gr.Tab) -> None:
+def pipeline_of(pack: str) -> str:
+    """The one of DRAWING that a pack has."""
+    return next((one for one in DRAWING if one in PRESETS.get(pack, {})), DRAWING[0])
+
+
+def build(shell: Shell, tab_itself: gr.Tab) -> None:
     """The tab's components and what they do."""
     knobs = {
-        one.name: one for one in shell.lane.pipelines[PIPELINE].Settings.knobs() if one.name not in HIDDEN
+        one.name: one
+        for one in shell.lane.pipelines[shell.drawing].Settings.knobs()
+        if one.name not in HIDDEN
     }
     tab = _Tab(shell, knobs)
     with gr.Row(elem_id="bench", equal_height=False):
@@ -46,9 +54,9 @@ def build(shell: Shell, _: gr.Tab) -> None:
     tab.sheet = acting(elem_id="sheet")
     tab.earlier = acting(elem_id="earlier")
     tab.announce = gr.HTML(elem_id="announce", apply_default_css=False)
-    tab.seen = gr.Textbox(visible=False)
+    tab.seen, tab.run_now = (gr.Textbox(visible=False) for _ in range(2))
     tab.timer = gr.Timer(WATCH_SECONDS, active=False)
-    tab.connect()
+    tab.connect(tab_itself)
 
 
 class _Tab:
@@ -56,13 +64,14 @@ class _Tab:
 
     def __init__(self, shell: Shell, knobs: dict[str, Knob]):
         self.shell, self.lane, self.pictures = shell, shell.lane, shell.pictures
-        self.knobs = knobs
+        self.knobs, self.pipeline = knobs, shell.drawing
         self.fields: dict[str, Any] = {}  # name of a setting -> its component
         self.stage: Any = None
         self.sheet: Any = None
         self.earlier: Any = None
         self.announce: Any = None
         self.seen: Any = None
+        self.run_now: Any = None
         self.timer: Any = None
 
     # --------------------------------------------------------------------------------------------------- the form
@@ -76,6 +85,9 @@ class _Tab:
                 label="prompt",
                 placeholder="prompt_hint",
             )
+            for one in self.knobs.values():
+                if one.type is str and one.kind is None:
+                    self.fields[one.name] = self._field(one)
             with gr.Row(elem_id="press"):
                 self.reading = gr.HTML(stage.reading(None), elem_id="reading", apply_default_css=False)
                 self.stop = words(
@@ -86,10 +98,11 @@ class _Tab:
                 )
         self.note = gr.HTML(elem_id="note", apply_default_css=False)
         self.chips = acting(_chips(), elem_id="chips")
-        plain = [one for one in self.knobs.values() if not one.advanced and one.kind is None]
+        apart = (*self.fields, *PICTURE_KNOBS)
+        plain = [one for one in self.knobs.values() if not (one.advanced or one.kind or one.name in apart)]
         with gr.Row(elem_id="basics"):
             for one in plain:
-                self.fields[one.name] = field(self.shell, one)
+                self.fields[one.name] = self._field(one)
             self.fields["seed"] = words(
                 gr.Number(
                     self.knobs["seed"].default, precision=0, elem_id="knob-seed", min_width=96, scale=2
@@ -103,20 +116,23 @@ class _Tab:
         self.from_picture = words(gr.Accordion(open=False, elem_id="from-picture"), label="picture_prompt")
         with self.from_picture:
             for one in from_picture:
-                self.fields[one.name] = field(self.shell, one)
+                self.fields[one.name] = self._field(one)
         advanced = [one for one in rest if one.name not in PICTURE_KNOBS]
         if advanced:
             with words(gr.Accordion(open=False, elem_id="advanced"), label="advanced"):
                 for one in advanced:
-                    self.fields[one.name] = field(self.shell, one)
+                    self.fields[one.name] = self._field(one)
         self.drop = words(
             gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True),
             label="drop",
         )
 
+    def _field(self, one: Knob) -> Any:
+        return field(self.shell, one, pipeline=self.pipeline)
+
     # ----------------------------------------------------------------------------------------------------- wiring
 
-    def connect(self) -> None:
+    def connect(self, tab_itself: gr.Tab) -> None:
         """Which event calls what. Everything answers at once: work happens in the lane."""
         shell, form = self.shell, list(self.fields.values())
         view = [
@@ -156,7 +172,6 @@ class _Tab:
         self.fields["seed"].input(None, None, [self.roll], js="() => false", **QUIET)
 
         filled = [*form, self.roll, self.note, shell.job, self.from_picture]
-        self.run_now = gr.Textbox(visible=False)
         press = {
             "fn": None,
             "inputs": [self.run_now],
@@ -172,12 +187,11 @@ class _Tab:
             )
             acted.then(**remember, **QUIET).then(self.watch, watched, view, **QUIET).then(**press, **QUIET)
         self.drop.upload(self.load_file, [self.drop], [*filled, self.run_now, self.drop], **QUIET)
-        shell.open_record.change(
-            self.load_named, [shell.open_record], [*filled, self.run_now, shell.open_record], **QUIET
-        )
+        shell.hand.change(self.take, [shell.hand], [*filled, self.run_now, shell.hand], **QUIET)
 
         for place in (self.stage, self.sheet):
             place.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
+        tab_itself.select(self.watch, watched, view, **QUIET)  # what was missing may be here by now
         shell.arrivals.append((self.arrive, watched, [shell.job, *view, *form]))
 
     # ---------------------------------------------------------------------------------------------------- answers
@@ -198,7 +212,7 @@ class _Tab:
             settings["seed"] = random.SystemRandom().randrange(2**32)
         plain = {name: plain_value(self.knobs[name], value) for name, value in settings.items()}
         try:
-            return self.lane.submit(PIPELINE, plain, visitor), settings["seed"], ""
+            return self.lane.submit(self.pipeline, plain, visitor), settings["seed"], ""
         except (BadInput, CannotSave) as problem:
             return gr.skip(), gr.skip(), stage.trouble(str(problem))
 
@@ -231,7 +245,7 @@ class _Tab:
 
     def _job(self, job_id: str) -> Job | None:
         """The job, unless it is not known here, another tab's, or has no pictures left to show."""
-        if self._pipeline_of(job_id) != PIPELINE:
+        if self._pipeline_of(job_id) != self.pipeline:
             return None
         job = self.lane.job(job_id)
         return None if job.state == "done" and not job.pictures else job
@@ -244,14 +258,14 @@ class _Tab:
 
     def _jobs(self, visitor: str) -> list[Job]:
         """The visitor's last runs of this tab, newest first."""
-        found = [one for one in self.lane.jobs(visitor, 48) if one.pipeline == PIPELINE] if visitor else []
+        found = (
+            [one for one in self.lane.jobs(visitor, 48) if one.pipeline == self.pipeline] if visitor else []
+        )
         return [one for one in found if one.state != "done" or one.pictures][:12]
 
     def _empty(self) -> str:
-        pack = self.shell.studio.pack
-        wanted = PRESETS.get(pack, {}).get(PIPELINE, {}).values()
-        if gone := [CHECKPOINTS[name] for name in wanted if not CHECKPOINTS[name].present]:
-            return stage.missing(pack, gone)
+        if gone := self.shell.missing(self.pipeline):
+            return stage.missing(self.shell.studio.pack, gone)
         return stage.empty(self.knobs["candidates"].default, self.knobs["keep"].default, self.pictures)
 
     def _earlier(self, visitor: str, current: str) -> str:
@@ -268,7 +282,7 @@ class _Tab:
             return stage.reading(None)
         try:
             return stage.reading(
-                self.shell.studio.pipeline(PIPELINE).read_prompt(" ".join(prompt[:2000].split()))
+                self.shell.studio.pipeline(self.pipeline).read_prompt(" ".join(prompt[:2000].split()))
             )
         except (
             BadInput,
@@ -303,15 +317,18 @@ class _Tab:
         path = self.pictures.path(told.get("name", ""), example=act == "example")
         record = read_record(path, self.lane.pipelines)
         settings = dict(record.settings)
+        if record.pipeline != self.pipeline:  # an example that another model drew
+            return self._borrowed(record)
         if act == "remix":
             settings.pop("seed", None)
             return self._filled(settings, roll=True, note=stage.plain("remixed"))
         if act == "redraw":  # beside the form, which stays as it is
             alone = {"seed": record.picture["seed"], "candidates": 1, "keep": 1}
-            return self._filled(job=self.lane.submit(PIPELINE, {**settings, **alone}, visitor))
+            return self._filled(job=self.lane.submit(self.pipeline, {**settings, **alone}, visitor))
         if act in ("vary", "complete"):
             rows = int(told.get("rows", 0)) if act == "complete" else 0
-            start = {"image": path, "keep_rows": rows, "likeness": self.knobs["likeness"].default}
+            start = {"image": path, "keep_rows": rows, "mask": ""}
+            start |= {one: self.knobs[one].default for one in ("likeness", "strength") if one in self.knobs}
             wanted = {**settings, **start}
             wanted.pop("seed", None)
             return self._filled(wanted, roll=True, note=stage.plain("from_picture"), run_now=True)
@@ -339,20 +356,30 @@ class _Tab:
             if not found:
                 raise
             return self._filled(found, roll="seed" not in found, note=stage.plain("loaded_foreign"))
-        if record.pipeline != PIPELINE:
-            return self._filled(note=stage.plain("other_pipeline", pipeline=record.pipeline))
+        if record.pipeline != self.pipeline:
+            return self._borrowed(record)
         prompt, seed = record.settings.get("prompt", ""), record.settings.get("seed", 0)
         return self._filled(record.settings, roll=False, note=stage.plain("loaded", prompt=prompt, seed=seed))
 
-    def load_named(self, name: str) -> list[Any]:
-        """The settings of a picture that another tab asked for."""
-        if not name:
+    def take(self, hand: str) -> list[Any]:
+        """The settings of a picture that another tab asked for, when this tab is meant."""
+        tab, _, name = hand.partition(":settings:")
+        if tab != "generate":
             return [*self._filled(), gr.skip()]
         try:
-            settings = read_record(self.pictures.path(name), self.lane.pipelines).settings
-            return [*self._filled(settings, roll=False, note=stage.plain("loaded_again")), ""]
+            record = read_record(self.pictures.path(name), self.lane.pipelines)
+            if record.pipeline != self.pipeline:
+                return [*self._borrowed(record), ""]
+            return [*self._filled(record.settings, roll=False, note=stage.plain("loaded_again")), ""]
         except BadInput as problem:
             return [*self._filled(note=stage.trouble(str(problem))), ""]
+
+    def _borrowed(self, record: Record) -> list[Any]:
+        """What may be taken from a record of another pipeline into the form, and a note that says so."""
+        if record.pipeline not in DRAWING:
+            return self._filled(note=stage.plain("other_pipeline", pipeline=record.pipeline))
+        shared = {name: record.settings[name] for name in SHARED if name in record.settings}
+        return self._filled(shared, roll=False, note=stage.plain("loaded_other"))
 
     def _filled(
         self,

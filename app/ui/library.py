@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.library import Entry
-from app.ui.generate import QUIET
+from app.ui.generate import DRAWING, QUIET
 from app.ui.shell import Shell, acting
 from app.ui.stage import button, trouble
 from app.ui.words import both
@@ -50,20 +50,17 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     def act(count: float, event: gr.EventData) -> tuple[Any, ...]:
         """More like this, settings into the form, or a longer wall."""
         told = {key: str(value) for key, value in (event._data or {}).items()}
-        nothing = [gr.skip()] * 3
+        nothing = [gr.skip()] * 2
         if told.get("act") == "more":
             return *recent(count + PAGE), *nothing
         if told.get("act") in ("optimize", "edit"):
-            return gr.skip(), gr.skip(), gr.skip(), *shell.hand_over(event)
+            return gr.skip(), gr.skip(), *shell.hand_over(event)
         try:
             path = shell.pictures.path(told.get("name", ""))
             if told.get("act") == "reuse":
                 made_by = read_record(path, shell.lane.pipelines).pipeline
-                if made_by in ("optimize", "edit"):
-                    wanted = (gr.skip(), f"{made_by}:settings:{told['name']}", gr.Tabs(selected=made_by))
-                else:
-                    wanted = (told["name"], gr.skip(), gr.Tabs(selected="generate"))
-                return gr.skip(), gr.skip(), *wanted
+                goes = "generate" if made_by in DRAWING else made_by
+                return gr.skip(), gr.skip(), f"{goes}:settings:{told['name']}", gr.Tabs(selected=goes)
             found = shell.library.similar(shell.studio.clip(), path, PAGE)
         except BadInput as problem:
             return trouble(str(problem)), gr.skip(), *nothing
@@ -71,7 +68,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         return html, gr.skip(), *nothing
 
     gr.on([find.click, query.submit], search, [query], [wall], **QUIET)
-    wall.click(act, [shown], [wall, shown, shell.open_record, shell.hand, shell.tabs], **QUIET)
+    wall.click(act, [shown], [wall, shown, shell.hand, shell.tabs], **QUIET)
     tab.select(recent, None, [wall, shown], **QUIET)  # the tab itself, when it is opened
 
 

@@ -23,7 +23,6 @@ from app.ui.plate import Trace
 from app.ui.shell import Shell, acting
 from app.ui.words import pair
 from pipelines.base import BadInput
-from pipelines.catalog import CHECKPOINTS, PRESETS
 from pipelines.errors import CannotSave
 from pipelines.images import open_picture, picture_to_uri
 from pipelines.journal import Journal
@@ -45,7 +44,7 @@ EXAMPLES = (
 )
 
 
-def build(shell: Shell, _: gr.Tab) -> None:
+def build(shell: Shell, tab_itself: gr.Tab) -> None:
     """The tab's components and what they do."""
     tab = _Tab(shell)
     with gr.Row(elem_id="workbench", equal_height=False):
@@ -57,7 +56,7 @@ def build(shell: Shell, _: gr.Tab) -> None:
             tab.compose()
     tab.earlier = acting(elem_id="opt-earlier")
     tab.announce = gr.HTML(elem_id="opt-announce", apply_default_css=False)
-    tab.connect()
+    tab.connect(tab_itself)
 
 
 class _Tab:
@@ -133,7 +132,7 @@ class _Tab:
 
     # ----------------------------------------------------------------------------------------------------- wiring
 
-    def connect(self) -> None:
+    def connect(self, tab_itself: gr.Tab) -> None:
         """Which event calls what. Everything answers at once: work happens in the lane."""
         shell, form = self.shell, list(self.fields.values())
         view = [
@@ -193,6 +192,7 @@ class _Tab:
         )
         self.chips.click(self.take_chip, None, [self.fields["prompt"]], **QUIET)
         self.dice.click(None, None, [self.fields["seed"]], js="() => window.atelier.roll()", **QUIET)
+        tab_itself.select(self.watch, watched, view, **QUIET)  # what was missing may be here by now
         # before Generate's own arrival, which makes the page's job one of its own
         shell.arrivals.insert(
             0, (self.arrive, [shell.job, shell.visitor], [self.job, self.source, *view, *form, shell.tabs])
@@ -222,7 +222,8 @@ class _Tab:
             if seen in ("empty", "ready"):  # what lies on the canvas stays there
                 return [*[gr.skip()] * 6, *rest]
             earlier = stage.earlier(stage.jobs_of(self.lane, PIPELINE, visitor), self.pictures, "")
-            return [self._empty(), plate.transport(None), "", earlier, "", "empty", *rest]
+            lies = "missing" if self.shell.missing(PIPELINE) else "empty"
+            return [self._empty(), plate.transport(None), "", earlier, "", lies, *rest]
         over = job.is_over
         previews = None if over and job.pictures else self.lane.preview(job.id)
         steps = self._steps(job.id)
@@ -269,10 +270,8 @@ class _Tab:
         return Trace(steps, curve)
 
     def _empty(self) -> str:
-        pack = self.shell.studio.pack
-        wanted = PRESETS.get(pack, {}).get(PIPELINE, {}).values()
-        if gone := [CHECKPOINTS[name] for name in wanted if not CHECKPOINTS[name].present]:
-            return stage.missing(pack, gone)
+        if gone := self.shell.missing(PIPELINE):
+            return stage.missing(self.shell.studio.pack, gone)
         return plate.empty(self.pictures)
 
     # ---------------------------------------------------------------------------------------------------- steering

@@ -50,15 +50,15 @@ def build(
     """The whole page over a studio, its lane and its library; `examples` are pictures shown before there are others."""
     pictures = Pictures(lane.folder, examples)
     helps: dict[str, str] = {}
-    for kind in lane.pipelines.values():
+    for name, kind in lane.pipelines.items():
         for one in kind.Settings.knobs():
-            helps.setdefault(one.name, one.help)  # Edit's form is HTML and brings its own words
-    shell = Shell(studio, lane, pictures_library, pictures, helps)
+            helps.setdefault(one.name, one.help)
+            helps[f"{name}_{one.name}"] = one.help
+    shell = Shell(studio, lane, pictures_library, pictures, generate.pipeline_of(studio.pack), helps=helps)
     with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:
         head = acting(stage.header(), elem_id="masthead")
         shell.lane_line = gr.HTML(elem_id="lane", apply_default_css=False)
         shell.visitor, shell.job = gr.Textbox(visible=False), gr.Textbox(visible=False)
-        language, shell.open_record = gr.Textbox(visible=False), gr.Textbox(visible=False)
         shell.hand, shell.filling = gr.Textbox(visible=False), gr.Textbox(visible=False)
         with gr.Tabs(selected="generate", elem_id="tabs") as shell.tabs:
             for name, build_tab in TABS.items():
@@ -77,12 +77,13 @@ def build(
             return shell.relabel(wanted) if wanted in LANGUAGES else [gr.skip()] * len(labels)
 
         head.click(switch, None, labels, **generate.QUIET)
-        hidden = [shell.visitor, shell.job, language]
+        hidden = [shell.visitor, shell.job]
         arrived = page.load(None, None, hidden, js="() => window.atelier.arrive()", **generate.QUIET)
         for answer, inputs, outputs in shell.arrivals:
             arrived.then(answer, inputs, outputs, **generate.QUIET)
-        arrived.then(greet, [language], labels, **generate.QUIET)
-        gr.api(_endpoint(lane, pictures), api_name="generate", concurrency_limit=None)
+        spoken = "() => [window.atelier.spoken()]"  # in the place of a component that it does not read
+        arrived.then(greet, [shell.filling], labels, js=spoken, **generate.QUIET)
+        gr.api(_endpoint(lane, pictures, shell.drawing), api_name="generate", concurrency_limit=None)
     page.atelier = shell  # type: ignore[attr-defined]
     return page
 
@@ -159,16 +160,16 @@ def serve(
 def _wake(studio: Any) -> None:
     """Load what Generate needs, so that the first prompt does not wait for it."""
     try:
-        studio.pipeline(generate.PIPELINE)
+        studio.pipeline(generate.pipeline_of(studio.pack))
     except (BadInput, CannotSave) as problem:
         log.warning("%s", problem)
     except Exception:
         log.exception("the models did not load")
 
 
-def _endpoint(lane: Lane, pictures: Pictures) -> Callable[..., Any]:
+def _endpoint(lane: Lane, pictures: Pictures, pipeline: str) -> Callable[..., Any]:
     """The function that programs call, its arguments and their words taken from the Settings."""
-    knobs = lane.pipelines[generate.PIPELINE].Settings.knobs()
+    knobs = lane.pipelines[pipeline].Settings.knobs()
 
     async def generate_pictures(*values: Any, **named: Any) -> dict[str, Any]:
         settings = dict(zip([one.name for one in knobs], values, strict=False)) | named
@@ -177,7 +178,7 @@ def _endpoint(lane: Lane, pictures: Pictures) -> Callable[..., Any]:
             if one.kind == "picture" and value and not str(value).startswith("data:image/"):
                 raise gr.Error(f"{one.name} must be a data:image/png;base64, URI", print_exception=False)
         try:
-            job_id = lane.submit(generate.PIPELINE, settings, "api")
+            job_id = lane.submit(pipeline, settings, "api")
             while not (job := lane.job(job_id)).is_over:
                 await asyncio.sleep(0.1)
         except (BadInput, CannotSave) as problem:

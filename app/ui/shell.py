@@ -7,10 +7,12 @@ from typing import Any
 
 import gradio as gr
 
+from app.downloads import Downloads
 from app.jobs import Lane
 from app.library import Library
 from app.ui.pictures import Pictures
 from app.ui.words import say, text
+from pipelines.catalog import PRESETS, Checkpoint, preset, with_tokenizers
 
 # Passes clicks on anything that carries data-act to Python, with its data.
 ACTS = """element.addEventListener('click', (event) => {
@@ -27,16 +29,15 @@ class Shell:
     lane: Lane
     library: Library
     pictures: Pictures
+    drawing: str = "generate"  # the pipeline behind the Generate tab: "generate" or "diffuse"
+    downloads: Downloads = field(default_factory=Downloads)
     helps: dict[str, str] = field(default_factory=dict)  # name of a setting -> its help in English
     worded: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
     tabs: Any = None
     visitor: Any = None  # hidden: who is here, for fairness in the lane
     job: Any = None  # hidden: the job that is looked at
     lane_line: Any = None
-    open_record: Any = None  # hidden: the name of a picture whose settings another tab wants in the form
-    hand: Any = (
-        None  # hidden: "TAB:start:NAME" or "TAB:settings:NAME", a picture that goes to Optimize or Edit
-    )
+    hand: Any = None  # hidden: "TAB:start:NAME" or "TAB:settings:NAME", a picture that goes to another tab
     filling: Any = (
         None  # hidden: JSON that the script fills into Edit's form; outside the tabs, which appear late
     )
@@ -50,6 +51,14 @@ class Shell:
             setattr(component, name, text(key))
         self.worded.append((component, keys))
         return component
+
+    def missing(self, pipeline: str) -> list[Checkpoint]:
+        """Models that a pipeline of the pack in use is made of and that are not here."""
+        pack = self.studio.pack
+        if pipeline not in PRESETS.get(pack, {}):
+            return []
+        parts = preset(pack, pipeline, getattr(self.studio, "use", None)).values()
+        return [one for one in with_tokenizers(parts) if not one.present]
 
     def hand_over(self, event: gr.EventData) -> tuple[Any, Any]:
         """Outputs for `hand` and `tabs`: a picture whose "Optimize this" or "Edit this" was clicked opens that tab."""

@@ -64,9 +64,11 @@ def missing(pack: str, checkpoints: Sequence[Any]) -> str:
         f"<small>{escape(one.origin)}</small></li>"
         for one in checkpoints
     )
+    go = f'<button type="button" class="quiet" data-tab="models">{both("missing_go")}</button>'
     return (
         f'<section class="stage missing"><h2>{both("missing_title")}</h2>'
-        f"<p>{both('missing_text', pack=pack)}</p><ul>{rows}</ul></section>"
+        f"<p>{both('missing_text', pack=pack)}</p><ul>{rows}</ul>"
+        f'<div class="acts">{go}</div></section>'
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelines.models.clip_tokenizer import WordPieceTokenizer
 from pipelines.models.openai_clip import OpenaiClipConfig, PublishedClip
@@ -61,6 +61,11 @@ class ChineseClip(PublishedClip):
     def image_features(self, images: Tensor) -> Tensor:
         """(n, 3, s, s) normalized pictures in the weights' type -> (n, d), not normalized."""
         return cast(Any, self.network.get_image_features(pixel_values=images)).pooler_output
+
+    @property
+    def image(self) -> nn.Module:
+        """The image tower."""
+        return self.network.vision_model
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """(n, t) token ids -> (n, d), not normalized. Padding is not looked at."""

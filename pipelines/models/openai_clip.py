@@ -265,6 +265,11 @@ class PublishedClip(nn.Module, ABC):
         """(n, t) token ids -> (n, d), not normalized."""
 
     @property
+    @abstractmethod
+    def image(self) -> nn.Module:
+        """The image tower, by whose weights a CLIP is recognized."""
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.log_scale.device
@@ -332,6 +337,11 @@ class OpenaiClip(PublishedClip):
     def image_features(self, images: Tensor) -> Tensor:
         """(n, 3, s, s) normalized pictures in the weights' type -> (n, d), not normalized."""
         return self.visual(images)
+
+    @property
+    def image(self) -> nn.Module:
+        """The image tower."""
+        return self.visual
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """(n, t) token ids -> (n, d), not normalized. END, the largest id, is where a text is read."""
