@@ -30,8 +30,10 @@ from pipelines.diffusion_clip import Edit
 from pipelines.edit_settings import EditSettings
 from pipelines.images import picture_to_uri, to_pil
 from pipelines.journal import Journal
+from pipelines.models.openai_clip import OpenaiClip, OpenaiClipConfig
+from pipelines.models.taming_vqgan import TamingVqgan, TamingVqganConfig
 from pipelines.optimize_settings import OptimizeSettings
-from pipelines.studio import Studio
+from pipelines.studio import Studio, choose_device
 from pipelines.vqgan_clip import Optimize
 
 
@@ -132,6 +134,50 @@ def bench_optimize(device: str = "auto", steps: int = 24, rounds: int = 3) -> di
         "machine: GFLOP/s (float32 matmul)": rate / 1e9,
         "times the machine's limit": ours / steps * rate / flops,
         "peak memory of the process, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+    }
+
+
+VIT_B_32 = OpenaiClipConfig(
+    image_size=224,
+    image_width=768,
+    image_head_count=12,
+    embedding_size=512,
+    text_width=512,
+    text_layer_count=12,
+    text_head_count=8,
+    text_inner_width=2048,
+    patch_size=32,
+    image_layer_count=12,
+    image_inner_width=3072,
+)
+
+
+def bench_vqgan_clip(device: str = "auto", cutouts: int = 32) -> dict[str, Any]:
+    """Optimize at the usual published sizes, VQGAN f16-16384 and ViT-B/32 at 256 x 256, with random weights."""
+    place = choose_device(device)
+    torch.manual_seed(0)
+    vqgan = TamingVqgan(TamingVqganConfig()).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    clip: Any = OpenaiClip(VIT_B_32, Studio("tiny", "cpu").load("tiny-tokenizer"))
+    for network in (vqgan, clip):
+        network.eval().requires_grad_(False).to(place)
+    target = torch.nn.functional.normalize(torch.randn(1, VIT_B_32.embedding_size), dim=-1).to(place)
+    clip.encode_text = lambda prompts: target.expand(len(prompts), -1)  # random weights read nothing
+    pipeline = Optimize(vqgan, clip, clip)  # pyright: ignore[reportArgumentType]
+    steps = 100 if place.type == "cuda" else 2
+    settings = pipeline.prepare(OptimizeSettings(steps=steps, cutouts=cutouts, views="full"))
+    _optimize(pipeline, replace(settings, until=1))  # warms up
+    seconds = _optimize(pipeline, settings)
+    with FlopCounterMode(display=False) as counter:
+        _optimize(pipeline, replace(settings, until=1))
+    flops, rate = counter.get_total_flops(), matmul_rate(place)
+    return {
+        "device": str(place),
+        "precision": "bf16" if bf16_pays(place) else "float32",
+        "cutouts": cutouts,
+        "steps a second": steps / seconds,
+        "GFLOP of one step and the last look": flops / 1e9,
+        "machine: GFLOP/s (float32 matmul)": rate / 1e9,
+        "share of the machine's matmul rate": flops * steps / seconds / rate,
     }
 
 
@@ -281,4 +327,5 @@ BENCHES: dict[str, Callable[[str], dict[str, Any]]] = {
     "optimize": bench_optimize,
     "edit": bench_edit,
     "dalle": bench_dalle,
+    "vqgan-clip": bench_vqgan_clip,
 }

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pipelines.base import clean_prompt
 from pipelines.errors import BadInput
 from pipelines.files import home_path, write_atomically
-from pipelines.models.checkpoint import in_order
+from pipelines.models.checkpoint import BUILDING, in_order
 from pipelines.models.unet import Unet
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
@@ -241,7 +241,7 @@ class Wearing:
             r=rank, lora_alpha=rank, target_modules=list(TARGETS), lora_dropout=0.0, bias="none"
         )
         self.names.append(f"direction{len(self.names)}")
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with BUILDING, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # several adapters are meant; the weights that peft draws are replaced

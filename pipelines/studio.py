@@ -21,7 +21,7 @@ from pipelines.diffusion_clip import Edit
 from pipelines.errors import BadInput
 from pipelines.examples import Examples
 from pipelines.latent_diffusion import Diffuse, load_diffusers
-from pipelines.models.checkpoint import Config, file_hash, load_weights, read_header
+from pipelines.models.checkpoint import BUILDING, Config, file_hash, load_weights, read_header
 from pipelines.models.chinese_clip import ChineseClip, ChineseClipConfig
 from pipelines.models.clip import Clip, ClipConfig
 from pipelines.models.clip_tokenizer import ClipTokenizer, WordPieceTokenizer
@@ -167,7 +167,7 @@ class Studio:
         extra = [self.load(checkpoint.tokenizer)] if kind.endswith(("clip", "critic")) else []
         try:
             config: Any = config_type.from_dict(values)
-            with init_empty_weights():  # no time and memory for numbers that are thrown away
+            with BUILDING, init_empty_weights():  # no time and memory for numbers that are thrown away
                 network: nn.Module = network_type(config, *extra)
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
             raise BadInput(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, cast
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 
 from pipelines.errors import BadInput
 from pipelines.files import write_atomically
+
+# Held while networks or adapters are built: accelerate's `init_empty_weights` changes torch for all threads.
+BUILDING = threading.RLock()
 
 
 class Config:
