@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,22 @@ class Ranking:
         """How many of the first are within the noise of the best; 1 when the best stands alone."""
         best = self.scores[self.order[0]]
         return sum(best - score < self.noise * 2**0.5 for score in self.scores)
+
+    def kept(self, count: int, hide_duplicates: bool) -> list[int]:
+        """The best candidates, without those that look like a better one when these are hidden."""
+        return [k for k in self.order if not (hide_duplicates and self.duplicate_of[k] is not None)][:count]
+
+    def facts(self, k: int, seeds: list[int]) -> dict[str, Any]:
+        """What a candidate's record says of its ranking; `seeds` are those of all candidates."""
+        twin = self.duplicate_of[k]
+        return {
+            "candidate": k,
+            "candidates": len(seeds),
+            "noise": self.noise,
+            "tied": self.tied,
+            "mean_score": sum(self.scores) / len(seeds),
+            "duplicate_of": None if twin is None else seeds[twin],
+        }
 
 
 @torch.no_grad()

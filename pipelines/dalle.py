@@ -108,25 +108,14 @@ class Generate(Pipeline[GenerateSettings]):
             yield Step("rank", done, len(seeds), {}, lambda shown=shown: shown)
         ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
         drawn = torch.cat(tokens)
-        order = [
-            k for k in ranking.order if not (settings.hide_duplicates and ranking.duplicate_of[k] is not None)
-        ]
-        kept = order[: settings.keep]
+        kept = ranking.kept(settings.keep, settings.hide_duplicates)
         pictures = to_pil(torch.cat([self.vqgan.pictures_of(drawn[k : k + 1]) for k in kept]))
         return [
             Picture(
                 image,
                 seeds[k],
                 ranking.scores[k],
-                {
-                    "candidate": k,
-                    "candidates": len(seeds),
-                    "noise": ranking.noise,
-                    "tied": ranking.tied,
-                    "mean_score": sum(ranking.scores) / len(seeds),
-                    "duplicate_of": None if (twin := ranking.duplicate_of[k]) is None else seeds[twin],
-                    "tokens": drawn[k].flatten().tolist(),
-                },
+                {**ranking.facts(k, seeds), "tokens": drawn[k].flatten().tolist()},
             )
             for image, k in zip(pictures, kept, strict=True)
         ]

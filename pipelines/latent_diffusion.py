@@ -189,24 +189,14 @@ class Diffuse(Pipeline[DiffuseSettings]):
             shown = judged[: len(batch)]
             yield Step("rank", done, len(seeds), {}, lambda shown=shown: shown)
         ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
-        order = [
-            k for k in ranking.order if not (settings.hide_duplicates and ranking.duplicate_of[k] is not None)
-        ]
         return [
             Picture(
                 drawn[k],
                 seeds[k],
                 ranking.scores[k],
-                {
-                    "candidate": k,
-                    "candidates": len(seeds),
-                    "noise": ranking.noise,
-                    "tied": ranking.tied,
-                    "mean_score": sum(ranking.scores) / len(seeds),
-                    "duplicate_of": None if (twin := ranking.duplicate_of[k]) is None else seeds[twin],
-                },
+                ranking.facts(k, seeds),
             )
-            for k in order[: settings.keep]
+            for k in ranking.kept(settings.keep, settings.hide_duplicates)
         ]
 
     def _rows(self, settings: DiffuseSettings) -> int:

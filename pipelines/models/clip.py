@@ -8,6 +8,7 @@ byte-level BPE tokens, English and Chinese.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -239,6 +240,23 @@ class TextTower(nn.Module):
         return self.project(self.pooled(tokens))
 
 
+MOST_REMEMBERED = 20_000  # prompts
+
+
+def remembered(
+    memory: dict[str, Tensor], prompts: list[str], read: Callable[[list[str]], Tensor], device: torch.device
+) -> Tensor:
+    """(n, d) float32 of unit length: what `read` makes of each prompt, from `memory` when it was read before."""
+    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in memory]
+    if len(memory) + len(new) > MOST_REMEMBERED:
+        memory.clear()
+        new = list(dict.fromkeys(prompts))
+    for start in range(0, len(new), 256):
+        chunk = new[start : start + 256]
+        memory.update(zip(chunk, F.normalize(read(chunk).float(), dim=-1), strict=True))
+    return torch.stack([memory[prompt].to(device) for prompt in prompts])
+
+
 class Clip(nn.Module):
     """Both towers, the tokenizer, and the only place where pictures are resized and normalized for CLIP."""
 
@@ -280,15 +298,7 @@ class Clip(nn.Module):
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
         """(n, d) of unit length, no gradient, remembered per prompt."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]
-        if len(self._remembered) + len(new) > 20_000:
-            self._remembered.clear()
-            new = list(dict.fromkeys(prompts))
-        for start in range(0, len(new), 256):
-            chunk = new[start : start + 256]
-            vectors = F.normalize(self.text(self.tokenize(chunk)).float(), dim=-1)
-            self._remembered.update(zip(chunk, vectors, strict=True))
-        return torch.stack([self._remembered[prompt] for prompt in prompts])
+        return remembered(self._remembered, prompts, lambda new: self.text(self.tokenize(new)), self.device)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, d) of unit length, differentiable."""

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.models.checkpoint import Config
+from pipelines.models.clip import remembered
 from pipelines.models.clip_tokenizer import ClipTokenizer, WordPieceTokenizer
 
 MEAN, DEVIATION = (
@@ -298,15 +299,9 @@ class PublishedClip(nn.Module, ABC):
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
         """(n, d) float32 of unit length, no gradient, remembered per prompt."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]
-        if len(self._remembered) + len(new) > 20_000:
-            self._remembered.clear()
-            new = list(dict.fromkeys(prompts))
-        for start in range(0, len(new), 256):
-            chunk = new[start : start + 256]
-            vectors = F.normalize(self.text_features(self.tokenize(chunk)).float(), dim=-1)
-            self._remembered.update(zip(chunk, vectors, strict=True))
-        return torch.stack([self._remembered[prompt].to(self.device) for prompt in prompts])
+        return remembered(
+            self._remembered, prompts, lambda new: self.text_features(self.tokenize(new)), self.device
+        )
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, d) float32 of unit length, differentiable."""
