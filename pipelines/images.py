@@ -175,11 +175,11 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004) of pictures in [0, 1], an 11-pixel Gaussian window: (n,)."""
     ramp = torch.arange(11, device=a.device, dtype=a.dtype) - 5
     gauss = torch.exp(-ramp.square() / (2 * 1.5**2))
-    window = torch.outer(gauss, gauss) / gauss.sum() ** 2
-    kernel = window.expand(a.shape[1], 1, 11, 11)
+    across = (gauss / gauss.sum()).expand(a.shape[1], 1, 1, 11)
+    down = across.transpose(2, 3)
 
     def blur(x: Tensor) -> Tensor:
-        return F.conv2d(x, kernel, groups=x.shape[1])
+        return F.conv2d(F.conv2d(x, across, groups=x.shape[1]), down, groups=x.shape[1])
 
     mean_a, mean_b = blur(a), blur(b)
     var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ from pipelines.training.data import Emoji, Icon, Scenes, caption, on_background,
 from pipelines.training.fit import Budget, Trainer, fit, learning_rate
 from pipelines.training.starts import begin_with_imagenet
 from pipelines.training.unet import UnetTrainer
-from pipelines.training.vqgan import DecoderTrainer, VqganTrainer
+from pipelines.training.vqgan import DecoderTrainer, VqganTrainer, k_means
 
 SHAPES = {
     "red circle": ("红圆", '<circle cx="8" cy="8" r="7" fill="#d22"/>'),
@@ -232,6 +232,69 @@ def test_more_training_for_the_decoder_keeps_every_token(
     load_weights(tmp_path / "vqgan.safetensors", again)
     assert torch.equal(before, again.tokens_of(pictures))
     assert facts["decoder"]["steps"] == 12
+
+
+def test_codes_become_the_means_of_what_chose_them(data_file: Path, pack: Path) -> None:
+    trainer = cast(VqganTrainer, trainer_for("vqgan", data_file, pack, pack, code_count=3, code_size=2))
+    z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 5.0]]).T[None, :, :, None]  # three places of one picture
+    tokens = torch.tensor([[[0], [0], [1]]])
+    for _ in range(400):
+        used = trainer._follow_codes(tokens, z, 0, progress=0.9)  # late, when unused codes are left alone
+    assert torch.allclose(trainer.vqgan.codes[:2], torch.tensor([[1.0, 0.0], [5.0, 5.0]]), atol=0.01)
+    assert used == pytest.approx(2 / 3)
+
+
+def test_a_vqgan_that_goes_on_lays_its_codes_on_its_own_encodings(
+    data_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    start = trained / "vqgan.safetensors"
+    trainer = VqganTrainer(Accelerator(cpu=True), Emoji(data_file), trained, start=start, **SIZES["vqgan"])
+    before = load_file(start)["encoder.conv_in.weight"].float()
+    assert torch.equal(trainer.vqgan.encoder.conv_in.weight, before) and "k-means" in trainer.start
+    z = trainer._encodings(2_048)
+    to_codes = torch.cdist(z, trainer.vqgan.codes).min(1).values.square().mean()
+    earlier = torch.cdist(z, load_file(start)["codes"].float()).min(1).values.square().mean()
+    assert to_codes < earlier
+
+
+def test_k_means_finds_clusters_far_apart() -> None:
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    points = centres.repeat(40, 1) + torch.randn(120, 2, generator=torch.Generator().manual_seed(0)) * 0.1
+    found = k_means(points, 3, seed=2)
+    assert torch.cdist(centres, found).min(1).values.max() < 0.1
+
+
+def test_a_token_is_asked_for_together_with_its_nearest(data_file: Path, trained: Path, tmp_path: Path) -> None:
+    trainer = cast(DalleTrainer, trainer_for("dalle", data_file, trained, tmp_path))
+    assert torch.equal(trainer.near[:, 0], torch.arange(32))
+    assert torch.allclose(trainer.share.sum(1), torch.ones(32))
+    assert (trainer.share[:, :-1] >= trainer.share[:, 1:]).all()
+    _, image, read = trainer.batch(0)
+    assert (trainer.near[image] == read[:, :, None]).any(2).all() and not torch.equal(image, read)
+    codes = load_file(trained / "vqgan.safetensors")["codes"].float()
+    embedded = torch.cdist(trainer.dalle.image_token.weight, trainer.dalle.image_token.weight)
+    assert torch.corrcoef(torch.stack([embedded.flatten(), torch.cdist(codes, codes).flatten()]))[0, 1] > 0.7
+
+
+def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
+    data_file: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vectors(texts: list[str], path: Path) -> np.ndarray:
+        seeds = [int.from_bytes(text.encode()[:7], "big") for text in texts]
+        drawn = np.stack([np.random.default_rng(seed).normal(size=384) for seed in seeds])
+        return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float16)
+
+    monkeypatch.setattr(clip_training, "teacher_available", lambda: True)
+    monkeypatch.setattr(clip_training, "teacher_vectors", vectors)
+    trainer = cast(ClipTrainer, trainer_for("clip", data_file, pack, tmp_path))
+    assert trainer.taught_names is not None
+    names = cast(clip_training.Heads, trainer.networks["heads"]).prototypes
+    close = torch.nn.functional.normalize(names.detach(), dim=-1)
+    right = trainer._kinship_loss(close, names, trainer.taught_names)
+    assert right < trainer._kinship_loss(close.roll(1, 0), names, trainer.taught_names)
+    assert not right.requires_grad, "the prototypes stand still"
+    losses = [step.metrics["kinship"] for step in fit(trainer, tmp_path, Budget(steps=30))]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
 def test_what_was_trained_can_be_loaded(trained: Path) -> None:
@@ -501,7 +564,7 @@ def test_the_command_trains_and_tells_the_whole_story(
     [
         (["unet", "--data", "nowhere.safetensors"], "nowhere.safetensors is not there"),
         (["unet", "--size", "huge"], "invalid choice: 'huge'"),
-        (["vqgan", "--start", "x.safetensors"], "--start is for clip and critic"),
+        (["unet", "--start", "x.safetensors"], "--start is for clip, critic and vqgan"),
         (["dalle", "--steps", "1"], "the vocabulary"),
     ],
 )

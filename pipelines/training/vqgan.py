@@ -1,6 +1,7 @@
 """How the VQGAN learns (Esser et al. 2021): reconstruction, perceptual and adversarial losses, a code book kept in use.
 
-The perceptual features come from the project's own CLIP, since it is the network that will look at the pictures.
+The perceptual features come from the project's own CLIP, since it is the network that will look at the pictures. Each
+code is the running mean of the encodings that choose it (van den Oord et al. 2017, appendix A.1).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pipelines.models.tokenizer import Tokenizer
 from pipelines.models.vqgan import Vqgan, VqganConfig
 from pipelines.training.data import Emoji, Scenes, on_background
 from pipelines.training.fit import Trainer, sheet_of
+from pipelines.training.starts import begin_with
 
 
 class Discriminator(nn.Sequential):
@@ -46,11 +48,12 @@ class VqganTrainer(Trainer):
 
     name = "vqgan"
     averaged = ("vqgan",)
-    perceptual_weight, adversarial_weight, adversarial_from = 0.4, 0.1, 0.7
+    perceptual_weight, adversarial_weight, adversarial_from = 0.2, 0.1, 0.7
     patience = 40  # steps for which a code may stay unused
+    memory = 0.98  # how much of a code's running mean stays in a step
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
         # 5.1, 16.3 and 65.1 million parameters; 8 x 8, 16 x 16 and 16 x 16 tokens
-        "tiny": {"batch_size": 16, "rate": 1e-3, "patch": 4, "widths": (64, 128, 160)},
+        "tiny": {"batch_size": 16, "rate": 1e-3, "patch": 4, "widths": (64, 128, 160), "code_count": 1024},
         "small": {
             "batch_size": 64,
             "rate": 6e-4,
@@ -77,24 +80,38 @@ class VqganTrainer(Trainer):
         pack: Path,
         seed: int = 0,
         size: str = "tiny",
+        start: Path | None = None,
         **options: Any,
     ):
+        """`start` is an earlier checkpoint, of which the tensors that fit are taken; the codes are laid anew."""
         sizes = {**self.SIZES[size], **options}
         self.batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")
         self.accelerator, self.emoji, self.seed = accelerator, emoji, seed
         torch.manual_seed(seed)
         vqgan, critic = Vqgan(VqganConfig(**sizes)), Discriminator()
+        vqgan.codes.requires_grad_(False)  # running means, not descended
+        if start is not None:
+            fitted = begin_with(vqgan, start)
+            self.start = f"{len(fitted)} tensors of {start.name}, its codes laid anew by k-means"
         for network in (vqgan, critic):
             convert_conv2d_weight_memory_format(network, torch.channels_last).to(accelerator.device)
         self.networks = {"vqgan": vqgan, "discriminator": critic}
         self.optimizers = {
-            "vqgan": torch.optim.AdamW(vqgan.parameters(), lr=rate, betas=(0.8, 0.98), weight_decay=0.0),
+            "vqgan": torch.optim.AdamW(
+                [p for p in vqgan.parameters() if p.requires_grad],
+                lr=rate,
+                betas=(0.8, 0.98),
+                weight_decay=0.0,
+            ),
             "discriminator": torch.optim.AdamW(
                 critic.parameters(), lr=rate / 2, betas=(0.5, 0.98), weight_decay=0.0
             ),
         }
         self.clip = _load_clip(pack, accelerator.device)
+        if start is not None:
+            vqgan.codes.data.copy_(k_means(self._encodings(2_048), vqgan.config.code_count, seed))
         self.unused = torch.zeros(vqgan.config.code_count, device=accelerator.device)  # steps since last used
+        self.counts, self.sums = torch.ones_like(self.unused), vqgan.codes.detach().clone()
 
     @property
     def vqgan(self) -> Vqgan:
@@ -105,7 +122,17 @@ class VqganTrainer(Trainer):
         return [self.vqgan.encoder, self.vqgan.decoder, self.networks["discriminator"]]
 
     def extra_state(self) -> dict[str, Tensor]:
-        return {"unused": self.unused}
+        return {"unused": self.unused, "counts": self.counts, "sums": self.sums}
+
+    @torch.no_grad()
+    def _encodings(self, count: int) -> Tensor:
+        """What the encoder makes of about `count` training icons on white: (vectors, code_size)."""
+        rows = self.emoji.train[:: max(1, len(self.emoji.train) // count)]
+        z = []
+        for chunk in np.array_split(rows, -(-len(rows) // 64)):
+            pictures = torch.from_numpy(on_background(self.emoji.rgba[chunk])).permute(0, 3, 1, 2)
+            z.append(_flat(self.vqgan.encode(_images(pictures.to(self.accelerator.device)))))
+        return torch.cat(z)
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, int]:
         """Scenes (n, 3, s, s) uint8, and the seed of this step's chance, the same in every process."""
@@ -125,8 +152,8 @@ class VqganTrainer(Trainer):
         codes = vqgan.embed(tokens)
         with self.accelerator.autocast():
             again = vqgan.decode(z + (codes - z).detach()).float()  # straight-through gradient
-        code_loss = F.mse_loss(codes, z.detach()) + 0.25 * F.mse_loss(z, codes.detach())
-        pixel_loss = F.l1_loss(again, images) + 2 * F.mse_loss(again, images)
+        code_loss = 0.25 * F.mse_loss(z, codes)
+        pixel_loss = self.pixel_loss(again, images)
         loss = pixel_loss + code_loss
         metrics = {"pixel": pixel_loss, "code": code_loss}
         if self.clip is not None:
@@ -144,8 +171,13 @@ class VqganTrainer(Trainer):
                 real, fake = critic(images).float(), critic(again.detach()).float()
             metrics["told apart"] = F.relu(1 - real).mean() + F.relu(1 + fake).mean()  # hinge loss
             self.descend(metrics["told apart"], None, "discriminator")
-        metrics["codes used"] = self._revive(tokens, z.detach(), batch[1], progress)
+        metrics["codes used"] = self._follow_codes(tokens, z.detach(), batch[1], progress)
         return metrics
+
+    def pixel_loss(self, again: Tensor, images: Tensor) -> Tensor:
+        """Absolute and squared error of (n, 3, h, w) pictures in [-1, 1], and what they lack in SSIM (Zhao et al. 2017)."""
+        unlike = 1 - ssim((again + 1) / 2, (images + 1) / 2).mean()
+        return F.l1_loss(again, images) + 3 * F.mse_loss(again, images) + 0.2 * unlike
 
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of channel-normalized features of CLIP's first stages (as Zhang et al. 2018, unweighted)."""
@@ -168,18 +200,25 @@ class VqganTrainer(Trainer):
         return self.adversarial_weight * (calm.norm() / (wild.norm() + 1e-4)).clamp(max=10)
 
     @torch.no_grad()
-    def _revive(self, tokens: Tensor, z: Tensor, seed: int, progress: float) -> Tensor:
-        """Move codes that were not used for long onto encodings of the joint batch; returns the share in recent use."""
+    def _follow_codes(self, tokens: Tensor, z: Tensor, seed: int, progress: float) -> Tensor:
+        """Move each code to the running mean of the encodings that chose it, over the joint batch.
+
+        Codes that were not chosen for long are put onto encodings. Returns the share in recent use.
+        """
         tokens, z = (cast(Tensor, self.accelerator.gather(one)) for one in (tokens, z))
+        flat, chosen = _flat(z), tokens.flatten()
+        self.counts.mul_(self.memory).add_(torch.bincount(chosen, minlength=len(self.counts)) * (1 - self.memory))
+        self.sums.mul_(self.memory).index_add_(0, chosen, flat, alpha=1 - self.memory)
+        self.vqgan.codes.data.copy_(self.sums / self.counts[:, None].clamp(min=1e-6))
         self.unused += 1
         self.unused[tokens.flatten()] = 0
         dead = (self.unused > self.patience).nonzero()[:, 0]
         if progress < 0.8 and len(dead):
             generator = torch.Generator().manual_seed(seed)
             dead = dead[torch.randperm(len(dead), generator=generator)[:64].to(dead.device)]
-            flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
-            chosen = torch.randint(len(flat), (len(dead),), generator=generator).to(flat.device)
-            self.vqgan.codes[dead] = flat[chosen]
+            somewhere = torch.randint(len(flat), (len(dead),), generator=generator).to(flat.device)
+            self.vqgan.codes.data[dead] = flat[somewhere]
+            self.counts[dead], self.sums[dead] = 1 - self.memory, flat[somewhere] * (1 - self.memory)
             self.unused[dead] = 0
         return (self.unused <= self.patience).float().mean()
 
@@ -234,7 +273,7 @@ class DecoderTrainer(VqganTrainer):
             codes = self.vqgan.embed(self.vqgan.tokens_of(images))
         with self.accelerator.autocast():
             again = self.vqgan.decode(codes).float()
-        pixel_loss = F.l1_loss(again, images) + 4 * F.mse_loss(again, images)
+        pixel_loss = self.pixel_loss(again, images)
         loss, metrics = pixel_loss, {"pixel": pixel_loss}
         if self.clip is not None:
             metrics["perceptual"] = self.perceptual(again, images)
@@ -250,6 +289,24 @@ class DecoderTrainer(VqganTrainer):
 def _images(pictures: Tensor) -> Tensor:
     """(n, 3, s, s) uint8 -> float32 in [-1, 1], channels last."""
     return pictures.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+
+
+def _flat(z: Tensor) -> Tensor:
+    """(n, c, h, w) -> (n h w, c)."""
+    return z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+
+
+def k_means(points: Tensor, count: int, seed: int, rounds: int = 12) -> Tensor:
+    """The (count, d) centres of (n, d) points by Lloyd's rounds, from centres drawn among the points."""
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randperm(len(points), generator=generator).repeat(-(-count // len(points)))[:count]
+    centres = points[first.to(points.device)]
+    for _ in range(rounds):
+        nearest = torch.cat([torch.cdist(some, centres).argmin(1) for some in points.split(8192)])
+        counts = torch.bincount(nearest, minlength=count)[:, None]
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+    return centres
 
 
 def _first_features(tower: nn.Module, x: Tensor) -> list[Tensor]:
