@@ -264,7 +264,9 @@ def test_k_means_finds_clusters_far_apart() -> None:
     assert torch.cdist(centres, found).min(1).values.max() < 0.1
 
 
-def test_a_token_is_asked_for_together_with_its_nearest(data_file: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_token_is_asked_for_together_with_its_nearest(
+    data_file: Path, trained: Path, tmp_path: Path
+) -> None:
     trainer = cast(DalleTrainer, trainer_for("dalle", data_file, trained, tmp_path))
     assert torch.equal(trainer.near[:, 0], torch.arange(32))
     assert torch.allclose(trainer.share.sum(1), torch.ones(32))

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.models.cache import Cache
 from pipelines.models.checkpoint import Config
 
 
@@ -186,50 +187,25 @@ class Dalle(nn.Module):
 
         Returns the cache and the logits of the first image token, (row_count, image_vocabulary) float32.
         """
-        config, repeat = self.config, row_count // len(text)
-        head_size = config.width // config.head_count
-        cache = Cache(config, row_count, head_size, self.pad.device, self.pad.dtype)
+        config = self.config
+        head_size, every = config.width // config.head_count, list(range(config.layer_count))
+        cache = Cache(self.masks, every, row_count, config.head_count, head_size, self.pad)
         x, t = self.embed_text(text), config.text_length
         for layer, block in enumerate(self.layers):
             q, k, v = block.queries_keys_values(x)
-            cache.keys[layer, :, :, :t] = k.repeat_interleave(repeat, 0)
-            cache.values[layer, :, :, :t] = v.repeat_interleave(repeat, 0)
+            cache.write(layer, 0, k, v)
             x = block.attend(x, q, k, v, self.masks[layer, :t, :t])
         logits = self.image_head(self.norm(x[:, -1])).float()
-        return cache, logits.repeat_interleave(repeat, 0)
+        return cache, logits.repeat_interleave(row_count // len(text), 0)
 
     def next_logits(self, cache: Cache, token: Tensor, position: int) -> Tensor:
         """The image token (row_count,) at raster `position` -> float32 logits of the one after it."""
         x, slot = self.embed_image(token[:, None], position), self.config.text_length + position
         for layer, block in enumerate(self.layers):
             q, k, v = block.queries_keys_values(x)
-            cache.keys[layer, :, :, slot] = k[:, :, 0]
-            cache.values[layer, :, :, slot] = v[:, :, 0]
-            seen = cache.seen[layer][position]
-            x = block.attend(x, q, cache.keys[layer][:, :, seen], cache.values[layer][:, :, seen], None)
+            cache.write(layer, slot, k, v)
+            x = block.attend(x, q, *cache.read(layer, slot), None)
         return self.image_head(self.norm(x[:, 0])).float()
-
-
-class Cache:
-    """Keys and values of every token so far, in place from the start; `seen[layer][position]` are the slots to read.
-
-    Reading only the slots that the layer's pattern allows makes a step's attention cost a few dozen keys, not hundreds.
-    """
-
-    def __init__(
-        self, config: DalleConfig, row_count: int, head_size: int, device: torch.device, dtype: torch.dtype
-    ):
-        shape = (config.layer_count, row_count, config.head_count, config.length, head_size)
-        self.keys = torch.empty(shape, device=device, dtype=dtype)
-        self.values = torch.empty(shape, device=device, dtype=dtype)
-        self.seen: list[list[Tensor]] = []
-        slots: dict[str, list[Tensor]] = {}
-        for layer in range(config.layer_count):
-            pattern = config.pattern(layer)
-            if pattern not in slots:
-                mask = attention_mask(config, layer)[config.text_length :]
-                slots[pattern] = [row.nonzero()[:, 0].to(device) for row in mask]
-            self.seen.append(slots[pattern])
 
 
 def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.models.cache import Cache
 from pipelines.models.checkpoint import Config
 from pipelines.models.codec import Codec
 from pipelines.models.dalle import image_pattern
-from pipelines.models.rudalle import Cache
 
 ATTENTION_TYPES = ("full", "axial_row", "axial_col", "conv_like")
 FAR_TEXT = 8192.0  # where image tokens stand on the line of text positions

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.models.cache import Cache
 from pipelines.models.checkpoint import Config
 from pipelines.models.dalle import image_pattern
 
@@ -94,39 +95,6 @@ def attention_mask(config: RudalleConfig, pattern: str) -> Tensor:
     else:
         mask[t:, t:] = image_pattern(pattern, config.grid)
     return mask
-
-
-class Cache:
-    """Keys and values of every slot, in place from the start; `seen[layer][slot]` are the slots that a slot looks at.
-
-    Reading only those makes a step's attention cost a few dozen image keys, not a thousand.
-    """
-
-    def __init__(
-        self,
-        masks: Tensor,
-        mask_of_layer: list[int],
-        row_count: int,
-        head_count: int,
-        head_size: int,
-        like: Tensor,
-    ):
-        """masks: (k, length, length) bool, of which each layer names one. `like` gives device and dtype."""
-        shape = (len(mask_of_layer), row_count, head_count, masks.shape[1], head_size)
-        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
-        slots = [mask.nonzero()[:, 1].split(mask.sum(1).tolist()) for mask in masks]
-        self.seen = [slots[number] for number in mask_of_layer]
-
-    def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
-        """Keep (n, heads, t, size) for slots from `start` on; each of n serves row_count / n neighbouring rows."""
-        end, repeat = start + keys.shape[2], self.keys.shape[1] // len(keys)
-        self.keys[layer, :, :, start:end] = keys.repeat_interleave(repeat, 0)
-        self.values[layer, :, :, start:end] = values.repeat_interleave(repeat, 0)
-
-    def read(self, layer: int, slot: int) -> tuple[Tensor, Tensor]:
-        """The keys and values that `slot` looks at, (row_count, heads, seen, size) each."""
-        seen = self.seen[layer][slot]
-        return self.keys[layer].index_select(2, seen), self.values[layer].index_select(2, seen)
 
 
 class Block(nn.Module):

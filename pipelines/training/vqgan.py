@@ -175,7 +175,7 @@ class VqganTrainer(Trainer):
         return metrics
 
     def pixel_loss(self, again: Tensor, images: Tensor) -> Tensor:
-        """Absolute and squared error of (n, 3, h, w) pictures in [-1, 1], and what they lack in SSIM (Zhao et al. 2017)."""
+        """Absolute and squared error of (n, 3, h, w) in [-1, 1], and what they lack in SSIM (Zhao et al. 2017)."""
         unlike = 1 - ssim((again + 1) / 2, (images + 1) / 2).mean()
         return F.l1_loss(again, images) + 3 * F.mse_loss(again, images) + 0.2 * unlike
 
@@ -207,7 +207,9 @@ class VqganTrainer(Trainer):
         """
         tokens, z = (cast(Tensor, self.accelerator.gather(one)) for one in (tokens, z))
         flat, chosen = _flat(z), tokens.flatten()
-        self.counts.mul_(self.memory).add_(torch.bincount(chosen, minlength=len(self.counts)) * (1 - self.memory))
+        self.counts.mul_(self.memory).add_(
+            torch.bincount(chosen, minlength=len(self.counts)) * (1 - self.memory)
+        )
         self.sums.mul_(self.memory).index_add_(0, chosen, flat, alpha=1 - self.memory)
         self.vqgan.codes.data.copy_(self.sums / self.counts[:, None].clamp(min=1e-6))
         self.unused += 1
