@@ -17,26 +17,9 @@ from app.cli import main
 from pipelines.directions import read_direction
 from pipelines.journal import Journal
 from pipelines.record import read_record
-from tests.tiny import tiny_edit
+from tests.tiny import TinyStudio
 
 FAST = ["--updates", "3", "--steps", "3", "--strip", "2", "--step-size", "0.03"]
-
-
-class TinyStudio:
-    """Stands where Studio stands."""
-
-    pack = "tiny"
-    device = "cpu"
-
-    def __init__(self, **_: Any) -> None:
-        pass
-
-    def pipeline(self, name: str) -> Any:
-        assert name == "edit"
-        return tiny_edit()
-
-    def models(self, name: str) -> dict[str, dict[str, str]]:
-        return {"unet": {"name": "tiny", "sha256": "ab" * 32}}
 
 
 @pytest.fixture(autouse=True)

@@ -15,24 +15,7 @@ from app import cli
 from app.cli import main
 from pipelines.journal import Journal
 from pipelines.record import read_record
-from tests.tiny import tiny_optimize
-
-
-class TinyStudio:
-    """Stands where Studio stands."""
-
-    pack = "tiny"
-    device = "cpu"
-
-    def __init__(self, **_: Any) -> None:
-        pass
-
-    def pipeline(self, name: str) -> Any:
-        assert name == "optimize"
-        return tiny_optimize()
-
-    def models(self, name: str) -> dict[str, dict[str, str]]:
-        return {"clip": {"name": "tiny", "sha256": "ab" * 32}}
+from tests.tiny import TinyStudio
 
 
 @pytest.fixture(autouse=True)

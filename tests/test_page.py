@@ -5,137 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 import struct
-import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from playwright.sync_api import sync_playwright
 
 from app.jobs import Lane
-from app.library import Library
 from pipelines.record import read_record
-from tests.painter import PAINTERS, PainterStudio
+from tests.browser import ask, keep, make, overflow, wait_state
+from tests.painter import PAINTERS
 
 pytestmark = pytest.mark.browser
-
-SCREENSHOTS = Path(__file__).parent / "screenshots"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Lane]]:
-    """A served page: its address and its lane."""
-    from app.ui import page
-
-    folder = tmp_path_factory.mktemp("outputs")
-    made = PainterStudio()
-    lane = Lane(made, folder, PAINTERS)
-    examples = tmp_path_factory.mktemp("examples")
-    shutil.copy(make(lane, "an example", seed=4), examples / "an-example.png")
-    blocks = page.build(made, lane, Library(folder), examples)
-    assert len(blocks.blocks) <= 150
-    _, url = page.launch(blocks, port=None)
-    yield url, lane
-    blocks.close(verbose=False)
-    lane.close()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.fail("these tests need Chromium: apt-get install chromium fonts-noto-cjk")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(studio: tuple[str, Lane], chromium: Any) -> Iterator[Any]:
-    """A function that opens the page as a new visitor. Requests to other machines fail the test, as do script errors."""
-    url, _ = studio
-    contexts: list[Any] = []
-    problems: list[str] = []
-
-    def open_page(*, lang: str = "en-US", theme: str = "light", width: int = 1280, height: int = 900) -> Any:
-        context = chromium.new_context(
-            viewport={"width": width, "height": height},
-            locale=lang,
-            color_scheme=theme,
-            accept_downloads=True,
-        )
-        contexts.append(context)
-        tab = context.new_page()
-        tab.set_default_timeout(15_000)
-
-        def seen(request: Any) -> None:
-            if not request.url.startswith((url.rstrip("/"), "data:", "blob:")):
-                problems.append(f"a request left the machine: {request.url}")
-
-        tab.on("request", seen)
-        tab.on("pageerror", lambda error: problems.append(f"script error: {error}"))
-        tab.goto(url, wait_until="domcontentloaded")
-        tab.locator("#stage section").wait_for()
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not problems, problems
-
-
-def ask(tab: Any, prompt: str) -> None:
-    """Type a prompt and press Ctrl+Enter inside the box."""
-    tab.locator("#prompt textarea").fill(prompt)
-    tab.locator("#prompt textarea").press("Control+Enter")
-
-
-def wait_state(tab: Any, state: str) -> Any:
-    place = tab.locator(f"#stage section.{state}")
-    place.wait_for()
-    return place
-
-
-def keep(tab: Any, name: str) -> None:
-    SCREENSHOTS.mkdir(exist_ok=True)
-    tab.screenshot(path=str(SCREENSHOTS / f"{name}.png"), full_page=True)
-
-
-def make(lane: Lane, prompt: str = "a blue bowl", **settings: Any) -> Path:
-    """A finished picture, made without the page."""
-    job_id = lane.submit("generate", {"prompt": prompt, "candidates": 2, "keep": 1, **settings}, "test")
-    for _ in range(500):
-        if (job := lane.job(job_id)).is_over:
-            return Path(job.pictures[0]["path"])
-        time.sleep(0.02)
-    raise AssertionError(lane.job(job_id))
-
-
-def overflow(tab: Any) -> list[str]:
-    """What sticks out at the right of the window."""
-    return tab.evaluate(
-        """() => [...document.querySelectorAll('body *')].filter(one => {
-             const box = one.getBoundingClientRect();
-             return box.width > 0 && box.right > innerWidth + 1 && !one.closest('.strip, #announce, .only-heard')
-               && getComputedStyle(one).visibility !== 'hidden' && !one.closest('[aria-hidden=true]');
-           }).map(one => one.tagName + '#' + one.id + '.' + one.className + ' ' + one.getBoundingClientRect().right)"""
-    )
 
 
 def test_a_prompt_becomes_ranked_pictures(visit: Any, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,10 @@ from PIL import Image
 from app.jobs import Job, Lane
 from pipelines.images import open_picture
 from pipelines.record import read_record
+from tests.browser import keep, make, overflow
 from tests.painter import PAINTERS
-from tests.test_page import (
-    chromium,  # noqa: F401
-    keep,
-    make,
-    overflow,
-    studio,  # noqa: F401
-    visit,  # noqa: F401
-)
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def lane(studio: tuple[str, Lane]) -> Iterator[Lane]:  # noqa: F811
-    """The lane behind the page; what a test leaves running is stopped."""
-    yield studio[1]
-    for job in studio[1].jobs(count=10):
-        if not job.is_over:
-            studio[1].stop(job.id)
 
 
 @pytest.fixture
@@ -85,7 +68,7 @@ def wait_for_updates(lane: Lane, least: int) -> Job:
 
 
 def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
-    visit: Any,  # noqa: F811
+    visit: Any,
     lane: Lane,
     photo: Path,
     tmp_path: Path,
@@ -157,7 +140,7 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     assert tab.locator("#edit-shelf [data-use]:checked").count() == 1
 
 
-def test_user_mistakes_are_told_in_a_sentence(visit: Any, lane: Lane, photo: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_user_mistakes_are_told_in_a_sentence(visit: Any, lane: Lane, photo: Path, tmp_path: Path) -> None:
     tab = visit()
     enter(tab)
     say(tab, "a face", "The face.")
@@ -184,7 +167,7 @@ def test_user_mistakes_are_told_in_a_sentence(visit: Any, lane: Lane, photo: Pat
     assert "kept up to update 10" in failed.inner_text()
 
 
-def test_stop_keeps_what_was_learned_and_looking_back_uses_less(visit: Any, lane: Lane) -> None:  # noqa: F811
+def test_stop_keeps_what_was_learned_and_looking_back_uses_less(visit: Any, lane: Lane) -> None:
     tab = visit(theme="dark")
     enter(tab)
     say(tab, "a thing", "a slow greedy thing")
@@ -215,7 +198,7 @@ def test_stop_keeps_what_was_learned_and_looking_back_uses_less(visit: Any, lane
     assert lane.job(first.id).pictures[0]["updates"] == 40
 
 
-def test_a_mask_is_painted_and_the_form_comes_back(visit: Any, lane: Lane, photo: Path) -> None:  # noqa: F811
+def test_a_mask_is_painted_and_the_form_comes_back(visit: Any, lane: Lane, photo: Path) -> None:
     tab = visit()
     enter(tab)
     lay(tab, photo)
@@ -249,7 +232,7 @@ def test_a_mask_is_painted_and_the_form_comes_back(visit: Any, lane: Lane, photo
     assert tab.locator("#edit-form [name=strength]").input_value() == "-0.5"
 
 
-def test_pictures_go_from_tab_to_tab(visit: Any, lane: Lane) -> None:  # noqa: F811
+def test_pictures_go_from_tab_to_tab(visit: Any, lane: Lane) -> None:
     picture = make(lane, "a red kite", seed=12)
     tab = visit()
     tab.locator("#prompt textarea").fill("a red kite")
@@ -272,7 +255,7 @@ def test_pictures_go_from_tab_to_tab(visit: Any, lane: Lane) -> None:  # noqa: F
 
 
 @pytest.mark.parametrize("lang", ["en-US", "zh-CN"])
-def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> None:  # noqa: F811
+def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> None:
     tab = visit(lang=lang, width=360, height=740)
     enter(tab)
     assert overflow(tab) == []
@@ -297,7 +280,7 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> 
         assert [one for one in words if one not in told] == []
 
 
-def test_only_directions_of_the_shelf_are_served(studio: tuple[str, Lane]) -> None:  # noqa: F811
+def test_only_directions_of_the_shelf_are_served(studio: tuple[str, Lane]) -> None:
     import httpx
 
     url, lane = studio

@@ -17,10 +17,9 @@ from pipelines.base import Step
 from pipelines.catalog import needed
 from pipelines.errors import BadInput
 from pipelines.full_pack import FULL_PACK, Entry
+from tests.browser import ask, keep, make, overflow, wait_state
 from tests.painter import PAINTERS, PainterStudio
-from tests.test_page import ask, chromium, keep, make, overflow, wait_state
 
-__all__ = ["chromium"]
 pytestmark = pytest.mark.browser
 
 

@@ -6,7 +6,6 @@ import base64
 import json
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,9 @@ from PIL import Image
 
 from app.jobs import Job, Lane
 from pipelines.images import open_picture
-from tests.test_page import (
-    chromium,  # noqa: F401
-    keep,
-    make,
-    overflow,
-    studio,  # noqa: F401
-    visit,  # noqa: F401
-)
+from tests.browser import keep, make, overflow
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def lane(studio: tuple[str, Lane]) -> Iterator[Lane]:  # noqa: F811
-    """The lane behind the page; what a test leaves running is stopped."""
-    yield studio[1]
-    for job in studio[1].jobs(count=10):
-        if not job.is_over:
-            studio[1].stop(job.id)
 
 
 def enter(tab: Any) -> None:
@@ -78,7 +61,7 @@ def wait_for_steps(tab: Any, lane: Lane, least: int) -> str:
 
 
 def test_a_picture_grows_under_the_eyes_and_its_film_can_be_had(
-    visit: Any,  # noqa: F811
+    visit: Any,
     lane: Lane,
     tmp_path: Path,
 ) -> None:
@@ -107,7 +90,7 @@ def test_a_picture_grows_under_the_eyes_and_its_film_can_be_had(
     assert tab.locator("#opt-prompt textarea").input_value() == "a slow castle"
 
 
-def test_pause_keeps_the_picture_and_resume_finishes(visit: Any, lane: Lane) -> None:  # noqa: F811
+def test_pause_keeps_the_picture_and_resume_finishes(visit: Any, lane: Lane) -> None:
     tab = visit(theme="dark")
     enter(tab)
     start(tab, "a slow moon", steps=30)
@@ -132,7 +115,7 @@ def test_pause_keeps_the_picture_and_resume_finishes(visit: Any, lane: Lane) -> 
     assert newest(lane).id == job_id and lane.job(job_id).pictures[-1]["step"] == 30
 
 
-def test_words_and_steps_change_in_mid_run(visit: Any, lane: Lane) -> None:  # noqa: F811
+def test_words_and_steps_change_in_mid_run(visit: Any, lane: Lane) -> None:
     tab = visit()
     enter(tab)
     start(tab, "a slow apple", steps=120)
@@ -163,7 +146,7 @@ def test_words_and_steps_change_in_mid_run(visit: Any, lane: Lane) -> None:  # n
     assert tab.locator("#opt-steps input").input_value() == "150"
 
 
-def test_the_timeline_looks_back_and_forks(visit: Any, lane: Lane) -> None:  # noqa: F811
+def test_the_timeline_looks_back_and_forks(visit: Any, lane: Lane) -> None:
     tab = visit()
     enter(tab)
     start(tab, "a cup", steps=30)
@@ -189,7 +172,7 @@ def test_the_timeline_looks_back_and_forks(visit: Any, lane: Lane) -> None:  # n
     assert tab.locator("#timeline .flag").count() == 1
 
 
-def test_rows_show_the_prompt_and_sliders_write_it(visit: Any, lane: Lane) -> None:  # noqa: F811
+def test_rows_show_the_prompt_and_sliders_write_it(visit: Any, lane: Lane) -> None:
     tab = visit()
     enter(tab)
     box = tab.locator("#opt-prompt textarea")
@@ -211,7 +194,7 @@ def test_rows_show_the_prompt_and_sliders_write_it(visit: Any, lane: Lane) -> No
     assert newest(lane).settings["prompt"] == "a castle at 10:30 | blur:-0.3:0.7 ^ a ruin @20"
 
 
-def test_a_mask_is_painted_over_the_start_picture(visit: Any, lane: Lane, tmp_path: Path) -> None:  # noqa: F811
+def test_a_mask_is_painted_over_the_start_picture(visit: Any, lane: Lane, tmp_path: Path) -> None:
     Image.new("RGB", (96, 64), "navy").save(tmp_path / "start.png")
     tab = visit()
     enter(tab)
@@ -243,7 +226,7 @@ def test_a_mask_is_painted_over_the_start_picture(visit: Any, lane: Lane, tmp_pa
     assert tab.locator("#opt-mask textarea, #opt-mask input").input_value() == ""
 
 
-def test_a_drafts_own_file_is_handed_over(visit: Any, lane: Lane) -> None:  # noqa: F811
+def test_a_drafts_own_file_is_handed_over(visit: Any, lane: Lane) -> None:
     picture = make(lane, "a red kite", seed=12)
     tab = visit()
     tab.locator("#prompt textarea").fill("a red kite")
@@ -275,7 +258,7 @@ def test_a_drafts_own_file_is_handed_over(visit: Any, lane: Lane) -> None:  # no
     tab.locator("#opt-note", has_text="settings of the picture").wait_for()
 
 
-def test_failures_are_told_in_a_sentence_and_nothing_is_lost(visit: Any, lane: Lane) -> None:  # noqa: F811
+def test_failures_are_told_in_a_sentence_and_nothing_is_lost(visit: Any, lane: Lane) -> None:
     tab = visit()
     enter(tab)
     press(tab, "start")
@@ -295,7 +278,7 @@ def test_failures_are_told_in_a_sentence_and_nothing_is_lost(visit: Any, lane: L
     tab.locator("#opt-note", has_text="The region's place '/etc/hostname' is not one of").wait_for()
 
 
-def test_pleasing_only_clip_is_said(visit: Any, lane: Lane) -> None:  # noqa: F811
+def test_pleasing_only_clip_is_said(visit: Any, lane: Lane) -> None:
     tab = visit(lang="zh-CN")
     enter(tab)
     start(tab, "drift", steps=60)
@@ -304,7 +287,7 @@ def test_pleasing_only_clip_is_said(visit: Any, lane: Lane) -> None:  # noqa: F8
 
 
 @pytest.mark.parametrize("lang", ["en-US", "zh-CN"])
-def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> None:  # noqa: F811
+def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> None:
     tab = visit(lang=lang, width=360, height=740)
     enter(tab)
     assert overflow(tab) == []
@@ -339,7 +322,7 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> 
         assert english == []
 
 
-def test_films_and_glimpses_answer_only_for_runs(studio: tuple[str, Lane]) -> None:  # noqa: F811
+def test_films_and_glimpses_answer_only_for_runs(studio: tuple[str, Lane]) -> None:
     import httpx
 
     url, lane = studio

@@ -135,6 +135,21 @@ SIDE = 64  # 8 x 8 latents
 MODELS = TemporaryDirectory(prefix="atelier-tests-")  # gone when the tests are over
 
 
+class TinyStudio:
+    """Stands where Studio stands, on the command line."""
+
+    pack, device = "tiny", "cpu"
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def pipeline(self, name: str) -> Any:
+        return {"generate": tiny_generate, "optimize": tiny_optimize, "edit": tiny_edit}[name]()
+
+    def models(self, name: str) -> dict[str, dict[str, str]]:
+        return {"clip": {"name": "tiny", "sha256": "ab" * 32}, "unet": {"name": "tiny", "sha256": "ab" * 32}}
+
+
 def randomized(network: Any, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():

@@ -33,6 +33,9 @@ BARS = {  # what the figures should reach, on two cores
     ("dalle", "critic top-5, best of 16"): 0.40,
     ("composed", "all"): 0.40,
     ("unet", "PSNR"): 30.0,
+    ("optimize", "critic, best, from codes: top-5"): 0.50,
+    ("edit", "won"): 0.80,
+    ("edit", "SSIM"): 0.60,
 }
 
 

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.cache import Cache
-from pipelines.models.checkpoint import Config
+from pipelines.models.stream import Cache, StreamConfig
 
 
 @dataclass(frozen=True)
-class DalleConfig(Config):
+class DalleConfig(StreamConfig):
     """Sizes. `grid` is image tokens along a side; text is padded to `text_length` with one learned pad a position."""
 
     text_vocabulary: int
@@ -29,16 +28,6 @@ class DalleConfig(Config):
     layer_count: int = 4
     head_count: int = 3
     kernel: int = 11  # side of the convolutional pattern
-
-    @property
-    def image_length(self) -> int:
-        """Image tokens in a picture."""
-        return self.grid * self.grid
-
-    @property
-    def prompt_length(self) -> int:
-        """Text tokens that a prompt may have."""
-        return self.text_length
 
     @property
     def length(self) -> int:

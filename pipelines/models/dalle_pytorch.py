@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.cache import Cache
 from pipelines.models.checkpoint import Config
 from pipelines.models.codec import Codec
 from pipelines.models.dalle import image_pattern
+from pipelines.models.stream import Cache, StreamConfig
 
 ATTENTION_TYPES = ("full", "axial_row", "axial_col", "conv_like")
 FAR_TEXT = 8192.0  # where image tokens stand on the line of text positions
@@ -26,7 +26,7 @@ FAR_PICTURE = -10.0  # where text tokens stand on the picture's axes, which run 
 
 
 @dataclass(frozen=True)
-class DallePytorchConfig(Config):
+class DallePytorchConfig(StreamConfig):
     """Sizes. `text_vocabulary` counts one pad for each of the `text_length` positions, at its end.
 
     `attention_types` repeat, layer by layer. With `rotary` there are no learned positions. `pixel_frequencies`, of the
@@ -48,16 +48,6 @@ class DallePytorchConfig(Config):
     sandwich: bool = False  # a LayerNorm also after attention and after the feed-forward
     stable: bool = False  # states divided by their largest value, before the logits
     pixel_frequencies: str = "linear"
-
-    @property
-    def prompt_length(self) -> int:
-        """Text tokens that a prompt may have."""
-        return self.text_length
-
-    @property
-    def image_length(self) -> int:
-        """Image tokens in a picture."""
-        return self.grid * self.grid
 
     @property
     def text_slots(self) -> int:

@@ -13,16 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.cache import Cache
-from pipelines.models.checkpoint import Config
 from pipelines.models.dalle import image_pattern
+from pipelines.models.stream import Cache, StreamConfig
 
 BOS, EOS = 2, 3  # the ids of every ruDALL-E vocabulary; 0 is the pad, 1 the unknown
 HALF_LIMIT = 65504  # the largest float16; trained in half precision, the network clamps what attention adds
 
 
 @dataclass(frozen=True)
-class RudalleConfig(Config):
+class RudalleConfig(StreamConfig):
     """Sizes, by default Malevich's.
 
     `text_vocabulary` counts one pad for each of the `text_length` positions, at its end. `version` is 2 or 3: in
@@ -38,16 +37,6 @@ class RudalleConfig(Config):
     head_count: int = 16
     kernel: int = 11  # side of the convolutional pattern
     version: int = 3
-
-    @property
-    def prompt_length(self) -> int:
-        """Text tokens that a prompt may have."""
-        return self.text_length
-
-    @property
-    def image_length(self) -> int:
-        """Image tokens in a picture."""
-        return self.grid * self.grid
 
     @property
     def text_slots(self) -> int:

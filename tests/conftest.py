@@ -1,0 +1,98 @@
+"""What the tests of the page share: a served page over a pipeline without networks, and a headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.jobs import Lane
+from app.library import Library
+from tests.browser import make
+from tests.painter import PAINTERS, PainterStudio
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Lane]]:
+    """A served page: its address and its lane."""
+    from app.ui import page
+
+    folder = tmp_path_factory.mktemp("outputs")
+    made = PainterStudio()
+    lane = Lane(made, folder, PAINTERS)
+    examples = tmp_path_factory.mktemp("examples")
+    shutil.copy(make(lane, "an example", seed=4), examples / "an-example.png")
+    blocks = page.build(made, lane, Library(folder), examples)
+    assert len(blocks.blocks) <= 150
+    _, url = page.launch(blocks, port=None)
+    yield url, lane
+    blocks.close(verbose=False)
+    lane.close()
+
+
+@pytest.fixture
+def lane(studio: tuple[str, Lane]) -> Iterator[Lane]:
+    """The lane behind the page; what a test leaves running is stopped."""
+    yield studio[1]
+    for job in studio[1].jobs(count=10):
+        if not job.is_over:
+            studio[1].stop(job.id)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.fail("these tests need Chromium: apt-get install chromium fonts-noto-cjk")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(studio: tuple[str, Lane], chromium: Any) -> Iterator[Any]:
+    """A function that opens the page as a new visitor. Requests to other machines fail the test, as do script errors."""
+    url, _ = studio
+    contexts: list[Any] = []
+    problems: list[str] = []
+
+    def open_page(*, lang: str = "en-US", theme: str = "light", width: int = 1280, height: int = 900) -> Any:
+        context = chromium.new_context(
+            viewport={"width": width, "height": height},
+            locale=lang,
+            color_scheme=theme,
+            accept_downloads=True,
+        )
+        contexts.append(context)
+        tab = context.new_page()
+        tab.set_default_timeout(15_000)
+
+        def seen(request: Any) -> None:
+            if not request.url.startswith((url.rstrip("/"), "data:", "blob:")):
+                problems.append(f"a request left the machine: {request.url}")
+
+        tab.on("request", seen)
+        tab.on("pageerror", lambda error: problems.append(f"script error: {error}"))
+        tab.goto(url, wait_until="domcontentloaded")
+        tab.locator("#stage section").wait_for()
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not problems, problems
