@@ -134,9 +134,10 @@ def installed() -> list[str]:
     suffixes = {".safetensors", *filter(None, SUFFIXES.values())}
     with suppress(FileNotFoundError):
         found = [one for one in sorted(models_folder().iterdir()) if not one.name.startswith(".")]
-        return [
+        names = [
             one.name if one.is_dir() else one.stem for one in found if one.is_dir() or one.suffix in suffixes
         ]
+        return [name for name in names if NAME.fullmatch(name)]
     return []
 
 

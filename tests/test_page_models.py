@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from app.downloads import Downloads
 from app.jobs import Lane
@@ -133,6 +135,18 @@ def test_every_pack_says_what_it_needs_and_under_which_licence(visit: Any, tiny:
     card(small, "full").locator("summary").click()
     assert overflow(small) == []
     keep(small, "models-consent-zh-dark-360")
+
+
+def test_models_of_ones_own_are_listed_with_the_words_that_use_them(
+    visit: Any, tiny: Site, models: Path
+) -> None:
+    models.mkdir()
+    save_file({"x": torch.zeros(2_000_000)}, models / "mine.safetensors", {"kind": "openai-clip"})
+    (models / "no name.safetensors").write_bytes(b"put there by hand")
+    own = visit(tiny).locator(".models .own")
+    said = own.locator("li").inner_text()
+    assert "mine" in said and "8 MB" in said and "--use clip=mine" in said
+    assert overflow(visit(tiny, lang="zh-CN", theme="dark", width=360)) == []
 
 
 def test_licences_come_first_then_progress_then_it_is_here(visit: Any, tiny: Site) -> None:

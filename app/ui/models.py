@@ -18,8 +18,10 @@ from app.ui.words import both, both_sentence
 from pipelines.catalog import PRESETS, Checkpoint, checkpoint_of, needed, preset
 from pipelines.errors import BadInput
 from pipelines.full_pack import FULL_PACK
+from pipelines.install import installed
 
 MB, GB = 10**6, 10**9
+ROLES = ("clip", "dalle", "vqgan", "unet", "diffusion")  # parts that `--use` can name
 TINY_WORKING = 4  # a file of the tiny pack needs so many times its size in memory
 
 
@@ -102,8 +104,21 @@ class _Tab:
         watching = " data-watching" if self._fetching else ""
         return (
             f'<section class="models"{watching} data-asked="{escape(asked)}" data-trouble="{escape(trouble)}">{head}'
-            f'<div role="alert">{problem}</div>{self._download(now)}{groups}'
-            f'<p class="own">{both("models_own")} <code>python launch.py models add FILE --name NAME</code></p></section>'
+            f'<div role="alert">{problem}</div>{self._download(now)}{groups}{self._own()}</section>'
+        )
+
+    def _own(self) -> str:
+        """The models that the user added, with the words that use each, and the words that add one."""
+        use, rows = getattr(self.shell.studio, "use", None) or {}, ""
+        for one in (checkpoint_of(name) for name in installed() if name not in FULL_PACK):
+            name, role = escape(one.name), escape(one.role)
+            badge = f'<span class="badge">{both("in_use")}</span>' if one.name in use.values() else ""
+            words = f"<code>python launch.py ui --use {role}={name}</code>" if role in ROLES else ""
+            rows += f"<li><b>{name}</b> {badge} <span>{role} {_size(_bytes(one))}</span> {words}</li>"
+        listed = f"<ul>{rows}</ul>" if rows else ""
+        return (
+            f'<div class="own">{listed}<p>{both("models_own")} '
+            f"<code>python launch.py models add FILE --name NAME</code></p></div>"
         )
 
     def _download(self, now: Download | None) -> str:

@@ -48,6 +48,16 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     return trainer(accelerator, emoji, Tokenizer.load(path), folder, start=options.start, **recipe)
 
 
+def text_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """More training for the text tower of the CLIP in `out`; its pictures' vectors stay the same."""
+    from pipelines.models.tokenizer import Tokenizer
+    from pipelines.training.clip import TextTrainer
+
+    book = Tokenizer.load(options.out / "tokenizer.json")
+    folder = options.state / "clip"
+    return TextTrainer(accelerator, Emoji(options.data), book, folder, pack=options.out, **recipe)
+
+
 def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """The image-token codec, with perceptual features from the CLIP in `out` when there is one."""
     from pipelines.training.vqgan import VqganTrainer
@@ -80,6 +90,7 @@ def unet_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
 TRAINERS: dict[str, Callable[..., Trainer]] = {
     "clip": clip_trainer,
     "critic": clip_trainer,
+    "text": text_trainer,
     "vqgan": vqgan_trainer,
     "decoder": decoder_trainer,
     "dalle": dalle_trainer,
