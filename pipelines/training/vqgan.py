@@ -91,6 +91,7 @@ class VqganTrainer(Trainer):
         vqgan, critic = Vqgan(VqganConfig(**sizes)), Discriminator()
         vqgan.codes.requires_grad_(False)  # running means, not descended
         if start is not None:
+            rate *= 0.4  # larger steps would first undo what was learned
             fitted = begin_with(vqgan, start)
             self.start = f"{len(fitted)} tensors of {start.name}, its codes laid anew by k-means"
         for network in (vqgan, critic):
