@@ -40,7 +40,7 @@ from pipelines.training.data import Emoji, Icon, Scenes, caption, on_background,
 from pipelines.training.fit import Budget, Trainer, fit, learning_rate
 from pipelines.training.starts import begin_with_imagenet
 from pipelines.training.unet import UnetTrainer
-from pipelines.training.vqgan import DecoderTrainer, VqganTrainer, k_means
+from pipelines.training.vqgan import DecoderTrainer, VqganTrainer, k_means, spread
 
 SHAPES = {
     "red circle": ("红圆", '<circle cx="8" cy="8" r="7" fill="#d22"/>'),
@@ -263,6 +263,21 @@ def test_a_vqgan_that_goes_on_lays_its_codes_on_its_own_encodings(
     to_codes = torch.cdist(z, trainer.vqgan.codes).min(1).values.square().mean()
     earlier = torch.cdist(z, load_file(start)["codes"].float()).min(1).values.square().mean()
     assert to_codes < earlier
+
+
+def test_spreading_the_codes_changes_neither_tokens_nor_pictures(
+    data_file: Path, pack: Path, tmp_path: Path
+) -> None:
+    trainer = cast(VqganTrainer, trainer_for("vqgan", data_file, pack, tmp_path))
+    trainer.vqgan.codes.data.mul_(3)
+    pictures = trainer._validation()
+    with torch.no_grad():
+        tokens = trainer.vqgan.tokens_of(pictures)
+        before = trainer.vqgan.pictures_of(tokens)
+        spread(trainer.vqgan)
+        assert trainer.vqgan.codes.std() == pytest.approx(1.2)
+        assert torch.equal(tokens, trainer.vqgan.tokens_of(pictures))
+        assert torch.allclose(before, trainer.vqgan.pictures_of(tokens), atol=1e-4)
 
 
 def test_k_means_finds_clusters_far_apart() -> None:

@@ -28,6 +28,9 @@ from pipelines.training.fit import Trainer, sheet_of
 from pipelines.training.starts import begin_with
 
 
+SPREAD = 1.2  # of the codes
+
+
 class Discriminator(nn.Sequential):
     """A patch discriminator (Isola et al. 2017): (n, 3, h, w) -> (n, 1, h / 8, w / 8) logits."""
 
@@ -241,6 +244,7 @@ class VqganTrainer(Trainer):
         return reconstruction(self.vqgan.eval(), self._validation())
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
+        spread(self.vqgan)
         save_checkpoint(path, self.vqgan, self.vqgan.config.to_dict(), facts)
 
 
@@ -286,7 +290,8 @@ class DecoderTrainer(VqganTrainer):
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         """The figures are of the whole; how the decoder went on is told inside the VQGAN's own story."""
-        super().export(path, {**self.story, "figures": facts["figures"], "decoder": facts})
+        story = {**self.story, "figures": facts["figures"], "decoder": facts}
+        save_checkpoint(path, self.vqgan, self.vqgan.config.to_dict(), story)
 
 
 def _images(pictures: Tensor) -> Tensor:
@@ -297,6 +302,19 @@ def _images(pictures: Tensor) -> Tensor:
 def _flat(z: Tensor) -> Tensor:
     """(n, c, h, w) -> (n h w, c)."""
     return z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+
+
+@torch.no_grad()
+def spread(vqgan: Vqgan) -> None:
+    """Scale the codes to a deviation of SPREAD, and the layers around them, so that tokens and pictures stay.
+
+    Optimize walks among the codes by steps of a fixed length, which should mean the same for every training.
+    """
+    scale = SPREAD / vqgan.codes.std()
+    vqgan.codes.mul_(scale)
+    vqgan.before_codes.weight.mul_(scale)
+    cast(Tensor, vqgan.before_codes.bias).mul_(scale)
+    vqgan.after_codes.weight.div_(scale)
 
 
 def k_means(points: Tensor, count: int, seed: int, rounds: int = 12) -> Tensor:
