@@ -27,7 +27,6 @@ from pipelines.training.data import Emoji, Scenes, on_background
 from pipelines.training.fit import Trainer, sheet_of
 from pipelines.training.starts import begin_with
 
-
 SPREAD = 1.2  # of the codes
 
 
