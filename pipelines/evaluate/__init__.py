@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from pipelines.evaluate.samples import common_names, composed, copies, drawn, ge
 from pipelines.evaluate.steering import editing, optimization, round_trip, validation_pictures
 from pipelines.models.clip import Clip
 from pipelines.studio import Studio
-from pipelines.synonyms import ASKED_FOR, read_entries, read_icons
+from pipelines.synonyms import ASKED_FOR, Entry, read_entries, read_icons
 from pipelines.training.clip import encode_pictures, retrieval
 from pipelines.training.data import DATA_FILE, Emoji, on_background
 from pipelines.training.vqgan import reconstruction
@@ -173,27 +174,23 @@ class Evaluation:
         names = [emoji.icons[k].name for k in emoji.validation]
         pictures = on_background(emoji.rgba[emoji.validation])
         entries = [one for one in (*read_entries(), *ASKED_FOR) if set(one.accepted) & set(names)]
-        groups = {
-            "300 synonyms": ("synonym", "description"),
-            "synonyms among them": ("synonym",),
-            "descriptions among them": ("description",),
-            ", ".join(one.text for one in ASKED_FOR): ("asked for",),
+        groups: dict[str, Callable[[Entry], bool]] = {
+            "300 synonyms": lambda one: one.kind != "asked for",
+            "synonyms among them": lambda one: one.kind == "synonym",
+            "descriptions among them": lambda one: one.kind == "description",
+            ", ".join(one.text for one in ASKED_FOR): lambda one: one.kind == "asked for",
+            "those among the 300 that it never read": lambda one: (
+                one.kind != "asked for" and one.text not in read
+            ),
         }
         figures = {}
         for who, judge in self.judges.items():
             texts = judge.encode_text([one.text for one in entries])
             verdicts = found(entries, texts, names, encode_pictures(judge, pictures))
-            for group, kinds in groups.items():
-                own = [right for one, right in zip(entries, verdicts, strict=True) if one.kind in kinds]
+            for group, belongs in groups.items():
+                own = [right for one, right in zip(entries, verdicts, strict=True) if belongs(one)]
                 if own:
                     figures[f"{who}, {group}"] = sum(own) / len(own)
-            new = [
-                right
-                for one, right in zip(entries, verdicts, strict=True)
-                if one.text not in read and one.kind != "asked for"
-            ]
-            if new:
-                figures[f"{who}, those among the 300 that it never read"] = sum(new) / len(new)
         return figures
 
     def vqgan(self) -> dict[str, float]:

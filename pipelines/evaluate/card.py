@@ -9,9 +9,8 @@ from pipelines.evaluate.figures import BARS, PARTS, Figures, shown
 from pipelines.files import write_atomically
 
 BEGIN, END = "<!-- figures: python launch.py evaluate --card -->", "<!-- end of figures -->"
-BEGIN_BARS = (
-    "<!-- figures with a bar: python launch.py evaluate --card -->"  # a document that wants only these
-)
+# in a document that wants only these
+BEGIN_BARS = "<!-- figures with a bar: python launch.py evaluate --card -->"
 
 
 def table(figures: Figures, bars_only: bool = False) -> str:

@@ -320,8 +320,7 @@ class ClipTrainer(Trainer):
         """Scenes, how to change them, their captions and things, and texts to distil."""
         rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
         chosen = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
-        scenes = Scenes(self.emoji, self.emoji.train, 0, plain=0.45, coloured=0.35)
-        scenes.rng = rng
+        scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.45, coloured=0.35)
         drawn = [scenes.scene(int(k)) for k in chosen]
         pictures = torch.from_numpy(np.stack([picture for picture, _, _ in drawn])).permute(0, 3, 1, 2)
         things = [self.index[thing(self.emoji.icons[k])] if k >= 0 else -1 for _, _, k in drawn]
@@ -491,8 +490,7 @@ class TextTrainer(ClipTrainer):
     def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
         """A quarter captions, the rest texts to distil."""
         rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
-        scenes = Scenes(self.emoji, self.emoji.train, 0, plain=0.45, coloured=0.35)
-        scenes.rng = rng
+        scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.45, coloured=0.35)
         captions = [scenes.scene(int(k))[1] for k in rng.choice(self.emoji.train, max(1, n // 4))]
         assert self.distilled is not None
         chosen = rng.choice(len(self.texts), n - len(captions), p=self.chances)

@@ -46,7 +46,7 @@ class DalleTrainer(Trainer):
     averaged = ("dalle",)
     text_dropout, bpe_dropout = 0.12, 0.1
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
-        # 4.2, 33.6 and 103.9 million parameters, over the tokens of a VQGAN of the same size
+        # 3.8, 33.6 and 103.9 million parameters, over the tokens of a VQGAN of the same size
         "tiny": {
             "batch_size": 64,
             "rate": 2e-3,

@@ -428,7 +428,12 @@ class Scenes:
     """
 
     def __init__(
-        self, emoji: Emoji, indices: np.ndarray, seed: int, plain: float = 0.6, coloured: float = 0.25
+        self,
+        emoji: Emoji,
+        indices: np.ndarray,
+        seed: int | np.random.Generator,
+        plain: float = 0.6,
+        coloured: float = 0.25,
     ):
         self.emoji, self.indices = emoji, indices
         self.plain, self.coloured = plain, coloured

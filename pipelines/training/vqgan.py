@@ -140,8 +140,7 @@ class VqganTrainer(Trainer):
     def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, int]:
         """Scenes (n, 3, s, s) uint8, and the seed of this step's chance, the same in every process."""
         rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
-        scenes = Scenes(self.emoji, self.emoji.train, 0, plain=0.5, coloured=0.3)
-        scenes.rng = rng
+        scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.5, coloured=0.3)
         chosen = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
         pictures = torch.from_numpy(np.stack([scenes.scene(int(k))[0] for k in chosen]))
         return pictures.permute(0, 3, 1, 2), int(np.random.default_rng((self.seed, step)).integers(2**62))
