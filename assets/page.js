@@ -48,18 +48,21 @@
       history.replaceState(null, "", address);
     },
     roll: () => crypto.getRandomValues(new Uint32Array(1))[0],
-    // The Models tab: looks again each second while a download runs; a card that was opened stays so.
+    // The Models tab: looks again each second while a download runs; a card that was opened stays so. Answers may overtake
+    // each other: a click's own answer goes first, and the page is looked at again after it, whatever it shows.
     models(element, trigger) {
       const opened = new Map(); // pack -> whether the artist opened its card
-      let agreed = false;
+      let agreed = false, clicked = -Infinity;
       setInterval(() => {
-        const page = element.querySelector("[data-watching]");
-        if (page && element.offsetParent) trigger("click", { act: "watch", asked: page.dataset.asked, trouble: page.dataset.trouble });
+        const page = element.querySelector("section"), since = performance.now() - clicked;
+        if (!page || !element.offsetParent || since < 700 || !("watching" in page.dataset || since < 10_000)) return;
+        trigger("click", { act: "watch", asked: page.dataset.asked, trouble: page.dataset.trouble });
       }, 1000);
       element.addEventListener("click", (event) => {
         const card = event.target.closest("summary")?.parentNode;
         if (card) opened.set(card.dataset.pack, !card.open);
         agreed ||= Boolean(event.target.closest("[data-act=fetch]"));
+        if (event.target.closest("[data-act]")) clicked = performance.now();
       });
       new MutationObserver(() => {
         for (const card of element.querySelectorAll("details"))

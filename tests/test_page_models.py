@@ -200,6 +200,31 @@ def test_a_download_can_be_stopped_and_gone_on_with_and_says_why_it_failed(visit
     tiny.installer.problem = ""
 
 
+def test_an_answer_that_comes_late_does_not_stay_on_the_page(visit: Any, tiny: Site) -> None:
+    tab = visit(tiny)
+    late: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if not late and '"watch"' in (route.request.post_data or ""):
+            late.append(route)
+            late.append(route.fetch())
+        else:
+            route.continue_()
+
+    card(tab, "sd-turbo").locator(".top").first.get_by_role("button", name="Get what is missing").click()
+    tab.route("**/*", hold)
+    while len(late) < 2:  # the page as it was before the download
+        tab.wait_for_timeout(50)
+    card(tab, "sd-turbo").locator(".consent").get_by_role("button", name="I agree, download").click()
+    tab.locator(".fetching.running").wait_for()
+    late[0].fulfill(response=late[1])
+    tab.locator(".fetching.running").wait_for(state="detached")
+    tab.locator(".fetching.running").wait_for()
+    tab.locator(".fetching [data-act=stop-fetch]").click()
+    tiny.installer.go.release()
+    tab.locator(".fetching.stopped").wait_for()
+
+
 def test_another_pack_is_used_only_when_no_job_is_left(visit: Any, tiny: Site) -> None:
     place_pack("mini")
     tab = visit(tiny, "generate")

@@ -345,8 +345,19 @@ def test_more_training_for_texts_keeps_pictures_and_hardly_moves_captions(
     trainer.clip._remembered.clear()
     assert (before[1] * trainer.clip.encode_text(["red circle"])).sum() > 0.9
     trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.5}, "steps": 60})
-    _, facts = read_header(tmp_path / "clip.safetensors")
-    assert facts["text"]["steps"] == 60 and facts["figures"] == {"R@1": 0.5}
+    for folder in (tmp_path, tmp_path / "new"):  # goes on with this training, then begins another
+        folder.mkdir(exist_ok=True)
+        began = trainer.before.state_dict()
+        trainer = TextTrainer(Accelerator(cpu=True), emoji, book, tmp_path, pack=tmp_path, batch_size=16)
+        done = len(list(fit(trainer, folder, Budget(steps=62))))
+        assert done == (2 if folder == tmp_path else 62)
+        kept = trainer.before.state_dict()
+        same = all(torch.equal(value, kept[key]) for key, value in began.items())
+        assert same == (folder == tmp_path), "captions keep what they had before this training"
+        trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.6}, "steps": 62})
+        _, facts = read_header(tmp_path / "clip.safetensors")
+        rounds = [one["steps"] for one in facts["text"]]
+        assert rounds == ([62] if folder == tmp_path else [62, 62]) and facts["figures"] == {"R@1": 0.6}
 
 
 def test_the_text_tower_cannot_go_on_without_a_teacher(

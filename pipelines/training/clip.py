@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib.util
 import math
 from collections.abc import Iterable
@@ -478,6 +479,10 @@ class TextTrainer(ClipTrainer):
     def hot(self) -> list[nn.Module]:
         return [self.clip.text]
 
+    def extra_state(self) -> dict[str, Tensor]:
+        """The text tower that captions keep the vectors of: the pack's file may have a later one by then."""
+        return self.before.state_dict()
+
     def _prototypes(self) -> Tensor:
         """The mean vector of each name's training pictures on white, (names, d) of unit length."""
         sums = torch.zeros(len(self.index), self.clip.config.embedding_size, device=self.accelerator.device)
@@ -511,8 +516,11 @@ class TextTrainer(ClipTrainer):
         return {"moved": moved, "distil": distil, "kinship": kin}
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        """The figures are of the whole; how the text tower went on is told inside CLIP's own story."""
-        super().export(path, {**self.story, "figures": facts["figures"], "text": facts})
+        """The figures are of the whole; each round that the text tower went on for is told inside CLIP's own story."""
+        weights = torch.cat([value.flatten().cpu() for value in self.before.state_dict().values()])
+        facts = {**facts, "begun": hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]}
+        earlier = [one for one in self.story.get("text", []) if one["begun"] != facts["begun"]]
+        super().export(path, {**self.story, "figures": facts["figures"], "text": [*earlier, facts]})
 
 
 def begin(clip: Clip, start: Path | None, imagenet: str | None) -> str:
