@@ -48,9 +48,9 @@ class OptimizeSettings(Settings):
     init: str = knob("", help="a picture to start from", kind="picture")
     mask: str = knob("", help="where the picture may change: white, or what is painted", kind="picture")
     start: str = knob(
-        "codes",
+        "white",
         help="what to start from without a picture",
-        choices=("codes", "noise", "gradient"),
+        choices=("white", "codes", "noise", "gradient"),
         advanced=True,
     )
     tokens: str = knob("", help="image tokens to start from, as numbers", kind="tokens", advanced=True)
@@ -86,7 +86,9 @@ class OptimizeSettings(Settings):
     closest: float = knob(
         0.4, 0.1, 0.95, help="the closest view, as a share of the shorter side", advanced=True
     )
-    pull: float = knob(0.0, 0.0, 10.0, help="stay close to the start picture", advanced=True)
+    pull: float = knob(
+        2.0, 0.0, 10.0, help="stay close to the start picture, or to white, unless it moves", advanced=True
+    )
     smooth: float = knob(0.0, 0.0, 10.0, help="fewer edges", advanced=True)
     colour: float = knob(0.0, -10.0, 10.0, help="more colour; below zero less", advanced=True)
     palette: str = knob("", help="colours to keep to, such as #d9432f #faf8f4", advanced=True)

@@ -92,7 +92,7 @@ class Painting:
         self.low = self.vqgan.codes.min(0).values[:, None, None]
         self.high = self.vqgan.codes.max(0).values[:, None, None]
         z = self._start()
-        self.home = z.clone() if self.given is None else self._encode(self.given)  # what `pull` pulls to
+        self.home = self._home(z)
         self.state = State(z, self._optimizer(z), z.clone())
         self.shown: Tensor | None = None  # (1, 3, h, w) the last step's picture
         self.loss = math.nan
@@ -162,8 +162,8 @@ class Painting:
 
     def _regularizers(self, now: OptimizeSettings, picture: Tensor, z: Tensor) -> Tensor:
         loss = torch.zeros((), device=self.device)
-        if now.pull:
-            loss = loss + now.pull * 0.1 * (z - self._home(z)).square().mean()
+        if now.pull and self.home is not None and not now.animate:
+            loss = loss + now.pull * 0.1 * (z - _resized(self.home, z.shape[-2:])).square().mean()
         if now.smooth:
             across, down = picture.diff(dim=3), picture.diff(dim=2)
             loss = loss + now.smooth * (across.square().mean() + down.square().mean())
@@ -315,13 +315,15 @@ class Painting:
         factor = self.vqgan.config.factor
         if self.settings.tokens:
             z = self.vqgan.embed(read_tokens(self.settings, self.vqgan))
-            return z if z.shape[-2:] == (rows, columns) else F.interpolate(z, (rows, columns), mode="area")
+            return _resized(z, (rows, columns))
         if self.given is not None:
             return self._encode(F.interpolate(self.given, (rows * factor, columns * factor), mode="area"))
         if self.settings.start == "codes":
             tokens = torch.randint(len(self.vqgan.codes), (1, rows, columns), generator=generator)
             return self.vqgan.embed(tokens.to(self.device)).clone()
-        if self.settings.start == "noise":
+        if self.settings.start == "white":
+            picture = torch.ones(1, 3, rows * factor, columns * factor)
+        elif self.settings.start == "noise":
             picture = torch.rand(1, 3, rows * factor, columns * factor, generator=generator) * 2 - 1
         else:
             corners = torch.rand(1, 3, 2, 2, generator=generator) * 2 - 1
@@ -336,9 +338,11 @@ class Painting:
     def _decode(self, codes: Tensor) -> Tensor:
         return clamp_with_gradient(self.vqgan.decode(codes).float(), -1.0, 1.0)
 
-    def _home(self, z: Tensor) -> Tensor:
-        same = self.home.shape == z.shape
-        return self.home if same else F.interpolate(self.home, z.shape[-2:], mode="area")
+    def _home(self, start: Tensor) -> Tensor | None:
+        """What `pull` pulls to: the given picture, the draft or white; nothing where chance made the start."""
+        if self.given is not None:
+            return self._encode(self.given)
+        return start.clone() if self.settings.tokens or self.settings.start == "white" else None
 
     def _picture(self, z: Tensor) -> Tensor:
         """(1, 3, h, w) in [-1, 1]: what z, or an average of it, looks like under the mask of now."""
@@ -542,6 +546,10 @@ class Painting:
                 if begin < until and ends > since and (not scenes or scenes[-1][1] != words):
                     scenes.append((max(begin, since), words))
         return scenes
+
+
+def _resized(z: Tensor, size: tuple[int, ...]) -> Tensor:
+    return z if z.shape[-2:] == size else F.interpolate(z, size, mode="area")
 
 
 def read_tokens(settings: OptimizeSettings, vqgan: Vqgan) -> Tensor:

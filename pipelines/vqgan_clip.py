@@ -152,7 +152,7 @@ class Optimize(Resumable[OptimizeSettings]):
 
 def restyle(settings: OptimizeSettings, frame: Image.Image, before: Picture | None) -> OptimizeSettings:
     """The settings for the next frame of a film: its picture pulls, and the last result, if any, is the start."""
-    settings = replace(settings, init=picture_to_uri(frame), pull=settings.pull or 1.0)
+    settings = replace(settings, init=picture_to_uri(frame))
     if before is None:
         return settings
     return replace(settings, tokens=" ".join(map(str, before.facts["tokens"])))

@@ -254,7 +254,7 @@ def test_the_whole_view_squashes_nothing() -> None:
 def test_the_loss_falls_and_z_stays_in_the_codebook() -> None:
     pipeline = tiny_optimize()
     settings = OptimizeSettings(
-        steps=60, cutouts=32, closest=0.9
+        steps=60, cutouts=32, closest=0.9, pull=0.0
     )  # many views alike: little chance in the loss
     painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, settings)
     losses = []
@@ -332,9 +332,24 @@ def test_the_pull_leads_to_the_start_picture() -> None:
         with torch.no_grad():
             for _ in range(30):
                 painting.advance()
+        assert painting.home is not None
         return (painting.state.z - painting.home).square().mean().item()
 
     assert distance(10.0) < 0.5 * distance(0.0)
+
+
+def test_a_run_begins_white_and_only_a_picture_pulls() -> None:
+    pipeline = tiny_optimize()
+
+    def begun(**fields: Any) -> Painting:
+        return Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, OptimizeSettings(**fields))
+
+    white = begun()
+    assert torch.equal(white.state.z, pipeline.vqgan.encode(torch.ones(1, 3, 32, 32)))
+    assert white.home is not None and torch.equal(white.home, white.state.z)
+    assert begun(tokens=" ".join(["7"] * 16)).home is not None
+    for start in ("codes", "noise", "gradient"):
+        assert begun(start=start).home is None
 
 
 def test_seamless_pictures_meet_themselves() -> None:
@@ -466,7 +481,7 @@ def test_restyling_pulls_to_the_frame_and_starts_from_the_last_result() -> None:
     settings = OptimizeSettings(steps=3)
     first = finished(pipeline, restyle(settings, frames[0], None))
     following = restyle(settings, frames[1], first.pictures[-1])
-    assert following.pull == 1.0 and following.tokens.split() == [
+    assert following.init == picture_to_uri(frames[1]) and following.tokens.split() == [
         str(k) for k in first.pictures[-1].facts["tokens"]
     ]
     assert last(finished(pipeline, following)).size == (32, 32)

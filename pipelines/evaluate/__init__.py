@@ -91,10 +91,10 @@ def _parser() -> Parser:
         "--copies", type=Path, metavar="FILE.png", help="samples beside their nearest training pictures"
     )
     parser.add_argument(
-        "--optimize", type=number(int, 0, 10_000), default=0, help="names to optimize, 40 s each (default 0)"
+        "--optimize", type=number(int, 0, 10_000), default=0, help="names to optimize, 60 s each (default 0)"
     )
     parser.add_argument(
-        "--optimize-sheet", type=Path, help="from codes, draft, from draft: three pictures a name"
+        "--optimize-sheet", type=Path, help="from codes, from white, draft, from draft: four pictures a name"
     )
     parser.add_argument(
         "--edit", type=number(int, 0, 20), default=0, help="text pairs to edit ten pictures by (default 0)"

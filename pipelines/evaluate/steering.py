@@ -54,8 +54,8 @@ EDIT_PAIRS = (
 def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
     """Optimize by the critic's eyes: is the prompt among the first names of all the validation style's?
 
-    From random codes in 150 steps, and from Generate's best of 16 in 30. "last" is the last step, "best" the one that
-    the critic chose, so its verdict on that one flatters; CLIP's verdict, which steered, flatters most.
+    From random codes and from white in 150 steps, and from Generate's best of 16 in 30. "last" is the last step, "best"
+    the one that the critic chose, so its verdict on that one flatters; CLIP's verdict, which steered, flatters most.
     """
     optimize, generate = studio.pipeline("optimize"), studio.pipeline("generate")
     assert isinstance(optimize, Optimize) and isinstance(generate, Generate)
@@ -84,11 +84,12 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
         return result.pictures[0].image
 
     for index, name in enumerate(names):
-        start = OptimizeSettings(prompt=name, steps=1, step_size=0.001)
+        start = OptimizeSettings(prompt=name, start="codes", steps=1, step_size=0.001)
         *_, untouched = run(optimize, start)
         assert isinstance(untouched, Result)
         note("critic, the random codes", optimize.critic, untouched.pictures[-1].image, name)
-        shown.append(follow("codes", OptimizeSettings(prompt=name)))
+        for place in ("codes", "white"):
+            shown.append(follow(place, OptimizeSettings(prompt=name, start=place)))
         draft = draw(generate, name, 16)[0]
         note("critic, the draft", optimize.critic, draft.image, name)
         tokens = " ".join(map(str, draft.facts["tokens"]))
@@ -98,7 +99,7 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
             sofar = "  ".join(f"{what} {np.mean(np.array(r) < 5):.2f}" for what, r in ranks.items())
             print(f"optimized {index + 1} of {len(names)} names; top-5: {sofar}", file=sys.stderr, flush=True)
     if sheet is not None:
-        write_sheet(sheet, shown, 18)
+        write_sheet(sheet, shown, 16)
     figures = {}
     for what, found in ranks.items():
         for top in (1, 5):

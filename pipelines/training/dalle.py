@@ -96,6 +96,7 @@ class DalleTrainer(Trainer):
         with safe_open(pack / "vqgan.safetensors", "pt") as file:
             codes = file.get_tensor("codes").float()
         self.near, self.share = neighbours(codes)
+        self.targets = self.near.to(accelerator.device), self.share.to(accelerator.device)
         torch.manual_seed(seed)
         dalle = Dalle(DalleConfig(self.tokenizer.vocabulary_size, codec.code_count, grid=codec.grid, **sizes))
         self._start_from_clip(dalle, pack)
@@ -210,7 +211,7 @@ class DalleTrainer(Trainer):
             target = text[:, 1:]
             said = target != 0  # pads are not worth predicting
             text_logits = self.dalle.text_head(state[:, : length - 1][said])
-        near, share = self.near.to(image.device)[image], self.share.to(image.device)[image]
+        near, share = (table[image] for table in self.targets)
         image_loss = -(share * image_logits.float().log_softmax(2).gather(2, near)).sum(2).mean()
         word_count = self.mean_over_processes(said.sum().float()).clamp(min=0.1)
         text_loss = F.cross_entropy(text_logits.float(), target[said], reduction="sum") / word_count
