@@ -87,7 +87,7 @@ class OptimizeSettings(Settings):
         0.4, 0.1, 0.95, help="the closest view, as a share of the shorter side", advanced=True
     )
     pull: float = knob(
-        2.0, 0.0, 10.0, help="stay close to the start picture, or to white, unless it moves", advanced=True
+        1.0, 0.0, 10.0, help="stay close to the start picture, or to white, unless it moves", advanced=True
     )
     smooth: float = knob(0.0, 0.0, 10.0, help="fewer edges", advanced=True)
     colour: float = knob(0.0, -10.0, 10.0, help="more colour; below zero less", advanced=True)
