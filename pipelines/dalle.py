@@ -29,7 +29,7 @@ class GenerateSettings(Settings):
 
     candidates: int = knob(16, 1, 512, help="how many pictures are drawn and ranked")
     keep: int = knob(4, 1, 64, help="how many of the best are kept")
-    temperature: float = knob(1.0, 0.05, 4.0, help="lower is safer, higher is wilder", advanced=True)
+    temperature: float = knob(0.7, 0.05, 4.0, help="lower is safer, higher is wilder", advanced=True)
     top_k: int = knob(64, 0, 16384, help="draw each token from the k likeliest; 0 for all", advanced=True)
     top_p: float = knob(
         1.0, 0.05, 1.0, help="draw each token from the likeliest that make up this share", advanced=True

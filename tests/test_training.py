@@ -294,16 +294,11 @@ def test_a_token_is_asked_for_together_with_its_nearest(
     assert torch.equal(trainer.near[:, 0], torch.arange(32))
     assert torch.allclose(trainer.share.sum(1), torch.ones(32))
     assert (trainer.share[:, :-1] >= trainer.share[:, 1:]).all()
-    text, image, read = trainer.batch(0)
+    _, image, read = trainer.batch(0)
     assert (trainer.near[image] == read[:, :, None]).any(2).all() and not torch.equal(image, read)
     codes = load_file(trained / "vqgan.safetensors")["codes"].float()
     embedded = torch.cdist(trainer.dalle.image_token.weight, trainer.dalle.image_token.weight)
     assert torch.corrcoef(torch.stack([embedded.flatten(), torch.cdist(codes, codes).flatten()]))[0, 1] > 0.7
-    with torch.no_grad():
-        logits = trainer.dalle.image_logits(text, read)
-    alone = torch.nn.functional.cross_entropy(logits.flatten(0, 1), image.flatten())
-    asked = trainer.update((text, image, read), 1.0)["image"]
-    assert torch.isclose(asked, alone, rtol=0.02), "in the end only the token itself"
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ Pictures are turned into tokens once, before training. Captions are made on the 
 for a share of the sequences, so that guidance (Ho and Salimans 2022) has an unconditional model to start from.
 
 Near codes draw nearly the same, so which of them a picture has is mostly noise. The network begins with the code book's
-geometry in its embeddings, is asked for the near codes as well (less and less so), and reads near codes in place of the
-true ones now and then (Lee et al. 2022, section 3.2.3): it then learns from fewer pictures and forgives itself its own
-mistakes.
+geometry in its embeddings, is asked for the near codes as well, and reads near codes in place of the true ones now and
+then (Lee et al. 2022, section 3.2.3): it then learns from fewer pictures and forgives itself its own mistakes.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ class DalleTrainer(Trainer):
         with safe_open(pack / "vqgan.safetensors", "pt") as file:
             codes = file.get_tensor("codes").float()
         self.near, self.share = neighbours(codes)
-        self.targets = self.near.to(accelerator.device), self.share.log().to(accelerator.device)
+        self.targets = self.near.to(accelerator.device), self.share.to(accelerator.device)
         torch.manual_seed(seed)
         dalle = Dalle(DalleConfig(self.tokenizer.vocabulary_size, codec.code_count, grid=codec.grid, **sizes))
         self._start_from_clip(dalle, pack)
@@ -212,8 +211,7 @@ class DalleTrainer(Trainer):
             target = text[:, 1:]
             said = target != 0  # pads are not worth predicting
             text_logits = self.dalle.text_head(state[:, : length - 1][said])
-        near, log_share = (table[image] for table in self.targets)
-        share = (log_share / max(1 - progress, 0.02)).softmax(2)  # in the end only the code itself
+        near, share = (table[image] for table in self.targets)
         image_loss = -(share * image_logits.float().log_softmax(2).gather(2, near)).sum(2).mean()
         word_count = self.mean_over_processes(said.sum().float()).clamp(min=0.1)
         text_loss = F.cross_entropy(text_logits.float(), target[said], reduction="sum") / word_count
