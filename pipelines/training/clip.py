@@ -516,11 +516,14 @@ class TextTrainer(ClipTrainer):
         return {"moved": moved, "distil": distil, "kinship": kin}
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        """The figures are of the whole; each round that the text tower went on for is told inside CLIP's own story."""
+        """The figures are of the whole; each round of the text tower is told inside CLIP's story, with the one before it."""
         weights = torch.cat([value.flatten().cpu() for value in self.before.state_dict().values()])
-        facts = {**facts, "begun": hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]}
-        earlier = [one for one in self.story.get("text", []) if one["begun"] != facts["begun"]]
-        super().export(path, {**self.story, "figures": facts["figures"], "text": [*earlier, facts]})
+        begun = hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
+        before = self.story.get("text")
+        if before and before.get("begun") == begun:  # this training itself, exported earlier
+            before = before["before"]
+        text = {**facts, "begun": begun, "before": before}
+        super().export(path, {**self.story, "figures": facts["figures"], "text": text})
 
 
 def begin(clip: Clip, start: Path | None, imagenet: str | None) -> str:
