@@ -516,7 +516,7 @@ class TextTrainer(ClipTrainer):
         return {"moved": moved, "distil": distil, "kinship": kin}
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        """The figures are of the whole; each round of the text tower is told inside CLIP's story, with the one before it."""
+        """The figures are of the whole; each round of the text tower is told in CLIP's story, with the one before it."""
         weights = torch.cat([value.flatten().cpu() for value in self.before.state_dict().values()])
         begun = hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
         before = self.story.get("text")
