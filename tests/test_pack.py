@@ -94,9 +94,9 @@ def test_clip_and_its_critic_are_two_networks() -> None:
     assert clip[1]["name"] == "clip" and critic[1]["name"] == "critic"
 
 
-def test_optimize_climbs_from_codes_by_both_judges() -> None:
+def test_optimize_climbs_from_white_by_both_judges() -> None:
     pipeline = Studio("tiny", "cpu").pipeline("optimize")
-    *_, result = run(pipeline, OptimizeSettings(prompt="a red heart", steps=25))
+    *_, result = run(pipeline, OptimizeSettings(prompt="a red heart", steps=60))
     assert isinstance(result, Result)
     curve = result.pictures[0].facts["curve"]
     assert curve[-1][1] > curve[0][1] + 0.1 and result.pictures[0].score > curve[0][2] + 0.1
