@@ -183,8 +183,8 @@ def test_stop_keeps_what_was_learned_and_looking_back_uses_less(visit: Any, lane
     slider = tab.locator("#edit-learning [data-learned]")
     slider.focus()
     slider.press("ArrowLeft")
+    tab.locator(f"#proof .glimpse[src='glimpse/{first.id}/20.jpg']").wait_for()
     tab.wait_for_function("() => document.querySelector('#proof .glimpse')?.naturalWidth > 0")
-    assert tab.locator("#proof .glimpse").get_attribute("src") == f"glimpse/{first.id}/20.jpg"
     assert "update 20" in tab.locator("#edit-learning .scrubbed").inner_text()
     keep(tab, "edit-stopped-en-dark-1280")
     tab.locator("#edit-learning .scrubbed [data-act=until]").click()
