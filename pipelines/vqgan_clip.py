@@ -30,7 +30,7 @@ from pipelines.record import read_texts
 
 @dataclass
 class Optimize(Resumable[OptimizeSettings]):
-    """A picture that grows under CLIP's gradient, from codes, a picture or a draft, and can be steered on the way."""
+    """A picture that grows under CLIP's gradient, from white, codes, a picture or a draft, and is steered on the way."""
 
     vqgan: Vqgan
     clip: Clip
