@@ -48,9 +48,9 @@ class OptimizeSettings(Settings):
     init: str = knob("", help="a picture to start from", kind="picture")
     mask: str = knob("", help="where the picture may change: white, or what is painted", kind="picture")
     start: str = knob(
-        "white",
-        help="what to start from without a picture",
-        choices=("white", "codes", "noise", "gradient"),
+        "splash",
+        help="what to start from without a picture; of what chance makes, CLIP picks one of 32",
+        choices=("splash", "white", "codes", "noise", "gradient"),
         advanced=True,
     )
     tokens: str = knob("", help="image tokens to start from, as numbers", kind="tokens", advanced=True)
@@ -87,7 +87,11 @@ class OptimizeSettings(Settings):
         0.4, 0.1, 0.95, help="the closest view, as a share of the shorter side", advanced=True
     )
     pull: float = knob(
-        1.0, 0.0, 10.0, help="stay close to the start picture, or to white, unless it moves", advanced=True
+        1.0,
+        0.0,
+        10.0,
+        help="stay like the start picture, or white, where CLIP does not care; not while the canvas moves",
+        advanced=True,
     )
     smooth: float = knob(0.0, 0.0, 10.0, help="fewer edges", advanced=True)
     colour: float = knob(0.0, -10.0, 10.0, help="more colour; below zero less", advanced=True)

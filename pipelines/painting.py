@@ -40,6 +40,8 @@ from pipelines.video import Frame
 
 JUDGE_EVERY = 5  # steps
 TILES = 4096  # the most image tokens that are told of a picture
+STARTS = 32  # made by chance, of which CLIP picks one
+SPLASH = 0.6  # radius of a splash; 1 reaches the edges
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,18 @@ class Painting:
         self.given = self._on_canvas(to_tensor([open_picture(settings.init)])) if settings.init else None
         self.low = self.vqgan.codes.min(0).values[:, None, None]
         self.high = self.vqgan.codes.max(0).values[:, None, None]
-        z = self._start()
-        self.home = self._home(z)
-        self.state = State(z, self._optimizer(z), z.clone())
+        self.home = self._home()
+        self.state: State  # from `begin` or `restore` on
         self.shown: Tensor | None = None  # (1, 3, h, w) the last step's picture
         self.loss = math.nan
+
+    def begin(self) -> None:
+        """Be at step 0."""
+        z = self._start()
+        self.state = State(z, self._optimizer(z), z.clone())
         if self.now.mask:
-            self.state.base = self.given if self.given is not None else eight_bits(self._picture(z))
+            kept = eight_bits(self.home if self.home is not None else self._picture(z))
+            self.state.base = kept if self.given is None else self.given
 
     # ------------------------------------------------------------------------------------------------- the algorithm
 
@@ -149,7 +156,7 @@ class Painting:
             lengths = [len(part) for part in parts]
             vectors = self.clip.encode_image(clamp_with_gradient(torch.cat(parts), -1.0, 1.0))
         whole, *inside = vectors.split(lengths)
-        loss = self._regularizers(now, picture, z)
+        loss = self._regularizers(now, picture)
         total = sum(abs(one.weight) for one in aims)
         for one in aims:
             views = whole if one.region is None else inside[regional.index(one)]
@@ -160,10 +167,11 @@ class Painting:
         (gradient,) = torch.autograd.grad(loss, z)
         return loss.detach(), gradient, picture.detach().float()
 
-    def _regularizers(self, now: OptimizeSettings, picture: Tensor, z: Tensor) -> Tensor:
+    def _regularizers(self, now: OptimizeSettings, picture: Tensor) -> Tensor:
         loss = torch.zeros((), device=self.device)
         if now.pull and self.home is not None and not now.animate:
-            loss = loss + now.pull * 0.1 * (z - _resized(self.home, z.shape[-2:])).square().mean()
+            apart = (picture - _resized(self.home, picture.shape[-2:])).square().sum(1)
+            loss = loss + now.pull * 0.3 * (apart / (apart + 0.04)).mean()  # Geman and McClure 1987
         if now.smooth:
             across, down = picture.diff(dim=3), picture.diff(dim=2)
             loss = loss + now.smooth * (across.square().mean() + down.square().mean())
@@ -318,19 +326,37 @@ class Painting:
             return _resized(z, (rows, columns))
         if self.given is not None:
             return self._encode(F.interpolate(self.given, (rows * factor, columns * factor), mode="area"))
-        if self.settings.start == "codes":
-            tokens = torch.randint(len(self.vqgan.codes), (1, rows, columns), generator=generator)
-            return self.vqgan.embed(tokens.to(self.device)).clone()
-        if self.settings.start == "white":
-            picture = torch.ones(1, 3, rows * factor, columns * factor)
-        elif self.settings.start == "noise":
-            picture = torch.rand(1, 3, rows * factor, columns * factor, generator=generator) * 2 - 1
+        size = (rows * factor, columns * factor)
+        start = self.settings.start
+        white = torch.ones(1, 3, *size, device=self.device)
+        if start == "white":
+            return self._encode(white)
+        if start in ("splash", "codes"):
+            tokens = torch.randint(len(self.vqgan.codes), (STARTS, rows, columns), generator=generator)
+            starts = self.vqgan.embed(tokens.to(self.device))
+            if start == "splash":
+                starts = torch.where(_disc(rows, columns).to(self.device), starts, self._encode(white))
         else:
-            corners = torch.rand(1, 3, 2, 2, generator=generator) * 2 - 1
-            picture = F.interpolate(
-                corners, (rows * factor, columns * factor), mode="bilinear", align_corners=True
-            )
-        return self._encode(picture.to(self.device))
+            side = size if start == "noise" else (2, 2)
+            pictures = torch.rand(STARTS, 3, *side, generator=generator) * 2 - 1
+            pictures = F.interpolate(pictures, size, mode="bilinear", align_corners=True)
+            starts = self._encode(pictures.to(self.device))
+        return self._nearest_start(starts)
+
+    def _nearest_start(self, starts: Tensor) -> Tensor:
+        """Of z made by chance, (n, c, h, w), the one (1, c, h, w) whose picture CLIP finds nearest to the targets."""
+        now, size = self.timeline[0][1], self.clip.config.image_size
+        scene = parse_story(now.prompt, now.steps)[0][1]
+        canvas = (starts.shape[2] * self.vqgan.config.factor, starts.shape[3] * self.vqgan.config.factor)
+        aims = [one for one in self._read_aims(now, scene, canvas) if one.region is None]
+        scores = []
+        for some in starts.split(8):
+            pictures = self._decode(self.vqgan.embed(self.vqgan.nearest(some)))
+            vectors = self.clip.encode_image(whole_view(pictures, size))
+            weighted = [one.weight * (vectors @ one.vector) for one in aims]
+            scores.append(sum(weighted, torch.zeros(len(some), device=self.device)))
+        best = int(torch.cat(scores).argmax())
+        return starts[best : best + 1].clone()
 
     def _encode(self, picture: Tensor) -> Tensor:
         return self.vqgan.encode(picture).float().contiguous()
@@ -338,11 +364,17 @@ class Painting:
     def _decode(self, codes: Tensor) -> Tensor:
         return clamp_with_gradient(self.vqgan.decode(codes).float(), -1.0, 1.0)
 
-    def _home(self, start: Tensor) -> Tensor | None:
-        """What `pull` pulls to: the given picture, the draft or white; nothing where chance made the start."""
+    def _home(self) -> Tensor | None:
+        """(1, 3, h, w): what `pull` pulls to, the given picture, the draft or white; nothing where all is chance."""
         if self.given is not None:
-            return self._encode(self.given)
-        return start.clone() if self.settings.tokens or self.settings.start == "white" else None
+            return self.given
+        if self.settings.tokens:
+            with torch.no_grad():
+                return self._decode(self.vqgan.embed(read_tokens(self.settings, self.vqgan)))
+        if self.settings.start in ("splash", "white"):
+            factor = self.vqgan.config.factor
+            return torch.ones(1, 3, self.rows * factor, self.columns * factor, device=self.device)
+        return None
 
     def _picture(self, z: Tensor) -> Tensor:
         """(1, 3, h, w) in [-1, 1]: what z, or an average of it, looks like under the mask of now."""
@@ -546,6 +578,13 @@ class Painting:
                 if begin < until and ends > since and (not scenes or scenes[-1][1] != words):
                     scenes.append((max(begin, since), words))
         return scenes
+
+
+def _disc(rows: int, columns: int) -> Tensor:
+    """(rows, columns) bool: the cells in the middle of the canvas, at least one."""
+    down, across = (torch.arange(n).add(0.5).div(n).mul(2).sub(1).square() for n in (rows, columns))
+    distance = (down[:, None] + across[None, :]).sqrt()
+    return distance <= max(SPLASH, distance.min().item())
 
 
 def _resized(z: Tensor, size: tuple[int, ...]) -> Tensor:

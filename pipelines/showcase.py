@@ -103,7 +103,7 @@ def _generated(studio: Studio, out: Path) -> None:
 
 
 def _optimized(studio: Studio) -> list[Image.Image]:
-    """Three rows: Generate's best, what Optimize makes of it in 30 steps, and of white in 150."""
+    """Three rows: Generate's best, what Optimize makes of it in 30 steps, and what it grows from nothing in 150."""
     generate, optimize = studio.pipeline("generate"), studio.pipeline("optimize")
     rows: list[list[Image.Image]] = [[], [], []]
     for prompt in OPTIMIZED:

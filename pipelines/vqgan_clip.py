@@ -30,7 +30,7 @@ from pipelines.record import read_texts
 
 @dataclass
 class Optimize(Resumable[OptimizeSettings]):
-    """A picture that grows under CLIP's gradient, from white, codes, a picture or a draft, and is steered on the way."""
+    """A picture that grows under CLIP's gradient, from a splash, a picture or a draft, and is steered on the way."""
 
     vqgan: Vqgan
     clip: Clip
@@ -107,7 +107,9 @@ class Optimize(Resumable[OptimizeSettings]):
         journal = journal or Journal()
         journal.begin({"settings": settings.to_dict(), "models": self.fingerprint()})
         run = self._painting(settings)
-        if (snapshot := journal.latest()) is not None:
+        if (snapshot := journal.latest()) is None:
+            run.begin()
+        else:
             run.restore(snapshot)
         ended, saved = "", run.state.step
         while run.state.step < run.last_step():

@@ -257,6 +257,7 @@ def test_the_loss_falls_and_z_stays_in_the_codebook() -> None:
         steps=60, cutouts=32, closest=0.9, pull=0.0
     )  # many views alike: little chance in the loss
     painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, settings)
+    painting.begin()
     losses = []
     with torch.no_grad():
         for _ in range(60):
@@ -271,8 +272,9 @@ def test_weights_stops_and_signs_reach_the_gradient() -> None:
     pipeline = tiny_optimize()
 
     def gradient(**fields: Any) -> torch.Tensor:
-        settings = OptimizeSettings(**{"cutouts": 6, **fields})
+        settings = OptimizeSettings(**{"cutouts": 6, "start": "white", "pull": 0.0, **fields})
         painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, settings)
+        painting.begin()
         generator = torch.Generator().manual_seed(0)
         return painting._gradient(painting.now, generator)[1]
 
@@ -290,6 +292,7 @@ def test_a_region_moves_only_its_part() -> None:
     pipeline = tiny_optimize()
     settings = OptimizeSettings(regions="green apple @ left", size="64x32")
     painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, settings)
+    painting.begin()
     picture = torch.rand(1, 3, 32, 64, requires_grad=True)
     from pipelines.canvas import only_inside, side_region
 
@@ -322,34 +325,60 @@ def test_every_option_runs() -> None:
         assert result.pictures[0].facts["steps"] == fields.get("steps", 5), fields
 
 
-def test_the_pull_leads_to_the_start_picture() -> None:
+def test_the_pull_keeps_the_start_picture() -> None:
     pipeline = tiny_optimize()
-    start = speckled((32, 32))
+    tokens = " ".join(str(7 * k % 32) for k in range(16))
 
     def distance(pull: float) -> float:
-        settings = OptimizeSettings(init=picture_to_uri(start), steps=30, step_size=0.3, pull=pull)
-        painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, settings)
+        painting = begun(pipeline, tokens=tokens, steps=30, step_size=0.3, pull=pull)
         with torch.no_grad():
             for _ in range(30):
                 painting.advance()
         assert painting.home is not None
-        return (painting.state.z - painting.home).square().mean().item()
+        return (painting.draw() - painting.home).square().mean().item()
 
     assert distance(10.0) < 0.5 * distance(0.0)
 
 
-def test_a_run_begins_white_and_only_a_picture_pulls() -> None:
+def begun(pipeline: Optimize, **fields: Any) -> Painting:
+    painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, OptimizeSettings(**fields))
+    with torch.no_grad():
+        painting.begin()
+    return painting
+
+
+def test_where_a_run_begins_and_what_pulls() -> None:
+    pipeline = tiny_optimize()
+    sheet = torch.ones(1, 3, 32, 32)
+    white, splash = begun(pipeline, start="white"), begun(pipeline)
+    assert torch.equal(white.state.z, pipeline.vqgan.encode(sheet))
+    same = (splash.state.z == white.state.z).all(1)[0]
+    assert same.sum() == 12 and not same[1:3, 1:3].any()  # random codes in the middle only
+    for one in (white, splash):
+        assert one.home is not None and torch.equal(one.home, sheet)
+    tokens = torch.full((1, 4, 4), 7)
+    draft = begun(pipeline, tokens=" ".join(["7"] * 16))
+    assert draft.home is not None and torch.allclose(
+        draft.home, pipeline.vqgan.pictures_of(tokens).clamp(-1, 1)
+    )
+    for start in ("codes", "noise", "gradient"):
+        assert begun(pipeline, start=start).home is None
+    masked = begun(pipeline, mask=picture_to_uri(Image.new("L", (32, 32), 255)))
+    assert masked.state.base is not None and torch.equal(masked.state.base, sheet)
+
+
+@pytest.mark.parametrize("start", ["splash", "codes", "noise", "gradient"])
+def test_clip_picks_the_nearest_of_the_starts_that_chance_makes(
+    start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipeline = tiny_optimize()
 
-    def begun(**fields: Any) -> Painting:
-        return Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, OptimizeSettings(**fields))
+    def distance(count: int) -> float:
+        monkeypatch.setattr("pipelines.painting.STARTS", count)
+        painting = begun(pipeline, start=start, prompt="a dog | a cat:0.5")
+        return painting._scores(painting._picture(painting.state.z))[0]
 
-    white = begun()
-    assert torch.equal(white.state.z, pipeline.vqgan.encode(torch.ones(1, 3, 32, 32)))
-    assert white.home is not None and torch.equal(white.home, white.state.z)
-    assert begun(tokens=" ".join(["7"] * 16)).home is not None
-    for start in ("codes", "noise", "gradient"):
-        assert begun(start=start).home is None
+    assert distance(32) > distance(1)
 
 
 def test_seamless_pictures_meet_themselves() -> None:
@@ -461,6 +490,7 @@ def test_a_draft_goes_on_from_its_own_tokens(tmp_path: Path) -> None:
     assert [int(one) for one in prepared.tokens.split()] == picture.facts["tokens"]
     assert pipeline.prepare(prepared) == prepared
     painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, prepared)
+    painting.begin()
     assert painting.state.z.equal(pipeline.vqgan.embed(torch.tensor(picture.facts["tokens"]).view(1, 4, 4)))
     liar = Image.new("RGB", picture.image.size, "white")  # the record of another picture
     write_png(tmp_path / "liar.png", liar, record)

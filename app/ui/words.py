@@ -399,7 +399,12 @@ KNOBS: dict[str, tuple[str, str, str]] = {
     "size": ("size", "尺寸", "宽x高，例如 192x128；留空则与起始图片或模型一致"),
     "init": ("start picture", "起始图片", "从哪张图片开始"),
     "mask": ("mask", "蒙版", "画面可以改变的地方：白色，或涂抹处"),
-    "start": ("start", "起点", "没有图片时从什么开始：white 白纸，codes 随机编码，noise 噪点，gradient 渐变"),
+    "start": (
+        "start",
+        "起点",
+        "没有图片时从什么开始：splash 白纸上的一团颜色，white 白纸，codes 随机编码，noise 噪点，"
+        "gradient 渐变；随机产生的由 CLIP 从 32 个中选一个",
+    ),
     "regions": (
         "regions",
         "分区提示词",
@@ -415,7 +420,7 @@ KNOBS: dict[str, tuple[str, str, str]] = {
     "views": ("view size", "视图大小", "small 小视图更快，full 与 CLIP 能看到的一样大"),
     "scheme": ("cutout scheme", "裁切方式", "怎样裁出视图"),
     "closest": ("closest view", "最近视图", "最近的视图占短边的比例"),
-    "pull": ("pull", "贴近原图", "保持接近起始图片或白纸（画布移动时除外）"),
+    "pull": ("pull", "贴近原图", "CLIP 不在意的地方保持起始图片或白纸的样子（画布移动时除外）"),
     "smooth": ("smooth", "平滑", "边缘更少"),
     "colour": ("colour", "色彩", "更多色彩；小于零则更少"),
     "palette": ("palette", "调色板", "只用这些颜色，例如 #d9432f #faf8f4"),

@@ -94,7 +94,9 @@ def _parser() -> Parser:
         "--optimize", type=number(int, 0, 10_000), default=0, help="names to optimize, 60 s each (default 0)"
     )
     parser.add_argument(
-        "--optimize-sheet", type=Path, help="from codes, from white, draft, from draft: four pictures a name"
+        "--optimize-sheet",
+        type=Path,
+        help="from codes, from a splash, draft, from draft: four pictures a name",
     )
     parser.add_argument(
         "--edit", type=number(int, 0, 20), default=0, help="text pairs to edit ten pictures by (default 0)"

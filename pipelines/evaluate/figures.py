@@ -34,7 +34,7 @@ BARS = {  # what the figures should reach, on two cores
     ("composed", "all"): 0.40,
     ("unet", "PSNR"): 30.0,
     ("optimize", "critic, best, from codes: top-5"): 0.50,
-    ("optimize", "critic, best, from white: top-5"): 0.50,
+    ("optimize", "critic, best, from splash: top-5"): 0.50,
     ("edit", "won"): 0.80,
     ("edit", "SSIM"): 0.60,
 }

@@ -54,8 +54,9 @@ EDIT_PAIRS = (
 def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
     """Optimize by the critic's eyes: is the prompt among the first names of all the validation style's?
 
-    From random codes and from white in 150 steps, and from Generate's best of 16 in 30. "last" is the last step, "best"
-    the one that the critic chose, so its verdict on that one flatters; CLIP's verdict, which steered, flatters most.
+    From random codes and from a splash of them on white in 150 steps, and from Generate's best of 16 in 30. "last" is the
+    last step, "best" the one that the critic chose, so its verdict on that one flatters; CLIP's verdict, which steered,
+    flatters most.
     """
     optimize, generate = studio.pipeline("optimize"), studio.pipeline("generate")
     assert isinstance(optimize, Optimize) and isinstance(generate, Generate)
@@ -88,7 +89,7 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
         *_, untouched = run(optimize, start)
         assert isinstance(untouched, Result)
         note("critic, the random codes", optimize.critic, untouched.pictures[-1].image, name)
-        for place in ("codes", "white"):
+        for place in ("codes", "splash"):
             shown.append(follow(place, OptimizeSettings(prompt=name, start=place)))
         draft = draw(generate, name, 16)[0]
         note("critic, the draft", optimize.critic, draft.image, name)
