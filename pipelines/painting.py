@@ -103,8 +103,7 @@ class Painting:
         z = self._start()
         self.state = State(z, self._optimizer(z), z.clone())
         if self.now.mask:
-            kept = eight_bits(self.home if self.home is not None else self._picture(z))
-            self.state.base = kept if self.given is None else self.given
+            self.state.base = eight_bits(self._picture(z) if self.home is None else self.home)
 
     # ------------------------------------------------------------------------------------------------- the algorithm
 
@@ -340,7 +339,7 @@ class Painting:
             side = size if start == "noise" else (2, 2)
             pictures = torch.rand(STARTS, 3, *side, generator=generator) * 2 - 1
             pictures = F.interpolate(pictures, size, mode="bilinear", align_corners=True)
-            starts = self._encode(pictures.to(self.device))
+            starts = torch.cat([self._encode(one) for one in pictures.to(self.device).split(1)])
         return self._nearest_start(starts)
 
     def _nearest_start(self, starts: Tensor) -> Tensor:
@@ -350,7 +349,7 @@ class Painting:
         canvas = (starts.shape[2] * self.vqgan.config.factor, starts.shape[3] * self.vqgan.config.factor)
         aims = [one for one in self._read_aims(now, scene, canvas) if one.region is None]
         scores = []
-        for some in starts.split(8):
+        for some in starts.split(max(1, 8 * 128**2 // math.prod(canvas))):
             pictures = self._decode(self.vqgan.embed(self.vqgan.nearest(some)))
             vectors = self.clip.encode_image(whole_view(pictures, size))
             weighted = [one.weight * (vectors @ one.vector) for one in aims]

@@ -25,17 +25,17 @@ from pipelines.training.fit import sheet_of
 
 PROMPTS = (
     "a red heart",
-    "banana",
-    "cat face",
-    "a 3d dog face",
-    "生日蛋糕",
-    "rocket",
-    "green apple",
-    "grinning face",
-    "carrot",
-    "sad face",
-    "sunflower",
-    "红心",
+    "grinning cat",
+    "woman with red hair",
+    "1st place medal",
+    "strawberry",
+    "clock",
+    "哭脸",
+    "sunglasses",
+    "pizza",
+    "angry face",
+    "christmas tree",
+    "a blue heart on a yellow background",
 )
 OPTIMIZED = (
     "a red heart",

@@ -23,10 +23,10 @@ WATCH_SECONDS = 0.3  # between two looks at a running job
 PICTURE_KNOBS = ("image", "keep_rows", "likeness", "strength", "mask")  # under "Start from a picture"
 EXAMPLES = (
     ("a red heart", "红色的心"),
-    ("cat face, 3d", "猫脸，3d"),
-    ("birthday cake", "生日蛋糕"),
-    ("a flat green apple", "扁平风格的绿苹果"),
-    ("two stars on a blue background", "蓝色背景上的两颗星"),
+    ("grinning cat", "咧嘴笑的猫"),
+    ("woman with red hair", "红发女人"),
+    ("1st place medal", "金牌"),
+    ("a blue heart on a yellow background", "黄色背景上的蓝心"),
 )
 HIDDEN = ("batch",)  # the device decides it
 SHARED = ("prompt", "seed", "candidates", "keep", "hide_duplicates")  # mean the same to both of DRAWING
