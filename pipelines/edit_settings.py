@@ -58,7 +58,7 @@ class EditSettings(Settings):
     return_step: int = knob(
         0, 0, 999, help="the noise level that the edit returns to, 0 to propose one", advanced=True
     )
-    keep: float = knob(4.0, 0.0, 10.0, help="how strongly to stay with the picture (L1)", advanced=True)
+    keep: float = knob(3.3, 0.0, 10.0, help="how strongly to stay with the picture (L1)", advanced=True)
     smooth: float = knob(1.0, 0.0, 10.0, help="how smooth the change is (total variation)", advanced=True)
     steps: int = knob(
         0, 0, 200, help="steps up the noise, and down again, 0 for what the mode needs", advanced=True

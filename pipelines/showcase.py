@@ -49,11 +49,11 @@ OPTIMIZED = (
 )
 EDIT_STRIP = 5
 EDITED = (
-    ("face", "angry face"),
+    ("smiling face", "nauseated face"),
     ("house", "house at night"),
     ("apple", "green apple"),
-    ("cat", "lion"),
-    ("heart", "purple heart"),
+    ("car", "taxi"),
+    ("orange", "lemon"),
     ("flower", "rose"),
 )
 
