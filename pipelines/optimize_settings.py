@@ -49,7 +49,7 @@ class OptimizeSettings(Settings):
     mask: str = knob("", help="where the picture may change: white, or what is painted", kind="picture")
     start: str = knob(
         "splash",
-        help="what to start from without a picture; of what chance makes, CLIP picks one of 32",
+        help="what to start from without a picture; of many that chance makes, CLIP picks one",
         choices=("splash", "white", "codes", "noise", "gradient"),
         advanced=True,
     )

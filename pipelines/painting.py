@@ -340,20 +340,18 @@ class Painting:
             pictures = torch.rand(STARTS, 3, *side, generator=generator) * 2 - 1
             pictures = F.interpolate(pictures, size, mode="bilinear", align_corners=True)
             starts = torch.cat([self._encode(one) for one in pictures.to(self.device).split(1)])
-        return self._nearest_start(starts)
+        return self._nearest_start(starts, size)
 
-    def _nearest_start(self, starts: Tensor) -> Tensor:
+    def _nearest_start(self, starts: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Of z made by chance, (n, c, h, w), the one (1, c, h, w) whose picture CLIP finds nearest to the targets."""
         now, size = self.timeline[0][1], self.clip.config.image_size
         scene = parse_story(now.prompt, now.steps)[0][1]
-        canvas = (starts.shape[2] * self.vqgan.config.factor, starts.shape[3] * self.vqgan.config.factor)
         aims = [one for one in self._read_aims(now, scene, canvas) if one.region is None]
+        target = torch.stack([one.weight * one.vector for one in aims]).sum(0)
         scores = []
         for some in starts.split(max(1, 8 * 128**2 // math.prod(canvas))):
             pictures = self._decode(self.vqgan.embed(self.vqgan.nearest(some)))
-            vectors = self.clip.encode_image(whole_view(pictures, size))
-            weighted = [one.weight * (vectors @ one.vector) for one in aims]
-            scores.append(sum(weighted, torch.zeros(len(some), device=self.device)))
+            scores.append(self.clip.encode_image(whole_view(pictures, size)) @ target)
         best = int(torch.cat(scores).argmax())
         return starts[best : best + 1].clone()
 

@@ -251,13 +251,18 @@ def test_the_whole_view_squashes_nothing() -> None:
 # --------------------------------------------------------------------------------------------------------------- runs
 
 
+def begun(pipeline: Optimize, **fields: Any) -> Painting:
+    painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, OptimizeSettings(**fields))
+    with torch.no_grad():
+        painting.begin()
+    return painting
+
+
 def test_the_loss_falls_and_z_stays_in_the_codebook() -> None:
     pipeline = tiny_optimize()
-    settings = OptimizeSettings(
-        steps=60, cutouts=32, closest=0.9, pull=0.0
-    )  # many views alike: little chance in the loss
-    painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, settings)
-    painting.begin()
+    painting = begun(
+        pipeline, steps=60, cutouts=32, closest=0.9, pull=0.0
+    )  # views alike: little chance in the loss
     losses = []
     with torch.no_grad():
         for _ in range(60):
@@ -272,9 +277,7 @@ def test_weights_stops_and_signs_reach_the_gradient() -> None:
     pipeline = tiny_optimize()
 
     def gradient(**fields: Any) -> torch.Tensor:
-        settings = OptimizeSettings(**{"cutouts": 6, "start": "white", "pull": 0.0, **fields})
-        painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, settings)
-        painting.begin()
+        painting = begun(pipeline, **{"cutouts": 6, "start": "white", "pull": 0.0, **fields})
         generator = torch.Generator().manual_seed(0)
         return painting._gradient(painting.now, generator)[1]
 
@@ -290,9 +293,7 @@ def test_weights_stops_and_signs_reach_the_gradient() -> None:
 
 def test_a_region_moves_only_its_part() -> None:
     pipeline = tiny_optimize()
-    settings = OptimizeSettings(regions="green apple @ left", size="64x32")
-    painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, settings)
-    painting.begin()
+    painting = begun(pipeline, regions="green apple @ left", size="64x32")
     picture = torch.rand(1, 3, 32, 64, requires_grad=True)
     from pipelines.canvas import only_inside, side_region
 
@@ -338,13 +339,6 @@ def test_the_pull_keeps_the_start_picture() -> None:
         return (painting.draw() - painting.home).square().mean().item()
 
     assert distance(10.0) < 0.5 * distance(0.0)
-
-
-def begun(pipeline: Optimize, **fields: Any) -> Painting:
-    painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, OptimizeSettings(**fields))
-    with torch.no_grad():
-        painting.begin()
-    return painting
 
 
 def test_where_a_run_begins_and_what_pulls() -> None:

@@ -94,7 +94,7 @@ def test_clip_and_its_critic_are_two_networks() -> None:
     assert clip[1]["name"] == "clip" and critic[1]["name"] == "critic"
 
 
-def test_optimize_climbs_from_white_by_both_judges() -> None:
+def test_optimize_climbs_by_both_judges() -> None:
     pipeline = Studio("tiny", "cpu").pipeline("optimize")
     *_, result = run(pipeline, OptimizeSettings(prompt="a red heart", steps=60))
     assert isinstance(result, Result)

@@ -403,7 +403,7 @@ KNOBS: dict[str, tuple[str, str, str]] = {
         "start",
         "起点",
         "没有图片时从什么开始：splash 白纸上的一团颜色，white 白纸，codes 随机编码，noise 噪点，"
-        "gradient 渐变；随机产生的由 CLIP 从 32 个中选一个",
+        "gradient 渐变；随机产生多个，由 CLIP 选一个",
     ),
     "regions": (
         "regions",
