@@ -52,6 +52,11 @@ class Downloads:
         """The download that runs, or the last one; None before the first."""
         return self._now
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the running download was asked to stop and has not come to its next step yet."""
+        return self._stopped.is_set() and self._now is not None and not self._now.is_over
+
     def start(self, names: Sequence[str]) -> None:
         """Begin to fetch models of the full pack, in this order; those that are here already are left out.
 

@@ -40,19 +40,23 @@
       return [kept.get("visitor") || random(16), job];
     },
     spoken: () => (language() === browserLanguage ? "" : language()),
-    // The job stays in the address and in the browser: a reload or a new tab finds it again.
-    remember(job) {
-      kept.set("job", job);
-      const address = new URL(location.href);
-      if (job) address.searchParams.set("job", job); else address.searchParams.delete("job");
-      history.replaceState(null, "", address);
+    // A click was answered. Its job stays in the address and in the browser: a reload or a new tab finds it again. The value
+    // that comes back is another one each time: its change makes the tab look.
+    acted(job) {
+      if (job) {
+        kept.set("job", job);
+        const address = new URL(location.href);
+        address.searchParams.set("job", job);
+        history.replaceState(null, "", address);
+      }
+      return random(8);
     },
     roll: () => crypto.getRandomValues(new Uint32Array(1))[0],
     // The Models tab: looks again each second while a download runs; a card that was opened stays so. Answers may overtake
     // each other: a click's own answer goes first, and the page is looked at again after it, whatever it shows.
     models(element, trigger) {
       const opened = new Map(); // pack -> whether the artist opened its card
-      let agreed = false, clicked = -Infinity;
+      let pressed = false, clicked = -Infinity;
       setInterval(() => {
         const page = element.querySelector("section"), since = performance.now() - clicked;
         if (!page || !element.offsetParent || since < 700 || !("watching" in page.dataset || since < 10_000)) return;
@@ -61,14 +65,14 @@
       element.addEventListener("click", (event) => {
         const card = event.target.closest("summary")?.parentNode;
         if (card) opened.set(card.dataset.pack, !card.open);
-        agreed ||= Boolean(event.target.closest("[data-act=fetch]"));
+        pressed ||= Boolean(event.target.closest("[data-act=fetch], [data-act=stop-fetch]"));
         if (event.target.closest("[data-act]")) clicked = performance.now();
       });
       new MutationObserver(() => {
         for (const card of element.querySelectorAll("details"))
           if (opened.has(card.dataset.pack) && card.open !== opened.get(card.dataset.pack)) card.open = opened.get(card.dataset.pack);
         const progress = element.querySelector(".fetching.running");
-        if (agreed && progress) { agreed = false; progress.focus(); } // the button that was pressed is gone
+        if (pressed && progress) { pressed = false; progress.focus(); } // the button that was pressed is gone
       }).observe(element, { childList: true, subtree: true, attributes: true });
     },
     // Show one of the pictures large, and let its tile know.

@@ -38,6 +38,13 @@ def make(lane: Lane, prompt: str = "a blue bowl", **settings: Any) -> Path:
     raise AssertionError(lane.job(job_id))
 
 
+def unfold(tab: Any, accordion: str) -> None:
+    """Open an accordion for the first time. What is typed before the next frame is lost: Gradio fills its fields then."""
+    tab.locator(f"{accordion} > button").click()
+    tab.locator(f"{accordion} label").first.wait_for()
+    tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def overflow(tab: Any) -> list[str]:
     """What sticks out at the right of the window."""
     return tab.evaluate(

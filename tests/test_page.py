@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from app.jobs import Lane
 from pipelines.record import read_record
-from tests.browser import ask, keep, make, overflow, wait_state
+from tests.browser import ask, keep, make, overflow, unfold, wait_state
 from tests.painter import PAINTERS
 
 pytestmark = pytest.mark.browser
@@ -131,7 +131,7 @@ def test_dark_follows_the_system_and_the_button(visit: Any) -> None:
 def test_nothing_sticks_out_at_360_pixels(visit: Any, lang: str) -> None:
     tab = visit(lang=lang, width=360, height=740)
     for fold in ("#from-picture", "#advanced"):
-        tab.locator(f"{fold} > button").click()
+        unfold(tab, fold)
     tab.locator("#knob-temperature input").first.wait_for()
     keep(tab, f"advanced-{lang[:2]}-light-360")
     assert overflow(tab) == []
@@ -203,7 +203,7 @@ def test_a_picture_that_cannot_be_opened_is_refused_in_a_sentence(visit: Any, tm
     for kind, body in ((b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)), (b"IEND", b"")):
         giant += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     tab = visit()
-    tab.locator("#from-picture > button").click()
+    unfold(tab, "#from-picture")
     tab.locator("#prompt textarea").fill("a red heart")
     for name, data, sentence in (
         ("giant.png", bytes(giant), "too large to open"),

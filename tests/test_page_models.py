@@ -187,8 +187,8 @@ def test_a_download_can_be_stopped_and_gone_on_with_and_says_why_it_failed(visit
     assert "Stability AI Community License" in consent.inner_text() and "Apache-2.0" in consent.inner_text()
     assert button.get_attribute("aria-expanded") == "true"
     consent.get_by_role("button", name="I agree, download").press("Enter")
-    stop = tab.locator(".fetching [data-act=stop-fetch]")
-    stop.click()
+    tab.locator(".fetching [data-act=stop-fetch]").click()
+    tab.locator(".fetching.running", has_text="Stopping at sd-turbo").wait_for()
     tiny.installer.go.release()
     tab.locator(".fetching.stopped").wait_for()
     tiny.installer.problem = "hub.example cannot be reached (no route); check the connection"
@@ -221,6 +221,7 @@ def test_an_answer_that_comes_late_does_not_stay_on_the_page(visit: Any, tiny: S
     tab.locator(".fetching.running").wait_for(state="detached")
     tab.locator(".fetching.running").wait_for()
     tab.locator(".fetching [data-act=stop-fetch]").click()
+    tab.locator(".fetching.running", has_text="Stopping at").wait_for()
     tiny.installer.go.release()
     tab.locator(".fetching.stopped").wait_for()
 

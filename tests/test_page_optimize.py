@@ -15,7 +15,7 @@ from PIL import Image
 
 from app.jobs import Job, Lane
 from pipelines.images import open_picture
-from tests.browser import keep, make, overflow
+from tests.browser import keep, make, overflow, unfold
 
 pytestmark = pytest.mark.browser
 
@@ -272,10 +272,34 @@ def test_failures_are_told_in_a_sentence_and_nothing_is_lost(visit: Any, lane: L
     tab.locator("#opt-prompt textarea").fill("a calm sea")
     press(tab, "resume")
     wait_canvas(tab, "done")
-    tab.locator("#opt-advanced > button").click()
+    unfold(tab, "#opt-advanced")
     tab.locator("#opt-regions textarea, #opt-regions input").first.fill("a sun @ /etc/hostname")
     press(tab, "start")
     tab.locator("#opt-note", has_text="The region's place '/etc/hostname' is not one of").wait_for()
+
+
+def test_a_run_is_watched_from_the_start_on_a_slow_line(visit: Any, lane: Lane) -> None:
+    tab = visit()
+    enter(tab)
+    tab.wait_for_timeout(500)
+    slow: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if not slow and (route.request.post_data_json or {}).get("data", [])[2:] == ["empty"]:
+            slow.append(route)  # a look at the empty canvas
+        else:
+            route.continue_()
+
+    tab.route("**/run/predict*", hold)
+    press(tab, "start")
+    tab.locator("#opt-note", has_text="The prompt is empty").wait_for()
+    while not slow:
+        tab.wait_for_timeout(20)
+    start(tab, "a moon")
+    newest(lane)
+    tab.wait_for_timeout(500)
+    slow[0].continue_()
+    wait_canvas(tab, "done")
 
 
 def test_pleasing_only_clip_is_said(visit: Any, lane: Lane) -> None:
@@ -298,7 +322,7 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> 
         24,
     )
     tab.locator("#timeline .tick").first.wait_for()
-    tab.locator("#opt-advanced > button").click()
+    unfold(tab, "#opt-advanced")
     tab.locator("#opt-step_size input").first.wait_for()
     assert overflow(tab) == []
     wait_canvas(tab, "done")

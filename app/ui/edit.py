@@ -19,10 +19,10 @@ import gradio as gr
 
 from app.jobs import MAX_PICTURE_BYTES, Job, Lane, explain
 from app.ui import plate, proof, stage
-from app.ui.generate import DRAWING, QUIET
+from app.ui.generate import DRAWING
 from app.ui.plate import Trace
 from app.ui.shelf import Shelf
-from app.ui.shell import Shell, acting
+from app.ui.shell import QUIET, Shell, acting
 from app.ui.words import both
 from pipelines.base import BadInput
 from pipelines.directions import read_direction
@@ -65,7 +65,7 @@ def build(shell: Shell, tab_itself: gr.Tab) -> None:
             tab.shelf = acting(elem_id="edit-shelf")
     tab.earlier = acting(elem_id="edit-earlier")
     tab.upload = gr.UploadButton("", file_types=KINDS, elem_id="edit-upload")
-    tab.job, tab.seen = (gr.Textbox(visible=False) for _ in range(2))
+    tab.job, tab.seen, tab.beat = (gr.Textbox(visible=False) for _ in range(3))
     tab.timer = gr.Timer(WATCH_SECONDS, active=False)
     tab.connect(tab_itself)
 
@@ -90,6 +90,7 @@ class _Tab:
     upload: Any
     job: Any
     seen: Any
+    beat: Any
     timer: Any
 
     def __init__(self, shell: Shell):
@@ -114,11 +115,6 @@ class _Tab:
         told = [self.job, shell.visitor, self.upload, shell.filling]
         reads = "(job, visitor, upload) => [job, visitor, upload, window.atelier.values()]"
         answered = [self.job, self.note, shell.filling, self.stage, self.learning, self.seen, self.shelf]
-        remember = {
-            "fn": None,
-            "inputs": [self.job],
-            "js": "(job) => { job && window.atelier.remember(job) }",
-        }
         for place in (self.transport, self.stage, self.learning, self.earlier):
             acted = place.click(
                 self.act,
@@ -129,9 +125,10 @@ class _Tab:
                 preprocess=False,  # Gradio would open the files; the lane does, and says why it cannot
                 **QUIET,
             )
-            acted.then(**remember, **QUIET).then(self.watch, watched, view, **QUIET)
+            shell.acted(acted, self.job, self.beat)
         self.stage.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
-        self.timer.tick(self.watch, watched, view, trigger_mode="once", **QUIET)
+        # the tab's selection: what was missing may be here by now
+        shell.watch(self.watch, watched, view, self.beat.change, self.timer.tick, tab_itself.select)
         self.upload.upload(self.lay, told, answered, js=reads, preprocess=False, **QUIET)
         shell.filling.change(
             None, [shell.filling], None, js="(given) => { window.atelier.fill(given) }", **QUIET
@@ -139,7 +136,6 @@ class _Tab:
         looked = {"js": reads, "preprocess": False, "trigger_mode": "always_last", **QUIET}
         self.form.click(self.look, told, [self.outlook], **looked)
         tab_itself.select(self.look, told, [self.outlook], **looked)
-        tab_itself.select(self.watch, watched, view, **QUIET)  # what was missing may be here by now
         shell.hand.change(self.take, [shell.hand, self.job], [shell.hand, *answered], **QUIET)
         shell.arrivals.insert(
             0,

@@ -10,7 +10,7 @@ import gradio as gr
 from app.jobs import Job
 from app.ui import stage
 from app.ui.fields import field, plain_value
-from app.ui.shell import Shell, acting
+from app.ui.shell import QUIET, Shell, acting
 from app.ui.words import pair
 from pipelines.base import BadInput, Knob
 from pipelines.catalog import PRESETS
@@ -30,7 +30,6 @@ EXAMPLES = (
 )
 HIDDEN = ("batch",)  # the device decides it
 SHARED = ("prompt", "seed", "candidates", "keep", "hide_duplicates")  # mean the same to both of DRAWING
-QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
 
 def pipeline_of(pack: str) -> str:
@@ -54,8 +53,6 @@ def build(shell: Shell, tab_itself: gr.Tab) -> None:
     tab.sheet = acting(elem_id="sheet")
     tab.earlier = acting(elem_id="earlier")
     tab.announce = gr.HTML(elem_id="announce", apply_default_css=False)
-    tab.seen, tab.run_now = (gr.Textbox(visible=False) for _ in range(2))
-    tab.timer = gr.Timer(WATCH_SECONDS, active=False)
     tab.connect(tab_itself)
 
 
@@ -70,9 +67,6 @@ class _Tab:
         self.sheet: Any = None
         self.earlier: Any = None
         self.announce: Any = None
-        self.seen: Any = None
-        self.run_now: Any = None
-        self.timer: Any = None
 
     # --------------------------------------------------------------------------------------------------- the form
 
@@ -88,6 +82,8 @@ class _Tab:
             for one in self.knobs.values():
                 if one.type is str and one.kind is None:
                     self.fields[one.name] = self._field(one)
+            self.seen, self.run_now, self.beat = (gr.Textbox(visible=False) for _ in range(3))
+            self.timer = gr.Timer(WATCH_SECONDS, active=False)
             with gr.Row(elem_id="press"):
                 self.reading = gr.HTML(stage.reading(None), elem_id="reading", apply_default_css=False)
                 self.stop = words(
@@ -147,7 +143,6 @@ class _Tab:
         ]
         watched = [shell.job, shell.visitor, self.seen]
         submitted = [shell.job, self.fields["seed"], self.note]
-        remember = {"fn": None, "inputs": [shell.job], "js": "(job) => { window.atelier.remember(job) }"}
 
         pressed = gr.on(
             [self.go.click, self.fields["prompt"].submit],
@@ -158,9 +153,10 @@ class _Tab:
             preprocess=False,  # Gradio would open the picture; the lane does, and says in a sentence why it cannot
             **QUIET,
         )
-        pressed.then(**remember, **QUIET).then(self.watch, watched, view, **QUIET)
-        self.timer.tick(self.watch, watched, view, trigger_mode="once", **QUIET)
-        self.stop.click(self.stop_job, [shell.job], None, **QUIET).then(self.watch, watched, view, **QUIET)
+        shell.acted(pressed, shell.job, self.beat)
+        shell.acted(self.stop.click(self.stop_job, [shell.job], None, **QUIET), shell.job, self.beat)
+        # the tab's selection: what was missing may be here by now
+        shell.watch(self.watch, watched, view, self.beat.change, self.timer.tick, tab_itself.select)
 
         self.fields["prompt"].change(
             self.read, [self.fields["prompt"]], [self.reading], trigger_mode="always_last", **QUIET
@@ -185,13 +181,12 @@ class _Tab:
                 trigger_mode="multiple",
                 **QUIET,
             )
-            acted.then(**remember, **QUIET).then(self.watch, watched, view, **QUIET).then(**press, **QUIET)
+            shell.acted(acted, shell.job, self.beat).then(**press, **QUIET)
         self.drop.upload(self.load_file, [self.drop], [*filled, self.run_now, self.drop], **QUIET)
         shell.hand.change(self.take, [shell.hand], [*filled, self.run_now, shell.hand], **QUIET)
 
         for place in (self.stage, self.sheet):
             place.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
-        tab_itself.select(self.watch, watched, view, **QUIET)  # what was missing may be here by now
         shell.arrivals.append((self.arrive, watched, [shell.job, *view, *form]))
 
     # ---------------------------------------------------------------------------------------------------- answers

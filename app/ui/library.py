@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from app.library import Entry
-from app.ui.generate import DRAWING, QUIET
-from app.ui.shell import Shell, acting
+from app.ui.generate import DRAWING
+from app.ui.shell import QUIET, Shell, acting
 from app.ui.stage import button, trouble
 from app.ui.words import both
 from pipelines.base import BadInput
@@ -27,9 +27,9 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             label="search",
             placeholder="search_hint",
         )
+        shown = gr.Number(PAGE, precision=0, visible=False, min_width=0)
         find = shell.words(gr.Button(elem_id="library-find", scale=0, min_width=96), value="find")
     wall = acting(elem_id="library-wall")
-    shown = gr.Number(PAGE, precision=0, visible=False)
 
     def recent(count: float = PAGE) -> tuple[str, int]:
         count = min(max(int(count), PAGE), 2000)

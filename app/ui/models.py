@@ -12,8 +12,8 @@ import gradio as gr
 
 from app.downloads import Download
 from app.models_cli import free_memory
-from app.ui.generate import QUIET, pipeline_of
-from app.ui.shell import Shell, acting
+from app.ui.generate import pipeline_of
+from app.ui.shell import QUIET, Shell, acting
 from app.ui.words import both, both_sentence
 from pipelines.catalog import PRESETS, Checkpoint, checkpoint_of, needed, preset
 from pipelines.errors import BadInput
@@ -128,8 +128,10 @@ class _Tab:
         share = min(100, 100 * now.done // max(now.total, 1))
         rest = " ".join((now.name, *now.waiting))
         if now.state == "running":
-            title, heard = both("fetching", name=now.name), f"{share // 10 * 10} %"
-            side = _button("stop", "stop-fetch") if self.may_change else ""
+            stopping = self.shell.downloads.stopping
+            title = both("fetch_stopping" if stopping else "fetching", name=now.name)
+            heard = f"{share // 10 * 10} %"
+            side = _button("stop", "stop-fetch") if self.may_change and not stopping else ""
             below = (
                 f'<progress max="100" value="{share}" aria-label="{escape(now.name)}">{share} %</progress>'
                 f'<p class="facts">{_facts(now)}</p>'

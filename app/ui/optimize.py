@@ -18,9 +18,8 @@ from PIL import Image
 from app.jobs import Job
 from app.ui import plate, stage
 from app.ui.fields import field, plain_value
-from app.ui.generate import QUIET
 from app.ui.plate import Trace
-from app.ui.shell import Shell, acting
+from app.ui.shell import QUIET, Shell, acting
 from app.ui.words import pair
 from pipelines.base import BadInput
 from pipelines.errors import CannotSave
@@ -99,13 +98,13 @@ class _Tab:
         self.fields["init"] = field(self.shell, self.knobs["init"], "opt", picture_height=120)
         # the script paints the mask and keeps it here, as a data URI
         self.fields["mask"] = words(gr.Textbox(elem_id="opt-mask", lines=1, max_lines=1), label="knob_mask")
+        self.job, self.seen, self.source, self.beat = (gr.Textbox(visible=False) for _ in range(4))
         with words(gr.Accordion(open=False, elem_id="opt-advanced"), label="advanced"):
             for one in self.knobs.values():
                 if one.name == "image_prompts":
                     self._look()
                 elif one.name not in self.fields:
                     self.fields[one.name] = field(self.shell, one, "opt")
-        self.job, self.seen, self.source = (gr.Textbox(visible=False) for _ in range(3))
         self.timer = gr.Timer(WATCH_SECONDS, active=False)
 
     def _basic(self, name: str) -> Any:
@@ -147,11 +146,6 @@ class _Tab:
         ]
         watched = [self.job, shell.visitor, self.seen]
         filled = [self.job, self.note, self.source, *form]
-        remember = {
-            "fn": None,
-            "inputs": [self.job],
-            "js": "(job) => { job && window.atelier.remember(job) }",
-        }
         for place in (self.transport, self.canvas, self.timeline, self.earlier):
             acted = place.click(
                 self.act,
@@ -161,8 +155,9 @@ class _Tab:
                 preprocess=False,  # Gradio would open the pictures; the lane does, and says why it cannot
                 **QUIET,
             )
-            acted.then(**remember, **QUIET).then(self.watch, watched, view, **QUIET)
-        self.timer.tick(self.watch, watched, view, trigger_mode="once", **QUIET)
+            shell.acted(acted, self.job, self.beat)
+        # the tab's selection: what was missing may be here by now
+        shell.watch(self.watch, watched, view, self.beat.change, self.timer.tick, tab_itself.select)
 
         init, lie = (
             self.fields["init"],
@@ -192,7 +187,6 @@ class _Tab:
         )
         self.chips.click(self.take_chip, None, [self.fields["prompt"]], **QUIET)
         self.dice.click(None, None, [self.fields["seed"]], js="() => window.atelier.roll()", **QUIET)
-        tab_itself.select(self.watch, watched, view, **QUIET)  # what was missing may be here by now
         # before Generate's own arrival, which makes the page's job one of its own
         shell.arrivals.insert(
             0, (self.arrive, [shell.job, shell.visitor], [self.job, self.source, *view, *form, shell.tabs])

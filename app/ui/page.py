@@ -23,7 +23,7 @@ from app.jobs import Lane
 from app.library import Library
 from app.ui import edit, generate, library, models, optimize, stage, theme
 from app.ui.pictures import Pictures
-from app.ui.shell import Shell, acting
+from app.ui.shell import QUIET, Shell, acting
 from app.ui.words import LANGUAGES, translations
 from pipelines.base import BadInput
 from pipelines.errors import CannotSave
@@ -76,13 +76,13 @@ def build(
             """The labels again when the artist once chose another language than the browser's."""
             return shell.relabel(wanted) if wanted in LANGUAGES else [gr.skip()] * len(labels)
 
-        head.click(switch, None, labels, **generate.QUIET)
+        head.click(switch, None, labels, **QUIET)
         hidden = [shell.visitor, shell.job]
-        arrived = page.load(None, None, hidden, js="() => window.atelier.arrive()", **generate.QUIET)
+        arrived = page.load(None, None, hidden, js="() => window.atelier.arrive()", **QUIET)
         for answer, inputs, outputs in shell.arrivals:
-            arrived.then(answer, inputs, outputs, **generate.QUIET)
+            arrived.then(answer, inputs, outputs, **QUIET)
         spoken = "() => [window.atelier.spoken()]"  # in the place of a component that it does not read
-        arrived.then(greet, [shell.filling], labels, js=spoken, **generate.QUIET)
+        arrived.then(greet, [shell.filling], labels, js=spoken, **QUIET)
         gr.api(_endpoint(lane, pictures, shell.drawing), api_name="generate", concurrency_limit=None)
     page.atelier = shell  # type: ignore[attr-defined]
     return page

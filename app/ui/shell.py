@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ from app.library import Library
 from app.ui.pictures import Pictures
 from app.ui.words import say, text
 from pipelines.catalog import PRESETS, Checkpoint, preset, with_tokenizers
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
 # Passes clicks on anything that carries data-act to Python, with its data.
 ACTS = """element.addEventListener('click', (event) => {
@@ -59,6 +62,17 @@ class Shell:
             return []
         parts = preset(pack, pipeline, getattr(self.studio, "use", None)).values()
         return [one for one in with_tokenizers(parts) if not one.present]
+
+    def watch(self, look: Callable[..., Any], told: list[Any], seen: list[Any], *when: Any) -> None:
+        """Call `look` at these events, one call at a time and once more for what happened meanwhile.
+
+        On a slow line answers could overtake each other, and an old one would stay.
+        """
+        gr.on(list(when), look, told, seen, trigger_mode="always_last", **QUIET)
+
+    def acted(self, answer: Any, job: Any, beat: Any) -> Any:
+        """After a click's answer: the page's address names the job, and the change of `beat` makes the tab look again."""
+        return answer.then(None, [job], [beat], js="(job) => window.atelier.acted(job)", **QUIET)
 
     def hand_over(self, event: gr.EventData) -> tuple[Any, Any]:
         """Outputs for `hand` and `tabs`: a picture whose "Optimize this" or "Edit this" was clicked opens that tab."""

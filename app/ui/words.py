@@ -354,6 +354,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "agree_fetch": ("I agree, download", "我同意，开始下载"),
     "not_now": ("Not now", "以后再说"),
     "fetching": ("Getting {name}", "正在下载 {name}"),
+    "fetch_stopping": ("Stopping at {name}", "正在停止 {name}"),
     "fetch_done": ("{name} is here", "{name} 已下载好"),
     "fetch_stopped": ("Stopped at {name}; what came was kept", "已停在 {name}，下载的部分都保留了"),
     "fetch_failed": ("{name} could not be fetched", "{name} 没有下载成功"),
