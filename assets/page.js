@@ -40,9 +40,9 @@
       return [kept.get("visitor") || random(16), job];
     },
     spoken: () => (language() === browserLanguage ? "" : language()),
-    // A click was answered. Its job stays in the address and in the browser: a reload or a new tab finds it again. The value
-    // that comes back is another one each time: its change makes the tab look.
-    acted(job) {
+    // The server answered. A job stays in the address and in the browser: a reload or a new tab finds it again. The value that
+    // comes back is another one each time: its change makes the tab look.
+    answered(job) {
       if (job) {
         kept.set("job", job);
         const address = new URL(location.href);

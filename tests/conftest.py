@@ -80,7 +80,7 @@ def visit(studio: tuple[str, Lane], chromium: Any) -> Iterator[Any]:
         )
         contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(15_000)
+        tab.set_default_timeout(30_000)
 
         def seen(request: Any) -> None:
             if not request.url.startswith((url.rstrip("/"), "data:", "blob:")):

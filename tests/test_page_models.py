@@ -102,7 +102,7 @@ def visit(chromium: Any) -> Iterator[Any]:
         )
         contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(15_000)
+        tab.set_default_timeout(30_000)
         tab.on("pageerror", lambda error: problems.append(f"script error: {error}"))
         tab.goto(site.url, wait_until="domcontentloaded")
         tab.locator("#stage section").wait_for()

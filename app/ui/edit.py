@@ -125,7 +125,7 @@ class _Tab:
                 preprocess=False,  # Gradio would open the files; the lane does, and says why it cannot
                 **QUIET,
             )
-            shell.acted(acted, self.job, self.beat)
+            shell.answered(acted, self.beat, self.job)
         self.stage.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
         # the tab's selection: what was missing may be here by now
         shell.watch(self.watch, watched, view, self.beat.change, self.timer.tick, tab_itself.select)
@@ -133,9 +133,9 @@ class _Tab:
         shell.filling.change(
             None, [shell.filling], None, js="(given) => { window.atelier.fill(given) }", **QUIET
         )
-        looked = {"js": reads, "preprocess": False, "trigger_mode": "always_last", **QUIET}
-        self.form.click(self.look, told, [self.outlook], **looked)
-        tab_itself.select(self.look, told, [self.outlook], **looked)
+        shell.watch(
+            self.look, told, [self.outlook], self.form.click, tab_itself.select, js=reads, preprocess=False
+        )
         shell.hand.change(self.take, [shell.hand, self.job], [shell.hand, *answered], **QUIET)
         shell.arrivals.insert(
             0,
@@ -143,6 +143,7 @@ class _Tab:
                 self.arrive,
                 [shell.job, shell.visitor],
                 [self.job, shell.filling, self.shelf, *view, shell.tabs],
+                self.beat,
             ),
         )
 

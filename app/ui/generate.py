@@ -153,8 +153,8 @@ class _Tab:
             preprocess=False,  # Gradio would open the picture; the lane does, and says in a sentence why it cannot
             **QUIET,
         )
-        shell.acted(pressed, shell.job, self.beat)
-        shell.acted(self.stop.click(self.stop_job, [shell.job], None, **QUIET), shell.job, self.beat)
+        shell.answered(pressed, self.beat, shell.job)
+        shell.answered(self.stop.click(self.stop_job, [shell.job], None, **QUIET), self.beat)
         # the tab's selection: what was missing may be here by now
         shell.watch(self.watch, watched, view, self.beat.change, self.timer.tick, tab_itself.select)
 
@@ -181,13 +181,13 @@ class _Tab:
                 trigger_mode="multiple",
                 **QUIET,
             )
-            shell.acted(acted, shell.job, self.beat).then(**press, **QUIET)
+            shell.answered(acted, self.beat, shell.job).then(**press, **QUIET)
         self.drop.upload(self.load_file, [self.drop], [*filled, self.run_now, self.drop], **QUIET)
         shell.hand.change(self.take, [shell.hand], [*filled, self.run_now, shell.hand], **QUIET)
 
         for place in (self.stage, self.sheet):
             place.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
-        shell.arrivals.append((self.arrive, watched, [shell.job, *view, *form]))
+        shell.arrivals.append((self.arrive, watched, [shell.job, *view, *form], self.beat))
 
     # ---------------------------------------------------------------------------------------------------- answers
 

@@ -155,7 +155,7 @@ class _Tab:
                 preprocess=False,  # Gradio would open the pictures; the lane does, and says why it cannot
                 **QUIET,
             )
-            shell.acted(acted, self.job, self.beat)
+            shell.answered(acted, self.beat, self.job)
         # the tab's selection: what was missing may be here by now
         shell.watch(self.watch, watched, view, self.beat.change, self.timer.tick, tab_itself.select)
 
@@ -189,7 +189,13 @@ class _Tab:
         self.dice.click(None, None, [self.fields["seed"]], js="() => window.atelier.roll()", **QUIET)
         # before Generate's own arrival, which makes the page's job one of its own
         shell.arrivals.insert(
-            0, (self.arrive, [shell.job, shell.visitor], [self.job, self.source, *view, *form, shell.tabs])
+            0,
+            (
+                self.arrive,
+                [shell.job, shell.visitor],
+                [self.job, self.source, *view, *form, shell.tabs],
+                self.beat,
+            ),
         )
 
     def take_chip(self, event: gr.EventData) -> str:

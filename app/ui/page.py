@@ -79,8 +79,8 @@ def build(
         head.click(switch, None, labels, **QUIET)
         hidden = [shell.visitor, shell.job]
         arrived = page.load(None, None, hidden, js="() => window.atelier.arrive()", **QUIET)
-        for answer, inputs, outputs in shell.arrivals:
-            arrived.then(answer, inputs, outputs, **QUIET)
+        for answer, inputs, outputs, beat in shell.arrivals:
+            shell.answered(arrived.then(answer, inputs, outputs, **QUIET), beat)
         spoken = "() => [window.atelier.spoken()]"  # in the place of a component that it does not read
         arrived.then(greet, [shell.filling], labels, js=spoken, **QUIET)
         gr.api(_endpoint(lane, pictures, shell.drawing), api_name="generate", concurrency_limit=None)

@@ -44,9 +44,8 @@ class Shell:
     filling: Any = (
         None  # hidden: JSON that the script fills into Edit's form; outside the tabs, which appear late
     )
-    arrivals: list[tuple[Any, list[Any], list[Any]]] = field(
-        default_factory=list
-    )  # answers to opening the page
+    # answers to opening the page: function, inputs, outputs, and what makes the tab look
+    arrivals: list[tuple[Any, list[Any], list[Any], Any]] = field(default_factory=list)
 
     def words(self, component: Any, **keys: str) -> Any:
         """Note that these properties of a component are words: `shell.words(gr.Button(), value="go")`."""
@@ -63,16 +62,19 @@ class Shell:
         parts = preset(pack, pipeline, getattr(self.studio, "use", None)).values()
         return [one for one in with_tokenizers(parts) if not one.present]
 
-    def watch(self, look: Callable[..., Any], told: list[Any], seen: list[Any], *when: Any) -> None:
+    def watch(
+        self, look: Callable[..., Any], told: list[Any], seen: list[Any], *when: Any, **options: Any
+    ) -> None:
         """Call `look` at these events, one call at a time and once more for what happened meanwhile.
 
         On a slow line answers could overtake each other, and an old one would stay.
         """
-        gr.on(list(when), look, told, seen, trigger_mode="always_last", **QUIET)
+        gr.on(list(when), look, told, seen, trigger_mode="always_last", **QUIET, **options)
 
-    def acted(self, answer: Any, job: Any, beat: Any) -> Any:
-        """After a click's answer: the page's address names the job, and the change of `beat` makes the tab look again."""
-        return answer.then(None, [job], [beat], js="(job) => window.atelier.acted(job)", **QUIET)
+    def answered(self, answer: Any, beat: Any, job: Any = None) -> Any:
+        """After an answer: the page's address names the job, if one is given; a change of `beat` makes the tab look."""
+        named = None if job is None else [job]
+        return answer.then(None, named, [beat], js="(job) => window.atelier.answered(job)", **QUIET)
 
     def hand_over(self, event: gr.EventData) -> tuple[Any, Any]:
         """Outputs for `hand` and `tabs`: a picture whose "Optimize this" or "Edit this" was clicked opens that tab."""
