@@ -44,7 +44,7 @@ class Painter(Pipeline[GenerateSettings]):
             rows = settings.keep_rows * SIZE // ROWS
             finished[:, :, :rows] = to_tensor([given])[:, :, :rows]
         for row in range(1, ROWS + 1):
-            time.sleep(0.3 if "slow" in settings.prompt else 0.03)
+            time.sleep(0.5 if "slow" in settings.prompt else 0.03)
             if "crash" in settings.prompt and row == 6:
                 raise ZeroDivisionError("secret detail")
             sofar = torch.ones_like(finished)
@@ -112,7 +112,7 @@ class Grower(Resumable[OptimizeSettings]):
         ended = False
         while step < last:
             now = self._now(settings, step)
-            time.sleep(0.08 if "slow" in now.prompt else 0.005)
+            time.sleep(0.15 if "slow" in now.prompt else 0.005)
             if "crash" in now.prompt and step == 12:
                 raise ZeroDivisionError("secret detail")
             if step % 5 == 0:
@@ -217,7 +217,7 @@ class EditPainter(Resumable[EditSettings]):
         last = min(settings.update_count(), settings.until or settings.update_count())
         ended = False
         while update < last:
-            time.sleep(0.06 if "slow" in settings.prompt else 0.004)
+            time.sleep(0.15 if "slow" in settings.prompt else 0.004)
             if "crash" in settings.prompt and update == 12:
                 raise ZeroDivisionError("secret detail")
             update += 1
