@@ -312,20 +312,27 @@ class Painting:
 
     def _canvas_size(self) -> tuple[int, int]:
         """Height and width of what is decoded at this step, edges that will be cropped included."""
-        rows, columns = self._grid_at(self.state.step)
-        return rows * self.vqgan.config.factor, columns * self.vqgan.config.factor
+        return self._pixels(self._grid_at(self.state.step))
+
+    def _pixels(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of so many rows and columns of tokens."""
+        return grid[0] * self.vqgan.config.factor, grid[1] * self.vqgan.config.factor
+
+    @property
+    def _full_size(self) -> tuple[int, int]:
+        """Height and width of the canvas when it is no longer coarse, edges that will be cropped included."""
+        return self._pixels((self.rows, self.columns))
 
     def _start(self) -> Tensor:
         """z at step 0. Drawn on the CPU from the seed alone, so it is the same on every device."""
         generator = _generator(self.settings.seed, 0, "start")
         rows, columns = self._grid_at(0)
-        factor = self.vqgan.config.factor
+        size = self._pixels((rows, columns))
         if self.settings.tokens:
             z = self.vqgan.embed(read_tokens(self.settings, self.vqgan))
             return _resized(z, (rows, columns))
         if self.given is not None:
-            return self._encode(F.interpolate(self.given, (rows * factor, columns * factor), mode="area"))
-        size = (rows * factor, columns * factor)
+            return self._encode(F.interpolate(self.given, size, mode="area"))
         start = self.settings.start
         white = torch.ones(1, 3, *size, device=self.device)
         if start == "white":
@@ -369,8 +376,7 @@ class Painting:
             with torch.no_grad():
                 return self._decode(self.vqgan.embed(read_tokens(self.settings, self.vqgan)))
         if self.settings.start in ("splash", "white"):
-            factor = self.vqgan.config.factor
-            return torch.ones(1, 3, self.rows * factor, self.columns * factor, device=self.device)
+            return torch.ones(1, 3, *self._full_size, device=self.device)
         return None
 
     def _picture(self, z: Tensor) -> Tensor:
@@ -412,10 +418,9 @@ class Painting:
 
     def _on_canvas(self, picture: Tensor) -> Tensor:
         """The picture with its edges repeated on the right and below until tokens cover it."""
-        factor = self.vqgan.config.factor
-        right = self.columns * factor - picture.shape[-1]
-        below = self.rows * factor - picture.shape[-2]
-        return F.pad(picture, (0, right, 0, below), mode="replicate").to(self.device)
+        height, width = self._full_size
+        edges = (0, width - picture.shape[-1], 0, height - picture.shape[-2])
+        return F.pad(picture, edges, mode="replicate").to(self.device)
 
     def _shown_tokens(self) -> Tensor:
         return self.vqgan.nearest(self.state.average if self.now.average else self.state.z)[0].int().cpu()
@@ -426,10 +431,7 @@ class Painting:
         return self._cropped(self.shown)
 
     def _cropped(self, picture: Tensor) -> Tensor:
-        if picture.shape[-2:] != (
-            self.rows * self.vqgan.config.factor,
-            self.columns * self.vqgan.config.factor,
-        ):
+        if picture.shape[-2:] != self._full_size:
             return picture  # still coarse
         return picture[..., : self.height, : self.width]
 
@@ -556,9 +558,8 @@ class Painting:
                         continue
                     self.state.step = at
                     picture = self.render(tokens.to(self.device).long())
-                    full = (self.rows * self.vqgan.config.factor, self.columns * self.vqgan.config.factor)
-                    if picture.shape[-2:] != full:
-                        picture = F.interpolate(picture, full, mode="nearest")
+                    if picture.shape[-2:] != self._full_size:
+                        picture = F.interpolate(picture, self._full_size, mode="nearest")
                     scene = sum(begin <= at for begin, _ in scenes) - 1
                     yield Frame(to_pil(self._cropped(picture))[0], scene)
 
