@@ -44,7 +44,7 @@ class Painter(Pipeline[GenerateSettings]):
             rows = settings.keep_rows * SIZE // ROWS
             finished[:, :, :rows] = to_tensor([given])[:, :, :rows]
         for row in range(1, ROWS + 1):
-            time.sleep(0.5 if "slow" in settings.prompt else 0.03)
+            time.sleep(0.3 if "slow" in settings.prompt else 0.03)
             if "crash" in settings.prompt and row == 6:
                 raise ZeroDivisionError("secret detail")
             sofar = torch.ones_like(finished)
