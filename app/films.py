@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from app.aside import aside
 from app.jobs import Lane
 from pipelines.errors import BadInput, CannotSave
 from pipelines.journal import Journal
@@ -26,6 +27,7 @@ _filming, _glimpsing = (
 )  # one of each at a time: they share the device with the lane
 
 
+@aside
 def make_film(lane: Lane, job_id: str, suffix: str) -> Path:
     """The film of a run as it stands, made anew when its journal has grown. BadInput when there is nothing to show."""
     if suffix not in KINDS:
@@ -43,6 +45,7 @@ def make_film(lane: Lane, job_id: str, suffix: str) -> Path:
     return path
 
 
+@aside
 def glimpse(lane: Lane, job_id: str, step: int) -> Image.Image:
     """The picture of a run at one of its snapshots."""
     pipeline, settings, journal = _run_of(lane, job_id)

@@ -27,6 +27,7 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 from PIL import Image
 
+from app.aside import aside
 from pipelines.base import Pipeline, Result, Resumable, Settings, Step, run
 from pipelines.errors import BadInput, CannotSave, Stopped
 from pipelines.files import cannot_save
@@ -293,7 +294,7 @@ class Lane:
             state: State = "failed"
             error = ""
             try:
-                self._run(live)
+                aside(self._run)(live)
                 state = "done"
             except Stopped:
                 state = "interrupted" if self._closing and not live.stop else "stopped"
@@ -301,8 +302,6 @@ class Lane:
                 error = explain(problem)
                 if not isinstance(problem, (BadInput, CannotSave)):
                     log.exception("job %s failed", live.job.id)
-            # Whatever a crash left behind, the next pipeline begins as on a new thread.
-            torch.set_grad_enabled(True)
             with self._wake:
                 self._running = None
                 self._finish(live, state, error)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from app.aside import aside
 from pipelines.errors import BadInput, CannotSave
 from pipelines.files import cannot_save
 from pipelines.images import fit_square, on_white, open_picture, to_tensor
@@ -108,6 +109,7 @@ class Library:
                     return self._entry(path, modified, record)
         raise BadInput(f"there is no picture {picture_id[:40]!r} in the library; it may have been deleted")
 
+    @aside
     def search(self, clip: ClipLike, text: str, count: int = 24) -> list[tuple[Entry, float]]:
         """The pictures that look most like the text, best first, each with its cosine."""
         entries, vectors = self._vectors(clip)
@@ -117,6 +119,7 @@ class Library:
             wanted = clip.encode_text([text])[0].float().cpu().numpy()  # (d,)
         return _nearest(entries, vectors @ wanted, count)
 
+    @aside
     def similar(self, clip: ClipLike, path: str | Path, count: int = 24) -> list[tuple[Entry, float]]:
         """The pictures that look most like the one at `path`, which need not be in the library, without itself."""
         wanted = _encode(clip, [Path(path)])[0]

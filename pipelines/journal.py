@@ -83,15 +83,23 @@ class Journal:
         found = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors"))
         return sorted(int(name) for name in found if name.isdigit())
 
+    def facts(self, step: int) -> dict[str, Any]:
+        """What a snapshot tells beside its tensors, which stay on the disk. BadInput when it is not there or damaged."""
+        return self._read(step, with_tensors=False).facts
+
     def load(self, step: int) -> Snapshot:
         """One snapshot. BadInput when it is not there or damaged."""
+        return self._read(step, with_tensors=True)
+
+    def _read(self, step: int, *, with_tensors: bool) -> Snapshot:
         if self.folder is None:
             return self._memory[step]
         path = self._path(step)
         try:
             with safe_open(path, "pt") as file:
                 facts = json.loads((file.metadata() or {})["facts"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                names = file.keys() if with_tensors else ()
+                tensors = {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise BadInput(
                 f"the snapshot {path.name} cannot be read ({error}); delete it and resume"

@@ -542,7 +542,7 @@ class Painting:
         scenes = self._scenes(steps[-1] if steps else 0)
         moves = [one.animate for _, one in self.timeline if one.animate]
         kept = [
-            [at for at, *_ in journal.load(step).facts["frames"] if not moves or (at + 1) % moves[-1] == 0]
+            [at for at, *_ in journal.facts(step)["frames"] if not moves or (at + 1) % moves[-1] == 0]
             for step in steps
         ]
 

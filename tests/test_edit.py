@@ -1269,7 +1269,7 @@ def test_a_killed_learning_resumes_to_the_same_bits(
     whole = finished(edit, settings)
     journal = Journal(tmp_path / "run" if where == "on disk" else None)
     killed_at(edit, settings, 5, journal)
-    assert journal.steps()[0] == 3
+    assert journal.steps()[0] == 3 and journal.facts(3) == journal.load(3).facts != {}
     if where == "on disk":
         journal = Journal(tmp_path / "run")
     resumed = finished(edit, settings, journal)

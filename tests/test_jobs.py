@@ -156,7 +156,7 @@ def test_previews_are_drawn_only_for_who_looks_and_only_on_the_lanes_thread(
     assert lane.job(job_id).preview_version >= 1
     pictures = lane.preview(job_id)
     assert pictures is not None and len(pictures) == 3
-    assert set(studio.fake.drawn_on) == {"lane"}
+    assert set(studio.fake.drawn_on) == {"lane_0"}
     lane.stop(job_id)
 
 

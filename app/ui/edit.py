@@ -17,6 +17,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.aside import aside
 from app.jobs import MAX_PICTURE_BYTES, Job, Lane, explain
 from app.ui import plate, proof, stage
 from app.ui.generate import DRAWING
@@ -210,6 +211,7 @@ class _Tab:
             return stage.missing(self.shell.studio.pack, gone)
         return proof.empty(self.pictures)
 
+    @aside
     def look(self, job_id: str, visitor: str, upload: Any, values: str) -> str:
         """What to expect of a run with this form; a sentence when it would be refused."""
         try:
@@ -260,7 +262,7 @@ class _Tab:
             return _answer(job=self.lane.resume(job_id), note="")
         if act == "keep":
             pipeline: Any = self.lane.studio.pipeline(PIPELINE)
-            direction = pipeline.direction(self._prepared(job_id), self.lane.journal(job_id))
+            direction = aside(pipeline.direction)(self._prepared(job_id), self.lane.journal(job_id))
             name = self.kept.keep(direction)
             note = (
                 f'<p class="note">{both("edit_kept_it", words=direction.words)} '
@@ -424,6 +426,6 @@ def _fitted(mask: str, image: str) -> str:
 def _curves(folder: Path, step: int) -> tuple[tuple[float, ...], ...]:
     """Both judges up to a snapshot, which does not change any more."""
     try:
-        return tuple(tuple(row) for row in Journal(folder).load(step).facts.get("curves", []))
+        return tuple(tuple(row) for row in Journal(folder).facts(step).get("curves", []))
     except BadInput:
         return ()

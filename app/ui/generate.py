@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.aside import aside
 from app.jobs import Job
 from app.ui import stage
 from app.ui.fields import field, plain_value
@@ -271,6 +272,7 @@ class _Tab:
         if job_id:
             self.lane.stop(job_id)
 
+    @aside
     def read(self, prompt: str) -> str:
         """How the model reads the prompt."""
         if not prompt.strip():

@@ -533,7 +533,7 @@ def _path_of(upload: Any) -> str:
 def _curve(folder: Path, step: int) -> tuple[tuple[int, float, float], ...]:
     """The scores up to a snapshot, which does not change any more."""
     try:
-        found = Journal(folder).load(step).facts.get("curve", [])
+        found = Journal(folder).facts(step).get("curve", [])
     except BadInput:
         return ()
     return tuple((int(at), float(clip), float(critic)) for at, clip, critic in found)

@@ -1,0 +1,29 @@
+"""Model work in threads that do not outlive it."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def aside(work: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: do `work` in a thread of its own, which ends with it, and wait for that.
+
+    A thread that computes with torch on the CPU keeps a team of OpenMP workers until it ends. As soon as all teams
+    together have more members than there are cores, libgomp lets waiting members sleep instead of spin, and every one
+    of a run's many small operations pays for being woken: the lane ran at half its speed for as long as a worker of the
+    web server lived that had computed once.
+    """
+
+    @functools.wraps(work)
+    def call(*args: P.args, **named: P.kwargs) -> R:
+        with ThreadPoolExecutor(1, threading.current_thread().name) as thread:
+            return thread.submit(work, *args, **named).result()
+
+    return call
