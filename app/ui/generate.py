@@ -159,9 +159,8 @@ class _Tab:
         # the tab's selection: what was missing may be here by now
         shell.watch(self.watch, watched, view, self.beat.change, self.timer.tick, tab_itself.select)
 
-        self.fields["prompt"].change(
-            self.read, [self.fields["prompt"]], [self.reading], trigger_mode="always_last", **QUIET
-        )
+        prompt = self.fields["prompt"]
+        shell.watch(self.read, [prompt], [self.reading], prompt.change)
         self.chips.click(self.take_chip, None, [self.fields["prompt"]], **QUIET)
         self.dice.click(
             None, None, [self.fields["seed"], self.roll], js="() => [window.atelier.roll(), false]", **QUIET
