@@ -99,8 +99,12 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Train one network; returns the exit code."""
+    """Train one network, or a queue of them; returns the exit code."""
     try:
+        if argv[:1] == ["queue"]:
+            from pipelines.training.queue import main as queue
+
+            return queue(argv[1:])
         train(_parser().parse_args(argv))
     except (BadInput, FileNotFoundError, ArithmeticError) as error:
         print(f"atelier: {error}", file=sys.stderr)
@@ -111,7 +115,8 @@ def main(argv: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="launch.py train",
-        description="Train one of the small networks. The same command again goes on where it stopped.",
+        description="Train one of the small networks. The same command again goes on where it stopped. "
+        "`train queue FILE` runs a list of trainings: see train queue --help.",
     )
     add = parser.add_argument
     add("name", choices=sorted(TRAINERS))
@@ -139,6 +144,18 @@ def _parser() -> Parser:
         help="clip, critic and vqgan: an earlier checkpoint, of which the tensors that fit are taken",
     )
     add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
+    add(
+        "--report-every",
+        type=number(float, 0.1, 100_000),
+        default=20.0,
+        help="minutes between two lines of figures, sheets and kept states (default 20)",
+    )
+    add(
+        "--clock",
+        choices=("wall", "processor"),
+        default="wall",
+        help="what minutes are: of the clock, or of computing, which waits do not shorten (default wall)",
+    )
     add(
         "--workers",
         type=number(int, 0, 256),
@@ -173,9 +190,10 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         for module in trainer.hot():
             module.compile(dynamic=False)
     workers = sensible_workers(device) if options.workers is None else options.workers
-    budget = Budget(options.minutes, options.steps)
+    budget = Budget(options.minutes, options.steps, options.clock == "processor")
+    folder, report_every = options.state / options.name, 60 * options.report_every
     state = _watch(
-        fit(trainer, options.state / options.name, budget, options.save_every, workers),
+        fit(trainer, folder, budget, options.save_every, workers, report_every),
         options.name if accelerator.is_main_process else "",
     )
     figures = _finish(trainer, state, options) if accelerator.is_main_process else {}

@@ -15,6 +15,7 @@ import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -37,14 +38,23 @@ from pipelines.training.data import Emoji
 
 @dataclass
 class Budget:
-    """How long to train: minutes of this machine, or a number of steps when `steps` is given (then exactly resumable)."""
+    """How long to train: minutes of this machine, or a number of steps when `steps` is given (then exactly resumable).
+
+    With `processor` the minutes are of computing, not of waiting: processor time divided by torch's threads. A training
+    beside other work then does as much as one that has the machine for itself, only later.
+    """
 
     minutes: float = 20.0
     steps: int | None = None
+    processor: bool = False
 
     def progress(self, step: int, seconds: float) -> float:
         """The share of the budget that is spent, in [0, 1]."""
         return min(1.0, step / self.steps if self.steps else seconds / (60 * self.minutes))
+
+    def clock(self) -> float:
+        """Seconds since some moment, by this budget's kind of time."""
+        return time.process_time() / torch.get_num_threads() if self.processor else time.perf_counter()
 
 
 class Trainer(ABC):
@@ -222,12 +232,18 @@ class State:
 
 
 def fit(
-    trainer: Trainer, folder: Path, budget: Budget, save_every: float = 300.0, workers: int = 0
+    trainer: Trainer,
+    folder: Path,
+    budget: Budget,
+    save_every: float = 300.0,
+    workers: int = 0,
+    report_every: float = 1200.0,
 ) -> Generator[Step, None, State]:
     """Train until the budget is spent, yielding a Step per update; resumes from `folder` when it holds a state.
 
-    Writes into `folder`, which all processes see: state.safetensors (everything, every `save_every` seconds),
-    curves.png, sheet.png.
+    Writes into `folder`, which all processes see: state.safetensors (everything, every `save_every` seconds of wall
+    time); every `report_every` seconds of the budget's time, by the averaged weights, curves.png, sheet.png,
+    sheets/STEP.png and a line of figures.jsonl, and the state before becomes state-1.safetensors, that one state-2.
     """
     equalize(trainer.accelerator, trainer.networks.values())
     state, average, file = State(), {}, folder / "state.safetensors"
@@ -242,7 +258,7 @@ def fit(
         for name, one in trainer.optimizers.items()
     }
     ahead = batches(trainer, state.step, workers)
-    begun, seconds_before, saved = time.perf_counter(), state.seconds, time.perf_counter()
+    begun, seconds_before, saved, reported = budget.clock(), state.seconds, time.perf_counter(), state.seconds
     while (progress := budget.progress(state.step, state.seconds)) < 1.0:
         factor = learning_rate(progress)
         for name, optimizer in trainer.optimizers.items():
@@ -251,7 +267,7 @@ def fit(
         metrics = trainer.update(next(ahead), progress)
         _follow(trainer, average, state.step)
         state.step += 1
-        seconds = seconds_before + time.perf_counter() - begun
+        seconds = seconds_before + budget.clock() - begun
         numbers, state.seconds = _agreed(trainer, metrics, seconds)
         for key, value in numbers.items():
             if not math.isfinite(value):
@@ -263,9 +279,15 @@ def fit(
         total = budget.steps or round(state.step / max(budget.progress(state.step, state.seconds), 1e-6))
         yield Step("train", state.step, max(total, state.step), numbers)
         if main and time.perf_counter() - saved > save_every:
-            saved = time.perf_counter()
             save_state(file, trainer, average, state)
-            _draw(folder, trainer, state)
+            _write_picture(folder / "curves.png", draw_curves(state.curves))
+            saved = time.perf_counter()
+        if main and state.seconds - reported > report_every:
+            keep_earlier_states(file)
+            save_state(file, trainer, average, state)
+            with averaged_weights(trainer, average):
+                report(folder, trainer, state)
+            saved, reported = time.perf_counter(), state.seconds
     if main:
         save_state(file, trainer, average, state)
     for name, values in average.items():
@@ -273,6 +295,32 @@ def fit(
     if main:
         _draw(folder, trainer, state)
     return state
+
+
+@contextmanager
+def averaged_weights(trainer: Trainer, average: dict[str, dict[str, Tensor]]) -> Iterator[None]:
+    """Inside, the networks have their averaged weights and are in evaluation mode."""
+    modes = {name: network.training for name, network in trainer.networks.items()}
+    own = {
+        name: {k: trainer.networks[name].state_dict()[k].clone() for k in average[name]} for name in average
+    }
+    try:
+        for name, values in average.items():
+            trainer.networks[name].eval().load_state_dict(values, strict=False)
+        yield
+    finally:
+        for name, values in own.items():
+            trainer.networks[name].load_state_dict(values, strict=False)
+        for name, network in trainer.networks.items():
+            network.train(modes[name])
+
+
+def report(folder: Path, trainer: Trainer, state: State) -> None:
+    """Curves, a sheet that is kept under its step's number, and one line of figures on the validation style."""
+    _draw(folder, trainer, state)
+    line = {"step": state.step, "seconds": round(state.seconds), "figures": trainer.evaluate()}
+    with (folder / "figures.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _agreed(trainer: Trainer, metrics: dict[str, Tensor], seconds: float) -> tuple[dict[str, float], float]:
@@ -319,6 +367,15 @@ def save_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor
     facts = {"step": state.step, "seconds": state.seconds, "curves": state.curves, "optimizers": numbers}
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     write_atomically(path, save(plain, {"facts": json.dumps(facts)}))
+
+
+def keep_earlier_states(path: Path) -> None:
+    """Before `path` is written anew: keep what it holds as NAME-1, and what that held as NAME-2."""
+    first, second = (path.with_name(f"{path.stem}-{k}{path.suffix}") for k in (1, 2))
+    if first.exists():
+        os.replace(first, second)
+    if path.exists():
+        write_atomically(first, path.read_bytes())
 
 
 def load_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor]]) -> State:
@@ -431,10 +488,14 @@ def draw_curves(
 
 
 def _draw(folder: Path, trainer: Trainer, state: State) -> None:
-    """Write curves.png and sheet.png."""
-    pictures = {"curves.png": draw_curves(state.curves), "sheet.png": trainer.sheet()}
-    for name, picture in pictures.items():
-        if picture is not None:
-            file = io.BytesIO()
-            picture.save(file, "PNG")
-            write_atomically(folder / name, file.getvalue())
+    """Write curves.png, sheet.png, and the sheet once more under the step's number."""
+    _write_picture(folder / "curves.png", draw_curves(state.curves))
+    if (sheet := trainer.sheet()) is not None:
+        _write_picture(folder / "sheet.png", sheet)
+        _write_picture(folder / "sheets" / f"{state.step:08}.png", sheet)
+
+
+def _write_picture(path: Path, picture: Image.Image) -> None:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    write_atomically(path, file.getvalue())

@@ -1,0 +1,318 @@
+"""`python launch.py train queue FILE`: a list of trainings, run one after another beside other work.
+
+The trainings run at low priority, with threads that sleep while they wait, from a frozen copy of code, data and pack, so
+that the checkout may change under them. Whatever ends the queue, the same command goes on from the last saved states.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from pipelines.arguments import Parser, number
+from pipelines.errors import BadInput
+from pipelines.training.data import DATA_FILE
+
+ROOT = Path(__file__).parents[2]
+PACK = ROOT / "assets" / "tiny"
+FROZEN = ("launch.py", "pipelines")  # what a training imports
+NICENESS = 15
+LOOK_SECONDS = 2.0
+TOLD_SECONDS = 1200.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """One entry of the list: `name` is a network of `train`, `minutes` are of computing, `after` names what it needs."""
+
+    name: str
+    minutes: float
+    id: str
+    flags: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+@dataclass
+class Running:
+    """A training's process and the file that takes what it says."""
+
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+
+
+@dataclass
+class Queue:
+    """The list and the folder with its frozen copy (code, data, pack), states and logs."""
+
+    folder: Path
+    trainings: list[Training]
+    lanes: int = 1
+    running: dict[str, Running] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pack(self) -> Path:
+        """Where finished weights go, and where later trainings find them."""
+        return self.folder / "pack"
+
+    def done(self, training: Training) -> bool:
+        return self._mark(training).exists()
+
+    def state(self, training: Training) -> Path:
+        return self.folder / "states" / training.id
+
+    def log(self, training: Training) -> Path:
+        return self.folder / "logs" / f"{training.id}.txt"
+
+    def _mark(self, training: Training) -> Path:
+        return self.state(training) / "done"
+
+    def next(self) -> Training | None:
+        """The first training that is neither done, failed nor running, and whose needs are done."""
+        finished = {one.id for one in self.trainings if self.done(one)}
+        for one in self.trainings:
+            if one.id not in finished | self.running.keys() | self.failed.keys() and finished.issuperset(
+                one.after
+            ):
+                return one
+        return None
+
+    def start(self, training: Training) -> None:
+        """Begin a training, or go on with it, in a process of its own."""
+        threads = max(1, (os.cpu_count() or 1) // self.lanes)
+        command = [sys.executable, "-m", "pipelines.training.cli", training.name]
+        command += ["--minutes", str(training.minutes), "--clock", "processor"]
+        command += ["--data", str(self.folder / "data.safetensors"), "--state", str(self.state(training))]
+        command += ["--out", str(self.pack), *training.flags]
+        environment = {
+            **os.environ,
+            "OMP_WAIT_POLICY": "passive",
+            "OMP_NUM_THREADS": str(threads),
+            "PYTHONPATH": str(self.folder / "code"),
+        }
+        self.log(training).parent.mkdir(parents=True, exist_ok=True)
+        log = self.log(training).open("ab")
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder / "code",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        with suppress(psutil.Error):
+            psutil.Process(process.pid).nice(NICENESS if os.name != "nt" else psutil.IDLE_PRIORITY_CLASS)
+        self.running[training.id] = Running(process, log)
+
+    def collect(self, training: Training) -> bool:
+        """Whether a running training has ended; it is then done, or failed with its last words."""
+        running = self.running[training.id]
+        code = running.process.poll()
+        if code is None:
+            return False
+        running.log.close()
+        del self.running[training.id]
+        if code == 0:
+            self._mark(training).touch()
+        else:
+            self.failed[training.id] = last_line(self.log(training))
+        return True
+
+    def stop(self) -> None:
+        """End what runs; the last saved states stay."""
+        for running in self.running.values():
+            running.process.terminate()
+        for running in self.running.values():
+            running.process.wait()
+            running.log.close()
+        self.running.clear()
+
+    def status(self) -> list[str]:
+        """A line a training: how it stands, minutes of computing so far, the newest figures."""
+        lines = []
+        for one in self.trainings:
+            if self.done(one):
+                word = "done"
+            elif one.id in self.failed:
+                word = f"failed: {self.failed[one.id]}"
+            else:
+                word = "running" if one.id in self.running else "waiting"
+            facts = newest_figures(self.state(one) / one.name / "figures.jsonl")
+            figures = "  ".join(f"{name} {value:.4g}" for name, value in facts.get("figures", {}).items())
+            told = f", {facts['seconds'] / 60:.0f} at step {facts['step']:,}: {figures}" if facts else ""
+            lines.append(f"{one.id}: {word}, {one.minutes:g} minutes{told}")
+        return lines
+
+
+def read_queue(file: Path) -> tuple[list[Training], int]:
+    """The trainings and lanes of a TOML file. BadInput when a name, number or need in it is wrong."""
+    from pipelines.training.cli import TRAINERS
+
+    try:
+        book = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"there is no queue {file}; write one as in training.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} is no TOML file ({error}); write it as in training.toml") from None
+    lanes = book.get("lanes", 1)
+    if not isinstance(lanes, int) or not 1 <= lanes <= (most := os.cpu_count() or 1):
+        raise BadInput(f"lanes = {lanes!r} is not a whole number from 1 to {most}, the cores of this machine")
+    trainings: list[Training] = []
+    for entry in book.get("training", []):
+        trainings.append(read_training(entry, file, list(TRAINERS), {one.id for one in trainings}))
+    if not trainings:
+        raise BadInput(f"{file} lists no [[training]]; write one as in training.toml")
+    return trainings, lanes
+
+
+def read_training(entry: dict[str, Any], file: Path, names: list[str], earlier: set[str]) -> Training:
+    """One [[training]] table, checked against the networks there are and the ids that stand before it."""
+    name, minutes = entry.get("name"), entry.get("minutes")
+    if name not in names:
+        raise BadInput(f"{file} wants to train {name!r}; the networks are {', '.join(sorted(names))}")
+    if not isinstance(minutes, (int, float)) or not 0 < minutes <= 100_000:
+        raise BadInput(f"{file} gives {name} minutes = {minutes!r}; write a number above 0, at most 100,000")
+    unknown = set(entry) - {"name", "minutes", "id", "flags", "after"}
+    if unknown:
+        raise BadInput(
+            f"{file} says {min(unknown)!r} of {name}; known are name, minutes, id, flags and after"
+        )
+    training = Training(
+        name, minutes, entry.get("id", name), tuple(entry.get("flags", ())), tuple(entry.get("after", ()))
+    )
+    if training.id in earlier:
+        raise BadInput(f"{file} has two trainings called {training.id!r}; give one of them another id")
+    if missing := set(training.after) - earlier:
+        raise BadInput(f"{file} puts {training.id} after {min(missing)!r}, which does not stand before it")
+    return training
+
+
+def freeze(folder: Path, data: Path, refresh: bool) -> None:
+    """Copy code, data and the shipped pack into `folder`, once; with `refresh` the code again."""
+    code = folder / "code"
+    if code.exists() and not refresh:
+        return
+    if not data.exists():
+        raise BadInput(f"{data} is not there; build it with: python launch.py data")
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / "code-new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    for name in FROZEN:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, fresh / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, fresh / name)
+    if not (folder / "pack").exists():
+        shutil.copytree(PACK, folder / "pack")
+    if not (folder / "data.safetensors").exists():
+        shutil.copy2(data, folder / "data.safetensors")
+    shutil.rmtree(code, ignore_errors=True)
+    os.replace(fresh, code)
+
+
+@contextmanager
+def only_one(folder: Path):
+    """Hold the folder for this process; BadInput when another queue that is alive holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "queue.pid"
+    with suppress(OSError, ValueError):
+        pid, begun = json.loads(file.read_text())
+        if psutil.pid_exists(pid) and psutil.Process(pid).create_time() == begun:
+            raise BadInput(
+                f"a queue already runs in {folder} (process {pid}); stop it or give another --folder"
+            )
+    file.write_text(json.dumps([os.getpid(), psutil.Process().create_time()]))
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def run_queue(queue: Queue, say: Callable[[str], None]) -> int:
+    """Run everything that can run. Returns the exit code: 1 when a training failed."""
+    told = time.monotonic()
+    try:
+        while True:
+            for one in queue.trainings:
+                if one.id in queue.running and queue.collect(one):
+                    say(next(line for line in queue.status() if line.startswith(f"{one.id}:")))
+            while len(queue.running) < queue.lanes and (following := queue.next()):
+                queue.start(following)
+                say(f"{following.id}: running; what it says is in {queue.log(following)}")
+            if not queue.running:
+                break
+            if time.monotonic() - told > TOLD_SECONDS:
+                told = time.monotonic()
+                for line in queue.status():
+                    say(line)
+            time.sleep(LOOK_SECONDS)
+    finally:
+        queue.stop()
+    return 1 if queue.failed else 0
+
+
+def last_line(file: Path) -> str:
+    """The last line of a log that is not empty, cut to 200 characters."""
+    lines = [line for line in file.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it said nothing"
+
+
+def newest_figures(file: Path) -> dict[str, Any]:
+    """The last whole line of a figures.jsonl; {} when there is none."""
+    with suppress(OSError, ValueError):
+        return json.loads(file.read_text("utf-8").strip().rsplit("\n", 1)[-1])
+    return {}
+
+
+def main(argv: list[str]) -> int:
+    """`python launch.py train queue`: run a list of trainings, or tell how it stands."""
+    parser = Parser(
+        prog="launch.py train queue",
+        description="Run a list of trainings at low priority from a frozen copy. The same command goes on after any stop.",
+    )
+    parser.add_argument("file", type=Path, help="the list, a TOML file: training.toml has the pack's")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/queue"), help="copy, states, logs (runs/queue)"
+    )
+    parser.add_argument("--data", type=Path, default=DATA_FILE, help=f"made by launch.py data ({DATA_FILE})")
+    parser.add_argument(
+        "--lanes", type=number(int, 1, 64), help="trainings at the same time (the file's own)"
+    )
+    parser.add_argument(
+        "--refresh", action="store_true", help="copy the code anew; states, data and pack stay"
+    )
+    parser.add_argument("--status", action="store_true", help="tell how it stands, and run nothing")
+    options = parser.parse_args(argv)
+    trainings, lanes = read_queue(options.file)
+    queue = Queue(options.folder.absolute(), trainings, options.lanes or lanes)
+
+    def say(text: str) -> None:
+        print(f"{time.strftime('%H:%M')}  {text}", file=sys.stderr, flush=True)
+
+    if options.status:
+        for line in queue.status():
+            print(line)
+        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl+C, and the trainings with it
+    try:
+        with only_one(queue.folder):
+            freeze(queue.folder, options.data, options.refresh)
+            return run_queue(queue, say)
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on from the last saved states")
+        return 130
