@@ -44,8 +44,9 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
             path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
             path.write_text(train_tokenizer(emoji).book.to_str(), "utf-8")
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
-    folder = options.state / "clip"
-    return trainer(accelerator, emoji, Tokenizer.load(path), folder, start=options.start, **recipe)
+    folder, codec = options.state / "clip", options.out / "vqgan.safetensors"
+    recipe |= {"start": options.start, "codec": codec if codec.exists() else None}
+    return trainer(accelerator, emoji, Tokenizer.load(path), folder, **recipe)
 
 
 def text_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:

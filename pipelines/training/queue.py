@@ -101,7 +101,7 @@ class Queue:
             **os.environ,
             "OMP_WAIT_POLICY": "passive",
             "OMP_NUM_THREADS": str(threads),
-            "PYTHONPATH": str(self.folder / "code"),
+            "PYTHONPATH": os.pathsep.join([str(self.folder / "code"), os.environ.get("PYTHONPATH", "")]),
         }
         self.log(training).parent.mkdir(parents=True, exist_ok=True)
         log = self.log(training).open("ab")

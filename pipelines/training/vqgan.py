@@ -363,6 +363,13 @@ def _load_clip(pack: Path, device: torch.device) -> Clip | None:
     return clip.eval().requires_grad_(False).to(device)
 
 
+def load_codec(file: Path, device: torch.device) -> Vqgan:
+    """The VQGAN of a checkpoint, frozen, in evaluation mode."""
+    vqgan = Vqgan(VqganConfig.from_dict(read_header(file)[0])).eval().requires_grad_(False)
+    load_weights(file, vqgan)
+    return vqgan.to(device)
+
+
 @torch.no_grad()
 def reconstruction(vqgan: Vqgan, pictures: Tensor) -> dict[str, float]:
     """PSNR (mean over pictures, dB) and SSIM through the codes and without, and the share of codes in use.
