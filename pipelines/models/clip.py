@@ -226,15 +226,23 @@ class TextTower(nn.Module):
         self.project = nn.Linear(width, config.embedding_size, bias=False)
         nn.init.normal_(self.token.weight, std=0.02)
 
-    def pooled(self, tokens: Tensor) -> Tensor:
-        """The mean over a text's tokens after the last block: (n, text_width)."""
+    def states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Every token after the last block, (n, t, text_width), and where a text is, END included: (n, t) bool."""
         length = (tokens != 0).sum(1, keepdim=True) + 1  # with END
-        real = torch.arange(tokens.shape[1], device=tokens.device) < length  # (n, t)
+        real = torch.arange(tokens.shape[1], device=tokens.device) < length
         h = self.token(tokens) + self.position[: tokens.shape[1]]
         for block in self.blocks:
             h = block(h, real[:, None, None, :])
-        weight = real[:, :, None].to(h.dtype)
-        return (self.norm(h) * weight).sum(1) / weight.sum(1)
+        return self.norm(h), real
+
+    def mean_state(self, states: Tensor, real: Tensor) -> Tensor:
+        """The mean over a text's `states`: (n, text_width)."""
+        weight = real[:, :, None].to(states.dtype)
+        return (states * weight).sum(1) / weight.sum(1)
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """The mean over a text's tokens after the last block: (n, text_width)."""
+        return self.mean_state(*self.states(tokens))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.project(self.pooled(tokens))

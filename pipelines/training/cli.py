@@ -80,6 +80,13 @@ def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     return DalleTrainer(accelerator, Emoji(options.data), options.out, options.state / "dalle", **recipe)
 
 
+def prior_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """The latent prior over the latents of the VQGAN in `out`, under the texts of its CLIP."""
+    from pipelines.training.prior import PriorTrainer
+
+    return PriorTrainer(accelerator, Emoji(options.data), options.out, options.state / "prior", **recipe)
+
+
 def unet_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """The diffusion model that edits start from."""
     from pipelines.training.unet import UnetTrainer
@@ -95,6 +102,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "vqgan": vqgan_trainer,
     "decoder": decoder_trainer,
     "dalle": dalle_trainer,
+    "prior": prior_trainer,
     "unet": unet_trainer,
 }
 

@@ -104,6 +104,10 @@ class Trainer(ABC):
     def hot(self) -> list[nn.Module]:
         """The modules where most of an update's time goes, which `--compile` compiles."""
 
+    def rate_factor(self, progress: float) -> float:
+        """What every base rate is multiplied by at `progress` in [0, 1]."""
+        return learning_rate(progress)
+
     def extra_state(self) -> dict[str, Tensor]:
         """Tensors beside networks and optimizers that the next update depends on; saved, and loaded in place."""
         return {}
@@ -260,7 +264,7 @@ def fit(
     ahead = batches(trainer, state.step, workers)
     begun, seconds_before, saved, reported = budget.clock(), state.seconds, time.perf_counter(), state.seconds
     while (progress := budget.progress(state.step, state.seconds)) < 1.0:
-        factor = learning_rate(progress)
+        factor = trainer.rate_factor(progress)
         for name, optimizer in trainer.optimizers.items():
             for group, rate in zip(optimizer.param_groups, base_rates[name], strict=True):
                 group["lr"] = rate * factor

@@ -36,7 +36,10 @@ TOLD_SECONDS = 1200.0
 
 @dataclass(frozen=True)
 class Training:
-    """One entry of the list: `name` is a network of `train`, `minutes` are of computing, `after` names what it needs."""
+    """One entry of the list: `name` is a network of `train`, `minutes` are of computing, `after` names what it needs.
+
+    `{pack}` in a flag stands for the queue's own pack.
+    """
 
     name: str
     minutes: float
@@ -96,7 +99,8 @@ class Queue:
         command = [sys.executable, "-m", "pipelines.training.cli", training.name]
         command += ["--minutes", str(training.minutes), "--clock", "processor"]
         command += ["--data", str(self.folder / "data.safetensors"), "--state", str(self.state(training))]
-        command += ["--out", str(self.pack), *training.flags]
+        command += ["--out", str(self.pack)]
+        command += [flag.replace("{pack}", str(self.pack)) for flag in training.flags]
         environment = {
             **os.environ,
             "OMP_WAIT_POLICY": "passive",
