@@ -87,6 +87,13 @@ def prior_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     return PriorTrainer(accelerator, Emoji(options.data), options.out, options.state / "prior", **recipe)
 
 
+def judge_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """The network that figures are taken by."""
+    from pipelines.training.judge import JudgeTrainer
+
+    return JudgeTrainer(accelerator, Emoji(options.data), **recipe)
+
+
 def unet_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """The diffusion model that edits start from."""
     from pipelines.training.unet import UnetTrainer
@@ -103,6 +110,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "decoder": decoder_trainer,
     "dalle": dalle_trainer,
     "prior": prior_trainer,
+    "judge": judge_trainer,
     "unet": unet_trainer,
 }
 
