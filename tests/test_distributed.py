@@ -37,6 +37,7 @@ def small_settings(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(clip_training, "teacher_available", lambda: True)
     patch.setattr(clip_training, "_sentence_vectors", some_vectors)
     patch.setattr("pipelines.training.dalle.SCENE_COUNT", 16)
+    patch.setattr("pipelines.training.prior.SCENE_COUNT", 16)
 
 
 def some_vectors(texts: list[str]) -> Any:

@@ -21,6 +21,8 @@ from pipelines.errors import BadInput
 from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.clip import Clip, ClipConfig, MobileTower, padded
 from pipelines.models.dalle import Dalle, DalleConfig
+from pipelines.models.judge import Judge, JudgeConfig
+from pipelines.models.prior import Prior, PriorConfig
 from pipelines.models.tokenizer import Tokenizer
 from pipelines.models.unet import Unet, UnetConfig
 from pipelines.models.vqgan import Vqgan, VqganConfig
@@ -38,6 +40,8 @@ from pipelines.training.clip import (
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.data import Emoji, Icon, Scenes, caption, on_background, read_icon_sets, render
 from pipelines.training.fit import Budget, Trainer, fit, learning_rate
+from pipelines.training.judge import JudgeTrainer
+from pipelines.training.prior import PriorTrainer
 from pipelines.training.starts import begin_with_imagenet
 from pipelines.training.unet import UnetTrainer
 from pipelines.training.vqgan import DecoderTrainer, VqganTrainer, k_means, spread
@@ -91,11 +95,19 @@ SIZES: dict[str, dict[str, Any]] = {  # small enough for a test
     },
     "vqgan": {"batch_size": 4, "patch": 16, "widths": (8, 16), "code_count": 32, "code_size": 4},
     "dalle": {"batch_size": 4, "width": 16, "layer_count": 2, "head_count": 2},
+    "prior": {"batch_size": 4, "widths": (8, 16, 16), "head_count": 2},
+    "judge": {
+        "batch_size": 4,
+        "image_size": 32,
+        "widths": (8, 16),
+        "block_counts": (1, 1),
+        "embedding_size": 8,
+    },
     "unet": {"batch_size": 4, "patch": 2, "widths": (8, 16), "head_size": 8},
 }
 SIZES["critic"] = {**SIZES["clip"], "mobile": True, "widths": (8,) * 7, "block_counts": (1,) * 7}
 SIZES["decoder"] = {"batch_size": 4}
-KINDS = ("clip", "critic", "vqgan", "decoder", "dalle", "unet")
+KINDS = ("clip", "critic", "vqgan", "decoder", "dalle", "prior", "judge", "unet")
 
 
 def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options: Any) -> Trainer:
@@ -109,8 +121,11 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options:
         trainer = UnetTrainer(accelerator, Emoji(data_file, size=32), **sizes)
         trainer.sheet_steps = trainer.trip_steps = 2
         return trainer
-    if name == "dalle":
-        return DalleTrainer(accelerator, Emoji(data_file), pack, folder, **sizes)
+    if name == "judge":
+        return JudgeTrainer(accelerator, Emoji(data_file), **sizes)
+    if name in ("dalle", "prior"):
+        kind = {"dalle": DalleTrainer, "prior": PriorTrainer}[name]
+        return kind(accelerator, Emoji(data_file), pack, folder, **sizes)
     codec = {"vqgan": VqganTrainer, "decoder": DecoderTrainer}[name](
         accelerator, Emoji(data_file), pack, **sizes
     )
@@ -139,6 +154,8 @@ def no_teacher_and_few_scenes() -> Iterator[None]:
         patch.setattr(clip_training, "teacher_available", lambda: False)
         patch.setattr("pipelines.training.dalle.SCENE_COUNT", 16)
         patch.setattr("pipelines.training.dalle.SHEET_PROMPTS", ["red circle"])
+        patch.setattr("pipelines.training.prior.SCENE_COUNT", 16)
+        patch.setattr("pipelines.training.prior.SHEET_PROMPTS", ["red circle"])
         yield
 
 
@@ -221,7 +238,7 @@ def trained(data_file: Path, pack: Path, tmp_path_factory: pytest.TempPathFactor
         figures = trainer.evaluate()
         assert all(np.isfinite(value) for value in figures.values())
         trainer.export(pack / (trainer.file or f"{name}.safetensors"), {"figures": figures})
-        for picture in ("curves.png", "sheet.png"):
+        for picture in ("curves.png",) if name == "judge" else ("curves.png", "sheet.png"):
             assert (folder / picture).read_bytes()[:4] == b"\x89PNG"
     return pack
 
@@ -603,6 +620,8 @@ def test_every_size_is_larger_than_the_one_before() -> None:
         VqganTrainer: lambda sizes: Vqgan(VqganConfig(**sizes)),
         DalleTrainer: lambda sizes: Dalle(DalleConfig(4096, 2048, **sizes)),
         UnetTrainer: lambda sizes: Unet(UnetConfig(**sizes)),
+        PriorTrainer: lambda sizes: Prior(PriorConfig(**sizes)),
+        JudgeTrainer: lambda sizes: Judge(JudgeConfig(("cat",) * 2_900, **sizes)),
     }
     recipe = {"batch_size", "rate", "begun_rate", "matrix_rate", "imagenet"}
     for kind, network in networks.items():
@@ -612,7 +631,7 @@ def test_every_size_is_larger_than_the_one_before() -> None:
             with torch.device("meta"):
                 made = network({key: value for key, value in sizes.items() if key not in recipe})
             counts.append(sum(p.numel() for p in made.parameters()))
-        assert counts[0] < 8e6 and counts[0] * 1.8 < counts[1] < 0.6 * counts[2], (kind, counts)
+        assert counts[0] < 12e6 and counts[0] * 1.8 < counts[1] < 0.6 * counts[2], (kind, counts)
 
 
 def test_the_command_trains_and_tells_the_whole_story(

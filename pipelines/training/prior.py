@@ -152,10 +152,9 @@ class PriorTrainer(Trainer):
             validation = on_background(self.emoji.rgba[self.emoji.validation])
             words = torch.frombuffer(bytearray("\n".join(captions).encode()), dtype=torch.uint8)
             tensors = {"views": views, "colours": colours, "scenes": torch.cat(drawn), "captions": words}
-            tensors["validation"] = torch.cat(
-                [self._latents(some) for some in np.array_split(validation, 24)]
-            )
-            write_atomically(path, save(tensors))
+            chunks = [validation[start : start + 64] for start in range(0, len(validation), 64)]
+            tensors["validation"] = torch.cat([self._latents(some) for some in chunks])
+            write_atomically(path, save({name: value.contiguous() for name, value in tensors.items()}))
         bank: dict[str, Any] = load_file(path)
         bank["captions"] = bytes(bank["captions"].numpy().tobytes()).decode().split("\n")
         return bank

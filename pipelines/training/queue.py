@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 PACK = ROOT / "assets" / "tiny"
 FROZEN = ("launch.py", "pipelines")  # what a training imports
 NICENESS = 15
+MOST_LANES = 64
 LOOK_SECONDS = 2.0
 TOLD_SECONDS = 1200.0
 
@@ -172,8 +173,8 @@ def read_queue(file: Path) -> tuple[list[Training], int]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{file} is no TOML file ({error}); write it as in training.toml") from None
     lanes = book.get("lanes", 1)
-    if not isinstance(lanes, int) or not 1 <= lanes <= (most := os.cpu_count() or 1):
-        raise BadInput(f"lanes = {lanes!r} is not a whole number from 1 to {most}, the cores of this machine")
+    if not isinstance(lanes, int) or not 1 <= lanes <= MOST_LANES:
+        raise BadInput(f"{file} says lanes = {lanes!r}; write a whole number from 1 to {MOST_LANES}")
     trainings: list[Training] = []
     for entry in book.get("training", []):
         trainings.append(read_training(entry, file, list(TRAINERS), {one.id for one in trainings}))
@@ -230,16 +231,16 @@ def freeze(folder: Path, data: Path, refresh: bool) -> None:
 
 
 @contextmanager
-def only_one(folder: Path):
+def only_one(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; BadInput when another queue that is alive holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "queue.pid"
-    with suppress(OSError, ValueError):
+    pid, alive = 0, False
+    with suppress(OSError, ValueError, psutil.Error):
         pid, begun = json.loads(file.read_text())
-        if psutil.pid_exists(pid) and psutil.Process(pid).create_time() == begun:
-            raise BadInput(
-                f"a queue already runs in {folder} (process {pid}); stop it or give another --folder"
-            )
+        alive = psutil.Process(pid).create_time() == begun
+    if alive:
+        raise BadInput(f"a queue already runs in {folder} (process {pid}); stop it or give another --folder")
     file.write_text(json.dumps([os.getpid(), psutil.Process().create_time()]))
     try:
         yield
@@ -295,7 +296,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--data", type=Path, default=DATA_FILE, help=f"made by launch.py data ({DATA_FILE})")
     parser.add_argument(
-        "--lanes", type=number(int, 1, 64), help="trainings at the same time (the file's own)"
+        "--lanes", type=number(int, 1, MOST_LANES), help="trainings at the same time (the file's own)"
     )
     parser.add_argument(
         "--refresh", action="store_true", help="copy the code anew; states, data and pack stay"

@@ -145,23 +145,25 @@ class VqganTrainer(Trainer):
             z.append(_flat(self.vqgan.encode(_images(pictures.to(self.accelerator.device)))))
         return torch.cat(z)
 
-    def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, int]:
-        """Scenes (n, 3, s, s) uint8, and the seed of this step's chance, the same in every process."""
+    def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor, int]:
+        """Scenes (n, 3, s, s) uint8; which of them are decoded from codes (n,) bool; and the seed of this step's chance,
+        the same in every process."""
         rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
         scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.5, coloured=0.3)
         chosen = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
         pictures = torch.from_numpy(np.stack([scenes.scene(int(k))[0] for k in chosen]))
-        return pictures.permute(0, 3, 1, 2), int(np.random.default_rng((self.seed, step)).integers(2**62))
+        quantized = torch.from_numpy(rng.random(n) >= self.continuous)
+        seed = int(np.random.default_rng((self.seed, step)).integers(2**62))
+        return pictures.permute(0, 3, 1, 2), quantized, seed
 
-    def update(self, batch: tuple[Tensor, int], progress: float) -> dict[str, Tensor]:
+    def update(self, batch: tuple[Tensor, Tensor, int], progress: float) -> dict[str, Tensor]:
         vqgan, critic, images = self.vqgan, self.networks["discriminator"], _images(batch[0])
         with self.accelerator.autocast():
             z = vqgan.encode(images)
         z = z.float()
         tokens = vqgan.nearest(z.detach())  # in float32: in bfloat16 the nearest is often another one
         codes = vqgan.embed(tokens)
-        generator = torch.Generator().manual_seed(batch[1])
-        quantized = (torch.rand(len(z), 1, 1, 1, generator=generator) >= self.continuous).to(z)
+        quantized = batch[1][:, None, None, None].to(z)
         with self.accelerator.autocast():
             again = vqgan.decode(z + (codes - z).detach() * quantized).float()  # straight-through gradient
         code_loss = 0.25 * F.mse_loss(z, codes)
@@ -183,7 +185,7 @@ class VqganTrainer(Trainer):
                 real, fake = critic(images).float(), critic(again.detach()).float()
             metrics["told apart"] = F.relu(1 - real).mean() + F.relu(1 + fake).mean()  # hinge loss
             self.descend(metrics["told apart"], None, "discriminator")
-        metrics["codes used"] = self._follow_codes(tokens, z.detach(), batch[1], progress)
+        metrics["codes used"] = self._follow_codes(tokens, z.detach(), batch[2], progress)
         return metrics
 
     def pixel_loss(self, again: Tensor, images: Tensor) -> Tensor:
@@ -282,10 +284,11 @@ class DecoderTrainer(VqganTrainer):
         for part in (self.vqgan.decoder, self.vqgan.after_codes):
             part.requires_grad_(True)
 
-    def update(self, batch: tuple[Tensor, int], progress: float) -> dict[str, Tensor]:
-        images = _images(batch[0])
+    def update(self, batch: tuple[Tensor, Tensor, int], progress: float) -> dict[str, Tensor]:
+        images, quantized = _images(batch[0]), batch[1][:, None, None, None]
         with torch.no_grad():
-            codes = self.vqgan.embed(self.vqgan.tokens_of(images))
+            z = self.vqgan.encode(images)
+            codes = torch.where(quantized, self.vqgan.embed(self.vqgan.nearest(z)), z)
         with self.accelerator.autocast():
             again = self.vqgan.decode(codes).float()
         pixel_loss = self.pixel_loss(again, images)
