@@ -103,7 +103,8 @@ class JudgeTrainer(Trainer):
             worse = damaged(images.clone(), damages(tuple(images.shape), generator, share=1.0))
             labels = torch.from_numpy(self.labels[part])
             for name, some in (("", images), (", damaged", worse)):
-                best = self.judge(some.to(self.accelerator.device)).cpu().topk(5).indices == labels[:, None]
+                cosines = self.judge(some.to(self.accelerator.device)).cpu()
+                best = cosines.topk(min(5, cosines.shape[1])).indices == labels[:, None]
                 for top in (1, 5):
                     hits.setdefault(f"top-{top}{name}", []).append(best[:, :top].any(1))
         return {name: round(torch.cat(some).float().mean().item(), 4) for name, some in hits.items()}
