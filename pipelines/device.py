@@ -10,7 +10,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def precision_on(device: torch.device, asked: str = "auto") -> str:
-    """ "float32" or "bfloat16": what was asked for, or for "auto" what is faster there and draws no worse.
+    """ "float32" or "bfloat16": what was asked for, or for "auto" what is usual there.
 
     BadInput when the device cannot compute in bfloat16 at all.
     """
@@ -20,13 +20,13 @@ def precision_on(device: torch.device, asked: str = "auto") -> str:
 
 
 def bfloat16_pays(device: torch.device) -> bool:
-    """Whether a decoder is faster in bfloat16 there: on GPUs of NVIDIA that have it, and on CPUs with matrix units (AMX).
+    """Whether "auto" is bfloat16 there: on GPUs of NVIDIA that have it, and on no CPU.
 
-    Asked of the hardware, not measured, so that the answer, and with it every pixel, is the same in every process.
+    On CPUs with matrix units (AMX) a step is faster in it, the more so the larger the canvas; that the critic likes the
+    pictures as well is not shown. So all CPUs draw the same. Asked of the hardware, not measured, so that the answer,
+    and with it every pixel, is the same in every process.
     """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _can_bfloat16(device: torch.device) -> bool:

@@ -101,6 +101,11 @@ def test_only_the_decoder_computes_in_bfloat16(precision: str, monkeypatch: pyte
     assert seen == {"decoder": {halved}, "CLIP": {exact}, "critic": {exact}}
 
 
+def test_all_processors_draw_the_same_unless_asked() -> None:
+    assert precision_on(CPU) == "float32"
+    assert finished(OptimizeSettings(steps=1, cutouts=1)).settings.to_dict()["precision"] == "float32"
+
+
 def test_where_bfloat16_cannot_be_computed_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert precision_on(CPU, "bfloat16") == "bfloat16"  # a CPU can, if slowly
 

@@ -436,7 +436,7 @@ KNOBS: dict[str, tuple[str, str, str]] = {
     "precision": (
         "precision",
         "精度",
-        "解码器的精度；auto 在处理器算得更快时用 bfloat16，记录里会写明用了哪种",
+        "解码器的精度：auto 在支持的 GPU 上用 bfloat16，否则用 float32；CPU 有 AMX 时，大画布用 bfloat16 更快",
     ),
     # Generate with Stable Diffusion
     "negative_prompt": ("leave out", "不要出现", "不要画什么；引导强度大于 1 时有效"),
