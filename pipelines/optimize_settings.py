@@ -13,6 +13,7 @@ import torch
 from pipelines.base import Settings, knob
 from pipelines.canvas import parse_palette
 from pipelines.cutouts import SCHEMES
+from pipelines.device import PRECISIONS
 from pipelines.errors import BadInput
 from pipelines.prompts import (
     check_targets,
@@ -29,7 +30,9 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "radam": torch.optim.RAdam,
     "adagrad": torch.optim.Adagrad,
 }
-FIXED = ("seed", "size", "init", "start", "tokens", "coarse", "tile", "optimizer", "until", "changes")
+FIXED = (
+    "seed", "size", "init", "start", "tokens", "coarse", "tile", "optimizer", "precision", "until", "changes"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,13 @@ class OptimizeSettings(Settings):
     pan_x: float = knob(0.0, -512.0, 512.0, help="pixels to the right in one move", advanced=True)
     pan_y: float = knob(0.0, -512.0, 512.0, help="pixels down in one move", advanced=True)
     rotate: float = knob(0.0, -180.0, 180.0, help="degrees in one move", advanced=True)
+    precision: str = knob(
+        "auto",
+        help="of the decoder: auto is bfloat16 on a GPU that has it, else float32; bfloat16 is faster on large canvases "
+        "where a CPU has AMX",
+        choices=PRECISIONS,
+        advanced=True,
+    )
     until: int = knob(0, 0, 20_000, help="stop after this step; 0 to go on to the end", advanced=True)
     changes: str = knob("", help="JSON: step -> settings that change there", kind="changes", advanced=True)
 
@@ -129,6 +139,12 @@ class OptimizeSettings(Settings):
             raise BadInput("a mask and animate cannot go together; take one of them away")
         if self.changes:
             self.timeline()
+
+    @classmethod
+    def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
+        """Before `precision` was a setting, what it had been was told of the picture, as bf16 or float32."""
+        earlier = {"bf16": "bfloat16", "float32": "float32"}.get(str(picture.get("precision")))
+        return {"precision": earlier, **values} if earlier else values
 
     def timeline(self) -> list[tuple[int, OptimizeSettings]]:
         """The settings in force from each step on, from step 0; BadInput when `changes` is not what it should be."""

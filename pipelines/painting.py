@@ -28,7 +28,7 @@ from pipelines.canvas import (
 )
 from pipelines.clip import great_circle, text_vector
 from pipelines.cutouts import cutouts, whole_view
-from pipelines.device import bf16_pays
+from pipelines.device import precision_on
 from pipelines.errors import BadInput
 from pipelines.images import open_picture, to_pil, to_tensor
 from pipelines.journal import Journal, Snapshot
@@ -85,7 +85,7 @@ class Painting:
         self.clip, self.critic, self.settings = clip, critic, settings
         self.vqgan = vqgan.seamless() if settings.tile else vqgan
         self.device = vqgan.codes.device
-        self.low_precision = bf16_pays(self.device)
+        self.halves = precision_on(self.device, settings.precision) == "bfloat16"
         self.width, self.height = canvas_size(settings.size, settings.init, vqgan)
         self.rows, self.columns = token_grid(self.width, self.height, vqgan)
         self.timeline = settings.timeline()
@@ -137,23 +137,21 @@ class Painting:
     def _gradient(self, now: OptimizeSettings, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """The loss at z, its gradient, and the picture it was computed on."""
         z, aims = self.state.z.detach().requires_grad_(), self._aims_now()
-        codes = straight_through(z, self.vqgan)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
-            picture = self._composite(self._decode(codes))
-            seen = picture
-            if self.settings.tile:  # a view may lie across the edges
-                shift = torch.randint(10**6, (2,), generator=generator).tolist()
-                seen = seen.roll((shift[0] % seen.shape[2], shift[1] % seen.shape[3]), (2, 3))
-            count = self._cutout_count(now)
-            config = self.clip.config
-            size = config.small_size if now.views == "small" else config.image_size
-            parts = [cutouts(seen, count, size, generator, now.scheme, now.closest)]
-            regional = [one for one in aims if one.region is not None]
-            for one in regional:
-                part = only_inside(picture, one.region)
-                parts.append(cutouts(part, max(4, count // 2), size, generator, now.scheme, now.closest))
-            lengths = [len(part) for part in parts]
-            vectors = self.clip.encode_image(clamp_with_gradient(torch.cat(parts), -1.0, 1.0))
+        picture = self._composite(self._decode(straight_through(z, self.vqgan)))
+        seen = picture
+        if self.settings.tile:  # a view may lie across the edges
+            shift = torch.randint(10**6, (2,), generator=generator).tolist()
+            seen = seen.roll((shift[0] % seen.shape[2], shift[1] % seen.shape[3]), (2, 3))
+        count = self._cutout_count(now)
+        config = self.clip.config
+        size = config.small_size if now.views == "small" else config.image_size
+        parts = [cutouts(seen, count, size, generator, now.scheme, now.closest)]
+        regional = [one for one in aims if one.region is not None]
+        for one in regional:
+            part = only_inside(picture, one.region)
+            parts.append(cutouts(part, max(4, count // 2), size, generator, now.scheme, now.closest))
+        lengths = [len(part) for part in parts]
+        vectors = self.clip.encode_image(clamp_with_gradient(torch.cat(parts), -1.0, 1.0))
         whole, *inside = vectors.split(lengths)
         loss = self._regularizers(now, picture)
         total = sum(abs(one.weight) for one in aims)
@@ -164,7 +162,7 @@ class Painting:
                 distance = distance.clamp(min=one.stop) if one.weight > 0 else distance.clamp(max=one.stop)
             loss = loss + one.weight / total * distance.mean()
         (gradient,) = torch.autograd.grad(loss, z)
-        return loss.detach(), gradient, picture.detach().float()
+        return loss.detach(), gradient, picture.detach()
 
     def _regularizers(self, now: OptimizeSettings, picture: Tensor) -> Tensor:
         loss = torch.zeros((), device=self.device)
@@ -366,7 +364,14 @@ class Painting:
         return self.vqgan.encode(picture).float().contiguous()
 
     def _decode(self, codes: Tensor) -> Tensor:
-        return clamp_with_gradient(self.vqgan.decode(codes).float(), -1.0, 1.0)
+        """Codes -> pictures in float32; only the decoder itself may compute in bfloat16.
+
+        Everything that is compared with what a step decodes comes from here too: `pull` feels the rounding of one that
+        does not, and the optimizer steps as far for it as for CLIP.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halves):
+            picture = self.vqgan.decode(codes)
+        return clamp_with_gradient(picture.float(), -1.0, 1.0)
 
     def _home(self) -> Tensor | None:
         """(1, 3, h, w): what `pull` pulls to, the given picture, the draft or white; nothing where all is chance."""
@@ -384,8 +389,8 @@ class Painting:
         return self.render(self.vqgan.nearest(z))
 
     def render(self, tokens: Tensor) -> Tensor:
-        """(1, h, w) tokens -> (1, 3, h, w) in [-1, 1] under the mask of now, in the same precision as in a step."""
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
+        """(1, h, w) tokens -> (1, 3, h, w) in [-1, 1] under the mask of now."""
+        with torch.no_grad():
             return self._composite(self._decode(self.vqgan.embed(tokens)))
 
     def _composite(self, picture: Tensor) -> Tensor:
@@ -474,7 +479,6 @@ class Painting:
             "steps": state.step,
             "curve": [[step, round(a, 4), round(b, 4)] for step, a, b in curve[::-1][::thin][::-1]],
             "drift": drifting(curve),
-            "precision": "bf16" if self.low_precision else "float32",
         }
         if ended:
             shared["ended"] = ended

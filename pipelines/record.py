@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from functools import cache
 from importlib import metadata
@@ -170,7 +170,9 @@ def read_record(
         raise BadInput(
             f"the record names the unknown pipeline {_shown(record.pipeline)}; known: {', '.join(pipelines)}"
         )
-    settings = pipelines[record.pipeline].Settings.from_dict(record.settings)
+    kind = pipelines[record.pipeline].Settings
+    record = replace(record, settings=kind.recorded(record.settings, record.picture))
+    settings = kind.from_dict(record.settings)
     # We always write the file itself. A path would make this machine open a file of the stranger's choice.
     if not all(source.startswith("data:") for source in settings.files()):
         raise BadInput("the picture's record is not one of Atelier's: a setting names a file")

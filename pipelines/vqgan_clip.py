@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from pipelines.base import Picture, Resumable, Settings, Step
 from pipelines.canvas import canvas_size, read_mask, token_grid
+from pipelines.device import precision_on
 from pipelines.errors import BadInput, Stopped
 from pipelines.images import on_white, open_picture, picture_to_uri, to_tensor
 from pipelines.journal import Journal
@@ -41,10 +42,10 @@ class Optimize(Resumable[OptimizeSettings]):
     # ------------------------------------------------------------------------------------------------------ preparing
 
     def prepare(self, settings: OptimizeSettings) -> OptimizeSettings:
-        """Pictures become small PNGs inside the settings; a draft's tokens are read from its record."""
+        """Pictures become small PNGs inside the settings; a draft's tokens are read from its record; "auto" is decided."""
         width, height = canvas_size(settings.size, settings.init, self.vqgan)
         init_size = None
-        fields: dict[str, Any] = {}
+        fields: dict[str, Any] = {"precision": precision_on(self.vqgan.codes.device, settings.precision)}
         if settings.init:
             picture = open_picture(settings.init)
             init_size = picture.size

@@ -433,6 +433,11 @@ KNOBS: dict[str, tuple[str, str, str]] = {
     "pan_x": ("pan right", "右移", "每次移动向右多少像素"),
     "pan_y": ("pan down", "下移", "每次移动向下多少像素"),
     "rotate": ("rotate", "旋转", "每次移动旋转多少度"),
+    "precision": (
+        "precision",
+        "精度",
+        "解码器的精度：auto 在支持的 GPU 上用 bfloat16，否则用 float32；CPU 有 AMX 时，大画布用 bfloat16 更快",
+    ),
     # Generate with Stable Diffusion
     "negative_prompt": ("leave out", "不要出现", "不要画什么；引导强度大于 1 时有效"),
     "width": ("width", "宽", "像素，8 的倍数；0 表示模型习惯的大小"),
@@ -559,6 +564,10 @@ SENTENCES: list[tuple[str, str]] = [
     (r"noise_prompts (.*) is not a whole number.*", r"随机方向 \1 不是整数，可以写 7:0.3"),
     (r"tokens .*", "图像词元不对；请从图片里复制"),
     (r"changes .*", "修改记录不对；这些设置在运行中不能改变"),
+    (
+        r"precision bfloat16 does not work on this device \((\w+)\).*",
+        r"这个设备（\1）不能用 bfloat16 计算；请用 float32",
+    ),
     (r"the journal (\S+) belongs to another run.*", "这份运行记录属于另一次运行"),
     (r"the journal (\S+) is damaged.*", "这份运行记录已损坏"),
     (r"the snapshot (\S+) cannot be read.*", r"快照 \1 无法读取；删掉它再继续"),
