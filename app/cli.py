@@ -38,6 +38,7 @@ Atelier makes pictures with the CLIP family.
   python launch.py edit FILE            change a picture from one text to another (DiffusionCLIP)
   python launch.py replay FILE.png      run a picture's record again and compare
   python launch.py models               the model packs: what is there, size, licence, origin
+  python launch.py deploy OWNER/NAME    send this to a Hugging Face Space
   python launch.py data                 build the training data
   python launch.py train NAME           train one of the small models
   python launch.py evaluate             measure the models
@@ -87,6 +88,7 @@ def _dispatch(arguments: list[str]) -> int:
         "ui": _ui,
         "replay": _replay,
         "models": _elsewhere("app.models_cli"),
+        "deploy": _elsewhere("app.deploy"),
         "data": _elsewhere("pipelines.training.data"),
         "train": _elsewhere("pipelines.training.cli"),
         "evaluate": _elsewhere("pipelines.evaluate"),

@@ -8,6 +8,7 @@ away is `interrupted` and offered again.
 from __future__ import annotations
 
 import base64
+import contextvars
 import hashlib
 import json
 import logging
@@ -17,7 +18,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import zip_longest
@@ -93,6 +94,7 @@ class _Live:
 
     job: Job
     ticket: int  # order of arrival
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)  # of who asked for it
     stop: bool = False
     asked: float = -1e9  # when somebody last asked for a preview, monotonic seconds
     preview: list[Image.Image] | None = None
@@ -105,7 +107,8 @@ class Lane:
     """One device's jobs: one at a time, fair between sessions, kept in `folder`/jobs.sqlite.
 
     Any thread may call the methods; they answer at once. Pipelines run and draw previews on the lane's one thread only.
-    `pipelines` is what names are looked up in, PIPELINES unless given.
+    `pipelines` is what names are looked up in, PIPELINES unless given. `run` gives the events of a run, here and now
+    unless given; it is called in the context (contextvars) in which the job was asked for.
     """
 
     def __init__(
@@ -116,12 +119,14 @@ class Lane:
         *,
         session_cap: int = 8,
         total_cap: int = 64,
+        run: Callable[..., Generator[Step | Result, None, None]] = run,
     ) -> None:
         if pipelines is None:
             from pipelines.studio import PIPELINES as pipelines
         self.studio = studio
         self.folder = Path(folder).absolute()
         self.pipelines = pipelines
+        self._events = run
         self.session_cap = session_cap
         self.total_cap = total_cap
         self._lock = threading.RLock()
@@ -294,7 +299,7 @@ class Lane:
             state: State = "failed"
             error = ""
             try:
-                aside(self._run)(live)
+                aside(live.context.run)(self._run, live)
                 state = "done"
             except Stopped:
                 state = "interrupted" if self._closing and not live.stop else "stopped"
@@ -322,7 +327,7 @@ class Lane:
         journal = self.journal(job.id) if isinstance(pipeline, Resumable) else None
         if journal is not None and (old := journal.identity()):  # begun before, perhaps on another machine
             settings = type(settings).from_dict(old["settings"])
-        events = run(pipeline, settings, journal)
+        events = self._events(pipeline, settings, journal)
         try:
             for event in events:
                 if isinstance(event, Result):

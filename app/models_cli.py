@@ -115,12 +115,14 @@ def _own(name: str, free: int) -> dict[str, Any]:
 
 
 def free_memory() -> dict[str, int]:
-    """Bytes that are free now: {"RAM": ...} and, where there is a GPU, {"GPU": ...}."""
+    """Bytes that are free now: {"RAM": ...} and, where this process has a GPU, {"GPU": ...}."""
     import psutil
     import torch
 
+    from app.space import kind
+
     free = {"RAM": psutil.virtual_memory().available}
-    if torch.cuda.is_available():
+    if kind() != "zero" and torch.cuda.is_available():
         free["GPU"] = torch.cuda.mem_get_info()[0]
     return free
 

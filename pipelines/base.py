@@ -200,11 +200,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: its pictures, best first, the settings it really used, and the seconds it took."""
+    """How a run ended: its pictures, best first, the settings it really used, and the seconds it took.
+
+    `device` is where it ran, when that is not where the studio is.
+    """
 
     pictures: list[Picture]
     settings: Settings
     seconds: float
+    device: str = ""
 
 
 S = TypeVar("S", bound=Settings)

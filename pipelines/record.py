@@ -102,7 +102,7 @@ def write_pictures(
         record = record_of(
             pipeline=pipeline,
             pack=studio.pack,
-            device=studio.device,
+            device=result.device or studio.device,
             models=models,
             settings=result.settings,
             picture=picture,

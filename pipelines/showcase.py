@@ -100,6 +100,18 @@ def _generated(studio: Studio, out: Path) -> None:
         print(f"{prompt}: {best.score:.3f}", file=sys.stderr)
     rows = [column[k] for k in range(4) for column in columns]
     _write_sheet(out / "sheet.png", rows, len(PROMPTS))
+    write_atomically(out.parent / "thumbnail.jpg", thumbnail([column[0] for column in columns]))
+
+
+def thumbnail(pictures: list[Image.Image]) -> bytes:
+    """Twelve pictures on the page's paper, as the JPEG of 1200 x 630 that is shown where the project is linked to."""
+    card = Image.new("RGB", (1200, 630), "#FAF8F4")
+    for index, picture in enumerate(pictures[:12]):
+        tile = picture.convert("RGB").resize((176, 176), Image.Resampling.LANCZOS)
+        card.paste(tile, (22 + index % 6 * 196, 129 + index // 6 * 196))
+    file = io.BytesIO()
+    card.save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def _optimized(studio: Studio) -> list[Image.Image]:

@@ -99,6 +99,7 @@ class Studio:
         self.pack, self.use, self.torch_device = pack, dict(use or {}), choose_device(device)
         check_use(pack, self.use)
         self._loaded: dict[str, Any] = {}
+        self._lent: dict[str, Any] = {}
         self._hashes: dict[str, str] = {}
         self._lock = threading.RLock()
 
@@ -115,10 +116,18 @@ class Studio:
             kept = {one.name for one in needed(pack, self.use)}
             self._loaded = {name: one for name, one in self._loaded.items() if name in kept}
 
+    def on(self, device: str) -> Studio:
+        """The same studio on another device, which takes this one's networks as it needs them: use this one no more."""
+        other = Studio(self.pack, device, self.use)
+        other._lent = dict(self._loaded)
+        return other
+
     def load(self, name: str) -> Any:
         """The network (or tokenizer, or pictures) behind a checkpoint's name."""
         checkpoint = checkpoint_of(name)
         with self._lock:
+            if name in self._lent:
+                self._loaded[name] = self._take_over(checkpoint, self._lent.pop(name))
             if name not in self._loaded:
                 _check_present("this", [checkpoint])
                 self._loaded[name] = self._read(checkpoint)
@@ -181,6 +190,15 @@ class Studio:
         load_weights(checkpoint.path, network, dtype_of(kind, device))
         convert_conv2d_weight_memory_format(network, torch.channels_last)
         return network.eval().requires_grad_(False).to(device)
+
+    def _take_over(self, checkpoint: Checkpoint, part: Any) -> Any:
+        """What another studio has loaded, on this one's device and in the precision that it has there."""
+        device = self.torch_device
+        kind = "diffusion" if checkpoint.role == "diffusion" else kind_of(checkpoint.path) or checkpoint.role
+        for network in networks_of(part):
+            kept = network is getattr(part, "vae", None)  # Stable Diffusion's stays in float32
+            network.to(device=device, dtype=None if kept else dtype_of(kind, device))
+        return part
 
     def _make_room(self, parts: list[nn.Module]) -> None:
         """Bring these networks to the device; before it is full, those that wait go to the processor's memory."""

@@ -161,7 +161,18 @@ def test_models_lists_every_checkpoint(capsys: pytest.CaptureFixture[str]) -> No
 def test_help_is_there_for_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "replay" in capsys.readouterr().out
-    for verb in ("generate", "replay", "models", "data", "train", "evaluate", "bench", "showcase", "ui"):
+    for verb in (
+        "generate",
+        "replay",
+        "models",
+        "deploy",
+        "data",
+        "train",
+        "evaluate",
+        "bench",
+        "showcase",
+        "ui",
+    ):
         assert main([verb, "--help"]) == 0
         assert "usage: launch.py" in capsys.readouterr().out
 

@@ -18,7 +18,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from app import films
+from app import films, space
 from app.jobs import Lane
 from app.library import Library
 from app.ui import edit, generate, library, models, optimize, stage, theme
@@ -213,7 +213,5 @@ def open_studio(
     pack: str, device: str, folder: Path, use: dict[str, str] | None = None
 ) -> tuple[Any, Lane, Library]:
     """The studio behind the page: models of a pack on a device, jobs and pictures in a folder."""
-    from pipelines.studio import Studio
-
-    studio: Any = Studio(pack, device, use)
-    return studio, Lane(studio, folder), Library(folder)
+    studio, run = space.open_studio(pack, device, folder, use)
+    return studio, Lane(studio, folder, run=run), Library(folder)

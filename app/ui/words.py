@@ -606,6 +606,47 @@ SENTENCES: list[tuple[str, str]] = [
     (r"the picture is (\d+ x \d+).*; the most is (.*)", r"图片为 \1 像素，太大了，最多 \2 像素"),
     (r"the picture is too large.*", "图片太大，无法打开"),
     (r"the disk is full.*", "磁盘已满；清理一些空间后再试"),
+    # a Space whose GPU is lent
+    (
+        r"this needs (\d+) s of GPU time and (\d+) s of your daily quota are left; try again in (.*), or.*",
+        r"这需要 \1 秒 GPU 时间，而你今天只剩 \2 秒；请在 \3 后再试，或者少要一些",
+    ),
+    (
+        r"this needs (\d+) s of GPU time, and that is more.*",
+        r"这需要 \1 秒 GPU 时间，超过一次能给的；请少要一些",
+    ),
+    (
+        r"this needs (\d+) s of GPU time, and 0 s are left for visitors.*",
+        r"这需要 \1 秒 GPU 时间，而未登录访客的时间剩 0 秒；请登录并刷新页面",
+    ),
+    (
+        r"this needs (\d+) s of GPU time, and your daily number.*",
+        r"这需要 \1 秒 GPU 时间，而你今天的 GPU 次数已用完；请明天再试",
+    ),
+    (
+        r"this needs (\d+) s of GPU time, and your quota is set aside.*",
+        r"这需要 \1 秒 GPU 时间，而你的额度已留给正在运行的任务；请等它们完成",
+    ),
+    (
+        r"this needs (\d+) s of GPU time, and your pass.*",
+        r"这需要 \1 秒 GPU 时间，而你的通行证在等待中过期了；请刷新页面再继续",
+    ),
+    (
+        r"this needs (\d+) s of GPU time, and no GPU is free.*",
+        r"这需要 \1 秒 GPU 时间，现在没有空闲的 GPU；请过几分钟再试",
+    ),
+    (
+        r"this needs (\d+) s of GPU time, and it was taken away.*",
+        r"这需要 \1 秒 GPU 时间，但 GPU 提前被收回；请再试一次，或者少要一些",
+    ),
+    (
+        r"this needs (\d+) s of GPU time, and it was refused \((.*)\)",
+        r"这需要 \1 秒 GPU 时间，但被拒绝了（\2）",
+    ),
+    (
+        r"GPU time belongs to the visitor who asks.*",
+        "GPU 时间属于提出请求的访客，而这是在工作室重启之前提出的；请再提一次",
+    ),
     (r"the run failed inside \((\w+)\).*", r"运行中出错（\1），服务器日志里有详情"),
 ]
 
