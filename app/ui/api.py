@@ -106,8 +106,8 @@ def _run_tool(lane: Lane, name: str, pipeline: str, about: str) -> Callable[...,
     tool.__annotations__ = {"request": gr.Request, **types, "return": returns}
     lines = "\n".join(f"    {one.name}: {_help_of(name, one)}" for one in knobs)
     tool.__doc__ = (
-        f"{about}\n\nArgs:\n{lines}\n\nReturns:\n    the best picture as a file\n"
-        "    all pictures, best first, each with its file, score and seed; the settings without the pictures in them\n"
+        f"{about}\n\nArgs:\n{lines}\n\nReturns:\n    the best picture as a file, then all of them, best first, each with "
+        "its file, score and seed, and the settings without the pictures in them\n"
     )
     return tool
 
@@ -159,8 +159,7 @@ def _rank_tool(shell: Shell) -> Callable[..., Any]:
         pictures: 1 to {MOST_PICTURES} pictures, each {DATA_URI}
         text: what they should show, in English or Chinese
     Returns:
-        ranking, the best first: the picture's number, counted from 0, its score, and the number of a better one like it
-        noise, by which a score moves with the wording; tied, how many of the first are within it
+        the ranking, best first, by the pictures' numbers counted from 0, with scores, and the noise of a score
     """
     return rank
 

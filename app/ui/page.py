@@ -150,8 +150,6 @@ def serve(
     except OSError:
         raise BadInput(f"port {port} is taken; try --port {port + 1}") from None
     print(f"Atelier is open at {url}  (Ctrl+C closes it)", flush=True)
-    if mcp:
-        print(f"its tools for agents (MCP) are at {url.rstrip('/')}/gradio_api/mcp/", flush=True)
     threading.Thread(target=_wake, args=(studio,), daemon=True, name="wake").start()
     if open_browser:
         webbrowser.open(url)
