@@ -135,7 +135,7 @@ def test_links_of_the_library_and_where_copying_is_forbidden(visit: Any, lane: L
     finished(lane, "generate", prompt="a brown nut", candidates=2, keep=1)
     for lang, theme_name, width in (("en-US", "light", 1280), ("zh-CN", "dark", 360)):
         tab = visit(lang=lang, theme=theme_name, width=width)
-        # a page that came by plain http from another machine has no clipboard, and a strict browser refuses the old way too
+        # a page that came by plain http has no clipboard, and a strict browser refuses the old way too
         tab.evaluate(
             "() => { Object.defineProperty(navigator, 'clipboard', { value: undefined });"
             " document.execCommand = () => false; }"
