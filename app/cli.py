@@ -21,7 +21,7 @@ from pipelines.arguments import Parser
 from pipelines.errors import BadInput, CannotSave, Stopped
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
-    from pipelines.base import Knob, Pipeline, Result, Step
+    from pipelines.base import Pipeline, Result, Step
     from pipelines.journal import Journal
     from pipelines.record import Record
     from pipelines.studio import Studio
@@ -256,7 +256,7 @@ def _pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
     words = (kind.__doc__ or "").strip().split("\n\n")[0]
     parser = Parser(prog=f"launch.py {name}", description=" ".join(words.split()))
     for one in kind.Settings.knobs():
-        text = one.help.replace("%", "%%") + _range_text(one)
+        text = one.help.replace("%", "%%") + one.range_text()
         flag = "--" + (one.flag or one.name).replace("_", "-")
         if one.name == kind.Settings.subject:
             many = "*" if resumable else "+"
@@ -316,21 +316,6 @@ def _use(pairs: list[str]) -> dict[str, str]:
         if not all(one.partition("=")):
             raise BadInput(f"--use {one[:60]!r} is not PART=MODEL; try --use clip=clip-vit-l-14")
     return {part: name for part, _, name in (one.partition("=") for one in pairs)}
-
-
-def _range_text(one: Knob) -> str:
-    """What may be given and what is meant when nothing is, in brackets."""
-    parts = []
-    if one.choices:
-        parts.append("one of " + ", ".join(one.choices))
-    elif one.lo is not None and one.hi is not None:
-        parts.append(f"{one.lo:g} to {one.hi:g}" if one.hi < 1e6 else f"{one.lo} to {one.hi}")
-    elif one.lo is not None:
-        parts.append(f"at least {one.lo:g}")
-    if one.name != "prompt" and one.default != "":
-        shown = ("yes" if one.default else "no") if one.type is bool else one.default
-        parts.append(f"default: {shown}")
-    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _settings_values(kind: type[Pipeline[Any]], options: argparse.Namespace) -> dict[str, Any]:
@@ -553,6 +538,12 @@ def _ui(arguments: list[str]) -> int:
     parser = Parser(prog="launch.py ui", description="Open the studio in the browser.")
     parser.add_argument("--port", default="7860", metavar="N", help="port on 127.0.0.1 (default: 7860)")
     parser.add_argument("--no-browser", action="store_true", help="only serve, open no browser")
+    parser.add_argument(
+        "--mcp",
+        action="store_true",
+        default=os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true",
+        help="also serve the tools to agents, by the Model Context Protocol (default: what GRADIO_MCP_SERVER says)",
+    )
     parser.add_argument("--out", metavar="DIR", help="folder for pictures and jobs (default: outputs)")
     _model_flags(parser)
     options = parser.parse_args(arguments)
@@ -570,6 +561,7 @@ def _ui(arguments: list[str]) -> int:
         folder=folder,
         port=port,
         open_browser=not options.no_browser,
+        mcp=options.mcp,
     )
 
 

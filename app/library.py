@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from app.aside import aside
@@ -208,17 +209,28 @@ def _nearest(entries: list[Entry], scores: np.ndarray, count: int) -> list[tuple
     return [pair for pair in best[: 2 * count] if pair[0].path.is_file()][:count]
 
 
+def as_shown(source: str | Path) -> Image.Image:
+    """A picture, by its path or data URI, as CLIP is shown it: its middle, small. BadInput when it cannot be opened."""
+    return fit_square(on_white(open_picture(source)), SIDE)
+
+
+@torch.no_grad()
+def vectors_of(clip: ClipLike, shown: list[Image.Image]) -> Tensor:
+    """(n, d) unit vectors of pictures as CLIP is shown them."""
+    return clip.encode_image(to_tensor(shown).to(_device(clip)))
+
+
 @torch.no_grad()
 def _encode(clip: ClipLike, paths: list[Path]) -> list[np.ndarray | None]:
     """One (d,) float32 unit vector for each picture, None for those that cannot be opened."""
     shown = []
     for path in paths:
         try:
-            shown.append(fit_square(on_white(open_picture(path)), SIDE))
+            shown.append(as_shown(path))
         except BadInput:
             shown.append(None)
     good = [one for one in shown if one is not None]
-    vectors = iter(clip.encode_image(to_tensor(good).to(_device(clip))).float().cpu().numpy() if good else ())
+    vectors = iter(vectors_of(clip, good).float().cpu().numpy() if good else ())
     return [None if one is None else next(vectors) for one in shown]
 
 

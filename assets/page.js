@@ -36,8 +36,9 @@
       speak(language());
       document.querySelector("#announce")?.setAttribute("aria-live", "polite");
       document.querySelector("#note")?.setAttribute("role", "status");
-      const job = new URLSearchParams(location.search).get("job") || kept.get("job");
-      return [kept.get("visitor") || random(16), job];
+      const asked = new URLSearchParams(location.search), link = asked.get("r") || "";
+      const job = link ? "" : asked.get("job") || kept.get("job"); // a link fills the form; nothing else is opened
+      return [kept.get("visitor") || random(16), job, link];
     },
     spoken: () => (language() === browserLanguage ? "" : language()),
     // The server answered. A job stays in the address and in the browser: a reload or a new tab finds it again. The value that
@@ -46,6 +47,7 @@
       if (job) {
         kept.set("job", job);
         const address = new URL(location.href);
+        address.searchParams.delete("r"); // the link has been used
         address.searchParams.set("job", job);
         history.replaceState(null, "", address);
       }
@@ -89,6 +91,33 @@
     if ("setTheme" in at.dataset) { kept.set("theme", root.classList.contains("dark") ? "light" : "dark"); paint(); }
     if (at.dataset.look) window.atelier.look(at.dataset.look);
     if (at.dataset.tab) document.querySelector(`#tab-${at.dataset.tab}-button`)?.click();
+  });
+
+  // A link with a picture's settings: copied, or shown in a field where the browser forbids copying.
+  const heard = Object.assign(document.createElement("p"), { className: "only-heard" });
+  heard.setAttribute("role", "status");
+  document.body.append(heard);
+  const copy = async (text) => {
+    try { await navigator.clipboard.writeText(text); return true; } catch { /* forbidden, or the page came by plain http */ }
+    const box = Object.assign(document.createElement("textarea"), { value: text, readOnly: true, className: "only-heard" });
+    document.body.append(box);
+    box.select();
+    const done = document.execCommand("copy");
+    box.remove();
+    return done;
+  };
+  document.addEventListener("click", async (event) => {
+    const at = event.target.closest?.("[data-link]");
+    if (!at) return;
+    const told = at.nextElementSibling, field = told.querySelector("input");
+    if (field) {
+      const place = document.querySelector("meta[name=atelier-address]")?.content || location.origin + location.pathname;
+      field.value = `${place}?r=${at.dataset.link}`;
+      told.classList.toggle("forbidden", !(await copy(field.value)));
+    }
+    told.hidden = false;
+    if (told.classList.contains("forbidden")) field.select(); else at.focus();
+    heard.textContent = told.innerText;
   });
 
   // Ctrl+Enter or Cmd+Enter does the next thing, from inside the prompt box and from every setting below it.

@@ -59,6 +59,20 @@ class Knob:
     kind: str | None
     flag: str | None
 
+    def range_text(self) -> str:
+        """What may be given and what is meant when nothing is, in brackets; nothing when there is nothing to say."""
+        parts = []
+        if self.choices:
+            parts.append("one of " + ", ".join(self.choices))
+        elif self.lo is not None and self.hi is not None:
+            parts.append(f"{self.lo:g} to {self.hi:g}" if self.hi < 1e6 else f"{self.lo} to {self.hi}")
+        elif self.lo is not None:
+            parts.append(f"at least {self.lo:g}")
+        if self.name != "prompt" and self.default != "":
+            shown = ("yes" if self.default else "no") if self.type is bool else self.default
+            parts.append(f"default: {shown}")
+        return f" ({'; '.join(parts)})" if parts else ""
+
 
 PROMPT_LIMIT = 2000  # characters; a prompt is a sentence, not a book
 

@@ -317,7 +317,7 @@ def test_a_pack_of_stable_diffusion_has_its_own_form(visit: Any, tmp_path: Path)
         from gradio_client import Client
 
         client = Client(site.url, verbose=False)
-        made = client.predict(prompt="a cup", width=128, candidates=1, api_name="/generate")
+        _, made = client.predict(prompt="a cup", width=128, candidates=1, api_name="/generate")
         assert made["settings"]["width"] == 128 and len(made["pictures"]) == 1
     finally:
         site.close()

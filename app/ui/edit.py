@@ -10,6 +10,7 @@ import json
 import logging
 import secrets
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from app.aside import aside
 from app.jobs import MAX_PICTURE_BYTES, Job, Lane, explain
 from app.ui import plate, proof, stage
 from app.ui.generate import DRAWING
+from app.ui.link import opened
 from app.ui.plate import Trace
 from app.ui.shelf import Shelf
 from app.ui.shell import QUIET, Shell, acting
@@ -142,23 +144,28 @@ class _Tab:
             0,
             (
                 self.arrive,
-                [shell.job, shell.visitor],
-                [self.job, shell.filling, self.shelf, *view, shell.tabs],
+                [shell.job, shell.visitor, shell.link],
+                [self.job, shell.filling, self.shelf, *view, shell.tabs, self.note],
                 self.beat,
             ),
         )
 
     # ----------------------------------------------------------------------------------------------------- looking
 
-    def arrive(self, address: str, visitor: str) -> list[Any]:
-        """The first look: the run of the address, else the visitor's last one, else nothing yet."""
+    def arrive(self, address: str, visitor: str, link: str) -> list[Any]:
+        """The first look: the link's recipe, the run of the address, else the visitor's last one, else nothing yet."""
+        shelf = proof.shelf(self.kept.kept(), {})
+        with suppress(BadInput):  # Generate says it
+            if recipe := self.shell.recipe(link, PIPELINE):
+                values = _values(**self._known(recipe.settings.to_dict()), source_of="")
+                tab = gr.Tabs(selected=PIPELINE)
+                return ["", values, shelf, *self.watch("", visitor, ""), tab, opened(recipe)]
         job = stage.job_of(self.lane, PIPELINE, address)
         tab = gr.Tabs(selected=PIPELINE) if job else gr.skip()
         job = job or next(iter(stage.jobs_of(self.lane, PIPELINE, visitor)), None)
         values = self._filling(job) if job else gr.skip()
-        shelf = proof.shelf(self.kept.kept(), {})
         job_id = job.id if job else ""
-        return [job_id, values, shelf, *self.watch(job_id, visitor, ""), tab]
+        return [job_id, values, shelf, *self.watch(job_id, visitor, ""), tab, gr.skip()]
 
     def watch(self, job_id: str, visitor: str, seen: str) -> list[Any]:
         """What changed since `seen` for all that shows a run; the timer runs while the run is not over."""
@@ -316,10 +323,13 @@ class _Tab:
 
     def _filling(self, job: Job) -> str:
         """The form as a run's settings say."""
-        known = {name: job.settings[name] for name in self.knobs if name in job.settings}
-        known.pop("image", None)
-        known.pop("directions", None)
-        return _values(**known, source_of=f"job:{job.id}" if job.settings.get("image") else "")
+        source = f"job:{job.id}" if job.settings.get("image") else ""
+        return _values(**self._known(job.settings), source_of=source)
+
+    def _known(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Those of a run's settings that the form has fields for."""
+        kept = [one for one in self.knobs if one not in ("image", "directions")]
+        return {one: settings[one] for one in kept if one in settings}
 
     # --------------------------------------------------------------------------------------------- pictures to edit
 
@@ -357,8 +367,7 @@ class _Tab:
             source = f"picture:{name}"
             if kind == "settings":
                 settings = read_record(path, self.lane.pipelines).settings
-                kept = [one for one in self.knobs if one not in ("image", "directions")]
-                known = {one: settings[one] for one in kept if one in settings}
+                known = self._known(settings)
                 given = f"record:{name}" if settings.get("image") else ""
                 answer = self._laid(given, None, job_id) if given else _answer()
                 answer[1:3] = [stage.plain("loaded_again"), _values(**known, source_of=given)]

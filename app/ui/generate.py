@@ -11,6 +11,7 @@ from app.aside import aside
 from app.jobs import Job
 from app.ui import stage
 from app.ui.fields import field, plain_value
+from app.ui.link import opened
 from app.ui.shell import QUIET, Shell, acting
 from app.ui.words import pair
 from pipelines.base import BadInput, Knob
@@ -187,18 +188,30 @@ class _Tab:
 
         for place in (self.stage, self.sheet):
             place.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
-        shell.arrivals.append((self.arrive, watched, [shell.job, *view, *form], self.beat))
+        arrived = [shell.job, *view, *form, self.roll, self.note]
+        shell.arrivals.append((self.arrive, [*watched, shell.link], arrived, self.beat))
 
     # ---------------------------------------------------------------------------------------------------- answers
 
-    def arrive(self, job_id: str, visitor: str, seen: str) -> list[Any]:
-        """The first look: the job of the address or of the last visit with its settings, or the empty stage."""
+    def arrive(self, job_id: str, visitor: str, seen: str, link: str) -> list[Any]:
+        """The first look: the job of the address or of the last visit with its settings, or the empty stage.
+
+        A link that carries a recipe fills the form and runs nothing.
+        """
+        try:
+            if recipe := self.shell.recipe(link, *DRAWING):
+                settings = recipe.settings.to_dict()
+                shared = settings if recipe.pipeline == self.pipeline else self._shared(settings)
+                return ["", *self.watch("", visitor, ""), *self._form(shared), False, opened(recipe)]
+            note = ""
+        except BadInput as problem:
+            note = stage.trouble(str(problem))
         job = self._job(job_id)
         if job is None and self._pipeline_of(job_id):  # another tab's: here is shown what was made here last
             job = next((one for one in self._jobs(visitor) if self._job(one.id)), None)
         form = self._form(job.settings) if job else [gr.skip()] * len(self.fields)
         job_id = job.id if job else job_id
-        return [job_id, *self.watch(job_id, visitor, ""), *form]
+        return [job_id, *self.watch(job_id, visitor, ""), *form, gr.skip(), note]
 
     def submit(self, job: str, visitor: str, roll: bool, *values: Any) -> tuple[Any, Any, Any]:
         """Queue a run of what the form says: the job's id, the seed it got, and a note when it cannot be."""
@@ -374,8 +387,11 @@ class _Tab:
         """What may be taken from a record of another pipeline into the form, and a note that says so."""
         if record.pipeline not in DRAWING:
             return self._filled(note=stage.plain("other_pipeline", pipeline=record.pipeline))
-        shared = {name: record.settings[name] for name in SHARED if name in record.settings}
-        return self._filled(shared, roll=False, note=stage.plain("loaded_other"))
+        return self._filled(self._shared(record.settings), roll=False, note=stage.plain("loaded_other"))
+
+    def _shared(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """What the two of DRAWING have in common."""
+        return {name: settings[name] for name in SHARED if name in settings}
 
     def _filled(
         self,

@@ -10,6 +10,7 @@ import gradio as gr
 
 from app.library import Entry
 from app.ui.generate import DRAWING
+from app.ui.link import copy_link
 from app.ui.shell import QUIET, Shell, acting
 from app.ui.stage import button, trouble
 from app.ui.words import both
@@ -35,7 +36,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         count = min(max(int(count), PAGE), 2000)
         return _recent(shell, count), count
 
-    def search(text: str) -> str:
+    def look_for(text: str) -> str:
         text = " ".join(text.split())
         if not text:
             return _recent(shell, PAGE)
@@ -67,7 +68,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         html = _wall(shell, [entry for entry, _ in found], both("library_alike"), [s for _, s in found])
         return html, gr.skip(), *nothing
 
-    gr.on([find.click, query.submit], search, [query], [wall], **QUIET)
+    gr.on([find.click, query.submit], look_for, [query], [wall], **QUIET)
     wall.click(act, [shown], [wall, shown, shell.hand, shell.tabs], **QUIET)
     tab.select(recent, None, [wall, shown], **QUIET)  # the tab itself, when it is opened
 
@@ -93,6 +94,7 @@ def _wall(shell: Shell, entries: Sequence[Entry], title: str, scores: Sequence[f
             f'<div class="acts"><a class="quiet" href="{url}?download" download="atelier-{escape(entry.id)}.png">'
             f"{both('save')}</a>{button('optimize_this', 'optimize', name=name)}{button('edit_this', 'edit', name=name)}"
             f"{button('reuse_short', 'reuse', name=name)}{button('alike_short', 'alike', name=name)}"
+            f"{copy_link(entry.record.pipeline, entry.record.settings)}"
             "</div></article>"
         )
     return f'<section class="wall"><h3>{title}</h3><div class="cards">{"".join(cards)}</div></section>'

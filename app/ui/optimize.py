@@ -8,6 +8,7 @@ something did. Form, timeline and canvas hold nothing on the server.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 from app.jobs import Job
 from app.ui import plate, stage
 from app.ui.fields import field, plain_value
+from app.ui.link import opened
 from app.ui.plate import Trace
 from app.ui.shell import QUIET, Shell, acting
 from app.ui.words import pair
@@ -192,8 +194,8 @@ class _Tab:
             0,
             (
                 self.arrive,
-                [shell.job, shell.visitor],
-                [self.job, self.source, *view, *form, shell.tabs],
+                [shell.job, shell.visitor, shell.link],
+                [self.job, self.source, *view, *form, shell.tabs, self.note],
                 self.beat,
             ),
         )
@@ -204,14 +206,25 @@ class _Tab:
 
     # ----------------------------------------------------------------------------------------------------- looking
 
-    def arrive(self, address: str, visitor: str) -> list[Any]:
-        """The first look: the run of the address, else the visitor's last one, else an empty canvas."""
+    def arrive(self, address: str, visitor: str, link: str) -> list[Any]:
+        """The first look: the link's recipe, the run of the address, else the visitor's last one, else nothing yet."""
+        with suppress(BadInput):  # Generate says it
+            if recipe := self.shell.recipe(link, PIPELINE):
+                form = self._form(recipe.settings.to_dict())
+                return [
+                    "",
+                    "",
+                    *self.watch("", visitor, ""),
+                    *form,
+                    gr.Tabs(selected=PIPELINE),
+                    opened(recipe),
+                ]
         job = stage.job_of(self.lane, PIPELINE, address)
         tab = gr.Tabs(selected="optimize") if job else gr.skip()
         job = job or next(iter(stage.jobs_of(self.lane, PIPELINE, visitor)), None)
         job_id = job.id if job else ""
         source, form = self._open(job) if job else ("", [gr.skip()] * len(self.fields))
-        return [job_id, source, *self.watch(job_id, visitor, ""), *form, tab]
+        return [job_id, source, *self.watch(job_id, visitor, ""), *form, tab, gr.skip()]
 
     def watch(self, job_id: str, visitor: str, seen: str) -> list[Any]:
         """What changed since `seen` for all that shows a run; the timer runs while the run is not over."""

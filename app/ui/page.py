@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
 import os
 import threading
@@ -21,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from app import films, space
 from app.jobs import Lane
 from app.library import Library
-from app.ui import edit, generate, library, models, optimize, stage, theme
+from app.ui import api, edit, generate, library, models, optimize, stage, theme
 from app.ui.pictures import Pictures
 from app.ui.shell import QUIET, Shell, acting
 from app.ui.words import LANGUAGES, translations
@@ -58,7 +56,7 @@ def build(
     with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:
         head = acting(stage.header(), elem_id="masthead")
         shell.lane_line = gr.HTML(elem_id="lane", apply_default_css=False)
-        shell.visitor, shell.job = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        shell.visitor, shell.job, shell.link = (gr.Textbox(visible=False) for _ in range(3))
         shell.hand, shell.filling = gr.Textbox(visible=False), gr.Textbox(visible=False)
         with gr.Tabs(selected="generate", elem_id="tabs") as shell.tabs:
             for name, build_tab in TABS.items():
@@ -77,19 +75,23 @@ def build(
             return shell.relabel(wanted) if wanted in LANGUAGES else [gr.skip()] * len(labels)
 
         head.click(switch, None, labels, **QUIET)
-        hidden = [shell.visitor, shell.job]
+        hidden = [shell.visitor, shell.job, shell.link]
         arrived = page.load(None, None, hidden, js="() => window.atelier.arrive()", **QUIET)
         for answer, inputs, outputs, beat in shell.arrivals:
             shell.answered(arrived.then(answer, inputs, outputs, **QUIET), beat)
         spoken = "() => [window.atelier.spoken()]"  # in the place of a component that it does not read
         arrived.then(greet, [shell.filling], labels, js=spoken, **QUIET)
-        gr.api(_endpoint(lane, pictures, shell.drawing), api_name="generate", concurrency_limit=None)
+        api.build(shell)
     page.atelier = shell  # type: ignore[attr-defined]
     return page
 
 
-def launch(page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = 7860) -> tuple[Any, str]:
-    """Start serving a built page in the background: the app and its address."""
+def launch(
+    page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = 7860, mcp: bool = False
+) -> tuple[Any, str]:
+    """Start serving a built page in the background: the app and its address. `mcp` serves its tools to agents too."""
+    if mcp:
+        api.check_extra()
     shell: Shell = page.atelier  # type: ignore[attr-defined]
     restrict_pillow()
     app, url, _ = page.queue(max_size=64, default_concurrency_limit=8).launch(
@@ -102,7 +104,8 @@ def launch(page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = 7860)
         strict_cors=True,
         max_file_size="20mb",
         run_history=False,
-        footer_links=[],
+        footer_links=["api"],
+        mcp_server=mcp,
         ssr_mode=False,
         theme=theme.studio_theme(),
         css=theme.style(),
@@ -118,6 +121,8 @@ def launch(page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = 7860)
             "middleware": _guards(host),
         },
     )
+    if mcp:
+        api.check_served(page)
     return app, url
 
 
@@ -136,11 +141,12 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     open_browser: bool = True,
+    mcp: bool = False,
 ) -> int:
     """Serve the page until Ctrl+C; models load in the background once it is up. Returns the exit code."""
     page = build(studio, lane, pictures_library)
     try:
-        _, url = launch(page, host=host, port=port)
+        _, url = launch(page, host=host, port=port, mcp=mcp)
     except OSError:
         raise BadInput(f"port {port} is taken; try --port {port + 1}") from None
     print(f"Atelier is open at {url}  (Ctrl+C closes it)", flush=True)
@@ -165,48 +171,6 @@ def _wake(studio: Any) -> None:
         log.warning("%s", problem)
     except Exception:
         log.exception("the models did not load")
-
-
-def _endpoint(lane: Lane, pictures: Pictures, pipeline: str) -> Callable[..., Any]:
-    """The function that programs call, its arguments and their words taken from the Settings."""
-    knobs = lane.pipelines[pipeline].Settings.knobs()
-
-    async def generate_pictures(*values: Any, **named: Any) -> dict[str, Any]:
-        settings = dict(zip([one.name for one in knobs], values, strict=False)) | named
-        for one in knobs:
-            value = settings.get(one.name)
-            if one.kind == "picture" and value and not str(value).startswith("data:image/"):
-                raise gr.Error(f"{one.name} must be a data:image/png;base64, URI", print_exception=False)
-        try:
-            job_id = lane.submit(pipeline, settings, "api")
-            while not (job := lane.job(job_id)).is_over:
-                await asyncio.sleep(0.1)
-        except (BadInput, CannotSave) as problem:
-            raise gr.Error(str(problem), print_exception=False) from None
-        if job.state != "done":
-            raise gr.Error(job.error or f"the job was {job.state}", print_exception=False)
-        # no key named "path": clients take dictionaries with one for files to fetch
-        shown = [
-            {"url": pictures.url(one["path"])} | {key: value for key, value in one.items() if key != "path"}
-            for one in job.pictures
-        ]
-        return {"job": job.id, "pictures": shown, "settings": job.settings, "seconds": job.seconds}
-
-    parameters = [
-        inspect.Parameter(
-            one.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=one.default, annotation=one.type
-        )
-        for one in knobs
-    ]
-    generate_pictures.__name__ = "generate"
-    generate_pictures.__signature__ = inspect.Signature(parameters, return_annotation=dict)  # type: ignore[attr-defined]
-    generate_pictures.__annotations__ = {one.name: one.type for one in knobs} | {"return": dict}
-    lines = "\n".join(f"    {one.name}: {one.help}" for one in knobs)
-    generate_pictures.__doc__ = (
-        "Draw candidates for a prompt and rank them with CLIP; gives the pictures' addresses, best first.\n\n"
-        f"Args:\n{lines}\n"
-    )
-    return generate_pictures
 
 
 def open_studio(

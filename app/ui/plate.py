@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from app.jobs import Job
+from app.ui.link import copy_link
 from app.ui.pictures import Pictures, preview_uri
 from app.ui.stage import button, eta, example_tiles
 from app.ui.words import KNOBS, both, both_sentence, pair
@@ -155,6 +156,7 @@ def _figures(job: Job, pictures: Pictures, filmed: bool) -> str:
             f'<div class="acts"><a class="quiet" href="{escape(url)}?download" '
             f'download="atelier-{escape(name.split("/")[-1])}">PNG</a>{films}'
             f"{button('opt_begin', 'begin-with', name=name)}{button('edit_this', 'edit', name=name)}"
+            f"{copy_link(job.pipeline, job.settings)}"
             "</div></figcaption></figure>"
         )
     return f'<div class="figures">{figures}</div>'

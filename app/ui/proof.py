@@ -16,6 +16,7 @@ from PIL import Image
 
 from app.jobs import Job
 from app.ui.fields import plain_field
+from app.ui.link import copy_link
 from app.ui.pictures import Pictures, preview_uri
 from app.ui.plate import Trace, curves, frame
 from app.ui.shelf import Kept
@@ -217,7 +218,7 @@ def _caption(job: Job, pictures: Pictures, k: int, url: str) -> str:
     acts = (
         f'<a class="quiet" href="{escape(url)}?download" download="atelier-{escape(name.split("/")[-1])}">'
         f"{both('download')}</a>{button('edit_further', 'begin-with', name=name)}"
-        f"{button('edit_optimize', 'optimize', name=name)}"
+        f"{button('edit_optimize', 'optimize', name=name)}{copy_link(job.pipeline, job.settings)}"
     )
     return (
         f'<figure data-figure="{k}"{" hidden" if k else ""}><figcaption><p class="facts">'

@@ -11,6 +11,7 @@ import gradio as gr
 from app.downloads import Downloads
 from app.jobs import Lane
 from app.library import Library
+from app.recipe import Recipe, read_recipe
 from app.ui.pictures import Pictures
 from app.ui.words import say, text
 from pipelines.catalog import PRESETS, Checkpoint, preset, with_tokenizers
@@ -39,6 +40,7 @@ class Shell:
     tabs: Any = None
     visitor: Any = None  # hidden: who is here, for fairness in the lane
     job: Any = None  # hidden: the job that is looked at
+    link: Any = None  # hidden: the recipe in the page's address, the empty text when there is none
     lane_line: Any = None
     hand: Any = None  # hidden: "TAB:start:NAME" or "TAB:settings:NAME", a picture that goes to another tab
     filling: Any = (
@@ -61,6 +63,11 @@ class Shell:
             return []
         parts = preset(pack, pipeline, getattr(self.studio, "use", None)).values()
         return [one for one in with_tokenizers(parts) if not one.present]
+
+    def recipe(self, link: str, *pipelines: str) -> Recipe | None:
+        """The recipe of the page's address, when it is for one of these pipelines; BadInput when it is none at all."""
+        recipe = read_recipe(link, self.lane.pipelines) if link else None
+        return recipe if recipe and recipe.pipeline in pipelines else None
 
     def watch(
         self, look: Callable[..., Any], inputs: list[Any], outputs: list[Any], *when: Any, **options: Any

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from app.jobs import Job, Lane
+from app.ui.link import copy_link
 from app.ui.pictures import SHEET_PIXELS, Pictures, preview_uri
 from app.ui.words import WORDS, both, both_sentence
 from pipelines.errors import BadInput
@@ -144,6 +145,7 @@ def _figure(job: Job, pictures: Pictures, index: int) -> str:
         button("redraw", "redraw", name=name),
         button("reuse", "reuse", name=name),
         button("reuse_seed", "seed", seed=job.settings.get("seed", 0)),
+        copy_link(job.pipeline, job.settings),
     ]
     if "image" in job.settings:
         acts.append(button("variations", "vary", name=name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -88,5 +90,7 @@ def style() -> str:
 
 
 def head() -> str:
-    """The page's one script."""
-    return f"<script>{(ASSETS / 'page.js').read_text('utf-8')}</script>"
+    """The page's one script, and its address where the machine tells it: on a Space."""
+    space = os.environ.get("SPACE_HOST", "")
+    address = f'<meta name="atelier-address" content="https://{escape(space)}/">' if space else ""
+    return f"{address}<script>{(ASSETS / 'page.js').read_text('utf-8')}</script>"

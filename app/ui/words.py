@@ -35,6 +35,21 @@ WORDS: dict[str, tuple[str, str]] = {
     "all_known": ("all words known", "所有词都认识"),
     "unknown": ("never seen in training: {words}", "训练中没见过：{words}"),
     "cut": ("does not fit and is left out: “{words}”", "超出长度，未读入：“{words}”"),
+    # links
+    "copy_link": ("Copy link", "复制链接"),
+    "link_copied": (
+        "Link copied. It opens the studio with these settings; nothing runs by itself.",
+        "链接已复制。打开后会填好这些设置，不会自动运行。",
+    ),
+    "link_by_hand": (
+        "The browser forbids copying here; take the link from the field.",
+        "浏览器不允许在此复制，请从下面的框里取链接。",
+    ),
+    "link_without": ("Not in the link: {names}.", "链接里没有：{names}。"),
+    "link_opened": (
+        "These settings came from a link. Nothing has run yet.",
+        "这些设置来自一个链接，还没有运行任何东西。",
+    ),
     # the form
     "roll": ("New seed each time", "每次换新种子"),
     "dice": ("Another seed", "换一个种子"),
@@ -438,6 +453,9 @@ KNOBS: dict[str, tuple[str, str, str]] = {
         "精度",
         "解码器的精度：auto 在支持的 GPU 上用 bfloat16，否则用 float32；CPU 有 AMX 时，大画布用 bfloat16 更快",
     ),
+    "tokens": ("image tokens", "图像词元", "起始的图像词元，写成数字"),
+    "changes": ("changes on the way", "途中的修改", "运行途中改了什么"),
+    "until": ("where it stopped", "停在哪里", "到哪一步为止；0 表示到最后"),
     # Generate with Stable Diffusion
     "negative_prompt": ("leave out", "不要出现", "不要画什么；引导强度大于 1 时有效"),
     "width": ("width", "宽", "像素，8 的倍数；0 表示模型习惯的大小"),
@@ -466,6 +484,8 @@ KNOBS: dict[str, tuple[str, str, str]] = {
     "loss": ("loss", "损失", "方向损失：log 为官方代码，plain 为论文"),
     "chain": ("chain", "链式", "论文方法：一次更新穿过全部六步"),
     "learn_from": ("learn from", "学习张数", "可复用方向从多少张图片学习"),
+    "examples": ("example pictures", "示例图片", "用图片而不是文字说明目标"),
+    "lessons": ("own pictures to learn from", "自备学习图片", "从自己的图片学习可复用方向"),
     "purify": ("purify", "净化", "先把绘画带进模型的世界，做几次"),
     "crop": ("crop", "裁切", "只编辑这一部分：X,Y,宽x高（像素）"),
 }
@@ -505,6 +525,17 @@ SENTENCES: list[tuple[str, str]] = [
         r"strength (\S+) of (\d+) steps leaves none.*; give (\d+) steps",
         r"\2 步乘以变化程度 \1 不足一步；请用 \3 步",
     ),
+    # links
+    (r"the link's recipe is damaged.*", "链接里的设置已损坏或不完整，请重新复制整个链接"),
+    (r"the link's recipe is not one of Atelier's.*", "链接里的设置不是 Atelier 写的，请重新复制链接"),
+    (r"the link's recipe names a file.*", "链接里的设置指向文件，这不允许；请重新复制链接"),
+    (r"the link's recipe has ([\d,]+) characters; .* ([\d,]+)", r"链接里的设置有 \1 个字符，最多 \2 个"),
+    (r"the link names the unknown pipeline (.*); known: .*", r"链接中的流程 \1 在这里不存在"),
+    (
+        r"the settings need ([\d,]+) characters and a link has room for ([\d,]+); .*",
+        r"设置需要 \1 个字符，链接只容得下 \2 个；请保存 PNG，其中有全部设置",
+    ),
+    (r"setting (.*) is not known; .*", r"没有名为 \1 的设置"),
     # models
     (r"(\S+) is being downloaded; .*", r"正在下载 \1；请等它完成，或先停止"),
     (r"(.*) is here already", r"\1 已经有了"),

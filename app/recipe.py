@@ -1,0 +1,124 @@
+"""Recipe: the settings of a run as a text short enough for a link, so that they outlive the disk.
+
+The text is base64url of deflated JSON: the pipeline's name, the settings that differ from their defaults, and the names
+of those that stay behind. A recipe in a link is a stranger's: everything in it is checked before it is believed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.base import Knob, Pipeline, Settings
+from pipelines.errors import BadInput
+
+MOST = 1_500  # characters of the text
+MOST_UNPACKED = 20_000  # bytes of its JSON: two prompts of the longest kind, in any script, and all numbers
+DAMAGED = "the link's recipe is damaged or cut off; copy the whole link again"
+FOREIGN = "the link's recipe is not one of Atelier's; copy the link again"
+
+Kinds = Mapping[str, type[Pipeline[Any]]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a link says: a pipeline, its settings, and the names of those that a link cannot carry."""
+
+    pipeline: str
+    settings: Settings
+    left_out: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """As `?r=` has it. BadInput when it is too long for a link."""
+        changed = {
+            one.name: value
+            for one in self.settings.knobs()
+            if (value := getattr(self.settings, one.name)) != one.default
+        }
+        parts = [self.pipeline, changed, list(self.left_out)] if self.left_out else [self.pipeline, changed]
+        plain = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+        packed = packer.compress(plain.encode("utf-8", "replace")) + packer.flush()
+        text = base64.urlsafe_b64encode(packed).decode("ascii").rstrip("=")
+        if len(text) > MOST:
+            raise BadInput(
+                f"the settings need {len(text):,} characters and a link has room for {MOST:,}; "
+                "save the PNG, which holds them all"
+            )
+        return text
+
+
+def travels(one: Knob, value: Any) -> bool:
+    """Whether a setting can go into a link: not pictures, not directions, not what a run itself has written."""
+    if one.kind == "targets":
+        return "data:" not in value
+    return one.kind in (None, "prompt", "seed") and one.name != "until"
+
+
+def recipe_of(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = None) -> Recipe:
+    """The recipe of a run made here. A run that changed on the way is told as it stood at its end.
+
+    `kinds` is what names are looked up in, PIPELINES unless given. BadInput when they are no settings any more.
+    """
+    kind = _kind_of(pipeline, kinds)
+    now = dict(settings)
+    if changes := now.get("changes"):
+        now = kind.from_dict(now).timeline()[-1][1].to_dict() | {"changes": changes}  # type: ignore[attr-defined]
+    # the device decides the batch
+    given = [
+        one for one in kind.knobs() if one.name != "batch" and now.get(one.name, one.default) != one.default
+    ]
+    carried = {one.name: now[one.name] for one in given if travels(one, now[one.name])}
+    return Recipe(
+        pipeline, kind.from_dict(carried), tuple(one.name for one in given if one.name not in carried)
+    )
+
+
+def read_recipe(text: str, kinds: Kinds | None = None) -> Recipe:
+    """The recipe that a link carries, every part of it checked. BadInput in one sentence when it is none."""
+    if len(text) > MOST:
+        raise BadInput(f"the link's recipe has {len(text):,} characters; the most is {MOST:,}")
+    values = _unpacked(text)
+    if not isinstance(values, list) or len(values) not in (2, 3):
+        raise BadInput(FOREIGN)
+    name, settings, left_out = [*values, []][:3]
+    if not (isinstance(name, str) and isinstance(settings, dict) and isinstance(left_out, list)):
+        raise BadInput(FOREIGN)
+    kind = _kind_of(name, kinds)
+    checked = kind.from_dict(settings)
+    known = {one.name: one for one in kind.knobs()}
+    if checked.files():
+        raise BadInput("the link's recipe names a file, which no link may; copy the link again")
+    if not all(travels(known[one], getattr(checked, one)) for one in settings):
+        raise BadInput(FOREIGN)
+    if not all(isinstance(one, str) and one in known for one in left_out):
+        raise BadInput(FOREIGN)
+    return Recipe(name, checked, tuple(left_out))
+
+
+def _unpacked(text: str) -> Any:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise BadInput(DAMAGED)
+    unpacker = zlib.decompressobj(-15)
+    try:
+        plain = unpacker.decompress(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), MOST_UNPACKED)
+        if not unpacker.eof:  # cut off, or larger than anything that is written here
+            raise BadInput(DAMAGED)
+        return json.loads(plain)
+    except BadInput:
+        raise
+    except (ValueError, zlib.error, RecursionError):
+        raise BadInput(DAMAGED) from None
+
+
+def _kind_of(name: str, kinds: Kinds | None) -> type[Settings]:
+    if kinds is None:
+        from pipelines.studio import PIPELINES as kinds
+    if name not in kinds:
+        raise BadInput(f"the link names the unknown pipeline {name[:40]!r}; known: {', '.join(kinds)}")
+    return kinds[name].Settings

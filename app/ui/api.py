@@ -1,0 +1,260 @@
+"""The tools as an API: five named endpoints for programs, which agents get as tools of the Model Context Protocol.
+
+Pictures come in as data URIs: no path is opened and no address is fetched for a caller. Pictures go out as files of
+Gradio's, copies under names that nobody can guess, which its clients download and to which agents get whole addresses.
+What is wrong with a call is told in one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import inspect
+import logging
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+from gradio.utils import get_upload_folder
+
+from app.aside import aside
+from app.jobs import Job, Lane, explain
+from app.library import as_shown, vectors_of
+from app.recipe import travels
+from app.ui.shell import Shell
+from pipelines.base import Knob, Settings, clean_prompt
+from pipelines.clip import rank as ranked
+from pipelines.errors import BadInput, CannotSave
+from pipelines.images import URI_HEAD
+
+MOST_STEPS = 300  # of Optimize in one call
+MOST_PICTURES = 64  # that are ranked in one call
+MOST_FOUND = 100  # pictures that a search gives
+HIDDEN = (
+    "batch",
+    "tokens",
+    "changes",
+    "until",
+    "directions",
+)  # not for programs: what runs and the shelf write
+DATA_URI = "a data:image/png;base64, URI"
+
+log = logging.getLogger(__name__)
+_ranking = threading.Lock()  # one at a time: it shares the device with the lane
+
+
+def build(shell: Shell) -> None:
+    """Add the five endpoints to the page that is being built."""
+    runs = {
+        "generate": (shell.drawing, "Draw candidates for a prompt and rank them with CLIP."),
+        "optimize": (
+            "optimize",
+            f"Let CLIP's gradient grow a picture towards a prompt, in at most {MOST_STEPS} steps.",
+        ),
+        "edit": ("edit", "Change a picture from one text to another, by several strengths."),
+    }
+    tools = [_run_tool(shell.lane, name, *what) for name, what in runs.items()]
+    for tool in (*tools, _rank_tool(shell), _search_tool(shell)):
+        # not in Gradio's queue: the lane has its own, and agents are then answered without a second connection
+        gr.api(tool, api_name=tool.__name__, queue=False, concurrency_limit=None)
+
+
+def caller(request: gr.Request) -> str:
+    """The session of a call's jobs. A call names no visitor, so it is the client's connection, else the call's own."""
+    return f"api-{getattr(request, 'session_hash', None) or secrets.token_hex(16)}"
+
+
+# ------------------------------------------------------------------------------------------------------------ running
+
+
+def _run_tool(lane: Lane, name: str, pipeline: str, about: str) -> Callable[..., Any]:
+    """A function that runs a pipeline, its arguments and their words taken from the Settings."""
+    kind = lane.pipelines[pipeline].Settings
+    knobs = [one for one in kind.knobs() if one.name not in HIDDEN]
+    knobs.sort(key=lambda one: one.kind != "prompt")  # the texts first: they must be given
+    names = [one.name for one in knobs]
+
+    async def tool(request: gr.Request, *values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        with _one_sentence():
+            settings = kind.from_dict(dict(zip(names, values, strict=True)))
+            _check(name, settings)
+            job = await _finished(lane, pipeline, settings, caller(request))
+            pictures = [_told(one) for one in job.pictures]
+            plain = {
+                one.name: job.settings[one.name]
+                for one in knobs
+                if one.name in job.settings and travels(one, job.settings[one.name])
+            }
+            made = {"pictures": pictures, "settings": plain, "seconds": job.seconds, "job": job.id}
+            return pictures[0]["file"], made
+
+    given = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    types = {one.name: _type_of(one) for one in knobs}
+    parameters = [inspect.Parameter("request", given, annotation=gr.Request)]
+    for one in knobs:
+        default = inspect.Parameter.empty if one.kind == "prompt" else one.default
+        parameters.append(inspect.Parameter(one.name, given, default=default, annotation=types[one.name]))
+    returns = tuple[gr.FileData, dict]
+    tool.__name__ = name
+    tool.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
+    tool.__annotations__ = {"request": gr.Request, **types, "return": returns}
+    lines = "\n".join(f"    {one.name}: {_help_of(name, one)}" for one in knobs)
+    tool.__doc__ = (
+        f"{about}\n\nArgs:\n{lines}\n\nReturns:\n    the best picture as a file, then all of them, best first, each with "
+        "its file, score and seed, and the settings without the pictures in them\n"
+    )
+    return tool
+
+
+def _check(name: str, settings: Settings) -> None:
+    """BadInput when a call asks for too much, or names a file or an address."""
+    if name == "optimize" and (steps := getattr(settings, "steps", 0)) > MOST_STEPS:
+        raise BadInput(f"steps {steps} is too large; the most is {MOST_STEPS}")
+    for source in settings.files():
+        if not source.startswith(URI_HEAD):
+            raise BadInput(f"the picture {source[:40]!r} is not inside the call; give {DATA_URI}")
+
+
+async def _finished(lane: Lane, pipeline: str, settings: Settings, session: str) -> Job:
+    """The job of these settings once it is done; BadInput when it ended in another way."""
+    job_id = await asyncio.to_thread(lane.submit, pipeline, settings, session)  # it opens the pictures
+    while not (job := lane.job(job_id)).is_over:
+        await asyncio.sleep(0.1)
+    if job.state != "done" or not job.pictures:
+        raise BadInput(job.error or f"the job was {job.state}; call again")
+    return job
+
+
+def _type_of(one: Knob) -> Any:
+    """A setting's type as a client's form shows it, with its choices."""
+    return Literal[one.choices] if one.choices else one.type
+
+
+def _help_of(name: str, one: Knob) -> str:
+    """A setting's words and range, and how a program gives a picture."""
+    most = f" (1 to {MOST_STEPS}; default: {one.default})"
+    text = one.help + (most if (name, one.name) == ("optimize", "steps") else one.range_text())
+    if one.kind == "picture":
+        return f"{text}; {DATA_URI}"
+    return text.replace("FILE", "URI").replace("a mask file", "a mask's URI")
+
+
+# ---------------------------------------------------------------------------------------------------------- pictures
+
+
+def _rank_tool(shell: Shell) -> Callable[..., Any]:
+    def rank(pictures: list[str], text: str) -> dict:
+        with _one_sentence():
+            return _rank(shell.studio, pictures, clean_prompt(_text(text)))
+
+    rank.__doc__ = f"""Order pictures by how well CLIP finds that they show a text.
+
+    Args:
+        pictures: 1 to {MOST_PICTURES} pictures, each {DATA_URI}
+        text: what they should show, in English or Chinese
+    Returns:
+        the ranking, best first, by the pictures' numbers counted from 0, with scores, and the noise of a score
+    """
+    return rank
+
+
+@aside
+def _rank(studio: Any, pictures: Sequence[str], text: str) -> dict[str, Any]:
+    if not isinstance(pictures, (list, tuple)) or not 1 <= len(pictures) <= MOST_PICTURES:
+        raise BadInput(f"pictures must be a list of 1 to {MOST_PICTURES}, each {DATA_URI}")
+    for number, one in enumerate(pictures):
+        if not isinstance(one, str) or not one.startswith(URI_HEAD):
+            raise BadInput(f"picture {number} {str(one)[:40]!r} is not {DATA_URI}")
+    with _ranking:
+        clip = studio.clip()
+        found = ranked(clip, text, vectors_of(clip, [as_shown(one) for one in pictures]))
+    rows = [
+        {"picture": k, "score": found.scores[k], "duplicate_of": found.duplicate_of[k]} for k in found.order
+    ]
+    return {"ranking": rows, "noise": found.noise, "tied": found.tied}
+
+
+def _search_tool(shell: Shell) -> Callable[..., Any]:
+    def search(text: str, count: int = 12) -> list[dict]:
+        with _one_sentence():
+            if not isinstance(count, int) or not 1 <= count <= MOST_FOUND:
+                raise BadInput(
+                    f"count {str(count)[:20]} is not a whole number from 1 to {MOST_FOUND}; try 12"
+                )
+            found = shell.library.search(shell.studio.clip(), clean_prompt(_text(text)), count)
+            return [
+                {
+                    "file": _file(entry.path),
+                    "score": score,
+                    "prompt": entry.prompt,
+                    "tool": entry.record.pipeline,
+                    "seed": entry.record.picture["seed"],
+                }
+                for entry, score in found
+            ]
+
+    search.__doc__ = f"""Find the pictures of the studio's library that look most like a text, by CLIP.
+
+    Args:
+        text: what they should show, in English or Chinese
+        count: how many at most (1 to {MOST_FOUND}; default: 12)
+    Returns:
+        the pictures, best first, each with its file, score, prompt, tool and seed
+    """
+    return search
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise BadInput(f"text {str(value)[:40]!r} is not text; try a red heart")
+    return value
+
+
+def _told(one: dict[str, Any]) -> dict[str, Any]:
+    """A picture of a job: its file and the figures that are single values."""
+    facts = {key: value for key, value in one.items() if not isinstance(value, (list, dict))}
+    del facts["path"]
+    return {"file": _file(one["path"]), **facts}
+
+
+def _file(path: str | Path) -> dict[str, Any]:
+    """A finished picture as a file of Gradio's, record inside: a copy in its cache, which is emptied every day."""
+    copy = save_file_to_cache(path, get_upload_folder())
+    return gr.FileData(path=copy, orig_name=Path(path).name, mime_type="image/png").model_dump()
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """What goes wrong within becomes Gradio's error with one sentence; only what was not foreseen goes to the log."""
+    try:
+        yield
+    except Exception as problem:
+        if not isinstance(problem, (BadInput, CannotSave)):
+            log.exception("a call of the API failed")
+        raise gr.Error(explain(problem), print_exception=False) from None
+
+
+# ------------------------------------------------------------------------------------------------------------- agents
+
+
+def check_extra() -> None:
+    """BadInput when the package that speaks to agents is missing."""
+    if importlib.util.find_spec("mcp") is None:
+        raise BadInput(f"--mcp needs the package mcp; run: {_install()}")
+
+
+def check_served(page: gr.Blocks) -> None:
+    """BadInput, and the page is closed, when Gradio could not serve the tools to agents."""
+    if page.mcp_server_obj is None:
+        page.close(verbose=False)
+        raise BadInput(f"the installed package mcp does not fit Gradio {gr.__version__}; run: {_install()}")
+
+
+def _install() -> str:
+    return f'{sys.executable} -m pip install "gradio[mcp]=={gr.__version__}"'
