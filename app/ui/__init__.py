@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from app.serving import LOCAL, Serving
+
 
 def serve(
     *,
@@ -11,13 +13,12 @@ def serve(
     device: str = "auto",
     use: dict[str, str] | None = None,
     folder: str | Path = "outputs",
-    host: str = "127.0.0.1",
-    port: int = 7860,
+    serving: Serving = LOCAL,
     open_browser: bool = True,
 ) -> int:
     """Open the studio in the browser and serve it until Ctrl+C. Returns the exit code."""
     from app.ui import page  # gradio and torch take seconds to import, and --help should not
 
     return page.serve(
-        *page.open_studio(pack, device, Path(folder), use), host=host, port=port, open_browser=open_browser
+        *page.open_studio(pack, device, Path(folder), use), serving=serving, open_browser=open_browser
     )

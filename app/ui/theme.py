@@ -87,6 +87,7 @@ def style() -> str:
     return f":root{{{light}color-scheme:light}}\n:root.dark,.dark{{{dark}color-scheme:dark}}\n{sheet}"
 
 
-def head() -> str:
-    """The page's one script."""
-    return f"<script>{(ASSETS / 'page.js').read_text('utf-8')}</script>"
+def head(*, apart: bool = False) -> str:
+    """The page's one script, which tells the server who is asking where visitors are `apart`."""
+    told = "<script>document.documentElement.dataset.visitors = 'apart'</script>" if apart else ""
+    return f"{told}<script>{(ASSETS / 'page.js').read_text('utf-8')}</script>"
