@@ -103,9 +103,9 @@ def build(
 
 
 def launch(page: gr.Blocks, *, port: int | None = None) -> tuple[Any, str]:
-    """Start serving a built page in the background, at `port` when one is given: the app and its address here."""
+    """Start serving a built page in the background, at any free port unless one is given: the app and its address here."""
     shell: Shell = page.atelier  # type: ignore[attr-defined]
-    serving = replace(shell.serving, port=port or shell.serving.port)
+    serving = replace(shell.serving, port=port)
     house = House(shell.lane.folder, serving.apart)
     restrict_pillow()
     forbid_fetching()
