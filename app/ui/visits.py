@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.owners import SECRET, home_of, owner_of
 from app.serving import Serving
-from app.ui.door import cookie
+from app.ui.door import STARTING, cookie
 
 COOKIE, HEADER, QUERY = "atelier_visitor", "x-atelier-visitor", "visitor"
 DAYS = 400  # what browsers keep a cookie for, at most
@@ -40,7 +40,8 @@ class Visits:
         self.app, self.serving = app, serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        # the queue is started by one request and lives in its context ever after: it must not take everybody for that one
+        if scope["type"] != "http" or scope["path"] == STARTING:
             await self.app(scope, receive, send)
             return
         visit = visit_of(Request(scope))
@@ -71,10 +72,8 @@ def visit_of(request: Request) -> Visit:
 
 def visit() -> Visit | None:
     """Whose request this code answers; None when it answers none."""
-    if (found := _now.get()) is not None:
-        return found
-    asked = getattr(LocalContext.request.get(None), "request", None)
-    return asked.scope.get("atelier.visit") if asked is not None else None
+    event = getattr(LocalContext.request.get(None), "request", None)
+    return event.scope.get("atelier.visit") if event is not None else _now.get()
 
 
 def asking() -> str:
