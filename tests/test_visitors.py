@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,11 @@ from typing import Any
 import httpx
 import pytest
 import torch
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
 
 from app.jobs import Lane
 from app.library import Library
@@ -264,7 +270,7 @@ def test_two_browsers_are_two_visitors(beyond: Callable[..., Beyond], chromium: 
             tab.locator("#stage section").wait_for()
             assert "token" not in tab.url
         assert "whoever has its link" in one.locator("#served").inner_text()
-        ask(one, "a red heart")
+        ask(one, "a violet moth")
         wait_state(one, "done")
         keep(one, "beyond-done-1280")
         address = one.url
@@ -274,8 +280,11 @@ def test_two_browsers_are_two_visitors(beyond: Callable[..., Beyond], chromium: 
         wait_state(two, "done")
         two.goto(address, wait_until="domcontentloaded")  # a leaked link: as one of a job that never was
         two.locator("#earlier [data-act=open]").wait_for()
-        assert "a red heart" not in two.locator("main").inner_text()
-        for tab, own, other in ((one, "a red heart", "a green leaf"), (two, "a green leaf", "a red heart")):
+        assert "a violet moth" not in two.locator("main").inner_text()
+        for tab, own, other in (
+            (one, "a violet moth", "a green leaf"),
+            (two, "a green leaf", "a violet moth"),
+        ):
             tab.locator("#tab-library-button").click()
             tab.locator("#library-wall img").first.wait_for()
             assert own in tab.locator("#library-wall").inner_text()
@@ -285,9 +294,34 @@ def test_two_browsers_are_two_visitors(beyond: Callable[..., Beyond], chromium: 
             context.close()
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[Callable[[str], str]]:
+    """Serves a page of another site on this machine: its HTML -> its address."""
+    said: list[str] = []
+
+    async def answer(_: Request) -> HTMLResponse:
+        return HTMLResponse(said[-1])
+
+    config = uvicorn.Config(Starlette(routes=[Route("/", answer)]), port=0, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+
+    def serve(html: str) -> str:
+        said.append(html)
+        return f"http://localhost:{port}/"  # browsers take this for another site than 127.0.0.1
+
+    yield serve
+    server.should_exit = True
+    thread.join(10)
+
+
 @pytest.mark.browser
 def test_a_browser_that_refuses_cookies_still_sees_its_own(
-    beyond: Callable[..., Beyond], chromium: Any
+    beyond: Callable[..., Beyond], elsewhere: Callable[[str], str], chromium: Any
 ) -> None:
     site = beyond()
     context = chromium.new_context()
@@ -296,15 +330,12 @@ def test_a_browser_that_refuses_cookies_still_sees_its_own(
         tab.set_default_timeout(30_000)
         # inside another site's page a browser keeps no such cookie
         around = f'<iframe src="{site.url}" style="width:1200px;height:800px"></iframe>'
-        tab.route(
-            "http://elsewhere.example/", lambda route: route.fulfill(body=around, content_type="text/html")
-        )
-        for _ in range(2):  # a reload finds the run again
-            tab.goto("http://elsewhere.example/")
+        for visit in range(2):  # a reload finds the run again
+            tab.goto(elsewhere(around))
             inside = tab.frame_locator("iframe")
             inside.locator("#stage section").wait_for()
-            if _ == 0:
-                inside.locator("#prompt textarea").fill("a red heart")
+            if visit == 0:
+                inside.locator("#prompt textarea").fill("a violet moth")
                 inside.locator("#prompt textarea").press("Control+Enter")
             inside.locator("#stage section.done").wait_for()
             picture = inside.locator("#stage figure img").first
