@@ -110,6 +110,13 @@ def launch(page: gr.Blocks, *, port: int | None = None) -> tuple[Any, str]:
     restrict_pillow()
     forbid_fetching()
     os.environ["FORWARDED_ALLOW_IPS"] = ""  # the door decides whose word on a request's origin is believed
+    for name in (
+        "no_proxy",
+        "NO_PROXY",
+    ):  # Gradio calls itself once, which must not go by way of the internet
+        os.environ[name] = ",".join(
+            filter(None, (os.environ.get(name), "localhost", "127.0.0.1", serving.host))
+        )
     app, url, _ = page.queue(max_size=64, default_concurrency_limit=8).launch(
         server_name=f"[{serving.host}]" if ":" in serving.host else serving.host,
         server_port=serving.port,
