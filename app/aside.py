@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import threading
 from collections.abc import Callable
@@ -24,6 +25,7 @@ def aside(work: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(work)
     def call(*args: P.args, **named: P.kwargs) -> R:
         with ThreadPoolExecutor(1, threading.current_thread().name) as thread:
-            return thread.submit(work, *args, **named).result()
+            context = contextvars.copy_context()  # what it asks of may depend on who is asking
+            return thread.submit(context.run, functools.partial(work, *args, **named)).result()
 
     return call

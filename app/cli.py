@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import importlib
 import io
 import json
@@ -291,7 +292,9 @@ def _pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
 
 def _shared_flags(parser: Parser) -> None:
     parser.add_argument(
-        "--out", metavar="DIR", help="folder for the pictures (default: outputs/ and the date)"
+        "--out",
+        metavar="DIR",
+        help="folder for the pictures (default: ATELIER_OUTPUTS or outputs/, and the date)",
     )
     _model_flags(parser)
 
@@ -347,7 +350,7 @@ def _number(text: str) -> int | float | str:
 
 def _folder(out: str | None) -> Path:
     """Where pictures go. BadInput at once, before anything is computed, when it cannot be a folder."""
-    folder = Path(out).expanduser().absolute() if out else ROOT / "outputs" / time.strftime("%Y-%m-%d")
+    folder = Path(out).expanduser().absolute() if out else _outputs() / time.strftime("%Y-%m-%d")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -358,6 +361,12 @@ def _folder(out: str | None) -> Path:
     if not os.access(folder, os.W_OK):
         raise BadInput(f"the folder {str(folder)[:80]} may not be written; choose another --out")
     return folder
+
+
+def _outputs() -> Path:
+    """Where pictures go by themselves: the folder that ATELIER_OUTPUTS names, else outputs/ beside the program."""
+    given = os.environ.get("ATELIER_OUTPUTS")
+    return Path(given).expanduser().absolute() if given else ROOT / "outputs"
 
 
 def _load(name: str, pack: str, device: str, use: dict[str, str]) -> tuple[Studio, Pipeline[Any], float]:
@@ -482,10 +491,11 @@ def _replay(arguments: list[str]) -> int:
 
     from pipelines.catalog import is_known
     from pipelines.images import open_picture
-    from pipelines.record import compare, read_record, record_of, write_png
+    from pipelines.record import check_complete, compare, read_record, record_of, write_png
 
     pipelines = _pipelines()
     old = read_record(options.file, pipelines)
+    check_complete(old)
     image = open_picture(options.file)
     settings = pipelines[old.pipeline].Settings.from_dict(old.settings)
     folder = _folder(options.out) if options.out else None
@@ -534,9 +544,11 @@ def _same_picture(result: Result, record: Record) -> tuple[int, Any]:
 
 
 def _ui(arguments: list[str]) -> int:
-    """Serve the page on this machine until Ctrl+C."""
+    """Serve the page until Ctrl+C, on this machine unless other hosts are asked for."""
+    from app.serving import PORT, add_flags, check_free, serving_of
+
     parser = Parser(prog="launch.py ui", description="Open the studio in the browser.")
-    parser.add_argument("--port", default="7860", metavar="N", help="port on 127.0.0.1 (default: 7860)")
+    add_flags(parser)
     parser.add_argument("--no-browser", action="store_true", help="only serve, open no browser")
     parser.add_argument(
         "--mcp",
@@ -544,25 +556,51 @@ def _ui(arguments: list[str]) -> int:
         default=os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true",
         help="also serve the tools to agents, by the Model Context Protocol (default: what GRADIO_MCP_SERVER says)",
     )
-    parser.add_argument("--out", metavar="DIR", help="folder for pictures and jobs (default: outputs)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for pictures and jobs (default: ATELIER_OUTPUTS or outputs/)"
+    )
     _model_flags(parser)
     options = parser.parse_args(arguments)
-    port = _number(options.port)
-    if not isinstance(port, int) or not 1 <= port <= 65535:
-        raise BadInput(f"port {options.port[:20]!r} is not a whole number from 1 to 65535; try 7860")
+    serving = serving_of(
+        host=options.host,
+        port=options.port,
+        allow_host=options.allow_host,
+        password=_password(options.password),
+        open_to_all=options.open_to_all,
+        root_path=options.root_path,
+        shared_library=options.shared_library,
+        environment=os.environ,
+    )
+    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ROOT_PATH"):  # they have been read
+        os.environ.pop(name, None)
+    check_free(serving.host, serving.port or PORT)
 
     from app.ui import serve
 
-    folder = _folder(options.out) if options.out else ROOT / "outputs"
+    folder = _folder(options.out) if options.out else _outputs()
     return serve(
         pack=options.pack,
         device=options.device,
         use=_use(options.use),
         folder=folder,
-        port=port,
+        serving=serving,
         open_browser=not options.no_browser,
         mcp=options.mcp,
     )
+
+
+def _password(given: str | None) -> str | None:
+    """The password of --password or of the environment; asked for in the terminal when the flag stands alone."""
+    if given is None:
+        return os.environ.get("ATELIER_PASSWORD") or None
+    if not given:
+        try:
+            given = getpass.getpass("password for the studio's visitors: ")
+        except EOFError:
+            given = ""
+    if not given:
+        raise BadInput("the password is empty; give one after --password")
+    return given
 
 
 def _elsewhere(module: str) -> Callable[[list[str]], int]:

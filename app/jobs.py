@@ -29,6 +29,7 @@ import torch
 from PIL import Image
 
 from app.aside import aside
+from app.owners import home_of
 from pipelines.base import Pipeline, Result, Resumable, Settings, Step, run
 from pipelines.errors import BadInput, CannotSave, Stopped
 from pipelines.files import cannot_save
@@ -166,7 +167,7 @@ class Lane:
         values = settings.to_dict() if isinstance(settings, Settings) else dict(settings)
         kind = self.pipelines[pipeline].Settings
         checked = kind.from_dict(values).map_pictures(_picture_inside)
-        job_id = f"{time.strftime('%H%M%S')}-{secrets.token_hex(6)}"
+        job_id = f"{time.strftime('%H%M%S')}-{secrets.token_hex(16)}"
         with self._wake:
             self._check_room(session)
             if after is not None:
@@ -203,6 +204,17 @@ class Lane:
             found |= {one.job.id: (one.ticket, self._snapshot(one)) for one in live}
             newest = sorted(found.values(), key=lambda pair: pair[0], reverse=True)
             return [job for _, job in newest[:count]]
+
+    @staticmethod
+    def unknown(job_id: str) -> BadInput:
+        """What is said of a job that nothing is known of."""
+        return BadInput(f"no job {job_id[:40]!r} is known here; its pictures, if any, are in the library")
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs or waits, whosever it is."""
+        with self._lock:
+            return self._running is not None or bool(self._order())
 
     def queue(self) -> list[str]:
         """The ids of waiting jobs in the order in which they will run."""
@@ -381,7 +393,7 @@ class Lane:
     def _save(self, live: _Live, result: Result) -> None:
         """Write the pictures; each one is in the job as soon as its file is whole."""
         job = live.job
-        day = self.folder / date.today().isoformat()
+        day = home_of(self.folder, job.session) / date.today().isoformat()
         stem = f"{job.id}-{time.strftime('%H%M%S')}" if live.stop else job.id  # a stopped run may be resumed
         for entry, _ in write_pictures(day, stem, pipeline=job.pipeline, studio=self.studio, result=result):
             with self._lock:
@@ -409,7 +421,7 @@ class Lane:
     def _finished(self, job_id: str) -> Job:
         job = self._store.find(job_id)
         if job is None:
-            raise BadInput(f"no job {job_id[:40]!r} is known here; its pictures, if any, are in the library")
+            raise self.unknown(job_id)
         return job
 
     def _check_room(self, session: str) -> None:

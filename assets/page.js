@@ -29,16 +29,42 @@
 
   const random = (bytes) => Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (b) => b.toString(16).padStart(2, "0")).join("");
 
+  // Where visitors are apart, the server knows this one by a cookie, else by what goes with each request: a header, and in the
+  // addresses of pictures, films and directions, which a browser fetches by itself, a query.
+  const visitor = kept.get("visitor") || random(16);
+  kept.set("visitor", visitor);
+  if (root.dataset.visitors) {
+    const plainly = window.fetch;
+    window.fetch = (what, options = {}) => {
+      if (new URL(what.url || what, document.baseURI).origin !== location.origin) return plainly(what, options);
+      const headers = new Headers(options.headers || what.headers);
+      headers.set("X-Atelier-Visitor", visitor);
+      return plainly(what, { ...options, headers });
+    };
+  }
+  const tellInAddresses = () => {
+    const ours = /^(picture|film|glimpse|direction)\//;
+    const tell = () => {
+      for (const one of document.querySelectorAll("[src], [href]"))
+        for (const name of ["src", "href", "data-src"]) {
+          const at = one.getAttribute(name);
+          if (ours.test(at || "") && !at.includes("visitor=")) one.setAttribute(name, `${at}${at.includes("?") ? "&" : "?"}visitor=${visitor}`);
+        }
+    };
+    new MutationObserver(tell).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["src", "href"] });
+    tell();
+  };
+
   window.atelier = {
     // Who is here and which job is being looked at: asked once when the page opens, as is the language, if it was chosen.
-    arrive() {
-      if (!kept.get("visitor")) kept.set("visitor", random(16));
+    async arrive() {
+      if (root.dataset.visitors && !(await (await fetch("visitor")).json()).cookie) tellInAddresses();
       speak(language());
       document.querySelector("#announce")?.setAttribute("aria-live", "polite");
       document.querySelector("#note")?.setAttribute("role", "status");
       const asked = new URLSearchParams(location.search), link = asked.get("r") || "";
       const job = link ? "" : asked.get("job") || kept.get("job"); // a link fills the form; nothing else is opened
-      return [kept.get("visitor") || random(16), job, link];
+      return [visitor, job, link];
     },
     spoken: () => (language() === browserLanguage ? "" : language()),
     // The server answered. A job stays in the address and in the browser: a reload or a new tab finds it again. The value that

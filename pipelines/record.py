@@ -124,6 +124,37 @@ def write_png(path: str | Path, image: Image.Image, record: Record) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def without_pictures(source: str | Path | bytes) -> bytes:
+    """A PNG of ours whose record holds none of the pictures that were given, nor the tokens of a start picture.
+
+    The record says under `left_out` which settings that were. Pixels and all else stay. BadInput when it has no record.
+    """
+    data = read_bytes(source)
+    texts = read_texts(data)
+    record = record_from_json(texts.get("atelier", ""))
+    given = [name for name, value in record.settings.items() if "data:image/" in str(value)]
+    given += [name for name in ("tokens",) if record.settings.get(name)]
+    settings = {name: "" if name in given else value for name, value in record.settings.items()}
+    bare = replace(record, settings=settings, picture={**record.picture, "left_out": given})
+    kept = PngInfo()
+    kept.add_text("parameters", texts.get("parameters", ""))
+    kept.add_text("atelier", bare.to_json() if given else record.to_json())
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        image.save(buffer, "PNG", pnginfo=kept)
+    return buffer.getvalue()
+
+
+def check_complete(record: Record) -> None:
+    """BadInput in one sentence when pictures that a run needs were left out of its record."""
+    if isinstance(names := record.picture.get("left_out"), list) and names:
+        listed = ", ".join(str(one)[:40] for one in names[:8])
+        raise BadInput(
+            f"the pictures that were given ({listed}) were left out of this record, so it cannot be run again; "
+            "replay the file as it was first saved"
+        )
+
+
 def parameters_text(record: Record, size: tuple[int, int]) -> str:
     """The text other studios show and read: the prompt, a line break, then `Steps: 1, Seed: 7, ...`."""
     settings, picture = record.settings, record.picture

@@ -79,6 +79,55 @@ def test_replay_proves_sameness_and_notices_a_change(
     assert told["identical"] is False and told["largest_difference"] >= 100
 
 
+@pytest.mark.usefixtures("tiny_studio")
+def test_pictures_go_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATELIER_OUTPUTS", str(tmp_path / "mounted"))
+    assert main(["generate", "a cat", "--candidates", "2", "--keep", "1", "--json"]) == 0
+    path = Path(json.loads(capsys.readouterr().out)["pictures"][0]["path"])
+    assert path.is_file() and path.is_relative_to(tmp_path / "mounted")
+
+
+@pytest.mark.usefixtures("tiny_studio")
+def test_a_record_without_its_pictures_cannot_be_replayed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines.record import without_pictures
+
+    first = generate(tmp_path, capsys)["pictures"][0]["path"]
+    path = Path(generate(tmp_path, capsys, "--image", first)["pictures"][0]["path"])
+    path.write_bytes(without_pictures(path))
+    assert main(["replay", str(path)]) == 2
+    assert "the pictures that were given (image) were left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "words"),
+    [
+        (["--port", "70000"], {}, "port '70000' is not a whole number"),
+        ([], {"GRADIO_SERVER_PORT": "many"}, "port 'many' is not a whole number"),
+        (["--host", "192.0.2.1"], {}, "192.0.2.1 is no address of this machine; try --host 127.0.0.1"),
+        (["--open"], {}, "--open is for a studio that other machines reach"),
+        (["--open", "--host", "0.0.0.0"], {"ATELIER_PASSWORD": "x"}, "do not go together"),
+        (["--password", ""], {}, "the password is empty"),
+    ],
+)
+def test_a_studio_that_cannot_be_served_says_why(
+    flags: list[str],
+    environment: dict[str, str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("getpass.getpass", lambda _: "")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["ui", "--no-browser", *flags]) == 2
+    told = capsys.readouterr().err
+    assert words in told and len(told.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

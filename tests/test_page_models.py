@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from app.downloads import Downloads
 from app.jobs import Lane
 from app.library import Library
+from app.serving import LOCAL, Serving
 from pipelines.base import Step
 from pipelines.catalog import needed
 from pipelines.errors import BadInput
@@ -45,13 +46,14 @@ class Installer:
 class Site:
     """A served page: what a test needs of it."""
 
-    def __init__(self, folder: Path, pack: str):
+    def __init__(self, folder: Path, pack: str, serving: Serving = LOCAL):
         from app.ui import page
 
         self.studio = PainterStudio()
         self.studio.pack = pack
         self.lane = Lane(self.studio, folder, PAINTERS)
-        self.blocks = page.build(self.studio, self.lane, Library(folder), folder / "no-examples")
+        library, examples = Library(folder), folder / "no-examples"
+        self.blocks = page.build(self.studio, self.lane, library, examples, serving)
         self.installer = Installer()
         self.blocks.atelier.downloads = Downloads(self.installer)  # type: ignore[attr-defined]
         assert len(self.blocks.blocks) <= 150
@@ -268,12 +270,9 @@ def test_what_is_missing_leads_to_the_models_and_is_gone_when_they_are_here(visi
     tiny.studio.pack = "tiny"
 
 
-def test_on_a_space_models_are_only_shown(
-    visit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SPACE_ID", "somebody/atelier")
+def test_on_a_space_models_are_only_shown(visit: Any, tmp_path: Path) -> None:
     place_pack("mini")
-    site = Site(tmp_path / "outputs", "tiny")
+    site = Site(tmp_path / "outputs", "tiny", Serving(space="somebody/atelier"))
     try:
         tab = visit(site)
         tab.locator(".models .note", has_text="shared").wait_for()

@@ -17,7 +17,16 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.base import Picture
 from pipelines.errors import BadInput, CannotSave
 from pipelines.files import write_atomically
-from pipelines.record import Record, compare, read_parameters, read_record, record_of, write_png
+from pipelines.record import (
+    Record,
+    check_complete,
+    compare,
+    read_parameters,
+    read_record,
+    record_of,
+    without_pictures,
+    write_png,
+)
 from tests.fakes import FAKES, FakeSettings
 
 
@@ -51,6 +60,36 @@ def test_a_record_comes_back_and_pixels_are_exact(tmp_path: Path) -> None:
         created=read_record(tmp_path / "a.png", FAKES).created
     )
     assert Image.open(tmp_path / "a.png").tobytes() == a_picture().tobytes()
+
+
+def test_a_picture_can_be_saved_without_those_that_were_given(tmp_path: Path) -> None:
+    from pipelines.images import picture_to_uri
+    from pipelines.studio import PIPELINES
+
+    given = picture_to_uri(a_picture())
+    settings = {
+        "generate": {"prompt": "x", "image": given, "keep_rows": 3},
+        "optimize": {"prompt": "x", "init": given, "mask": given, "image_prompts": f"{given}:0.5"},
+        "edit": {"prompt": "angry face", "source": "face", "image": given, "mask": given},
+        "diffuse": {"prompt": "x", "image": given, "mask": given, "strength": 0.5},
+    }
+    assert settings.keys() == PIPELINES.keys()
+    for name, values in settings.items():
+        whole = PIPELINES[name].Settings.from_dict(values).to_dict()
+        write_png(tmp_path / "a.png", a_picture(), a_record(pipeline=name, settings=whole))
+        bare = without_pictures(tmp_path / "a.png")
+        record = read_record(bare)
+        assert "data:image" not in record.to_json() and record.settings["prompt"] == whole["prompt"]
+        assert record.picture["left_out"] == [one for one in whole if "data:image" in str(whole[one])]
+        (tmp_path / "bare.png").write_bytes(bare)
+        assert Image.open(tmp_path / "bare.png").tobytes() == a_picture().tobytes()
+        with pytest.raises(
+            BadInput, match=r"the pictures that were given \(.+\) were left out of this record"
+        ):
+            check_complete(record)
+    check_complete(a_record())
+    write_png(tmp_path / "a.png", a_picture(), a_record())
+    assert read_record(without_pictures(tmp_path / "a.png"), FAKES) == read_record(tmp_path / "a.png", FAKES)
 
 
 def test_other_studios_can_read_the_parameters(tmp_path: Path) -> None:

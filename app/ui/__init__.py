@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from app.serving import LOCAL, Serving
+
 
 def serve(
     *,
@@ -11,8 +13,7 @@ def serve(
     device: str = "auto",
     use: dict[str, str] | None = None,
     folder: str | Path = "outputs",
-    host: str = "127.0.0.1",
-    port: int = 7860,
+    serving: Serving = LOCAL,
     open_browser: bool = True,
     mcp: bool = False,
 ) -> int:
@@ -21,8 +22,7 @@ def serve(
 
     return page.serve(
         *page.open_studio(pack, device, Path(folder), use),
-        host=host,
-        port=port,
+        serving=serving,
         open_browser=open_browser,
         mcp=mcp,
     )

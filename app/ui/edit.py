@@ -19,12 +19,11 @@ from typing import Any
 import gradio as gr
 
 from app.aside import aside
-from app.jobs import MAX_PICTURE_BYTES, Job, Lane, explain
+from app.jobs import MAX_PICTURE_BYTES, Job, explain
 from app.ui import plate, proof, stage
 from app.ui.generate import DRAWING
 from app.ui.link import opened
 from app.ui.plate import Trace
-from app.ui.shelf import Shelf
 from app.ui.shell import QUIET, Shell, acting
 from app.ui.words import both
 from pipelines.base import BadInput
@@ -73,11 +72,6 @@ def build(shell: Shell, tab_itself: gr.Tab) -> None:
     tab.connect(tab_itself)
 
 
-def shelf_of(lane: Lane) -> Shelf:
-    """The directions kept beside the lane's pictures."""
-    return Shelf(lane.folder / "directions")
-
-
 class _Tab:
     """The components of one page's tab and the functions behind them. Holds nothing of a visitor's."""
 
@@ -98,7 +92,7 @@ class _Tab:
 
     def __init__(self, shell: Shell):
         self.shell, self.lane, self.pictures = shell, shell.lane, shell.pictures
-        self.kept = shelf_of(shell.lane)
+        self.kept = shell.shelf
         self.Settings: Any = shell.lane.pipelines[PIPELINE].Settings
         self.knobs = {one.name: one for one in self.Settings.knobs() if one.name not in HIDDEN}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -281,7 +282,7 @@ class _Tab:
 
     def stop_job(self, job_id: str) -> None:
         """Stop the job that is looked at; the next look shows what was kept."""
-        if job_id:
+        with suppress(BadInput):  # it is not known here any more
             self.lane.stop(job_id)
 
     @aside

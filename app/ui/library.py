@@ -12,7 +12,7 @@ from app.library import Entry
 from app.ui.generate import DRAWING
 from app.ui.link import copy_link
 from app.ui.shell import QUIET, Shell, acting
-from app.ui.stage import button, trouble
+from app.ui.stage import button, downloads, trouble
 from app.ui.words import both
 from pipelines.base import BadInput
 from pipelines.record import read_record
@@ -91,8 +91,8 @@ def _wall(shell: Shell, entries: Sequence[Entry], title: str, scores: Sequence[f
         score = f"<small>{scores[index]:.3f}</small>" if scores else ""
         cards.append(
             f'<article><img src="{url}" alt="{prompt}" loading="lazy"><p title="{prompt}"><span>{prompt}</span>{score}</p>'
-            f'<div class="acts"><a class="quiet" href="{url}?download" download="atelier-{escape(entry.id)}.png">'
-            f"{both('save')}</a>{button('optimize_this', 'optimize', name=name)}{button('edit_this', 'edit', name=name)}"
+            f'<div class="acts">{downloads(shell.pictures.url(entry.path), name, entry.record.settings, "save")}'
+            f"{button('optimize_this', 'optimize', name=name)}{button('edit_this', 'edit', name=name)}"
             f"{button('reuse_short', 'reuse', name=name)}{button('alike_short', 'alike', name=name)}"
             f"{copy_link(entry.record.pipeline, entry.record.settings)}"
             "</div></article>"

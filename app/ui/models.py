@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -38,7 +37,7 @@ class _Tab:
 
     def __init__(self, shell: Shell):
         self.shell = shell
-        self.may_change = "SPACE_ID" not in os.environ
+        self.may_change = shell.serving.may_change_models
 
     def act(self, event: gr.EventData) -> str:
         """A click: look at licences, get models, stop that, or use another pack. "watch" only looks again."""
@@ -59,8 +58,7 @@ class _Tab:
 
     def _switch(self, pack: str) -> None:
         """Use another pack from now on. BadInput while jobs run or wait, whose models these are."""
-        lane = self.shell.lane
-        if lane.queue() or any(job.state == "running" for job in lane.jobs(None, 200)):
+        if self.shell.lane.busy:
             raise BadInput("a job runs or waits; use another pack when all are done")
         if self._needs_new_page(pack):
             raise BadInput(f"the pack {pack[:40]} has another Generate; close this and run: {_command(pack)}")

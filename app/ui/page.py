@@ -7,22 +7,28 @@ import os
 import threading
 import webbrowser
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nobody is called
 
 import gradio as gr
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app import films, space
 from app.jobs import Lane
 from app.library import Library
+from app.serving import LOCAL, PORT, Serving
 from app.ui import api, edit, generate, library, models, optimize, stage, theme
+from app.ui.addresses import NoAddresses, forbid_fetching
+from app.ui.door import Door
 from app.ui.pictures import Pictures
+from app.ui.shelf import Shelf
 from app.ui.shell import QUIET, Shell, acting
+from app.ui.visits import House, Visits, asking
 from app.ui.words import LANGUAGES, translations
+from app.visitors import OwnLane, OwnLibrary
 from pipelines.base import BadInput
 from pipelines.errors import CannotSave
 from pipelines.images import restrict_pillow
@@ -44,15 +50,21 @@ def build(
     lane: Lane,
     pictures_library: Library,
     examples: Path = theme.ASSETS / "examples",
+    serving: Serving = LOCAL,
 ) -> gr.Blocks:
     """The whole page over a studio, its lane and its library; `examples` are pictures shown before there are others."""
-    pictures = Pictures(lane.folder, examples)
+    house = House(lane.folder, serving.apart)
+    pictures = Pictures(house.home, examples, house.key)
+    if serving.apart:
+        lane = cast(Lane, OwnLane(lane, asking))
+        pictures_library = cast(Library, OwnLibrary(house.home))
     helps: dict[str, str] = {}
     for name, kind in lane.pipelines.items():
         for one in kind.Settings.knobs():
             helps.setdefault(one.name, one.help)
             helps[f"{name}_{one.name}"] = one.help
-    shell = Shell(studio, lane, pictures_library, pictures, generate.pipeline_of(studio.pack), helps=helps)
+    drawing = generate.pipeline_of(studio.pack)
+    shell = Shell(studio, lane, pictures_library, pictures, Shelf(house.home), serving, drawing, helps=helps)
     with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:
         head = acting(stage.header(), elem_id="masthead")
         shell.lane_line = gr.HTML(elem_id="lane", apply_default_css=False)
@@ -63,6 +75,8 @@ def build(
                 tab = shell.words(gr.Tab(id=name, elem_id=f"tab-{name}"), label=f"tab_{name}")
                 with tab:
                     build_tab(shell, tab)
+        if serving.beyond:
+            gr.HTML(stage.served(serving), elem_id="served", apply_default_css=False)
         labels = [component for component, _ in shell.worded]
 
         def switch(event: gr.EventData) -> list[Any]:
@@ -86,17 +100,30 @@ def build(
     return page
 
 
-def launch(
-    page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = 7860, mcp: bool = False
-) -> tuple[Any, str]:
-    """Start serving a built page in the background: the app and its address. `mcp` serves its tools to agents too."""
+def launch(page: gr.Blocks, *, port: int | None = None, mcp: bool = False) -> tuple[Any, str]:
+    """Start serving a built page in the background, at any free port unless one is given: the app and its address here.
+
+    `mcp` serves its tools to agents too.
+    """
     if mcp:
         api.check_extra()
     shell: Shell = page.atelier  # type: ignore[attr-defined]
+    serving = replace(shell.serving, port=port)
+    house = House(shell.lane.folder, serving.apart)
     restrict_pillow()
+    forbid_fetching()
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # the door decides whose word on a request's origin is believed
+    for name in (
+        "no_proxy",
+        "NO_PROXY",
+    ):  # Gradio calls itself once, which must not go by way of the internet
+        os.environ[name] = ",".join(
+            filter(None, (os.environ.get(name), "localhost", "127.0.0.1", serving.host))
+        )
     app, url, _ = page.queue(max_size=64, default_concurrency_limit=8).launch(
-        server_name=host,
-        server_port=port,
+        server_name=f"[{serving.host}]" if ":" in serving.host else serving.host,
+        server_port=serving.port,
+        root_path=serving.root,
         prevent_thread_lock=True,
         quiet=True,
         show_error=False,
@@ -109,16 +136,17 @@ def launch(
         ssr_mode=False,
         theme=theme.studio_theme(),
         css=theme.style(),
-        head=theme.head(),
+        head=theme.head(apart=serving.apart),
         i18n=translations(shell.helps),
         favicon_path=theme.ASSETS / "favicon.svg",
         app_kwargs={
             "routes": [
                 *shell.pictures.routes(),
                 *films.routes(shell.lane),
-                *edit.shelf_of(shell.lane).routes(),
+                *shell.shelf.routes(),
+                *house.routes(),
             ],
-            "middleware": _guards(host),
+            "middleware": _guards(serving),
         },
     )
     if mcp:
@@ -126,11 +154,10 @@ def launch(
     return app, url
 
 
-def _guards(host: str) -> list[Middleware]:
-    """A page served to this machine answers to this machine's names only: other sites' scripts cannot reach it."""
-    local = host in ("127.0.0.1", "localhost", "::1")
-    names = ["127.0.0.1", "localhost", "[::1]"] if local else ["*"]
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)]
+def _guards(serving: Serving) -> list[Middleware]:
+    """What every request passes, in this order: the door, who is asking where visitors are apart, no addresses."""
+    guards: list[Any] = [Door, *([Visits] if serving.apart else []), NoAddresses]
+    return [Middleware(one, serving=serving) for one in guards]
 
 
 def serve(
@@ -138,20 +165,21 @@ def serve(
     lane: Lane,
     pictures_library: Library,
     *,
-    host: str = "127.0.0.1",
-    port: int = 7860,
+    serving: Serving = LOCAL,
     open_browser: bool = True,
     mcp: bool = False,
 ) -> int:
     """Serve the page until Ctrl+C; models load in the background once it is up. Returns the exit code."""
-    page = build(studio, lane, pictures_library)
+    page = build(studio, lane, pictures_library, serving=serving)
+    port = serving.port or PORT
     try:
-        _, url = launch(page, host=host, port=port, mcp=mcp)
+        launch(page, port=port, mcp=mcp)
     except OSError:
         raise BadInput(f"port {port} is taken; try --port {port + 1}") from None
+    url = serving.address(port)
     print(f"Atelier is open at {url}  (Ctrl+C closes it)", flush=True)
     threading.Thread(target=_wake, args=(studio,), daemon=True, name="wake").start()
-    if open_browser:
+    if open_browser and not serving.space:
         webbrowser.open(url)
     try:
         threading.Event().wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -14,20 +15,30 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from pipelines.errors import BadInput
+from pipelines.record import without_pictures
 
 SHEET_PIXELS = 512  # width of all previews together
+BARE = "bare"  # "?download=bare": the file without the pictures that were given
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The finished pictures in `folder` and the examples that come with the studio."""
+    """The finished pictures of whoever asks, in the folder that `home` tells, and the examples of the studio.
 
-    folder: Path
+    `key` tells what their addresses need at their end.
+    """
+
+    home: Callable[[], Path]
     examples: Path
+    key: Callable[[], str] = str
+
+    @property
+    def folder(self) -> Path:
+        return self.home()
 
     def url(self, path: str | Path) -> str:
         """The address of a finished picture, relative to the page."""
-        return "picture/" + quote(Path(path).absolute().relative_to(self.folder.absolute()).as_posix())
+        return "picture/" + quote(self.name(path)) + self.key()
 
     def name(self, path: str | Path) -> str:
         """What the page calls a finished picture; `path` takes it back."""
@@ -61,6 +72,9 @@ class Pictures:
                     return PlainTextResponse(str(problem), 404)
                 saved = f"atelier-{path.name}" if "download" in request.query_params else None
                 headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
+                if request.query_params.get("download") == BARE:
+                    headers["Content-Disposition"] = f'attachment; filename="{saved}"'
+                    return Response(without_pictures(path), media_type="image/png", headers=headers)
                 return FileResponse(path, media_type="image/png", filename=saved, headers=headers)
 
             return endpoint

@@ -18,7 +18,7 @@ from PIL import Image
 from app.jobs import Job
 from app.ui.link import copy_link
 from app.ui.pictures import Pictures, preview_uri
-from app.ui.stage import button, eta, example_tiles
+from app.ui.stage import button, downloads, eta, example_tiles
 from app.ui.words import KNOBS, both, both_sentence, pair
 from pipelines.errors import BadInput
 from pipelines.prompts import parse_story
@@ -153,8 +153,7 @@ def _figures(job: Job, pictures: Pictures, filmed: bool) -> str:
         figures += (
             f'<figure data-figure="{index}"{"" if index == first else " hidden"}>{frame(url, prompt)}'
             f'<figcaption><p class="facts">{"".join(f"<span>{x}</span>" for x in told)}</p>'
-            f'<div class="acts"><a class="quiet" href="{escape(url)}?download" '
-            f'download="atelier-{escape(name.split("/")[-1])}">PNG</a>{films}'
+            f'<div class="acts">{downloads(url, name, job.settings, "png")}{films}'
             f"{button('opt_begin', 'begin-with', name=name)}{button('edit_this', 'edit', name=name)}"
             f"{copy_link(job.pipeline, job.settings)}"
             "</div></figcaption></figure>"

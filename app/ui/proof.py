@@ -20,7 +20,7 @@ from app.ui.link import copy_link
 from app.ui.pictures import Pictures, preview_uri
 from app.ui.plate import Trace, curves, frame
 from app.ui.shelf import Kept
-from app.ui.stage import button, eta, example_tiles
+from app.ui.stage import button, downloads, eta, example_tiles
 from app.ui.words import both, both_sentence, pair, say
 from pipelines.base import Knob
 from pipelines.diffusion_clip import strip
@@ -216,8 +216,7 @@ def _caption(job: Job, pictures: Pictures, k: int, url: str) -> str:
     if one.get("SSIM") is not None:
         told.append(both("edit_ssim", value=f"{one['SSIM']:.2f}"))
     acts = (
-        f'<a class="quiet" href="{escape(url)}?download" download="atelier-{escape(name.split("/")[-1])}">'
-        f"{both('download')}</a>{button('edit_further', 'begin-with', name=name)}"
+        f"{downloads(url, name, job.settings)}{button('edit_further', 'begin-with', name=name)}"
         f"{button('edit_optimize', 'optimize', name=name)}{copy_link(job.pipeline, job.settings)}"
     )
     return (

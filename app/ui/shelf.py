@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,9 +38,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Shelf:
-    """The directions in one folder. Names that come from a browser pass `path`."""
+    """The directions of whoever asks, in the folder that `home` tells. Names that come from a browser pass `path`."""
 
-    folder: Path
+    home: Callable[[], Path]
+
+    @property
+    def folder(self) -> Path:
+        return self.home() / "directions"
 
     def keep(self, direction: Direction) -> str:
         """Save a direction under a name made of its words; the same direction twice is one file."""

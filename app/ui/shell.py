@@ -12,7 +12,9 @@ from app.downloads import Downloads
 from app.jobs import Lane
 from app.library import Library
 from app.recipe import Recipe, read_recipe
+from app.serving import LOCAL, Serving
 from app.ui.pictures import Pictures
+from app.ui.shelf import Shelf
 from app.ui.words import say, text
 from pipelines.catalog import PRESETS, Checkpoint, preset, with_tokenizers
 
@@ -33,6 +35,8 @@ class Shell:
     lane: Lane
     library: Library
     pictures: Pictures
+    shelf: Shelf
+    serving: Serving = LOCAL
     drawing: str = "generate"  # the pipeline behind the Generate tab: "generate" or "diffuse"
     downloads: Downloads = field(default_factory=Downloads)
     helps: dict[str, str] = field(default_factory=dict)  # name of a setting -> its help in English

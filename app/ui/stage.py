@@ -15,6 +15,7 @@ from PIL import Image
 
 from app.jobs import Job, Lane
 from app.ui.link import copy_link
+from app.serving import Serving
 from app.ui.pictures import SHEET_PIXELS, Pictures, preview_uri
 from app.ui.words import WORDS, both, both_sentence
 from pipelines.errors import BadInput
@@ -137,8 +138,7 @@ def _figure(job: Job, pictures: Pictures, index: int) -> str:
         facts.append(both("score", score=f"{one['score']:.3f}"))
     facts.append(both("seed_is", seed=one["seed"]))
     acts = [
-        f'<a class="quiet" href="{escape(url)}?download" download="atelier-{escape(name.split("/")[-1])}">'
-        f"{both('download')}</a>",
+        downloads(url, name, job.settings),
         button("optimize_this", "optimize", name=name),
         button("edit_this", "edit", name=name),
         button("remix", "remix", name=name),
@@ -362,6 +362,22 @@ def header() -> str:
         f'lang="zh-CN">中文</button><button type="button" data-set-theme class="sun">'
         f'<i aria-hidden="true"></i><span class="only-heard">{both("theme")}</span></button></span></header>'
     )
+
+
+def served(serving: Serving) -> str:
+    """A quiet line for a studio that other machines can reach: who may come in, and who sees what is made."""
+    seen = "served_apart" if serving.apart else "served_shared"
+    return f'<p class="served">{both(f"served_{serving.protection}")} {both(seen)}</p>'
+
+
+def downloads(url: str, name: str, settings: dict[str, Any], words: str = "download") -> str:
+    """The link that saves a picture, and where pictures were given for it, one that saves it without them."""
+    file = f"atelier-{escape(name.rsplit('/', 1)[-1])}"
+    link = '<a class="quiet" href="{}?{}" download="{}">{}</a>'
+    found = link.format(escape(url), "download", file, both(words))
+    if any(isinstance(one, str) and "data:image/" in one for one in settings.values()):
+        found += link.format(escape(url), "download=bare", file, both("download_bare"))
+    return found
 
 
 def _example_title(name: str) -> str:

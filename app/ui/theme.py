@@ -89,8 +89,9 @@ def style() -> str:
     return f":root{{{light}color-scheme:light}}\n:root.dark,.dark{{{dark}color-scheme:dark}}\n{sheet}"
 
 
-def head() -> str:
-    """The page's one script, and its address where the machine tells it: on a Space."""
+def head(*, apart: bool = False) -> str:
+    """The page's one script, its address where the machine tells it (on a Space), and whether visitors are `apart`."""
     space = os.environ.get("SPACE_HOST", "")
     address = f'<meta name="atelier-address" content="https://{escape(space)}/">' if space else ""
-    return f"{address}<script>{(ASSETS / 'page.js').read_text('utf-8')}</script>"
+    told = "<script>document.documentElement.dataset.visitors = 'apart'</script>" if apart else ""
+    return f"{address}{told}<script>{(ASSETS / 'page.js').read_text('utf-8')}</script>"

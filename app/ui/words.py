@@ -98,6 +98,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "rank": ("rank {rank} of {count}", "第 {rank} 名，共 {count} 张"),
     "seed_is": ("seed {seed}", "种子 {seed}"),
     "download": ("Download PNG", "下载 PNG"),
+    "png": ("PNG", "PNG"),
     "remix": ("Remix", "改编"),
     "reuse": ("Reuse settings", "沿用设置"),
     "reuse_seed": ("Reuse seed", "沿用种子"),
@@ -378,6 +379,43 @@ WORDS: dict[str, tuple[str, str]] = {
     "converting": ("unpacking and checking it", "正在检查并转换"),
     "megabytes": ("{done} of {total} MB", "{done} / {total} MB"),
     "rate": ("{rate} MB a second", "每秒 {rate} MB"),
+    # the door, and who sees what
+    "door_link": (
+        "This studio is private: open it with the link that it printed when it was started.",
+        "这个工作室不公开：请用它启动时打印的链接打开。",
+    ),
+    "door_ask": ("This studio asks for a password.", "进入这个工作室需要密码。"),
+    "door_wrong": ("That is not the password.", "密码不对。"),
+    "door_wait": ("Too many wrong tries; wait a minute.", "试错太多次了，请等一分钟。"),
+    "door_password": ("Password", "密码"),
+    "door_enter": ("Come in", "进入"),
+    "door_name": (
+        "This studio does not answer to the name {name}; it does when started with --allow-host NAME.",
+        "这个工作室不回应名字 {name}；启动时加上 --allow-host 名字 就可以。",
+    ),
+    "no_address": (
+        "No address is fetched for a caller; send the picture itself, as an upload or a data URI.",
+        "不会替调用者读取网址；请直接上传图片，或用 data URI。",
+    ),
+    "too_long": (
+        "The call has more than {megabytes} MB; send smaller pictures.",
+        "请求超过 {megabytes} MB；请用小一些的图片。",
+    ),
+    "served_token": (
+        "Other machines can reach this studio; whoever has its link may come in.",
+        "其他电脑可以访问这个工作室；有链接的人都能进入。",
+    ),
+    "served_password": (
+        "Other machines can reach this studio; whoever knows its password may come in.",
+        "其他电脑可以访问这个工作室；知道密码的人都能进入。",
+    ),
+    "served_none": ("Everybody can use this studio.", "这个工作室向所有人开放。"),
+    "served_apart": (
+        "What you make here is seen by you only, in this browser.",
+        "你在这里做的，只有你自己在这个浏览器里看得到。",
+    ),
+    "served_shared": ("All visitors see what is made here.", "在这里做的，所有访客都看得到。"),
+    "download_bare": ("PNG without the pictures given", "不含所给图片的 PNG"),
     "about_pack_tiny": (
         "Trained by this project; runs anywhere",
         "本项目自己训练，哪里都能运行",
@@ -513,6 +551,10 @@ SENTENCES: list[tuple[str, str]] = [
     (r"the record names the unknown pipeline (.*); known: .*", r"记录中的流程 \1 在这里不存在"),
     (r"the file is not a PNG, JPEG or WebP picture.*", "这不是 PNG、JPEG 或 WebP 图片"),
     (r"the PNG is damaged.*", "PNG 已损坏或不完整"),
+    (
+        r"the pictures that were given .* were left out of this record.*",
+        "这份记录里没有当时所给的图片，无法照样再做；请用最初保存的文件",
+    ),
     # Generate with Stable Diffusion
     (
         r"(\w+) (\d+) is not a multiple of (\d+); try (\d+) or (\d+)",

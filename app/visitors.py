@@ -1,0 +1,103 @@
+"""What one visitor sees where visitors are apart: of the lane his own jobs, of the library his own pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from app.jobs import Job, Lane
+from app.library import ClipLike, Entry, Library
+from pipelines.base import Settings
+from pipelines.errors import BadInput
+from pipelines.journal import Journal
+
+
+class OwnLane:
+    """The lane as whoever asks sees it: his own jobs. Those of others are as unknown as those that never were.
+
+    `asking` tells who asks, as `owner_of` gives it. What is not of one visitor (folder, pipelines, queue) is the lane's.
+    """
+
+    def __init__(self, lane: Lane, asking: Callable[[], str]) -> None:
+        self._lane, self._asking = lane, asking
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lane, name)
+
+    def submit(
+        self,
+        pipeline: str,
+        settings: dict[str, Any] | Settings,
+        session: str = "",
+        after: tuple[str, int] | None = None,
+    ) -> str:
+        if after is not None:
+            self.job(after[0])
+        return self._lane.submit(pipeline, settings, self._asking(), after)
+
+    def job(self, job_id: str) -> Job:
+        job = self._lane.job(job_id)
+        if job.session != self._asking():
+            raise self._lane.unknown(job_id)
+        return job
+
+    def jobs(self, session: str | None = None, count: int = 50) -> list[Job]:
+        return self._lane.jobs(self._asking(), count)
+
+    def preview(self, job_id: str) -> list[Image.Image] | None:
+        self.job(job_id)
+        return self._lane.preview(job_id)
+
+    def journal(self, job_id: str) -> Journal:
+        self.job(job_id)
+        return self._lane.journal(job_id)
+
+    def stop(self, job_id: str) -> Job:
+        self.job(job_id)
+        return self._lane.stop(job_id)
+
+    def cancel(self, job_id: str) -> bool:
+        self.job(job_id)
+        return self._lane.cancel(job_id)
+
+    def resume(self, job_id: str) -> str:
+        self.job(job_id)
+        return self._lane.resume(job_id)
+
+
+class OwnLibrary:
+    """The library of whoever asks: `home` tells his folder. One that has made nothing yet has no folder."""
+
+    def __init__(self, home: Callable[[], Path]) -> None:
+        self._home = home
+
+    def recent(self, count: int = 50, skip: int = 0) -> list[Entry]:
+        return self._ask(lambda library: library.recent(count, skip), [])
+
+    def count(self) -> int:
+        return self._ask(lambda library: library.count(), 0)
+
+    def find(self, picture_id: str) -> Entry:
+        found = self._ask(lambda library: library.find(picture_id), None)
+        if found is None:
+            raise BadInput(
+                f"there is no picture {picture_id[:40]!r} in the library; it may have been deleted"
+            )
+        return found
+
+    def search(self, clip: ClipLike, text: str, count: int = 24) -> list[tuple[Entry, float]]:
+        return self._ask(lambda library: library.search(clip, text, count), [])
+
+    def similar(self, clip: ClipLike, path: str | Path, count: int = 24) -> list[tuple[Entry, float]]:
+        return self._ask(lambda library: library.similar(clip, path, count), [])
+
+    def _ask(self, question: Callable[[Library], Any], nothing: Any) -> Any:
+        home = self._home()
+        if not home.is_dir():
+            return nothing
+        with closing(Library(home)) as library:
+            return question(library)
