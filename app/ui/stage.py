@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 
 from app.jobs import Job, Lane
-from app.ui.link import copy_link
 from app.serving import Serving
+from app.ui.link import copy_link
 from app.ui.pictures import SHEET_PIXELS, Pictures, preview_uri
 from app.ui.words import WORDS, both, both_sentence
 from pipelines.errors import BadInput
