@@ -22,8 +22,8 @@ def precision_on(device: torch.device, asked: str = "auto") -> str:
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether "auto" is bfloat16 there: on GPUs of NVIDIA that have it, and on no CPU.
 
-    On CPUs with matrix units (AMX) a step is faster in it, the more so the larger the canvas; that the critic likes the
-    pictures as well is not shown. So all CPUs draw the same. Asked of the hardware, not measured, so that the answer,
+    On CPUs with matrix units (AMX) a step is faster in it, the more so the larger the canvas, but the critic likes the
+    pictures less. So all CPUs compute alike. Asked of the hardware, not measured, so that the answer,
     and with it every pixel, is the same in every process.
     """
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
