@@ -34,6 +34,7 @@ class Serving:
     protection: Protection = "none"
     secret: str = field(default="", repr=False)  # the token or the password
     space: str = ""  # OWNER/NAME when this is a Space
+    space_host: str = ""  # the name under which browsers find that Space
     shared_library: bool = False  # beyond this machine: one library for all visitors
 
     @property
@@ -73,7 +74,9 @@ class Serving:
 
     def address(self, port: int) -> str:
         """What to open in a browser, the token included."""
-        if "://" in self.root:
+        if self.space_host:
+            base = f"https://{self.space_host}"
+        elif "://" in self.root:
             base = self.root.rstrip("/")
         else:
             name = self.host
@@ -134,6 +137,7 @@ def serving_of(
         protection=protection,
         secret=password or (secrets.token_urlsafe(24) if protection == "token" else ""),
         space=space,
+        space_host=environment.get("SPACE_HOST", "") if space else "",
         shared_library=shared_library,
     )
 

@@ -55,6 +55,8 @@ def test_on_a_space_everybody_is_let_in_and_every_name_is_answered() -> None:
     assert (space.host, space.port, space.protection) == ("0.0.0.0", 7860, "none")
     assert space.answers("somebody-atelier.hf.space") and space.apart and space.proxied
     assert of({"SPACE_ID": "somebody/atelier"}, host="127.0.0.1").host == "127.0.0.1"
+    named = of({"SPACE_ID": "somebody/atelier", "SPACE_HOST": "somebody-atelier.hf.space"})
+    assert named.address(7860) == "https://somebody-atelier.hf.space/"
     assert of({"SPACE_ID": "somebody/atelier"}, password="sesame").protection == "password"
 
 
