@@ -1,8 +1,9 @@
 """One door. `python launch.py` sets Atelier up when needed and opens the studio; `python launch.py test` tests it.
 
-The first start makes `.venv` beside this file and installs requirements.txt into it; a stamp lets later starts skip
-that. An environment that already has everything (a Space, a container, an active environment) is used as it is.
-Only the standard library is used here, and nothing newer than Python 3.7, so that older ones can be told so.
+The first start makes `.venv` beside this file and installs into it the build of PyTorch that suits the machine and
+requirements.txt; a stamp lets later starts skip that. A `.venv` that works is used by every later start, also by one
+with another Python. An environment that already has everything (a Space, a container, an active environment) is used
+as it is. Only the standard library is used here, and nothing newer than Python 3.7, so that older ones can be told so.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ import shutil
 import subprocess
 import sys
 from collections import deque
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator
+
+from app import torch_build
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -23,7 +28,7 @@ STAMP = VENV / "atelier-stamp"  # one line per requirements file that is install
 REQUIREMENTS = ROOT / "requirements.txt"
 TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
 ORACLES = ROOT / "tests" / "oracles.txt"  # installed without what they ask for
-OLDEST = (3, 11)
+OLDEST, NEWEST = (3, 11), (3, 14)
 
 
 def main(arguments: list[str]) -> int:
@@ -33,32 +38,35 @@ def main(arguments: list[str]) -> int:
             f"Atelier needs Python {OLDEST[0]}.{OLDEST[1]} or newer and this is {sys.version.split()[0]}; "
             "start launch.py with a newer one, for example python3.12 launch.py"
         )
-    as_it_is = "--no-venv" in arguments
-    arguments = [one for one in arguments if one != "--no-venv"]
+    as_it_is = "--no-venv" in arguments or "SPACE_ID" in os.environ
+    try:
+        arguments, build = torch_build.option([one for one in arguments if one != "--no-venv"])
+    except ValueError as problem:
+        return fail(str(problem), 2)
     testing = arguments[:1] == ["test"]
     needed = [REQUIREMENTS, TEST_REQUIREMENTS, ORACLES] if testing else [REQUIREMENTS]
 
     if os.environ.pop("ATELIER_STARTED", "") == str(VENV):
         return hand_over(arguments)
-    if as_it_is or "SPACE_ID" in os.environ:
+    if as_it_is:
+        if build:
+            return fail(
+                "--torch chooses what .venv gets; here nothing is installed: start without --no-venv", 2
+            )
         wrong = differences(needed)
         missing = [name for name, version in wrong.items() if version is None]
         if missing:
-            files = " ".join(f"-r {one.relative_to(ROOT)}" for one in needed if one != ORACLES)
-            oracles = (
-                f", then python -m pip install --no-deps -r {ORACLES.relative_to(ROOT)}" if testing else ""
-            )
             return fail(
-                f"this environment lacks {', '.join(missing)}; run: python -m pip install {files}{oracles}, "
-                "or start without --no-venv"
+                f"this environment lacks {', '.join(missing)}; start without --no-venv, or run: "
+                + "; ".join(f"python -m pip install {one}" for one in by_hand(missing, needed))
             )
         for name, version in wrong.items():
             say(f"{name} {version} is not the version that Atelier is tested with")
         return hand_over(arguments)
-    if is_environment() and not differences(needed):
+    if not build and is_environment() and not differences(needed):
         return hand_over(arguments)
     try:
-        python = set_up(needed)
+        python = set_up(needed, build)
     except SetUpFailed as problem:
         return fail(str(problem))
     except KeyboardInterrupt:
@@ -70,6 +78,14 @@ def main(arguments: list[str]) -> int:
 def hand_over(arguments: list[str]) -> int:
     """Everything is there: run the tests or the command line in this very process."""
     if arguments[:1] == ["test"]:
+        from tests import chromium
+
+        try:
+            problem = chromium.make_sure(arguments[1:], say)
+        except KeyboardInterrupt:
+            return 130
+        if problem:
+            return fail(problem)
         # Without this tests crawl whenever another process keeps the cores busy.
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
         return subprocess.call([sys.executable, "-m", "pytest", *arguments[1:]], cwd=ROOT, env=environment)
@@ -103,38 +119,58 @@ def is_environment() -> bool:
 
 
 def differences(files: list[Path]) -> dict[str, str | None]:
-    """What of the pinned packages is not installed here as pinned: name -> its version here, None when missing."""
+    """What of the required packages is not installed here as required: name -> its version here, None when missing."""
     from importlib import metadata  # not in Python 3.7
 
     wrong: dict[str, str | None] = {}
-    for name, pinned in pins(files).items():
+    for name, wanted in pins(files).items():
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
             wrong[name] = None
             continue
-        if version.split("+")[0] != pinned:  # 2.13.0+cpu is a build of 2.13.0
+        if not torch_build.fits(version, wanted):
             wrong[name] = version
     return wrong
 
 
 def pins(files: list[Path]) -> dict[str, str]:
-    """Package -> version, of all lines `package==version`."""
+    """Package -> `==version` or `>=version,<version`, of all lines that name one."""
     lines = "\n".join(one.read_text(encoding="utf-8") for one in files)
-    return dict(re.findall(r"(?m)^([A-Za-z0-9_.-]+)==([^\s#]+)", lines))
+    return dict(re.findall(r"(?m)^([A-Za-z0-9_.-]+)((?:==|>=|<)[^\s#]+)", lines))
 
 
-def stamp_of(file: Path) -> str:
-    """What the stamp says of a file that is installed completely: its name, its hash, and this Python's version."""
-    return f"{file.relative_to(ROOT).as_posix()} {digest(file)} {python_now()}"
+def by_hand(missing: list[str], needed: list[Path]) -> list[str]:
+    """What pip is to be called with, one call after the other, where nothing is installed by this file."""
+    calls = []
+    if "torch" in missing and torch_build.on_linux() and torch_build.for_this_machine() == "cpu":
+        calls.append(f"'torch{pins(needed)['torch']}' --index-url {torch_build.CPU_INDEX}")
+    calls.append(" ".join(f"-r {one.relative_to(ROOT).as_posix()}" for one in needed if one != ORACLES))
+    return calls + [f"--no-deps -r {one.relative_to(ROOT).as_posix()}" for one in needed if one == ORACLES]
 
 
 def python_now() -> str:
     return f"python {sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+def stamp_of(file: Path) -> str:
+    """What the stamp says of a file that is installed completely: its name and its hash."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return f"{file.relative_to(ROOT).as_posix()} {digest}"
+
+
+def inside(python: Path) -> tuple[str, str]:
+    """The stamp's line for the Python of an environment, and the version of its torch; "" for what is not there."""
+    question = (
+        "import sys; print('python %d.%d' % sys.version_info[:2]); "
+        "from importlib import metadata; print(metadata.version('torch'))"
+    )
+    try:
+        answer = subprocess.run([str(python), "-c", question], capture_output=True, text=True).stdout
+    except OSError:
+        answer = ""
+    version, torch = [*answer.splitlines(), "", ""][:2]
+    return version, torch
 
 
 def stamps() -> set[str]:
@@ -152,41 +188,74 @@ class SetUpFailed(Exception):
     """Why the environment could not be made; the message is fit to be shown."""
 
 
-def set_up(needed: list[Path]) -> Path:
-    """The Python of a `.venv` that has everything `needed`, made or completed first when it has not."""
+def set_up(needed: list[Path], build: str = "") -> Path:
+    """The Python of a `.venv` that has everything `needed`, made or completed first when it has not.
+
+    `build` is the build of torch that was asked for; without it one that is there stays.
+    """
     python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    version, torch = inside(python)
     installed = stamps()
-    other_python = installed and not any(line.endswith(python_now()) for line in installed)
-    fresh = not python.exists() or UNFINISHED.exists() or bool(other_python)
+    fresh = UNFINISHED.exists() or not version or not any(line.endswith(version) for line in installed)
     try:
         if fresh:
             make_venv(python)
+            version, torch = inside(python)
             installed = set()
-        for file in needed:
-            if stamp_of(file) in installed:
-                continue
-            say(f"installing {file.relative_to(ROOT)} into .venv; the first time takes a few minutes")
-            UNFINISHED.touch()  # stays when this process is killed
-            try:
-                install(python, file)
-            except SetUpFailed:
-                if not fresh:  # pip gave up in good order; what worked before still does
-                    UNFINISHED.unlink()
-                raise
-            name = stamp_of(file).split()[0]
-            installed = {line for line in installed if line.split()[:1] != [name]} | {stamp_of(file)}
-            STAMP.write_text("\n".join(sorted(installed)), encoding="utf-8")
-            UNFINISHED.unlink()
+        elif version != python_now():
+            say(
+                f".venv has {version.capitalize()}, which is used; to have this one in it, delete the folder first"
+            )
+        build = torch_build.to_install(torch, build, pins([REQUIREMENTS])["torch"])
+        if build:
+            installed = set()  # another build needs other packages
+            with finished_or_marked(fresh):
+                STAMP.write_text(version, encoding="utf-8")
+                install_torch(python, build)
             fresh = False
+        for file in needed:
+            if not any(line.startswith(stamp_of(file)) for line in installed):
+                with finished_or_marked(fresh):
+                    install(python, file)
+                name = stamp_of(file).split()[0]
+                installed = {line for line in installed if line.split()[0] != name} | {
+                    stamp_of(file),
+                    version,
+                }
+                STAMP.write_text("\n".join(sorted(installed)), encoding="utf-8")
+                fresh = False
     except OSError as error:
         raise SetUpFailed(f".venv cannot be written: {(error.strerror or str(error)).lower()}") from None
     return python
+
+
+@contextmanager
+def finished_or_marked(fresh: bool) -> Iterator[None]:
+    """Mark `.venv` as unfinished while something is installed into it.
+
+    The mark stays when this process is killed, and when the first thing of all could not be installed. When pip gives
+    up later it does so in good order: what worked before still does.
+    """
+    UNFINISHED.touch()
+    try:
+        yield
+    except SetUpFailed:
+        if not fresh:
+            UNFINISHED.unlink()
+        raise
+    UNFINISHED.unlink()
 
 
 def make_venv(python: Path) -> None:
     """An empty `.venv` with pip, whatever was there before."""
     import venv
 
+    if sys.version_info[:2] > NEWEST:
+        newest = f"{NEWEST[0]}.{NEWEST[1]}"
+        raise SetUpFailed(
+            f"PyTorch and the other packages are there for Python {OLDEST[0]}.{OLDEST[1]} to {newest} and this is "
+            f"{sys.version.split()[0]}; start launch.py with another, for example python{newest} launch.py"
+        )
     say(f"making .venv with Python {sys.version.split()[0]}")
     try:
         if VENV.exists():
@@ -197,21 +266,36 @@ def make_venv(python: Path) -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "strerror", None) or "its pip could not be made"
         raise SetUpFailed(
-            f".venv could not be made ({reason.lower()}); see that the disk has 3 GB free and that Python's venv module "
+            f".venv could not be made ({reason.lower()}); see that the disk has room and that Python's venv module "
             "is there (on Debian and Ubuntu: apt install python3-venv), then start again"
         ) from None
     if not python.exists():
         raise SetUpFailed(".venv was made without a Python in it; delete the folder .venv and start again")
 
 
+def install_torch(python: Path, build: str) -> None:
+    """Install one build of torch alone; the packages that it needs come with requirements.txt."""
+    try:
+        sentence, what = torch_build.how_to_install(python, build, pins([REQUIREMENTS])["torch"])
+    except ValueError as problem:
+        raise SetUpFailed(str(problem)) from None
+    say(f"installing {sentence}")
+    pip_install(python, ["--no-deps", *what], "torch")
+
+
 def install(python: Path, file: Path) -> None:
+    """Install what a requirements file lists."""
+    name = file.relative_to(ROOT)
+    say(f"installing {name} into .venv; the first time takes a few minutes")
+    extra = ["--no-deps"] if file == ORACLES else []
+    if file == TEST_REQUIREMENTS:
+        extra = ["--constraint", str(REQUIREMENTS)]
+    pip_install(python, ["--requirement", str(file), *extra], f"the packages of {name}")
+
+
+def pip_install(python: Path, what: list[str], name: str) -> None:
     """pip install, telling each package's name; SetUpFailed with pip's last words when it does not work out."""
-    command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-    command += ["--requirement", str(file)]
-    if file == ORACLES:
-        command += ["--no-deps"]
-    elif file != REQUIREMENTS:
-        command += ["--constraint", str(REQUIREMENTS)]
+    command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *what]
     last: deque[str] = deque(maxlen=8)
     pip = subprocess.Popen(
         command,
@@ -236,10 +320,8 @@ def install(python: Path, file: Path) -> None:
             pip.wait()
     if code != 0:
         words = "\n".join(f"  {line}" for line in last)
-        hint = "check the network and the free disk space (3 GB), then start again"
-        raise SetUpFailed(
-            f"the packages of {file.relative_to(ROOT)} could not be installed; {hint}; pip said:\n{words}"
-        )
+        hint = "check the network and the free disk space, then start again"
+        raise SetUpFailed(f"{name} could not be installed; {hint}; pip said:\n{words}")
 
 
 def say(text: str) -> None:
@@ -247,9 +329,9 @@ def say(text: str) -> None:
     print(text if text.startswith(" ") else f"atelier: {text}", file=sys.stderr, flush=True)
 
 
-def fail(text: str) -> int:
+def fail(text: str, code: int = 1) -> int:
     say(text)
-    return 1
+    return code
 
 
 if __name__ == "__main__":

@@ -10,18 +10,9 @@ import pytest
 
 from app.jobs import Lane
 from app.library import Library
+from tests import chromium as browsers
 from tests.browser import make
 from tests.painter import PAINTERS, PainterStudio
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +46,10 @@ def lane(studio: tuple[str, Lane]) -> Iterator[Lane]:
 def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.fail("these tests need Chromium: apt-get install chromium fonts-noto-cjk")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)
+        browser = browsers.start(driver)
+        if browser is None:
+            pytest.fail("no Chromium, Chrome or Edge starts here; python launch.py test installs one")
         yield browser
         browser.close()
 
