@@ -144,10 +144,12 @@ def test_everything_works_behind_a_proxy_under_a_path(site: tuple[Proxy, str, La
 def test_a_program_streams_behind_a_proxy(site: tuple[Proxy, str, Lane]) -> None:
     from gradio_client import Client
 
-    proxy, token, _ = site
+    proxy, token, lane = site
     client = Client(f"{proxy.origin}{PATH}/", headers={"Authorization": f"Bearer {token}"}, verbose=False)
-    made = client.predict(prompt="a cup", candidates=2, keep=1, api_name="/generate")
-    address = f"{proxy.origin}{PATH}/{made['pictures'][0]['url']}"
+    best, made = client.predict(prompt="a cup", candidates=2, keep=1, api_name="/generate")
+    assert Path(best).read_bytes()[:4] == b"\x89PNG"  # streamed through the proxy
+    picture = Path(lane.job(made["job"]).pictures[0]["path"])
+    address = f"{proxy.origin}{PATH}/picture/{picture.parent.name}/{picture.name}"
     headers = {"Authorization": f"Bearer {token}"}
     assert httpx.get(address, headers=headers, cookies=client.cookies).content[:4] == b"\x89PNG"
     assert httpx.get(address, headers=headers).status_code == 404  # another visitor

@@ -77,13 +77,15 @@ class Beyond:
         return answer.json()["data"]
 
     def generate(self, client: httpx.Client, prompt: str) -> dict[str, Any]:
-        """A run by the endpoint for programs: its answer."""
+        """A run by the endpoint for programs: its answer, and the picture's address on the page."""
         sent = client.post(
             "/gradio_api/call/v2/generate", json={"prompt": prompt, "candidates": 2, "keep": 1}
         )
         with client.stream("GET", f"/gradio_api/call/v2/generate/{sent.json()['event_id']}") as answer:
             text = "".join(answer.iter_text())
-        return json.loads(re.search(r"event: complete\ndata: (.*)", text)[1])[0]  # type: ignore[index]
+        _, made = json.loads(re.search(r"event: complete\ndata: (.*)", text)[1])  # type: ignore[index]
+        picture = Path(self.lane.job(made["job"]).pictures[0]["path"])
+        return {**made, "address": f"/picture/{picture.parent.name}/{picture.name}"}
 
     def finished(self, job_id: str) -> Any:
         end = time.monotonic() + 30
@@ -112,7 +114,7 @@ def beyond(tmp_path: Path) -> Iterator[Callable[..., Beyond]]:
 
 
 def routes_of(made: dict[str, Any]) -> list[str]:
-    return [f"/{made['pictures'][0]['url']}", f"/film/{made['job']}.mp4", f"/glimpse/{made['job']}/1.jpg"]
+    return [made["address"], f"/film/{made['job']}.mp4", f"/glimpse/{made['job']}/1.jpg"]
 
 
 def test_each_visitor_has_his_own(beyond: Callable[..., Beyond]) -> None:
@@ -120,7 +122,7 @@ def test_each_visitor_has_his_own(beyond: Callable[..., Beyond]) -> None:
     ann, bob = site.visitor(), site.visitor()
     assert ann.cookies[COOKIE] != bob.cookies[COOKIE] and len(ann.cookies[COOKIE]) >= 32
     made = site.generate(ann, "a red heart")
-    address = "/" + made["pictures"][0]["url"]
+    address = made["address"]
     picture = ann.get(address)
     assert picture.headers["content-type"] == "image/png"
     unknown = bob.get("/picture/2026-01-31/nothing.png")
@@ -140,8 +142,8 @@ def test_each_visitor_has_his_own(beyond: Callable[..., Beyond]) -> None:
         "optimize", {"prompt": "a slow tree", "steps": 200}, site.lane.job(made["job"]).session
     )
     for client, seen in ((ann, True), (bob, False)):
-        assert ("a red heart" in str(site.call(client, "arrive_2", made["job"], "x" * 32, ""))) == seen
-        assert ("a slow tree" in str(site.call(client, "arrive_1", grown, "x" * 32))) == seen
+        assert ("a red heart" in str(site.call(client, "arrive_2", made["job"], "x" * 32, "", ""))) == seen
+        assert ("a slow tree" in str(site.call(client, "arrive_1", grown, "x" * 32, ""))) == seen
     site.call(bob, "stop_job", grown)
     assert not site.lane._live[grown].stop
     until = time.monotonic() + 30
@@ -159,8 +161,9 @@ def test_each_visitor_has_his_own(beyond: Callable[..., Beyond]) -> None:
     # the library
     assert "a red heart" in str(site.call(ann, "recent"))
     assert "a red heart" not in str(site.call(bob, "recent"))
-    assert "a red heart" in str(site.call(ann, "search", "red"))
-    assert "a red heart" not in str(site.call(bob, "search", "red"))
+    for name, values in (("look_for", ["red"]), ("search", ["red", 12])):  # the page's, and that for programs
+        assert "a red heart" in str(site.call(ann, name, *values))
+        assert "a red heart" not in str(site.call(bob, name, *values))
 
 
 def test_directions_are_their_owners(beyond: Callable[..., Beyond]) -> None:
@@ -181,8 +184,8 @@ def test_directions_are_their_owners(beyond: Callable[..., Beyond]) -> None:
     name = re.search(r"direction/([\w-]+\.safetensors)", answer)[1]  # type: ignore[index]
     assert ann.get(f"/direction/{name}").content == direction.to_bytes()
     assert bob.get(f"/direction/{name}").status_code == 404
-    assert "angry face" in str(site.call(ann, "arrive", "", "x" * 32))
-    assert "angry face" not in str(site.call(bob, "arrive", "", "x" * 32))
+    assert "angry face" in str(site.call(ann, "arrive", "", "x" * 32, ""))
+    assert "angry face" not in str(site.call(bob, "arrive", "", "x" * 32, ""))
 
 
 def test_two_hundred_guesses_find_nothing(beyond: Callable[..., Beyond]) -> None:
@@ -215,10 +218,10 @@ def test_a_restart_keeps_what_is_whose(beyond: Callable[..., Beyond]) -> None:
     (site.folder / "library.sqlite").unlink()
     site = beyond()
     ann, bob = site.visitor(cookies), site.visitor()
-    address = "/" + made["pictures"][0]["url"]
+    address = made["address"]
     assert (ann.get(address).status_code, bob.get(address).status_code) == (200, 404)
-    assert "a red heart" in str(site.call(ann, "arrive_2", "", "x" * 32, ""))
-    assert "a red heart" not in str(site.call(bob, "arrive_2", "", "x" * 32, ""))
+    assert "a red heart" in str(site.call(ann, "arrive_2", "", "x" * 32, "", ""))
+    assert "a red heart" not in str(site.call(bob, "arrive_2", "", "x" * 32, "", ""))
     assert site.lane.job(waiting).session == site.lane.job(made["job"]).session
 
 
@@ -228,7 +231,7 @@ def test_who_keeps_no_cookies_is_known_by_what_he_tells(beyond: Callable[..., Be
     page = httpx.Client(base_url=site.url, headers={"Host": NAME, HEADER: told}, timeout=30)
     site.clients.append(page)
     made = site.generate(page, "a red heart")
-    address = "/" + made["pictures"][0]["url"]
+    address = made["address"]
     assert page.get(address).status_code == 200
     plain = {"Host": NAME}
     assert httpx.get(f"{site.url}{address[1:]}?visitor={told}", headers=plain).status_code == 200
@@ -242,14 +245,15 @@ def test_who_keeps_no_cookies_is_known_by_what_he_tells(beyond: Callable[..., Be
     program = httpx.Client(base_url=site.url, headers=plain, cookies=forgetful, timeout=30)
     site.clients.append(program)
     made = site.generate(program, "a green cup")
-    assert not program.cookies and program.get("/" + made["pictures"][0]["url"]).status_code == 200
+    file = made["pictures"][0]["file"]["path"]
+    assert not program.cookies and program.get(f"/gradio_api/file={file}").status_code == 200
 
 
 def test_a_shared_library_is_everybodys(beyond: Callable[..., Beyond]) -> None:
     site = beyond(open_to_all(shared_library=True))
     ann, bob = site.visitor(), site.visitor()
     made = site.generate(ann, "a red heart")
-    assert bob.get("/" + made["pictures"][0]["url"]).status_code == 200
+    assert bob.get(made["address"]).status_code == 200
     assert "a red heart" in str(site.call(bob, "recent"))
     assert COOKIE not in bob.cookies
 
