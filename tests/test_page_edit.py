@@ -101,7 +101,7 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     assert done.locator(".frame img.now").get_attribute("src") == tiles.nth(1).get_attribute("data-src")
     keep(tab, "edit-done-en-light-1280")
     with tab.expect_download() as download:
-        done.locator("figure:not([hidden]) a[download]").click()
+        done.locator("figure:not([hidden]) a[download]").first.click()
     download.value.save_as(tmp_path / "saved.png")
     record = read_record(tmp_path / "saved.png", PAINTERS)
     assert record.settings["prompt"] == "a slow sunset" and record.picture["strength"] == 0.375

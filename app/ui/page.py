@@ -173,14 +173,14 @@ def serve(
     page = build(studio, lane, pictures_library, serving=serving)
     port = serving.port or PORT
     try:
-        launch(page, port=port, mcp=mcp)
+        _, here = launch(page, port=port, mcp=mcp)
     except OSError:
         raise BadInput(f"port {port} is taken; try --port {port + 1}") from None
     url = serving.address(port)
     print(f"Atelier is open at {url}  (Ctrl+C closes it)", flush=True)
     threading.Thread(target=_wake, args=(studio,), daemon=True, name="wake").start()
     if open_browser and not serving.space:
-        webbrowser.open(url)
+        webbrowser.open(here + (f"?token={serving.secret}" if serving.protection == "token" else ""))
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
