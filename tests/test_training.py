@@ -485,6 +485,41 @@ def test_a_killed_training_loses_no_more_than_the_time_between_two_saves(
     assert (tmp_path / "curves.png").exists() and not (tmp_path / "sheet.png").exists()
 
 
+def test_reports_are_by_the_averaged_weights_and_keep_the_last_three_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("pipelines.training.fit.time.perf_counter", lambda: clock[0])
+    counter = Counter(clock)
+    seen: list[float] = []
+
+    def evaluate() -> dict[str, float]:
+        seen.append(counter.networks["counter"].weight.item())  # type: ignore[union-attr, operator]
+        return {"weight": seen[-1]}
+
+    monkeypatch.setattr(counter, "evaluate", evaluate)
+    own = []
+    for step in fit(counter, tmp_path, Budget(minutes=3), save_every=1e9, report_every=35.0):
+        own.append(counter.networks["counter"].weight.item())  # type: ignore[union-attr, operator]
+        assert step.done == len(own)
+    lines = [json.loads(line) for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 12, 16]
+    assert [line["figures"]["weight"] for line in lines] == seen
+    assert all(one not in own for one in seen) and len(set(own)) == len(own), (
+        "the average, and then its own again"
+    )
+    states = [load_file(tmp_path / f"state{end}.safetensors") for end in ("", "-1", "-2")]
+    weights = [state["network/counter/weight"].item() for state in states]
+    assert weights == [own[17], own[11], own[7]]
+
+
+def test_minutes_of_computing_pass_while_computing_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.training.fit.time.process_time", lambda: 12.0)
+    monkeypatch.setattr("pipelines.training.fit.torch.get_num_threads", lambda: 3)
+    assert Budget(processor=True).clock() == 4.0
+    assert Budget(minutes=2).progress(1, 30) == 0.25
+
+
 def test_minutes_are_counted_over_all_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("pipelines.training.fit.time.perf_counter", lambda: clock[0])
