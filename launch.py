@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
 def hand_over(arguments: list[str]) -> int:
     """Everything is there: run the tests or the command line in this very process."""
     if arguments[:1] == ["test"]:
-        from tests import chromium
+        from tests.support import chromium
 
         try:
             problem = chromium.make_sure(arguments[1:], say)
@@ -89,7 +89,7 @@ def hand_over(arguments: list[str]) -> int:
         # Without this tests crawl whenever another process keeps the cores busy.
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
         return subprocess.call([sys.executable, "-m", "pytest", *arguments[1:]], cwd=ROOT, env=environment)
-    from app.cli import main as command_line
+    from app.cli.main import main as command_line
 
     return command_line(arguments)
 

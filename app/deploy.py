@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.arguments import Parser
+from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput
 
 if TYPE_CHECKING:

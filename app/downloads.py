@@ -9,10 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipelines.base import Step
+from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput, CannotSave
-from pipelines.full_pack import FULL_PACK, Entry
-from pipelines.install import entry_of, install
+from pipelines.weights.install import entry_of, install
+from pipelines.weights.open_weights import FULL_PACK, Entry
 
 Installing = Callable[[Entry], Generator[Step, None, list[str]]]
 

@@ -21,11 +21,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from app.aside import aside
+from app.jobs.threads import aside
+from pipelines.core.record import Record, read_texts, record_from_json
 from pipelines.errors import BadInput, CannotSave
-from pipelines.files import cannot_save
-from pipelines.images import fit_square, on_white, open_picture, to_tensor
-from pipelines.record import Record, read_texts, record_from_json
+from pipelines.io.files import cannot_save
+from pipelines.io.images import fit_square, on_white, open_picture, to_tensor
 
 SIDE = 224  # pixels; what CLIP is shown of a picture
 BATCH = 32

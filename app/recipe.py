@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.base import Knob, Pipeline, Settings
+from pipelines.core.pipeline import Knob, Pipeline, Settings
 from pipelines.errors import BadInput
 
 MOST = 1_500  # characters of the text

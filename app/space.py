@@ -24,10 +24,10 @@ from typing import Any, Literal
 
 import torch
 
-from pipelines.base import Pipeline, Result, Settings, Step, run
+from pipelines.core.journal import Journal
+from pipelines.core.pipeline import Pipeline, Result, Settings, Step, run
 from pipelines.errors import BadInput, CannotSave, Stopped
-from pipelines.files import write_atomically
-from pipelines.journal import Journal
+from pipelines.io.files import write_atomically
 
 Kind = Literal["", "cpu", "gpu", "zero"]
 Events = Generator[Step | Result, None, None]
@@ -134,7 +134,7 @@ class ZeroGpu:
         self._call = spaces.GPU(self._work, duration=lambda call: call.seconds)
 
     def run(self, pipeline: Pipeline[Any], settings: Settings, journal: Journal | None = None) -> Events:
-        """The events of a run, as `pipelines.base.run` gives them. BadInput, in a sentence, when a GPU is refused.
+        """The events of a run, as `core.pipeline.run` gives them. BadInput, in a sentence, when a GPU is refused.
 
         The tiny pack runs here, on the processor, and takes nobody's quota.
         """
@@ -165,7 +165,7 @@ class ZeroGpu:
                 return
 
     def _needs_gpu(self, name: str) -> bool:
-        from pipelines.catalog import checkpoint_of, preset
+        from pipelines.weights.catalog import checkpoint_of, preset
 
         parts = preset(self.studio.pack, name, self.studio.use).values()
         return any(checkpoint_of(one).pack != "tiny" for one in parts)

@@ -9,11 +9,11 @@ from typing import Any
 
 from PIL import Image
 
-from app.jobs import Job, Lane
+from app.jobs.queue import Job, Lane
 from app.library import ClipLike, Entry, Library
-from pipelines.base import Settings
+from pipelines.core.journal import Journal
+from pipelines.core.pipeline import Settings
 from pipelines.errors import BadInput
-from pipelines.journal import Journal
 
 
 class OwnLane:

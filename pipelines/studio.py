@@ -14,31 +14,44 @@ from accelerate import init_empty_weights
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from pipelines.base import Pipeline
-from pipelines.catalog import Checkpoint, check_use, checkpoint_of, kind_of, needed, preset, with_tokenizers
-from pipelines.dalle import Generate
-from pipelines.diffusion_clip import Edit
+from pipelines.core.pipeline import Pipeline
+from pipelines.diffuse.pipeline import Diffuse, load_diffusers
+from pipelines.edit.pipeline import Edit
+from pipelines.edit.source_images import Examples
 from pipelines.errors import BadInput
-from pipelines.examples import Examples
-from pipelines.latent_diffusion import Diffuse, load_diffusers
+from pipelines.generate.pipeline import Generate
 from pipelines.models.checkpoint import BUILDING, Config, file_hash, load_weights, read_header
-from pipelines.models.chinese_clip import ChineseClip, ChineseClipConfig
-from pipelines.models.clip import Clip, ClipConfig
-from pipelines.models.clip_tokenizer import ClipTokenizer, WordPieceTokenizer
-from pipelines.models.dalle import Dalle, DalleConfig
-from pipelines.models.dalle_mini import DalleMini, DalleMiniConfig
-from pipelines.models.dalle_mini_tokenizer import DalleMiniTokenizer
-from pipelines.models.dalle_pytorch import DallePytorch, DallePytorchConfig, DiscreteVae, DiscreteVaeConfig
-from pipelines.models.ddpm import Ddpm, DdpmConfig
-from pipelines.models.dvae import Dvae, DvaeConfig
-from pipelines.models.openai_clip import OpenaiClip, OpenaiClipConfig
-from pipelines.models.rudalle import Rudalle, RudalleConfig
-from pipelines.models.rudalle_tokenizer import RudalleTokenizer
-from pipelines.models.taming_vqgan import TamingVqgan, TamingVqganConfig
-from pipelines.models.tokenizer import Tokenizer
-from pipelines.models.unet import Unet, UnetConfig
-from pipelines.models.vqgan import Vqgan, VqganConfig
-from pipelines.vqgan_clip import Optimize
+from pipelines.models.chinese_clip.network import ChineseClip, ChineseClipConfig
+from pipelines.models.clip.network import Clip, ClipConfig
+from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.models.dalle.network import Dalle, DalleConfig
+from pipelines.models.dalle_mini.network import DalleMini, DalleMiniConfig
+from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
+from pipelines.models.dalle_pytorch.network import (
+    DallePytorch,
+    DallePytorchConfig,
+    DiscreteVae,
+    DiscreteVaeConfig,
+)
+from pipelines.models.ddpm.network import Ddpm, DdpmConfig
+from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
+from pipelines.models.openai_clip.tokenizer import ClipTokenizer, WordPieceTokenizer
+from pipelines.models.openai_dvae.network import Dvae, DvaeConfig
+from pipelines.models.rudalle.network import Rudalle, RudalleConfig
+from pipelines.models.rudalle.tokenizer import RudalleTokenizer
+from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
+from pipelines.models.unet.network import Unet, UnetConfig
+from pipelines.models.vqgan.network import Vqgan, VqganConfig
+from pipelines.optimize.pipeline import Optimize
+from pipelines.weights.catalog import (
+    Checkpoint,
+    check_use,
+    checkpoint_of,
+    kind_of,
+    needed,
+    preset,
+    with_tokenizers,
+)
 
 PIPELINES: dict[str, type[Pipeline[Any]]] = {
     "generate": Generate,

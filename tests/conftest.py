@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from app.jobs import Lane
+from app.jobs.queue import Lane
 from app.library import Library
-from tests import chromium as browsers
-from tests.browser import make
-from tests.painter import PAINTERS, PainterStudio
+from tests.support import chromium as browsers
+from tests.support.browser import make
+from tests.support.painter import PAINTERS, PainterStudio
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 
 import launch
 from app import torch_build
-from tests import chromium
+from tests.support import chromium
 
 ROOT = Path(launch.__file__).parent
 VERSIONS = "2.15.0, 2.14.0, 2.13.0, 2.11.0, 2.9.1"
@@ -450,7 +450,7 @@ def test_a_browser_is_found_or_fetched(
 
 
 def test_tests_without_a_page_need_no_browser(monkeypatch: pytest.MonkeyPatch) -> None:
-    page, other = "tests/test_page.py", "tests/test_launch.py"
+    page, other = "tests/app/ui/test_page.py", "tests/test_launch.py"
     for arguments in (
         ["-m", "not browser"],
         ["-q", other],

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from app.cli import main
-from pipelines.images import open_picture
-from pipelines.record import Record, read_record
+from app.cli.main import main
+from pipelines.core.record import Record, read_record
+from pipelines.io.images import open_picture
 from pipelines.studio import PIPELINES
 
 PICTURES = sorted(Path(__file__).with_name("records").glob("*/*.png"))

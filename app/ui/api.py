@@ -23,15 +23,15 @@ import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
-from app.aside import aside
-from app.jobs import Job, Lane, explain
+from app.jobs.queue import Job, Lane, explain
+from app.jobs.threads import aside
 from app.library import as_shown, vectors_of
 from app.recipe import travels
-from app.ui.shell import Shell
-from pipelines.base import Knob, Settings, clean_prompt
-from pipelines.clip import rank as ranked
+from app.ui.context import Shell
+from pipelines.clip.ranking import rank as ranked
+from pipelines.core.pipeline import Knob, Settings, clean_prompt
 from pipelines.errors import BadInput, CannotSave
-from pipelines.images import URI_HEAD
+from pipelines.io.images import URI_HEAD
 
 MOST_STEPS = 300  # of Optimize in one call
 MOST_PICTURES = 64  # that are ranked in one call

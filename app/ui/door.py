@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.serving import Serving
 from app.ui import theme
-from app.ui.words import LANGUAGES, say
+from app.ui.i18n import LANGUAGES, say
 
 STARTING = "/gradio_api/startup-events"  # Gradio asks this of itself before anybody has come
 ENTER = "/enter"  # where the page that asks for the password sends it

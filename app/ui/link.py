@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from app.recipe import Recipe, recipe_of
-from app.ui.words import KNOBS, both, both_sentence, pair, say
+from app.ui.i18n import KNOBS, both, both_sentence, pair, say
 from pipelines.errors import BadInput
 
 

@@ -16,26 +16,29 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nobody is called
 import gradio as gr
 from starlette.middleware import Middleware
 
-from app import films, space
-from app.jobs import Lane
+from app import space
+from app import timelapse as films
+from app.jobs.queue import Lane
 from app.library import Library
+from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving
-from app.ui import api, edit, generate, library, models, optimize, stage, theme
+from app.ui import api, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
+from app.ui.context import QUIET, Shell, acting
 from app.ui.door import Door
+from app.ui.html import generate as stage
+from app.ui.i18n import LANGUAGES, translations
 from app.ui.pictures import Pictures
-from app.ui.shelf import Shelf
-from app.ui.shell import QUIET, Shell, acting
+from app.ui.tabs import edit, generate, library, models, optimize
 from app.ui.visits import House, Visits, asking
-from app.ui.words import LANGUAGES, translations
 from app.visitors import OwnLane, OwnLibrary
-from pipelines.base import BadInput
+from pipelines.core.pipeline import BadInput
 from pipelines.errors import CannotSave
-from pipelines.images import restrict_pillow
+from pipelines.io.images import restrict_pillow
 
 log = logging.getLogger(__name__)
 
-# name -> what builds the tab. Its word is `tab_NAME` in words.py.
+# name -> what builds the tab. Its word is `tab_NAME` in i18n.py.
 TABS: dict[str, Callable[[Shell, gr.Tab], None]] = {
     "generate": generate.build,
     "optimize": optimize.build,

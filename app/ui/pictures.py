@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from pipelines.core.record import without_pictures
 from pipelines.errors import BadInput
-from pipelines.record import without_pictures
 
 SHEET_PIXELS = 512  # width of all previews together
 BARE = "bare"  # "?download=bare": the file without the pictures that were given

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipelines.errors import BadInput
-from pipelines.files import write_atomically
+from pipelines.io.files import write_atomically
 
 # Held while networks or adapters are built: accelerate's `init_empty_weights` changes torch for all threads.
 BUILDING = threading.RLock()

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from pipelines.arguments import Parser, number
-from pipelines.base import Step
+from pipelines.core.arguments import Parser, number
+from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput
-from pipelines.training.data import DATA_FILE, Emoji
-from pipelines.training.fit import (
+from pipelines.training.data.emoji import DATA_FILE, Emoji
+from pipelines.training.loop import (
     Budget,
     State,
     Trainer,
@@ -34,8 +34,8 @@ SIZES = ("tiny", "small", "base")
 
 def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """CLIP and its critic; the tokenizer is made on the first training and kept."""
-    from pipelines.models.tokenizer import Tokenizer
-    from pipelines.training.clip import ClipTrainer, CriticTrainer, caption_words, train_tokenizer
+    from pipelines.models.clip.tokenizer import Tokenizer
+    from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer, caption_words, train_tokenizer
 
     emoji, path = Emoji(options.data), options.out / "tokenizer.json"
     with accelerator.main_process_first():
@@ -51,8 +51,8 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
 
 def text_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """More training for the text tower of the CLIP in `out`; its pictures' vectors stay the same."""
-    from pipelines.models.tokenizer import Tokenizer
-    from pipelines.training.clip import TextTrainer
+    from pipelines.models.clip.tokenizer import Tokenizer
+    from pipelines.training.clip.trainer import TextTrainer
 
     book = Tokenizer.load(options.out / "tokenizer.json")
     folder = options.state / "clip"

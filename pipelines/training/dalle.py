@@ -24,15 +24,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pipelines.files import write_atomically
+from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
-from pipelines.models.clip import Clip, ClipConfig
-from pipelines.models.dalle import Dalle, DalleConfig, sample
-from pipelines.models.tokenizer import Tokenizer
-from pipelines.models.vqgan import Vqgan, VqganConfig
-from pipelines.training.clip import thing
-from pipelines.training.data import Emoji, Scenes, caption, on_background
-from pipelines.training.fit import Trainer, sheet_of
+from pipelines.models.clip.network import Clip, ClipConfig
+from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.models.dalle.network import Dalle, DalleConfig, sample
+from pipelines.models.vqgan.network import Vqgan, VqganConfig
+from pipelines.training.clip.trainer import thing
+from pipelines.training.data.emoji import Emoji, Scenes, caption, on_background
+from pipelines.training.loop import Trainer, sheet_of
 from pipelines.training.vqgan import load_codec
 
 SCENE_COUNT = 8_000  # coloured and composed pictures kept as tokens, beside every icon on white

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import save_checkpoint
-from pipelines.models.judge import Judge, JudgeConfig
-from pipelines.training.clip import changed, changes, thing
-from pipelines.training.damage import damaged, damages
-from pipelines.training.data import COLOURS, Emoji, on_background
-from pipelines.training.fit import Trainer
+from pipelines.models.judge.network import Judge, JudgeConfig
+from pipelines.training.clip.trainer import changed, changes, thing
+from pipelines.training.data.damage import damaged, damages
+from pipelines.training.data.emoji import COLOURS, Emoji, on_background
+from pipelines.training.loop import Trainer
 
 SCALE = 24.0  # of the cosines
 

@@ -17,14 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pipelines.files import write_atomically
+from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
-from pipelines.models.clip import Clip, ClipConfig
-from pipelines.models.prior import UNKNOWN_STYLE, Prior, PriorConfig, draw, read_texts
-from pipelines.models.tokenizer import Tokenizer
-from pipelines.models.vqgan import Vqgan
-from pipelines.training.clip import encode_pictures, thing
-from pipelines.training.data import (
+from pipelines.models.clip.network import Clip, ClipConfig
+from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, draw, read_texts
+from pipelines.models.vqgan.network import Vqgan
+from pipelines.training.clip.trainer import encode_pictures, thing
+from pipelines.training.data.emoji import (
     COLOURS,
     ICON_SETS,
     VALIDATION_STYLE,
@@ -34,7 +34,7 @@ from pipelines.training.data import (
     may_be_mirrored,
     on_background,
 )
-from pipelines.training.fit import Trainer, sheet_of
+from pipelines.training.loop import Trainer, sheet_of
 from pipelines.training.unet import composed
 from pipelines.training.vqgan import load_codec
 

@@ -22,9 +22,9 @@ from typing import IO, Any
 
 import psutil
 
-from pipelines.arguments import Parser, number
+from pipelines.core.arguments import Parser, number
 from pipelines.errors import BadInput
-from pipelines.training.data import DATA_FILE
+from pipelines.training.data.emoji import DATA_FILE
 
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "assets" / "tiny"

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.errors import BadInput
-from pipelines.images import ssim
+from pipelines.io.images import ssim
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
-from pipelines.models.clip import Clip, ClipConfig, ImageTower, MobileTower, padded
-from pipelines.models.tokenizer import Tokenizer
-from pipelines.models.vqgan import Vqgan, VqganConfig
-from pipelines.training.data import Emoji, Scenes, on_background
-from pipelines.training.fit import Trainer, sheet_of
-from pipelines.training.starts import begin_with
+from pipelines.models.clip.network import Clip, ClipConfig, ImageTower, MobileTower, padded
+from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.models.vqgan.network import Vqgan, VqganConfig
+from pipelines.training.data.emoji import Emoji, Scenes, on_background
+from pipelines.training.loop import Trainer, sheet_of
+from pipelines.training.pretrained import begin_with
 
 SPREAD = 1.2  # of the codes
 

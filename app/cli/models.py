@@ -1,0 +1,235 @@
+"""The verb `models`: what there is, what it needs, and getting, adding and removing the models of the full pack."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipelines.core.arguments import Parser
+from pipelines.errors import BadInput
+from pipelines.io.files import home_path
+from pipelines.weights.install import add, entry_of, find, install, installed, remove, size_of
+from pipelines.weights.open_weights import FULL_PACK, Entry
+
+INTERRUPTED = 130
+COLUMNS = ("pack", "name", "role", "there", "size", "memory", "runs here", "licence", "origin")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`models`, `models fetch`, `models add`, `models remove`. Returns the exit code; BadInput for wrong input."""
+    verbs: dict[str, Callable[[list[str]], int]] = {"fetch": _fetch, "add": _add, "remove": _remove}
+    if arguments and arguments[0] in verbs:
+        return verbs[arguments[0]](list(arguments[1:]))
+    return _list(list(arguments))
+
+
+def _list(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="launch.py models",
+        description="The model packs: what is there, size, memory, licence, origin. "
+        "models fetch NAME downloads one, models add PATH --name NAME takes yours, models remove NAME deletes one.",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    options = parser.parse_args(arguments)
+    rows = all_models()
+    if options.json:
+        print(json.dumps({"models": rows, "memory": free_memory()}))
+        return 0
+    table = [COLUMNS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(COLUMNS))]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    where = "  ".join(f"{device} {count / 1e9:.1f} GB" for device, count in free_memory().items())
+    print(f"\nfree memory: {where}; get a model with: python launch.py models fetch NAME", file=sys.stderr)
+    return 0
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    size = ("" if row["there"] else "about ") + f"{row['bytes'] / 1e6:,.{1 if row['there'] else 0}f} MB"
+    memory = f"{row['memory'] / 1e9:.1f} GB" if row["memory"] else ""
+    runs = {True: "yes", False: "no", None: ""}[row["runs"]]
+    there = "yes" if row["there"] else "no"
+    return (row["pack"], row["name"], row["role"], there, size, memory, runs, row["licence"], row["origin"])
+
+
+def all_models() -> list[dict[str, Any]]:
+    """Every model as plain values: the shipped pack, the full pack, and the user's own.
+
+    "bytes" is what it takes on disk, or the download when it is not there; "memory" is an estimate in bytes, and "runs"
+    says whether that much is free on the GPU or in this machine's RAM now; both are None where they are not known.
+    """
+    from pipelines.weights.catalog import CHECKPOINTS
+
+    free = max(free_memory().values())
+    rows = []
+    for one in CHECKPOINTS.values():
+        if one.name not in FULL_PACK:
+            facts = {
+                name: getattr(one, name) for name in ("pack", "name", "role", "licence", "origin", "about")
+            }
+            need = 4 * one.size
+            rows.append(
+                {**facts, "there": one.present, "bytes": one.size, "memory": need, "runs": need <= free}
+            )
+    for one in FULL_PACK.values():
+        facts = {
+            name: getattr(one, name) for name in ("name", "role", "licence", "origin", "about", "pinned")
+        }
+        place = find(one.name)
+        rows.append(
+            {
+                "pack": "full",
+                **facts,
+                "there": place is not None,
+                "bytes": size_of(place) if place else one.download_bytes,
+                "memory": one.memory_bytes,
+                "runs": one.memory_bytes <= free,
+            }
+        )
+    return rows + [_own(name, free) for name in installed() if name not in FULL_PACK]
+
+
+def _own(name: str, free: int) -> dict[str, Any]:
+    """A model that the user added; its file tells what it is."""
+    from safetensors import SafetensorError, safe_open
+
+    path = find(name)
+    assert path is not None
+    metadata: dict[str, str] = {}
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+        except (SafetensorError, OSError):
+            metadata = {"kind": "damaged"}
+    try:
+        facts = json.loads(metadata.get("facts", "{}"))
+    except ValueError:
+        facts = {}
+    told = {one: str(facts.get(one, "not stated")) for one in ("licence", "origin")}
+    row = {"pack": "own", "name": name, "role": metadata.get("kind", path.suffix.removeprefix(".")), **told}
+    need = 2 * size_of(path)
+    return row | {"about": "", "there": True, "bytes": size_of(path), "memory": need, "runs": need <= free}
+
+
+def free_memory() -> dict[str, int]:
+    """Bytes that are free now: {"RAM": ...} and, where this process has a GPU, {"GPU": ...}."""
+    import psutil
+    import torch
+
+    from app.space import kind
+
+    free = {"RAM": psutil.virtual_memory().available}
+    if kind() != "zero" and torch.cuda.is_available():
+        free["GPU"] = torch.cuda.mem_get_info()[0]
+    return free
+
+
+# ---------------------------------------------------------------------------------------------- fetch, add, remove
+
+
+def _fetch(arguments: list[str]) -> int:
+    from app.cli.main import _ProgressLine
+
+    parser = Parser(
+        prog="launch.py models fetch",
+        description="Download a model of the full pack, prove it and convert it.",
+    )
+    parser.add_argument("name", metavar="NAME", help="its name in the list of `models`")
+    parser.add_argument("--yes", action="store_true", help="the licence is read and agreed to; do not ask")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    options = parser.parse_args(arguments)
+    entry = entry_of(options.name)
+    new: list[str] = []
+    if not entry.present:
+        _show(entry)
+        _agree(options.yes)
+        line, steps = _ProgressLine(), install(entry)
+        try:
+            while True:
+                line.show(next(steps))
+        except StopIteration as end:
+            new = end.value
+        except KeyboardInterrupt:
+            _say(f"stopped; python launch.py models fetch {entry.name} goes on from there")
+            return INTERRUPTED
+        finally:
+            line.end()
+            steps.close()
+    for name in new:
+        _say(f"{name} is not pinned: its SHA-256 was not known beforehand and is now remembered")
+    _tell(
+        options.json,
+        {"name": entry.name, "path": str(entry.path), "bytes": size_of(entry.path), "unpinned": new},
+    )
+    return 0
+
+
+def _show(entry: Entry) -> None:
+    """What is about to be downloaded, on standard error: standard output is for the result."""
+    rows = {
+        "model": f"{entry.name}: {entry.about}",
+        "origin": entry.origin,
+        "licence": entry.licence,
+        "size": f"about {entry.download_bytes / 1e6:,.0f} MB to download",
+        "memory": f"about {entry.memory_bytes / 1e9:.1f} GB to run" if entry.memory_bytes else "",
+        "SHA-256": "published" if entry.pinned else "not pinned: the publisher tells none that we know",
+        "from": "\n          ".join(file.url for file in entry.files),
+    }
+    for name, text in rows.items():
+        if text:
+            print(f"{name:<8}  {text}", file=sys.stderr)
+
+
+def _agree(agreed: bool) -> None:
+    """Ask for a yes to the licence. BadInput without one, or where nobody can be asked."""
+    if agreed:
+        return
+    if not sys.stdin.isatty():
+        raise BadInput("the licence above was not agreed to; read it and run this again with --yes")
+    print("Download under this licence? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise BadInput("nothing was downloaded; run it again and answer y to agree to the licence")
+
+
+def _add(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="launch.py models add",
+        description="Convert a model that you have: safetensors, PyTorch's .pt, .ckpt or .pkl, or Flax's msgpack.",
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="its file, its two files, or its folder")
+    parser.add_argument("--name", required=True, metavar="NAME", help="what it is to be called")
+    parser.add_argument("--family", metavar="FAMILY", help="what kind of model it is (default: found out)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    options = parser.parse_args(arguments)
+    kind = add([home_path(path) for path in options.paths], options.name, options.family)
+    path = find(options.name)
+    assert path is not None
+    _tell(options.json, {"name": options.name, "path": str(path), "bytes": size_of(path), "kind": kind})
+    return 0
+
+
+def _remove(arguments: list[str]) -> int:
+    parser = Parser(prog="launch.py models remove", description="Delete a model from the models folder.")
+    parser.add_argument("name", metavar="NAME", help="its name in the list of `models`")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    options = parser.parse_args(arguments)
+    _tell(options.json, {"name": options.name, "path": None, "bytes": remove(options.name)})
+    return 0
+
+
+def _tell(as_json: bool, facts: dict[str, Any]) -> None:
+    if as_json:
+        print(json.dumps(facts))
+    elif facts["path"] is None:
+        print(f"{facts['name']} removed, {facts['bytes'] / 1e6:,.1f} MB freed")
+    else:
+        print(
+            f"{facts['path']}  {facts['bytes'] / 1e6:,.1f} MB{'  ' + facts['kind'] if 'kind' in facts else ''}"
+        )
+
+
+def _say(text: str) -> None:
+    print(f"atelier: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Jobs belong to the server: a queue for each device, and threads that end."""

@@ -1,0 +1,103 @@
+"""The shelf: directions that were kept, small files in one folder, to be put on any picture later."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from pipelines.edit.directions import Direction, read_direction
+from pipelines.errors import BadInput
+from pipelines.io.files import write_atomically
+
+MOST_SHOWN = 24  # the newest
+MOST_USED = 6  # at once
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One direction on the shelf: its file's name, its size in bytes, and what it says of itself."""
+
+    name: str
+    size: int
+    facts: dict[str, Any]
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """From what to what."""
+        return self.facts["source"], self.facts["target"]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The directions of whoever asks, in the folder that `home` tells. Names that come from a browser pass `path`."""
+
+    home: Callable[[], Path]
+
+    @property
+    def folder(self) -> Path:
+        return self.home() / "directions"
+
+    def keep(self, direction: Direction) -> str:
+        """Save a direction under a name made of its words; the same direction twice is one file."""
+        data = direction.to_bytes()
+        words = re.sub(r"[^\w]+", "-", direction.facts["target"]).strip("-")[:40] or "direction"
+        name = f"{words}-{hashlib.sha256(data).hexdigest()[:6]}.safetensors"
+        write_atomically(self.folder / name, data)
+        return name
+
+    def path(self, name: str) -> Path:
+        """The file behind a name. BadInput when it is no direction of ours."""
+        good = bool(re.fullmatch(r"[\w-]{1,60}\.safetensors", name)) and (self.folder / name).is_file()
+        if not good:
+            raise BadInput(f"there is no direction {name[:60]!r} here any more")
+        return self.folder / name
+
+    def kept(self) -> list[Kept]:
+        """What is on the shelf, newest first; files that are no directions are passed over."""
+        found = [(one.stat(), one) for one in self.folder.glob("*.safetensors")]
+        newest = sorted(found, key=lambda pair: -pair[0].st_mtime_ns)[:MOST_SHOWN]
+        read = [_read(path, stat.st_mtime_ns, stat.st_size) for stat, path in newest]
+        return [one for one in read if one is not None]
+
+    def setting(self, uses: dict[str, float]) -> tuple[str, str, str]:
+        """What EditSettings.directions wants for {name: strength}, and the words from and to of them all."""
+        if len(uses) > MOST_USED:
+            raise BadInput(f"{len(uses)} directions are chosen; the most at once is {MOST_USED}")
+        read = [(read_direction(self.path(name)), strength) for name, strength in uses.items()]
+        listed = " | ".join(f"{one.to_uri()}:{strength:g}" for one, strength in read)
+        source, target = (
+            ", ".join(dict.fromkeys(one.facts[key] for one, _ in read)) for key in ("source", "target")
+        )
+        return listed, source[:400], target[:400]
+
+    def routes(self) -> list[Route]:
+        """/direction/NAME.safetensors."""
+
+        def answer(request: Request) -> Response:
+            try:
+                path = self.path(request.path_params["name"])
+            except BadInput as problem:
+                return PlainTextResponse(str(problem), 404)
+            headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
+            return FileResponse(
+                path, media_type="application/octet-stream", filename=path.name, headers=headers
+            )
+
+        return [Route("/direction/{name}", answer)]
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, changed: int, size: int) -> Kept | None:
+    try:
+        return Kept(path.name, size, read_direction(path).facts)
+    except BadInput:
+        return None

@@ -1,0 +1,102 @@
+"""What a run left in its journal, to look at: a film of all its pictures, and a glimpse of any one of them."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from app.jobs.queue import Lane
+from app.jobs.threads import aside
+from pipelines.core.journal import Journal
+from pipelines.errors import BadInput, CannotSave
+from pipelines.io.video import write_film
+
+KINDS = {".mp4": "video/mp4", ".webp": "image/webp"}
+GLIMPSE_PIXELS = 768  # of the longer side
+
+_filming, _glimpsing = (
+    threading.Lock(),
+    threading.Lock(),
+)  # one of each at a time: they share the device with the lane
+
+
+@aside
+def make_film(lane: Lane, job_id: str, suffix: str) -> Path:
+    """The film of a run as it stands, made anew when its journal has grown. BadInput when there is nothing to show."""
+    if suffix not in KINDS:
+        raise BadInput(f"a film is saved as .mp4 or .webp, not as {suffix[:10]!r}")
+    pipeline, settings, journal = _run_of(lane, job_id)
+    if not hasattr(pipeline, "film"):
+        raise BadInput("this run cannot be shown as a film")
+    assert journal.folder is not None
+    path = journal.folder / f"film{suffix}"
+    with _filming:
+        snapshots = [one.stat().st_mtime for one in journal.folder.glob("step-*.safetensors")]
+        if not path.is_file() or path.stat().st_mtime < max(snapshots):
+            film = pipeline.film(settings, journal)
+            write_film(path, film.frames, film.count, scenes=film.scenes)
+    return path
+
+
+@aside
+def glimpse(lane: Lane, job_id: str, step: int) -> Image.Image:
+    """The picture of a run at one of its snapshots."""
+    pipeline, settings, journal = _run_of(lane, job_id)
+    if step not in journal.steps():
+        raise BadInput(f"step {step} has no snapshot")
+    with _glimpsing:
+        return pipeline.glimpse(settings, journal, step)
+
+
+def _run_of(lane: Lane, job_id: str) -> tuple[Any, Any, Journal]:
+    """What shows a run: its pipeline, its prepared settings and its journal, which is not empty."""
+    journal = lane.journal(job_id)
+    if not journal.steps():
+        raise BadInput("this run has left no pictures yet")
+    job = lane.job(job_id)
+    pipeline = lane.studio.pipeline(job.pipeline)
+    if not hasattr(pipeline, "glimpse"):
+        raise BadInput("this run cannot be looked back at")
+    identity = journal.identity()
+    if identity is not None:
+        return pipeline, pipeline.Settings.from_dict(identity["settings"]), journal
+    return (
+        pipeline,
+        pipeline.prepare(pipeline.Settings.from_dict(job.settings)),
+        journal,
+    )  # a fork that still waits
+
+
+def routes(lane: Lane) -> list[Route]:
+    """/film/JOB.mp4, /film/JOB.webp and /glimpse/JOB/STEP.jpg."""
+
+    def film(request: Request) -> Response:
+        job_id, dot, kind = str(request.path_params["name"]).rpartition(".")
+        try:
+            path = make_film(lane, job_id, dot + kind)
+        except (BadInput, CannotSave) as problem:
+            return PlainTextResponse(str(problem), 404)
+        headers = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+        return FileResponse(
+            path, media_type=KINDS[path.suffix], filename=f"atelier-{job_id}{path.suffix}", headers=headers
+        )
+
+    def one_glimpse(request: Request) -> Response:
+        try:
+            picture = glimpse(lane, request.path_params["job"], request.path_params["step"])
+        except (BadInput, CannotSave) as problem:
+            return PlainTextResponse(str(problem), 404)
+        picture.thumbnail((GLIMPSE_PIXELS, GLIMPSE_PIXELS))
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, "JPEG", quality=90)
+        headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
+        return Response(buffer.getvalue(), media_type="image/jpeg", headers=headers)
+
+    return [Route("/film/{name}", film), Route("/glimpse/{job}/{step:int}.jpg", one_glimpse)]

@@ -1,0 +1,109 @@
+"""What the tabs share: the studio, the lane, the visitor, and the labels that change with the language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from app.downloads import Downloads
+from app.jobs.queue import Lane
+from app.library import Library
+from app.recipe import Recipe, read_recipe
+from app.saved_directions import Shelf
+from app.serving import LOCAL, Serving
+from app.ui.i18n import say, text
+from app.ui.pictures import Pictures
+from pipelines.weights.catalog import PRESETS, Checkpoint, preset, with_tokenizers
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+
+# Passes clicks on anything that carries data-act to Python, with its data.
+ACTS = """element.addEventListener('click', (event) => {
+  const at = event.target.closest('[data-act]');
+  if (at && element.contains(at)) trigger('click', {...at.dataset});
+});"""
+
+
+@dataclass
+class Shell:
+    """One page being built. Tabs add components to it; nothing of a visitor's is kept here."""
+
+    studio: Any
+    lane: Lane
+    library: Library
+    pictures: Pictures
+    shelf: Shelf
+    serving: Serving = LOCAL
+    drawing: str = "generate"  # the pipeline behind the Generate tab: "generate" or "diffuse"
+    downloads: Downloads = field(default_factory=Downloads)
+    helps: dict[str, str] = field(default_factory=dict)  # name of a setting -> its help in English
+    worded: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
+    tabs: Any = None
+    visitor: Any = None  # hidden: who is here, for fairness in the lane
+    job: Any = None  # hidden: the job that is looked at
+    link: Any = None  # hidden: the recipe in the page's address, the empty text when there is none
+    lane_line: Any = None
+    hand: Any = None  # hidden: "TAB:start:NAME" or "TAB:settings:NAME", a picture that goes to another tab
+    filling: Any = (
+        None  # hidden: JSON that the script fills into Edit's form; outside the tabs, which appear late
+    )
+    # answers to opening the page: function, inputs, outputs, and what makes the tab look
+    arrivals: list[tuple[Any, list[Any], list[Any], Any]] = field(default_factory=list)
+
+    def words(self, component: Any, **keys: str) -> Any:
+        """Note that these properties of a component are words: `shell.words(gr.Button(), value="go")`."""
+        for name, key in keys.items():
+            setattr(component, name, text(key))
+        self.worded.append((component, keys))
+        return component
+
+    def missing(self, pipeline: str) -> list[Checkpoint]:
+        """Models that a pipeline of the pack in use is made of and that are not here."""
+        pack = self.studio.pack
+        if pipeline not in PRESETS.get(pack, {}):
+            return []
+        parts = preset(pack, pipeline, getattr(self.studio, "use", None)).values()
+        return [one for one in with_tokenizers(parts) if not one.present]
+
+    def recipe(self, link: str, *pipelines: str) -> Recipe | None:
+        """The recipe of the page's address, when it is for one of these pipelines; BadInput when it is none at all."""
+        recipe = read_recipe(link, self.lane.pipelines) if link else None
+        return recipe if recipe and recipe.pipeline in pipelines else None
+
+    def watch(
+        self, look: Callable[..., Any], inputs: list[Any], outputs: list[Any], *when: Any, **options: Any
+    ) -> None:
+        """Call `look` at these events, one call at a time and once more for what happened meanwhile.
+
+        On a slow line answers could overtake each other, and an old one would stay.
+        """
+        gr.on(list(when), look, inputs, outputs, trigger_mode="always_last", **QUIET, **options)
+
+    def answered(self, answer: Any, beat: Any, job: Any = None) -> Any:
+        """After an answer: the page's address names the job, if one is given; a change of `beat` makes the tab look."""
+        named = None if job is None else [job]
+        return answer.then(None, named, [beat], js="(job) => window.atelier.answered(job)", **QUIET)
+
+    def hand_over(self, event: gr.EventData) -> tuple[Any, Any]:
+        """Outputs for `hand` and `tabs`: a picture whose "Optimize this" or "Edit this" was clicked opens that tab."""
+        told = {key: str(value) for key, value in (event._data or {}).items()}
+        tab = told.get("act", "")
+        if tab not in ("optimize", "edit") or "name" not in told:
+            return gr.skip(), gr.skip()
+        return f"{tab}:start:{told['name']}", gr.Tabs(selected=tab)
+
+    def relabel(self, language: str) -> list[Any]:
+        """An update for every component with words, in the order of `worded`."""
+        updates: list[Any] = []
+        for _, keys in self.worded:
+            words: dict[str, Any] = {name: say(key, language, self.helps) for name, key in keys.items()}
+            updates.append(gr.update(**words))
+        return updates
+
+
+def acting(value: str = "", *, script: str = "", **options: Any) -> gr.HTML:
+    """A place for our own HTML; its `click` event brings the data of what was clicked. `script` runs when it appears."""
+    return gr.HTML(value, js_on_load=ACTS + script, apply_default_css=False, **options)

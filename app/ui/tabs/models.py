@@ -1,0 +1,267 @@
+"""The Models tab: the packs, what they weigh and under which licence, which one is used, and getting those of others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio as gr
+
+from app.cli.models import free_memory
+from app.downloads import Download
+from app.ui.context import QUIET, Shell, acting
+from app.ui.i18n import both, both_sentence
+from app.ui.tabs.generate import pipeline_of
+from pipelines.errors import BadInput
+from pipelines.weights.catalog import PRESETS, Checkpoint, checkpoint_of, needed, preset
+from pipelines.weights.install import installed
+from pipelines.weights.open_weights import FULL_PACK
+
+MB, GB = 10**6, 10**9
+ROLES = ("clip", "dalle", "vqgan", "unet", "diffusion")  # parts that `--use` can name
+TINY_WORKING = 4  # a file of the tiny pack needs so many times its size in memory
+
+
+def build(shell: Shell, tab: gr.Tab) -> None:
+    """One card a pack, fresh each time the tab is opened; the script looks again while a download runs."""
+    made = _Tab(shell)
+    page = acting(elem_id="models", script="window.atelier.models(element, trigger);")
+    tab.select(made.page, None, [page], **QUIET)
+    page.click(made.act, None, [page], trigger_mode="multiple", **QUIET)
+
+
+class _Tab:
+    """What the tab does. Downloads and the pack are the server's; on a shared Space nobody may change either."""
+
+    def __init__(self, shell: Shell):
+        self.shell = shell
+        self.may_change = shell.serving.may_change_models
+
+    def act(self, event: gr.EventData) -> str:
+        """A click: look at licences, get models, stop that, or use another pack. "watch" only looks again."""
+        told = {key: str(value) for key, value in (event._data or {}).items()}
+        act, asked, trouble = told.get("act", ""), told.get("asked", ""), ""
+        try:
+            if self.may_change and act == "fetch":
+                self.shell.downloads.start(told.get("names", "").split())
+            elif self.may_change and act == "stop-fetch":
+                self.shell.downloads.stop()
+            elif self.may_change and act == "switch":
+                self._switch(told.get("pack", ""))
+            elif act == "watch":
+                trouble = told.get("trouble", "")
+        except BadInput as problem:
+            trouble = str(problem)
+        return self.page(asked if act in ("ask", "watch") else "", trouble)
+
+    def _switch(self, pack: str) -> None:
+        """Use another pack from now on. BadInput while jobs run or wait, whose models these are."""
+        if self.shell.lane.busy:
+            raise BadInput("a job runs or waits; use another pack when all are done")
+        if self._needs_new_page(pack):
+            raise BadInput(f"the pack {pack[:40]} has another Generate; close this and run: {_command(pack)}")
+        self.shell.studio.switch(pack)
+
+    def _needs_new_page(self, pack: str) -> bool:
+        """Whether its Generate has other settings than the one on this page."""
+        return pipeline_of(pack) != self.shell.drawing
+
+    @property
+    def _fetching(self) -> bool:
+        """Whether a download runs."""
+        now = self.shell.downloads.now
+        return now is not None and not now.is_over
+
+    # ----------------------------------------------------------------------------------------------------- what is seen
+
+    def page(self, asked: str = "", trouble: str = "") -> str:
+        """All of the tab. `asked` is the pack, or "pack/model", whose licences are shown before a download.
+
+        Places stay where they are when empty: what changes is patched in, and the focus is not lost.
+        """
+        now = self.shell.downloads.now
+        free = free_memory()
+        memory = "".join(
+            f"<span>{both('memory_' + name.lower(), size=_size(count))}</span>"
+            for name, count in free.items()
+        )
+        head = f'<header><p>{both("models_text")}</p><p class="facts">{memory}</p></header>'
+        if not self.may_change:
+            head += f'<p class="note">{both("models_shared")}</p>'
+        problem = f'<p class="note trouble">{both_sentence(trouble)}</p>' if trouble else ""
+        groups = ""
+        for drawing in ("generate", "diffuse"):
+            cards = "".join(
+                self._pack(pack, asked, max(free.values()))
+                for pack in PRESETS
+                if pipeline_of(pack) == drawing
+            )
+            groups += f'<h2>{both("models_" + drawing)}</h2><div class="packs">{cards}</div>'
+        watching = " data-watching" if self._fetching else ""
+        return (
+            f'<section class="models"{watching} data-asked="{escape(asked)}" data-trouble="{escape(trouble)}">{head}'
+            f'<div role="alert">{problem}</div>{self._download(now)}{groups}{self._own()}</section>'
+        )
+
+    def _own(self) -> str:
+        """The models that the user added, with the words that use each, and the words that add one."""
+        use, rows = getattr(self.shell.studio, "use", None) or {}, ""
+        for one in (checkpoint_of(name) for name in installed() if name not in FULL_PACK):
+            name, role = escape(one.name), escape(one.role)
+            badge = f'<span class="badge">{both("in_use")}</span>' if one.name in use.values() else ""
+            words = f"<code>python launch.py ui --use {role}={name}</code>" if role in ROLES else ""
+            rows += f"<li><b>{name}</b> {badge} <span>{role} {_size(_bytes(one))}</span> {words}</li>"
+        listed = f"<ul>{rows}</ul>" if rows else ""
+        return (
+            f'<div class="own">{listed}<p>{both("models_own")} '
+            f"<code>python launch.py models add FILE --name NAME</code></p></div>"
+        )
+
+    def _download(self, now: Download | None) -> str:
+        """How the download stands, and what can be done about it."""
+        if now is None:
+            return '<div class="fetching" hidden tabindex="-1"></div>'
+        share = min(100, 100 * now.done // max(now.total, 1))
+        rest = " ".join((now.name, *now.waiting))
+        if now.state == "running":
+            stopping = self.shell.downloads.stopping
+            title = both("fetch_stopping" if stopping else "fetching", name=now.name)
+            heard = f"{share // 10 * 10} %"
+            side = _button("stop", "stop-fetch") if self.may_change and not stopping else ""
+            below = (
+                f'<progress max="100" value="{share}" aria-label="{escape(now.name)}">{share} %</progress>'
+                f'<p class="facts">{_facts(now)}</p>'
+            )
+        else:
+            title, heard = both(f"fetch_{now.state}", name=now.name), ""
+            go_on = now.state != "done" and self.may_change
+            side = _button("fetch_go_on", "fetch", names=rest) if go_on else ""
+            below = f"<p>{both_sentence(now.error)}</p>" if now.error else ""
+        if now.waiting:
+            below += f'<p class="facts">{both("fetch_then", names=", ".join(now.waiting))}</p>'
+        return (
+            f'<div class="fetching {now.state}" tabindex="-1"><div class="top"><h3>{title}</h3>{side}</div>{below}'
+            f'<span class="only-heard" role="status">{title} {heard}</span></div>'
+        )
+
+    def _pack(self, pack: str, asked: str, free: int) -> str:
+        studio = self.shell.studio
+        use = getattr(studio, "use", None)
+        parts, in_use = needed(pack, use), pack == studio.pack
+        gone = [one for one in parts if not one.present]
+        wanted = [one for one in gone if one.name in FULL_PACK]
+        badge = f'<span class="badge">{both("in_use")}</span>' if in_use else ""
+        side, below = "", ""
+        if self.may_change and wanted and not self._fetching:
+            side = _button("fetch_missing", "ask", asked=pack, expanded=asked == pack)
+        elif self.may_change and not gone and not in_use:
+            if self._needs_new_page(pack):
+                below = f'<p class="command">{both("needs_new_page")} <code>{_command(pack)}</code></p>'
+            else:
+                side = _button("use_pack", "switch", pack=pack)
+        download = sum(_bytes(one) for one in wanted)
+        facts = [both("pack_files", here=len(parts) - len(gone), all=len(parts))]
+        if download:
+            facts.append(both("to_download", size=_size(download)))
+        need = _need(pack, use)
+        if in_use:
+            facts.append(both("runs_on", device=studio.device))
+        elif need <= free:
+            facts.append(f'<b class="fits">{both("memory_fits", size=_size(need))}</b>')
+        else:
+            facts.append(f'<b class="tight">{both("memory_tight", size=_size(need))}</b>')
+        asked_for = wanted if asked == pack else [one for one in wanted if f"{pack}/{one.name}" == asked]
+        rows = "".join(self._row(pack, one, asked) for one in parts)
+        name = escape(pack)
+        return (
+            f'<article class="pack{" now" if in_use else ""}"><div class="top"><h3>{name} {badge}</h3>{side}</div>'
+            f"<p>{both('about_pack_' + pack.replace('-', '_').replace('.', '_'))}</p>"
+            f'<p class="facts">{"".join(f"<span>{one}</span>" for one in facts)}</p>{_consent(asked_for)}'
+            f'<div class="how">{below}</div><details data-pack="{name}"><summary>{both("pack_details")}</summary>'
+            f"<ul>{rows}</ul></details></article>"
+        )
+
+    def _row(self, pack: str, one: Checkpoint, asked: str) -> str:
+        now, key = self.shell.downloads.now, f"{pack}/{one.name}"
+        if one.present:
+            state = f'<span class="state here">{both("present")}</span>'
+        elif now is not None and self._fetching and one.name in (now.name, *now.waiting):
+            state = f'<span class="state">{both("coming" if one.name == now.name else "waits")}</span>'
+        elif self.may_change and one.name in FULL_PACK and not self._fetching:
+            state = _button("fetch", "ask", asked=key, expanded=asked == key)
+        else:
+            state = f'<span class="state">{both("absent")}</span>'
+        facts = {"size": _size(_bytes(one)), "memory": _size(one.memory) if one.memory else ""}
+        facts |= {"licence": escape(one.licence), "origin": escape(one.origin)}
+        said = "".join(
+            f"<div><dt>{both(key)}</dt><dd>{value}</dd></div>" for key, value in facts.items() if value
+        )
+        title = f"<p><b>{escape(one.name)}</b> {escape(one.about)}</p>"
+        return f'<li><div class="top">{title}{state}</div><dl>{said}</dl></li>'
+
+
+def _consent(wanted: Sequence[Checkpoint]) -> str:
+    """The licences of what would be downloaded, each once, and the button that agrees to them."""
+    if not wanted:
+        return '<div class="consent" hidden></div>'
+    by_licence: dict[str, list[Checkpoint]] = {}
+    for one in wanted:
+        by_licence.setdefault(one.licence, []).append(one)
+    licences = "".join(
+        f"<li><b>{escape(licence)}</b><small>{', '.join(f'{escape(one.name)} {_size(_bytes(one))}' for one in those)}"
+        f"</small></li>"
+        for licence, those in by_licence.items()
+    )
+    hosts = {urlsplit(file.url).hostname or "" for one in wanted for file in FULL_PACK[one.name].files}
+    total = both("consent", size=_size(sum(_bytes(one) for one in wanted)), hosts=", ".join(sorted(hosts)))
+    names = " ".join(one.name for one in wanted)
+    return (
+        f'<div class="consent"><h4>{both("consent_title")}</h4><ul>{licences}</ul><p>{total}</p><div class="acts">'
+        f"{_button('agree_fetch', 'fetch', kind='act', names=names)}{_button('not_now', 'show')}</div></div>"
+    )
+
+
+def _facts(now: Download) -> str:
+    """What a running download is at, in words."""
+    if now.stage == "converting":
+        return f"<span>{both('converting')}</span>"
+    facts = [escape(now.stage), both("megabytes", done=f"{now.done:,}", total=f"{now.total:,}")]
+    if now.rate:
+        facts.append(both("rate", rate=f"{now.rate:.1f}"))
+        seconds = (now.total - now.done) / now.rate
+        key = "eta" if seconds < 90 else "eta_minutes"
+        facts.append(both(key, seconds=max(1, round(seconds)), minutes=round(seconds / 60)))
+    return "".join(f"<span>{one}</span>" for one in facts if one)
+
+
+def _need(pack: str, use: dict[str, str] | None) -> int:
+    """Bytes of memory that the largest of a pack's pipelines wants."""
+    pipelines = [map(checkpoint_of, preset(pack, one, use).values()) for one in PRESETS[pack]]
+    return max(sum(one.memory or TINY_WORKING * one.size for one in parts) for parts in pipelines)
+
+
+def _bytes(one: Checkpoint) -> int:
+    """What it takes on disk, or the download when it is not there."""
+    entry = FULL_PACK.get(one.name)
+    return one.size or (entry.download_bytes if entry else 0)
+
+
+def _command(pack: str) -> str:
+    return f"python launch.py ui --pack {escape(pack[:40])}"
+
+
+def _button(words: str, act: str, *, kind: str = "quiet", expanded: bool | None = None, **data: Any) -> str:
+    facts = "".join(f' data-{key}="{escape(str(value))}"' for key, value in data.items())
+    if expanded is not None:
+        facts += f' aria-expanded="{"true" if expanded else "false"}"'
+        act = "show" if expanded else act
+    return f'<button type="button" class="{kind}" data-act="{act}"{facts}>{both(words)}</button>'
+
+
+def _size(count: int) -> str:
+    """Bytes in words."""
+    if count >= GB:
+        return f"{count / GB:.1f} GB"
+    return f"{max(1, round(count / MB))} MB" if count >= MB / 2 else "< 1 MB"

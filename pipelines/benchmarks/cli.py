@@ -1,0 +1,343 @@
+"""`python launch.py bench NAME`: speed, as ratios to what this very machine can do, measured in the same run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.nn.utils import convert_conv2d_weight_memory_format
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipelines.benchmarks.dalle import bench_dalle
+from pipelines.clip.ranking import great_circle
+from pipelines.core.arguments import Parser
+from pipelines.core.journal import Journal
+from pipelines.core.pipeline import Result, Step, run
+from pipelines.edit.pipeline import Edit
+from pipelines.edit.settings import EditSettings
+from pipelines.generate.pipeline import Generate, GenerateSettings
+from pipelines.io.images import picture_to_uri, to_pil
+from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
+from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
+from pipelines.optimize.canvas import canvas_size, clamp_with_gradient
+from pipelines.optimize.pipeline import Optimize
+from pipelines.optimize.settings import OptimizeSettings
+from pipelines.studio import Studio, choose_device, dtype_of
+
+
+def main(argv: list[str]) -> int:
+    """Print a table, or with --json one object; returns the exit code."""
+    parser = Parser(prog="launch.py bench", description="Measure speed.")
+    parser.add_argument("name", choices=sorted(BENCHES))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args(argv)
+    figures = BENCHES[options.name](options.device)
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:44} {value:,.4g}" if isinstance(value, float) else f"{name:44} {value}")
+    return 0
+
+
+def bench_generate(device: str = "auto", candidates: int = 16, rounds: int = 3) -> dict[str, Any]:
+    """Tokens a second, the share of each stage, and the distance to the machine's limit for the same work."""
+    studio = Studio("tiny", device)
+    pipeline = studio.pipeline("generate")
+    assert isinstance(pipeline, Generate)
+    wait = torch.cuda.synchronize if studio.torch_device.type == "cuda" else (lambda: None)
+    settings = GenerateSettings(candidates=candidates)
+    times = []
+    for round_number in range(rounds + 1):
+        stages = {"draw": 0.0, "decode, judge": 0.0, "rank, finish": 0.0}
+        last = time.perf_counter()
+        for event in run(pipeline, settings):
+            wait()
+            now = time.perf_counter()
+            draws = isinstance(event, Step) and event.stage == "draw"
+            stage = "draw" if draws else "decode, judge" if isinstance(event, Step) else "rank, finish"
+            stages[stage] += now - last
+            last = now
+            if isinstance(event, Result) and round_number > 0:  # the first round warms up
+                times.append((event.seconds, stages))
+                print(f"round {round_number}: {event.seconds:.2f} s", file=sys.stderr)
+    seconds = median(total for total, _ in times)
+    drawing = median(stages["draw"] for _, stages in times)
+    tokens = candidates * pipeline.dalle.config.image_length
+    flops, traffic = drawing_cost(pipeline, candidates)
+    rate, bandwidth = matmul_rate(studio.torch_device), memory_bandwidth(studio.torch_device)
+    limit = max(flops / rate, traffic / bandwidth)
+    figures: dict[str, Any] = {
+        "device": studio.device,
+        "candidates": candidates,
+        "seconds in all (median)": seconds,
+        "image tokens a second": tokens / drawing,
+    }
+    for stage in times[0][1]:
+        figures[f"share of {stage}"] = median(stages[stage] / total for total, stages in times)
+    return {
+        **figures,
+        "drawing: GFLOP": flops / 1e9,
+        "drawing: GB of weights and keys read": traffic / 1e9,
+        "machine: GFLOP/s (float32 matmul)": rate / 1e9,
+        "machine: GB/s (copy, read and write)": bandwidth / 1e9,
+        "drawing: seconds at the machine's limit": limit,
+        "drawing: times the limit": drawing / limit,
+    }
+
+
+def bench_optimize(device: str = "auto", steps: int = 24, rounds: int = 3) -> dict[str, Any]:
+    """Steps a second in both precisions beside the plain loop of the scripts, what a preview costs, and the distance to
+    the machine.
+
+    Runs begin white, so that only steps are measured; what choosing among splashes costs is told by itself.
+    """
+    studio = Studio("tiny", device)
+    pipeline = studio.pipeline("optimize")
+    assert isinstance(pipeline, Optimize)
+    settings = pipeline.prepare(OptimizeSettings(steps=steps, start="white"))
+    names = ("float32", "bfloat16", "watched", "plain")
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds + 1):  # by turns, so that all see the same machine; the first round warms up
+        seconds = {
+            "float32": _optimize(pipeline, replace(settings, precision="float32")),
+            "bfloat16": _optimize(pipeline, replace(settings, precision="bfloat16")),
+            "watched": _optimize(pipeline, settings, watched=True),
+            "plain": _plain_optimize(pipeline, settings),
+        }
+        print("  ".join(f"{name} {one:.2f} s" for name, one in seconds.items()), file=sys.stderr)
+        if number:
+            for name, one in seconds.items():
+                times[name].append(one)
+    float32, bfloat16, watched, plain = (median(times[name]) for name in names)
+    ours = bfloat16 if settings.precision == "bfloat16" else float32
+    with FlopCounterMode(display=False) as counter:
+        _optimize(pipeline, replace(settings, until=1))
+    flops, rate = counter.get_total_flops(), matmul_rate(studio.torch_device)
+    splash, white = (
+        _optimize(pipeline, replace(settings, start=one, until=1)) for one in ("splash", "white")
+    )
+    return {
+        "device": studio.device,
+        "precision": settings.precision,
+        "cutouts": settings.cutouts,
+        "canvas": "x".join(map(str, canvas_size(settings.size, settings.init, pipeline.vqgan))),
+        "steps a second": steps / ours,
+        "bfloat16: times float32": float32 / bfloat16,
+        "plain loop: steps a second": steps / plain,
+        "times the plain loop": plain / ours,
+        "choosing a start, seconds": splash - white,
+        "watched: more time than unwatched": max(0.0, watched / ours - 1),
+        "GFLOP of one step and the last look": flops / 1e9,
+        "GFLOP/s": flops * steps / ours / 1e9,
+        "machine: GFLOP/s (float32 matmul)": rate / 1e9,
+        "times the machine's limit": ours / steps * rate / flops,
+        "peak memory of the process, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+    }
+
+
+VIT_B_32 = OpenaiClipConfig(
+    image_size=224,
+    image_width=768,
+    image_head_count=12,
+    embedding_size=512,
+    text_width=512,
+    text_layer_count=12,
+    text_head_count=8,
+    text_inner_width=2048,
+    patch_size=32,
+    image_layer_count=12,
+    image_inner_width=3072,
+)
+
+
+def bench_vqgan_clip(device: str = "auto", cutouts: int = 32) -> dict[str, Any]:
+    """Optimize at the usual published sizes, VQGAN f16-16384 and ViT-B/32 at 256 x 256, with random weights."""
+    place = choose_device(device)
+    torch.manual_seed(0)
+    vqgan = TamingVqgan(TamingVqganConfig()).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    clip: Any = OpenaiClip(VIT_B_32, Studio("tiny", "cpu").load("tiny-tokenizer"))
+    clip.to(dtype_of("openai-clip", place))  # as the studio loads it
+    for network in (vqgan, clip):
+        network.eval().requires_grad_(False).to(place)
+    target = torch.nn.functional.normalize(torch.randn(1, VIT_B_32.embedding_size), dim=-1).to(place)
+    clip.encode_text = lambda prompts: target.expand(len(prompts), -1)  # random weights read nothing
+    pipeline = Optimize(vqgan, clip, clip)  # pyright: ignore[reportArgumentType]
+    steps = 100 if place.type == "cuda" else 2
+    settings = pipeline.prepare(OptimizeSettings(steps=steps, cutouts=cutouts, views="full", start="white"))
+    _optimize(pipeline, replace(settings, until=1))  # warms up
+    seconds = _optimize(pipeline, settings)
+    with FlopCounterMode(display=False) as counter:
+        _optimize(pipeline, replace(settings, until=1))
+    flops, rate = counter.get_total_flops(), matmul_rate(place)
+    return {
+        "device": str(place),
+        "precision": settings.precision,
+        "cutouts": cutouts,
+        "steps a second": steps / seconds,
+        "GFLOP of one step and the last look": flops / 1e9,
+        "machine: GFLOP/s (float32 matmul)": rate / 1e9,
+        "share of the machine's matmul rate": flops * steps / seconds / rate,
+    }
+
+
+def _optimize(pipeline: Optimize, settings: OptimizeSettings, watched: bool = False) -> float:
+    """Seconds of one run, looked at four times a second as the page does, or not at all."""
+    begun = looked = time.perf_counter()
+    for event in run(pipeline, settings):
+        if watched and isinstance(event, Step) and time.perf_counter() - looked > 0.25:
+            event.preview()
+            looked = time.perf_counter()
+    return time.perf_counter() - begun
+
+
+def _plain_optimize(pipeline: Optimize, settings: OptimizeSettings) -> float:
+    """Seconds of the loop as it is usually written: float32, the default memory layout, codes by a one-hot product, and
+    every view cropped, resized and turned by itself. The same networks, loss, optimizer and number of views."""
+    vqgan, clip = copy.deepcopy(pipeline.vqgan), copy.deepcopy(pipeline.clip)
+    for network in (vqgan, clip):
+        convert_conv2d_weight_memory_format(network, torch.contiguous_format)
+    target, size, codes = clip.encode_text([settings.prompt])[0], clip.config.image_size, vqgan.codes
+    begun = time.perf_counter()
+    grid = vqgan.config.grid
+    z = vqgan.embed(torch.randint(len(codes), (1, grid, grid), device=codes.device)).clone().requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=settings.step_size)
+    for _ in range(settings.steps):
+        flat = z.permute(0, 2, 3, 1)
+        distance = flat.square().sum(-1, keepdim=True) + codes.square().sum(1) - 2 * flat @ codes.T
+        chosen = F.one_hot(distance.argmin(-1), len(codes)).to(codes.dtype) @ codes
+        quantized = flat + (chosen - flat).detach()
+        picture = clamp_with_gradient(vqgan.decode(quantized.permute(0, 3, 1, 2)), -1.0, 1.0)
+        side, views = min(picture.shape[-2:]), []
+        for _ in range(settings.cutouts):
+            length = int(side * (0.6 + 0.4 * random.random()))
+            top, left = (random.randint(0, whole - length) for whole in picture.shape[-2:])
+            view = F.interpolate(
+                picture[:, :, top : top + length, left : left + length], (size, size), mode="area"
+            )
+            angle = random.uniform(-0.2, 0.2)
+            turn = [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]]
+            points = F.affine_grid(
+                torch.tensor([turn], device=z.device), list(view.shape), align_corners=False
+            )
+            view = F.grid_sample(view, points, padding_mode="border", align_corners=False)
+            view = view * random.uniform(0.9, 1.1) + random.uniform(-0.1, 0.1)
+            views.append(view + 0.1 * random.random() * torch.randn_like(view))
+        loss = great_circle(clip.encode_image(torch.cat(views)), target).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            z.copy_(
+                torch.minimum(torch.maximum(z, codes.amin(0)[:, None, None]), codes.amax(0)[:, None, None])
+            )
+    return time.perf_counter() - begun
+
+
+def drawing_cost(pipeline: Generate, candidates: int) -> tuple[float, float]:
+    """FLOPs, and bytes read, of drawing with guidance: weights once a step, allowed keys and values once a row."""
+    config = pipeline.dalle.config
+    batches = -(-candidates // pipeline.batch_size)
+    rows = 2 * pipeline.batch_size
+    weights = sum(p.numel() for p in pipeline.dalle.blocks.parameters())
+    weights += pipeline.dalle.image_head.weight.numel()
+    keys = pipeline.dalle.masks[:, config.text_length :].sum().item()  # over all layers and positions
+    steps = config.image_length
+    flops = batches * rows * (2 * weights * steps + 4 * config.width * keys)
+    traffic = 4 * batches * (weights * steps + 2 * rows * config.width * keys)
+    return float(flops), float(traffic)
+
+
+def matmul_rate(device: torch.device, size: int = 2048) -> float:
+    """FLOP/s of a float32 matrix product."""
+    a = torch.randn(size, size, device=device)
+    return 2 * size**3 / _fastest(lambda: a @ a, device)
+
+
+def memory_bandwidth(device: torch.device, count: int = 64_000_000) -> float:
+    """Bytes a second of a large copy, read and written."""
+    a = torch.zeros(count, device=device)
+    b = torch.empty_like(a)
+    return 8 * count / _fastest(lambda: b.copy_(a), device)
+
+
+def _fastest(work: Callable[[], Any], device: torch.device, times: int = 5) -> float:
+    best = float("inf")
+    for _ in range(times + 1):
+        begun = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begun)
+    return best
+
+
+def bench_edit(device: str = "auto", texts: tuple[str, str] = ("face", "angry face")) -> dict[str, Any]:
+    """The modes of Edit beside the paper's recipe: seconds, and both judges' directional similarity on pictures that no
+    recipe learned from (quick aside, which learns from the very picture)."""
+    studio = Studio("tiny", device)
+    edit = studio.pipeline("edit")
+    assert isinstance(edit, Edit)
+    text = edit.clip.encode_text([texts[0]])
+    rows = edit.pictures.nearest(edit.clip, text, 56)[50:]  # the nearest 50 are the lessons
+    pictures = [picture_to_uri(one) for one in to_pil(edit.pictures.tensor(rows))]
+    settings = EditSettings(source=texts[0], prompt=texts[1], strip=1)
+    _edited(edit, replace(settings, mode="instant"), pictures[:1])  # warms up
+    figures: dict[str, Any] = {
+        "device": studio.device,
+        "texts": " -> ".join(texts),
+        "pictures": len(pictures),
+    }
+    learned: dict[str, float] = {}
+    for mode in ("instant", "quick", "reusable", "paper"):
+        chosen = replace(settings, mode=mode)
+        if mode in ("reusable", "paper"):
+            begun, journal = time.perf_counter(), Journal()
+            if mode == "paper":  # as published: plain inversion, L1 of 0.3, nothing else
+                chosen = replace(chosen, refine=0, keep=0.3, smooth=0.0)
+            *_, result = run(edit, replace(chosen, image=pictures[0]), journal)
+            assert isinstance(result, Result) and isinstance(result.settings, EditSettings)
+            direction = edit.direction(result.settings, journal)
+            learned[mode] = figures[f"{mode}: seconds to learn"] = time.perf_counter() - begun
+            figures[f"{mode}: kB of the direction"] = len(direction.to_bytes()) / 1e3
+            chosen = replace(settings, directions=direction.to_uri())
+        figures |= {f"{mode}: {name}": value for name, value in _edited(edit, chosen, pictures).items()}
+        if mode == "quick":
+            learned[mode] = figures["quick: seconds a picture"]
+        print("  ".join(f"{k} {v:.3g}" for k, v in figures.items() if k.startswith(mode)), file=sys.stderr)
+    for mode in ("quick", "reusable"):
+        figures[f"{mode}: times faster than the paper's recipe"] = learned["paper"] / learned[mode]
+    return figures
+
+
+def _edited(edit: Edit, settings: EditSettings, pictures: list[str]) -> dict[str, float]:
+    """Means over pictures: seconds, and what Edit tells of its result."""
+    found: dict[str, list[float]] = {}
+    for picture in pictures:
+        *_, result = run(edit, replace(settings, image=picture))
+        assert isinstance(result, Result)
+        found.setdefault("seconds a picture", []).append(result.seconds)
+        for name in ("clip direction", "critic direction", "SSIM"):
+            found.setdefault(name, []).append(result.pictures[0].facts[name])
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+BENCHES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "generate": bench_generate,
+    "optimize": bench_optimize,
+    "edit": bench_edit,
+    "dalle": bench_dalle,
+    "vqgan-clip": bench_vqgan_clip,
+}

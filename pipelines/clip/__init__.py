@@ -1,0 +1,1 @@
+"""What CLIP is used for: ranking, losses, cutouts."""

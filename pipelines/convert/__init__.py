@@ -1,1 +1,0 @@
-"""From the files in which the field publishes its weights to ours: one module a family, one function `convert` each."""

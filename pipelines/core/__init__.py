@@ -1,0 +1,1 @@
+"""What all pipelines share: settings, steps, records, journals."""

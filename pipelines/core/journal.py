@@ -1,0 +1,137 @@
+"""Journal: what a long run leaves on disk while it works, so that it can be resumed, stepped back and forked.
+
+A folder holds `run.json` (what is being run) and one small safetensors file per snapshot, tensors and JSON facts, each
+written atomically. A run that finds snapshots in its journal goes on from the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pipelines.errors import BadInput, CannotSave
+from pipelines.io.files import cannot_save, write_atomically
+
+EVERY_STEPS = 10  # a snapshot at all multiples of it ...
+EVERY_SECONDS = 5.0  # ... and after so much time
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run's state after `step` steps: tensors, and facts that JSON can hold."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+@dataclass
+class Journal:
+    """The snapshots of one run in `folder`, or in memory when there is none."""
+
+    folder: Path | None = None
+    _memory: dict[int, Snapshot] = field(default_factory=dict)
+    _saved: float = field(default_factory=time.monotonic)
+
+    def begin(self, identity: dict[str, Any]) -> None:
+        """Note what is run, JSON values, its settings under "settings"; BadInput when the journal is another run's.
+
+        Settings that the journal does not know are a later version's, and no difference.
+        """
+        if self.folder is None:
+            return
+        new = json.loads(json.dumps(identity))
+        if (old := self.identity()) is None:
+            write_atomically(self.folder / "run.json", json.dumps(identity).encode())
+        elif {**old, "settings": new["settings"] | old.get("settings", {})} != new:
+            raise BadInput(f"the journal {self.folder.name} belongs to another run; choose another folder")
+
+    def identity(self) -> dict[str, Any] | None:
+        """What `begin` was told, None when nothing was. BadInput when the file is damaged."""
+        if self.folder is None or not (path := self.folder / "run.json").is_file():
+            return None
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
+            raise BadInput(f"the journal {self.folder.name} is damaged: its run.json cannot be read")
+        return found
+
+    def due(self, step: int) -> bool:
+        """Whether it is time for a snapshot."""
+        return step % EVERY_STEPS == 0 or time.monotonic() - self._saved > EVERY_SECONDS
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot. CannotSave when the disk is full."""
+        self._saved = time.monotonic()
+        if self.folder is None:
+            tensors = {name: one.clone() for name, one in snapshot.tensors.items()}
+            self._memory[snapshot.step] = Snapshot(snapshot.step, tensors, snapshot.facts)
+            return
+        tensors = {name: one.detach().cpu().contiguous() for name, one in snapshot.tensors.items()}
+        write_atomically(self._path(snapshot.step), save(tensors, {"facts": json.dumps(snapshot.facts)}))
+
+    def steps(self) -> list[int]:
+        """The steps that have snapshots, in order."""
+        if self.folder is None:
+            return sorted(self._memory)
+        found = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors"))
+        return sorted(int(name) for name in found if name.isdigit())
+
+    def facts(self, step: int) -> dict[str, Any]:
+        """What a snapshot tells beside its tensors, which stay on the disk. BadInput when it is not there or damaged."""
+        return self._read(step, with_tensors=False).facts
+
+    def load(self, step: int) -> Snapshot:
+        """One snapshot. BadInput when it is not there or damaged."""
+        return self._read(step, with_tensors=True)
+
+    def _read(self, step: int, *, with_tensors: bool) -> Snapshot:
+        if self.folder is None:
+            return self._memory[step]
+        path = self._path(step)
+        try:
+            with safe_open(path, "pt") as file:
+                facts = json.loads((file.metadata() or {})["facts"])
+                names = file.keys() if with_tensors else ()
+                tensors = {name: file.get_tensor(name) for name in names}
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise BadInput(
+                f"the snapshot {path.name} cannot be read ({error}); delete it and resume"
+            ) from error
+        return Snapshot(step, tensors, facts)
+
+    def latest(self) -> Snapshot | None:
+        """The last snapshot, None when there is none yet."""
+        steps = self.steps()
+        return self.load(steps[-1]) if steps else None
+
+    def fork(self, folder: Path, step: int) -> Journal:
+        """A new journal in `folder` with copies of the snapshots up to `step`, which must be one of `steps()`."""
+        steps = self.steps()
+        if step not in steps:
+            raise BadInput(
+                f"step {step} has no snapshot; those there are: {', '.join(map(str, steps)) or 'none'}"
+            )
+        assert self.folder is not None
+        try:
+            folder.mkdir(parents=True)
+            for one in steps:
+                if one <= step:
+                    shutil.copyfile(self._path(one), folder / self._path(one).name)
+        except OSError as error:
+            raise CannotSave(cannot_save(folder, error)) from None
+        return Journal(folder)
+
+    def _path(self, step: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"step-{step:06}.safetensors"

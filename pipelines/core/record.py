@@ -1,0 +1,391 @@
+"""Record: what was run, as JSON inside every PNG. Enough to run it again and to prove that the result is the same.
+
+Two texts go into the file: `atelier`, the whole record as JSON, and `parameters`, the lines that other studios read.
+A record found in a stranger's file is an untrusted form: everything in it is checked before it is believed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from pipelines.core.pipeline import Picture, Pipeline, Result, Settings
+from pipelines.errors import BadInput
+from pipelines.io.files import write_atomically
+from pipelines.io.images import check_size, picture_format, read_bytes
+
+VERSION = "0.1.0"
+MAX_JSON = 8_000_000  # characters; a picture given as a setting is inside, all else is a few hundred
+MAX_DEPTH = 8
+MAX_CHUNKS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Everything one picture came from. All values are plain JSON."""
+
+    pipeline: str
+    pack: str
+    settings: dict[str, Any]
+    models: dict[str, dict[str, str]]  # role -> {"name", "sha256"}
+    versions: dict[str, str]  # of atelier, python, torch and their company
+    device: str
+    picture: dict[str, Any]  # seed, score, rank (1 is best) and the pipeline's own facts
+    created: str  # ISO 8601 with the offset of the place
+
+    def to_json(self) -> str:
+        """One line of ASCII."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+
+def record_of(
+    *,
+    pipeline: str,
+    pack: str,
+    device: str,
+    models: dict[str, dict[str, str]],
+    settings: Settings,
+    picture: Picture,
+    rank: int,
+) -> Record:
+    """The record of a picture that has just been made here; `rank` counts from 1, the best."""
+    return Record(
+        pipeline=pipeline,
+        pack=pack,
+        settings=settings.to_dict(),
+        models=models,
+        versions=versions(),
+        device=device,
+        picture={**picture.facts, "seed": picture.seed, "score": picture.score, "rank": rank},
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+    )
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of what decides pixels, without importing any of it."""
+    found = {"atelier": VERSION, "python": platform.python_version()}
+    for name in ("torch", "diffusers", "transformers", "numpy", "pillow"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def write_pictures(
+    folder: Path, stem: str, *, pipeline: str, studio: Any, result: Result
+) -> Iterator[tuple[dict[str, Any], Record]]:
+    """Write `stem`-1.png, `stem`-2.png, ... with their records; after each, what is told of it: path, score, seed, ...
+
+    `studio` is what made them, a Studio or what stands for one. CannotSave when one cannot be written.
+    """
+    models = studio.models(pipeline)
+    for rank, picture in enumerate(result.pictures, start=1):
+        record = record_of(
+            pipeline=pipeline,
+            pack=studio.pack,
+            device=result.device or studio.device,
+            models=models,
+            settings=result.settings,
+            picture=picture,
+            rank=rank,
+        )
+        path = folder / f"{stem}-{rank}.png"
+        write_png(path, picture.image, record)
+        told = {"path": str(path), "score": picture.score, "seed": picture.seed, "rank": rank}
+        yield {**picture.facts, **told}, record
+
+
+def write_png(path: str | Path, image: Image.Image, record: Record) -> None:
+    """Write the picture with its record inside: whole or not at all. CannotSave in one sentence when it cannot be."""
+    texts = PngInfo()
+    texts.add_text("parameters", parameters_text(record, image.size))
+    texts.add_text("atelier", record.to_json())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=texts)
+    write_atomically(path, buffer.getvalue())
+
+
+def without_pictures(source: str | Path | bytes) -> bytes:
+    """A PNG of ours whose record holds none of the pictures that were given, nor the tokens of a start picture.
+
+    The record says under `left_out` which settings that were. Pixels and all else stay. BadInput when it has no record.
+    """
+    data = read_bytes(source)
+    texts = read_texts(data)
+    record = record_from_json(texts.get("atelier", ""))
+    given = [name for name, value in record.settings.items() if "data:image/" in str(value)]
+    given += [name for name in ("tokens",) if record.settings.get(name)]
+    settings = {name: "" if name in given else value for name, value in record.settings.items()}
+    bare = replace(record, settings=settings, picture={**record.picture, "left_out": given})
+    kept = PngInfo()
+    kept.add_text("parameters", texts.get("parameters", ""))
+    kept.add_text("atelier", bare.to_json() if given else record.to_json())
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        image.save(buffer, "PNG", pnginfo=kept)
+    return buffer.getvalue()
+
+
+def check_complete(record: Record) -> None:
+    """BadInput in one sentence when pictures that a run needs were left out of its record."""
+    if isinstance(names := record.picture.get("left_out"), list) and names:
+        listed = ", ".join(str(one)[:40] for one in names[:8])
+        raise BadInput(
+            f"the pictures that were given ({listed}) were left out of this record, so it cannot be run again; "
+            "replay the file as it was first saved"
+        )
+
+
+def parameters_text(record: Record, size: tuple[int, int]) -> str:
+    """The text other studios show and read: the prompt, a line break, then `Steps: 1, Seed: 7, ...`."""
+    settings, picture = record.settings, record.picture
+    first = next(iter(record.models.values()), {"name": record.pack, "sha256": ""})
+    pairs = {
+        "Steps": settings.get("steps", 1),
+        "Sampler": record.pipeline,
+        "CFG scale": settings.get("guidance", 1),
+        "Seed": picture.get("seed", settings.get("seed", 0)),
+        "Size": f"{size[0]}x{size[1]}",
+        "Model hash": first["sha256"][:10],
+        "Model": first["name"],
+        "Score": None if picture.get("score") is None else round(picture["score"], 4),
+        "Version": f"Atelier {record.versions.get('atelier', VERSION)}",
+    }
+    line = ", ".join(f"{name}: {_quoted(value)}" for name, value in pairs.items() if value not in (None, ""))
+    return f"{settings.get('prompt', '')}\n{line}"
+
+
+def _quoted(value: Any) -> str:
+    """Values with commas, colons or line breaks in double quotes, as the readers of this text expect."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ',:\n"') else text
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def read_record(
+    source: str | Path | bytes, pipelines: Mapping[str, type[Pipeline[Any]]] | None = None
+) -> Record:
+    """The record inside a PNG, every part of it checked, its settings against the pipeline's own ranges.
+
+    `pipelines` is what names are looked up in, PIPELINES unless given. BadInput, in one sentence, when there is no
+    record or when it is not one that this studio could have written.
+    """
+    if pipelines is None:
+        from pipelines.studio import PIPELINES as pipelines
+    text = read_texts(source).get("atelier")
+    if text is None:
+        raise BadInput("the picture holds no record of Atelier's; give a PNG that Atelier made")
+    record = record_from_json(text)
+    if record.pipeline not in pipelines:
+        raise BadInput(
+            f"the record names the unknown pipeline {_shown(record.pipeline)}; known: {', '.join(pipelines)}"
+        )
+    kind = pipelines[record.pipeline].Settings
+    record = replace(record, settings=kind.recorded(record.settings, record.picture))
+    settings = kind.from_dict(record.settings)
+    # We always write the file itself. A path would make this machine open a file of the stranger's choice.
+    if not all(source.startswith("data:") for source in settings.files()):
+        raise BadInput("the picture's record is not one of Atelier's: a setting names a file")
+    return record
+
+
+def record_from_json(text: str) -> Record:
+    """A Record of the right shape from JSON; its settings are not yet checked. BadInput in one sentence."""
+    if len(text) > MAX_JSON:
+        raise BadInput(f"the picture's record has {len(text):,} characters; the most is {MAX_JSON:,}")
+    try:
+        values = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise BadInput("the picture's record is damaged: it is not JSON") from None
+    if not isinstance(values, dict) or _depth(values) > MAX_DEPTH:
+        raise BadInput("the picture's record is not one of Atelier's")
+    names = [one.name for one in fields(Record)]
+    if missing := [name for name in names if name not in values]:
+        raise BadInput(f"the picture's record lacks {missing[0]!r}")
+    values = {name: values[name] for name in names}  # what a later version adds is not needed here
+    for name in ("pipeline", "pack", "device", "created"):
+        _expect(isinstance(values[name], str) and len(values[name]) <= 200, name)
+    for name in ("settings", "picture"):
+        _expect(isinstance(values[name], dict) and len(values[name]) <= 200, name)
+    for name in ("versions", "models"):
+        _expect(isinstance(values[name], dict) and len(values[name]) <= 50, name)
+    _expect(all(isinstance(one, str) and len(one) <= 100 for one in values["versions"].values()), "versions")
+    for model in values["models"].values():
+        _expect(isinstance(model, dict) and set(model) == {"name", "sha256"}, "models")
+        _expect(isinstance(model["name"], str) and len(model["name"]) <= 200, "models")
+        _expect(
+            isinstance(model["sha256"], str) and re.fullmatch("[0-9a-f]{0,64}", model["sha256"]), "models"
+        )
+    seed, score, rank = (values["picture"].get(name) for name in ("seed", "score", "rank"))
+    _expect(_is_number(seed, int) and 0 <= seed < 2**64, "picture.seed")
+    _expect(score is None or (_is_number(score, int, float) and -1e6 < score < 1e6), "picture.score")
+    _expect(_is_number(rank, int) and 1 <= rank <= 100_000, "picture.rank")
+    return Record(**values)
+
+
+def read_parameters(source: str | Path | bytes) -> dict[str, Any]:
+    """What a picture of another studio tells in its `parameters` text: {"prompt": str, "seed": int}, as far as known.
+
+    BadInput when there is no such text.
+    """
+    text = read_texts(source).get("parameters")
+    if text is None:
+        raise BadInput("the picture holds no settings; give a PNG as a studio saved it")
+    lines = text[:20_000].strip().split("\n")
+    last = lines.pop() if len(re.findall(r"\w[\w \-/]*:", lines[-1])) >= 3 else ""
+    prompt = " ".join("\n".join(lines).split("Negative prompt:")[0].split())
+    seed = re.search(r"\bSeed: *(\d{1,20})\b", last)
+    found: dict[str, Any] = {"prompt": prompt} if prompt else {}
+    if seed and int(seed[1]) < 2**32:
+        found["seed"] = int(seed[1])
+    return found
+
+
+def read_texts(source: str | Path | bytes) -> dict[str, str]:
+    """The texts of a PNG by name, the first of each name, read without decoding any pixel.
+
+    BadInput in one sentence when it is no PNG, claims a giant size, is cut off, or unpacks to too much.
+    """
+    data = read_bytes(source)
+    if picture_format(data) != "PNG":
+        raise BadInput(
+            "the picture is not a PNG, and only PNG files carry a record; give the PNG that was saved"
+        )
+    texts: dict[str, str] = {}
+    at, count = 8, 0
+    while at < len(data):
+        count += 1
+        head = data[at : at + 8]
+        if len(head) < 8 or count > MAX_CHUNKS:
+            raise BadInput("the PNG is damaged or cut off")
+        length, kind = struct.unpack(">I4s", head)
+        if count == 1:
+            if kind != b"IHDR" or length != 13 or len(data) < at + 25:
+                raise BadInput("the PNG is damaged: its header is missing")
+            check_size(*struct.unpack_from(">II", data, at + 8))
+        if at + 12 + length > len(data):
+            raise BadInput("the PNG is damaged or cut off")
+        if kind == b"IEND":
+            return texts
+        if kind in (b"tEXt", b"zTXt", b"iTXt"):
+            body = data[at + 8 : at + 8 + length]
+            if struct.unpack_from(">I", data, at + 8 + length)[0] != zlib.crc32(kind + body):
+                raise BadInput("the PNG is damaged: one of its texts does not match its checksum")
+            name, text = _text_of(kind, body)
+            if len(texts) < 100:
+                texts.setdefault(name, text)
+        at += 12 + length
+    raise BadInput("the PNG is damaged or cut off")
+
+
+def _text_of(kind: bytes, body: bytes) -> tuple[str, str]:
+    """Name and text of one text chunk of a PNG."""
+    key, _, rest = body.partition(b"\0")
+    packed, encoding = kind == b"zTXt", "latin-1"
+    if kind == b"zTXt":
+        rest = rest[1:]  # the method, always 0
+    elif kind == b"iTXt":
+        packed, encoding = rest[:1] == b"\1", "utf-8"
+        rest = b"".join(rest[2:].split(b"\0", 2)[2:])  # after the language and the translated name
+    if packed:
+        unpacker = zlib.decompressobj()
+        try:
+            rest = unpacker.decompress(rest, MAX_JSON)
+        except zlib.error:
+            raise BadInput("the PNG is damaged: one of its texts does not unpack") from None
+        if unpacker.unconsumed_tail:
+            raise BadInput(f"one of the PNG's texts unpacks to more than {MAX_JSON:,} characters")
+    return key.decode("latin-1"), rest.decode(encoding, "replace")
+
+
+def _expect(good: Any, name: str) -> None:
+    if not good:
+        raise BadInput(f"the picture's record is not one of Atelier's: {name} is not as it should be")
+
+
+def _is_number(value: Any, *types: type) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _depth(value: Any, limit: int = MAX_DEPTH) -> int:
+    """How deep lists and objects are nested, counted no further than one past `limit`."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max((_depth(one, limit - 1) for one in inside), default=0) if limit >= 0 else 1
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+# ---------------------------------------------------------------------------------------------------------- comparing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A picture and its replay. `largest` is the largest difference of one channel of one pixel, 0 to 255."""
+
+    identical: bool
+    largest: int | None  # None when the sizes differ
+    share: float  # of pixels that differ at all, 0 to 1
+    environment: list[str] = field(default_factory=list)  # what is not as it was, one phrase each
+
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        if self.identical:
+            return "identical: every pixel is the same"
+        if self.largest is None:
+            start = "different: the sizes differ"
+        else:
+            start = f"different: the largest pixel difference is {self.largest} of 255, {self.share:.1%} of pixels differ"
+        return start + (
+            "; " + "; ".join(self.environment) if self.environment else "; the environment is the same"
+        )
+
+
+def compare(old: Image.Image, new: Image.Image, old_record: Record, new_record: Record) -> Comparison:
+    """Whether a replayed picture is the same, pixel for pixel, and what differs between then and now."""
+    changes: list[str] = []
+    if old_record.pack != new_record.pack:
+        changes.append(f"pack was {old_record.pack}, is {new_record.pack}")
+    for role in sorted(old_record.models.keys() | new_record.models.keys()):
+        then, now = old_record.models.get(role), new_record.models.get(role)
+        if then is None or now is None:
+            changes.append(f"the model {role} was {'not there' if then is None else 'there'}")
+        elif then["sha256"] != now["sha256"]:
+            changes.append(f"the weights of {role} were {then['sha256'][:10]}, are {now['sha256'][:10]}")
+    if old_record.device != new_record.device:
+        changes.append(f"device was {old_record.device}, is {new_record.device}")
+    for name in sorted(old_record.versions.keys() | new_record.versions.keys()):
+        then, now = old_record.versions.get(name, "absent"), new_record.versions.get(name, "absent")
+        if then != now:
+            changes.append(f"{name} was {then}, is {now}")
+    if old.size != new.size:
+        return Comparison(False, None, 1.0, changes)
+    differences = np.abs(np.asarray(old.convert("RGB"), np.int16) - np.asarray(new.convert("RGB"), np.int16))
+    largest = int(differences.max(initial=0))
+    return Comparison(largest == 0, largest, float((differences.max(axis=2) > 0).mean()), changes)

@@ -1,0 +1,1 @@
+"""Diffuse: Stable Diffusion draws candidates, CLIP ranks them."""

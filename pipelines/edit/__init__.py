@@ -1,0 +1,1 @@
+"""Edit: a picture is changed from one text to another (DiffusionCLIP)."""

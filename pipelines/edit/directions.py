@@ -1,0 +1,276 @@
+"""Directions: small files that change what a diffusion model draws, and the private copy of a model that wears them.
+
+A direction is a LoRA adapter (Hu et al. 2022) on attention and convolutions, safetensors with its whole story inside:
+the two texts, the return step, the base model's hash, CLIP's name, the seed, and figures. peft does the algebra.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import copy
+import hashlib
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from pipelines.core.pipeline import clean_prompt
+from pipelines.errors import BadInput
+from pipelines.io.files import home_path, write_atomically
+from pipelines.models.checkpoint import BUILDING, in_order
+from pipelines.models.unet.network import Unet
+
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
+MAX_BYTES = 32_000_000
+MAX_HEADER = 1_000_000
+MAX_RANK = 64
+URI_HEAD = "data:application/octet-stream;base64,"
+TEXTS = {
+    "source": 2000,
+    "target": 2000,
+    "base": 64,
+    "clip": 200,
+    "mode": 40,
+}  # facts that are text, and their length
+
+
+@dataclass(frozen=True)
+class Direction:
+    """`tensors` are float16, named as peft names them; `facts` are JSON values, TEXTS, rank and return_step among them."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+    @property
+    def rank(self) -> int:
+        """Of the adapter."""
+        return self.facts["rank"]
+
+    @property
+    def return_step(self) -> int:
+        """The noise level that it was learned for."""
+        return self.facts["return_step"]
+
+    @property
+    def words(self) -> str:
+        """The text pair in one line."""
+        return f"{self.facts['source']} → {self.facts['target']}"
+
+    def to_bytes(self) -> bytes:
+        """The file: equal directions give equal bytes."""
+        adapter = {
+            "peft_type": "LORA",
+            "r": self.rank,
+            "lora_alpha": self.rank,
+            "target_modules": sorted(TARGETS),
+        }
+        metadata = {
+            "facts": json.dumps(self.facts, ensure_ascii=False, sort_keys=True),
+            "lora_adapter_metadata": json.dumps(adapter),  # as diffusers names it
+        }
+        return in_order(save({name: one.contiguous() for name, one in self.tensors.items()}, metadata))
+
+    def save(self, path: str | Path) -> None:
+        """Whole or not at all. BadInput unless the name ends in .safetensors."""
+        check_direction_name(path)
+        write_atomically(path, self.to_bytes())
+
+    def to_uri(self) -> str:
+        """The file as a data URI, which `read_direction` reads back."""
+        return URI_HEAD + base64.b64encode(self.to_bytes()).decode("ascii")
+
+
+def check_direction_name(path: str | Path) -> None:
+    """BadInput unless a direction can be saved under this name."""
+    if Path(path).suffix.lower() != ".safetensors":
+        raise BadInput(f"the direction {str(path)[:80]} must end in .safetensors; try angry.safetensors")
+
+
+def read_direction(source: str | Path) -> Direction:
+    """A stranger's direction, a path or a data URI, its header checked before any tensor is made.
+
+    BadInput, in one sentence, when it is not a direction of Atelier's.
+    """
+    data = _read(source)
+    header = _header(data)
+    metadata = header.pop("__metadata__", {})
+    try:
+        facts = json.loads(metadata["facts"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise BadInput("the file is no direction: it carries no facts; give one that Edit saved") from None
+    if not isinstance(facts, dict):
+        raise BadInput("the file is no direction: its facts are not an object")
+    for name, most in TEXTS.items():
+        if not isinstance(facts.get(name), str) or len(facts[name]) > most:
+            raise BadInput(f"the direction is damaged: its {name} is not text of at most {most} characters")
+    for name in ("source", "target"):
+        facts[name] = clean_prompt(facts[name])
+    for name, most in (("rank", MAX_RANK), ("return_step", 999)):
+        value = facts.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise BadInput(f"the direction is damaged: its {name} is not a number from 1 to {most}")
+    for name, one in header.items():
+        if not isinstance(one, dict) or one.get("dtype") != "F16":
+            raise BadInput(f"the direction is damaged: {name[:60]} is not float16")
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"the direction is damaged ({str(error)[:80]}); get the file again") from None
+    if not all(one.isfinite().all() for one in tensors.values()):
+        raise BadInput("the direction is damaged: it holds numbers that are not finite")
+    return Direction(tensors, facts)
+
+
+def _read(source: str | Path) -> bytes:
+    if isinstance(source, str) and source.startswith("data:"):
+        body = source.partition(",")[2]
+        if len(body) > MAX_BYTES * 4 // 3 + 4:
+            raise BadInput(f"the direction has more than {MAX_BYTES // 1_000_000} MB")
+        try:
+            return base64.b64decode(body, validate=True)
+        except (binascii.Error, ValueError):
+            raise BadInput("the direction's data URI is damaged: it is not valid base64") from None
+    try:
+        path = home_path(source)
+        if not path.is_file():
+            raise BadInput(
+                f"there is no direction {str(source)[:80]!r}; give a .safetensors file that Edit saved"
+            )
+        if path.stat().st_size > MAX_BYTES:
+            raise BadInput(
+                f"the file {path.name[:60]} has more than {MAX_BYTES // 1_000_000} MB, so it is no direction"
+            )
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, BadInput):
+            raise
+        reason = (getattr(error, "strerror", None) or type(error).__name__).lower()
+        raise BadInput(f"the direction {str(source)[:80]!r} cannot be read ({reason})") from None
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """The JSON header of a safetensors file."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or not 2 <= length <= min(MAX_HEADER, len(data) - 8):
+        raise BadInput("the file is no safetensors file, so it is no direction")
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise BadInput("the file is no safetensors file, so it is no direction")
+    return header
+
+
+class Wearing:
+    """A private copy of a UNet with adapters in it, each with its own strength for every picture of a batch.
+
+    At strength 0 the copy gives what the UNet gives, bit for bit.
+    """
+
+    def __init__(self, unet: Unet):
+        self.unet = copy.deepcopy(unet).requires_grad_(False)
+        self.base = network_hash(unet)
+        self.names: list[str] = []
+        self.layers: list[Any] = []
+
+    def add(self, rank: int, seed: int = 0) -> list[Tensor]:
+        """A fresh adapter that changes nothing yet; its parameters, which learn."""
+        self._inject(rank)
+        generator = torch.Generator().manual_seed(seed)
+        parameters: list[Tensor] = []
+        for layer in self.layers:
+            down, up = layer.lora_A[self.names[-1]], layer.lora_B[self.names[-1]]
+            bound = 1 / math.sqrt(down.weight[0].numel())
+            drawn = (torch.rand(down.weight.shape, generator=generator) * 2 - 1) * bound
+            down.weight.data.copy_(drawn)
+            up.weight.data.zero_()
+            parameters += [down.weight, up.weight]
+        return [one.requires_grad_(True) for one in parameters]
+
+    def wear(self, direction: Direction) -> None:
+        """Add a saved direction. BadInput when it was learned on another base model."""
+        if direction.facts["base"] != self.base:
+            raise BadInput(
+                f"the direction {direction.words[:80]!r} was learned on another base model "
+                f"({direction.facts['base'][:12]}, this one is {self.base[:12]}); learn it again here"
+            )
+        self._inject(direction.rank)
+        self.put(direction.tensors)
+
+    def put(self, tensors: dict[str, Tensor]) -> None:
+        """The weights of the adapter added last. BadInput when they are not those of its layers."""
+        expected = {name: one.shape for name, one in self.tensors().items()}
+        found = {name: one.shape for name, one in tensors.items()}
+        if expected != found:
+            odd = sorted(expected.items() ^ found.items(), key=str)[0][0]
+            raise BadInput(f"the direction does not fit the base model ({odd[:80]}); learn it again here")
+        for name, parameter in self._parameters().items():
+            parameter.data.copy_(tensors[name].to(parameter.dtype))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights of the adapter added last, float32."""
+        return {name: one.detach() for name, one in self._parameters().items()}
+
+    def set_strengths(self, strengths: list[Tensor]) -> None:
+        """For each adapter, in the order added, (n,) strengths, one for each picture of the next batches."""
+        for layer in self.layers:
+            convolves = isinstance(layer.base_layer, nn.Conv2d)
+            per_picture = layer.base_layer in self._time_layers
+            for name, strength in zip(self.names, strengths, strict=True):
+                shape = (-1, 1, 1, 1) if convolves else (-1, 1) if per_picture else (-1, 1, 1)
+                layer.scaling[name] = strength.view(shape)
+
+    def noise_of(self, x: Tensor, step: int) -> Tensor:
+        """The noise in (n, 3, h, w) at a step, as everything in `diffusion` asks for it."""
+        return self.unet(x, torch.full((len(x),), step, device=x.device))
+
+    def _inject(self, rank: int) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+
+        config = LoraConfig(
+            r=rank, lora_alpha=rank, target_modules=list(TARGETS), lora_dropout=0.0, bias="none"
+        )
+        self.names.append(f"direction{len(self.names)}")
+        with BUILDING, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # several adapters are meant; the weights that peft draws are replaced
+            inject_adapter_in_model(config, self.unet.network, self.names[-1])
+        self.layers = [module for module in self.unet.modules() if isinstance(module, LoraLayer)]
+        for layer in self.layers:
+            layer._active_adapter = list(self.names)
+        self.unet.requires_grad_(False)
+        self.unet.eval()
+        self._time_layers = {
+            layer.base_layer
+            for name, layer in self.unet.named_modules()
+            if name.endswith("time_emb_proj") and isinstance(layer, LoraLayer)
+        }
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """Those of the adapter added last, by the names that peft writes into files."""
+        mark = f".{self.names[-1]}."
+        return {
+            name.removeprefix("network.").replace(mark, "."): one
+            for name, one in self.unet.named_parameters()
+            if mark in name
+        }
+
+
+def network_hash(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, in hexadecimal: the same on every machine that loaded the same file."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""Examples: the few hundred pictures that Edit learns a direction from, and which of them CLIP finds nearest to a text."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pipelines.errors import BadInput
+from pipelines.io.images import DAMAGED
+from pipelines.models.clip.network import Clip
+
+CHUNK = 64  # pictures that CLIP sees at a time
+
+
+@dataclass(eq=False)
+class Examples:
+    """`pictures` (n, 3, s, s) uint8, what they show in `names`, and what each CLIP has seen in them."""
+
+    pictures: Tensor
+    names: list[str]
+    _seen: WeakKeyDictionary[Clip, Tensor] = field(default_factory=WeakKeyDictionary, init=False, repr=False)
+
+    @classmethod
+    def load(cls, path: Path) -> Examples:
+        """The file that `launch.py data` writes. BadInput, in one sentence, when it is missing or damaged."""
+        if not path.is_file():
+            raise BadInput(
+                f"the example pictures {path.name} are missing; restore assets/tiny, for example with git checkout"
+            )
+        try:
+            with safe_open(path, "np") as file:
+                metadata = file.metadata() or {}
+                webp, offset = file.get_tensor("webp"), file.get_tensor("offset")
+            config, facts = json.loads(metadata["config"]), json.loads(metadata["facts"])
+            size, count, names = config["image_size"], config["count"], facts["names"]
+            _check(size, count, names, webp, offset)
+            pictures = np.stack(
+                [
+                    _decoded(webp[a:b].tobytes(), size)
+                    for a, b in zip(offset[:-1].tolist(), offset[1:].tolist(), strict=True)
+                ]
+            )
+        except (SafetensorError, Image.DecompressionBombError, *DAMAGED) as error:
+            raise BadInput(
+                f"the example pictures {path.name} are damaged ({error}); restore the file"
+            ) from error
+        return cls(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), names)
+
+    @classmethod
+    def none(cls) -> Examples:
+        """No pictures: a pack that has none of its own."""
+        return cls(torch.empty(0, 3, 8, 8, dtype=torch.uint8), [])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def tensor(self, rows: list[int]) -> Tensor:
+        """Some of the pictures, in the order asked for: (len(rows), 3, s, s) float32 in [-1, 1]."""
+        return self.pictures[rows].float().div(127.5).sub(1)
+
+    @torch.no_grad()
+    def cosines(self, clip: Clip, vectors: Tensor) -> Tensor:
+        """How near every picture is to the mean of `vectors` (k, d), by this CLIP: (n,) cosines, on its device."""
+        seen = self._vectors(clip)
+        return seen @ F.normalize(vectors.to(seen).mean(0), dim=0)
+
+    def nearest(self, clip: Clip, vectors: Tensor, count: int) -> list[int]:
+        """The rows of the `count` pictures nearest to the mean of `vectors` (k, d), nearest first."""
+        return self.cosines(clip, vectors).argsort(descending=True, stable=True)[:count].tolist()
+
+    def _vectors(self, clip: Clip) -> Tensor:
+        """(n, d) of unit length, encoded when this CLIP is first asked and remembered as long as it lives."""
+        if clip not in self._seen:
+            rows = list(range(len(self)))
+            chunks = [self.tensor(rows[k : k + CHUNK]).to(clip.device) for k in range(0, len(rows), CHUNK)]
+            self._seen[clip] = torch.cat([clip.encode_image(chunk) for chunk in chunks])
+        return self._seen[clip]
+
+
+def _check(size: object, count: object, names: object, webp: np.ndarray, offset: np.ndarray) -> None:
+    """ValueError unless the parts of a file agree with one another."""
+    if not (isinstance(size, int) and isinstance(count, int) and count > 0):
+        raise ValueError("its config is strange")
+    if not (isinstance(names, list) and len(names) == count and all(isinstance(one, str) for one in names)):
+        raise ValueError("its names are not one for each picture")
+    if webp.dtype != np.uint8 or webp.ndim != 1 or offset.dtype != np.int64 or offset.shape != (count + 1,):
+        raise ValueError("its tensors are not those of its config")
+    if offset[0] != 0 or offset[-1] != len(webp) or (offset[1:] <= offset[:-1]).any():
+        raise ValueError("its offsets do not divide its pictures")
+
+
+def _decoded(data: bytes, size: int) -> np.ndarray:
+    """One WebP of size x size pixels -> (size, size, 3) uint8; its header is believed before its pixels are."""
+    picture = Image.open(io.BytesIO(data), formats=["WEBP"])
+    if picture.size != (size, size):
+        raise ValueError(f"a picture is {picture.width} x {picture.height} and not {size} x {size}")
+    return np.asarray(picture.convert("RGB"))

@@ -1,0 +1,224 @@
+"""How a direction is learned: an adapter is moved by CLIP's directional loss until the model draws the target.
+
+Three recipes share the loss, -log((1 + cos) / 2) or 1 - cos between what changed in the picture and in the text, and an L1
+that keeps the rest:
+
+* quick and reusable take one step: the adapted model's guess of the clean picture from one noise level (Starodubcev et al.
+  2023, "Towards real-time text-driven image manipulation with unconditional diffusion models").
+* paper, as Kim et al. 2022 wrote it: walk up in 40 steps, down in 6, and update after each of them on the guess from
+  there; or, with `chain`, once through all six.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.clip.cutouts import views_alike
+from pipelines.clip.ranking import directional_loss, directional_similarity, keeping_loss, reach_loss
+from pipelines.core.journal import Snapshot
+from pipelines.edit.ddim import Trajectory, levels, noised, time_grid
+from pipelines.edit.directions import Wearing
+from pipelines.edit.settings import EditSettings
+from pipelines.models.clip.network import Clip
+from pipelines.models.unet.network import Unet, ddim_step, guess
+
+PAPER_UP, PAPER_DOWN = 40, 6
+VIEWS = 4  # of each picture
+BATCH = 4  # noise levels of the one picture, or pictures
+JUDGE_EVERY = 5
+REACHING = 2.0  # weight of the length of the change beside its direction
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Where to go, as unit vectors of CLIP and of the critic, which only watches."""
+
+    clip: Tensor
+    critic: Tensor
+
+
+class Tuning:
+    """One learning: the algorithm, and the state it keeps.
+
+    `lessons` are the pictures (n, 3, s, s) that it learns from, and `ways` their walks up where the recipe needs them.
+    """
+
+    def __init__(
+        self,
+        unet: Unet,
+        clip: Clip,
+        critic: Clip,
+        settings: EditSettings,
+        return_step: int,
+        aim: Aim,
+        lessons: Tensor,
+        ways: Trajectory | None,
+    ):
+        self.clip, self.critic, self.settings, self.aim = clip, critic, settings, aim
+        self.return_step, self.lessons, self.ways = return_step, lessons, ways
+        self.unet, self.alphas = unet, unet.alphas_cumprod
+        self.wearing = Wearing(unet)
+        self.parameters = self.wearing.add(settings.rank, settings.seed)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.step_size)
+        self.step = 0
+        self.loss = math.nan
+        self.curves: list[list[float]] = []  # [update, CLIP's directional similarity, the critic's]
+        self.shown: Tensor | None = None  # (n, 3, s, s), what the model makes of the last lesson
+
+    # ------------------------------------------------------------------------------------------------- the algorithm
+
+    def advance(self) -> str:
+        """One update (in the paper's recipe, one picture). Returns a sentence, and keeps the last good state, when the
+        numbers broke down."""
+        good = [one.detach().clone() for one in self.parameters]
+        generator = torch.Generator().manual_seed((self.settings.seed << 20) + self.step)
+        recipe = self._paper if self.settings.mode == "paper" else self._one_step
+        before, after, loss = recipe(generator)
+        if not (math.isfinite(loss) and all(one.isfinite().all() for one in self.parameters)):
+            for parameter, value in zip(self.parameters, good, strict=True):
+                parameter.data.copy_(value)
+            return (
+                f"the loss became {loss:.3g} at update {self.step + 1}; the direction before it was kept, "
+                "try a smaller step_size"
+            )
+        self.loss, self.shown = loss, after
+        self.step += 1
+        if self.step % JUDGE_EVERY == 0 or self.step == 1:
+            self._judge(before, after)
+        return ""
+
+    def _one_step(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+        """Guess the clean picture from one noise level with the adapter and without, and move the adapter."""
+        noisy, noise, times = self._walked(generator) if self.ways is not None else self._noised(generator)
+        alpha = self.alphas[times][:, None, None, None]
+        before = guess(noisy, noise, alpha)
+        self.wearing.set_strengths([torch.ones(len(noisy), device=noisy.device)])
+        with torch.enable_grad():
+            after = guess(noisy, self.wearing.unet(noisy, times), alpha)
+            loss = self._loss(before, after, generator)
+            self._update(loss)
+        return before, after.detach(), loss.item()
+
+    def _walked(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The picture at the return step and at levels below it, from its walk up: noisy, the noise, the steps (n,)."""
+        assert self.ways is not None
+        steps = len(self.ways.noises)
+        lower = torch.randint(steps // 2, steps, (BATCH - 1,), generator=generator).tolist()
+        chosen = [steps - 1, *lower]
+        noisy = torch.cat([self.ways.states[k + 1] for k in chosen])
+        noise = torch.cat([self.ways.noises[k] for k in chosen])
+        return noisy, noise, torch.tensor([self.ways.grid[k + 1] for k in chosen], device=noisy.device)
+
+    def _noised(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The next lessons with fresh noise up to the return step: noisy, the noise the model sees, the steps (n,)."""
+        first = self.step * BATCH
+        rows = [self._lesson(k) for k in range(first, first + BATCH)]
+        x = self.lessons[rows]
+        times = torch.randint(self.return_step // 2, self.return_step, (BATCH,), generator=generator).to(
+            x.device
+        )
+        noisy = noised(x, self.alphas[times][:, None, None, None], generator)
+        return noisy, self.unet(noisy, times), times
+
+    def _lesson(self, k: int) -> int:
+        """The row of the k-th lesson; every round goes through all of them in an order of its own."""
+        turn, place = divmod(k, len(self.lessons))
+        order = torch.Generator().manual_seed((self.settings.seed << 20) + turn)
+        return int(torch.randperm(len(self.lessons), generator=order)[place])
+
+    def _paper(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+        """One picture down in six steps: an update after each, or one through all of them."""
+        assert self.ways is not None
+        row = self.step % len(self.lessons)
+        before = self.lessons[row : row + 1]
+        grid = time_grid(self.return_step, PAPER_DOWN)
+        alphas = levels(self.alphas, grid)
+        self.wearing.set_strengths([torch.ones(1, device=before.device)])
+        x, after, total = self.ways.states[-1][row : row + 1], before, 0.0
+        with torch.enable_grad():
+            for k in reversed(range(len(grid) - 1)):
+                noise = self.wearing.noise_of(x, grid[k + 1])
+                after = guess(x, noise, alphas[k + 1])
+                x = ddim_step(x, noise, alphas[k + 1], alphas[k])
+                if not self.settings.chain:
+                    loss = self._loss(before, after, generator)
+                    self._update(loss)
+                    x, total = x.detach(), total + loss.item() / (len(grid) - 1)
+            if self.settings.chain:
+                after = x
+                loss = self._loss(before, x, generator)
+                self._update(loss)
+                total = loss.item()
+        return before, after.detach(), total
+
+    def _loss(self, before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:
+        """The directional loss over views alike, and the L1 that keeps the rest."""
+        size = self.clip.config.small_size
+        seen = views_alike(torch.cat([before, after]), VIEWS, size, generator).flatten(0, 1)
+        with torch.no_grad():
+            vectors = self.clip.encode_image(seen[: VIEWS * len(before)])
+        changed = self.clip.encode_image(seen[VIEWS * len(before) :])
+        loss = directional_loss(vectors, changed, self.aim.clip, self.settings.loss).mean()
+        if self.settings.mode != "paper":
+            loss = loss + REACHING * reach_loss(vectors, changed, self.aim.clip).mean()
+        return loss + keeping_loss(before, after, self.settings.keep, self.settings.smooth).mean()
+
+    def _update(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+
+    # ---------------------------------------------------------------------------------------------------- the state
+
+    def _judge(self, before: Tensor, after: Tensor) -> None:
+        """Both judges' directional similarity of the last batch, whole pictures."""
+        row: list[float] = [self.step]
+        for judge, direction in ((self.clip, self.aim.clip), (self.critic, self.aim.critic)):
+            vectors = [judge.encode_image(one.clamp(-1, 1)) for one in (before, after)]
+            row.append(round(directional_similarity(vectors[0], vectors[1], direction).mean().item(), 4))
+        self.curves.append(row)
+
+    def metrics(self) -> dict[str, float]:
+        """For a Step."""
+        told = {"loss": self.loss}
+        if self.curves:
+            told |= {"clip": self.curves[-1][1], "critic": self.curves[-1][2]}
+        return told
+
+    def snapshot(self) -> Snapshot:
+        """The adapter, the optimizer's memory and the curves."""
+        tensors = {f"adapter/{name}": one for name, one in self.wearing.tensors().items()}
+        for k, parameter in enumerate(self.parameters):
+            memory: dict[str, Any] = self.optimizer.state.get(parameter, {})
+            tensors |= {f"adam/{k}/{name}": value for name, value in memory.items()}
+        return Snapshot(
+            self.step,
+            tensors,
+            {"curves": [list(row) for row in self.curves], "loss": self.loss if self.step else None},
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot; the next update is what it would have been."""
+        self.wearing.put(adapter_of(snapshot))
+        for k, parameter in enumerate(self.parameters):
+            memory = {
+                name: snapshot.tensors.get(f"adam/{k}/{name}") for name in ("step", "exp_avg", "exp_avg_sq")
+            }
+            if all(value is not None for value in memory.values()):
+                self.optimizer.state[parameter] = {
+                    name: value.clone().to("cpu" if name == "step" else parameter.device)  # type: ignore[union-attr]
+                    for name, value in memory.items()
+                }
+        self.step, self.curves = snapshot.step, [list(row) for row in snapshot.facts["curves"]]
+        self.loss = math.nan if snapshot.facts["loss"] is None else snapshot.facts["loss"]
+
+
+def adapter_of(snapshot: Snapshot) -> dict[str, Tensor]:
+    """The adapter's weights in a snapshot of a Tuning."""
+    return {k.removeprefix("adapter/"): v for k, v in snapshot.tensors.items() if k.startswith("adapter/")}

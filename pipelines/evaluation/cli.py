@@ -1,0 +1,236 @@
+"""`python launch.py evaluate`: the project's own figures in one table, on a style never trained on, and on samples.
+
+`figures.py` says what is measured and which bars there are, `judges.py` how pictures are judged, `samples.py` and
+`compositions.py` look at what Generate draws, `steering.py` at Optimize and Edit, `card.py` writes figures into documents.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from pipelines.core.arguments import Parser, number
+from pipelines.edit.pipeline import Edit
+from pipelines.errors import BadInput
+from pipelines.evaluation import card
+from pipelines.evaluation.compositions import compositions
+from pipelines.evaluation.figures import PARTS, Figures, read_figures, to_text
+from pipelines.evaluation.judges import found
+from pipelines.evaluation.samples import common_names, composed, copies, drawn, generation, write_sheet
+from pipelines.evaluation.steering import editing, optimization, round_trip, validation_pictures
+from pipelines.evaluation.synonyms import ASKED_FOR, Entry, read_entries, read_icons
+from pipelines.generate.pipeline import Generate
+from pipelines.models.clip.network import Clip
+from pipelines.studio import Studio
+from pipelines.training.clip.trainer import encode_pictures, retrieval
+from pipelines.training.data.emoji import DATA_FILE, Emoji, on_background
+from pipelines.training.vqgan import reconstruction
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = (ROOT / "assets" / "tiny" / "README.md", ROOT / "README.md")
+NAMES, CANDIDATES = 200, 16
+QUICK_NAMES, QUICK_CANDIDATES = 6, 4  # and a few of everything else, to see that it works
+
+
+def main(argv: list[str]) -> int:
+    """Measure, then print one table, or with --json one object, or renew documents with --card. Returns the exit code."""
+    options = _parser().parse_args(argv)
+    documents = [] if options.card is None else options.card or DOCUMENTS
+    for path in documents:
+        card.around(path)  # no long measurement for a document that cannot hold it
+    if documents and options.quick:
+        raise BadInput("--quick measures too little for --card; leave one of them out")
+    if options.figures:
+        figures = read_figures(options.figures)
+    else:
+        emoji = read_data(options.data)
+        if options.quick:
+            emoji.train, emoji.validation = emoji.train[::16], emoji.validation[::8]
+        if options.names is None:
+            options.names = QUICK_NAMES if options.quick else NAMES
+        if options.candidates is None:
+            options.candidates = QUICK_CANDIDATES if options.quick else CANDIDATES
+        figures = evaluate(Studio("tiny"), emoji, options)
+    if not figures:
+        raise BadInput(
+            "nothing was asked for; give --names, --optimize or --edit a number, or leave --only out"
+        )
+    for path in documents:
+        card.rewrite(path, figures)
+    print(json.dumps(figures, ensure_ascii=False) if options.json else to_text(figures))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="launch.py evaluate", description="Measure the models of the tiny pack.")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, metavar="PART", help=f"measure only these: {', '.join(PARTS)}"
+    )
+    parser.add_argument(
+        "--names", type=number(int, 0, 10_000), help=f"common names to generate (default {NAMES}; 0 for none)"
+    )
+    parser.add_argument(
+        "--candidates",
+        type=number(int, 1, 64),
+        help=f"candidates a prompt (default {CANDIDATES}; 64 takes four times as long)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a few of everything: does it work? no figure counts"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})"
+    )
+    parser.add_argument("--sheet", type=Path, help="also write the best picture of each name to this PNG")
+    parser.add_argument(
+        "--copies", type=Path, metavar="FILE.png", help="samples beside their nearest training pictures"
+    )
+    parser.add_argument(
+        "--optimize", type=number(int, 0, 10_000), default=0, help="names to optimize, 60 s each (default 0)"
+    )
+    parser.add_argument(
+        "--optimize-sheet",
+        type=Path,
+        help="from codes, from a splash, draft, from draft: four pictures a name",
+    )
+    parser.add_argument(
+        "--edit", type=number(int, 0, 20), default=0, help="text pairs to edit ten pictures by (default 0)"
+    )
+    parser.add_argument("--edit-sheet", type=Path, help="before and after, a row a pair")
+    parser.add_argument(
+        "--figures", nargs="+", type=Path, metavar="FILE", help="measure nothing, take what --json printed"
+    )
+    parser.add_argument(
+        "--card",
+        nargs="*",
+        type=Path,
+        metavar="FILE.md",
+        help="put the table between the markers of these documents (default: both READMEs)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    return parser
+
+
+def read_data(path: Path) -> Emoji:
+    """The data file in memory. BadInput when it is missing or another kind of file."""
+    read_icons(path)
+    try:
+        return Emoji(path)
+    except (KeyError, IndexError, ValueError, OSError) as error:
+        raise BadInput(f"{path} is damaged; build it anew with: python launch.py data") from error
+
+
+@torch.no_grad()
+def evaluate(studio: Studio, emoji: Emoji, options: Namespace) -> Figures:
+    """The parts that were asked for, in the order of PARTS, each a flat dict of figures."""
+    evaluation, figures = Evaluation(studio, emoji, options), {}
+    for part in PARTS:
+        if part in (options.only or PARTS) and evaluation.wants(part):
+            print(f"measuring: {part}", file=sys.stderr, flush=True)
+            figures[part] = getattr(evaluation, part)()
+    return figures
+
+
+class Evaluation:
+    """One method a part of the table."""
+
+    def __init__(self, studio: Studio, emoji: Emoji, options: Namespace):
+        self.studio, self.emoji, self.options = studio, emoji, options
+        self.critic: Clip = studio.load("tiny-critic")
+        self.judges: dict[str, Clip] = {"CLIP": studio.clip(), "critic": self.critic}
+        self.names = common_names(emoji, options.names)
+        self.best: list[Image.Image] = []  # the best picture of each name, once drawn
+
+    def wants(self, part: str) -> bool:
+        """Whether a part has anything to do: some are idle until their flag gives them a number."""
+        counts = {"optimize": self.options.optimize, "edit": self.options.edit}
+        counts |= dict.fromkeys(("dalle", "composed", "copies"), len(self.names))
+        return counts.get(part, 1) > 0
+
+    @property
+    def generate(self) -> Generate:
+        """The pipeline that draws."""
+        pipeline = self.studio.pipeline("generate")
+        assert isinstance(pipeline, Generate)
+        return pipeline
+
+    def retrieval(self) -> dict[str, float]:
+        """Picture to text: the share of validation pictures whose own name is among the first of all names."""
+        return {
+            f"{who} {name.replace('_chinese', ' Chinese')}": share
+            for who, judge in self.judges.items()
+            for name, share in retrieval(judge, self.emoji).items()
+        }
+
+    def words(self) -> dict[str, float]:
+        """Text to picture, for words that no caption holds: the share with a right picture among the nearest ten.
+
+        About half of them are WordNet phrases, which the text towers read with their teacher, never beside a picture.
+        """
+        emoji, read = self.emoji, set(self.emoji.phrases)
+        names = [emoji.icons[k].name for k in emoji.validation]
+        pictures = on_background(emoji.rgba[emoji.validation])
+        entries = [one for one in (*read_entries(), *ASKED_FOR) if set(one.accepted) & set(names)]
+        groups: dict[str, Callable[[Entry], bool]] = {
+            "300 synonyms": lambda one: one.kind != "asked for",
+            "synonyms among them": lambda one: one.kind == "synonym",
+            "descriptions among them": lambda one: one.kind == "description",
+            ", ".join(one.text for one in ASKED_FOR): lambda one: one.kind == "asked for",
+            "those among the 300 that it never read": lambda one: (
+                one.kind != "asked for" and one.text not in read
+            ),
+        }
+        figures = {}
+        for who, judge in self.judges.items():
+            texts = judge.encode_text([one.text for one in entries])
+            verdicts = found(entries, texts, names, encode_pictures(judge, pictures))
+            for group, belongs in groups.items():
+                own = [right for one, right in zip(entries, verdicts, strict=True) if belongs(one)]
+                if own:
+                    figures[f"{who}, {group}"] = sum(own) / len(own)
+        return figures
+
+    def vqgan(self) -> dict[str, float]:
+        """What is left of the validation pictures on white after tokens."""
+        vqgan = self.generate.vqgan
+        pictures = validation_pictures(self.emoji, vqgan.config.image_size)
+        return reconstruction(vqgan, pictures.to(self.studio.torch_device))
+
+    def dalle(self) -> dict[str, float]:
+        """Whether pictures show their names, and how much candidates differ."""
+        names, candidates = self.names, self.options.candidates
+        figures, self.best = generation(self.generate, self.critic, self.emoji, names, candidates)
+        if self.options.sheet:
+            write_sheet(self.options.sheet, self.best, 20)
+        return figures
+
+    def composed(self) -> dict[str, float]:
+        """Whether pictures show all parts of their prompts."""
+        asked = compositions()[:: 8 if self.options.quick else 1]
+        return composed(self.generate, self.critic, self.emoji, asked, self.options.candidates)
+
+    def copies(self) -> dict[str, float]:
+        """Whether the best pictures of the names are copies."""
+        candidates = self.options.candidates
+        samples = self.best or [best[0].image for best in drawn(self.generate, self.names, candidates)]
+        return copies(self.critic, self.emoji, samples, self.options.copies)
+
+    def unet(self) -> dict[str, float]:
+        """Whether Edit's way up the noise and down again gives pictures back."""
+        edit = self.studio.pipeline("edit")
+        assert isinstance(edit, Edit)
+        pictures = validation_pictures(self.emoji, edit.unet.config.image_size)
+        return round_trip(edit, pictures[:: -(-len(pictures) // (4 if self.options.quick else 32))])
+
+    def optimize(self) -> dict[str, float]:
+        """Whether Optimize arrives at the prompt."""
+        return optimization(self.studio, self.emoji, self.options.optimize, self.options.optimize_sheet)
+
+    def edit(self) -> dict[str, float]:
+        """Whether Edit turns pictures into what is asked and keeps the rest."""
+        return editing(self.studio, self.emoji, self.options.edit, self.options.edit_sheet)

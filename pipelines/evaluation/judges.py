@@ -1,0 +1,106 @@
+"""How pictures are judged, on vectors alone: ranks of names, likeness of candidates, nearest training pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.evaluation.synonyms import Entry
+from pipelines.models.clip.network import Clip
+from pipelines.training.clip.trainer import encode_pictures, thing
+from pipelines.training.data.emoji import Emoji, Icon, on_background
+
+
+class Book:
+    """Every English name of every icon, other names included, and the things that each one names."""
+
+    def __init__(self, icons: list[Icon]):
+        named: dict[str, set[str]] = {}
+        for icon in icons:
+            for text in (icon.name, *icon.also):
+                named.setdefault(text, set()).add(thing(icon))
+        self.texts = sorted(named)
+        self.things = [named[text] for text in self.texts]
+
+    def rank(self, name: str, scores: Tensor) -> int:
+        """How many names of other things score higher than `name`, of (texts,) scores: 0 when it is the first."""
+        here = self.texts.index(name)
+        rivals = torch.tensor([not (things & self.things[here]) for things in self.things])
+        return int((scores[rivals] > scores[here]).sum())
+
+
+def share_within(ranks: list[int], top: int) -> float:
+    """The share of ranks among the first `top`."""
+    return sum(rank < top for rank in ranks) / len(ranks)
+
+
+def likeness(vectors: Tensor) -> float:
+    """Mean cosine of the pairs of (n, d) unit vectors; 1 when there is only one. The lower, the more diverse."""
+    n = len(vectors)
+    if n < 2:
+        return 1.0
+    return ((vectors.sum(0).square().sum() - n) / (n * (n - 1))).item()
+
+
+def found(
+    entries: list[Entry], texts: Tensor, names: list[str], pictures: Tensor, top: int = 10
+) -> list[bool]:
+    """Whether a right picture is among the `top` nearest of each entry's text.
+
+    (entries, d) vectors of the texts, and the names and (n, d) vectors of the pictures that are searched.
+    """
+    nearest = (texts @ pictures.T).topk(min(top, len(names))).indices.tolist()
+    return [any(names[k] in entry.accepted for k in row) for entry, row in zip(entries, nearest, strict=True)]
+
+
+def prefers(picture: Tensor, texts: Tensor) -> bool:
+    """Whether a picture (d,) is nearer to the first of some texts (n, d) than to any other."""
+    scores = texts @ picture
+    return bool(scores[0] > scores[1:].max())
+
+
+def nearest(samples: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, d), (m, d) -> for each sample its distance to the nearest other, and which that is, both (n,)."""
+    distance, index = torch.cdist(samples, others).min(1)
+    return distance, index
+
+
+def usual_distance(vectors: Tensor, styles: list[str]) -> float:
+    """How far the nearest picture of another style usually is (the median), of (n, d) vectors."""
+    number = {style: k for k, style in enumerate(dict.fromkeys(styles))}
+    style = torch.tensor([number[one] for one in styles], device=vectors.device)
+    apart = []
+    for rows in torch.arange(len(vectors), device=vectors.device).split(512):
+        distance = torch.cdist(vectors[rows], vectors)
+        distance[style[rows][:, None] == style[None, :]] = torch.inf
+        apart.append(distance.min(1).values)
+    return torch.cat(apart).median().item()
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """(n, 3, h, w) in [-1, 1] -> (n, 768): 16 x 16 pixels, of which distances are root mean squares."""
+    return F.adaptive_avg_pool2d(images, 16).flatten(1) / 768**0.5
+
+
+class Training:
+    """The training pictures on white as a judge sees them: by the critic's vectors, or by pixels without a critic."""
+
+    def __init__(self, emoji: Emoji, critic: Clip | None = None):
+        self.icons = [emoji.icons[k] for k in emoji.train]
+        chunks = []
+        for rows in np.array_split(emoji.train, -(-len(emoji.train) // 256)):
+            pictures = on_background(emoji.rgba[rows])
+            if critic is not None:
+                chunks.append(encode_pictures(critic, pictures).cpu())
+            else:
+                images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+                chunks.append(thumbnails(images))
+        self.vectors = torch.cat(chunks)
+
+    def things(self, vectors: Tensor, count: int) -> list[list[str]]:
+        """What the nearest training pictures of each of (n, d) vectors show: `count` different things, nearest first."""
+        near = min(count * 8, len(self.icons))
+        order = torch.cdist(vectors, self.vectors).topk(near, largest=False).indices.tolist()
+        return [list(dict.fromkeys(thing(self.icons[k]) for k in row))[:count] for row in order]

@@ -1,0 +1,164 @@
+"""`python launch.py showcase`: the pictures of the README and of the empty page, remade from prompts and seed 0."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from pipelines.core.arguments import Parser
+from pipelines.core.pipeline import Result, Step, run
+from pipelines.core.record import record_of, write_png
+from pipelines.edit.pipeline import Edit
+from pipelines.edit.settings import EditSettings
+from pipelines.generate.pipeline import GenerateSettings
+from pipelines.io.files import write_atomically
+from pipelines.io.images import picture_to_uri, to_pil, to_tensor
+from pipelines.optimize.settings import OptimizeSettings
+from pipelines.studio import Studio
+from pipelines.training.loop import sheet_of
+from pipelines.weights.catalog import ASSETS
+
+PROMPTS = (
+    "a red heart",
+    "grinning cat",
+    "woman with red hair",
+    "1st place medal",
+    "strawberry",
+    "clock",
+    "哭脸",
+    "sunglasses",
+    "pizza",
+    "angry face",
+    "christmas tree",
+    "a blue heart on a yellow background",
+)
+OPTIMIZED = (
+    "a red heart",
+    "cat face",
+    "green apple",
+    "rocket",
+    "sunflower",
+    "grinning face",
+    "fire",
+    "ghost",
+)
+EDIT_STRIP = 5
+EDITED = (
+    ("smiling face", "nauseated face"),
+    ("house", "house at night"),
+    ("apple", "green apple"),
+    ("car", "taxi"),
+    ("orange", "lemon"),
+    ("flower", "rose"),
+)
+
+
+def main(argv: list[str]) -> int:
+    """Write the best of 16 for each prompt, with its record inside, and the three sheets."""
+    parser = Parser(prog="launch.py showcase", description="Remake the example pictures.")
+    parser.add_argument("--only", choices=("generate", "optimize", "edit"), help="one of the sheets")
+    parser.add_argument(
+        "--out", type=Path, default=ASSETS / "examples", help="folder (default assets/examples)"
+    )
+    options = parser.parse_args(argv)
+    out, studio = options.out, Studio("tiny", "cpu")
+    sheets: dict[str, Callable[[], None]] = {
+        "generate": lambda: _generated(studio, out),
+        "optimize": lambda: _write_sheet(out / "optimize-sheet.png", _optimized(studio), len(OPTIMIZED)),
+        "edit": lambda: _write_sheet(out / "edit-sheet.png", _edited(studio), 2 * EDIT_STRIP),
+    }
+    for name, make in sheets.items():
+        if options.only in (None, name):
+            make()
+    return 0
+
+
+def _generated(studio: Studio, out: Path) -> None:
+    """The best of 16 for each prompt, with its record inside, and a sheet of the best four."""
+    pipeline, models = studio.pipeline("generate"), studio.models("generate")
+    columns = []
+    for number, prompt in enumerate(PROMPTS, start=1):
+        result = _result(run(pipeline, GenerateSettings(prompt=prompt)))
+        best = result.pictures[0]
+        record = record_of(
+            pipeline="generate",
+            pack=studio.pack,
+            device=studio.device,
+            models=models,
+            settings=result.settings,
+            picture=best,
+            rank=1,
+        )
+        name = re.sub(r"\W+", "-", prompt).strip("-")
+        write_png(out / f"{number:02}-{name}.png", best.image, record)
+        columns.append([picture.image for picture in result.pictures])
+        print(f"{prompt}: {best.score:.3f}", file=sys.stderr)
+    rows = [column[k] for k in range(4) for column in columns]
+    _write_sheet(out / "sheet.png", rows, len(PROMPTS))
+    write_atomically(out.parent / "thumbnail.jpg", thumbnail([column[0] for column in columns]))
+
+
+def thumbnail(pictures: list[Image.Image]) -> bytes:
+    """Twelve pictures on the page's paper, as the JPEG of 1200 x 630 that is shown where the project is linked to."""
+    card = Image.new("RGB", (1200, 630), "#FAF8F4")
+    for index, picture in enumerate(pictures[:12]):
+        tile = picture.convert("RGB").resize((176, 176), Image.Resampling.LANCZOS)
+        card.paste(tile, (22 + index % 6 * 196, 129 + index // 6 * 196))
+    file = io.BytesIO()
+    card.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _optimized(studio: Studio) -> list[Image.Image]:
+    """Three rows: Generate's best, what Optimize makes of it in 30 steps, and what it grows from nothing in 150."""
+    generate, optimize = studio.pipeline("generate"), studio.pipeline("optimize")
+    rows: list[list[Image.Image]] = [[], [], []]
+    for prompt in OPTIMIZED:
+        draft = _result(run(generate, GenerateSettings(prompt=prompt))).pictures[0]
+        tokens = " ".join(map(str, draft.facts["tokens"]))
+        rows[0].append(draft.image)
+        for row, settings in (
+            (1, OptimizeSettings(prompt=prompt, steps=30, tokens=tokens)),
+            (2, OptimizeSettings(prompt=prompt)),
+        ):
+            best = _result(run(optimize, settings)).pictures[0]
+            rows[row].append(best.image)
+            print(f"{prompt}: {best.facts['clip']:.3f}, critic {best.score:.3f}", file=sys.stderr)
+    return [picture for row in rows for picture in row]
+
+
+def _edited(studio: Studio) -> list[Image.Image]:
+    """For each pair of texts a strip of strengths from 0 to 1.5 by a reusable direction, on the picture of the pack's that
+    fits the source best (it is also one of the fifty lessons)."""
+    edit = studio.pipeline("edit")
+    assert isinstance(edit, Edit)
+    pictures = []
+    for source, target in EDITED:
+        best = edit.pictures.nearest(edit.clip, edit.clip.encode_text([source]), 1)
+        image = picture_to_uri(to_pil(edit.pictures.tensor(best))[0])
+        settings = EditSettings(source=source, prompt=target, mode="reusable", strip=EDIT_STRIP, image=image)
+        result = _result(run(edit, settings))
+        pictures += [one.image for one in sorted(result.pictures, key=lambda one: one.facts["strength"])]
+        facts = result.pictures[0].facts
+        print(
+            f"{source} -> {target}: {facts['critic direction']:.3f}, SSIM {facts['SSIM']:.2f}",
+            file=sys.stderr,
+        )
+    return pictures
+
+
+def _result(events: Iterable[Step | Result]) -> Result:
+    *_, result = events
+    assert isinstance(result, Result)
+    return result
+
+
+def _write_sheet(path: Path, pictures: list[Image.Image], columns: int) -> None:
+    file = io.BytesIO()
+    sheet_of(to_tensor(pictures), columns).save(file, "PNG")
+    write_atomically(path, file.getvalue())

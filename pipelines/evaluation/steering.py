@@ -1,0 +1,168 @@
+"""Optimize and Edit, measured run by run: slow, so only when asked for. And the round trip of Edit's UNet."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from pipelines.clip.ranking import text_vector
+from pipelines.core.journal import Journal
+from pipelines.core.pipeline import Result, run
+from pipelines.edit.pipeline import Edit
+from pipelines.edit.settings import EditSettings
+from pipelines.evaluation.samples import common_names, draw, write_sheet
+from pipelines.generate.pipeline import Generate
+from pipelines.io.images import picture_to_uri, to_pil
+from pipelines.models.clip.network import Clip
+from pipelines.optimize.pipeline import Optimize
+from pipelines.optimize.settings import OptimizeSettings
+from pipelines.studio import Studio
+from pipelines.training.clip.trainer import encode_pictures
+from pipelines.training.data.emoji import Emoji, on_background
+
+EDIT_PAIRS = (
+    ("face", "angry face"),
+    ("face", "crying face"),
+    ("smiling face", "nauseated face"),
+    ("face", "alien"),
+    ("cat", "lion"),
+    ("cat", "dog"),
+    ("dog", "fox"),
+    ("dog", "panda"),
+    ("bear", "polar bear"),
+    ("apple", "green apple"),
+    ("orange", "lemon"),
+    ("heart", "green heart"),
+    ("heart", "purple heart"),
+    ("flower", "rose"),
+    ("tree", "christmas tree"),
+    ("house", "house at night"),
+    ("sun", "moon"),
+    ("car", "taxi"),
+    ("bird", "parrot"),
+    ("fish", "tropical fish"),
+)
+
+
+def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
+    """Optimize by the critic's eyes: is the prompt among the first names of all the validation style's?
+
+    From random codes and from a splash of them on white in 150 steps, and from Generate's best of 16 in 30. "last" is the
+    last step, "best" the one that the critic chose, so its verdict on that one flatters; CLIP's verdict, which steered,
+    flatters most.
+    """
+    optimize, generate = studio.pipeline("optimize"), studio.pipeline("generate")
+    assert isinstance(optimize, Optimize) and isinstance(generate, Generate)
+    book = list(dict.fromkeys(emoji.icons[k].name for k in emoji.validation))
+    names = [name for name in common_names(emoji, len(emoji.icons)) if name in set(book)]
+    names = [names[k] for k in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
+    ranks: dict[str, list[int]] = {}
+    shown = []
+
+    def note(what: str, judge: Clip, image: Image.Image, name: str) -> None:
+        vector = encode_pictures(judge, np.array(image)[None])[0]
+        scores = judge.encode_text(book) @ vector
+        ranks.setdefault(what, []).append(int((scores > scores[book.index(name)]).sum()))
+
+    def follow(start: str, settings: OptimizeSettings) -> Image.Image:
+        *_, result = run(optimize, settings)
+        assert isinstance(result, Result)
+        last = max(result.pictures, key=lambda one: one.facts["step"]).image
+        for judge, which, image in (
+            ("critic", "last", last),
+            ("critic", "best", result.pictures[0].image),
+            ("CLIP", "last", last),
+        ):
+            model = optimize.critic if judge == "critic" else optimize.clip
+            note(f"{judge}, {which}, from {start}", model, image, settings.prompt)
+        return result.pictures[0].image
+
+    for index, name in enumerate(names):
+        start = OptimizeSettings(prompt=name, start="codes", steps=1, step_size=0.001)
+        *_, untouched = run(optimize, start)
+        assert isinstance(untouched, Result)
+        note("critic, the random codes", optimize.critic, untouched.pictures[-1].image, name)
+        for place in ("codes", "splash"):
+            shown.append(follow(place, OptimizeSettings(prompt=name, start=place)))
+        draft = draw(generate, name, 16)[0]
+        note("critic, the draft", optimize.critic, draft.image, name)
+        tokens = " ".join(map(str, draft.facts["tokens"]))
+        shown.append(draft.image)
+        shown.append(follow("draft", OptimizeSettings(prompt=name, steps=30, tokens=tokens)))
+        if index % 5 == 4:
+            sofar = "  ".join(f"{what} {np.mean(np.array(r) < 5):.2f}" for what, r in ranks.items())
+            print(f"optimized {index + 1} of {len(names)} names; top-5: {sofar}", file=sys.stderr, flush=True)
+    if sheet is not None:
+        write_sheet(sheet, shown, 16)
+    figures = {}
+    for what, found in ranks.items():
+        for top in (1, 5):
+            figures[f"{what}: top-{top}"] = sum(rank < top for rank in found) / len(found)
+    return figures
+
+
+def editing(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
+    """Edit on validation pictures of its own size: reusable directions of EDIT_PAIRS, each on the ten pictures that fit
+    its source text best. "won": the critic ranks the target above the source afterwards."""
+    edit = studio.pipeline("edit")
+    assert isinstance(edit, Edit)
+    pictures = validation_pictures(emoji, edit.unet.config.image_size)
+    vectors = torch.cat([edit.clip.encode_image(x.to(edit.clip.device)).cpu() for x in pictures.split(128)])
+    won, before, likeness, directions, shown = [], [], [], [], []
+    for source, target in EDIT_PAIRS[:count]:
+        text = text_vector(edit.clip, source).cpu()
+        rows = (vectors @ text).topk(10).indices.tolist()
+        images = to_pil(pictures[rows])
+        settings = EditSettings(source=source, prompt=target, mode="reusable", strip=1)
+        journal = Journal()
+        *_, learned = run(edit, replace(settings, image=picture_to_uri(images[0])), journal)
+        assert isinstance(learned, Result) and isinstance(learned.settings, EditSettings)
+        uri = edit.direction(learned.settings, journal).to_uri()
+        edited = []
+        for image in images:
+            *_, result = run(edit, replace(settings, image=picture_to_uri(image), directions=uri))
+            assert isinstance(result, Result)
+            facts = result.pictures[0].facts
+            won.append(facts["critic target"] > facts["critic source"])
+            before.append(facts["critic target before"] > facts["critic source before"])
+            likeness.append(facts["SSIM"])
+            directions.append(facts["critic direction"])
+            edited.append(result.pictures[0].image)
+        shown += [*images[:5], *edited[:5]]
+        rate, like = np.mean(won[-10:]), np.mean(likeness[-10:])
+        print(f"{source} -> {target}: won {rate:.1f}, SSIM {like:.2f}", file=sys.stderr, flush=True)
+    if sheet is not None:
+        write_sheet(sheet, shown, 10)
+    return {
+        "pictures": float(len(won)),
+        "won": float(np.mean(won)),
+        "won before the edit": float(np.mean(before)),
+        "SSIM": float(np.mean(likeness)),
+        "critic direction": float(np.mean(directions)),
+    }
+
+
+def validation_pictures(emoji: Emoji, size: int) -> Tensor:
+    """The validation pictures on white, (n, 3, size, size) in [-1, 1]."""
+    pictures = torch.from_numpy(on_background(emoji.rgba[emoji.validation])).permute(0, 3, 1, 2)
+    return F.interpolate(pictures.float().div(127.5).sub(1), (size, size), mode="area")
+
+
+def round_trip(edit: Edit, pictures: Tensor, return_step: int = 600, steps: int = 40) -> dict[str, float]:
+    """PSNR (dB) of pictures walked up the noise and down again, nothing added back, without and with refinement."""
+    figures = {}
+    for refine, name in enumerate(("PSNR", "PSNR, refined once")):
+        psnr = []
+        for x in pictures.to(edit.clip.device).split(32):
+            settings = EditSettings(return_step=return_step, steps=steps, refine=refine)
+            again = edit.round_trip(settings, x)
+            psnr.append(-10 * ((again - x) / 2).square().mean((1, 2, 3)).clamp(min=1e-10).log10())
+        figures[name] = torch.cat(psnr).mean().item()
+    return figures

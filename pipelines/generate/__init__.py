@@ -1,0 +1,1 @@
+"""Generate: a DALL·E draws candidates, CLIP ranks them."""

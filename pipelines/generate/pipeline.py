@@ -1,0 +1,215 @@
+"""Generate (Ramesh et al. 2021): read a prompt, draw many candidates token by token, keep what CLIP ranks best.
+
+The roles are apart: a tokenizer reads, a decoder draws image tokens, a codec turns them into pixels, CLIP judges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pipelines.clip.ranking import rank
+from pipelines.core.pipeline import Picture, Pipeline, Settings, Step, knob
+from pipelines.errors import BadInput
+from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
+from pipelines.models.clip.network import Clip
+from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.models.dalle.network import Dalle, sample
+from pipelines.models.vqgan.network import Vqgan
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings(Settings):
+    """What decides a set of candidates."""
+
+    candidates: int = knob(16, 1, 512, help="how many pictures are drawn and ranked")
+    keep: int = knob(4, 1, 64, help="how many of the best are kept")
+    temperature: float = knob(0.7, 0.05, 4.0, help="lower is safer, higher is wilder", advanced=True)
+    top_k: int = knob(64, 0, 16384, help="draw each token from the k likeliest; 0 for all", advanced=True)
+    top_p: float = knob(
+        1.0, 0.05, 1.0, help="draw each token from the likeliest that make up this share", advanced=True
+    )
+    guidance: float = knob(
+        3.0, 0.0, 20.0, help="how strongly the prompt steers; 1 is plain sampling", advanced=True
+    )
+    hide_duplicates: bool = knob(False, help="keep only one of candidates that look the same", advanced=True)
+    image: str = knob("", help="a picture to vary or to complete", advanced=True, kind="picture")
+    keep_rows: int = knob(
+        0, 0, 63, help="rows of image tokens kept from the picture, from the top", advanced=True
+    )
+    likeness: float = knob(0.3, 0.0, 1.0, help="how close variations stay to the picture", advanced=True)
+    batch: int = knob(0, 0, 512, help="candidates drawn together; 0 for what the device likes", advanced=True)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the model reads a prompt: its tokens, how many fit, what was cut, which words it never saw."""
+
+    tokens: list[str]
+    limit: int
+    cut: str
+    unknown: list[str]
+
+
+def candidate_seed(seed: int, index: int) -> int:
+    """The seed of one candidate of a run. The first has the run's own, so any candidate can be redrawn as a run of one."""
+    if index == 0:
+        return seed
+    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+@dataclass
+class Generate(Pipeline[GenerateSettings]):
+    """Text to ranked pictures."""
+
+    tokenizer: Tokenizer
+    dalle: Dalle
+    vqgan: Vqgan
+    clip: Clip
+
+    Settings: ClassVar[type[Settings]] = GenerateSettings
+
+    def prepare(self, settings: GenerateSettings) -> GenerateSettings:
+        """The picture prompt, if any, becomes a small PNG inside the settings, so that the run can be replayed.
+
+        So does the size of a batch, which rounds a candidate's numbers a little.
+        """
+        grid = self.dalle.config.grid
+        if settings.keep_rows >= grid:
+            raise BadInput(f"keep_rows {settings.keep_rows} leaves nothing to draw; the most is {grid - 1}")
+        settings = replace(settings, batch=settings.batch or self.batch_size)
+        if not settings.image:
+            return settings
+        size = grid * self.vqgan.config.factor
+        return replace(
+            settings, image=picture_to_uri(fit_square(on_white(open_picture(settings.image)), size))
+        )
+
+    @torch.no_grad()
+    def __call__(self, settings: GenerateSettings) -> Generator[Step, None, list[Picture]]:
+        """Draw in batches of one fixed size, so that a candidate's numbers do not depend on its company."""
+        seeds = [candidate_seed(settings.seed, k) for k in range(settings.candidates)]
+        likeness, start = self._picture_prompt(settings)
+        tokens, vectors = [], []
+        for first in range(0, len(seeds), settings.batch):
+            batch = seeds[first : first + settings.batch]
+            drawn = yield from self._draw(settings, batch, start, likeness, first, len(seeds))
+            images = self.vqgan.pictures_of(drawn)
+            vectors.append(self.clip.encode_image(images)[: len(batch)])
+            tokens.append(drawn[: len(batch)])
+            done = first + len(batch)
+            shown = images[: len(batch)]
+            yield Step("rank", done, len(seeds), {}, lambda shown=shown: shown)
+        ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
+        drawn = torch.cat(tokens)
+        kept = ranking.kept(settings.keep, settings.hide_duplicates)
+        pictures = to_pil(torch.cat([self.vqgan.pictures_of(drawn[k : k + 1]) for k in kept]))
+        return [
+            Picture(
+                image,
+                seeds[k],
+                ranking.scores[k],
+                {**ranking.facts(k, seeds), "tokens": drawn[k].flatten().tolist()},
+            )
+            for image, k in zip(pictures, kept, strict=True)
+        ]
+
+    @property
+    def batch_size(self) -> int:
+        """Candidates drawn together: always this many rows, filled up with idle ones where fewer are asked for.
+
+        A large network on a processor is held up by reading its weights, so that four rows cost little more than one.
+        """
+        large = sum(p.numel() for p in self.dalle.parameters()) > 50_000_000
+        if self.dalle.device.type == "cpu":
+            return 4 if large else 16
+        return 16 if large else 64
+
+    def read_prompt(self, prompt: str) -> Reading:
+        """What the model sees of a prompt."""
+        limit = self.dalle.config.prompt_length
+        pieces = self.tokenizer.pieces(prompt)
+        return Reading(
+            pieces[:limit], limit, "".join(pieces[limit:]).strip(), self.tokenizer.unknown_words(prompt)
+        )
+
+    # -------------------------------------------------------------------------------------------------------- drawing
+
+    def _draw(
+        self,
+        settings: GenerateSettings,
+        seeds: list[int],
+        start: Tensor,
+        likeness: Tensor | None,
+        first: int,
+        total: int,
+    ) -> Generator[Step, None, Tensor]:
+        """Draw one batch, a Step per row of tokens. Returns (batch, grid, grid) tokens."""
+        config, device = self.dalle.config, self.dalle.device
+        grid, rows = config.grid, settings.batch
+        uniform = torch.stack([_uniform(seed, config.image_length) for seed in seeds])
+        uniform = torch.cat([uniform, uniform[:1].expand(rows - len(seeds), -1)]).to(device)
+        canvas = self._blank().repeat(rows, 1)  # (rows, image_length), what has not been drawn yet is white
+        batches = -(-total // rows)
+        finished_rows = first // rows * grid
+        guided = settings.guidance != 1
+        cache, logits = self.dalle.read_text(self._text(settings.prompt, guided), rows * (1 + guided))
+        for position in range(config.image_length):
+            if position < len(start):
+                token = start[position].expand(rows)
+            else:
+                if guided:
+                    said, blank = logits.chunk(2)
+                    logits = blank + settings.guidance * (said - blank)
+                if likeness is not None:
+                    logits = logits + likeness[position]
+                token = sample(
+                    logits, uniform[:, position], settings.temperature, settings.top_k, settings.top_p
+                )
+            canvas[:, position] = token
+            if position % grid == grid - 1:
+                pictures = canvas[: len(seeds)].view(-1, grid, grid)
+                done = finished_rows + position // grid + 1
+                yield Step("draw", done, batches * grid, {}, lambda now=pictures: self.vqgan.pictures_of(now))
+            if position + 1 < config.image_length:
+                logits = self.dalle.next_logits(cache, token.repeat(1 + guided), position)
+        return canvas.view(rows, grid, grid)
+
+    def _text(self, prompt: str, guided: bool) -> Tensor:
+        """(1 or 2, text_length) tokens: the prompt, and for guidance the empty text."""
+        texts = [self.tokenizer.encode(prompt), []][: 1 + guided]
+        return torch.stack([self.dalle.text_tokens(ids) for ids in texts]).to(self.dalle.device)
+
+    def _blank(self) -> Tensor:
+        """(1, image_length) tokens of a white picture; of no picture in particular when the codec only decodes."""
+        if not getattr(self.vqgan.config, "has_encoder", True):
+            return torch.zeros(1, self.dalle.config.image_length, dtype=torch.long, device=self.dalle.device)
+        size = self.dalle.config.grid * self.vqgan.config.factor
+        return self.vqgan.tokens_of(torch.ones(1, 3, size, size, device=self.dalle.device)).flatten(1)
+
+    def _picture_prompt(self, settings: GenerateSettings) -> tuple[Tensor | None, Tensor]:
+        """What a given picture adds: a bonus on the logits of tokens like its own, and the tokens of its top rows.
+
+        The bonus, (image_length, image_vocabulary), falls with the distance between codes.
+        """
+        if not settings.image:
+            return None, torch.empty(0, dtype=torch.long)
+        picture = to_tensor([open_picture(settings.image)]).to(self.dalle.device)
+        tokens = self.vqgan.tokens_of(picture).flatten()
+        start = tokens[: settings.keep_rows * self.dalle.config.grid]
+        if settings.likeness == 0:
+            return None, start
+        codes = self.vqgan.codes
+        distance = torch.cdist(codes[tokens], codes).square()
+        return -12 * settings.likeness * distance / distance.mean(), start
+
+
+def _uniform(seed: int, count: int) -> Tensor:
+    """All the chance one candidate gets, drawn on the CPU: one number in [0, 1) a token."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,1 @@
+"""Files in and out: whole ones or none, pictures, films."""

@@ -1,0 +1,350 @@
+"""Moving pictures: the one place that writes films and reads them.
+
+A film is written as MP4 (H.264) or as animated WebP, frame by frame, so that memory does not grow with its length. Under
+the picture runs a strip: a line that grows with time, and a tick wherever another prompt begins to be followed. Reading
+takes a stranger's film or folder of pictures. PyAV is imported only when a film is written or read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from PIL import Image
+
+from pipelines.errors import BadInput, CannotSave
+from pipelines.io.files import cannot_save, write_atomically
+from pipelines.io.images import on_white, open_picture
+
+if TYPE_CHECKING:
+    from av import VideoStream
+    from av.container import InputContainer
+
+SLOWEST, FASTEST = 10, 30  # frames a second
+MAX_SECONDS = 600
+SMALL, GOOD = 384, 512  # pixels: a longer side is enlarged to SMALL at least, and up to GOOD if a factor fits
+STRIP = 8  # pixels of height; all parts of the strip are even, because colour has half the resolution
+PAPER, VERMILION, INK = (0xFA, 0xF8, 0xF4), (0xD9, 0x43, 0x2F), (0x1E, 0x1B, 0x16)
+# Suffix -> codec, its pixels, its options, the container's options. x264's mbtree reads memory that nobody wrote, so that
+# now and then equal frames make other bytes (seen with x264 165 and MALLOC_PERTURB_); without it they never do.
+ENCODERS = {
+    ".mp4": ("libx264", "yuv420p", {"crf": "20", "mbtree": "0"}, {"movflags": "+faststart"}),
+    ".webp": ("libwebp_anim", "bgra", {"quality": "90"}, {"loop": "0"}),
+}
+MAX_TITLE = 255  # bytes, of a chapter in MP4
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+DECODERS = ("h264", "hevc", "mpeg4", "vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d")
+MAX_BYTES = 200_000_000
+MAX_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a film, and which prompt was being followed; a change of `scene` is marked in the film."""
+
+    image: Image.Image  # RGB
+    scene: int = 0
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a scene begins: at which frame of the film, and at which part of the strip, 0 to 1."""
+
+    scene: int
+    frame: int
+    part: float
+
+
+def check_suffix(path: str | Path) -> str:
+    """The kind of film a path asks for, in lower case; BadInput when it is none of ours."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in ENCODERS:
+        raise BadInput(f"a film is saved as .mp4 or .webp, and {_short(Path(path).name)} ends in neither")
+    return suffix
+
+
+def write_film(
+    path: str | Path, frames: Iterable[Frame], count: int, *, seconds: float = 8.0, scenes: Sequence[str] = ()
+) -> None:
+    """Save `count` frames of one size as a film of about `seconds`, .mp4 or .webp; equal frames make equal bytes.
+
+    The rate is 10 to 30 frames a second, so few frames make a shorter film; of too many, some are skipped evenly, never
+    the first, the last or the first of a scene. The last one stays for a second. `scenes[frame.scene]` is a scene's text:
+    in an MP4 the first becomes the title and, when there are several scenes, all become chapters.
+
+    BadInput, in one sentence, for another suffix, frames of unequal size, or more or fewer than `count`; CannotSave when
+    the disk refuses. Whatever happens, also when `frames` raises, an older file stays whole and no part is left behind.
+    """
+    suffix = check_suffix(path)
+    path = Path(path)
+    if count < 1:
+        raise BadInput("a film needs at least one frame, and there is none")
+    if not 0 < seconds <= MAX_SECONDS:
+        raise BadInput(f"a film lasts more than 0 and at most {MAX_SECONDS} seconds, not {seconds}")
+    import av
+
+    rate = min(FASTEST, max(SLOWEST, round(count / seconds)))
+    marks: list[Mark] = []  # grows while the pictures are drawn
+    pictures = _drawn(frames, count, most=round(FASTEST * seconds), hold=rate - 1, marks=marks)
+    try:
+        with tempfile.TemporaryDirectory(prefix="film-") as folder:
+            draft = Path(
+                folder, f"film{suffix}"
+            )  # a real file: elsewhere an MP4's index cannot move to the front
+            _encode(draft, pictures, rate, marks, scenes)
+            data = draft.read_bytes()
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise CannotSave(cannot_save(path, error)) from error
+        raise
+    write_atomically(path, data)
+
+
+def _encode(
+    draft: Path, pictures: Iterator[np.ndarray], rate: int, marks: list[Mark], scenes: Sequence[str]
+) -> None:
+    """Encode `pictures`, (height, width, 3) uint8 each, into the file `draft`; `marks` are whole once they are drawn."""
+    import av
+    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+
+    codec, pixels, options, container_options = ENCODERS[draft.suffix]
+    exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+    beat = Fraction(1, rate)
+    first = next(pictures)
+    with av.open(str(draft), "w", format=draft.suffix[1:], container_options=container_options) as film:
+        if scenes:
+            film.metadata["title"] = _title(scenes, 0)
+        stream = cast("VideoStream", film.add_stream(codec, rate=rate, options=options))
+        stream.height, stream.width, stream.pix_fmt = *first.shape[:2], pixels
+        stream.thread_count = 1  # what several threads make may differ from run to run
+        if pixels == "yuv420p":  # say how RGB became YUV: players guess otherwise
+            stream.colorspace, stream.color_range = Colorspace.ITU709, ColorRange.MPEG
+            stream.color_primaries, stream.color_trc = ColorPrimaries.BT709, ColorTrc.IEC61966_2_1
+        number = 0
+        for number, picture in enumerate(itertools.chain([first], pictures), start=1):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if pixels == "yuv420p":
+                frame = frame.reformat(
+                    format=pixels,
+                    dst_colorspace=Colorspace.ITU709,
+                    dst_color_range=ColorRange.MPEG,
+                    interpolation=exact,
+                    threads=1,
+                )
+            frame.pts, frame.time_base = number - 1, beat
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+        if scenes and len(marks) > 1:
+            named = [(mark.frame, {"title": _title(scenes, mark.scene)}) for mark in marks]
+            ends = [*[mark.frame for mark in marks[1:]], number]
+            film.set_chapters(
+                [
+                    {"id": place, "start": start, "end": end, "time_base": beat, "metadata": title}
+                    for place, ((start, title), end) in enumerate(zip(named, ends, strict=True))
+                ]
+            )
+
+
+def _drawn(
+    frames: Iterable[Frame], count: int, *, most: int, hold: int, marks: list[Mark]
+) -> Iterator[np.ndarray]:
+    """The pictures of the film, strip and all, each (height, width, 3) uint8, the last one `hold` times more.
+
+    About `most` of `count` frames are kept. Each scene's beginning is put into `marks`.
+    """
+    kept = min(count, max(2, most))
+    even = {place * (count - 1) // max(1, kept - 1) for place in range(kept)}
+    number, shown, size, picture = 0, 0, None, None
+    for number, frame in enumerate(frames, start=1):
+        if number > count:
+            raise BadInput(f"a film of {count} frames was announced, and more came")
+        if frame.image.size != (size := size or frame.image.size):
+            raise BadInput(
+                f"frame {number} is {_by(frame.image.size)} and the first is {_by(size)}; give one size"
+            )
+        if not marks or marks[-1].scene != frame.scene:
+            marks.append(Mark(frame.scene, shown, (number - 1) / count))
+        elif number - 1 not in even:
+            continue
+        picture = _with_strip(_enlarged(on_white(frame.image)), number / count, marks)
+        shown += 1
+        yield picture
+    if number < count or picture is None:
+        raise BadInput(f"a film of {count} frames was announced, and {number or 'none'} came")
+    yield from itertools.repeat(picture, hold)
+
+
+def _enlarged(image: Image.Image) -> np.ndarray:
+    """The picture enlarged by a whole factor if it is small, its sides made even by repeating the last row or column."""
+    factor = max(GOOD // max(image.size), -(-SMALL // max(image.size)))
+    if factor > 1:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+    return np.pad(np.asarray(image), ((0, image.height % 2), (0, image.width % 2), (0, 0)), mode="edge")
+
+
+def _with_strip(picture: np.ndarray, done: float, marks: list[Mark]) -> np.ndarray:
+    """The picture (height, width, 3) with the strip under it: a line as long as `done`, 0 to 1, and ticks at marks."""
+    width = picture.shape[1]
+    strip = np.empty((STRIP, width, 3), np.uint8)
+    strip[:] = PAPER
+    strip[2:6, : 2 * round(width * done / 2)] = VERMILION
+    for mark in marks if len(marks) > 1 else ():
+        at = min(2 * int(width * mark.part / 2), width - 2)
+        strip[:, at : at + 2] = INK
+    return np.concatenate([picture, strip])
+
+
+def _title(scenes: Sequence[str], scene: int) -> str:
+    """A scene's text in one line, short enough for a chapter; its number when it has no text."""
+    text = " ".join(scenes[scene].replace("\0", " ").split()) if 0 <= scene < len(scenes) else ""
+    return (text or str(scene + 1)).encode("utf-8", "replace")[:MAX_TITLE].decode("utf-8", "ignore")
+
+
+def read_frames(source: str | Path, *, limit: int = 600, longest: int = 512) -> Iterator[Image.Image]:
+    """The frames of a film (MP4, MOV, WebM) or of a folder of pictures: upright, RGB, one at a time.
+
+    A folder gives its PNG, JPEG and WebP pictures by name, 2 before 10, and nothing else of it is read. Frames larger than
+    `longest` pixels on a side are reduced to it. BadInput, in one sentence, for what is damaged, no film, or longer than
+    `limit` frames; what the file's head tells is checked in this call already, the rest while frames are taken. A cut-off
+    WebM alone is not noticed: it gives the frames before the cut.
+    """
+    path = Path(source)
+    if not os.path.exists(source):  # path.exists() would raise for some names, and take "" for this folder
+        raise BadInput(f"there is no film or folder {_short(source)}; give the path of an MP4 or WebM film")
+    frames = _of_folder(path, limit, longest) if path.is_dir() else _of_film(path, limit, longest)
+    first = next(frames, None)
+    if first is None:
+        raise BadInput(f"the film {_short(path.name)} has no frame that can be read; save it again as MP4")
+    return itertools.chain([first], frames)
+
+
+def _of_folder(folder: Path, limit: int, longest: int) -> Iterator[Image.Image]:
+    """The pictures of a folder, in the natural order of their names; hidden files are no pictures."""
+    try:
+        paths = [
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
+        ]
+    except OSError as error:
+        raise BadInput(_unreadable(folder, error)) from None
+    if not paths:
+        raise BadInput(f"the folder {_short(folder.name)} has no PNG, JPEG or WebP picture; choose another")
+    if len(paths) > limit:
+        raise BadInput(f"the folder has {len(paths):,} pictures and the most is {limit:,}; take some out")
+    for path in sorted(paths, key=_natural_order):
+        try:
+            image = on_white(open_picture(path))
+        except BadInput as error:
+            raise BadInput(f"{_short(path.name)}: {error}") from None
+        yield _reduced(image, longest)
+
+
+def _natural_order(path: Path) -> tuple[list[int | str], str]:
+    """A key that sorts names as people count: 2 before 10."""
+    parts = re.split(r"(\d+)", path.name)  # text and digits in turn
+    return [int(part) if part.isdecimal() else part.casefold() for part in parts], path.name
+
+
+def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:
+    """The frames of a film, believed step by step: its first bytes, its weight, its head, then each frame."""
+    import av
+
+    rules = {
+        "protocol_whitelist": "none",
+        "codec_whitelist": ",".join(DECODERS),
+    }  # this file, these decoders, no more
+    try:
+        with path.open("rb") as file:
+            kind = _film_format(file.read(12))
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            if size > MAX_BYTES:
+                raise BadInput(
+                    f"the film has {size / 1e6:,.0f} MB and the most is {MAX_BYTES / 1e6:,.0f}; cut it"
+                )
+            with av.open(file, "r", kind, container_options=rules, metadata_errors="replace") as film:
+                stream = _film_stream(film, size, limit)
+                taken = 0
+                for packet in film.demux(stream):
+                    for frame in packet.decode():
+                        if packet.is_corrupt or frame.is_corrupt:
+                            raise BadInput(f"the film is damaged after frame {taken}; copy or save it again")
+                        _check_side(frame.width, frame.height)
+                        taken += 1
+                        if taken > limit:
+                            raise BadInput(_too_long(f"more than {limit:,}", limit))
+                        image = _reduced(frame.to_image(), longest)
+                        yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
+    except BadInput:
+        raise
+    except av.FFmpegError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise BadInput(f"the film is damaged or cut off ({_short(reason)}); copy or save it again") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(_unreadable(path, error)) from None
+
+
+def _film_stream(film: InputContainer, size: int, limit: int) -> VideoStream:
+    """The pictures of an opened film of `size` bytes, once its head promises nothing that is refused."""
+    if not film.streams.video:
+        raise BadInput("the film has no pictures; give another")
+    stream = film.streams.video[0]
+    codec = stream.codec_context.name if stream.codec_context else "nothing known"
+    if codec not in DECODERS:
+        raise BadInput(f"the film is coded as {codec}; save it as H.264 in MP4")
+    if stream.frames > limit:  # WebM does not tell
+        raise BadInput(_too_long(f"{stream.frames:,}", limit))
+    if any(entry.pos + entry.size > size for entry in stream.index_entries):
+        raise BadInput("the film is cut off; copy or save it again")
+    _check_side(stream.width, stream.height)
+    stream.codec_context.options = {"max_pixels": str(MAX_SIDE**2)}  # a film may grow on its way
+    return stream
+
+
+def _film_format(head: bytes) -> str:
+    """Which reader a film needs, by its first bytes; BadInput for everything else, whatever its name ends in."""
+    if head[4:8] == b"ftyp":
+        return "mp4"
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "webm"
+    raise BadInput("the file is not an MP4, MOV or WebM film; save it as MP4")
+
+
+def _check_side(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise BadInput(
+            f"the film is {_by((width, height))} pixels and the most is {MAX_SIDE} on a side; reduce it"
+        )
+
+
+def _reduced(image: Image.Image, longest: int) -> Image.Image:
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return image
+
+
+def _too_long(frames: str, limit: int) -> str:
+    return f"the film has {frames} frames and the most is {limit:,}; cut it or save it with fewer frames a second"
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"{_short(path.name)} cannot be read ({reason.lower()})"
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _short(thing: object) -> str:
+    text = " ".join(str(thing).split())
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,73 @@
+"""Chinese CLIP (Yang et al. 2022): a Vision Transformer, and a Chinese BERT as the text tower, so that it reads Chinese.
+
+The network is transformers' own; this file gives it the door that every CLIP has here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from pipelines.models.openai_clip.network import OpenaiClipConfig, PublishedClip
+from pipelines.models.openai_clip.tokenizer import WordPieceTokenizer
+
+
+@dataclass(frozen=True)
+class ChineseClipConfig(OpenaiClipConfig):
+    """Sizes of both towers. `context_length` is what it was trained on; its BERT has `position_count` positions."""
+
+    context_length: int = 52
+    vocabulary_size: int = 21128
+    text_activation: str = "gelu"
+    position_count: int = 512
+    type_count: int = 2
+
+
+class ChineseClip(PublishedClip):
+    """transformers' ChineseCLIPModel behind the door of a CLIP; its temperature is our `log_scale`."""
+
+    def __init__(self, config: ChineseClipConfig, tokenizer: WordPieceTokenizer):
+        from transformers import ChineseCLIPConfig, ChineseCLIPModel
+
+        super().__init__(config, tokenizer)
+        text = {
+            "hidden_size": config.text_width,
+            "num_hidden_layers": config.text_layer_count,
+            "num_attention_heads": config.text_head_count,
+            "intermediate_size": config.text_inner_width,
+            "hidden_act": config.text_activation,
+            "vocab_size": config.vocabulary_size,
+            "max_position_embeddings": config.position_count,
+            "type_vocab_size": config.type_count,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }
+        vision = {
+            "hidden_size": config.image_width,
+            "num_hidden_layers": config.image_layer_count,
+            "num_attention_heads": config.image_head_count,
+            "intermediate_size": config.image_inner_width,
+            "hidden_act": config.image_activation,
+            "image_size": config.image_size,
+            "patch_size": config.patch_size,
+        }
+        self.network = ChineseCLIPModel(
+            ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=config.embedding_size)
+        )
+        del self.network.logit_scale
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """(n, 3, s, s) normalized pictures in the weights' type -> (n, d), not normalized."""
+        return cast(Any, self.network.get_image_features(pixel_values=images)).pooler_output
+
+    @property
+    def image(self) -> nn.Module:
+        """The image tower."""
+        return self.network.vision_model
+
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """(n, t) token ids -> (n, d), not normalized. Padding is not looked at."""
+        found = self.network.get_text_features(input_ids=tokens, attention_mask=tokens != 0)
+        return cast(Any, found).pooler_output

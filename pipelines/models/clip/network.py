@@ -1,0 +1,313 @@
+"""CLIP (Radford et al. 2021): an image tower and a text tower that meet in one space.
+
+The image tower is an EfficientNet-Lite (Tan & Le 2019), which can begin with open ImageNet weights; or, learned from
+nothing, a residual CNN or a Transformer over a few convolutions. The text tower is a small bidirectional Transformer over
+byte-level BPE tokens, English and Chinese.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipelines.models.checkpoint import Config
+from pipelines.models.clip.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ClipConfig(Config):
+    """Sizes of both towers. `widths` and `block_counts` are per stage of the image tower, each at half the size.
+
+    It is trained on pictures of `image_size`, and before that of `small_size`, which it sees almost as well.
+    With `image_layer_count` the image tower is a Transformer of the last width, and `widths` are its convolutions;
+    with `mobile` it is an EfficientNet-Lite, whose seven stages have these `widths` and `block_counts`.
+    """
+
+    vocabulary_size: int
+    image_size: int = 64
+    small_size: int = 48
+    widths: tuple[int, ...] = (48, 96, 192, 384)
+    block_counts: tuple[int, ...] = (1, 2, 2, 2)
+    mobile: bool = False
+    image_layer_count: int = 0
+    image_head_count: int = 4
+    text_width: int = 256
+    text_layer_count: int = 3
+    text_head_count: int = 4
+    context_length: int = 32
+    embedding_size: int = 256
+
+
+class ResidualBlock(nn.Module):
+    """norm, act, conv, norm, act, conv, added to the input; the first conv may halve the size (He et al. 2016)."""
+
+    def __init__(self, width_in: int, width: int, stride: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(8, width_in), nn.GroupNorm(8, width)
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.skip = nn.Conv2d(width_in, width, 1, bias=False) if width_in != width else nn.Identity()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        if self.stride > 1:
+            x = F.avg_pool2d(x, self.stride)
+        return self.skip(x) + h
+
+
+class ImageTower(nn.Module):
+    """(n, 3, s, s) normalized pictures -> (n, d), not normalized; `features` are the stages' outputs."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        widths = config.widths
+        self.stem = nn.Conv2d(3, widths[0], 4, 2, 1)
+        self.stages = nn.ModuleList()
+        width_in = widths[0]
+        for k, (width, count) in enumerate(zip(widths, config.block_counts, strict=True)):
+            blocks = [ResidualBlock(width_in, width, 1 if k == 0 else 2)]
+            blocks += [ResidualBlock(width, width, 1) for _ in range(count - 1)]
+            self.stages.append(nn.Sequential(*blocks))
+            width_in = width
+        self.norm = nn.LayerNorm(width_in)
+        self.project = nn.Linear(width_in, config.embedding_size, bias=False)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The output of every stage, coarse last: (n, width, s/2, s/2), (n, width, s/4, s/4), ..."""
+        h, outputs = self.stem(x), []
+        for stage in self.stages:
+            h = stage(h)
+            outputs.append(h)
+        return outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.norm(F.silu(self.features(x)[-1]).mean((2, 3))))
+
+
+def padded(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution of stride 1 or 2 with the padding of TensorFlow, which puts the odd pixel last."""
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
+    if stride == 1:
+        return conv(x)
+    pads = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in (x.shape[-1], x.shape[-2])]
+    return conv(F.pad(x, [part for pad in pads for part in (pad // 2, pad - pad // 2)]))
+
+
+class MobileBlock(nn.Module):
+    """Widen, filter every channel by itself, narrow; added to the input when the shape stays (Sandler et al. 2018)."""
+
+    def __init__(self, width_in: int, width: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        inner = width_in * expansion
+        self.expand = nn.Conv2d(width_in, inner, 1) if expansion > 1 else None
+        self.filter = nn.Conv2d(inner, inner, kernel, stride, 0 if stride > 1 else kernel // 2, groups=inner)
+        self.narrow = nn.Conv2d(inner, width, 1)
+        self.skips = stride == 1 and width_in == width
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu6(self.expand(x)) if self.expand is not None else x
+        h = self.narrow(F.relu6(padded(self.filter, h)))
+        return x + h if self.skips else h
+
+
+class MobileTower(nn.Module):
+    """(n, 3, s, s) normalized pictures -> (n, d), not normalized: an EfficientNet-Lite without batch norm.
+
+    Batch norm's ImageNet statistics are folded into the convolutions, so a picture's vector never depends on the others.
+    """
+
+    EXPANSIONS, KERNELS, STRIDES = (1, 6, 6, 6, 6, 6, 6), (3, 3, 5, 3, 5, 5, 3), (1, 2, 2, 2, 1, 2, 1)
+    HEAD = 1280
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, 2)
+        self.stages = nn.ModuleList()
+        width_in = 32
+        for width, count, *kind in zip(
+            config.widths, config.block_counts, self.EXPANSIONS, self.KERNELS, self.STRIDES, strict=True
+        ):
+            expansion, kernel, stride = kind
+            blocks = [MobileBlock(width_in, width, expansion, kernel, stride)]
+            blocks += [MobileBlock(width, width, expansion, kernel, 1) for _ in range(count - 1)]
+            self.stages.append(nn.Sequential(*blocks))
+            width_in = width
+        self.head = nn.Conv2d(width_in, self.HEAD, 1)
+        self.project = nn.Linear(self.HEAD, config.embedding_size, bias=False)
+        for conv in (one for one in self.modules() if isinstance(one, nn.Conv2d)):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(cast(Tensor, conv.bias))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The output of every stage, coarse last: sizes s/2, s/4, s/8, s/16, s/16, s/32, s/32."""
+        h, outputs = F.relu6(padded(self.stem, x)), []
+        for stage in self.stages:
+            h = stage(h)
+            outputs.append(h)
+        return outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(F.relu6(self.head(self.features(x)[-1])).mean((2, 3)))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm Transformer block; `mask` is True where a token may be looked at, None for everywhere."""
+
+    def __init__(self, width: int, head_count: int):
+        super().__init__()
+        self.head_count = head_count
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        n, t, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(n, t, 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (n, heads, t, width / heads)
+        x = x + self.out(h.transpose(1, 2).reshape(n, t, width))
+        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+class TransformerTower(nn.Module):
+    """(n, 3, s, s) normalized pictures -> (n, d), not normalized: a ViT whose patches are made by a few convolutions
+    (Xiao et al. 2021, "Early convolutions help Transformers see better"), and which is read by its mean."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        layers: list[nn.Module] = []
+        width_in = 3
+        for width in config.widths:
+            layers += [
+                nn.Conv2d(width_in, width, 3, 2, 1, bias=False),
+                nn.GroupNorm(8, width),
+                nn.GELU(approximate="tanh"),
+            ]
+            width_in = width
+        self.stem = nn.Sequential(*layers, nn.Conv2d(width_in, width_in, 1))
+        self.grid = config.image_size // 2 ** len(config.widths)
+        self.position = nn.Parameter(torch.randn(1, width_in, self.grid, self.grid) * 0.02)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width_in, config.image_head_count) for _ in range(config.image_layer_count)
+        )
+        self.norm = nn.LayerNorm(width_in)
+        self.project = nn.Linear(width_in, config.embedding_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x)  # (n, width, grid, grid)
+        position = self.position
+        if h.shape[-2:] != position.shape[-2:]:  # trainings begin with small pictures
+            position = F.interpolate(position, h.shape[-2:], mode="bilinear", align_corners=False)
+        h = (h + position).flatten(2).transpose(1, 2).contiguous()
+        for block in self.blocks:
+            h = block(h)
+        return self.project(self.norm(h).mean(1))
+
+
+class TextTower(nn.Module):
+    """(n, t) token ids with 0 as padding -> (n, d), not normalized. Each text ends with END (0), which is read."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        width = config.text_width
+        self.token = nn.Embedding(config.vocabulary_size, width)
+        self.position = nn.Parameter(torch.randn(config.context_length, width) * 0.01)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, config.text_head_count) for _ in range(config.text_layer_count)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, config.embedding_size, bias=False)
+        nn.init.normal_(self.token.weight, std=0.02)
+
+    def states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Every token after the last block, (n, t, text_width), and where a text is, END included: (n, t) bool."""
+        length = (tokens != 0).sum(1, keepdim=True) + 1  # with END
+        real = torch.arange(tokens.shape[1], device=tokens.device) < length
+        h = self.token(tokens) + self.position[: tokens.shape[1]]
+        for block in self.blocks:
+            h = block(h, real[:, None, None, :])
+        return self.norm(h), real
+
+    def mean_state(self, states: Tensor, real: Tensor) -> Tensor:
+        """The mean over a text's `states`: (n, text_width)."""
+        weight = real[:, :, None].to(states.dtype)
+        return (states * weight).sum(1) / weight.sum(1)
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """The mean over a text's tokens after the last block: (n, text_width)."""
+        return self.mean_state(*self.states(tokens))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.project(self.pooled(tokens))
+
+
+MOST_REMEMBERED = 20_000  # prompts
+
+
+def remembered(
+    memory: dict[str, Tensor], prompts: list[str], read: Callable[[list[str]], Tensor], device: torch.device
+) -> Tensor:
+    """(n, d) float32 of unit length: what `read` makes of each prompt, from `memory` when it was read before."""
+    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in memory]
+    if len(memory) + len(new) > MOST_REMEMBERED:
+        memory.clear()
+        new = list(dict.fromkeys(prompts))
+    for start in range(0, len(new), 256):
+        chunk = new[start : start + 256]
+        memory.update(zip(chunk, F.normalize(read(chunk).float(), dim=-1), strict=True))
+    return torch.stack([memory[prompt].to(device) for prompt in prompts])
+
+
+class Clip(nn.Module):
+    """Both towers, the tokenizer, and the only place where pictures are resized and normalized for CLIP."""
+
+    def __init__(self, config: ClipConfig, tokenizer: Tokenizer):
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        tower = TransformerTower if config.image_layer_count else MobileTower if config.mobile else ImageTower
+        self.image = tower(config)
+        self.text = TextTower(config)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature
+        self._remembered: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.log_scale.device
+
+    def tokenize(self, prompts: list[str]) -> Tensor:
+        """(n, t) token ids, cut to the context length, END and padding 0, t the longest in the batch."""
+        rows = [self.tokenizer.encode(prompt)[: self.config.context_length - 1] for prompt in prompts]
+        tokens = torch.zeros(len(rows), 1 + max(map(len, rows)), dtype=torch.long)
+        for row, ids in zip(tokens, rows, strict=True):
+            row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
+        return tokens.to(self.device)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] of any size -> (n, 3, s, s), zero mean and unit variance over the training data.
+
+        Squares of one of the two sizes that it was trained on stay as they are.
+        """
+        size, small = self.config.image_size, self.config.small_size
+        if images.shape[-2:] not in ((size, size), (small, small)):
+            if images.shape[-1] > size and images.shape[-2] > size:
+                images = F.interpolate(images, (size, size), mode="area")
+            else:
+                images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+        return (images - 0.5) / 0.6
+
+    @torch.no_grad()
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """(n, d) of unit length, no gradient, remembered per prompt."""
+        return remembered(self._remembered, prompts, lambda new: self.text(self.tokenize(new)), self.device)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] -> (n, d) of unit length, differentiable."""
+        return F.normalize(self.image(self.prepare(images)).float(), dim=-1)

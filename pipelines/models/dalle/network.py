@@ -1,0 +1,217 @@
+"""DALL·E (Ramesh et al. 2021): one decoder-only Transformer over text tokens, then image tokens.
+
+Every image token sees the whole text. Among themselves image tokens attend sparsely, layer by layer as in the paper's
+appendix: row, column, row, row, repeating, and a convolutional pattern in the last layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipelines.models.decoder_only import Cache, StreamConfig
+
+
+@dataclass(frozen=True)
+class DalleConfig(StreamConfig):
+    """Sizes. `grid` is image tokens along a side; text is padded to `text_length` with one learned pad a position."""
+
+    text_vocabulary: int
+    image_vocabulary: int
+    text_length: int = 32
+    grid: int = 16
+    width: int = 192
+    layer_count: int = 4
+    head_count: int = 3
+    kernel: int = 11  # side of the convolutional pattern
+
+    @property
+    def length(self) -> int:
+        """Tokens in the whole stream."""
+        return self.text_length + self.image_length
+
+    def pattern(self, layer: int) -> str:
+        """ "row", "column" or "convolution" for a layer counted from 0."""
+        if layer == self.layer_count - 1:
+            return "convolution"
+        return "column" if layer % 4 == 1 else "row"
+
+
+def image_pattern(pattern: str, grid: int, kernel: int = 11) -> Tensor:
+    """(grid^2, grid^2) bool: may image token i (row of the result) look at image token j?
+
+    "row": itself and the `grid` tokens before it in raster order, which reaches the same column one row up.
+    "column": itself and the tokens above it. "convolution": the causal half of a kernel x kernel window around it,
+    in raster order, so that it wraps at the ends of rows. Ramesh et al. 2021, figure 11.
+    """
+    i = torch.arange(grid * grid)[:, None]
+    j = torch.arange(grid * grid)[None, :]
+    back = i - j  # how many tokens ago
+    if pattern == "row":
+        return (back >= 0) & (back <= grid)
+    if pattern == "column":
+        return (back >= 0) & (back % grid == 0)
+    if pattern == "convolution":
+        reach = kernel // 2
+        rows_up = (back + reach).div(
+            grid, rounding_mode="floor"
+        )  # nearest row offset with |column offset| <= reach
+        across = back - rows_up * grid
+        return (back >= 0) & (across.abs() <= reach) & (rows_up <= reach)
+    raise ValueError(f"pattern {pattern!r} is not row, column or convolution")
+
+
+def attention_mask(config: DalleConfig, layer: int) -> Tensor:
+    """(length, length) bool for one layer: text is causal; image sees all text, and image by the layer's pattern."""
+    t = config.text_length
+    mask = torch.zeros(config.length, config.length, dtype=torch.bool)
+    mask[:t, :t] = torch.ones(t, t, dtype=torch.bool).tril()
+    mask[t:, :t] = True
+    mask[t:, t:] = image_pattern(config.pattern(layer), config.grid, config.kernel)
+    return mask
+
+
+class Block(nn.Module):
+    """Pre-norm Transformer block with normalized queries and keys (Dehghani et al. 2023), which keeps training calm."""
+
+    def __init__(self, config: DalleConfig):
+        super().__init__()
+        width = config.width
+        self.head_count = config.head_count
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+        self.gain = nn.Parameter(
+            torch.tensor(10.0)
+        )  # the attention's temperature, since q and k have unit length
+        nn.init.normal_(self.out.weight, std=0.02 / (2 * config.layer_count) ** 0.5)
+        nn.init.normal_(self.down.weight, std=0.02 / (2 * config.layer_count) ** 0.5)
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(n, t, width) -> three of (n, heads, t, width / heads)."""
+        n, t, _ = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(n, t, 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
+        return F.normalize(q, dim=-1) * self.gain.to(q.dtype), F.normalize(k, dim=-1), v
+
+    def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """The rest of the block, given keys and values to look at."""
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+        x = x + self.out(h.transpose(1, 2).reshape(x.shape))
+        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+class Dalle(nn.Module):
+    """The network. `forward` is for training; `read_text` and `next_logits` draw with a static key/value cache."""
+
+    masks: Tensor
+
+    def __init__(self, config: DalleConfig):
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.text_token = nn.Embedding(config.text_vocabulary, width)
+        self.text_position = nn.Parameter(torch.randn(config.text_length, width) * 0.02)
+        self.pad = nn.Parameter(torch.randn(config.text_length, width) * 0.02)  # one for each position
+        self.image_token = nn.Embedding(config.image_vocabulary, width)
+        self.row = nn.Parameter(torch.randn(config.grid, width) * 0.02)
+        self.column = nn.Parameter(torch.randn(config.grid, width) * 0.02)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layer_count))
+        self.norm = nn.LayerNorm(width)
+        self.text_head = nn.Linear(width, config.text_vocabulary)
+        self.image_head = nn.Linear(width, config.image_vocabulary)
+        nn.init.normal_(self.text_token.weight, std=0.02)
+        nn.init.normal_(self.image_token.weight, std=0.02)
+        masks = torch.stack([attention_mask(config, k) for k in range(config.layer_count)])
+        self.register_buffer("masks", masks, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.pad.device
+
+    def text_tokens(self, ids: list[int]) -> Tensor:
+        """A prompt's tokens as the network reads them: (text_length,), cut or filled up with 0; [] is the empty text."""
+        row = torch.zeros(self.config.text_length, dtype=torch.long)
+        ids = ids[: len(row)]
+        row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
+        return row
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, by their own type."""
+        return cast(list[Block], list(self.blocks))
+
+    def embed_text(self, text: Tensor) -> Tensor:
+        """(n, text_length) tokens, 0 from the end of the text on -> (n, text_length, width)."""
+        padded = (text == 0)[:, :, None]
+        return (
+            torch.where(padded, self.pad.to(self.text_token.weight.dtype), self.text_token(text))
+            + self.text_position
+        )
+
+    def embed_image(self, image: Tensor, start: int = 0) -> Tensor:
+        """(n, t) tokens at raster positions start, start + 1, ... -> (n, t, width)."""
+        place = torch.arange(start, start + image.shape[1], device=image.device)
+        grid = self.config.grid
+        return self.image_token(image) + self.row[place // grid] + self.column[place % grid]
+
+    def forward(self, text: Tensor, image: Tensor) -> Tensor:
+        """(n, text_length) and (n, image_length) tokens -> (n, length - 1, width): the state that predicts the next."""
+        x = torch.cat([self.embed_text(text), self.embed_image(image[:, :-1])], 1)
+        t = x.shape[1]
+        for block, mask in zip(self.layers, self.masks, strict=True):
+            x = block.attend(x, *block.queries_keys_values(x), mask[:t, :t])
+        return self.norm(x)
+
+    def image_logits(self, text: Tensor, image: Tensor) -> Tensor:
+        """(n, image_length, image_vocabulary), without a cache: the slow and plain way, in float32."""
+        return self.image_head(self.forward(text, image)[:, self.config.text_length - 1 :]).float()
+
+    def read_text(self, text: Tensor, row_count: int) -> tuple[Cache, Tensor]:
+        """Fill a new cache with (n, text_length) texts, each serving row_count / n neighbouring rows.
+
+        Returns the cache and the logits of the first image token, (row_count, image_vocabulary) float32.
+        """
+        config = self.config
+        head_size, every = config.width // config.head_count, list(range(config.layer_count))
+        cache = Cache(self.masks, every, row_count, config.head_count, head_size, self.pad)
+        x, t = self.embed_text(text), config.text_length
+        for layer, block in enumerate(self.layers):
+            q, k, v = block.queries_keys_values(x)
+            cache.write(layer, 0, k, v)
+            x = block.attend(x, q, k, v, self.masks[layer, :t, :t])
+        logits = self.image_head(self.norm(x[:, -1])).float()
+        return cache, logits.repeat_interleave(row_count // len(text), 0)
+
+    def next_logits(self, cache: Cache, token: Tensor, position: int) -> Tensor:
+        """The image token (row_count,) at raster `position` -> float32 logits of the one after it."""
+        x, slot = self.embed_image(token[:, None], position), self.config.text_length + position
+        for layer, block in enumerate(self.layers):
+            q, k, v = block.queries_keys_values(x)
+            cache.write(layer, slot, k, v)
+            x = block.attend(x, q, *cache.read(layer, slot), None)
+        return self.image_head(self.norm(x[:, 0])).float()
+
+
+def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """One token a row by inverting the cumulative distribution at `uniform`.
+
+    logits (n, v) float32, uniform (n,) in [0, 1) -> (n,) tokens. Top-k (0 for all) comes before top-p (Holtzman et al.
+    2020): the smallest set of likeliest tokens whose probability reaches top_p.
+    """
+    logits = logits / temperature
+    if 0 < top_k < logits.shape[1]:
+        ordered, token = logits.topk(top_k, dim=1)
+    else:
+        ordered, token = logits.sort(dim=1, descending=True, stable=True)
+    share = ordered.softmax(1)
+    reached = share.cumsum(1)
+    if top_p < 1:
+        share = share.where(reached - share < top_p, 0)
+        reached = share.cumsum(1)
+    chosen = (reached <= uniform[:, None] * reached[:, -1:]).sum(1).clamp(max=token.shape[1] - 1)
+    return token.gather(1, chosen[:, None])[:, 0]

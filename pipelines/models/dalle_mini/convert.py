@@ -1,0 +1,225 @@
+"""DALL·E mini and mega: min-dalle's two PyTorch state dicts, or dalle-mini's one Flax tree, into `DalleMini`.
+
+A Flax tree is first renamed to min-dalle's names, so that there is one way from there: fuse the matrices that are always
+used together, and cut the head to the tokens that can be drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import torch
+from torch import Tensor
+
+from pipelines.errors import BadInput
+from pipelines.models.dalle_mini.network import DalleMiniConfig
+from pipelines.models.source import Converted, Original
+
+CODE_COUNT = 2**14  # of the VQGAN that both models were trained with
+HEAD_SIZE = 64  # of mini and mega
+NAMES = "min-dalle's encoder.pt and decoder.pt, or dalle-mini's flax_model.msgpack"
+
+# How the fused parameters of our layers are made from the published ones.
+SELF_ATTENTION = {
+    "attention.norm_in": ["pre_self_attn_layer_norm"],
+    "attention.qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    "attention.out": ["self_attn.out_proj"],
+    "attention.norm_out": ["self_attn_layer_norm"],
+}
+CROSS_ATTENTION = {
+    "cross.norm_in": ["pre_encoder_attn_layer_norm"],
+    "cross.query": ["encoder_attn.q_proj"],
+    "cross.keys_values": ["encoder_attn.k_proj", "encoder_attn.v_proj"],
+    "cross.out": ["encoder_attn.out_proj"],
+    "cross.norm_out": ["encoder_attn_layer_norm"],
+}
+FEED_FORWARD = {
+    "feed_forward.norm_in": ["glu.ln0"],
+    "feed_forward.gate_value": ["glu.fc0", "glu.fc1"],
+    "feed_forward.norm_inner": ["glu.ln1"],
+    "feed_forward.down": ["glu.fc2"],
+}
+LAYERS = {
+    "encoder": {**SELF_ATTENTION, **FEED_FORWARD},
+    "decoder": {**SELF_ATTENTION, **CROSS_ATTENTION, **FEED_FORWARD},
+}
+# Norms that feed a matrix have a shift and no scale: these may be absent, and then are 1.
+WITHOUT_SCALE = re.compile(
+    r"(final_ln|layers\.\d+\.(pre_self_attn_layer_norm|pre_encoder_attn_layer_norm|glu\.ln0|glu\.ln1))\.weight"
+)
+SIDES = {
+    "encoder": "text",
+    "decoder": "image",
+}  # the published name of each half, and our prefix of its embeddings
+FLAX = {
+    "FlaxBartAttention_0": "self_attn",
+    "FlaxBartAttention_1": "encoder_attn",
+    "GLU_0.LayerNorm_0": "glu.ln0",
+    "GLU_0.LayerNorm_1": "glu.ln1",
+    "GLU_0.Dense_0": "glu.fc0",
+    "GLU_0.Dense_1": "glu.fc1",
+    "GLU_0.Dense_2": "glu.fc2",
+    "LayerNorm_0": "pre_self_attn_layer_norm",
+    "LayerNorm_1": "self_attn_layer_norm",
+    "LayerNorm_2": "pre_encoder_attn_layer_norm",
+    "LayerNorm_3": "encoder_attn_layer_norm",
+}
+
+
+def merge(encoder: Original, decoder: Original) -> Original:
+    """min-dalle's two files as one, with "encoder." and "decoder." before their names.
+
+    BadInput when a file is not the half that it should be.
+    """
+    for original, half in ((encoder, "encoder"), (decoder, "decoder")):
+        if _half(original.tensors) != half:
+            found = _half(original.tensors) or "other names"
+            raise BadInput(f"{original.file} should hold min-dalle's {half} and holds {found}; give {NAMES}")
+    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.tensors.items()}
+    tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.tensors.items()}
+    return Original(f"{encoder.file} and {decoder.file}", tensors, {**encoder.numbers, **decoder.numbers})
+
+
+def convert(original: Original) -> Converted:
+    """From dalle-mini's Flax tree, or what `merge` makes of min-dalle's two files.
+
+    The number of heads is `encoder_attention_heads` among the numbers, as in dalle-mini's config.json, or else one for
+    64 of the width. The decoder starts from its last token, as the released weights of both sizes do. BadInput when the
+    file is something else or only half of it.
+    """
+    tensors = _from_flax(original) if "lm_head.kernel" in original.tensors else dict(original.tensors)
+    if "decoder.lm_head.weight" not in tensors or "encoder.embed_tokens.weight" not in tensors:
+        half = _half(tensors)
+        found = f"only min-dalle's {half}" if half else "other names"
+        raise BadInput(
+            f"{original.file} should hold DALL·E mini, both halves, and holds {found}; give {NAMES}"
+        )
+    config = _config(original, tensors)
+    shapes = _shapes(config)
+    for name in shapes:
+        if name not in tensors and WITHOUT_SCALE.fullmatch(name.partition(".")[2]):
+            tensors[name] = torch.ones(shapes[name], dtype=tensors["decoder.lm_head.weight"].dtype)
+    for name in sorted(shapes.keys() | tensors.keys()):
+        expected, found = shapes.get(name), tuple(tensors[name].shape) if name in tensors else None
+        if expected != found:
+            raise BadInput(
+                f"{original.file} does not fit DALL·E mini: {name} should be {expected or 'absent'} and is "
+                f"{found or 'absent'}; give {NAMES}"
+            )
+    return Converted("dalle-mini", config.to_dict(), _fused(config, tensors))
+
+
+def _half(tensors: dict[str, Tensor]) -> str:
+    """ "encoder" or "decoder" when these are one of min-dalle's files, or else nothing."""
+    if "embed_tokens.weight" not in tensors:
+        return ""
+    return "decoder" if "lm_head.weight" in tensors else "encoder"
+
+
+def _from_flax(original: Original) -> dict[str, Tensor]:
+    """Flax names to min-dalle's: layers are stacked on axis 0, kernels are transposed, a norm's weight is its "scale"."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in original.tensors.items():
+        name = name.removeprefix("model.").replace("lm_head.", "decoder.lm_head.")
+        if name.endswith(".kernel") and tensor.ndim > 1:
+            tensor = tensor.mT
+        name = re.sub(r"\.(kernel|scale|embedding)$", ".weight", name)
+        stacked = re.fullmatch(r"(encoder|decoder)\.layers\.FlaxBart(En|De)coderLayers\.(.+)\.(\w+)", name)
+        if not stacked or not tensor.ndim:
+            tensors[name] = tensor
+            continue
+        side, _, module, kind = stacked.groups()
+        for published, ours in FLAX.items():
+            if module == published or module.startswith(published + "."):
+                module = ours + module.removeprefix(published)
+                break
+        for number, layer in enumerate(tensor):
+            tensors[f"{side}.layers.{number}.{module}.{kind}"] = layer
+    return tensors
+
+
+def _config(original: Original, tensors: dict[str, Tensor]) -> DalleMiniConfig:
+    """Sizes, from shapes."""
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in tensors or tensors[name].ndim != 2:
+            raise BadInput(f"{original.file} does not fit DALL·E mini: it has no matrix {name}; give {NAMES}")
+        return tuple(tensors[name].shape)
+
+    text_vocabulary, width = shape("encoder.embed_tokens.weight")
+    image_length = shape("decoder.embed_positions.weight")[0]
+    token_count = shape("decoder.embed_tokens.weight")[0]
+    if math.isqrt(image_length) ** 2 != image_length:
+        raise BadInput(
+            f"{original.file} has {image_length} image positions; a square picture has {math.isqrt(image_length) ** 2}"
+        )
+    heads = original.numbers.get(
+        "encoder_attention_heads", width // HEAD_SIZE if not width % HEAD_SIZE else None
+    )
+    if not str(heads).isdigit() or not int(heads) or width % int(heads):
+        raise BadInput(
+            f"{original.file} is {width} wide, and the number of heads that share it is {heads}; put a divisor of it "
+            "beside the weights as encoder_attention_heads, as dalle-mini's config.json does"
+        )
+    counts = {side: _layer_count(side, tensors) for side in SIDES}
+    return DalleMiniConfig(
+        text_vocabulary=text_vocabulary,
+        image_vocabulary=min(CODE_COUNT, token_count - 1),
+        start_token=token_count - 1,
+        text_length=shape("encoder.embed_positions.weight")[0],
+        grid=math.isqrt(image_length),
+        width=width,
+        inner_width=shape("decoder.layers.0.glu.fc0.weight")[0],
+        encoder_layer_count=counts["encoder"],
+        decoder_layer_count=counts["decoder"],
+        head_count=int(heads),
+    )
+
+
+def _layer_count(side: str, tensors: dict[str, Tensor]) -> int:
+    return len({name.split(".")[2] for name in tensors if re.match(rf"{side}\.layers\.\d+\.", name)})
+
+
+def _shapes(config: DalleMiniConfig) -> dict[str, tuple[int, ...]]:
+    """Every name of min-dalle's with its shape."""
+    width, inner, tokens = config.width, config.inner_width, config.start_token + 1
+    shapes: dict[str, tuple[int, ...]] = {"decoder.lm_head.weight": (tokens, width)}
+    sizes = {
+        "encoder": (config.text_vocabulary, config.text_length, config.encoder_layer_count),
+        "decoder": (tokens, config.image_length, config.decoder_layer_count),
+    }
+    matrices = {"glu.fc0": (inner, width), "glu.fc1": (inner, width), "glu.fc2": (width, inner)}
+    for side, (vocabulary, length, layer_count) in sizes.items():
+        shapes[f"{side}.embed_tokens.weight"] = (vocabulary, width)
+        shapes[f"{side}.embed_positions.weight"] = (length, width)
+        norms = {"layernorm_embedding": width, "final_ln": width}
+        for number in range(layer_count):
+            for module in (one for published in LAYERS[side].values() for one in published):
+                name = f"layers.{number}.{module}"
+                if module in matrices or module.endswith("_proj"):
+                    shapes[f"{side}.{name}.weight"] = matrices.get(module, (width, width))
+                else:
+                    norms[name] = inner if module == "glu.ln1" else width
+        for name, size in norms.items():
+            shapes[f"{side}.{name}.weight"] = shapes[f"{side}.{name}.bias"] = (size,)
+    return shapes
+
+
+def _fused(config: DalleMiniConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """min-dalle's tensors, all present, as ours."""
+    fused = {"image_head.weight": tensors["decoder.lm_head.weight"][: config.image_vocabulary].clone()}
+    for side, prefix in SIDES.items():
+        fused[f"{prefix}_token.weight"] = tensors[f"{side}.embed_tokens.weight"]
+        fused[f"{prefix}_position.weight"] = tensors[f"{side}.embed_positions.weight"]
+        for kind in ("weight", "bias"):
+            fused[f"{prefix}_norm_in.{kind}"] = tensors[f"{side}.layernorm_embedding.{kind}"]
+            fused[f"{prefix}_norm_out.{kind}"] = tensors[f"{side}.final_ln.{kind}"]
+        for number in range(_layer_count(side, tensors)):
+            for ours, published in LAYERS[side].items():
+                for kind in ("weight", "bias"):
+                    names = [f"{side}.layers.{number}.{module}.{kind}" for module in published]
+                    parts = [tensors[name] for name in names if name in tensors]  # matrices have no bias
+                    if parts:
+                        fused[f"{side}.{number}.{ours}.{kind}"] = torch.cat(parts) if parts[1:] else parts[0]
+    return fused

@@ -1,0 +1,1 @@
+"""DALLE-pytorch's DALL·E and its dVAE."""

@@ -1,0 +1,216 @@
+"""A checkpoint of DALLE-pytorch, {"hparams", "vae_params", "weights", ...}, to `pipelines.models.dalle_pytorch.network`.
+
+`convert` takes the transformer, and `convert_vae` the DiscreteVAE that may lie beside it, or in a file of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.errors import BadInput
+from pipelines.models.dalle_pytorch.network import (
+    ATTENTION_TYPES,
+    DallePytorch,
+    DallePytorchConfig,
+    DiscreteVae,
+    DiscreteVaeConfig,
+    rotary_angles,
+)
+from pipelines.models.source import Converted, Original, count_of, fitted, size_of
+
+NAMES = {
+    "text_emb.weight": "text_token.weight",
+    "image_emb.weight": "image_token.weight",
+    "text_pos_emb.weight": "text_position.weight",
+    "to_logits.0.weight": "norm.weight",
+    "to_logits.0.bias": "norm.bias",
+}
+AXES = {  # of the learned positions, before and after axial-positional-embedding 0.3
+    "image_pos_emb.weights_0": "row.weight",
+    "image_pos_emb.weights_1": "column.weight",
+    "image_pos_emb.weights.0": "row.weight",
+    "image_pos_emb.weights.1": "column.weight",
+}
+LAYER = re.compile(r"transformer\.layers\.layers\.(\d+)\.([01])\.((?:fn\.)*)(.+)")
+MOST = 1_000_000  # no count among the hparams comes near it
+SHIFTED = re.compile(r"transformer\.layers\.layers\.0\.1\.(fn\.){3,}net\..*")  # the shift wraps it once more
+LAYER_NAMES = {  # of the two halves of a layer, without the wrappers' "fn.", of which versions differ in number
+    "0": {
+        "scale": "scale1",
+        "norm.weight": "norm1.weight",
+        "norm.bias": "norm1.bias",
+        "norm_out.weight": "after1.weight",
+        "norm_out.bias": "after1.bias",
+        "to_qkv.weight": "qkv.weight",
+        "to_out.0.weight": "out.weight",
+        "to_out.0.bias": "out.bias",
+    },
+    "1": {
+        "scale": "scale2",
+        "norm.weight": "norm2.weight",
+        "norm.bias": "norm2.bias",
+        "norm_out.weight": "after2.weight",
+        "norm_out.bias": "after2.bias",
+        "net.0.weight": "up.weight",
+        "net.0.bias": "up.bias",
+        "net.3.weight": "down.weight",
+        "net.3.bias": "down.bias",
+    },
+}
+
+
+def convert(original: Original) -> Converted:
+    """The transformer. The logits of text are left out, since only pictures are drawn."""
+    hparams, state = _parts(original)
+    original = Original(original.file, state, hparams)
+    _refuse_unknown(original)
+    if "text_emb.linear.weight" in state:  # one matrix for embeddings and logits
+        size_of(original, "to_logits.1.weight", 0)
+        count = _told(original, "num_text_tokens", 10_000) + _told(original, "text_seq_len", 256)
+        state["text_emb.weight"] = state["to_logits.1.weight"][:count]
+        state["image_emb.weight"] = state["to_logits.1.weight"][count:]
+    sizes = _sizes(original)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        layer = LAYER.fullmatch(name)
+        if name == "transformer.pos_emb" or re.match(r"(text|image)_emb\.linear\.", name):
+            continue
+        if layer and layer[4] in LAYER_NAMES[layer[2]]:
+            ours = f"blocks.{layer[1]}.{LAYER_NAMES[layer[2]][layer[4]]}"
+            tensors[ours] = tensor.flatten() if layer[4] == "scale" else tensor
+        elif name in AXES and tensor.ndim == 4:
+            tensors[AXES[name]] = tensor.reshape(-1, tensor.shape[-1])
+        elif name.startswith("to_logits.1.") and tensor.ndim:
+            tensors[name.replace("to_logits.1", "head")] = tensor[sizes["text_vocabulary"] :]
+        else:
+            tensors[NAMES.get(name, name)] = tensor
+    return fitted("dalle-pytorch", original, DallePytorchConfig, sizes, DallePytorch, tensors)
+
+
+def _parts(original: Original) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The hparams, and the transformer's tensors by their names within it."""
+    hparams = original.numbers.get("hparams")
+    state = {
+        name.removeprefix("weights."): tensor
+        for name, tensor in original.tensors.items()
+        if name.startswith("weights.") and not name.startswith("weights.vae.")
+    }
+    if not isinstance(hparams, dict) or not state:
+        raise BadInput(
+            f"{original.file} is no checkpoint of DALLE-pytorch: expected hparams and weights, found "
+            f"{', '.join(sorted(original.numbers))[:60] or 'no plain values'} and {len(original.tensors)} tensors; "
+            "give the .pt file that its train_dalle.py saved"
+        )
+    return hparams, state
+
+
+def _refuse_unknown(original: Original) -> None:
+    """BadInput for the kinds of layers that the network does not have."""
+    hparams = original.numbers
+    if hparams.get("reversible"):
+        raise BadInput(
+            f"{original.file} has reversible {str(hparams['reversible'])[:40]}, which Atelier cannot draw with; expected "
+            "False; give a checkpoint trained without --reversible"
+        )
+    if hparams.get("sparse_attn"):
+        raise BadInput(
+            f"{original.file} has sparse_attn {str(hparams['sparse_attn'])[:40]}, attention of DeepSpeed; expected False; "
+            f"give a checkpoint with the attention types {', '.join(ATTENTION_TYPES)}"
+        )
+    for one in _attention_types(hparams):
+        if one not in ATTENTION_TYPES:
+            raise BadInput(
+                f"{original.file} has the attention type {one!r}; expected {', '.join(ATTENTION_TYPES)}; give a "
+                "checkpoint trained with those"
+            )
+
+
+def _attention_types(hparams: dict[str, Any]) -> tuple[str, ...]:
+    told = hparams.get("attn_types") or ("full",)
+    return tuple(map(str, told)) if isinstance(told, list | tuple) else (str(told)[:40],)
+
+
+def _told(original: Original, name: str, default: int) -> int:
+    """A count among the hparams, or the library's default. BadInput when it is none."""
+    value = original.numbers.get(name, default)
+    if not isinstance(value, int) or not 1 <= value <= MOST:
+        raise BadInput(
+            f"{original.file} has {name} {str(value)[:40]!r} among its hparams; expected a positive count"
+        )
+    return value
+
+
+def _sizes(original: Original) -> dict[str, Any]:
+    """The config's fields: from shapes where they tell, else from the hparams, else the library's defaults."""
+    hparams, state = original.numbers, original.tensors
+    rotary = "text_pos_emb.weight" not in state
+    text_length = (
+        _told(original, "text_seq_len", 256) if rotary else size_of(original, "text_pos_emb.weight", 0) - 1
+    )
+    if rotary:
+        grid = isqrt(max(0, size_of(original, "transformer.pos_emb", 1) - text_length - 1))
+    else:
+        grid = next((state[name].shape[1] for name in AXES if name in state and state[name].ndim == 4), 0)
+    sizes: dict[str, Any] = {
+        "text_vocabulary": size_of(original, "text_emb.weight", 0),
+        "image_vocabulary": size_of(original, "image_emb.weight", 0),
+        "text_length": text_length,
+        "grid": grid,
+        "width": size_of(original, "text_emb.weight", 1),
+        "layer_count": count_of(state, "transformer.layers.layers."),
+        "head_count": _told(original, "heads", 8),
+        "head_size": _told(original, "dim_head", 64),
+        "attention_types": _attention_types(hparams),
+        "rotary": rotary,
+        "shift_tokens": any(SHIFTED.fullmatch(name) for name in state),
+        "sandwich": any(name.endswith(".norm_out.weight") for name in state),
+        "stable": bool(hparams.get("stable", False)),
+    }
+    return sizes | ({"pixel_frequencies": _pixel_frequencies(original, sizes)} if rotary else {})
+
+
+def _pixel_frequencies(original: Original, sizes: dict[str, Any]) -> str:
+    """Which rule made the rotary angles that the file carries. BadInput when none did."""
+    found = original.tensors["transformer.pos_emb"].float()
+    for rule in ("linear", "octaves"):
+        angles = rotary_angles(DallePytorchConfig(**sizes, pixel_frequencies=rule))
+        if found.shape == (1, *angles.shape) and torch.allclose(found[0], angles, rtol=1e-3, atol=1e-2):
+            return rule
+    raise BadInput(
+        f"{original.file} has rotary positions (transformer.pos_emb, {tuple(found.shape)}) of another rule than those "
+        f"of DALLE-pytorch for {sizes['text_length']} text tokens, a grid of {sizes['grid']} and heads of "
+        f"{sizes['head_size']}; name another file"
+    )
+
+
+def convert_vae(original: Original) -> Converted:
+    """The DiscreteVAE of a DALL·E checkpoint ("weights.vae."), or of the file that train_vae.py saves ("weights.")."""
+    inside = any(name.startswith("weights.vae.") for name in original.tensors)
+    prefix, hparams = ("weights.vae.", "vae_params") if inside else ("weights.", "hparams")
+    numbers = original.numbers.get(hparams)
+    state = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in original.tensors.items()
+        if name.startswith(prefix)
+    }
+    if "codebook.weight" not in state or not isinstance(numbers, dict):
+        raise BadInput(
+            f"{original.file} has no DiscreteVAE of DALLE-pytorch: expected {hparams} and {prefix}codebook.weight; when "
+            "it was trained on the tokens of a VQGAN or of OpenAI's dVAE, give that one's own file"
+        )
+    original = Original(original.file, state, numbers)
+    sizes = {
+        "image_size": _told(original, "image_size", 256),
+        "code_count": size_of(original, "codebook.weight", 0),
+        "code_size": size_of(original, "codebook.weight", 1),
+        "layer_count": sum(bool(re.fullmatch(r"encoder\.\d+\.0\.weight", name)) for name in state),
+        "block_count": sum(bool(re.fullmatch(r"encoder\.\d+\.net\.0\.weight", name)) for name in state),
+        "width": size_of(original, "encoder.0.0.weight", 0),
+    }
+    tensors = {"codes" if name == "codebook.weight" else name: tensor for name, tensor in state.items()}
+    return fitted("dalle-pytorch-vae", original, DiscreteVaeConfig, sizes, DiscreteVae, tensors)

@@ -1,0 +1,1 @@
+"""Pixel diffusion models: DDPM and ADM."""

@@ -1,0 +1,1 @@
+"""The judge: a network for figures alone."""

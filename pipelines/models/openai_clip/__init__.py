@@ -1,0 +1,1 @@
+"""OpenAI's CLIP, and LAION's and DataComp's."""

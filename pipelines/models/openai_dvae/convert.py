@@ -1,0 +1,66 @@
+"""OpenAI's dVAE: encoder.pkl and decoder.pkl, two pickled modules, become one network."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from pipelines.errors import BadInput
+from pipelines.models.openai_dvae.network import Dvae, DvaeConfig
+from pipelines.models.source import Converted, Original, count_of, fitted, shape_of, size_of
+
+BLOCK = re.compile(
+    r"blocks\.(?:group_(?P<group>[1-4])\.block_(?P<block>\d+)\.(?P<path>id_path|res_path\.conv_(?P<layer>[1-4]))"
+    r"|(?P<end>input|output\.conv))\.(?P<kind>[wb])"
+)
+
+
+def merge(encoder: Original, decoder: Original) -> Original:
+    """Both files as one Original, which `convert` reads. BadInput when one is not what it should be."""
+    for original, kernel, part in ((encoder, 7, "encoder"), (decoder, 1, "decoder")):
+        first = original.tensors.get("blocks.input.w")
+        if first is None or first.ndim != 4 or first.shape[-1] != kernel:
+            raise BadInput(
+                f"{original.file} is not the {part} of OpenAI's dVAE: blocks.input.w should be {kernel}x{kernel} "
+                f"and is {shape_of(first)}; give encoder.pkl and decoder.pkl, in this order"
+            )
+    tensors = {f"encoder.{name}": one for name, one in encoder.tensors.items()}
+    tensors |= {f"decoder.{name}": one for name, one in decoder.tensors.items()}
+    return Original(f"{encoder.file} and {decoder.file}", tensors, encoder.numbers | decoder.numbers)
+
+
+def convert(original: Original) -> Converted:
+    """Of what `merge` gives. The decoder's first convolution, bias and all, becomes the table of codes."""
+    tensors = original.tensors
+    names = {
+        "encoder_width": ("encoder.blocks.input.w", 0),
+        "decoder_width": ("decoder.blocks.output.conv.w", 1),
+        "code_count": ("decoder.blocks.input.w", 1),
+        "code_size": ("decoder.blocks.input.w", 0),
+    }
+    sizes: dict[str, Any] = {field: size_of(original, name, axis) for field, (name, axis) in names.items()}
+    for part in ("encoder", "decoder"):
+        sizes[f"{part}_blocks"] = count_of(tensors, f"{part}.blocks.group_1.block_", first=1)
+    ours: dict[str, Tensor] = {}
+    table, bias = tensors["decoder.blocks.input.w"], tensors.get("decoder.blocks.input.b")
+    if bias is not None and bias.shape == table.shape[:1]:
+        ours["codes"] = table.flatten(1).T.float() + bias.float()
+    for name, one in tensors.items():
+        if not name.startswith("decoder.blocks.input."):
+            part, _, rest = name.partition(".")
+            ours[f"{part}.{_our_name(rest)}"] = one
+    return fitted("openai-dvae", original, DvaeConfig, sizes, Dvae, ours)
+
+
+def _our_name(name: str) -> str:
+    """A tensor's name in our encoder or decoder; a name that the dVAE does not have stays what it is."""
+    found = BLOCK.fullmatch(name)
+    if found is None:
+        return name
+    kind = {"w": "weight", "b": "bias"}[found["kind"]]
+    if found["end"]:
+        return f"{found['end'].removesuffix('.conv')}.{kind}"
+    place = "shortcut" if found["path"] == "id_path" else f"convolutions.{int(found['layer']) - 1}"
+    return f"groups.{int(found['group']) - 1}.{int(found['block']) - 1}.{place}.{kind}"

@@ -1,0 +1,150 @@
+"""The latent prior: a text-conditioned flow on the VQGAN's continuous latents (Rombach et al. 2022; Liu et al. 2023).
+
+A latent x_0 and noise are joined by the straight line x_t = (1 - t) x_0 + t noise, t in [0, 1]; the network predicts the
+line's velocity, noise - x_0. It is conditioned on the pack's CLIP by cross-attention: on the states of all tokens of the
+text, on the text's vector, and on a style. diffusers' UNet2DConditionModel is the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.models.checkpoint import Config
+from pipelines.models.clip.network import Clip
+
+UNKNOWN_STYLE = 0  # the styles of the config follow it
+VECTOR_SCALE = 16.0  # of CLIP's unit vector, so that its numbers are of size 1
+
+
+@dataclass(frozen=True)
+class PriorConfig(Config):
+    """Sizes. `widths` are per level, each at half the size; the two coarsest levels attend to themselves and the text."""
+
+    latent_channels: int = 8
+    grid: int = 16
+    widths: tuple[int, ...] = (64, 128, 192)
+    layer_count: int = 1
+    head_count: int = 8
+    text_width: int = 256
+    embedding_size: int = 256
+    styles: tuple[str, ...] = ()
+
+
+class Prior(nn.Module):
+    """Predicts the velocity of latents of zero mean and unit variance; `normalize` and `restore` know the codec's."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: PriorConfig):
+        super().__init__()
+        from diffusers import UNet2DConditionModel  # costs seconds to import, so only when a network is made
+        from diffusers.models.attention_processor import AttnProcessor
+
+        self.config = config
+        attends = [k >= len(config.widths) - 2 for k in range(len(config.widths))]
+        self.network = UNet2DConditionModel(
+            sample_size=config.grid,
+            in_channels=config.latent_channels,
+            out_channels=config.latent_channels,
+            down_block_types=tuple("CrossAttnDownBlock2D" if yes else "DownBlock2D" for yes in attends),
+            up_block_types=tuple("CrossAttnUpBlock2D" if yes else "UpBlock2D" for yes in reversed(attends)),
+            block_out_channels=config.widths,
+            layers_per_block=config.layer_count,
+            attention_head_dim=config.head_count,
+            cross_attention_dim=config.text_width,
+            norm_num_groups=8,
+        )
+        self.network.set_attn_processor(AttnProcessor())  # faster than the fused one for few places on a CPU
+        self.style = nn.Embedding(1 + len(config.styles), config.text_width)
+        self.vector = nn.Linear(config.embedding_size, config.text_width)
+        self.empty = nn.Parameter(torch.randn(config.text_width) * 0.02)
+        self.register_buffer("mean", torch.zeros(config.latent_channels, 1, 1))
+        self.register_buffer("deviation", torch.ones(config.latent_channels, 1, 1))
+        nn.init.zeros_(self.network.conv_out.weight)
+
+    def normalize(self, z: Tensor) -> Tensor:
+        """The codec's latents (n, c, h, w) -> the flow's."""
+        return (z - self.mean) / self.deviation
+
+    def restore(self, x: Tensor) -> Tensor:
+        """The flow's latents (n, c, h, w) -> the codec's."""
+        return x * self.deviation + self.mean
+
+    def context(self, text: TextStates, style: Tensor, told: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the network attends to: (n, t + 2, width), and (n, t + 2) bool, True where there is something.
+
+        `style` (n,) long, UNKNOWN_STYLE for any; `told` (n,) bool is False where the text is left out: there is then
+        one learned token in its place.
+        """
+        n = len(text.states)
+        if told is None:
+            told = torch.ones(n, dtype=torch.bool, device=style.device)
+        states = torch.where(told[:, None, None], text.states, torch.zeros_like(text.states))
+        vector = torch.where(told[:, None], self.vector(VECTOR_SCALE * text.vector), self.empty)
+        tokens = torch.cat([self.style(style)[:, None], vector[:, None], states], 1)
+        there = torch.ones(n, 2, dtype=torch.bool, device=style.device)
+        return tokens, torch.cat([there, text.real & told[:, None]], 1)
+
+    def forward(self, x: Tensor, t: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
+        """(n, c, h, w) at times t (n,) in [0, 1] -> (n, c, h, w), the velocity there."""
+        tokens, there = context
+        return self.network(
+            x, t * 1000, tokens.to(x.dtype), encoder_attention_mask=there.to(x.dtype), return_dict=False
+        )[0]
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """What CLIP makes of n texts: states (n, t, width), real (n, t) where tokens are, vector (n, d) of unit length."""
+
+    states: Tensor
+    real: Tensor
+    vector: Tensor
+
+
+@torch.no_grad()
+def read_texts(clip: Clip, prompts: list[str]) -> TextStates:
+    """CLIP's states and vectors of the prompts."""
+    states, real = clip.text.states(clip.tokenize(prompts))
+    vector = clip.text.project(clip.text.mean_state(states, real))
+    return TextStates(states, real, nn.functional.normalize(vector.float(), dim=-1))
+
+
+def guided_velocity(
+    prior: Prior,
+    x: Tensor,
+    t: float,
+    told: tuple[Tensor, Tensor],
+    untold: tuple[Tensor, Tensor],
+    guidance: float,
+) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022): away from the velocity without the text, by `guidance`."""
+    times = torch.full((len(x),), t, device=x.device)
+    if guidance == 1:
+        return prior(x, times, told)
+    both = tuple(torch.cat([a, b]) for a, b in zip(untold, told, strict=True))
+    without, with_text = prior(x.repeat(2, 1, 1, 1), times.repeat(2), (both[0], both[1])).chunk(2)
+    return without + guidance * (with_text - without)
+
+
+@torch.no_grad()
+def draw(
+    prior: Prior,
+    noise: Tensor,
+    text: TextStates,
+    style: Tensor,
+    steps: int = 20,
+    guidance: float = 4.0,
+) -> Tensor:
+    """Latents of the codec, (n, c, h, w), from noise of the same shape: Euler's steps from t = 1 to t = 0."""
+    told = prior.context(text, style)
+    untold = prior.context(text, style, torch.zeros(len(noise), dtype=torch.bool, device=noise.device))
+    x = noise
+    for here, there in pairwise(torch.linspace(1, 0, steps + 1).tolist()):
+        x = x + (there - here) * guided_velocity(prior, x, here, told, untold, guidance)
+    return prior.restore(x)

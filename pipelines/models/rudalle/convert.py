@@ -1,0 +1,102 @@
+"""ruDALL-E's state dict (pytorch_model.bin of Malevich, Emojich, Surrealist, Kandinsky) to `models.rudalle.network`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from pipelines.errors import BadInput
+from pipelines.models.rudalle.network import Rudalle, RudalleConfig, attention_mask
+from pipelines.models.source import Converted, Original, count_of, fitted, size_of
+
+NAMES = {
+    "text_embeddings": "text_token",
+    "text_pos_embeddings": "text_position",
+    "image_embeddings": "image_token",
+    "image_row_embeddings": "row",
+    "image_col_embeddings": "column",
+    "to_logits.0": "head_norm",
+    "to_logits.1": "head",
+    "transformer.final_layernorm": "norm",
+}
+LAYER_NAMES = {
+    "input_layernorm": "norm1",
+    "before_first_addition_layernorm": "after1",
+    "post_attention_layernorm": "norm2",
+    "before_second_addition_layernorm": "after2",
+    "attention.query_key_value": "qkv",
+    "attention.dense": "out",
+    "mlp.dense_h_to_4h": "up",
+    "mlp.dense_4h_to_h": "down",
+}
+MASKS = {  # buffers of the file, and our words for them; the last one tells the version
+    "transformer.row_mask": "row",
+    "transformer.col_mask": "column",
+    "transformer.conv_mask": "convolution",
+}
+
+
+def convert(original: Original) -> Converted:
+    """Any size. The logits of text are left out, since only pictures are drawn."""
+    sizes = _sizes(original)
+    text_vocabulary: int = sizes["text_vocabulary"]
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in original.tensors.items():
+        if name in MASKS:
+            continue
+        module, _, kind = name.rpartition(".")
+        layer = re.fullmatch(r"transformer\.layers\.(\d+)\.(.+)", module)
+        if layer and layer[2] in LAYER_NAMES:
+            tensors[f"blocks.{layer[1]}.{LAYER_NAMES[layer[2]]}.{kind}"] = tensor
+        elif module == "to_logits.1" and tensor.ndim:
+            tensors[f"head.{kind}"] = tensor[text_vocabulary:]
+        else:
+            tensors[f"{NAMES.get(module, module)}.{kind}"] = tensor
+    return fitted("rudalle", original, RudalleConfig, sizes, Rudalle, tensors)
+
+
+def _sizes(original: Original) -> dict[str, Any]:
+    """The config's fields, from shapes; the version from the masks, and where both have the same from the file's name."""
+    width = size_of(original, "text_embeddings.weight", 1)
+    sizes: dict[str, Any] = {
+        "text_vocabulary": size_of(original, "text_embeddings.weight", 0),
+        "image_vocabulary": size_of(original, "image_embeddings.weight", 0),
+        "text_length": size_of(original, "text_pos_embeddings.weight", 0) - 1,
+        "grid": size_of(original, "image_row_embeddings.weight", 0),
+        "width": width,
+        "layer_count": count_of(original.tensors, "transformer.layers."),
+        "head_count": _head_count(original, width),
+    }
+    told = str(original.numbers.get("hf_version", "v2" if "v2" in original.file else "v3")).removeprefix("v")
+    fitting = [version for version in (3, 2) if _masks_fit(original, RudalleConfig(**sizes, version=version))]
+    if not fitting:
+        raise BadInput(
+            f"{original.file} has attention masks that are neither ruDALL-E's of version 2 nor of version 3, for "
+            f"{sizes['text_length']} text tokens and a grid of {sizes['grid']}; name another file"
+        )
+    return sizes | {"version": int(told) if told in map(str, fitting) else fitting[0]}
+
+
+def _head_count(original: Original, width: int) -> int:
+    """As told beside the tensors, or by the published rule: heads of 128 in the models 2048 wide, else of 64."""
+    told = original.numbers.get("num_attention_heads")
+    count = told if isinstance(told, int) else width // (128 if width == 2048 else 64)
+    if count < 1 or width % count:
+        raise BadInput(
+            f"{original.file} does not tell how many attention heads share its width of {width}; expected "
+            "num_attention_heads beside the tensors, or a width that is a multiple of 64"
+        )
+    return count
+
+
+def _masks_fit(original: Original, config: RudalleConfig) -> bool:
+    """Are the masks that the file carries, if any, those of this config?"""
+    for name, pattern in MASKS.items():
+        found = original.tensors.get(name)
+        if found is not None:
+            fits = found.shape == (config.length, config.length)
+            if not fits or not found.bool().equal(attention_mask(config, pattern)):
+                return False
+    return True

@@ -1,0 +1,118 @@
+"""The VQGANs that are published: CompVis and LDM (Lightning), Sber (Gumbel, wavelets), dalle-mini (Flax), min-dalle."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from pipelines.errors import BadInput
+from pipelines.models.source import Converted, Original, count_of, fitted, size_of
+from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
+
+# Where a file keeps the network: in Lightning's dictionary, as another network's first stage, as rudalle's model.
+PREFIXES = [
+    outer + inner
+    for outer in ("", "state_dict.")
+    for inner in ("", "first_stage_model.", "model.", "params.")
+]
+TABLES = {
+    "quantize.embedding.weight": "codes",
+    "quantize.embed.weight": "codes",  # Gumbel
+    "quantize.proj.weight": "logits.weight",
+    "quantize.proj.bias": "logits.bias",
+    "embedding.weight": "codes",  # min-dalle
+}
+PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+
+
+def convert(original: Original) -> Converted:
+    """Losses, optimizers and averages are left behind. Sizes are inferred; the training size is 256 unless told."""
+    bare = _bare(original.tensors)
+    flax = any(name.endswith(".kernel") for name in bare)
+    tensors = {}
+    for name, one in _without_wavelets(_from_flax(bare) if flax else bare).items():
+        if name in TABLES or name.startswith(PARTS):
+            tensors[TABLES.get(name, name)] = one
+    network = Original(original.file, tensors, original.numbers)
+
+    def size(name: str, axis: int = 0) -> int:
+        return size_of(network, name, axis)
+
+    if "codes" not in tensors:
+        raise BadInput(
+            f"{original.file} holds no VQGAN: a table of codes was expected, as quantize.embedding.weight, "
+            "quantize.embed.weight or embedding.weight, and there is none; name another file"
+        )
+    levels = max(1, count_of(tensors, "decoder.up."))
+    widths = [size(f"decoder.up.{k}.block.0.conv1.weight") for k in range(levels)]
+    has_encoder = "encoder.conv_in.weight" in tensors
+    wavelet = size("decoder.conv_out.weight") == 12
+    sizes: dict[str, Any] = {
+        "image_size": (_resolution(original.numbers) or 256) * (1 + wavelet),
+        "input_width": size("encoder.conv_in.weight") if has_encoder else widths[0],
+        "widths": widths,
+        "block_count": count_of(tensors, "decoder.up.0.block.") - 1,
+        "attention_levels": [k for k in range(levels) if f"decoder.up.{k}.attn.0.q.weight" in tensors],
+        "latent_size": size("post_quant_conv.weight"),
+        "code_count": size("codes"),
+        "code_size": size("codes", 1),
+        "gumbel": "logits.weight" in tensors,
+        "wavelet": wavelet,
+        "unit_range": flax or "embedding.weight" in bare,  # dalle-mini's training, whose heir min-dalle is
+        "has_encoder": has_encoder,
+    }
+    return fitted("taming-vqgan", original, TamingVqganConfig, sizes, TamingVqgan, tensors)
+
+
+def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the VQGAN, without what stands before their names."""
+    for prefix in PREFIXES:
+        inside = {name[len(prefix) :]: one for name, one in tensors.items() if name.startswith(prefix)}
+        if any(name.startswith("decoder.") for name in inside):
+            return inside
+    return tensors
+
+
+def _from_flax(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """By PyTorch's names and layout.
+
+    In vqgan-jax a list's number hangs on by an underscore (down_0.block_1, but the middle's block_1 is its own name),
+    kernels are (height, width, in, out), and a norm's scale and bias may have leading axes of length 1. (vqgan-jax
+    also applies all attentions of a level after each block; our network keeps to the order in which the weights
+    were trained, one after each block, as min-dalle does.)
+    """
+    renamed = {}
+    for name, one in tensors.items():
+        if ".mid." not in name:
+            name = re.sub(r"\b(down|up|block|attn)_(\d+)\.", r"\1.\2.", name)
+        module, _, leaf = name.rpartition(".")
+        if leaf == "kernel" and one.ndim == 4:
+            one = one.permute(3, 2, 0, 1)
+        elif leaf in ("scale", "bias"):
+            one = one.flatten()
+        renamed[f"{module}.{'bias' if leaf == 'bias' else 'weight'}"] = one
+    return renamed
+
+
+def _without_wavelets(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sber's wavelet decoder holds the usual one, its own convolution after the codes, and constant filters."""
+    if not any(name.startswith("decoder.decoder.") for name in tensors):
+        return tensors
+    kept = {
+        name: one for name, one in tensors.items() if not name.startswith(("decoder.", "post_quant_conv."))
+    }
+    for name, one in tensors.items():
+        if name.startswith("decoder.") and not name.startswith("decoder.idwt."):
+            kept[name.removeprefix("decoder.")] = one
+    return kept
+
+
+def _resolution(numbers: dict[str, Any]) -> int | None:
+    """Pixels along a side of a training picture, as the hyperparameters tell it at any depth."""
+    told = numbers.get("resolution")
+    if isinstance(told, int) and 16 <= told <= 4096 and told % 16 == 0:
+        return told
+    inside = (_resolution(one) for one in numbers.values() if isinstance(one, dict))
+    return next((size for size in inside if size), None)

@@ -1,0 +1,72 @@
+"""VQGAN (Esser et al. 2021): pictures to image tokens and back. diffusers' VQModel is the network.
+
+A pixel-unshuffle in front and a pixel-shuffle behind spare the costly full-resolution layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipelines.models.base import Codec
+from pipelines.models.checkpoint import Config
+
+
+@dataclass(frozen=True)
+class VqganConfig(Config):
+    """Sizes. The picture shrinks by `patch` (unshuffle), then by 2 per width after the first."""
+
+    image_size: int = 128
+    patch: int = 4
+    widths: tuple[int, ...] = (64, 128, 160)
+    layer_count: int = 1
+    code_count: int = 2048
+    code_size: int = 16
+
+    @property
+    def factor(self) -> int:
+        """Pixels per token, along a side."""
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+    @property
+    def grid(self) -> int:
+        """Tokens along a side of a training picture."""
+        return self.image_size // self.factor
+
+
+class Vqgan(Codec):
+    """Convolutional throughout: any picture whose sides are multiples of `config.factor` will do."""
+
+    def __init__(self, config: VqganConfig):
+        super().__init__()
+        from diffusers import VQModel  # costs seconds to import, so only when a network is made
+
+        self.config = config
+        count = len(config.widths)
+        network = VQModel(
+            in_channels=3 * config.patch**2,
+            out_channels=3 * config.patch**2,
+            down_block_types=("DownEncoderBlock2D",) * count,
+            up_block_types=("UpDecoderBlock2D",) * count,
+            block_out_channels=config.widths,
+            layers_per_block=config.layer_count,
+            latent_channels=config.code_size,
+            num_vq_embeddings=config.code_count,
+            vq_embed_dim=config.code_size,
+            norm_num_groups=8,
+            mid_block_add_attention=False,
+        )
+        self.encoder, self.decoder = network.encoder, network.decoder
+        self.before_codes, self.after_codes = network.quant_conv, network.post_quant_conv
+        self.codes = nn.Parameter(torch.randn(config.code_count, config.code_size) * 0.5)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor), before the codes."""
+        return self.before_codes(self.encoder(F.pixel_unshuffle(images, self.config.patch)))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(n, c, h, w) codes, or anything between them -> (n, 3, h * factor, w * factor), about [-1, 1]."""
+        return F.pixel_shuffle(self.decoder(self.after_codes(codes)), self.config.patch)

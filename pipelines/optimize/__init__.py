@@ -1,0 +1,1 @@
+"""Optimize: CLIP's gradient grows one picture (VQGAN-CLIP)."""

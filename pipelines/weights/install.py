@@ -1,0 +1,179 @@
+"""Puts a model of the full pack, or one that the user has, into the models folder: download, prove, convert; and away."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import BadInput
+from pipelines.io.files import home_path, write_atomically
+from pipelines.weights.download import Opener, fetch
+from pipelines.weights.open_weights import FULL_PACK, SUFFIXES, Entry, models_folder
+
+if TYPE_CHECKING:  # torch takes a second to import
+    from pipelines.core.pipeline import Step
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+KEPT_FORMS = (".safetensors", ".json", ".txt")  # what a diffusers folder may consist of
+
+
+def entry_of(name: str) -> Entry:
+    """The full pack's entry. BadInput for an unknown name."""
+    if name not in FULL_PACK:
+        raise BadInput(f"model {name[:64]!r} is not in the full pack; it has {', '.join(FULL_PACK)}")
+    return FULL_PACK[name]
+
+
+def install(entry: Entry, opener: Opener | None = None) -> Generator[Step, None, list[str]]:
+    """Download an entry's files and convert them; Steps count megabytes. Closing it keeps what came, for the next time.
+
+    Returns the names of files whose SHA-256 was not known beforehand: they are now remembered, and a later download
+    must have the same. BadInput and CannotSave as `fetch` and `convert_file` raise them.
+    """
+    from pipelines.core.pipeline import Step
+
+    downloads = models_folder() / ".downloads" / entry.name
+    pins = _read_pins()
+    new: list[str] = []
+    for file in entry.files:
+        path = downloads / file.path
+        expected = file.sha256 or pins.get(file.url)
+        if path.is_file() and expected is None:  # from a run that ended before its pin was written
+            path.unlink()
+        events, begun, first = fetch(file.url, path, expected, file.size, opener), time.monotonic(), -1
+        while True:
+            try:
+                done, total = next(events)
+            except StopIteration as end:
+                found: str = end.value
+                break
+            first = done if first < 0 else first
+            rate = (done - first) / max(time.monotonic() - begun, 1e-3) / 1e6
+            yield Step(path.name, done // 10**6, max(total // 10**6, 1), {"MB/s": rate} if rate else {})
+        if expected is None:
+            new.append(path.name)
+            _pin(file.url, found)
+    yield Step("converting", 0, 1)
+    _place(entry, downloads)
+    _forget(downloads)
+    yield Step("converting", 1, 1)
+    return new
+
+
+def _forget(downloads: Path) -> None:
+    """Delete what was downloaded of a model, and the folder of all downloads when it is empty then."""
+    shutil.rmtree(downloads, ignore_errors=True)
+    with suppress(OSError):
+        downloads.parent.rmdir()
+
+
+def _place(entry: Entry, downloads: Path) -> None:
+    """From downloaded files to the model under its own name."""
+    if entry.family != "diffusers":
+        facts = {"name": entry.name, "licence": entry.licence, "origin": entry.origin, "about": entry.about}
+        _convert([downloads / file.path for file in entry.files], entry.path, entry.family, facts)
+    elif all(file.path.endswith(KEPT_FORMS) for file in entry.files):
+        downloads.replace(entry.path)
+    else:
+        raise BadInput(f"{entry.name} has files that are neither safetensors nor texts, and is not kept")
+
+
+def add(paths: list[Path], name: str, family: str | None = None) -> str:
+    """Convert a model that the user has into the models folder, under `name`; returns its kind.
+
+    A name of the full pack brings its family, licence and origin with it. BadInput when the name is taken or strange,
+    or the files are of no known family.
+    """
+    if not NAME.fullmatch(name):
+        raise BadInput(f"the name {name[:64]!r} is not 1 to 64 of a-z, 0-9, '.', '_' and '-'; try my-model")
+    entry = FULL_PACK.get(name)
+    if find(name) is not None:
+        raise BadInput(f"{name} is there already; remove it first, or choose another name")
+    folders = [one for one in map(home_path, paths) if (one / "text_encoder").is_dir()]
+    if folders or (entry is not None and entry.family == "diffusers"):
+        raise BadInput(
+            f"{name} is a folder of diffusers and is used as it is; copy it to {models_folder() / name}"
+        )
+    family = family or (entry.family if entry else None)
+    facts = {"name": name, "licence": "not stated: the user's own file", "origin": "a file of the user's"}
+    if entry is not None:
+        facts |= {"licence": entry.licence, "origin": f"{entry.origin}, given by path"}
+    path = models_folder() / (name + SUFFIXES.get(family or "", ".safetensors"))
+    return _convert([home_path(one) for one in paths], path, family, facts)
+
+
+def remove(name: str) -> int:
+    """Delete a model and what was downloaded of it; returns the bytes that this freed. BadInput when there is neither."""
+    place, downloads = find(name), models_folder() / ".downloads" / name
+    if not NAME.fullmatch(name) or not (place or downloads.is_dir()):
+        raise BadInput(f"model {name[:64]!r} is not in {models_folder()}; nothing was removed")
+    freed = size_of(downloads) + (size_of(place) if place else 0)
+    try:
+        if place:
+            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+    except OSError as error:
+        raise BadInput(f"{place} cannot be removed ({(error.strerror or str(error)).lower()})") from error
+    _forget(downloads)
+    return freed
+
+
+def find(name: str) -> Path | None:
+    """The file or folder of an installed model."""
+    paths = [models_folder() / (name + suffix) for suffix in (".safetensors", ".json", ".model", "")]
+    return next((path for path in paths if path.exists()), None) if NAME.fullmatch(name) else None
+
+
+def installed() -> list[str]:
+    """Names of the models that are there."""
+    suffixes = {".safetensors", *filter(None, SUFFIXES.values())}
+    with suppress(FileNotFoundError):
+        found = [one for one in sorted(models_folder().iterdir()) if not one.name.startswith(".")]
+        names = [
+            one.name if one.is_dir() else one.stem for one in found if one.is_dir() or one.suffix in suffixes
+        ]
+        return [name for name in names if NAME.fullmatch(name)]
+    return []
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(one.stat().st_size for one in files if one.is_file())
+
+
+def _convert(paths: list[Path], path: Path, family: str | None, facts: dict[str, Any]) -> str:
+    from pipelines.weights.convert import VOCABULARIES, convert_file, convert_vocabulary
+
+    if family in VOCABULARIES:
+        return convert_vocabulary(paths, path, family)
+    return convert_file(paths, path, family, facts)
+
+
+# ------------------------------------------------------------------------------ hashes of first downloads
+
+
+def _pin_file() -> Path:
+    return models_folder() / ".pins.json"
+
+
+def _read_pins() -> dict[str, str]:
+    """Address -> SHA-256, as first seen."""
+    try:
+        pins = json.loads(_pin_file().read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{_pin_file()} cannot be read ({str(error)[:80]}); delete it to forget the hashes"
+        ) from error
+    return pins if isinstance(pins, dict) else {}
+
+
+def _pin(url: str, sha256: str) -> None:
+    write_atomically(_pin_file(), json.dumps(_read_pins() | {url: sha256}, indent=1, sort_keys=True).encode())

@@ -1,0 +1,466 @@
+"""The full pack, as data: the field's open weights, where they are published, under which licence, and what they need.
+
+Nothing here is downloaded before somebody asks for it by name (`pipelines/weights/install.py`). A file's SHA-256 is given
+where its publisher tells it; elsewhere it is None ("not pinned"), and the one of the first download is remembered.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+GB = 10**9
+HUB = "https://huggingface.co"
+OPENAI = "https://openaipublic.azureedge.net/clip/models"
+HEIBOX = "https://heibox.uni-heidelberg.de/f"
+OPENAI_LICENCE = "MIT (its card puts deployed use out of scope)"
+TAMING_LICENCE = "the code is MIT; the weights state no licence"
+OPENRAIL = "CreativeML OpenRAIL-M: uses that do harm are forbidden"
+STABILITY = (
+    "Stability AI Community License: free below a yearly revenue of 1 million dollars; read it before selling"
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """One published file. size and sha256 are None where their publisher does not tell them."""
+
+    url: str
+    sha256: str | None = None
+    size: int | None = None
+    name: str = ""  # when the address does not end in one, or its folder matters
+
+    @property
+    def path(self) -> str:
+        """Its name below the model's own folder."""
+        return self.name or Path(urlsplit(self.url).path).name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of the full pack. `working` is the memory in bytes that it needs beside its weights, an estimate."""
+
+    name: str
+    role: str  # clip, dalle, codec, unet, latent, tokenizer
+    family: str  # of pipelines/weights/convert.py, or "diffusers": a folder that is kept as it is
+    files: tuple[File, ...]
+    licence: str
+    origin: str
+    about: str
+    parameters: int = 0
+    working: int = 0
+    width: int = 4  # bytes a parameter takes in memory
+    megabytes: int = 0  # of the download, about, where the files do not tell their sizes
+
+    @property
+    def path(self) -> Path:
+        """Where the converted model belongs; a folder for diffusers."""
+        return models_folder() / (self.name + SUFFIXES.get(self.family, ".safetensors"))
+
+    @property
+    def present(self) -> bool:
+        """Whether it is there."""
+        return self.path.exists()
+
+    @property
+    def download_bytes(self) -> int:
+        """What is to be downloaded, about."""
+        return sum(file.size or 0 for file in self.files) or self.megabytes * 10**6
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that running it needs, an estimate: its weights and what it computes with."""
+        return self.width * self.parameters + self.working
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the SHA-256 of every file is known beforehand."""
+        return all(file.sha256 for file in self.files)
+
+
+SUFFIXES = {
+    "diffusers": "",
+    "clip_tokenizer": ".json",
+    "dalle_mini_tokenizer": ".json",
+    "rudalle_tokenizer": ".model",
+}
+
+
+def models_folder() -> Path:
+    """models/ beside the project, or the folder that ATELIER_MODELS names."""
+    given = os.environ.get("ATELIER_MODELS")
+    return Path(given).expanduser() if given else Path(__file__).parents[2] / "models"
+
+
+def _hub(repository: str, *names: str) -> tuple[File, ...]:
+    return tuple(File(f"{HUB}/{repository}/resolve/main/{name}") for name in names)
+
+
+def _openai_clip(name: str, file: str, sha256: str, millions: float, megabytes: int, about: str) -> Entry:
+    return Entry(
+        name=name,
+        role="clip",
+        family="clip",
+        files=(File(f"{OPENAI}/{sha256}/{file}", sha256),),
+        licence=OPENAI_LICENCE,
+        origin="OpenAI, CLIP (2021)",
+        about=about,
+        parameters=round(millions * 1e6),
+        working=GB // 2,
+        megabytes=megabytes,
+    )
+
+
+def _open_clip(name: str, repository: str, millions: float, about: str) -> Entry:
+    return Entry(
+        name=name,
+        role="clip",
+        family="clip",
+        files=_hub(repository, "open_clip_pytorch_model.bin", "open_clip_config.json"),
+        licence="MIT",
+        origin=f"{repository} (open_clip)",
+        about=about,
+        parameters=round(millions * 1e6),
+        working=GB // 2,
+        megabytes=round(4 * millions),
+    )
+
+
+def _ddpm(name: str, about: str) -> Entry:
+    return Entry(
+        name=name,
+        role="unet",
+        family="ddpm",
+        files=_hub(f"google/{name}", "diffusion_pytorch_model.bin", "config.json"),
+        licence="Apache-2.0",
+        origin=f"google/{name}, Ho et al. (2020)",
+        about=about,
+        parameters=113_673_219,
+        working=2 * GB,
+        megabytes=455,
+    )
+
+
+def _vqgan(
+    name: str, address: str, about: str, millions: float, megabytes: int, size: int | None = None
+) -> Entry:
+    return Entry(
+        name=name,
+        role="codec",
+        family="vqgan",
+        files=(File(f"{HEIBOX}/{address}/?dl=1", size=size, name="last.ckpt"),),
+        licence=TAMING_LICENCE,
+        origin="CompVis, taming-transformers (2021)",
+        about=about,
+        parameters=round(millions * 1e6),
+        working=4 * GB,
+        megabytes=megabytes,
+    )
+
+
+def _latent(
+    name: str, repository: str, licence: str, about: str, millions: float, working: int, towers: int = 1
+) -> Entry:
+    """A diffusers folder in half precision, with as many text towers."""
+    numbers = ("", "_2")[:towers]
+    weights = ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"]
+    weights += [f"text_encoder{number}/model" for number in numbers]
+    texts = ["model_index.json", "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
+    for number in numbers:
+        tokenizer = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
+        texts += [f"text_encoder{number}/config.json", *(f"tokenizer{number}/{one}" for one in tokenizer)]
+    names = [*texts, *(f"{one}.fp16.safetensors" for one in weights)]
+    return Entry(
+        name=name,
+        role="latent",
+        family="diffusers",
+        files=tuple(File(f"{HUB}/{repository}/resolve/main/{one}", name=one) for one in names),
+        licence=licence,
+        origin=repository,
+        about=about,
+        parameters=round(millions * 1e6),
+        working=working,
+        width=2,
+        megabytes=round(2 * millions),
+    )
+
+
+ENTRIES: tuple[Entry, ...] = (
+    _openai_clip(
+        "clip-vit-b-32",
+        "ViT-B-32.pt",
+        "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
+        151.28,
+        354,
+        "OpenAI's CLIP ViT-B/32, 224 px, English: the usual judge and guide",
+    ),
+    _openai_clip(
+        "clip-vit-b-16",
+        "ViT-B-16.pt",
+        "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
+        149.62,
+        351,
+        "OpenAI's CLIP ViT-B/16, 224 px, English: sees more detail, four times the work",
+    ),
+    _openai_clip(
+        "clip-vit-l-14",
+        "ViT-L-14.pt",
+        "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+        427.62,
+        933,
+        "OpenAI's CLIP ViT-L/14, 224 px, English: the better judge",
+    ),
+    _openai_clip(
+        "clip-vit-l-14-336",
+        "ViT-L-14-336px.pt",
+        "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
+        427.94,
+        934,
+        "OpenAI's CLIP ViT-L/14 at 336 px, English: the best of the family",
+    ),
+    _openai_clip(
+        "clip-rn50",
+        "RN50.pt",
+        "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
+        102.0,
+        256,
+        "OpenAI's CLIP RN50, 224 px, English: a convolutional one, which guides with other habits",
+    ),
+    _open_clip(
+        "clip-laion-vit-b-32",
+        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+        151.28,
+        "CLIP ViT-B/32 trained on LAION-2B, 224 px, English",
+    ),
+    _open_clip(
+        "clip-datacomp-vit-b-32",
+        "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+        151.28,
+        "CLIP ViT-B/32 trained on DataComp, 224 px, English: the best at this size",
+    ),
+    Entry(
+        name="clip-chinese-vit-b-16",
+        role="clip",
+        family="clip",
+        files=_hub("OFA-Sys/chinese-clip-vit-base-patch16", "pytorch_model.bin", "config.json"),
+        licence="the code is MIT; the card names no licence for the weights",
+        origin="OFA-Sys/chinese-clip-vit-base-patch16 (2022)",
+        about="Chinese CLIP ViT-B/16, 224 px: prompts in Chinese",
+        parameters=188_000_000,
+        working=GB // 2,
+        megabytes=753,
+    ),
+    Entry(
+        name="clip-tokenizer",
+        role="tokenizer",
+        family="clip_tokenizer",
+        files=_hub("openai/clip-vit-base-patch32", "vocab.json", "merges.txt"),
+        licence="MIT",
+        origin="OpenAI, CLIP (2021)",
+        about="the vocabulary of all English CLIPs: byte-level BPE, 49,408 pieces",
+        megabytes=2,
+    ),
+    Entry(
+        name="clip-chinese-tokenizer",
+        role="tokenizer",
+        family="clip_tokenizer",
+        files=_hub("OFA-Sys/chinese-clip-vit-base-patch16", "vocab.txt"),
+        licence="Apache-2.0 (BERT's vocabulary)",
+        origin="OFA-Sys/chinese-clip-vit-base-patch16 (2022)",
+        about="the vocabulary of Chinese CLIP: WordPiece, 21,128 pieces",
+        megabytes=1,
+    ),
+    Entry(
+        name="dalle-mini",
+        role="dalle",
+        family="dalle_mini",
+        files=_hub("kuprel/min-dalle", "encoder_mini.pt", "decoder_mini.pt"),
+        licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
+        origin="dalle-mini by Dayma et al. (2021), as kuprel/min-dalle",
+        about="DALL·E mini: 256 px pictures of 16 x 16 tokens, English",
+        parameters=438_000_000,
+        working=2 * GB,
+        megabytes=881,
+    ),
+    Entry(
+        name="dalle-mega",
+        role="dalle",
+        family="dalle_mini",
+        files=_hub("kuprel/min-dalle", "encoder.pt", "decoder.pt"),
+        licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
+        origin="DALL·E mega by Dayma et al. (2022), as kuprel/min-dalle",
+        about="DALL·E mega: 256 px pictures of 16 x 16 tokens, English",
+        parameters=2_588_000_000,
+        working=3 * GB,
+        megabytes=5180,
+    ),
+    Entry(
+        name="dalle-mini-flax",
+        role="dalle",
+        family="dalle_mini",
+        files=_hub("dalle-mini/dalle-mini", "flax_model.msgpack", "config.json"),
+        licence="Apache-2.0",
+        origin="dalle-mini/dalle-mini, Dayma et al. (2021)",
+        about="DALL·E mini in its authors' own form",
+        parameters=438_000_000,
+        working=2 * GB,
+        megabytes=1752,
+    ),
+    Entry(
+        name="dalle-mega-flax",
+        role="dalle",
+        family="dalle_mini",
+        files=_hub("dalle-mini/dalle-mega", "flax_model.msgpack", "config.json"),
+        licence="Apache-2.0",
+        origin="dalle-mini/dalle-mega, Dayma et al. (2022)",
+        about="DALL·E mega in its authors' own form",
+        parameters=2_588_000_000,
+        working=3 * GB,
+        megabytes=10352,
+    ),
+    Entry(
+        name="dalle-mini-tokenizer",
+        role="tokenizer",
+        family="dalle_mini_tokenizer",
+        files=_hub("kuprel/min-dalle", "vocab_mini.json", "merges_mini.txt"),
+        licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
+        origin="dalle-mini by Dayma et al. (2021), as kuprel/min-dalle",
+        about="the vocabulary of DALL·E mini: byte-level BPE, English",
+        megabytes=2,
+    ),
+    Entry(
+        name="dalle-mega-tokenizer",
+        role="tokenizer",
+        family="dalle_mini_tokenizer",
+        files=_hub("kuprel/min-dalle", "vocab.json", "merges.txt"),
+        licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
+        origin="DALL·E mega by Dayma et al. (2022), as kuprel/min-dalle",
+        about="the vocabulary of DALL·E mega: byte-level BPE, English",
+        megabytes=2,
+    ),
+    Entry(
+        name="rudalle-malevich",
+        role="dalle",
+        family="rudalle",
+        files=_hub("ai-forever/rudalle-Malevich", "pytorch_model_v3.bin"),
+        licence="Apache-2.0 (the repository; the card names none)",
+        origin="ai-forever/rudalle-Malevich (2021)",
+        about="ruDALL-E Malevich: the paper's sparse attention at 1.3 billion parameters, 256 px, Russian prompts",
+        parameters=1_309_000_000,
+        working=3 * GB,
+        megabytes=2620,
+    ),
+    Entry(
+        name="rudalle-tokenizer",
+        role="tokenizer",
+        family="rudalle_tokenizer",
+        files=_hub("shonenkov/rudalle-utils", "bpe.model"),
+        licence="Apache-2.0 (the repository; the card names none)",
+        origin="shonenkov/rudalle-utils (2021)",
+        about="the vocabulary of ruDALL-E: BPE, Russian",
+        megabytes=1,
+    ),
+    Entry(
+        name="openai-dvae",
+        role="codec",
+        family="dvae",
+        files=(
+            File("https://cdn.openai.com/dall-e/encoder.pkl"),
+            File("https://cdn.openai.com/dall-e/decoder.pkl"),
+        ),
+        licence="MIT, modified: asks to say that it was used",
+        origin="OpenAI, DALL·E (2021)",
+        about="the discrete VAE of the DALL·E paper: 8192 codes, 8 px a token",
+        parameters=97_620_000,
+        working=2 * GB,
+        megabytes=390,
+    ),
+    _vqgan(
+        "vqgan-f16-1024",
+        "140747ba53464f49b476",
+        "VQGAN, ImageNet, 16 px a token, 1024 codes: VQGAN-CLIP's first",
+        72.2,
+        958,
+    ),
+    _vqgan(
+        "vqgan-f16-16384",
+        "867b05fc8c4841768640",
+        "VQGAN, ImageNet, 16 px a token, 16,384 codes: VQGAN-CLIP's usual one",
+        76.0,
+        980,
+    ),
+    _vqgan(
+        "vqgan-gumbel-f8",
+        "34a747d5765840b5a99d",
+        "VQGAN with Gumbel quantization, OpenImages, 8 px a token, 8192 codes: the most faithful",
+        69.0,
+        377,
+        376_581_823,
+    ),
+    Entry(
+        name="vqgan-dalle-mini",
+        role="codec",
+        family="vqgan",
+        files=_hub("dalle-mini/vqgan_imagenet_f16_16384", "flax_model.msgpack"),
+        licence="MIT (taming-transformers, from which it was trained further)",
+        origin="dalle-mini/vqgan_imagenet_f16_16384 (2021)",
+        about="the VQGAN of DALL·E mini and mega: 16 px a token, 16,384 codes",
+        parameters=76_000_000,
+        working=2 * GB,
+        megabytes=304,
+    ),
+    Entry(
+        name="vqgan-rudalle",
+        role="codec",
+        family="vqgan",
+        files=_hub("shonenkov/rudalle-utils", "vqgan.gumbelf8-sber.model.ckpt"),
+        licence="Apache-2.0 (the repository; the card names none)",
+        origin="Sber-VQGAN, shonenkov/rudalle-utils (2021)",
+        about="the VQGAN of ruDALL-E: Gumbel quantization, 8 px a token, 8192 codes",
+        parameters=69_000_000,
+        working=2 * GB,
+        megabytes=360,
+    ),
+    _ddpm("ddpm-ema-celebahq-256", "diffusion model of faces, 256 px: the base of most published edits"),
+    _ddpm("ddpm-celebahq-256", "diffusion model of faces, 256 px, without averaged weights"),
+    _ddpm("ddpm-ema-church-256", "diffusion model of churches, 256 px"),
+    _ddpm("ddpm-church-256", "diffusion model of churches, 256 px, without averaged weights"),
+    _ddpm("ddpm-ema-bedroom-256", "diffusion model of bedrooms, 256 px"),
+    _ddpm("ddpm-bedroom-256", "diffusion model of bedrooms, 256 px, without averaged weights"),
+    _latent(
+        "stable-diffusion-1.5",
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        OPENRAIL,
+        "Stable Diffusion 1.5, 512 px, English",
+        1066,
+        2 * GB,
+    ),
+    _latent(
+        "stable-diffusion-2.1",
+        "stabilityai/stable-diffusion-2-1",
+        OPENRAIL,
+        "Stable Diffusion 2.1, 768 px, English",
+        1290,
+        3 * GB,
+    ),
+    _latent(
+        "sd-turbo",
+        "stabilityai/sd-turbo",
+        STABILITY,
+        "Stable Diffusion Turbo, 512 px in one to four steps, English",
+        1290,
+        2 * GB,
+    ),
+    _latent(
+        "stable-diffusion-xl",
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        OPENRAIL,
+        "Stable Diffusion XL, 1024 px, English",
+        3469,
+        4 * GB,
+        towers=2,
+    ),
+)
+FULL_PACK: dict[str, Entry] = {one.name: one for one in ENTRIES}

@@ -1,0 +1,371 @@
+"""The Optimize tab in a real browser, over a fake that grows a shape and keeps a real journal."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from app.jobs.queue import Job, Lane
+from pipelines.io.images import open_picture
+from tests.support.browser import keep, make, overflow, unfold
+
+pytestmark = pytest.mark.browser
+
+
+def enter(tab: Any) -> None:
+    tab.locator("#tab-optimize-button").click()
+    tab.locator("#canvas section").wait_for()
+
+
+def start(tab: Any, prompt: str, steps: int = 40) -> None:
+    """Type a prompt and press Ctrl+Enter inside the box."""
+    tab.locator("#opt-steps input").fill(str(steps))
+    tab.locator("#opt-prompt textarea").fill(prompt)
+    tab.locator("#opt-prompt textarea").press("Control+Enter")
+
+
+def wait_canvas(tab: Any, state: str) -> Any:
+    place = tab.locator(f"#canvas section.{state}")
+    place.wait_for()
+    return place
+
+
+def press(tab: Any, act: str) -> None:
+    tab.locator(f"#transport [data-act={act}]").click()
+
+
+def newest(lane: Lane) -> Job:
+    for _ in range(500):
+        if jobs := [one for one in lane.jobs(count=50) if one.pipeline == "optimize"]:
+            return jobs[0]
+        time.sleep(0.02)
+    raise AssertionError("no run of Optimize was begun")
+
+
+def wait_for_steps(tab: Any, lane: Lane, least: int) -> str:
+    """Wait until the watched run has come so far; its id."""
+    for _ in range(500):
+        job = newest(lane)
+        if job.done >= least:
+            return job.id
+        time.sleep(0.02)
+    raise AssertionError(newest(lane))
+
+
+def test_a_picture_grows_under_the_eyes_and_its_film_can_be_had(
+    visit: Any,
+    lane: Lane,
+    tmp_path: Path,
+) -> None:
+    tab = visit()
+    enter(tab)
+    keep(tab, "optimize-empty-en-light-1280")
+    start(tab, "a slow castle", steps=24)
+    wait_canvas(tab, "running").locator("img.now[src^='data:image/jpeg']").wait_for()
+    tab.locator("#timeline .tick").first.wait_for()
+    keep(tab, "optimize-running-en-light-1280")
+    done = wait_canvas(tab, "done")
+    assert done.locator("figure").count() == 2
+    assert "best by critic (step 12)" in done.locator(".switch").inner_text()
+    assert done.locator("figure:not([hidden])").get_attribute("data-figure") == "0"
+    done.locator("[data-view='1']").click()
+    assert "step 24" in done.locator("figure:not([hidden])").inner_text()
+    assert tab.locator("#timeline polyline").count() == 2
+    keep(tab, "optimize-done-en-light-1280")
+    for kind, mark in (("mp4", b"ftyp"), ("webp", b"WEBP")):
+        with tab.expect_download() as download:
+            done.locator(f"figure:not([hidden]) a[href$='.{kind}']").click()
+        download.value.save_as(tmp_path / f"film.{kind}")
+        assert mark in (tmp_path / f"film.{kind}").read_bytes()[:16]
+    tab.reload(wait_until="domcontentloaded")  # the address brings back the run and its tab
+    wait_canvas(tab, "done")
+    assert tab.locator("#opt-prompt textarea").input_value() == "a slow castle"
+
+
+def test_pause_keeps_the_picture_and_resume_finishes(visit: Any, lane: Lane) -> None:
+    tab = visit(theme="dark")
+    enter(tab)
+    start(tab, "a slow moon", steps=30)
+    job_id = wait_for_steps(tab, lane, 6)
+    press(tab, "pause")
+    paused = wait_canvas(tab, "stopped")
+    assert "everything was kept" in paused.inner_text()
+    assert paused.locator("figure:not([hidden]) img.now").is_visible()
+    stopped_at = lane.job(job_id).pictures[-1]["step"]
+    assert lane.journal(job_id).steps()[-1] == stopped_at
+    keep(tab, "optimize-paused-en-dark-1280")
+    with lane._lock:  # as a server that was killed leaves it
+        lane._live[job_id].job = replace(lane.job(job_id), state="interrupted", pictures=[])
+    tab.reload(wait_until="domcontentloaded")
+    assert f"kept up to step {stopped_at}" in wait_canvas(tab, "interrupted").inner_text()
+    tab.wait_for_function(
+        "() => document.querySelector('#canvas img.now').naturalWidth > 0"
+    )  # its last snapshot
+    tab.locator("#opt-prompt textarea").press("Control+Enter")  # the next thing to do is to resume
+    wait_canvas(tab, "running")
+    wait_canvas(tab, "done")
+    assert newest(lane).id == job_id and lane.job(job_id).pictures[-1]["step"] == 30
+
+
+def test_words_and_steps_change_in_mid_run(visit: Any, lane: Lane) -> None:
+    tab = visit()
+    enter(tab)
+    start(tab, "a slow apple", steps=120)
+    first = wait_for_steps(tab, lane, 4)
+    press(tab, "apply")
+    tab.locator("#opt-note", has_text="Nothing has changed").wait_for()
+    tab.locator("#opt-seed input").fill("9")
+    tab.locator("#opt-prompt textarea").fill("a slow pear")
+    press(tab, "apply")
+    tab.locator("#opt-note", has_text="seed").wait_for()  # what cannot change is said
+    tab.locator("#timeline .scenes li", has_text="a slow pear").wait_for()
+    second = newest(lane)
+    assert second.id != first and lane.job(first).state == "stopped"
+    ((step, change),) = json.loads(second.settings["changes"]).items()
+    assert change == {"prompt": "a slow pear"} and int(step) == lane.journal(first).steps()[-1]
+    assert second.settings["prompt"] == "a slow apple" and second.settings["seed"] == 0
+    press(tab, "pause")
+    wait_canvas(tab, "stopped")
+    tab.locator("#opt-steps input").fill("100")  # changed while paused: resuming takes it along
+    tab.locator("#opt-prompt textarea").fill("a pear")
+    press(tab, "resume")
+    wait_canvas(tab, "done")
+    assert newest(lane).pictures[-1]["step"] == 100
+    press(tab, "more")
+    wait_canvas(tab, "running")
+    wait_canvas(tab, "done")
+    assert newest(lane).pictures[-1]["step"] == 150
+    assert tab.locator("#opt-steps input").input_value() == "150"
+
+
+def test_the_timeline_looks_back_and_forks(visit: Any, lane: Lane) -> None:
+    tab = visit()
+    enter(tab)
+    start(tab, "a cup", steps=30)
+    wait_canvas(tab, "done")
+    job_id = newest(lane).id
+    tab.locator("#timeline .tick[data-scrub='10']").click()
+    tab.wait_for_function("() => document.querySelector('#canvas .glimpse')?.naturalWidth > 0")
+    assert tab.locator("#canvas .glimpse").get_attribute("src") == f"glimpse/{job_id}/10.jpg"
+    assert tab.locator("#timeline .scrubbed .at").inner_text() == "step 10"
+    tab.locator("#timeline input").press("ArrowRight")
+    assert tab.locator("#timeline .scrubbed .at").inner_text() == "step 20"
+    tab.locator("#transport [data-back]").click()
+    assert tab.locator("#timeline .scrubbed .at").inner_text() == "step 10"
+    keep(tab, "optimize-scrubbed-en-light-1280")
+    tab.locator("#opt-prompt textarea").fill("a green cup")
+    tab.locator("#timeline [data-act=fork]").click()
+    tab.wait_for_function(
+        "job => (document.querySelector('#canvas section.done')?.dataset.job ?? job) !== job", arg=job_id
+    )
+    fork = newest(lane)
+    assert json.loads(fork.settings["changes"]) == {"10": {"prompt": "a green cup"}}
+    assert not tab.locator("#canvas .glimpse").count()
+    assert tab.locator("#timeline .flag").count() == 1
+
+
+def test_rows_show_the_prompt_and_sliders_write_it(visit: Any, lane: Lane) -> None:
+    tab = visit()
+    enter(tab)
+    box = tab.locator("#opt-prompt textarea")
+    box.fill("a castle at 10:30 | fog:0.5 | blur:-0.3:0.7 ^ a ruin @20")
+    tab.locator("#opt-rows .target").nth(3).wait_for()
+    assert tab.locator("#opt-rows .text").all_inner_texts() == ["a castle at 10:30", "fog", "blur", "a ruin"]
+    assert "step 20" in tab.locator("#opt-rows").inner_text()
+    slider = tab.locator("#opt-rows .target").nth(1).locator("input")
+    slider.focus()
+    slider.press("ArrowRight")
+    slider.press("ArrowRight")
+    assert box.input_value() == "a castle at 10:30 | fog:0.6 | blur:-0.3:0.7 ^ a ruin @20"
+    tab.locator("#opt-rows .target").nth(1).locator(".eye").click()
+    assert "fog:0 |" in box.input_value()
+    tab.locator("#opt-rows .target").nth(1).locator(".drop").click()
+    assert box.input_value() == "a castle at 10:30 | blur:-0.3:0.7 ^ a ruin @20"
+    box.press("Control+Enter")
+    wait_canvas(tab, "running")
+    assert newest(lane).settings["prompt"] == "a castle at 10:30 | blur:-0.3:0.7 ^ a ruin @20"
+
+
+def test_a_mask_is_painted_over_the_start_picture(visit: Any, lane: Lane, tmp_path: Path) -> None:
+    Image.new("RGB", (96, 64), "navy").save(tmp_path / "start.png")
+    tab = visit()
+    enter(tab)
+    tab.locator("#opt-init input[type=file]").set_input_files(tmp_path / "start.png")
+    wait_canvas(tab, "ready").locator("img.now").wait_for()
+    tab.locator("#brush [data-paint]").click()
+    place = tab.locator("#canvas .mask").bounding_box()
+    tab.mouse.move(place["x"] + place["width"] * 0.6, place["y"] + place["height"] * 0.2)
+    tab.mouse.down()
+    tab.mouse.move(place["x"] + place["width"] * 0.9, place["y"] + place["height"] * 0.8, steps=4)
+    tab.mouse.up()
+    tab.locator("#brush .masked").wait_for()
+    keep(tab, "optimize-mask-en-light-1280")
+    start(tab, "a slow sail", steps=60)
+    wait_for_steps(tab, lane, 1)
+    settings = newest(lane).settings
+    mask = open_picture(settings["mask"]).convert("L")
+    assert mask.size == open_picture(settings["init"]).size == (96, 64)
+    assert mask.getpixel((5, 5)) == 0 and mask.getpixel((72, 32)) == 255
+    tab.locator("#canvas section.running .mask").wait_for()  # it stays over the live picture
+    tab.locator("#brush [data-invert]").click()
+    press(tab, "apply")
+    tab.locator("#timeline .flag").first.wait_for()
+    ((_, change),) = json.loads(newest(lane).settings["changes"]).items()
+    assert open_picture(change["mask"]).convert("L").getpixel((5, 5)) == 255
+    press(tab, "pause")
+    wait_canvas(tab, "stopped")
+    tab.locator("#brush [data-clear]").click()
+    assert tab.locator("#opt-mask textarea, #opt-mask input").input_value() == ""
+
+
+def test_a_drafts_own_file_is_handed_over(visit: Any, lane: Lane) -> None:
+    picture = make(lane, "a red kite", seed=12)
+    tab = visit()
+    tab.locator("#prompt textarea").fill("a red kite")
+    tab.locator("#prompt textarea").press("Control+Enter")
+    tab.locator("#stage section.done figure:not([hidden]) [data-act=optimize]").click()
+    wait_canvas(tab, "ready").locator("img.now").wait_for()
+    assert tab.locator("#opt-prompt textarea").input_value() == "a red kite"
+    assert tab.locator("#opt-steps input").input_value() == "30"
+    tab.locator("#opt-prompt textarea").press("Control+Enter")
+    wait_canvas(tab, "done")
+    made = newest(lane)
+    draft = next(
+        one for one in lane.jobs(count=20) if one.pipeline == "generate" and one.session == made.session
+    )
+    given = base64.b64decode(made.settings["init"].partition(",")[2])
+    assert given == Path(draft.pictures[0]["path"]).read_bytes()  # the file itself, record inside
+
+    tab.reload(wait_until="domcontentloaded")  # each tab finds its own again
+    wait_canvas(tab, "done")
+    tab.locator("#tab-generate-button").click()
+    assert tab.locator("#stage section.done figure:not([hidden]) img").get_attribute("alt") == "a red kite"
+    tab.locator("#tab-library-button").click()
+    card = tab.locator(f"#library-wall article:has(img[src$='{picture.name}'])")
+    card.locator("[data-act=optimize]").click()
+    wait_canvas(tab, "ready").locator("img.now").wait_for()
+    tab.locator("#tab-library-button").click()
+    grown = Path(made.pictures[0]["path"]).name
+    tab.locator(f"#library-wall article:has(img[src$='{grown}']) [data-act=reuse]").click()
+    tab.locator("#opt-note", has_text="settings of the picture").wait_for()
+
+
+def test_failures_are_told_in_a_sentence_and_nothing_is_lost(visit: Any, lane: Lane) -> None:
+    tab = visit()
+    enter(tab)
+    press(tab, "start")
+    tab.locator("#opt-note", has_text="The prompt is empty").wait_for()
+    start(tab, "cat:-1")
+    tab.locator("#opt-note", has_text="no positive weight").wait_for()
+    start(tab, "a crash")
+    failed = wait_canvas(tab, "failed")
+    assert "ZeroDivisionError" in failed.inner_text() and "secret" not in failed.inner_text()
+    assert "kept up to step 10" in failed.inner_text()
+    tab.locator("#opt-prompt textarea").fill("a calm sea")
+    press(tab, "resume")
+    wait_canvas(tab, "done")
+    unfold(tab, "#opt-advanced")
+    tab.locator("#opt-regions textarea, #opt-regions input").first.fill("a sun @ /etc/hostname")
+    press(tab, "start")
+    tab.locator("#opt-note", has_text="The region's place '/etc/hostname' is not one of").wait_for()
+
+
+def test_a_run_is_watched_from_the_start_on_a_slow_line(visit: Any, lane: Lane) -> None:
+    tab = visit()
+    enter(tab)
+    tab.wait_for_timeout(500)
+    slow: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if not slow and (route.request.post_data_json or {}).get("data", [])[2:] == ["empty"]:
+            slow.append(route)  # a look at the empty canvas
+        else:
+            route.continue_()
+
+    tab.route("**/run/predict*", hold)
+    press(tab, "start")
+    tab.locator("#opt-note", has_text="The prompt is empty").wait_for()
+    while not slow:
+        tab.wait_for_timeout(20)
+    start(tab, "a moon")
+    newest(lane)
+    tab.wait_for_timeout(500)
+    slow[0].continue_()
+    wait_canvas(tab, "done")
+
+
+def test_pleasing_only_clip_is_said(visit: Any, lane: Lane) -> None:
+    tab = visit(lang="zh-CN")
+    enter(tab)
+    start(tab, "drift", steps=60)
+    wait_canvas(tab, "done")
+    tab.locator("#timeline .drift", has_text="只是在讨好 CLIP").wait_for()
+
+
+@pytest.mark.parametrize("lang", ["en-US", "zh-CN"])
+def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> None:
+    tab = visit(lang=lang, width=360, height=740)
+    enter(tab)
+    assert overflow(tab) == []
+    keep(tab, f"optimize-empty-{lang[:2]}-light-360")
+    start(
+        tab,
+        "a slow castle in a very long sentence of fog | blur:-0.3 | anda-very-long-word-that-does-not-break",
+        24,
+    )
+    tab.locator("#timeline .tick").first.wait_for()
+    unfold(tab, "#opt-advanced")
+    tab.locator("#opt-step_size input").first.wait_for()
+    assert overflow(tab) == []
+    wait_canvas(tab, "done")
+    tab.locator("#timeline .tick").first.click()
+    tab.locator("#brush [data-paint]").click()
+    assert overflow(tab) == []
+    keep(tab, f"optimize-done-{lang[:2]}-light-360")
+    told = tab.locator("#instrument").inner_text() + tab.locator("#plate-side").inner_text()
+    words = (
+        ("时间轴", "再走 50 步", "起始图片", "步幅", "涂出可以改变的地方")
+        if lang == "zh-CN"
+        else ("Timeline", "start picture")
+    )
+    assert [one for one in words if one not in told] == []
+    if lang == "zh-CN":
+        english = [
+            one
+            for one in tab.locator("#instrument label span:visible").all_inner_texts()
+            if re.fullmatch(r"[a-z ]{4,}", one)
+        ]
+        assert english == []
+
+
+def test_films_and_glimpses_answer_only_for_runs(studio: tuple[str, Lane]) -> None:
+    import httpx
+
+    url, lane = studio
+    make(lane, "no journal")
+    plain = next(one for one in lane.jobs(count=5) if one.pipeline == "generate").id
+    for name in (
+        f"film/{plain}.mp4",
+        "film/nothing.mp4",
+        "film/..%2f..%2fx.mp4",
+        "film/a.txt",
+        f"glimpse/{plain}/1.jpg",
+    ):
+        assert httpx.get(url + name).status_code == 404, name
+
+
+def test_every_setting_has_words_in_both_languages() -> None:
+    from app.ui.i18n import KNOBS
+    from app.ui.tabs.optimize import HIDDEN
+    from pipelines.optimize.settings import OptimizeSettings
+
+    for one in OptimizeSettings.knobs():
+        assert one.name in HIDDEN or all(KNOBS[one.name]), one.name

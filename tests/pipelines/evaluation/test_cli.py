@@ -1,0 +1,470 @@
+"""The judges on vectors whose answers are known, the synonyms and their rules, the table, and the documents' figures."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.numpy import save_file
+
+from app.cli.main import main
+from pipelines.errors import BadInput
+from pipelines.evaluation import card, judges, samples
+from pipelines.evaluation.compositions import ICONS, compositions, paint
+from pipelines.evaluation.figures import BARS, PARTS
+from pipelines.evaluation.synonyms import (
+    ASKED_FOR,
+    Entry,
+    Sense,
+    WordNet,
+    choose,
+    description,
+    letters,
+    make,
+    read_entries,
+    read_icons,
+)
+from pipelines.training.data.emoji import COLOURS, VALIDATION_STYLE, Emoji, Icon
+from tests.support.tiny import tiny_critic, tiny_edit, tiny_generate
+
+STYLES = ("noto", "twemoji", "fluent-emoji", VALIDATION_STYLE)
+
+
+def unit(*rows: list[float]) -> torch.Tensor:
+    return F.normalize(torch.tensor(rows, dtype=torch.float32), dim=-1)
+
+
+# ---------------------------------------------------------------------------------------------------------- judges
+
+
+def test_a_names_rank_counts_only_names_of_other_things() -> None:
+    icons = [
+        Icon("noto", "dog", ("hound",), "狗"),
+        Icon("twemoji", "dog face", (), "狗"),
+        Icon("noto", "cat", (), "猫"),
+        Icon("noto", "oak", (), ""),
+    ]
+    book = judges.Book(icons)
+    assert book.texts == ["cat", "dog", "dog face", "hound", "oak"]
+    scores = torch.tensor([0.5, 0.3, 0.9, 0.8, 0.4])
+    assert book.rank("dog", scores) == 2  # cat and oak; a hound is a dog
+    assert book.rank("cat", scores) == 2  # both other names of the dog are rivals here
+    assert book.rank("dog face", scores) == 0
+    assert book.rank("oak", torch.zeros(5)) == 0
+
+
+def test_shares_within_the_first() -> None:
+    assert judges.share_within([0, 1, 4, 5], 1) == 0.25
+    assert judges.share_within([0, 1, 4, 5], 5) == 0.75
+
+
+def test_likeness_is_the_mean_cosine_of_pairs() -> None:
+    same, across = [1.0, 0.0], [0.0, 1.0]
+    assert judges.likeness(unit(same, same, same)) == pytest.approx(1)
+    assert judges.likeness(unit(same, across)) == pytest.approx(0, abs=1e-6)
+    assert judges.likeness(unit(same, same, across)) == pytest.approx(1 / 3)
+    assert judges.likeness(unit(same)) == 1
+
+
+def test_words_find_pictures_among_the_nearest() -> None:
+    pictures = unit([1, 0, 0], [0.9, 0.1, 0], [0, 1, 0], [0, 0, 1])
+    names = ["cat", "tiger", "car", "cake"]
+    entries = [Entry("kitty", "synonym", ("cat",)), Entry("pussy", "synonym", ("cake", "tiger"))]
+    texts = unit([1, 0, 0], [1, 0, 0])
+    assert judges.found(entries, texts, names, pictures, top=1) == [True, False]
+    assert judges.found(entries, texts, names, pictures, top=2) == [True, True]
+    assert judges.found(entries, -texts, names, pictures, top=1) == [False, False]
+
+
+def test_a_prompt_must_beat_every_contrast() -> None:
+    picture = unit([1, 0.2])[0]
+    assert judges.prefers(picture, unit([1, 0], [0, 1], [-1, 0]))
+    assert not judges.prefers(picture, unit([1, 0], [1, 0.2], [0, 1]))
+    assert not judges.prefers(picture, unit([1, 0], [1, 0]))  # a tie is no preference
+
+
+def test_nearest_pictures_and_how_far_two_styles_usually_are() -> None:
+    vectors = torch.tensor([[0.0], [0.1], [1.0], [3.0], [10.0]])
+    styles = ["a", "a", "b", "b", "c"]
+    # each one's nearest of another style: 1, 0.9, 0.9, 2.9, 7
+    assert judges.usual_distance(vectors, styles) == pytest.approx(1.0)
+    distance, index = judges.nearest(torch.tensor([[2.8], [0.04]]), vectors)
+    assert index.tolist() == [3, 0]
+    assert distance.tolist() == pytest.approx([0.2, 0.04], abs=1e-5)
+
+
+def test_distances_of_thumbnails_are_root_mean_squares() -> None:
+    black, white = -torch.ones(1, 3, 32, 32), torch.ones(1, 3, 48, 48)
+    assert torch.cdist(judges.thumbnails(black), judges.thumbnails(white)).item() == pytest.approx(
+        2, rel=1e-5
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- compositions
+
+
+def test_contrasts_change_exactly_one_part() -> None:
+    asked = compositions()
+    assert len(asked) == 40 and len({one.prompt for one in asked}) == 40
+    assert {"red heart on a blue background", "a small dog left of a car", "three apples"} <= {
+        one.prompt for one in asked
+    }
+    for one in asked:
+        assert len(set(one.texts)) == 4
+        parts = parts_of(one.prompt)
+        for contrast in one.contrasts:
+            changed = [a != b for a, b in zip(parts, parts_of(contrast), strict=True)]
+            assert sum(changed) == 1, (one.prompt, contrast)
+
+
+def parts_of(prompt: str) -> list[str]:
+    for word in (" on a ", " left of a ", " right of a "):
+        if word in prompt:
+            first, second = prompt.split(word)
+            return [first, word, second]
+    return prompt.split()
+
+
+def test_true_pictures_show_what_their_prompts_say() -> None:
+    size = 48
+    red, green = (np.full((size, size, 4), (*rgb, 255), np.uint8) for rgb in ((200, 0, 0), (0, 200, 0)))
+    red[:8] = red[-8:] = 0
+    asked = {one.prompt: one for one in compositions()}
+    icons = {"red heart": red, "dog face": red, "automobile": green, "red apple": red}
+    heart = paint(asked["red heart on a blue background"], icons)
+    assert tuple(heart[0, 0]) == COLOURS["blue"][1] and tuple(heart[24, 24]) == (200, 0, 0)
+    dog = paint(asked["a small dog left of a car"], icons)
+    reds, greens = ((dog == rgb).all(-1) for rgb in ((200, 0, 0), (0, 200, 0)))
+    assert reds.nonzero()[1].max() < greens.nonzero()[1].min() and 0 < reds.sum() < greens.sum()
+    apples = paint(asked["three apples"], {"red apple": np.pad(red[:, 8:-8], ((0, 0), (8, 8), (0, 0)))})
+    row = (apples[24] == (200, 0, 0)).all(-1).astype(int)
+    assert (np.diff(row) == 1).sum() == 3
+
+
+# --------------------------------------------------------------------------------------------------------- synonyms
+
+
+def wordnet(folder: Path, synsets: list[tuple[str, list[str], list[int], str]]) -> WordNet:
+    """The two files of WordNet's nouns, of (field, words, places of wider terms, gloss), most common senses first."""
+    width = 8
+    lines: list[str] = []
+    for final in (False, True):  # the first time only to learn where the lines begin
+        offsets = [sum(len(line) + 1 for line in lines[:k]) for k in range(len(synsets))] if final else []
+        made = []
+        for k, (field, words, wider, gloss) in enumerate(synsets):
+            where = offsets or [0] * len(synsets)
+            spelt = " ".join(f"{word.replace(' ', '_')} 0" for word in words)
+            pointers = "".join(f" @ {where[w]:0{width}} n 0000" for w in wider)
+            made.append(
+                f"{where[k]:0{width}} {field} n {len(words):02x} {spelt} {len(wider):03}{pointers} | {gloss}  "
+            )
+        lines = made
+    (folder / "data.noun").write_text("\n".join(lines) + "\n")
+    senses: dict[str, list[int]] = {}
+    for k, (_, words, _, _) in enumerate(synsets):
+        for word in words:
+            senses.setdefault(word.lower().replace(" ", "_"), []).append(offsets[k])
+    index = ["  1 a licence stands here"]
+    for word, found in sorted(senses.items()):
+        places = " ".join(f"{offset:0{width}}" for offset in found)
+        index.append(f"{word} n {len(found)} 1 @ {len(found)} 0 {places}  ")
+    (folder / "index.noun").write_text("\n".join(index) + "\n")
+    return WordNet(folder)
+
+
+SYNSETS: list[tuple[str, list[str], list[int], str]] = [
+    ("05", ["animal", "beast"], [], "a living organism"),
+    ("06", ["bat", "lumber"], [], "a club used for hitting a ball"),
+    ("05", ["bat", "chiropteran", "flittermouse", "Pteropus"], [0], "nocturnal mouselike mammal, with wings"),
+    ("06", ["vehicle"], [], "a conveyance"),
+    ("06", ["bus", "autobus", "coach"], [3], "a large road vehicle that carries many passengers; a long one"),
+    ("18", ["coach"], [], "someone in charge of training"),
+    ("06", ["minibus", "microbus"], [4], "a light bus (4 to 10 passengers)"),
+    ("10", ["love"], [], "a word that cannot be drawn"),
+]
+ICON_LIST = [
+    Icon(VALIDATION_STYLE, "bat", (), "蝙蝠", ("animal", "vampire")),
+    Icon(VALIDATION_STYLE, "bus", (), "", ("vehicle",)),
+    Icon(VALIDATION_STYLE, "oncoming bus", (), "", ("vehicle",)),
+    Icon(VALIDATION_STYLE, "minibus", (), "", ("vehicle",)),
+    Icon(VALIDATION_STYLE, "love", (), "", ()),
+    Icon("noto", "auto-bus", (), "", ()),
+    Icon("noto", "ball", ("Flitter Mouses",), "", ()),
+]
+
+
+def strays(entries: list[Entry], icons: list[Icon]) -> list[str]:
+    """Texts that are in some caption, and right answers that no validation picture has."""
+    said = {letters(word) for icon in icons for word in (icon.name, *icon.also, *icon.keywords)}
+    names = {icon.name for icon in icons if icon.style == VALIDATION_STYLE}
+    wrong = [one.text for one in entries if letters(one.text) in said]
+    return wrong + [name for one in entries for name in one.accepted if name not in names]
+
+
+def test_the_keywords_decide_which_sense_an_icon_shows(tmp_path: Path) -> None:
+    made = {one.text: one for one in make(ICON_LIST, wordnet(tmp_path, SYNSETS))}
+    assert made["nocturnal mouselike mammal"].accepted == ("bat",)  # not "lumber", the club
+    assert made["nocturnal mouselike mammal"].kind == "description"
+    assert "lumber" not in made and "Pteropus" not in made
+    assert "chiropteran" not in made  # too learned
+    assert not strays(list(made.values()), ICON_LIST)
+
+
+def test_captions_words_are_left_out_however_spelt_and_other_first_senses(tmp_path: Path) -> None:
+    synsets = [*SYNSETS[:4], SYNSETS[5], SYNSETS[4], *SYNSETS[6:]]  # now a coach is first of all a person
+    synsets[6] = ("06", ["minibus", "microbus"], [5], synsets[6][3])
+    made = {one.text: one for one in make(ICON_LIST, wordnet(tmp_path, synsets))}
+    assert {"autobus", "flittermouse", "coach"} & set(made) == set()
+    assert made["microbus"].accepted == ("minibus",)
+
+
+def test_narrower_things_and_last_words_are_right_answers(tmp_path: Path) -> None:
+    made = {one.text: one for one in make(ICON_LIST, wordnet(tmp_path, SYNSETS))}
+    assert made["coach"].accepted == ("bus", "minibus", "oncoming bus")
+    assert made["large road vehicle that carries many passengers"].accepted == made["coach"].accepted
+
+
+@pytest.mark.parametrize(
+    ("words", "gloss", "said"),
+    [
+        (["canoe"], "small and light boat; pointed at both ends", "small and light boat"),
+        (["pen"], "a writing implement having a point (of metal)", "writing implement with a point"),
+        (["aries"], "the first sign", None),  # too short
+        (["wine glass"], "a glass that has a stem", None),  # holds the name
+        (["tulip"], "any of numerous plants of the genus Tulipa", None),
+        (["octopus"], "a cephalopod with eight arms", None),  # learned
+        (
+            ["eye"],
+            "one two three four five six seven and eight nine ten",
+            "one two three four five six seven",
+        ),
+    ],
+)
+def test_descriptions_are_short_and_do_not_hold_the_name(
+    words: list[str], gloss: str, said: str | None
+) -> None:
+    assert description(Sense(0, tuple(words), (), "06", gloss)) == said
+
+
+def test_the_choice_is_the_same_in_any_order_and_keeps_its_counts() -> None:
+    entries = [Entry(f"word {k}", ("synonym", "description")[k % 2], (f"thing {k // 8}",)) for k in range(80)]
+    chosen = choose(entries, {"synonym": 12, "description": 5})
+    assert chosen == choose(entries[::-1], {"synonym": 12, "description": 5})
+    assert [one.text for one in chosen] == sorted(one.text for one in chosen)
+    assert sum(one.kind == "synonym" for one in chosen) == 12 and len(chosen) == 17
+    assert len(choose(entries, {"synonym": 99, "description": 0})) == 30  # at most three a thing
+
+
+def test_the_shipped_list_holds_its_promises() -> None:
+    entries = read_entries()
+    assert len(entries) == 300 and len({one.text for one in entries}) == 300
+    assert sum(one.kind == "synonym" for one in entries) == 200
+    assert all(one.accepted and one.text == one.text.strip() for one in entries)
+    assert entries == sorted(entries, key=lambda one: one.text)
+    assert all(1 <= len(one.text.split()) <= 9 for one in entries)
+    # against the icons themselves where the data is there, else against the names that the answers name
+    answers = {name for one in entries for name in one.accepted}
+    icons = [Icon(VALIDATION_STYLE, name) for name in answers]
+    built = Path("data/emoji.safetensors")
+    if built.exists():
+        icons = read_icons(built)
+        assert {name for one in ASKED_FOR for name in one.accepted} <= {icon.name for icon in icons}
+    assert not strays(entries, icons)
+
+
+# ------------------------------------------------------------------------------------------------ the whole table
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Things that the compositions and the words ask for, each a colour, in four styles."""
+    names = {ICONS.get(name, name) for one in compositions() for name in one.things} | {
+        "birthday cake",
+        "knapsack",
+    }
+    rng = np.random.default_rng(0)
+    blobs, records = [], []
+    for name in sorted(names):
+        colour = rng.integers(0, 200, 3)
+        for k, style in enumerate(STYLES):
+            picture = np.zeros((128, 128, 4), np.uint8)
+            picture[16 + 4 * k : 100, 20:110] = (*colour, 255)
+            file = io.BytesIO()
+            Image.fromarray(picture).save(file, "WEBP", lossless=True, method=0)
+            blobs.append(file.getvalue())
+            records.append([style, name, [f"{name} thing"], f"{name}甲", ["thing"], []])
+    path = tmp_path_factory.mktemp("data") / "emoji.safetensors"
+    tensors = {
+        "webp": np.frombuffer(b"".join(blobs), np.uint8),
+        "offset": np.cumsum([0, *map(len, blobs)]).astype(np.int64),
+    }
+    save_file(tensors, path, {"icons": json.dumps(records), "phrases": "a thing"})
+    return path
+
+
+class TinyStudio:
+    """Stands where Studio stands, with the tiny test networks."""
+
+    torch_device = torch.device("cpu")
+
+    def __init__(self, *_: Any) -> None:
+        self.generate, self.critic, self.edit = tiny_generate(), tiny_critic(), tiny_edit()
+
+    def pipeline(self, name: str) -> Any:
+        return {"generate": self.generate, "edit": self.edit}[name]
+
+    def load(self, name: str) -> Any:
+        assert name == "tiny-critic"
+        return self.critic
+
+    def clip(self) -> Any:
+        return self.generate.clip
+
+
+@pytest.fixture
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.evaluation.cli.Studio", TinyStudio)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_one_command_measures_everything(
+    data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet, copies = tmp_path / "sheet.png", tmp_path / "deep" / "copies.png"
+    flags = [
+        "--data",
+        str(data_file),
+        "--quick",
+        "--names",
+        "3",
+        "--sheet",
+        str(sheet),
+        "--copies",
+        str(copies),
+    ]
+    assert main(["evaluate", *flags, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)  # exactly one object
+    assert list(figures) == ["retrieval", "words", "vqgan", "dalle", "composed", "copies", "unet"]
+    for part, name in BARS:
+        if part in figures and "16" not in name:  # four candidates were drawn
+            assert name in figures[part], (part, name)
+    assert set(figures["composed"]) >= {"all", "background", "side", "count", "all, true pictures"}
+    for name, value in figures["dalle"].items():
+        assert -1 <= value <= 1, name
+    for who in ("critic", "CLIP", "pixels"):
+        assert figures["dalle"][f"{who} top-1, best of 4"] <= figures["dalle"][f"{who} top-5, best of 4"]
+    assert 0 <= figures["copies"]["share nearer than two styles usually are, critic"] <= 1
+    width, height = Image.open(copies).size
+    assert (width, height) == (12 * 34, 34)  # sample, by the critic, by pixels, of three names in one row
+    assert Image.open(sheet).width == 20 * 34
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_only_some_parts_and_the_table_shows_bars(
+    data_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "--data", str(data_file), "--only", "vqgan", "retrieval"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["part", "figure", "value", "bar"]
+    assert {line.split()[0] for line in lines[1:]} == {"retrieval", "vqgan"}
+    psnr = next(line for line in lines if line.startswith("vqgan") and "PSNR" in line)
+    assert psnr.split()[-1] == "23"
+
+
+def test_copies_of_training_pictures_are_found(data_file: Path, tmp_path: Path) -> None:
+    emoji = Emoji(data_file)
+    copied = [Image.fromarray(samples.on_background(emoji.rgba[k])) for k in emoji.train[:4]]
+    figures = samples.copies(tiny_critic(), emoji, copied, None)
+    for who in ("critic", "pixels"):
+        assert figures[f"share nearer than two styles usually are, {who}"] == 1
+        assert figures[f"distance to the nearest, {who}"] == pytest.approx(0, abs=2e-3)
+        assert figures[f"distance of two styles, {who}"] > 0
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8))
+    dots = noise.resize((16, 16)).resize((128, 128), Image.Resampling.NEAREST)
+    far = samples.copies(tiny_critic(), emoji, [dots], None)
+    assert far["share nearer than two styles usually are, pixels"] == 0
+
+
+# -------------------------------------------------------------------------------------------- wrong input, documents
+
+
+def test_a_missing_or_foreign_data_file_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.safetensors"
+    text.write_text("no safetensors")
+    other, damaged = tmp_path / "other.safetensors", tmp_path / "damaged.safetensors"
+    save_file({"x": np.zeros(3)}, other)
+    icons = json.dumps([["noto", "dog", [], "", [], []]])
+    facts = {"icons": icons, "phrases": "x"}
+    save_file({"webp": np.zeros(9, np.uint8), "offset": np.array([0, 9])}, damaged, facts)
+    for path in (tmp_path / "missing", tmp_path, text, other, damaged):
+        assert main(["evaluate", "--data", str(path)]) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.strip().count("\n") == 0
+        assert path.name in said.err and "launch.py data" in said.err and "Traceback" not in said.err
+
+
+FIGURES = {"retrieval": {"CLIP R@1": 0.51234, "critic R@1": 0.25}, "unet": {"PSNR": 35.0}}
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_cards_table_is_renewed_and_nothing_else(tmp_path: Path, newline: str) -> None:
+    before, after = f"# Card{newline}{newline}", f"{newline}Limits: 小{newline}"
+    path = tmp_path / "README.md"
+    path.write_bytes(f"{before}{card.BEGIN}\nold\n{card.END}{after}".encode())
+    assert main_card(tmp_path, path) == 0
+    once = path.read_bytes()
+    text = once.decode()
+    assert text.startswith(before + card.BEGIN) and text.endswith(card.END + after) and "old" not in text
+    assert f"| **{PARTS['retrieval']}** | | |\n| CLIP R@1 | 0.5123 | 0.45 |\n| critic R@1 | 0.25 |  |" in text
+    assert f"| **{PARTS['unet']}** | | |\n| PSNR | 35 | 30 |" in text
+    assert main_card(tmp_path, path) == 0 and path.read_bytes() == once
+    path.write_text(f"{card.BEGIN_BARS}\n{card.END}")
+    assert main_card(tmp_path, path) == 0
+    assert "| CLIP R@1 | 0.5123 | 0.45 |" in path.read_text() and "critic" not in path.read_text()
+
+
+def main_card(folder: Path, *documents: Path) -> int:
+    """`evaluate --card` from figures that an earlier run printed."""
+    measured = folder / "figures.json"
+    measured.write_text(json.dumps(FIGURES))
+    return main(["evaluate", "--figures", str(measured), "--card", *map(str, documents)])
+
+
+def test_documents_without_markers_are_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.evaluation.cli.read_data", lambda *_: pytest.fail("it measured"))
+    good, bad = tmp_path / "good.md", tmp_path / "bad.md"
+    good.write_text(f"{card.BEGIN}\n{card.END}")
+    bad.write_text(f"{card.END}\n{card.BEGIN}")
+    for document in (bad, tmp_path / "missing.md"):
+        assert main(["evaluate", "--card", str(good), str(document)]) == 2
+        assert document.name in capsys.readouterr().err
+    assert good.read_text() == f"{card.BEGIN}\n{card.END}"
+    assert main(["evaluate", "--quick", "--card", str(good)]) == 2
+    assert "--quick" in capsys.readouterr().err
+
+
+def test_figures_of_earlier_runs_are_joined_and_foreign_ones_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines.evaluation.figures import read_figures
+
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    first.write_text(json.dumps(FIGURES))
+    second.write_text(json.dumps({"unet": {"PSNR": 31}, "vqgan": {"SSIM": 0.9}}))
+    joined = read_figures([first, second])
+    assert list(joined) == ["retrieval", "vqgan", "unet"] and joined["unet"] == {"PSNR": 31}
+    for words in ("{", "[]", '{"unet": 3}', '{"unet": {"PSNR": "x"}}', '{"fly": {"x": 1}}'):
+        second.write_text(words)
+        with pytest.raises(BadInput):
+            read_figures([second])

@@ -1,0 +1,164 @@
+"""The one safe way to open a stranger's picture."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.errors import BadInput
+from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
+
+
+def as_bytes(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(mode: str = "RGB") -> Image.Image:
+    return Image.effect_noise((20, 12), 80).convert(mode)
+
+
+def test_tensors_and_pictures_agree() -> None:
+    image = noise()
+    tensor = to_tensor([image])
+    assert tensor.shape == (1, 3, 12, 20) and tensor.min() >= -1 and tensor.max() <= 1
+    assert to_pil(tensor)[0].tobytes() == image.tobytes()
+    assert to_pil(torch.full((1, 3, 2, 2), 9.0))[0].getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("JPEG", {"quality": 95}), ("WEBP", {"lossless": True})]
+)
+def test_three_formats_are_opened(kind: str, options: dict, tmp_path: Path) -> None:
+    data = as_bytes(noise(), kind, **options)
+    (tmp_path / "a.bin").write_bytes(data)  # what it is called does not matter
+    assert open_picture(tmp_path / "a.bin").size == open_picture(data).size == (20, 12)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "ICO", "PPM", "PDF"])
+def test_other_formats_are_refused_whatever_they_are_called(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(as_bytes(noise(), kind))
+    with pytest.raises(BadInput, match="PNG, JPEG"):
+        open_picture(tmp_path / "a.png")
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size that its few bytes do not hold."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+
+
+def test_giants_are_refused_from_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_: object, **__: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    with pytest.raises(BadInput, match="the most is 16,000,000"):
+        open_picture(png_of(50_000, 50_000))
+    with pytest.raises(BadInput, match="the most is"):
+        open_picture(png_of(5_000, 5_000))
+
+
+def test_truncated_damaged_empty_and_missing_files_are_refused(tmp_path: Path) -> None:
+    whole = as_bytes(noise(), "PNG")
+    for data in (b"", whole[:10], whole[:60], whole[:-60], whole[:40] + b"\xff" * 30 + whole[70:]):
+        with pytest.raises(BadInput):
+            open_picture(data)
+    with pytest.raises(BadInput, match=r"nothing\.png"):
+        open_picture(tmp_path / "nothing.png")
+    with pytest.raises(BadInput):
+        open_picture(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_animations_are_refused(kind: str) -> None:
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    with pytest.raises(BadInput):
+        open_picture(as_bytes(frames[0], kind, save_all=True, append_images=frames[1:], duration=100))
+
+
+def test_transparency_lies_on_white() -> None:
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert on_white(open_picture(as_bytes(clear, "PNG"))).getpixel((1, 1)) == (255, 255, 255)
+    half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
+    assert on_white(half).getpixel((0, 0)) == (127, 127, 127)
+
+
+def test_exif_turns_the_picture_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert open_picture(as_bytes(noise(), "JPEG", exif=exif)).size == (12, 20)
+
+
+def jpeg_with(*segments: bytes) -> bytes:
+    """A JPEG with application segments put in front of all others."""
+    data = as_bytes(noise(), "JPEG")
+    marked = [b"\xff\xe1" + struct.pack(">H", len(one) + 2) + one for one in segments]
+    return data[:2] + b"".join(marked) + data[2:]
+
+
+def test_exif_made_to_keep_a_reader_busy_costs_nothing() -> None:
+    segment = b"Exif\0\0" * 10_000
+    assert open_picture(jpeg_with(*[segment] * 400)).size == (20, 12)  # 24 MB of beginnings of EXIF
+    loop = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 1) + struct.pack("<HHII", 0x8769, 4, 1, 8)
+    assert open_picture(jpeg_with(loop + struct.pack("<I", 8))).size == (20, 12)
+    assert open_picture(jpeg_with(b"Exif\0\0II*\0\xff\xff\xff\xff")).size == (20, 12)
+
+
+def test_jpegs_of_endless_scans_or_broken_segments_are_refused() -> None:
+    whole = as_bytes(noise(), "JPEG")
+    scan = whole[whole.index(b"\xff\xda") : -2]
+    with pytest.raises(BadInput, match="scans"):
+        open_picture(whole[:-2] + scan * 200 + whole[-2:])
+    for data in (
+        whole[:2] + b"\xff\xe1\0\0" + whole[2:],
+        whole[:2] + b"\xff\xe1\xff\xff",
+        whole[:3] + b"\xff" * 99,
+    ):
+        with pytest.raises(BadInput, match="damaged"):
+            open_picture(data)
+
+
+def test_sixteen_bits_of_grey_become_eight() -> None:
+    levels = Image.new("I;16", (3, 3), 0x8040)
+    assert open_picture(as_bytes(levels, "PNG")).getpixel((1, 1)) == (128, 128, 128)
+
+
+def test_data_uris_round_trip_and_bad_ones_are_refused() -> None:
+    image = noise()
+    assert open_picture(picture_to_uri(image)).tobytes() == image.tobytes()
+    for uri in ("data:image/png;base64,", "data:image/png;base64,!!!", "data:image/svg+xml;base64,PHN2Zy8+"):
+        with pytest.raises(BadInput):
+            open_picture(uri)
+
+
+def test_squares_are_cut_from_the_middle() -> None:
+    image = Image.new("RGB", (30, 10), "white")
+    image.paste("red", (10, 0, 20, 10))
+    square = fit_square(image, 8)
+    assert square.size == (8, 8) and square.getpixel((4, 4)) == (255, 0, 0)
+
+
+def test_restricted_pillow_opens_nothing_else() -> None:
+    code = (
+        "import io; from PIL import Image; from pipelines.io.images import restrict_pillow; restrict_pillow()\n"
+        "file = io.BytesIO(b'GIF89a' + bytes(50))\n"
+        "try: Image.open(file)\n"
+        "except Exception as error: print(type(error).__name__)\n"
+        "print(sorted(set(Image.OPEN) - {'PNG', 'JPEG', 'WEBP'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["UnidentifiedImageError", "[]"]

@@ -1,0 +1,116 @@
+"""The tiny pack as it is shipped: complete, small, with its story inside, and able to draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.core.pipeline import Result, run
+from pipelines.core.record import read_record
+from pipelines.edit.settings import EditSettings
+from pipelines.generate.pipeline import Generate, GenerateSettings
+from pipelines.io.images import open_picture, to_tensor
+from pipelines.models.checkpoint import read_header
+from pipelines.optimize.settings import OptimizeSettings
+from pipelines.studio import Studio
+from pipelines.weights.catalog import ASSETS, CHECKPOINTS
+
+EXAMPLES = sorted((ASSETS / "examples").glob("[0-9]*.png"))
+
+
+@pytest.fixture(scope="module")
+def generate() -> Generate:
+    pipeline = Studio("tiny", "cpu").pipeline("generate")
+    assert isinstance(pipeline, Generate)
+    return pipeline
+
+
+def test_everything_is_there_and_small() -> None:
+    tiny = [one for one in CHECKPOINTS.values() if one.pack == "tiny"]
+    assert len(tiny) == 7 and all(one.present for one in tiny)
+    assert sum(one.size for one in tiny) <= 60_000_000
+    assert {file.suffix for file in (ASSETS / "tiny").iterdir()} <= {".safetensors", ".json", ".txt", ".md"}
+
+
+@pytest.mark.parametrize("role", ["clip", "critic", "vqgan", "dalle"])
+def test_weights_tell_how_they_came_to_be(role: str) -> None:
+    _, facts = read_header(CHECKPOINTS[f"tiny-{role}"].path)
+    assert {"steps", "samples", "seconds", "hardware", "data", "seed", "figures", "licence"} <= set(facts)
+
+
+def test_the_vqgan_keeps_pictures(generate: Generate) -> None:
+    for path in EXAMPLES:
+        picture = to_tensor([open_picture(path)])
+        again = generate.vqgan.pictures_of(generate.vqgan.tokens_of(picture)).clamp(-1, 1)
+        assert (picture - again).square().mean() / 4 < 10 ** (-15 / 10)  # 15 dB
+
+
+def test_clip_finds_the_prompt_of_each_example(generate: Generate) -> None:
+    """Each example's own prompt is among the first three of all examples' prompts, for most of them."""
+    prompts = [read_record(path).settings["prompt"] for path in EXAMPLES]
+    assert len(prompts) >= 8
+    images = generate.clip.encode_image(to_tensor([open_picture(path) for path in EXAMPLES]))
+    order = (images @ generate.clip.encode_text(prompts).T).argsort(1, descending=True)[:, :3]
+    found = [k in row for k, row in enumerate(order.tolist())]
+    assert np.mean(found) >= 0.75
+
+
+def test_a_run_draws_and_ranks(generate: Generate) -> None:
+    *_, result = run(generate, GenerateSettings(prompt="a red heart", candidates=16, keep=16))
+    assert isinstance(result, Result)
+    pixels = to_tensor([picture.image for picture in result.pictures])
+    assert pixels.shape == (16, 3, 128, 128)
+    assert pixels.std() > 0.2  # not blank
+    redness = pixels[:, 0] - pixels[:, 1:].mean(1)
+    assert redness[:4].mean() > 0.05  # and the best have red in them
+    assert torch.isfinite(torch.tensor([picture.score for picture in result.pictures])).all()
+
+
+def test_words_are_known_in_both_languages(generate: Generate) -> None:
+    assert generate.read_prompt("a red heart on a blue background").unknown == []
+    assert generate.read_prompt("生日蛋糕").unknown == []
+    assert generate.read_prompt("a red floccinaucinihilipilification").unknown == [
+        "floccinaucinihilipilification"
+    ]
+
+
+def test_notice_names_every_icon_set() -> None:
+    from pipelines.training.data.emoji import ICON_SETS, NAMES_PACKAGE, WORDS_PACKAGE
+
+    notice = Path(ASSETS / "NOTICE").read_text("utf-8")
+    for name, icons in ICON_SETS.items():
+        assert f"@iconify-json/{name} {icons.version}" in notice
+    assert " ".join(NAMES_PACKAGE) in notice
+    assert " ".join(WORDS_PACKAGE) in notice
+
+
+def test_clip_and_its_critic_are_two_networks() -> None:
+    clip, critic = (read_header(CHECKPOINTS[f"tiny-{role}"].path) for role in ("clip", "critic"))
+    assert clip[0]["block_counts"] != critic[0]["block_counts"] and clip[1]["seed"] == critic[1]["seed"]
+    assert clip[0]["embedding_size"] != critic[0]["embedding_size"]
+    assert clip[1]["name"] == "clip" and critic[1]["name"] == "critic"
+
+
+def test_optimize_climbs_by_both_judges() -> None:
+    pipeline = Studio("tiny", "cpu").pipeline("optimize")
+    *_, result = run(pipeline, OptimizeSettings(prompt="a red heart", steps=60))
+    assert isinstance(result, Result)
+    curve = result.pictures[0].facts["curve"]
+    assert curve[-1][1] > curve[0][1] + 0.1 and result.pictures[0].score > curve[0][2] + 0.1
+    assert result.pictures[0].image.size == (128, 128)
+
+
+def test_edit_gives_the_picture_back_and_turns_it_by_clips_judgement(tmp_path: Path) -> None:
+    pipeline = Studio("tiny", "cpu").pipeline("edit")
+    picture = EXAMPLES[0]
+    fields = {"image": str(picture), "source": "a red heart", "prompt": "a green heart", "steps": 4}
+    *_, result = run(pipeline, EditSettings(**fields, updates=16, strip=2))
+    assert isinstance(result, Result)
+    by_strength = {one.facts["strength"]: one for one in result.pictures}
+    assert by_strength[0.0].image.tobytes() == open_picture(picture).tobytes()
+    best = result.pictures[0]
+    assert best.facts["strength"] == 1.0 and best.image.size == open_picture(picture).size
+    assert best.facts["clip direction"] > 0.08
