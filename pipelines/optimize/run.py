@@ -153,10 +153,11 @@ class Painting:
         lengths = [len(part) for part in parts]
         vectors = self.clip.encode_image(clamp_with_gradient(torch.cat(parts), -1.0, 1.0))
         whole, *inside = vectors.split(lengths)
+        of_regions = iter(inside)  # in the order of the aims
         loss = self._regularizers(now, picture)
         total = sum(abs(one.weight) for one in aims)
         for one in aims:
-            views = whole if one.region is None else inside[regional.index(one)]
+            views = whole if one.region is None else next(of_regions)
             distance = great_circle(views, one.vector)
             if one.stop is not None:  # near enough (or, pushed away, far enough): no gradient any more
                 distance = distance.clamp(min=one.stop) if one.weight > 0 else distance.clamp(max=one.stop)

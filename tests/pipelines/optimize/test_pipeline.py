@@ -319,6 +319,17 @@ def test_a_region_moves_only_its_part() -> None:
         assert painting.advance() == ""
 
 
+def test_each_of_several_regions_is_pulled_by_its_own_text() -> None:
+    pipeline = tiny_optimize()
+    both = "green apple @ left | red heart @ right"
+    gradients = []
+    for regions in ("green apple @ left", both, "green apple @ left | green apple @ right"):
+        painting = begun(pipeline, regions=regions, size="64x32", cutouts=4)
+        gradients.append(painting._gradient(painting.now, torch.Generator().manual_seed(0))[1])
+    one, two, other = gradients
+    assert not torch.allclose(one, two) and not torch.allclose(two, other)
+
+
 @in_both
 def test_every_option_runs() -> None:
     pipeline = tiny_optimize()
