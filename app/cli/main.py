@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.core.record import Record
     from pipelines.studio import Studio
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 WRONG, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
 
 HELP = """\

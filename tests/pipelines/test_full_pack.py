@@ -17,10 +17,10 @@ import pipelines.core.pipeline
 import pipelines.studio as studio
 import tests.pipelines.models.test_dalle_mini as dalle_mini
 import tests.pipelines.models.test_dalle_pytorch as dalle_pytorch
-import tests.pipelines.models.test_openai_clip as published_clip
 import tests.pipelines.models.test_openai_dvae as dvae
 import tests.pipelines.models.test_rudalle as rudalle
 import tests.pipelines.models.test_taming_vqgan as taming
+import tests.support.openai_clip as published_clip
 from app.cli.main import main
 from pipelines.core.record import read_record
 from pipelines.generate.pipeline import Generate, GenerateSettings
@@ -28,8 +28,8 @@ from pipelines.models.openai_clip.convert import byte_letters
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.weights.open_weights import FULL_PACK
 from tests.pipelines.models.test_dalle_pytorch import reference as dalle_pytorch_code  # noqa: F401, a fixture
-from tests.pipelines.models.test_ddpm import diffusers_unet
 from tests.pipelines.models.test_rudalle import reference as rudalle_code  # noqa: F401, a fixture
+from tests.support.ddpm import diffusers_unet
 from tests.support.tiny import diffusion_folder
 
 GRID, CODES = 4, 50  # of both DALL·Es and of all VQGANs

@@ -21,7 +21,7 @@ from torch import Tensor
 from pipelines.training import loop as fit_module
 from pipelines.training.clip import trainer as clip_training
 from pipelines.training.loop import Budget, State, Trainer, fit, save_state
-from tests.pipelines.training.test_trainers import KINDS, trainer_for, write_data, write_vocabulary
+from tests.support.training import KINDS, trainer_for, write_data, write_vocabulary
 
 ROOT = Path(__file__).parents[3]
 PROGRESS = 0.75  # here the VQGAN has its discriminator, and still moves codes that nobody uses

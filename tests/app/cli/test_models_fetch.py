@@ -1,0 +1,225 @@
+"""`models` and `models fetch`."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import torch
+
+from app.cli import models as models_cli
+from app.cli.models import main
+from pipelines.errors import BadInput
+from pipelines.models.checkpoint import file_hash, read_header
+from pipelines.weights import convert as store
+from pipelines.weights import install
+from pipelines.weights import open_weights as full_pack
+from pipelines.weights.convert import FAMILIES, VOCABULARIES
+from pipelines.weights.open_weights import FULL_PACK, Entry, File
+from tests.support.models_command import offer, save_dvae, small_clip
+
+
+def unpinned(entry: Entry) -> Entry:
+    return Entry(**{**vars(entry), "files": tuple(File(one.url) for one in entry.files)})
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Somebody at a terminal types this."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal(text))
+
+
+def test_the_registry_is_consistent() -> None:
+    assert len(FULL_PACK) == len(full_pack.ENTRIES)
+    known = {*FAMILIES, *VOCABULARIES, "diffusers"}
+    for one in full_pack.ENTRIES:
+        assert (
+            install.NAME.fullmatch(one.name) and one.family in known and one.files and one.download_bytes
+        ), one.name
+        assert one.licence and one.origin and one.about
+        assert one.role == "tokenizer" or one.memory_bytes > one.parameters > 10**7
+        assert len({file.path for file in one.files}) == len(one.files)
+        for file in one.files:
+            assert urlsplit(file.url).scheme == "https"
+            if "/clip/models/" in file.url:
+                assert f"/{file.sha256}/" in file.url and len(file.sha256 or "") == 64
+            if one.family == "diffusers":
+                assert file.path.endswith(install.KEPT_FORMS)
+    roles = {one.role for one in full_pack.ENTRIES}
+    assert roles == {"clip", "dalle", "codec", "unet", "latent", "tokenizer"}
+
+
+def test_the_list_tells_all_packs(models: Path, clip: Entry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    out, err = capsys.readouterr()
+    head, *lines = out.splitlines()
+    assert head.split()[:3] == ["pack", "name", "role"]
+    row = next(line for line in lines if " small-clip " in line)
+    assert "about 13 MB" in row and "the small licence" in row and "a test" in row and " no " in row
+    assert any("tiny-clip" in line and " yes " in line for line in lines)
+    assert "free memory: RAM" in err
+    assert not models.exists()  # looking makes nothing
+
+
+def test_the_list_as_json_tells_whether_a_model_runs_here(
+    models: Path, clip: Entry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(models_cli, "free_memory", lambda: {"RAM": clip.memory_bytes})
+    assert main(["--json"]) == 0
+    told = {one["name"]: one for one in json.loads(capsys.readouterr().out)["models"]}
+    assert told["small-clip"]["memory"] == 4 * 1000 + 10**6 and told["small-clip"]["runs"]
+    assert not told["dalle-mega"]["runs"] and told["dalle-mega"]["memory"] > 10 * 10**9
+    assert told["clip-vit-b-32"]["pinned"] and not told["dalle-mega"]["pinned"]
+    assert told["tiny-clip"]["there"] and not told["small-clip"]["there"]
+
+
+def test_a_fetched_model_is_converted_and_carries_its_origin(
+    models: Path, clip: Entry, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fetch", "small-clip", "--yes", "--json"]) == 0
+    out, err = capsys.readouterr()
+    path = models / "small-clip.safetensors"
+    assert json.loads(out) == {
+        "name": "small-clip",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "unpinned": [],
+    }
+    for words in ("the small licence", "a test", "about 13 MB", f"{clip.files[0].url}", "converting 1/1"):
+        assert words in err
+    assert list(models.iterdir()) == [path]  # the download is gone
+    config, facts = read_header(path)
+    assert config["image_size"] == 32 and config["embedding_size"] == 8
+    assert facts["licence"] == "the small licence" and facts["origin"] == "a test"
+    assert facts["sources"] == {"clip.pt": file_hash(published / "clip.pt")}
+    (published / "clip.pt").unlink()
+    assert main(["fetch", "small-clip"]) == 0  # it is there: nobody is asked, nothing is downloaded
+
+
+def test_no_licence_is_agreed_to_in_silence(
+    models: Path, clip: Entry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # not a terminal
+    with pytest.raises(BadInput, match="--yes"):
+        main(["fetch", "small-clip"])
+    assert "the small licence" in capsys.readouterr().err
+    for text in ("\n", "n\n", "", "maybe\n"):
+        answer(monkeypatch, text)
+        with pytest.raises(BadInput, match="nothing was downloaded"):
+            main(["fetch", "small-clip"])
+    assert not models.exists()
+    answer(monkeypatch, "Y\n")
+    assert main(["fetch", "small-clip"]) == 0
+    assert clip.present
+
+
+def test_a_changed_file_is_refused_and_what_is_there_stays(
+    models: Path, clip: Entry, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["fetch", "small-clip", "--yes"]) == 0
+    other = offer(monkeypatch, Entry(**{**vars(clip), "name": "other-clip"}))
+    (published / "clip.pt").write_bytes(b"changed")
+    with pytest.raises(BadInput, match=r"clip\.pt from 127\.0\.0\.1 has the SHA-256"):
+        main(["fetch", "other-clip", "--yes"])
+    assert clip.present and not other.present
+
+
+def test_what_was_not_pinned_is_pinned_by_the_first_download(
+    models: Path,
+    clip: Entry,
+    published: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    offer(monkeypatch, unpinned(clip))
+    assert main(["fetch", "small-clip", "--yes"]) == 0
+    err = capsys.readouterr().err
+    assert "not pinned: the publisher tells none" in err and "clip.pt is not pinned" in err
+    assert main(["remove", "small-clip"]) == 0
+    assert main(["fetch", "small-clip", "--yes"]) == 0
+    assert "clip.pt is not pinned" not in capsys.readouterr().err
+    assert main(["remove", "small-clip"]) == 0
+    torch.save(small_clip() | {"logit_scale": torch.tensor(9.0)}, published / "clip.pt")
+    with pytest.raises(BadInput, match="has the SHA-256"):
+        main(["fetch", "small-clip", "--yes"])
+
+
+def test_ctrl_c_keeps_what_came(
+    models: Path, clip: Entry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from app.cli.main import _ProgressLine
+
+    def press(self: Any, step: Any) -> None:
+        if step.stage == "converting":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_ProgressLine, "show", press)
+        assert main(["fetch", "small-clip", "--yes"]) == 130
+    assert "goes on from there" in capsys.readouterr().err
+    assert (models / ".downloads" / "small-clip" / "clip.pt").is_file() and not clip.present
+    assert main(["fetch", "small-clip", "--yes"]) == 0
+    assert clip.present
+
+
+def test_a_model_of_two_files_is_merged(
+    models: Path, server: str, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_dvae(published)
+    files = (File(f"{server}/encoder.pkl"), File(f"{server}/decoder.pkl"))
+    entry = Entry("small-dvae", "codec", "dvae", files, "a licence", "a test", "codes", megabytes=1)
+    offer(monkeypatch, entry)
+    assert main(["fetch", "small-dvae", "--yes"]) == 0
+    assert read_header(entry.path)[0]["code_count"] == 512
+    assert set(read_header(entry.path)[1]["sources"]) == {"encoder.pkl", "decoder.pkl"}
+
+
+def test_a_diffusers_folder_is_kept_as_it_is(
+    models: Path, server: str, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (published / "unet").mkdir()
+    (published / "model_index.json").write_text("{}")
+    (published / "unet" / "x.safetensors").write_bytes(b"weights")
+    names = ("model_index.json", "unet/x.safetensors")
+    files = tuple(File(f"{server}/{name}", name=name) for name in names)
+    entry = offer(
+        monkeypatch, Entry("small-latent", "latent", "diffusers", files, "l", "o", "a", megabytes=1)
+    )
+    assert main(["fetch", "small-latent", "--yes"]) == 0
+    found = {str(one.relative_to(entry.path)) for one in entry.path.rglob("*") if one.is_file()}
+    assert found == set(names) and entry.path == models / "small-latent"
+    bad = Entry(**{**vars(entry), "name": "bad-latent", "files": (*files, File(f"{server}/x.pkl"))})
+    (published / "x.pkl").write_bytes(pickle.dumps(1))
+    offer(monkeypatch, bad)
+    with pytest.raises(BadInput, match="neither safetensors nor texts"):
+        main(["fetch", "bad-latent", "--yes"])
+    assert not bad.present
+
+
+def test_vocabularies_are_read_before_they_are_kept(
+    models: Path, server: str, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
+
+    names = ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "\u0120", "ab"]
+    (published / "vocab_mini.json").write_text(json.dumps({name: k for k, name in enumerate(names)}))
+    (published / "merges_mini.txt").write_text("#version: 0.2\na b\n")
+    files = tuple(File(f"{server}/{name}") for name in ("vocab_mini.json", "merges_mini.txt"))
+    entry = Entry("small-words", "tokenizer", "dalle_mini_tokenizer", files, "l", "o", "a", megabytes=1)
+    offer(monkeypatch, entry)
+    assert main(["fetch", "small-words", "--yes"]) == 0
+    assert DalleMiniTokenizer.load(entry.path).encode("ab") == [6, 7]
+    assert main(["remove", "small-words"]) == 0
+    with pytest.raises(BadInput, match=r"bpe\.model"):
+        store.convert_vocabulary([published / "vocab_mini.json"], models / "x.model", "rudalle_tokenizer")
+    assert not (models / "x.model").exists()

@@ -1,0 +1,23 @@
+"""Fixtures of a Space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app import space
+from app.jobs.queue import Lane
+from tests.support.space import LargeStudio, Place
+from tests.support.zero_gpu import ZeroGpuPlatform
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    platform, studio = ZeroGpuPlatform(), LargeStudio()
+    zero = space.ZeroGpu(studio, platform, tmp_path, device="cpu")
+    lane = Lane(studio, tmp_path, run=zero.run)
+    yield Place(platform, studio, zero, lane)
+    lane.close()
+    platform.close()

@@ -1,0 +1,226 @@
+"""How an adapter learns a direction."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.edit.ddim import time_grid, walk_up
+from pipelines.edit.directions import network_hash
+from pipelines.edit.framing import Framing
+from pipelines.edit.pipeline import Edit
+from pipelines.edit.settings import EditSettings
+from pipelines.edit.tuning import Tuning
+from pipelines.errors import BadInput
+from tests.support.edit import (
+    STRONG,
+    finish,
+    finished,
+    pixels,
+    speckled,
+    uri,
+)
+from tests.support.tiny import tiny_edit
+
+
+def tuning_of(edit: Edit, mode: str = "quick", lessons: int = 4, **fields: Any) -> Tuning:
+    """As a run sets it up."""
+    settings = edit.prepare(EditSettings(mode=mode, **{"return_step": 300, "refine": 0, **fields}))
+    x, way = edit.pictures.tensor([0]), None
+    with torch.no_grad():
+        if mode != "quick":
+            x = edit.pictures.tensor(list(range(lessons)))
+        if mode != "reusable":
+            way = finish(walk_up(edit._noise_of, edit.unet.alphas_cumprod, x, time_grid(300, 40), 0))
+        aim = edit._aim(settings, x[:1])
+    return Tuning(edit.unet, edit.clip, edit.critic, settings, settings.return_step, aim, x, way)
+
+
+@torch.no_grad()
+def advance(tuning: Tuning, count: int) -> list[float]:
+    losses = []
+    for _ in range(count):
+        assert tuning.advance() == ""
+        losses.append(tuning.loss)
+    return losses
+
+
+@pytest.mark.parametrize(("mode", "seed"), [("quick", 0), ("quick", 1), ("reusable", 2)])
+def test_learning_lowers_the_loss(edit: Edit, mode: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.edit.tuning.VIEWS", 12)  # little chance in the loss
+    tuning = tuning_of(edit, mode, seed=seed, step_size=0.02, keep=0.01, smooth=0.01)
+    losses = advance(tuning, 15)
+    assert np.mean(losses[-4:]) < np.mean(losses[:2]) - 0.25
+    told = tuning.metrics()
+    assert told["loss"] == losses[-1] and [told["clip"], told["critic"]] == tuning.curves[-1][1:]
+    assert [row[0] for row in tuning.curves] == [1, 5, 10, 15]
+
+
+@pytest.mark.parametrize("chain", [False, True])
+def test_the_papers_recipe_learns(edit: Edit, chain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.edit.tuning.VIEWS", 40)
+    steps = []
+    tuning = tuning_of(edit, "paper", lessons=1, chain=chain, step_size=0.005, keep=0.01, smooth=0.01)
+    update = tuning._update
+    monkeypatch.setattr(tuning, "_update", lambda loss: (steps.append(loss.item()), update(loss)))
+    before = {name: one.clone() for name, one in tuning.wearing.tensors().items()}
+    count = 8 if chain else 4
+    losses = advance(tuning, count)
+    assert len(steps) == count * (1 if chain else 6)
+    assert np.mean(losses[-2:]) < np.mean(losses[:2]) - 0.05
+    changed = [name for name, one in tuning.wearing.tensors().items() if not torch.equal(one, before[name])]
+    assert len(changed) == len(before)  # all of the adapter takes part
+    assert tuning.shown is not None and tuning.shown.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("mode", "part"), [("quick", "keep"), ("quick", "smooth"), ("reusable", "keep"), ("paper", "keep")]
+)
+def test_what_keeps_the_picture_has_a_slope(
+    edit: Edit, mode: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The authors' program computes its identity loss on a detached picture, where it moves nothing."""
+    gradients = []
+    for amount in (0.0, 5.0):
+        found: list[Tensor] = []
+        tuning = tuning_of(
+            edit, mode, lessons=2, **{"keep": 0.0, "smooth": 0.0, part: amount}, step_size=1e-4
+        )
+        for one in tuning.parameters:  # a fresh adapter changes nothing, so that there is nothing to keep
+            one.data += 0.05 * torch.randn(one.shape, generator=torch.Generator().manual_seed(one.numel()))
+
+        def note(loss: Tensor, found: list[Tensor] = found, tuning: Tuning = tuning) -> None:
+            tuning.optimizer.zero_grad()
+            loss.backward()
+            assert all(one.grad is not None for one in tuning.parameters)
+            found.append(torch.cat([one.grad.flatten() for one in tuning.parameters if one.grad is not None]))
+
+        monkeypatch.setattr(tuning, "_update", note)
+        advance(tuning, 1)
+        gradients.append(found[-1])
+    assert gradients[1].isfinite().all()
+    assert (gradients[1] - gradients[0]).norm() > 1e-3 * gradients[0].norm() > 0
+
+
+def test_learning_leaves_the_shared_networks_alone(edit: Edit) -> None:
+    hashes = [network_hash(one) for one in (edit.unet, edit.clip, edit.critic)]
+    names = list(edit.unet.state_dict())
+    finished(edit, EditSettings(**STRONG))
+    assert hashes == [network_hash(one) for one in (edit.unet, edit.clip, edit.critic)]
+    assert names == list(edit.unet.state_dict())
+    assert not any(one.requires_grad for one in edit.unet.parameters())
+    assert not any(
+        one.grad is not None for part in (edit.unet, edit.clip, edit.critic) for one in part.parameters()
+    )
+
+
+def test_numbers_that_break_down_keep_the_last_good_state(
+    edit: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EditSettings(steps=3, strip=1, updates=12, step_size=0.01, image=uri(speckled((16, 16))))
+    good = finished(edit, replace(settings, until=5))
+    loss_of = Tuning._loss
+
+    def broken(self: Tuning, *arguments: Any) -> Tensor:
+        loss = loss_of(self, *arguments)
+        return loss * math.nan if self.step == 5 else loss
+
+    monkeypatch.setattr(Tuning, "_loss", broken)
+    result = finished(edit, settings)
+    assert pixels(result) == pixels(good)
+    assert result.pictures[0].facts["updates"] == 5
+    assert isinstance(result.settings, EditSettings) and result.settings.until == 5
+    assert "the loss became nan at update 6" in result.pictures[0].facts["ended"]
+
+
+@pytest.mark.parametrize("broken_at", ["at once", "in the parameters"])
+def test_the_adapter_stays_finite_when_numbers_break_down(
+    edit: Edit, broken_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = tuning_of(edit)
+    if broken_at == "at once":
+        monkeypatch.setattr(tuning, "_loss", lambda before, after, generator: after.sum() * math.inf)
+    else:
+        advance(tuning, 2)
+        update = tuning._update
+
+        def spoil(loss: Tensor) -> None:
+            update(loss)
+            tuning.parameters[3].data.fill_(math.nan)
+
+        monkeypatch.setattr(tuning, "_update", spoil)
+    before, step = [one.detach().clone() for one in tuning.parameters], tuning.step
+    with torch.no_grad():
+        sentence = tuning.advance()
+    assert "step_size" in sentence and "\n" not in sentence and tuning.step == step
+    assert all(torch.equal(one, old) for one, old in zip(tuning.parameters, before, strict=True))
+
+
+def test_a_restored_tuning_goes_on_with_the_same_bits(edit: Edit) -> None:
+    whole, other = tuning_of(edit, "reusable"), tuning_of(edit, "reusable")
+    advance(whole, 7)
+    advance(other, 4)
+    resumed = tuning_of(edit, "reusable")
+    resumed.restore(other.snapshot())
+    advance(resumed, 3)
+    assert resumed.curves == whole.curves and resumed.loss == whole.loss and resumed.step == 7
+    for name, one in whole.wearing.tensors().items():
+        assert torch.equal(one, resumed.wearing.tensors()[name]), name
+    fresh = tuning_of(edit, "reusable")
+    fresh.restore(fresh.snapshot())  # of no update yet
+    assert math.isnan(fresh.loss) and advance(fresh, 1) == advance(tuning_of(edit, "reusable"), 1)
+
+
+def test_the_critic_steers_nothing(edit: Edit) -> None:
+    other = tiny_edit()
+    for parameter in other.critic.parameters():
+        parameter.data.mul_(-1.7)
+    for mode in ("quick", "instant"):
+        settings = EditSettings(mode=mode, image=uri(speckled((16, 16))), **STRONG)
+        one, two = finished(edit, settings), finished(other, settings)
+        assert pixels(one) == pixels(two)
+        assert one.pictures[0].facts["critic target"] != two.pictures[0].facts["critic target"]
+
+
+def test_pictures_can_stand_for_the_target(edit: Edit) -> None:
+    shown = " | ".join(uri(speckled((16, 12), seed)) for seed in range(3))
+    fields: dict[str, Any] = {"image": uri(speckled((16, 16), 9)), **STRONG}
+    by_text = finished(edit, EditSettings(**fields))
+    by_pictures = finished(edit, EditSettings(**fields, examples=shown, source="a cat", prompt="a cat"))
+    assert pixels(by_text) != pixels(by_pictures)
+    x = edit.pictures.tensor([0])
+    settings = edit.prepare(EditSettings(examples=shown))
+    with torch.no_grad():
+        aim = edit._aim(settings, x)
+        seen = edit.clip.encode_image(
+            torch.cat([Framing.of((16, 12), None, 16).reduced(speckled((16, 12), seed)) for seed in range(3)])
+        )
+        expected = F.normalize(seen.mean(0) - edit.clip.encode_image(x)[0], dim=0)
+    assert torch.allclose(aim.clip, expected, atol=1e-5)
+
+
+def test_a_direction_can_be_learned_from_own_pictures(edit: Edit, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for seed in range(3):
+        speckled((20, 14), seed).save(tmp_path / "mine" / f"{seed}.png")
+    (tmp_path / "mine" / "notes.txt").write_text("not a picture")
+    prepared = edit.prepare(EditSettings(mode="reusable", lessons=str(tmp_path / "mine")))
+    assert prepared.lessons.count("data:image/png") == 3
+    assert edit._lessons(prepared).shape == (3, 3, 16, 16)
+    (tmp_path / "empty").mkdir()
+    for lessons, words in (
+        (str(tmp_path / "empty"), "holds no PNG"),
+        (str(tmp_path / "mine" / "0.png"), "a single picture"),
+        (str(tmp_path / "nowhere"), "there is no picture"),
+        (" | ".join([str(tmp_path / "mine")] * 80), "the most is"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            edit.prepare(EditSettings(mode="reusable", lessons=lessons))

@@ -1,0 +1,209 @@
+"""The whole table, wrong input, and the documents it is written into."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+
+from app.cli.main import main
+from pipelines.errors import BadInput
+from pipelines.evaluation import card, samples
+from pipelines.evaluation.compositions import ICONS, compositions
+from pipelines.evaluation.figures import BARS, PARTS
+from pipelines.training.data.emoji import VALIDATION_STYLE, Emoji
+from tests.support.tiny import tiny_critic, tiny_edit, tiny_generate
+
+STYLES = ("noto", "twemoji", "fluent-emoji", VALIDATION_STYLE)
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Things that the compositions and the words ask for, each a colour, in four styles."""
+    names = {ICONS.get(name, name) for one in compositions() for name in one.things} | {
+        "birthday cake",
+        "knapsack",
+    }
+    rng = np.random.default_rng(0)
+    blobs, records = [], []
+    for name in sorted(names):
+        colour = rng.integers(0, 200, 3)
+        for k, style in enumerate(STYLES):
+            picture = np.zeros((128, 128, 4), np.uint8)
+            picture[16 + 4 * k : 100, 20:110] = (*colour, 255)
+            file = io.BytesIO()
+            Image.fromarray(picture).save(file, "WEBP", lossless=True, method=0)
+            blobs.append(file.getvalue())
+            records.append([style, name, [f"{name} thing"], f"{name}甲", ["thing"], []])
+    path = tmp_path_factory.mktemp("data") / "emoji.safetensors"
+    tensors = {
+        "webp": np.frombuffer(b"".join(blobs), np.uint8),
+        "offset": np.cumsum([0, *map(len, blobs)]).astype(np.int64),
+    }
+    save_file(tensors, path, {"icons": json.dumps(records), "phrases": "a thing"})
+    return path
+
+
+class TinyStudio:
+    """Stands where Studio stands, with the tiny test networks."""
+
+    torch_device = torch.device("cpu")
+
+    def __init__(self, *_: Any) -> None:
+        self.generate, self.critic, self.edit = tiny_generate(), tiny_critic(), tiny_edit()
+
+    def pipeline(self, name: str) -> Any:
+        return {"generate": self.generate, "edit": self.edit}[name]
+
+    def load(self, name: str) -> Any:
+        assert name == "tiny-critic"
+        return self.critic
+
+    def clip(self) -> Any:
+        return self.generate.clip
+
+
+@pytest.fixture
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.evaluation.cli.Studio", TinyStudio)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_one_command_measures_everything(
+    data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet, copies = tmp_path / "sheet.png", tmp_path / "deep" / "copies.png"
+    flags = [
+        "--data",
+        str(data_file),
+        "--quick",
+        "--names",
+        "3",
+        "--sheet",
+        str(sheet),
+        "--copies",
+        str(copies),
+    ]
+    assert main(["evaluate", *flags, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)  # exactly one object
+    assert list(figures) == ["retrieval", "words", "vqgan", "dalle", "composed", "copies", "unet"]
+    for part, name in BARS:
+        if part in figures and "16" not in name:  # four candidates were drawn
+            assert name in figures[part], (part, name)
+    assert set(figures["composed"]) >= {"all", "background", "side", "count", "all, true pictures"}
+    for name, value in figures["dalle"].items():
+        assert -1 <= value <= 1, name
+    for who in ("critic", "CLIP", "pixels"):
+        assert figures["dalle"][f"{who} top-1, best of 4"] <= figures["dalle"][f"{who} top-5, best of 4"]
+    assert 0 <= figures["copies"]["share nearer than two styles usually are, critic"] <= 1
+    width, height = Image.open(copies).size
+    assert (width, height) == (12 * 34, 34)  # sample, by the critic, by pixels, of three names in one row
+    assert Image.open(sheet).width == 20 * 34
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_only_some_parts_and_the_table_shows_bars(
+    data_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "--data", str(data_file), "--only", "vqgan", "retrieval"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["part", "figure", "value", "bar"]
+    assert {line.split()[0] for line in lines[1:]} == {"retrieval", "vqgan"}
+    psnr = next(line for line in lines if line.startswith("vqgan") and "PSNR" in line)
+    assert psnr.split()[-1] == "23"
+
+
+def test_copies_of_training_pictures_are_found(data_file: Path, tmp_path: Path) -> None:
+    emoji = Emoji(data_file)
+    copied = [Image.fromarray(samples.on_background(emoji.rgba[k])) for k in emoji.train[:4]]
+    figures = samples.copies(tiny_critic(), emoji, copied, None)
+    for who in ("critic", "pixels"):
+        assert figures[f"share nearer than two styles usually are, {who}"] == 1
+        assert figures[f"distance to the nearest, {who}"] == pytest.approx(0, abs=2e-3)
+        assert figures[f"distance of two styles, {who}"] > 0
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8))
+    dots = noise.resize((16, 16)).resize((128, 128), Image.Resampling.NEAREST)
+    far = samples.copies(tiny_critic(), emoji, [dots], None)
+    assert far["share nearer than two styles usually are, pixels"] == 0
+
+
+def test_a_missing_or_foreign_data_file_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.safetensors"
+    text.write_text("no safetensors")
+    other, damaged = tmp_path / "other.safetensors", tmp_path / "damaged.safetensors"
+    save_file({"x": np.zeros(3)}, other)
+    icons = json.dumps([["noto", "dog", [], "", [], []]])
+    facts = {"icons": icons, "phrases": "x"}
+    save_file({"webp": np.zeros(9, np.uint8), "offset": np.array([0, 9])}, damaged, facts)
+    for path in (tmp_path / "missing", tmp_path, text, other, damaged):
+        assert main(["evaluate", "--data", str(path)]) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.strip().count("\n") == 0
+        assert path.name in said.err and "launch.py data" in said.err and "Traceback" not in said.err
+
+
+FIGURES = {"retrieval": {"CLIP R@1": 0.51234, "critic R@1": 0.25}, "unet": {"PSNR": 35.0}}
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_cards_table_is_renewed_and_nothing_else(tmp_path: Path, newline: str) -> None:
+    before, after = f"# Card{newline}{newline}", f"{newline}Limits: 小{newline}"
+    path = tmp_path / "README.md"
+    path.write_bytes(f"{before}{card.BEGIN}\nold\n{card.END}{after}".encode())
+    assert main_card(tmp_path, path) == 0
+    once = path.read_bytes()
+    text = once.decode()
+    assert text.startswith(before + card.BEGIN) and text.endswith(card.END + after) and "old" not in text
+    assert f"| **{PARTS['retrieval']}** | | |\n| CLIP R@1 | 0.5123 | 0.45 |\n| critic R@1 | 0.25 |  |" in text
+    assert f"| **{PARTS['unet']}** | | |\n| PSNR | 35 | 30 |" in text
+    assert main_card(tmp_path, path) == 0 and path.read_bytes() == once
+    path.write_text(f"{card.BEGIN_BARS}\n{card.END}")
+    assert main_card(tmp_path, path) == 0
+    assert "| CLIP R@1 | 0.5123 | 0.45 |" in path.read_text() and "critic" not in path.read_text()
+
+
+def main_card(folder: Path, *documents: Path) -> int:
+    """`evaluate --card` from figures that an earlier run printed."""
+    measured = folder / "figures.json"
+    measured.write_text(json.dumps(FIGURES))
+    return main(["evaluate", "--figures", str(measured), "--card", *map(str, documents)])
+
+
+def test_documents_without_markers_are_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.evaluation.cli.read_data", lambda *_: pytest.fail("it measured"))
+    good, bad = tmp_path / "good.md", tmp_path / "bad.md"
+    good.write_text(f"{card.BEGIN}\n{card.END}")
+    bad.write_text(f"{card.END}\n{card.BEGIN}")
+    for document in (bad, tmp_path / "missing.md"):
+        assert main(["evaluate", "--card", str(good), str(document)]) == 2
+        assert document.name in capsys.readouterr().err
+    assert good.read_text() == f"{card.BEGIN}\n{card.END}"
+    assert main(["evaluate", "--quick", "--card", str(good)]) == 2
+    assert "--quick" in capsys.readouterr().err
+
+
+def test_figures_of_earlier_runs_are_joined_and_foreign_ones_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines.evaluation.figures import read_figures
+
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    first.write_text(json.dumps(FIGURES))
+    second.write_text(json.dumps({"unet": {"PSNR": 31}, "vqgan": {"SSIM": 0.9}}))
+    joined = read_figures([first, second])
+    assert list(joined) == ["retrieval", "vqgan", "unet"] and joined["unet"] == {"PSNR": 31}
+    for words in ("{", "[]", '{"unet": 3}', '{"unet": {"PSNR": "x"}}', '{"fly": {"x": 1}}'):
+        second.write_text(words)
+        with pytest.raises(BadInput):
+            read_figures([second])

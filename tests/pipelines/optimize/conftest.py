@@ -1,0 +1,14 @@
+"""An Optimize at tiny size, in each precision."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.models import device
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What "auto" is, both in turn, whatever this processor is good at. Every processor can bfloat16, if slowly."""
+    monkeypatch.setattr(device, "bfloat16_pays", lambda _: request.param == "bfloat16")
+    return request.param

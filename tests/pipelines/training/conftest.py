@@ -1,0 +1,60 @@
+"""A data file, a pack, and networks that were trained for a few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.training.clip import trainer as clip_training
+from pipelines.training.loop import Budget, fit
+from tests.support.training import (
+    KINDS,
+    trainer_for,
+    write_data,
+    write_vocabulary,
+)
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "emoji.safetensors"
+    write_data(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pack(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a vocabulary, where trainings leave their weights."""
+    folder = tmp_path_factory.mktemp("pack")
+    write_vocabulary(data_file, folder)
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_teacher_and_few_scenes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clip_training, "teacher_available", lambda: False)
+        patch.setattr("pipelines.training.dalle.SCENE_COUNT", 16)
+        patch.setattr("pipelines.training.dalle.SHEET_PROMPTS", ["red circle"])
+        patch.setattr("pipelines.training.prior.SCENE_COUNT", 16)
+        patch.setattr("pipelines.training.prior.SHEET_PROMPTS", ["red circle"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(data_file: Path, pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack whose networks were trained for a few steps and exported."""
+    for name in KINDS:
+        folder = tmp_path_factory.mktemp(name)
+        trainer = trainer_for(name, data_file, pack, folder)
+        for _ in fit(trainer, folder, Budget(steps=3)):
+            pass
+        figures = trainer.evaluate()
+        assert all(np.isfinite(value) for value in figures.values())
+        trainer.export(pack / (trainer.file or f"{name}.safetensors"), {"figures": figures})
+        for picture in ("curves.png",) if name == "judge" else ("curves.png", "sheet.png"):
+            assert (folder / picture).read_bytes()[:4] == b"\x89PNG"
+    return pack

@@ -1,0 +1,81 @@
+"""Data and captions, on a handful of icons drawn for the purpose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.training.data.emoji import Emoji, Icon, Scenes, caption, on_background, read_icon_sets, render
+from tests.support.training import (
+    svg,
+)
+
+
+def test_rendering_gives_square_rgba_and_refuses_emptiness() -> None:
+    assert render(svg("")) is None
+    wide = render(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 16"><rect width="32" height="16"/></svg>'
+    )
+    assert wide is not None and wide[8:12] == b"WEBP"
+
+
+def test_reading_the_file_keeps_styles_apart(data_file: Path) -> None:
+    emoji = Emoji(data_file)
+    assert emoji.rgba.shape == (16, 128, 128, 4)
+    assert {emoji.icons[k].style for k in emoji.validation} == {"emojione"}
+    assert len(emoji.train) == 12
+    small = Emoji(data_file, size=32)
+    assert small.rgba.shape == (16, 32, 32, 4)
+    assert abs(on_background(small.rgba).mean() - on_background(emoji.rgba).mean()) < 1.5
+
+
+def test_icon_sets_lose_skin_tones_and_find_names(tmp_path: Path) -> None:
+    def write(path: str, value: object) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(json.dumps(value))
+
+    from pipelines.training.data.emoji import ICON_SETS
+
+    entry = {"hexcode": "1F44B", "label": "waving hand", "tags": ["hello"]}
+    write("emojibase-data/en/data.json", [entry])
+    write("emojibase-data/zh/data.json", [{"hexcode": "1F44B", "label": "挥手", "tags": ["手"]}])
+    for book in ("joypixels", "iamcal", "emojibase"):
+        write(f"emojibase-data/en/shortcodes/{book}.json", {"1F44B": ["wavinghand"]})
+    icons = {
+        "waving-hand": {"body": ""},
+        "waving-hand-light-skin-tone": {"body": ""},
+        "waving-hand-medium-dark": {"body": ""},
+        "waving-hand-light": {"body": ""},
+        "police-car-light": {"body": ""},
+    }
+    for name in ICON_SETS:
+        write(f"@iconify-json/{name}/icons.json", {"width": 16, "height": 16, "icons": icons})
+    found, drawings = read_icon_sets(tmp_path)
+    assert [icon.name for icon in found[:2]] == ["waving hand", "police car light"]
+    assert len(found) == len(drawings) == 2 * len(ICON_SETS)
+    assert found[0].chinese == "挥手" and found[0].keywords == ("hello",)
+
+
+def test_captions_speak_of_what_is_drawn() -> None:
+    icon = Icon("fluent-emoji", "red heart", ("heart",), "红心", ("love",), ("爱",))
+    rng = np.random.default_rng(0)
+    english = {caption(icon, rng, "light blue", chinese=False) for _ in range(200)}
+    assert all("light blue background" in text for text in english)
+    assert any(text.startswith("a 3d") for text in english)
+    assert all("浅蓝色" in caption(icon, rng, "light blue", chinese=True) for _ in range(20))
+    assert any(caption(icon, rng) == "red heart" for _ in range(50))
+
+
+def test_scenes_repeat_with_their_seed(data_file: Path) -> None:
+    emoji = Emoji(data_file, size=64)
+    rounds = []
+    for _ in range(2):
+        scenes = iter(Scenes(emoji, emoji.train, seed=4, plain=0.2, coloured=0.2))
+        rounds.append([next(scenes) for _ in range(40)])
+    for (picture, text, k), (same, words, index) in zip(*rounds, strict=True):
+        assert text == words and k == index and np.array_equal(picture, same)
+    texts = " | ".join(text for _, text, _ in rounds[0])
+    assert " left of " in texts or " right of " in texts
+    assert "two " in texts or "three " in texts or "four " in texts

