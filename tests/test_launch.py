@@ -463,13 +463,18 @@ def test_tests_without_a_page_need_no_browser(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_every_test_of_a_page_is_marked() -> None:
-    for file in (ROOT / "tests").glob("test_*.py"):
-        tree = ast.parse(file.read_text("utf-8"))
-        asked = {
-            arg.arg for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for arg in node.args.args
-        }
-        if asked & {"visit", "chromium"}:
-            assert chromium.MARK in file.read_text("utf-8"), file.name
+    pages = 0
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        text = file.read_text("utf-8")
+        if f"\npytestmark = {chromium.MARK}\n" in text:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+                continue
+            if {arg.arg for arg in node.args.args} & {"visit", "chromium"}:
+                pages += 1
+                assert any(ast.unparse(one) == chromium.MARK for one in node.decorator_list), node.name
+    assert pages > 0
 
 
 def test_no_test_runs_when_no_browser_can_be_had(

@@ -121,7 +121,7 @@ def main(argv: list[str]) -> int:
         if argv[:1] == ["queue"]:
             from pipelines.training.queue import main as queue
 
-            return queue(argv[1:])
+            return queue(argv[1:], TRAINERS)
         train(_parser().parse_args(argv))
     except (BadInput, FileNotFoundError, ArithmeticError) as error:
         print(f"atelier: {error}", file=sys.stderr)

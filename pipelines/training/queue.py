@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,10 +162,11 @@ class Queue:
         return lines
 
 
-def read_queue(file: Path) -> tuple[list[Training], int]:
-    """The trainings and lanes of a TOML file. BadInput when a name, number or need in it is wrong."""
-    from pipelines.training.cli import TRAINERS
+def read_queue(file: Path, names: Collection[str]) -> tuple[list[Training], int]:
+    """The trainings and lanes of a TOML file; `names` are the networks there are.
 
+    BadInput when a name, number or need in it is wrong.
+    """
     try:
         book = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -177,13 +178,13 @@ def read_queue(file: Path) -> tuple[list[Training], int]:
         raise BadInput(f"{file} says lanes = {lanes!r}; write a whole number from 1 to {MOST_LANES}")
     trainings: list[Training] = []
     for entry in book.get("training", []):
-        trainings.append(read_training(entry, file, list(TRAINERS), {one.id for one in trainings}))
+        trainings.append(read_training(entry, file, names, {one.id for one in trainings}))
     if not trainings:
         raise BadInput(f"{file} lists no [[training]]; write one as in training.toml")
     return trainings, lanes
 
 
-def read_training(entry: dict[str, Any], file: Path, names: list[str], earlier: set[str]) -> Training:
+def read_training(entry: dict[str, Any], file: Path, names: Collection[str], earlier: set[str]) -> Training:
     """One [[training]] table, checked against the networks there are and the ids that stand before it."""
     name, minutes = entry.get("name"), entry.get("minutes")
     if name not in names:
@@ -284,8 +285,8 @@ def newest_figures(file: Path) -> dict[str, Any]:
     return {}
 
 
-def main(argv: list[str]) -> int:
-    """`python launch.py train queue`: run a list of trainings, or tell how it stands."""
+def main(argv: list[str], names: Collection[str]) -> int:
+    """`python launch.py train queue`: run a list of trainings of the networks `names`, or tell how it stands."""
     parser = Parser(
         prog="launch.py train queue",
         description="Run a list of trainings at low priority from a frozen copy. The same command goes on after any stop.",
@@ -303,7 +304,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--status", action="store_true", help="tell how it stands, and run nothing")
     options = parser.parse_args(argv)
-    trainings, lanes = read_queue(options.file)
+    trainings, lanes = read_queue(options.file, names)
     queue = Queue(options.folder.absolute(), trainings, options.lanes or lanes)
 
     def say(text: str) -> None:

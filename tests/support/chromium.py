@@ -49,7 +49,7 @@ UNATTENDED = {
     "DEBIAN_FRONTEND": "noninteractive",
     "PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT": "8000",  # milliseconds; it tries five times
 }
-MARK = "\npytestmark = pytest.mark.browser"  # in the files of the tests that need one
+MARK = "pytest.mark.browser"  # on the tests that need one, or on their whole file
 WITHOUT = 'python launch.py test -m "not browser"'
 
 

@@ -12,8 +12,10 @@ import pytest
 
 from pipelines.errors import BadInput
 from pipelines.training import queue as queue_module
+from pipelines.training.cli import TRAINERS
 from pipelines.training.queue import Queue, Training, freeze, main, only_one, read_queue, run_queue
 
+NAMES = tuple(TRAINERS)
 FAKE = """
 import pathlib, sys, time
 name, arguments = sys.argv[1], sys.argv[2:]
@@ -159,7 +161,7 @@ def test_a_wrong_list_is_one_sentence(text: str, words: str, tmp_path: Path) -> 
     file = tmp_path / "list.toml"
     file.write_text(text)
     with pytest.raises(BadInput, match=words) as caught:
-        read_queue(file)
+        read_queue(file, NAMES)
     assert "\n" not in str(caught.value).strip()
 
 
@@ -167,7 +169,7 @@ def test_the_shipped_list_is_right_and_status_runs_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shipped = Path(__file__).parents[3] / "training.toml"
-    assert main([str(shipped), "--folder", str(tmp_path), "--lanes", "1", "--status"]) == 0
+    assert main([str(shipped), "--folder", str(tmp_path), "--lanes", "1", "--status"], NAMES) == 0
     lines: Any = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(read_queue(shipped)[0]) and all(": waiting, " in line for line in lines)
+    assert len(lines) == len(read_queue(shipped, NAMES)[0]) and all(": waiting, " in line for line in lines)
     assert list(tmp_path.iterdir()) == []
