@@ -489,7 +489,7 @@ KNOBS: dict[str, tuple[str, str, str]] = {
     "precision": (
         "precision",
         "精度",
-        "解码器的精度：auto 在支持的 GPU 上用 bfloat16，否则用 float32；CPU 有 AMX 时，大画布用 bfloat16 更快",
+        "解码器的精度：auto 用 float32；处理器有矩阵单元时，大画布用 bfloat16 更快",
     ),
     "tokens": ("image tokens", "图像词元", "起始的图像词元，写成数字"),
     "changes": ("changes on the way", "途中的修改", "运行途中改了什么"),

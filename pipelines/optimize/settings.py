@@ -111,8 +111,7 @@ class OptimizeSettings(Settings):
     rotate: float = knob(0.0, -180.0, 180.0, help="degrees in one move", advanced=True)
     precision: str = knob(
         "auto",
-        help="of the decoder: auto is bfloat16 on a GPU that has it, else float32; bfloat16 is faster on large canvases "
-        "where a CPU has AMX",
+        help="of the decoder: auto is float32; bfloat16 is faster on large canvases where the processor has matrix units",
         choices=PRECISIONS,
         advanced=True,
     )

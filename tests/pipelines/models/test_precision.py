@@ -38,7 +38,7 @@ def auto(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def be_a_machine(monkeypatch: pytest.MonkeyPatch, auto: str) -> None:
-    monkeypatch.setattr(device, "bfloat16_pays", lambda _: auto == "bfloat16")
+    monkeypatch.setattr(device, "USUAL_PRECISION", auto)
 
 
 def other(precision: str) -> str:

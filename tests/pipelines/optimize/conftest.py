@@ -10,5 +10,5 @@ from pipelines.models import device
 @pytest.fixture(params=["float32", "bfloat16"])
 def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What "auto" is, both in turn, whatever this processor is good at. Every processor can bfloat16, if slowly."""
-    monkeypatch.setattr(device, "bfloat16_pays", lambda _: request.param == "bfloat16")
+    monkeypatch.setattr(device, "USUAL_PRECISION", request.param)
     return request.param
