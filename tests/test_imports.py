@@ -60,13 +60,7 @@ LEFT = {
     ("pipelines.diffuse.pipeline", "pipelines.generate.pipeline"): "Reading, candidate_seed: core/candidates",
     ("pipelines.diffuse.pipeline", "pipelines.optimize.canvas"): "read_mask: io/masks",
     ("pipelines.edit.pipeline", "pipelines.optimize.canvas"): "read_mask: io/masks",
-    ("pipelines.models.openai_clip.network", "pipelines.models.clip.network"): "remembered: models/base",
     ("pipelines.models.openai_clip.convert", "pipelines.models.chinese_clip.network"): "chinese_clip/convert",
-    ("pipelines.models.rudalle.network", "pipelines.models.dalle.network"): "image_pattern: decoder_only",
-    (
-        "pipelines.models.dalle_pytorch.network",
-        "pipelines.models.dalle.network",
-    ): "image_pattern: decoder_only",
     ("app.ui.tabs.models", "app.cli.models"): "free_memory: weights/inventory",
 }
 # Families of models that are variants of another, or built on it.
@@ -75,10 +69,6 @@ KIN = {("chinese_clip", "openai_clip"), ("judge", "clip"), ("prior", "clip")}
 CIRCLES = {
     ("pipelines.core.record", "pipelines.studio"): "see above",
     ("app.cli.models", "app.cli.main"): "_ProgressLine: app/cli/progress",
-    (
-        "pipelines.benchmarks.dalle",
-        "pipelines.benchmarks.cli",
-    ): "matmul_rate, memory_bandwidth: benchmarks/machine",
 }
 
 

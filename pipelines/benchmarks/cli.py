@@ -20,6 +20,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.benchmarks.dalle import bench_dalle
+from pipelines.benchmarks.machine import matmul_rate, memory_bandwidth
 from pipelines.clip.ranking import great_circle
 from pipelines.core.arguments import Parser
 from pipelines.core.journal import Journal
@@ -258,30 +259,6 @@ def drawing_cost(pipeline: Generate, candidates: int) -> tuple[float, float]:
     flops = batches * rows * (2 * weights * steps + 4 * config.width * keys)
     traffic = 4 * batches * (weights * steps + 2 * rows * config.width * keys)
     return float(flops), float(traffic)
-
-
-def matmul_rate(device: torch.device, size: int = 2048) -> float:
-    """FLOP/s of a float32 matrix product."""
-    a = torch.randn(size, size, device=device)
-    return 2 * size**3 / _fastest(lambda: a @ a, device)
-
-
-def memory_bandwidth(device: torch.device, count: int = 64_000_000) -> float:
-    """Bytes a second of a large copy, read and written."""
-    a = torch.zeros(count, device=device)
-    b = torch.empty_like(a)
-    return 8 * count / _fastest(lambda: b.copy_(a), device)
-
-
-def _fastest(work: Callable[[], Any], device: torch.device, times: int = 5) -> float:
-    best = float("inf")
-    for _ in range(times + 1):
-        begun = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - begun)
-    return best
 
 
 def bench_edit(device: str = "auto", texts: tuple[str, str] = ("face", "angry face")) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipelines.benchmarks.machine import matmul_rate, memory_bandwidth
 from pipelines.models.dalle.network import sample
 from pipelines.models.dalle_mini.network import Cache, DalleMini, DalleMiniConfig
 
@@ -45,11 +46,6 @@ def bench_dalle(device: str = "auto") -> dict[str, Any]:
 
 @torch.no_grad()
 def _beside_min_dalle(config: DalleMiniConfig, counts: tuple[int, ...] = (1, 9)) -> dict[str, Any]:
-    from pipelines.benchmarks.cli import (  # here, because that file imports this one
-        matmul_rate,
-        memory_bandwidth,
-    )
-
     network, device = DalleMini(config).eval(), torch.device("cpu")
     rate, bandwidth = matmul_rate(device), memory_bandwidth(device)
     figures: dict[str, Any] = {
@@ -248,8 +244,6 @@ def answer(file: Path, start: int, width: int, heads: int, inner: int, layers: i
 def _whole_pictures(
     device: torch.device, counts: tuple[int, ...] = (9, 64), rounds: int = 3
 ) -> dict[str, Any]:
-    from pipelines.benchmarks.cli import memory_bandwidth
-
     with device:
         network = DalleMini(MEGA).to(torch.bfloat16).eval()
     figures: dict[str, Any] = {"device": torch.cuda.get_device_name(device), "precision": "bfloat16"}

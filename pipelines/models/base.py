@@ -1,13 +1,17 @@
-"""What every image codec is: pictures to image tokens and back through a table of codes."""
+"""What networks of one role share: image codecs their tokens, CLIPs their memory of prompts."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+MOST_REMEMBERED = 20_000  # prompts
 
 
 class Codec(nn.Module, ABC):
@@ -50,3 +54,17 @@ class Codec(nn.Module, ABC):
             if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
                 module.padding_mode = "circular"
         return twin
+
+
+def remembered(
+    memory: dict[str, Tensor], prompts: list[str], read: Callable[[list[str]], Tensor], device: torch.device
+) -> Tensor:
+    """(n, d) float32 of unit length: what `read` makes of each prompt, from `memory` when it was read before."""
+    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in memory]
+    if len(memory) + len(new) > MOST_REMEMBERED:
+        memory.clear()
+        new = list(dict.fromkeys(prompts))
+    for start in range(0, len(new), 256):
+        chunk = new[start : start + 256]
+        memory.update(zip(chunk, F.normalize(read(chunk).float(), dim=-1), strict=True))
+    return torch.stack([memory[prompt].to(device) for prompt in prompts])

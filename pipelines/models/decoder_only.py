@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pipelines.models.checkpoint import Config
@@ -57,3 +58,27 @@ class Cache:
         """The keys and values that `slot` looks at, (row_count, heads, seen, size) each."""
         seen = self.seen[layer][slot]
         return self.keys[layer].index_select(2, seen), self.values[layer].index_select(2, seen)
+
+
+def image_pattern(pattern: str, grid: int, kernel: int = 11) -> Tensor:
+    """(grid^2, grid^2) bool: may image token i (row of the result) look at image token j?
+
+    "row": itself and the `grid` tokens before it in raster order, which reaches the same column one row up.
+    "column": itself and the tokens above it. "convolution": the causal half of a kernel x kernel window around it,
+    in raster order, so that it wraps at the ends of rows. Ramesh et al. 2021, figure 11.
+    """
+    i = torch.arange(grid * grid)[:, None]
+    j = torch.arange(grid * grid)[None, :]
+    back = i - j  # how many tokens ago
+    if pattern == "row":
+        return (back >= 0) & (back <= grid)
+    if pattern == "column":
+        return (back >= 0) & (back % grid == 0)
+    if pattern == "convolution":
+        reach = kernel // 2
+        rows_up = (back + reach).div(
+            grid, rounding_mode="floor"
+        )  # nearest row offset with |column offset| <= reach
+        across = back - rows_up * grid
+        return (back >= 0) & (across.abs() <= reach) & (rows_up <= reach)
+    raise ValueError(f"pattern {pattern!r} is not row, column or convolution")

@@ -8,7 +8,6 @@ byte-level BPE tokens, English and Chinese.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.models.base import remembered
 from pipelines.models.checkpoint import Config
 from pipelines.models.clip.tokenizer import Tokenizer
 
@@ -246,23 +246,6 @@ class TextTower(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.project(self.pooled(tokens))
-
-
-MOST_REMEMBERED = 20_000  # prompts
-
-
-def remembered(
-    memory: dict[str, Tensor], prompts: list[str], read: Callable[[list[str]], Tensor], device: torch.device
-) -> Tensor:
-    """(n, d) float32 of unit length: what `read` makes of each prompt, from `memory` when it was read before."""
-    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in memory]
-    if len(memory) + len(new) > MOST_REMEMBERED:
-        memory.clear()
-        new = list(dict.fromkeys(prompts))
-    for start in range(0, len(new), 256):
-        chunk = new[start : start + 256]
-        memory.update(zip(chunk, F.normalize(read(chunk).float(), dim=-1), strict=True))
-    return torch.stack([memory[prompt].to(device) for prompt in prompts])
 
 
 class Clip(nn.Module):

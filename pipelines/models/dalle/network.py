@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.decoder_only import Cache, StreamConfig
+from pipelines.models.decoder_only import Cache, StreamConfig, image_pattern
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,6 @@ class DalleConfig(StreamConfig):
         if layer == self.layer_count - 1:
             return "convolution"
         return "column" if layer % 4 == 1 else "row"
-
-
-def image_pattern(pattern: str, grid: int, kernel: int = 11) -> Tensor:
-    """(grid^2, grid^2) bool: may image token i (row of the result) look at image token j?
-
-    "row": itself and the `grid` tokens before it in raster order, which reaches the same column one row up.
-    "column": itself and the tokens above it. "convolution": the causal half of a kernel x kernel window around it,
-    in raster order, so that it wraps at the ends of rows. Ramesh et al. 2021, figure 11.
-    """
-    i = torch.arange(grid * grid)[:, None]
-    j = torch.arange(grid * grid)[None, :]
-    back = i - j  # how many tokens ago
-    if pattern == "row":
-        return (back >= 0) & (back <= grid)
-    if pattern == "column":
-        return (back >= 0) & (back % grid == 0)
-    if pattern == "convolution":
-        reach = kernel // 2
-        rows_up = (back + reach).div(
-            grid, rounding_mode="floor"
-        )  # nearest row offset with |column offset| <= reach
-        across = back - rows_up * grid
-        return (back >= 0) & (across.abs() <= reach) & (rows_up <= reach)
-    raise ValueError(f"pattern {pattern!r} is not row, column or convolution")
 
 
 def attention_mask(config: DalleConfig, layer: int) -> Tensor:

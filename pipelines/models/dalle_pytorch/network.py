@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from pipelines.models.base import Codec
 from pipelines.models.checkpoint import Config
-from pipelines.models.dalle.network import image_pattern
-from pipelines.models.decoder_only import Cache, StreamConfig
+from pipelines.models.decoder_only import Cache, StreamConfig, image_pattern
 
 ATTENTION_TYPES = ("full", "axial_row", "axial_col", "conv_like")
 FAR_TEXT = 8192.0  # where image tokens stand on the line of text positions

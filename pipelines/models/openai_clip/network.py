@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.models.base import remembered
 from pipelines.models.checkpoint import Config
-from pipelines.models.clip.network import remembered
 from pipelines.models.openai_clip.tokenizer import ClipTokenizer, WordPieceTokenizer
 
 MEAN, DEVIATION = (

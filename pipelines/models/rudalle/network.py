@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.dalle.network import image_pattern
-from pipelines.models.decoder_only import Cache, StreamConfig
+from pipelines.models.decoder_only import Cache, StreamConfig, image_pattern
 
 BOS, EOS = 2, 3  # the ids of every ruDALL-E vocabulary; 0 is the pad, 1 the unknown
 HALF_LIMIT = 65504  # the largest float16; trained in half precision, the network clamps what attention adds

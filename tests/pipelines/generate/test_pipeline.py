@@ -11,7 +11,8 @@ from PIL import Image
 
 from pipelines.core.pipeline import BadInput, Result, Step, run
 from pipelines.generate.pipeline import GenerateSettings, candidate_seed
-from pipelines.models.dalle.network import DalleConfig, attention_mask, image_pattern, sample
+from pipelines.models.dalle.network import DalleConfig, attention_mask, sample
+from pipelines.models.decoder_only import image_pattern
 from tests.support.tiny import tiny_dalle, tiny_generate
 
 
