@@ -56,7 +56,6 @@ MAY_IMPORT |= {
 }  # fmt: skip
 # What is still to be split away: importing module, imported module -> why. A line that is true no more must go.
 LEFT = {
-    ("pipelines.core.record", "pipelines.studio"): "read_record looks PIPELINES up; they become an argument",
     ("pipelines.diffuse.pipeline", "pipelines.generate.pipeline"): "Reading, candidate_seed: core/candidates",
     ("pipelines.diffuse.pipeline", "pipelines.optimize.canvas"): "read_mask: io/masks",
     ("pipelines.edit.pipeline", "pipelines.optimize.canvas"): "read_mask: io/masks",
@@ -67,7 +66,6 @@ LEFT = {
 KIN = {("chinese_clip", "openai_clip"), ("judge", "clip"), ("prior", "clip")}
 # Imports that close a circle, each to be cut.
 CIRCLES = {
-    ("pipelines.core.record", "pipelines.studio"): "see above",
     ("app.cli.models", "app.cli.main"): "_ProgressLine: app/cli/progress",
 }
 

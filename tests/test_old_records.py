@@ -62,7 +62,7 @@ def one_thread() -> Iterator[None]:
 
 
 def test_each_pipeline_of_the_shipped_pack_has_old_pictures() -> None:
-    records = [read_record(path) for path in PICTURES]
+    records = [read_record(path, PIPELINES) for path in PICTURES]
     assert {record.pipeline for record in records} == {"generate", "edit", "optimize"}
     for path, record in zip(PICTURES, records, strict=True):
         assert record.pack == "tiny" and record.versions["atelier"] == path.parent.name
@@ -75,7 +75,7 @@ def test_each_pipeline_of_the_shipped_pack_has_old_pictures() -> None:
 def test_an_old_picture_is_drawn_again(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = read_record(path)
+    record = read_record(path, PIPELINES)
     code = main(["replay", str(path), "--device", "cpu", "--out", str(tmp_path), "--json"])
     told = json.loads(capsys.readouterr().out)
     old, new = (np.asarray(open_picture(one).convert("RGB"), float) for one in (path, told["path"]))
@@ -90,7 +90,7 @@ def test_an_old_picture_is_drawn_again(
 @each_picture
 def test_an_old_picture_is_far_from_what_it_began_with(path: Path) -> None:
     """So that a run that does nothing fails the test above."""
-    record = read_record(path)
+    record = read_record(path, PIPELINES)
     given = record.settings.get("image") or record.settings.get("init")
     picture = open_picture(path).convert("RGB")
     begun = open_picture(given).convert("RGB") if given else Image.new("RGB", picture.size, "white")

@@ -183,16 +183,12 @@ def _quoted(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def read_record(
-    source: str | Path | bytes, pipelines: Mapping[str, type[Pipeline[Any]]] | None = None
-) -> Record:
+def read_record(source: str | Path | bytes, pipelines: Mapping[str, type[Pipeline[Any]]]) -> Record:
     """The record inside a PNG, every part of it checked, its settings against the pipeline's own ranges.
 
-    `pipelines` is what names are looked up in, PIPELINES unless given. BadInput, in one sentence, when there is no
-    record or when it is not one that this studio could have written.
+    `pipelines` is what names are looked up in. BadInput, in one sentence, when there is no record or when it is not one
+    that this studio could have written.
     """
-    if pipelines is None:
-        from pipelines.studio import PIPELINES as pipelines
     text = read_texts(source).get("atelier")
     if text is None:
         raise BadInput("the picture holds no record of Atelier's; give a PNG that Atelier made")

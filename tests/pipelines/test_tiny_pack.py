@@ -15,7 +15,7 @@ from pipelines.generate.pipeline import Generate, GenerateSettings
 from pipelines.io.images import open_picture, to_tensor
 from pipelines.models.checkpoint import read_header
 from pipelines.optimize.settings import OptimizeSettings
-from pipelines.studio import Studio
+from pipelines.studio import PIPELINES, Studio
 from pipelines.weights.catalog import ASSETS, CHECKPOINTS
 
 EXAMPLES = sorted((ASSETS / "examples").glob("[0-9]*.png"))
@@ -50,7 +50,7 @@ def test_the_vqgan_keeps_pictures(generate: Generate) -> None:
 
 def test_clip_finds_the_prompt_of_each_example(generate: Generate) -> None:
     """Each example's own prompt is among the first three of all examples' prompts, for most of them."""
-    prompts = [read_record(path).settings["prompt"] for path in EXAMPLES]
+    prompts = [read_record(path, PIPELINES).settings["prompt"] for path in EXAMPLES]
     assert len(prompts) >= 8
     images = generate.clip.encode_image(to_tensor([open_picture(path) for path in EXAMPLES]))
     order = (images @ generate.clip.encode_text(prompts).T).argsort(1, descending=True)[:, :3]

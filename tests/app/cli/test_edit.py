@@ -17,6 +17,7 @@ from app.cli.main import main
 from pipelines.core.journal import Journal
 from pipelines.core.record import read_record
 from pipelines.edit.directions import read_direction
+from pipelines.studio import PIPELINES
 from tests.support.tiny import TinyStudio
 
 FAST = ["--updates", "3", "--steps", "3", "--strip", "2", "--step-size", "0.03"]
@@ -62,7 +63,7 @@ def test_a_direction_is_learned_kept_used_again_and_replayed(
         "L1",
     } <= set(best)
     assert best["rank"] == 1 and best["updates"] == 3 and best["score"] == best["critic target"]
-    record = read_record(best["path"])
+    record = read_record(best["path"], PIPELINES)
     assert record.pipeline == "edit" and record.settings["source"] == "a cat"
     assert record.settings["prompt"] == "two cats" and record.settings["image"].startswith("data:image/png")
     assert Journal(Path(learned["journal"])).steps()[-1] == 3

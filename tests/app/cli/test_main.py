@@ -12,6 +12,7 @@ from PIL import Image
 from app.cli.main import main
 from pipelines import studio as studio_module
 from pipelines.core.record import read_record
+from pipelines.studio import PIPELINES
 from tests.support.tiny import tiny_generate
 
 
@@ -51,7 +52,7 @@ def test_generate_prints_one_object_and_writes_the_pictures(
     assert set(told["seconds"]) == {"load", "run"}
     assert len(told["pictures"]) == 2
     for rank, picture in enumerate(told["pictures"], start=1):
-        record = read_record(picture["path"])
+        record = read_record(picture["path"], PIPELINES)
         assert record.settings["prompt"] == "a red heart"
         assert record.settings["guidance"] == 2.5
         assert record.picture["seed"] == picture["seed"]
@@ -67,7 +68,7 @@ def test_replay_proves_sameness_and_notices_a_change(
     path = Path(generate(tmp_path, capsys, "--keep", "2")["pictures"][1]["path"])
     assert main(["replay", str(path)]) == 0
     assert "identical" in capsys.readouterr().out
-    record = read_record(path)
+    record = read_record(path, PIPELINES)
     changed = Image.open(path).convert("RGB")
     red, green, blue = changed.getpixel((3, 4))
     changed.putpixel((3, 4), ((red + 100) % 256, green, blue))

@@ -15,6 +15,7 @@ from app.cli import main as cli
 from app.cli.main import main
 from pipelines.core.journal import Journal
 from pipelines.core.record import read_record
+from pipelines.studio import PIPELINES
 from tests.support.tiny import TinyStudio
 
 
@@ -46,7 +47,7 @@ def test_a_run_leaves_pictures_a_journal_and_a_film(
     ]
     assert main(["optimize", "a red heart", *flags]) == 0
     facts = told(capsys)
-    record = read_record(facts["pictures"][0]["path"])
+    record = read_record(facts["pictures"][0]["path"], PIPELINES)
     assert record.pipeline == "optimize" and record.settings["size"] == "48x32"
     assert Journal(Path(facts["journal"])).steps() == [10, 12]
     assert facts["video"] == str(film)

@@ -17,7 +17,7 @@ from app import space
 from app.jobs.queue import Lane
 from pipelines.core.pipeline import BadInput, Step, run
 from pipelines.core.record import read_record
-from pipelines.studio import Studio
+from pipelines.studio import PIPELINES, Studio
 from tests.support.space import MAKERS, LargeStudio, Place, chinese, pixels, uncut
 
 
@@ -47,7 +47,7 @@ def test_one_call_paid_by_the_visitor_gives_the_same_pictures(place: Place, name
     assert place.seconds == [int(space.START + space.FIRST_ESTIMATES[name](checked) + 0.999)]
     assert pixels(job) == uncut(name, settings)
     assert job.seconds["run"] > 0 and job.metrics is not None
-    record = read_record(job.pictures[0]["path"])
+    record = read_record(job.pictures[0]["path"], PIPELINES)
     assert (record.device, record.pack) == ("cpu", "full")
 
 

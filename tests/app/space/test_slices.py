@@ -9,6 +9,7 @@ import pytest
 
 from app import space
 from pipelines.core.record import read_record
+from pipelines.studio import PIPELINES
 from tests.support.space import Place, pixels, uncut
 
 
@@ -32,7 +33,7 @@ def test_optimize_in_slices_is_the_same_run(place: Place, reuse: bool) -> None:
     assert {one.token for one in place.platform.asked} == {"ann's"}
     assert len(place.platform.processes) == (1 if reuse else 12)
     assert pixels(job) == uncut("optimize", GROWING)
-    assert read_record(job.pictures[0]["path"]).settings["until"] == 0
+    assert read_record(job.pictures[0]["path"], PIPELINES).settings["until"] == 0
 
 
 def test_a_short_run_asks_for_no_more_than_it_needs(place: Place) -> None:
@@ -59,7 +60,7 @@ def test_stop_keeps_the_pictures_and_resume_goes_on(place: Place, tmp_path: Path
     assert job.state == "stopped" and job.pictures
     kept = max(place.lane.journal(job_id).steps())
     assert 3 <= kept <= 5
-    assert read_record(job.pictures[0]["path"]).settings["until"] == kept
+    assert read_record(job.pictures[0]["path"], PIPELINES).settings["until"] == kept
     before = len(place.seconds)
     place.resume(job_id, "bob's")
     job = place.finished(job_id)

@@ -78,7 +78,7 @@ def test_a_picture_can_be_saved_without_those_that_were_given(tmp_path: Path) ->
         whole = PIPELINES[name].Settings.from_dict(values).to_dict()
         write_png(tmp_path / "a.png", a_picture(), a_record(pipeline=name, settings=whole))
         bare = without_pictures(tmp_path / "a.png")
-        record = read_record(bare)
+        record = read_record(bare, PIPELINES)
         assert "data:image" not in record.to_json() and record.settings["prompt"] == whole["prompt"]
         assert record.picture["left_out"] == [one for one in whole if "data:image" in str(whole[one])]
         (tmp_path / "bare.png").write_bytes(bare)

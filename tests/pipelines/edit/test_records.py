@@ -14,6 +14,7 @@ from pipelines.core.record import read_record, record_of, write_png
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput
+from pipelines.studio import PIPELINES
 from tests.support.edit import (
     STRONG,
     finished,
@@ -33,7 +34,7 @@ def recorded(result: Result, folder: Path) -> tuple[EditSettings, bytes]:
         picture=result.pictures[0], rank=1,
     )  # fmt: skip
     write_png(folder / "a.png", first(result), record)
-    read = read_record(folder / "a.png")
+    read = read_record(folder / "a.png", PIPELINES)
     assert read == record
     return EditSettings.from_dict(read.settings), (folder / "a.png").read_bytes()
 
@@ -91,7 +92,7 @@ def refuse_as_record(edit: Edit, folder: Path, fields: dict[str, Any]) -> None:
     )  # fmt: skip
     write_png(folder / "a.png", first(result), record)
     with pytest.raises(BadInput, match="names a file"):
-        read_record(folder / "a.png")
+        read_record(folder / "a.png", PIPELINES)
 
 
 def secretive(path: Path) -> Path:

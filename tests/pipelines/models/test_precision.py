@@ -23,6 +23,7 @@ from pipelines.models.device import precision_on
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.run import Painting
 from pipelines.optimize.settings import OptimizeSettings
+from pipelines.studio import PIPELINES
 from tests.app.jobs.test_queue import until
 from tests.support.tiny import TinyStudio, tiny_optimize
 
@@ -139,13 +140,13 @@ def test_a_replay_elsewhere_asks_for_the_same(
     flags = ["--steps", "12", "--cutouts", "3", "--out", str(tmp_path), "--json"]
     assert main(["optimize", "a red heart", *flags]) == 0
     path = json.loads(capsys.readouterr().out)["pictures"][0]["path"]
-    assert read_record(path).settings["precision"] == auto
+    assert read_record(path, PIPELINES).settings["precision"] == auto
     be_a_machine(monkeypatch, other(auto))
     assert main(["replay", path]) == 0
     assert "identical" in capsys.readouterr().out
     assert main(["optimize", "a red heart", "--precision", auto, *flags]) == 0
     again = json.loads(capsys.readouterr().out)["pictures"][0]["path"]
-    assert read_record(again).settings == read_record(path).settings
+    assert read_record(again, PIPELINES).settings == read_record(path, PIPELINES).settings
 
 
 def test_a_record_from_before_there_was_a_choice_keeps_what_it_told(auto: str, tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_a_record_from_before_there_was_a_choice_keeps_what_it_told(auto: str, t
         del record.settings["precision"]
         record.settings.update(settings)
         write_png(tmp_path / "a.png", made.image, record)
-        return read_record(tmp_path / "a.png").settings
+        return read_record(tmp_path / "a.png", PIPELINES).settings
 
     assert read({"precision": "float32"})["precision"] == "float32"
     assert read({"precision": "bf16"})["precision"] == "bfloat16"
@@ -202,4 +203,4 @@ def test_a_job_goes_on_in_the_precision_that_it_began_with(
     done = second.job(job)
     second.close()
     assert (done.state, done.error) == ("done", "")
-    assert read_record(done.pictures[0]["path"]).settings["precision"] == auto
+    assert read_record(done.pictures[0]["path"], PIPELINES).settings["precision"] == auto

@@ -12,6 +12,7 @@ from pipelines.core.record import read_record, record_of, write_png
 from pipelines.errors import BadInput
 from pipelines.optimize.run import drifting
 from pipelines.optimize.settings import OptimizeSettings
+from pipelines.studio import PIPELINES
 from tests.support.optimize import finished, in_both, last
 from tests.support.tiny import tiny_optimize
 
@@ -64,4 +65,4 @@ def test_a_strangers_record_cannot_name_files(tmp_path: Path) -> None:
         )
         write_png(tmp_path / "a.png", result.pictures[0].image, record)
         with pytest.raises(BadInput, match="names a file"):
-            read_record(tmp_path / "a.png")
+            read_record(tmp_path / "a.png", PIPELINES)
