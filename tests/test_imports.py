@@ -67,14 +67,12 @@ LEFT = {
         "pipelines.models.dalle_pytorch.network",
         "pipelines.models.dalle.network",
     ): "image_pattern: decoder_only",
-    ("app.ui.tabs.models", "app.cli.models"): "free_memory: weights/inventory",
 }
 # Families of models that are variants of another, or built on it.
 KIN = {("chinese_clip", "openai_clip"), ("judge", "clip"), ("prior", "clip")}
 # Imports that close a circle, each to be cut.
 CIRCLES = {
     ("pipelines.core.record", "pipelines.studio"): "see above",
-    ("app.cli.models", "app.cli.main"): "_ProgressLine: app/cli/progress",
     (
         "pipelines.benchmarks.dalle",
         "pipelines.benchmarks.cli",
