@@ -15,15 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
-from itertools import zip_longest
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from app.jobs.job import ActiveJob, Job, State, StudioLike
+from app.jobs.order import check_room, running_order
 from app.jobs.store import JobStore
-from app.jobs.timing import remaining_seconds, timing_key
+from app.jobs.timing import placed, remaining_seconds, timing_key
 from app.jobs.worker import Worker, explain
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Pipeline, Result, Settings, Step, run
@@ -65,19 +66,14 @@ class Lane:
         self.total_cap = total_cap
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
-        self._closing = False
+        self.closing = False  # the running job is to end at its next step
         self._live: dict[str, ActiveJob] = {}
         self._running: ActiveJob | None = None
         self._turns: dict[str, int] = {}  # session -> number of its last turn, for the round robin
-        self._store = JobStore(self.folder)
+        self._store = JobStore(self.folder, partial(timing_key, pipelines))
         self._ticket = self._store.last_ticket()
         _forget_journals(self.folder / "runs")
-        for ticket, job in self._store.unfinished():
-            if job.state == "running":
-                job = replace(job, state="interrupted", finished=time.time(), stage="", done=0, total=0)
-                self._store.save(job, ticket, timing_key(self.pipelines, job))
-            else:
-                self._live[job.id] = ActiveJob(job, ticket)
+        self._live |= {job.id: ActiveJob(job, ticket) for ticket, job in self._store.reopen()}
         self._thread = threading.Thread(target=Worker(self, self._lock, run).work, name="lane", daemon=True)
         self._thread.start()
 
@@ -115,7 +111,7 @@ class Lane:
                 created=time.time(),
             )
             live = ActiveJob(job, self._ticket)
-            self._store.save(job, live.ticket, timing_key(self.pipelines, job))
+            self._store.save(job, live.ticket)
             self._live[job.id] = live
             self._wake.notify_all()
             return job.id
@@ -211,7 +207,7 @@ class Lane:
             self._check_room(job.session)
             self._ticket += 1
             fresh = Job(job.id, job.session, job.pipeline, job.settings, "queued", created=time.time())
-            self._store.save(fresh, self._ticket, timing_key(self.pipelines, fresh))
+            self._store.save(fresh, self._ticket)
             self._live[job_id] = ActiveJob(fresh, self._ticket)
             self._wake.notify_all()
             return job_id
@@ -219,9 +215,9 @@ class Lane:
     def close(self, timeout: float = 30.0) -> None:
         """Stop working. The running job becomes `interrupted` at its next step; waiting ones wait for the next start."""
         with self._wake:
-            if self._closing:
+            if self.closing:
                 return
-            self._closing = True
+            self.closing = True
             self._wake.notify_all()
         self._thread.join(timeout)
         with self._lock:
@@ -229,17 +225,12 @@ class Lane:
 
     # ---------------------------------------------------------------------------------------------- for the worker
 
-    @property
-    def closing(self) -> bool:
-        """Whether the running job is to end at its next step."""
-        return self._closing
-
     def take(self) -> ActiveJob | None:
         """Wait for the next job and make it the running one. None when the queue closes."""
         with self._wake:
-            while not self._closing and not (waiting := self._order()):
+            while not self.closing and not (waiting := self._order()):
                 self._wake.wait()
-            if self._closing:
+            if self.closing:
                 return None
             live = waiting[0]
             self._turns[live.job.session] = max(self._turns.values(), default=0) + 1
@@ -259,7 +250,7 @@ class Lane:
             live.job = replace(live.job, **changes)
             if keep:
                 try:
-                    self._store.save(live.job, live.ticket, timing_key(self.pipelines, live.job))
+                    self._store.save(live.job, live.ticket)
                 except CannotSave as problem:  # the disk is full: memory still knows
                     log.error("%s", problem)
 
@@ -279,47 +270,20 @@ class Lane:
         return job
 
     def _check_room(self, session: str) -> None:
-        waiting = [one for one in self._live.values() if one.job.state == "queued"]
-        own = sum(one.job.session == session for one in waiting)
-        if own >= self.session_cap:
-            raise BadInput(
-                f"{own} of your jobs are waiting already, which is the most; wait for one or cancel one"
-            )
-        if len(waiting) >= self.total_cap:
-            raise BadInput(f"the queue is full with {len(waiting)} jobs; try again in a few minutes")
+        check_room(self._live.values(), session, self.session_cap, self.total_cap)
 
     def _order(self) -> list[ActiveJob]:
-        """Waiting jobs as they will run: sessions take turns, and who had a turn longest ago comes first."""
-        own: dict[str, list[ActiveJob]] = {}
-        for live in sorted(self._live.values(), key=lambda one: one.ticket):
-            if live.job.state == "queued":
-                own.setdefault(live.job.session, []).append(live)
-        sessions = sorted(own, key=lambda name: (self._turns.get(name, 0), own[name][0].ticket))
-        rounds = zip_longest(*(own[name] for name in sessions))
-        return [live for turn in rounds for live in turn if live is not None]
+        return running_order(self._live.values(), self._turns)
 
     def _snapshot(self, live: ActiveJob) -> Job:
         """The job with what only the lane knows: its place in the queue and when it will be finished."""
+        expected = self._store.mean_seconds
         if live.job.state == "running":
-            return replace(
-                live.job, eta_seconds=remaining_seconds(live, self._expected(live.job))
-            ).with_files()
+            left = remaining_seconds(live, expected(live.job))
+            return replace(live.job, eta_seconds=left).with_files()
         if live.job.state == "queued":
-            order = self._order()
-            place = order.index(live)
-            ahead = (
-                [remaining_seconds(self._running, self._expected(self._running.job))] if self._running else []
-            )
-            ahead += [self._expected(one.job) for one in order[: place + 1]]
-            known = [one for one in ahead if one is not None]
-            return replace(
-                live.job, position=place + 1, eta_seconds=sum(known) if len(known) == len(ahead) else None
-            )
+            return placed(live, self._order(), self._running, expected)
         return live.job.with_files()
-
-    def _expected(self, job: Job) -> float | None:
-        """Seconds that recent jobs with the same settings took, prompt, seed and pictures aside; else of its kind."""
-        return self._store.mean_seconds(job.pipeline, timing_key(self.pipelines, job))
 
 
 def _forget_journals(folder: Path) -> None:

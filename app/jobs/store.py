@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,8 +25,9 @@ class JobStore:
         " ticket, shape"
     )
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, timing_key: Callable[[Job], str]) -> None:
         self.folder = folder
+        self._timing_key = timing_key
         path = folder / "jobs.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +64,7 @@ class JobStore:
             ) from None
         return guard
 
-    def save(self, job: Job, ticket: int, shape: str) -> None:
+    def save(self, job: Job, ticket: int) -> None:
         pictures = json.dumps([{**one, "path": self._relative(one["path"])} for one in job.pictures])
         settings, metrics, seconds = (
             json.dumps(job.settings),
@@ -69,7 +73,7 @@ class JobStore:
         )
         row = (
             *(job.id, job.session, job.pipeline, settings, job.state, metrics, pictures, job.error),
-            *(job.created, job.started, job.finished, seconds, ticket, shape),
+            *(job.created, job.started, job.finished, seconds, ticket, self._timing_key(job)),
         )
         try:
             marks = ", ".join("?" * len(row))
@@ -92,14 +96,24 @@ class JobStore:
             return self._rows("ORDER BY ticket DESC LIMIT ?", (count,))
         return self._rows("WHERE session = ? ORDER BY ticket DESC LIMIT ?", (session, count))
 
-    def unfinished(self) -> list[tuple[int, Job]]:
-        return self._rows("WHERE state IN ('queued', 'running') ORDER BY ticket", ())
+    def reopen(self) -> list[tuple[int, Job]]:
+        """What waits from before, in order. What was running then is interrupted."""
+        rows = self._rows("WHERE state IN ('queued', 'running') ORDER BY ticket", ())
+        for ticket, job in rows:
+            if job.state == "running":
+                ended = replace(job, state="interrupted", finished=time.time(), stage="", done=0, total=0)
+                self.save(ended, ticket)
+        return [(ticket, job) for ticket, job in rows if job.state == "queued"]
 
     def last_ticket(self) -> int:
         return self._db.execute("SELECT coalesce(max(ticket), 0) FROM jobs").fetchone()[0]
 
-    def mean_seconds(self, pipeline: str, shape: str) -> float | None:
-        """Mean of the last eight done jobs, of the same shape when there are any."""
+    def mean_seconds(self, job: Job) -> float | None:
+        """Seconds that recent jobs with the same settings took, prompt, seed and pictures aside; else of its kind.
+
+        It is the mean of the last eight done jobs.
+        """
+        pipeline, shape = job.pipeline, self._timing_key(job)
         for more, values in ((" AND shape = ?", (pipeline, shape)), ("", (pipeline,))):
             mean = self._db.execute(
                 "SELECT avg(finished - started) FROM (SELECT started, finished FROM jobs WHERE pipeline = ?"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from app.jobs.job import ActiveJob, Job
@@ -30,3 +31,17 @@ def remaining_seconds(live: ActiveJob, expected: float | None) -> float | None:
     if expected is not None:
         guesses.append(max(0.0, expected - (time.time() - (job.started or time.time()))))
     return max(guesses, default=None)
+
+
+def placed(
+    live: ActiveJob,
+    order: list[ActiveJob],
+    running: ActiveJob | None,
+    expected: Callable[[Job], float | None],
+) -> Job:
+    """A waiting job with its place in the order, and with its time of finishing where all jobs before it have one."""
+    place = order.index(live)
+    ahead = [remaining_seconds(running, expected(running.job))] if running else []
+    ahead += [expected(one.job) for one in order[: place + 1]]
+    known = [one for one in ahead if one is not None]
+    return replace(live.job, position=place + 1, eta_seconds=sum(known) if len(known) == len(ahead) else None)

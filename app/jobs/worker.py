@@ -34,9 +34,7 @@ class JobSource(Protocol):
     studio: StudioLike
     folder: Path
     pipelines: Mapping[str, type[Pipeline[Any]]]
-
-    @property
-    def closing(self) -> bool: ...
+    closing: bool
 
     def take(self) -> ActiveJob | None: ...
 
