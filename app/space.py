@@ -28,6 +28,7 @@ from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Pipeline, Result, Settings, Step, run
 from pipelines.errors import BadInput, CannotSave, Stopped
 from pipelines.io.files import write_atomically
+from pipelines.weights import inventory
 
 Kind = Literal["", "cpu", "gpu", "zero"]
 Events = Generator[Step | Result, None, None]
@@ -60,6 +61,11 @@ def kind() -> Kind:
     ):  # as the package `spaces` reads it
         return "zero"
     return "cpu" if os.environ.get("ACCELERATOR", "none").lower() in ("", "none", "cpu") else "gpu"
+
+
+def free_memory() -> dict[str, int]:
+    """Bytes that are free now. On ZeroGPU without the GPU: asking for it outside a run's process ends in an error."""
+    return inventory.free_memory(gpu=kind() != "zero")
 
 
 def open_studio(

@@ -60,14 +60,11 @@ LEFT = {
     ("pipelines.diffuse.pipeline", "pipelines.optimize.canvas"): "read_mask: io/masks",
     ("pipelines.edit.pipeline", "pipelines.optimize.canvas"): "read_mask: io/masks",
     ("pipelines.models.openai_clip.convert", "pipelines.models.chinese_clip.network"): "chinese_clip/convert",
-    ("app.ui.tabs.models", "app.cli.models"): "free_memory: weights/inventory",
 }
 # Families of models that are variants of another, or built on it.
 KIN = {("chinese_clip", "openai_clip"), ("judge", "clip"), ("prior", "clip")}
 # Imports that close a circle, each to be cut.
-CIRCLES = {
-    ("app.cli.models", "app.cli.main"): "_ProgressLine: app/cli/progress",
-}
+CIRCLES: dict[tuple[str, str], str] = {}
 
 
 def module_of(file: Path) -> str:

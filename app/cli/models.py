@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from app.cli.progress import INTERRUPTED, ProgressLine, say
+from app.space import free_memory
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
 from pipelines.weights.install import add, entry_of, find, install, installed, remove, size_of
 from pipelines.weights.open_weights import FULL_PACK, Entry
 
-INTERRUPTED = 130
 COLUMNS = ("pack", "name", "role", "there", "size", "memory", "runs here", "licence", "origin")
 
 
@@ -114,25 +115,10 @@ def _own(name: str, free: int) -> dict[str, Any]:
     return row | {"about": "", "there": True, "bytes": size_of(path), "memory": need, "runs": need <= free}
 
 
-def free_memory() -> dict[str, int]:
-    """Bytes that are free now: {"RAM": ...} and, where this process has a GPU, {"GPU": ...}."""
-    import psutil
-    import torch
-
-    from app.space import kind
-
-    free = {"RAM": psutil.virtual_memory().available}
-    if kind() != "zero" and torch.cuda.is_available():
-        free["GPU"] = torch.cuda.mem_get_info()[0]
-    return free
-
-
 # ---------------------------------------------------------------------------------------------- fetch, add, remove
 
 
 def _fetch(arguments: list[str]) -> int:
-    from app.cli.main import _ProgressLine
-
     parser = Parser(
         prog="launch.py models fetch",
         description="Download a model of the full pack, prove it and convert it.",
@@ -146,20 +132,20 @@ def _fetch(arguments: list[str]) -> int:
     if not entry.present:
         _show(entry)
         _agree(options.yes)
-        line, steps = _ProgressLine(), install(entry)
+        line, steps = ProgressLine(), install(entry)
         try:
             while True:
                 line.show(next(steps))
         except StopIteration as end:
             new = end.value
         except KeyboardInterrupt:
-            _say(f"stopped; python launch.py models fetch {entry.name} goes on from there")
+            say(f"stopped; python launch.py models fetch {entry.name} goes on from there")
             return INTERRUPTED
         finally:
             line.end()
             steps.close()
     for name in new:
-        _say(f"{name} is not pinned: its SHA-256 was not known beforehand and is now remembered")
+        say(f"{name} is not pinned: its SHA-256 was not known beforehand and is now remembered")
     _tell(
         options.json,
         {"name": entry.name, "path": str(entry.path), "bytes": size_of(entry.path), "unpinned": new},
@@ -229,7 +215,3 @@ def _tell(as_json: bool, facts: dict[str, Any]) -> None:
         print(
             f"{facts['path']}  {facts['bytes'] / 1e6:,.1f} MB{'  ' + facts['kind'] if 'kind' in facts else ''}"
         )
-
-
-def _say(text: str) -> None:
-    print(f"atelier: {text}", file=sys.stderr, flush=True)

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 
-from app.cli.models import free_memory
 from app.downloads import Download
+from app.space import free_memory
 from app.ui.context import QUIET, Shell, acting
 from app.ui.i18n import both, both_sentence
 from app.ui.tabs.generate import pipeline_of

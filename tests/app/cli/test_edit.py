@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.cli import main as cli
 from app.cli.main import main
+from app.cli.progress import ProgressLine
 from pipelines.core.journal import Journal
 from pipelines.core.record import read_record
 from pipelines.edit.directions import read_direction
@@ -132,14 +132,14 @@ def test_wrong_input_is_one_sentence(
 
 def press_at(monkeypatch: pytest.MonkeyPatch, stage: str, done: int) -> None:
     """Ctrl+C when a run shows this step."""
-    show = cli._ProgressLine.show
+    show = ProgressLine.show
 
     def press(self: Any, step: Any) -> None:
         show(self, step)
         if (step.stage, step.done) == (stage, done):
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(cli._ProgressLine, "show", press)
+    monkeypatch.setattr(ProgressLine, "show", press)
 
 
 def test_ctrl_c_keeps_what_was_learned(

@@ -15,6 +15,7 @@ import torch
 
 from app.cli import models as models_cli
 from app.cli.models import main
+from app.cli.progress import ProgressLine
 from pipelines.errors import BadInput
 from pipelines.models.checkpoint import file_hash, read_header
 from pipelines.weights import convert as store
@@ -157,14 +158,12 @@ def test_what_was_not_pinned_is_pinned_by_the_first_download(
 def test_ctrl_c_keeps_what_came(
     models: Path, clip: Entry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from app.cli.main import _ProgressLine
-
     def press(self: Any, step: Any) -> None:
         if step.stage == "converting":
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(_ProgressLine, "show", press)
+        patch.setattr(ProgressLine, "show", press)
         assert main(["fetch", "small-clip", "--yes"]) == 130
     assert "goes on from there" in capsys.readouterr().err
     assert (models / ".downloads" / "small-clip" / "clip.pt").is_file() and not clip.present

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app.cli import main as cli
 from app.cli.main import main
+from app.cli.progress import ProgressLine
 from pipelines.core.journal import Journal
 from pipelines.core.record import read_record
 from pipelines.studio import PIPELINES
@@ -79,14 +79,14 @@ def test_resuming_goes_on_and_takes_changes(tmp_path: Path, capsys: pytest.Captu
 def test_ctrl_c_keeps_what_there_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    show = cli._ProgressLine.show
+    show = ProgressLine.show
 
     def press(self: Any, step: Any) -> None:
         show(self, step)
         if step.done == 7:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(cli._ProgressLine, "show", press)
+    monkeypatch.setattr(ProgressLine, "show", press)
     before = signal.getsignal(signal.SIGINT)
     code = main(
         ["optimize", "a red heart", "--steps", "50", "--cutouts", "3", "--out", str(tmp_path), "--json"]

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from app import space
-from app.cli.models import free_memory
 from pipelines.core.pipeline import BadInput, run
 from tests.support.space import chinese
 from tests.support.zero_gpu import ZeroGpuPlatform
@@ -56,7 +55,7 @@ def test_zero_gpu_begins_with_a_decorated_function_and_a_studio_on_the_processor
     studio, events = space.open_studio("tiny", "auto", tmp_path, None)
     assert (studio.device, len(platform.decorated)) == ("cpu", 1)
     assert isinstance(events.__self__, space.ZeroGpu)  # type: ignore[attr-defined]
-    assert set(free_memory()) == {"RAM"}  # asking the platform's torch for more would end in an error
+    assert set(space.free_memory()) == {"RAM"}  # asking the platform's torch for more would end in an error
 
 
 @pytest.mark.usefixtures("on_zero")

@@ -1,0 +1,111 @@
+"""The flags of the command line: made from the fields of a pipeline's Settings, and those that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from pipelines.core.arguments import Parser
+from pipelines.errors import BadInput
+
+if TYPE_CHECKING:  # torch takes a second to import, and --help should not
+    from pipelines.core.pipeline import Pipeline
+
+
+def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
+    """The flags of a pipeline: one for each field of its Settings, and those that all pipelines share."""
+    from pipelines.core.pipeline import Resumable
+
+    resumable = issubclass(kind, Resumable)
+    words = (kind.__doc__ or "").strip().split("\n\n")[0]
+    parser = Parser(prog=f"launch.py {name}", description=" ".join(words.split()))
+    for one in kind.Settings.knobs():
+        text = one.help.replace("%", "%%") + one.range_text()
+        flag = "--" + (one.flag or one.name).replace("_", "-")
+        if one.name == kind.Settings.subject:
+            many = "*" if resumable else "+"
+            metavar = "FILE" if one.kind == "picture" else one.name.upper()
+            parser.add_argument(
+                one.name, nargs="?" if one.kind == "picture" else many, metavar=metavar, help=text
+            )
+        elif one.type is bool:
+            parser.add_argument(
+                flag, dest=one.name, action=argparse.BooleanOptionalAction, default=None, help=text
+            )
+        else:
+            metavar = "FILE" if one.kind == "picture" else {int: "N", float: "X"}.get(one.type, "TEXT")
+            parser.add_argument(flag, dest=one.name, metavar=metavar, help=text)
+    if resumable:
+        parser.add_argument(
+            "--resume", metavar="DIR", help="go on with a run; other flags change it from there on"
+        )
+    if hasattr(kind, "film"):
+        parser.add_argument("--video", metavar="FILE", help="also write how it grew, as .mp4 or .webp")
+        parser.add_argument("--frames", metavar="FILE", help="restyle a folder of pictures or a short film")
+    if hasattr(kind, "direction"):
+        parser.add_argument(
+            "--save-direction", metavar="FILE", help="also keep what was learned, as .safetensors"
+        )
+    _shared_flags(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on standard output at the end"
+    )
+    return parser
+
+
+def _shared_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for the pictures (default: ATELIER_OUTPUTS or outputs/, and the date)",
+    )
+    model_flags(parser)
+
+
+def model_flags(parser: Parser) -> None:
+    parser.add_argument("--pack", default="tiny", metavar="NAME", help="model pack (default: tiny)")
+    parser.add_argument(
+        "--use",
+        action="append",
+        default=[],
+        metavar="PART=MODEL",
+        help="another model for a part of the pack, for example clip=clip-vit-l-14; may be given again",
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best one)"
+    )
+
+
+def parts_in_use(pairs: list[str]) -> dict[str, str]:
+    """["clip=clip-vit-l-14"] -> {"clip": "clip-vit-l-14"}."""
+    for one in pairs:
+        if not all(one.partition("=")):
+            raise BadInput(f"--use {one[:60]!r} is not PART=MODEL; try --use clip=clip-vit-l-14")
+    return {part: name for part, _, name in (one.partition("=") for one in pairs)}
+
+
+def settings_values(kind: type[Pipeline[Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given, in their types where they can be read so; Settings itself checks them."""
+    values: dict[str, Any] = {}
+    for one in kind.Settings.knobs():
+        value = getattr(options, one.name)
+        if value is None:
+            continue
+        if isinstance(value, list):  # the words of a prompt
+            if not value and getattr(options, "resume", None):
+                continue
+            value = " ".join(value)
+        elif one.type in (int, float):
+            value = _number(value)
+        values[one.name] = value
+    return values
+
+
+def _number(text: str) -> int | float | str:
+    """The number that a text spells, or the text, for Settings to complain about."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

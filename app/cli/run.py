@@ -1,0 +1,235 @@
+"""Running one pipeline from the command line: loading, progress, Ctrl+C, files, and what is told at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.cli.flags import parts_in_use, pipeline_parser, settings_values
+from app.cli.progress import INTERRUPTED, Interrupts, ProgressLine, say
+from pipelines.errors import BadInput, Stopped
+
+if TYPE_CHECKING:  # torch takes a second to import, and --help should not
+    from pipelines.core.journal import Journal
+    from pipelines.core.pipeline import Pipeline, Result
+    from pipelines.core.record import Record
+    from pipelines.studio import Studio
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> int:
+    """`generate` and every other pipeline: settings from flags, pictures with records into a folder."""
+    from pipelines.core.journal import Journal
+    from pipelines.core.pipeline import Resumable
+    from pipelines.core.record import write_pictures
+
+    options = pipeline_parser(name, kind).parse_args(arguments)
+    settings, old = _begin(kind, options)
+    video, frames = getattr(options, "video", None), getattr(options, "frames", None)
+    keep = getattr(options, "save_direction", None)
+    folder = picture_folder(options.out)
+    stem = f"{time.strftime('%H%M%S')}-{os.urandom(3).hex()}"
+    journal = None
+    if issubclass(kind, Resumable) and not frames:
+        journal = Journal(folder / f"{stem}-run")
+        if old and (steps := old.steps()):
+            journal = old.fork(folder / f"{stem}-run", steps[-1])
+    studio, pipeline, load_seconds = load(name, options.pack, options.device, parts_in_use(options.use))
+    if frames:
+        return _restyle(name, studio, pipeline, settings, options, folder / f"{stem}-frames")
+    result, interrupted = watch(pipeline, settings, journal)
+    made: list[dict[str, Any]] = []
+    first: Record | None = None
+    for told, record in write_pictures(folder, stem, pipeline=name, studio=studio, result=result):
+        made.append(told)
+        first = first or record
+    if video and journal is not None:
+        _write_film(video, pipeline.film(result.settings, journal))  # type: ignore[attr-defined]
+    if keep and journal is not None:
+        pipeline.direction(result.settings, journal).save(keep)  # type: ignore[attr-defined]
+    seconds = {"load": round(load_seconds, 3), "run": round(result.seconds, 3)}
+    _finish(options, made, first, journal, seconds)
+    if interrupted and journal is not None:
+        say(f"stopped; go on with: python launch.py {name} --resume {journal.folder}")
+    return INTERRUPTED if interrupted else 0
+
+
+def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any, Journal | None]:
+    """The settings of the run, and the journal that it resumes. BadInput for wrong flags, before a model is loaded."""
+    from pipelines.core.journal import Journal
+    from pipelines.core.pipeline import Resumable
+
+    given = settings_values(kind, options)
+    resumable = issubclass(kind, Resumable)
+    old = Journal(_existing(options.resume)) if resumable and options.resume else None
+    settings = _resumed(kind, old, given) if old else kind.Settings.from_dict(given)
+    if video := getattr(options, "video", None):
+        from pipelines.io.video import check_suffix
+
+        check_suffix(video)
+    if keep := getattr(options, "save_direction", None):
+        from pipelines.edit.directions import check_direction_name
+
+        check_direction_name(keep)
+        if not settings.update_count():  # type: ignore[attr-defined]
+            raise BadInput(
+                "there is nothing to save: only the modes quick, reusable and paper learn a direction"
+            )
+    return settings, old
+
+
+def _finish(
+    options: argparse.Namespace,
+    made: list[dict[str, Any]],
+    first: Record | None,
+    journal: Journal | None,
+    seconds: dict[str, float],
+) -> None:
+    """Tell what was made: one JSON object, or a line for each file and what there is to say about the run."""
+    video, keep = getattr(options, "video", None), getattr(options, "save_direction", None)
+    if options.json:
+        facts = {
+            "pictures": made,
+            "seconds": seconds,
+            "record": json.loads(first.to_json()) if first else None,
+        }
+        if journal is not None:
+            facts |= {"journal": str(journal.folder)}
+        facts |= {name: value for name, value in (("video", video), ("direction", keep)) if value}
+        print(json.dumps(facts, allow_nan=False))
+    else:
+        for one in made:
+            score = "" if one["score"] is None else f"  {one['score']:.3f}"
+            print(f"{one['path']}{score}  seed {one['seed']}")
+        for path in filter(None, (video, keep)):
+            print(path)
+        say(f"{len(made)} pictures in {seconds['run']:.1f} s, after {seconds['load']:.1f} s of loading")
+    if made and (ended := made[0].get("ended")):
+        say(ended)
+    if made and made[0].get("drift"):
+        say("CLIP's score rose while the critic's fell; the picture the critic likes best comes first")
+
+
+def _existing(folder: str) -> Path:
+    path = Path(folder).expanduser()
+    if not (path / "run.json").is_file():
+        raise BadInput(f"there is no run in {folder[:80]}; give the folder that ends in -run")
+    return path
+
+
+def _resumed(kind: type[Pipeline[Any]], journal: Journal, given: dict[str, Any]) -> Any:
+    """The settings of a journal's run, with what is given anew changed from its last snapshot on."""
+    settings = kind.Settings.from_dict((journal.identity() or {}).get("settings", {}))
+    steps = journal.steps()
+    if not given:
+        return settings
+    if not steps:
+        return kind.Settings.from_dict(settings.to_dict() | given)
+    return settings.changed(steps[-1], **given)  # type: ignore[attr-defined]
+
+
+def _restyle(
+    name: str, studio: Studio, pipeline: Any, settings: Any, options: argparse.Namespace, folder: Path
+) -> int:
+    """One run for every frame of a folder or a film, each beginning with the result of the one before."""
+    from pipelines.core.record import write_pictures
+    from pipelines.io.video import Frame, read_frames
+    from pipelines.optimize.pipeline import restyle
+
+    frames, before, made = read_frames(options.frames), None, []
+    for number, frame in enumerate(frames, start=1):
+        say(f"frame {number}")
+        if made and frame.size != made[0].size:
+            frame = frame.resize(made[0].size)
+        result, interrupted = watch(pipeline, restyle(settings, frame, before), None)
+        before = max(
+            result.pictures, key=lambda one: one.facts["step"]
+        )  # the last: its neighbours are like it
+        result = replace(result, pictures=[before])
+        for told, _ in write_pictures(folder, f"{number:05}", pipeline=name, studio=studio, result=result):
+            print(told["path"], file=sys.stderr if options.json else sys.stdout)
+        made.append(before.image)
+        if interrupted:
+            return INTERRUPTED
+    if options.video:
+        from pipelines.optimize.pipeline import Film
+
+        _write_film(options.video, Film(iter(Frame(one) for one in made), len(made), [settings.prompt]))
+    if options.json:
+        print(json.dumps({"frames": len(made), "folder": str(folder), "video": options.video}))
+    return 0
+
+
+def _write_film(path: str, film: Any) -> None:
+    from pipelines.io.video import write_film
+
+    write_film(path, film.frames, film.count, scenes=film.scenes)
+
+
+def picture_folder(out: str | None) -> Path:
+    """Where pictures go. BadInput at once, before anything is computed, when it cannot be a folder."""
+    folder = Path(out).expanduser().absolute() if out else outputs() / time.strftime("%Y-%m-%d")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise BadInput(
+            f"the folder {str(folder)[:80]} cannot be made ({reason}); choose another --out"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"the folder {str(folder)[:80]} may not be written; choose another --out")
+    return folder
+
+
+def outputs() -> Path:
+    """Where pictures go by themselves: the folder that ATELIER_OUTPUTS names, else outputs/ beside the program."""
+    given = os.environ.get("ATELIER_OUTPUTS")
+    return Path(given).expanduser().absolute() if given else ROOT / "outputs"
+
+
+def load(name: str, pack: str, device: str, use: dict[str, str]) -> tuple[Studio, Pipeline[Any], float]:
+    """The studio, the pipeline with its models, and the seconds that took. Tells large needs before loading."""
+    from pipelines.studio import Studio, memory_needed
+
+    begun = time.perf_counter()
+    with redirect_stdout(sys.stderr):
+        studio = Studio(pack=pack, device=device, use=use)
+        if memory := memory_needed(pack, name, use):
+            say(f"loading {name} of the pack {pack}, which needs about {memory / 1e9:.1f} GB of memory")
+        pipeline = studio.pipeline(name)
+    return studio, pipeline, time.perf_counter() - begun
+
+
+def watch(pipeline: Pipeline[Any], settings: Any, journal: Journal | None = None) -> tuple[Result, bool]:
+    """Run to the end, showing progress. Ctrl+C ends the run with what there is, or goes on up when it keeps nothing."""
+    from pipelines.core.pipeline import Result, Resumable, run
+
+    line = ProgressLine()
+    events = run(pipeline, settings, journal)
+    pressed = Interrupts() if isinstance(pipeline, Resumable) else None
+    try:
+        with redirect_stdout(sys.stderr):  # standard output is for the result alone
+            for event in events:
+                if isinstance(event, Result):
+                    return event, False
+                line.show(event)
+                if pressed and pressed.count:
+                    kept = events.throw(Stopped())
+                    assert isinstance(kept, Result)
+                    return kept, True
+    except Stopped:  # too early to keep anything
+        raise KeyboardInterrupt from None
+    finally:
+        line.end()
+        events.close()
+        if pressed:
+            pressed.close()
+    raise AssertionError("a run ends with a Result")

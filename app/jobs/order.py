@@ -1,0 +1,35 @@
+"""The order in which jobs run, and how many may wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
+
+from app.jobs.job import ActiveJob
+from pipelines.errors import BadInput
+
+
+def running_order(jobs: Iterable[ActiveJob], turns: Mapping[str, int]) -> list[ActiveJob]:
+    """Waiting jobs as they will run: sessions take turns, and who had a turn longest ago comes first.
+
+    `turns` gives the number of each session's last turn.
+    """
+    own: dict[str, list[ActiveJob]] = {}
+    for live in sorted(jobs, key=lambda one: one.ticket):
+        if live.job.state == "queued":
+            own.setdefault(live.job.session, []).append(live)
+    sessions = sorted(own, key=lambda name: (turns.get(name, 0), own[name][0].ticket))
+    rounds = zip_longest(*(own[name] for name in sessions))
+    return [live for turn in rounds for live in turn if live is not None]
+
+
+def check_room(jobs: Iterable[ActiveJob], session: str, session_cap: int, total_cap: int) -> None:
+    """BadInput when the session, or all sessions together, have as many jobs waiting as they may."""
+    waiting = [one for one in jobs if one.job.state == "queued"]
+    own = sum(one.job.session == session for one in waiting)
+    if own >= session_cap:
+        raise BadInput(
+            f"{own} of your jobs are waiting already, which is the most; wait for one or cancel one"
+        )
+    if len(waiting) >= total_cap:
+        raise BadInput(f"the queue is full with {len(waiting)} jobs; try again in a few minutes")

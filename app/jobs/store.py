@@ -1,0 +1,152 @@
+"""The file of jobs: SQLite, one row a job. It outlives the server."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from app.jobs.job import Job, State
+from pipelines.errors import BadInput, CannotSave
+from pipelines.io.files import cannot_save
+
+KEPT_JOBS = 2_000  # finished ones in the file; their pictures stay when the jobs are forgotten
+
+
+class JobStore:
+    """The file: one row a job. Called under the queue's lock only."""
+
+    COLUMNS = (
+        "id, session, pipeline, settings, state, metrics, pictures, error, created, started, finished, seconds,"
+        " ticket, shape"
+    )
+
+    def __init__(self, folder: Path, timing_key: Callable[[Job], str]) -> None:
+        self.folder = folder
+        self._timing_key = timing_key
+        path = folder / "jobs.sqlite"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._guard = self._claim(folder)
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, session TEXT, pipeline TEXT, settings TEXT,"
+                " state TEXT, metrics TEXT, pictures TEXT, error TEXT, created REAL, started REAL, finished REAL,"
+                " seconds TEXT, ticket INTEGER, shape TEXT)"
+            )
+            self._db.execute("CREATE INDEX IF NOT EXISTS by_ticket ON jobs (ticket)")
+            self._db.execute("CREATE INDEX IF NOT EXISTS by_pace ON jobs (pipeline, state, finished)")
+        except sqlite3.DatabaseError as error:
+            raise CannotSave(
+                f"the job list {path} cannot be used ({error}); move it away and start again"
+            ) from None
+        except OSError as error:
+            raise CannotSave(cannot_save(path, error)) from None
+
+    @staticmethod
+    def _claim(folder: Path) -> sqlite3.Connection:
+        """Hold the folder for this process: two studios would run each other's jobs. A crash lets go of it by itself."""
+        guard = sqlite3.connect(
+            folder / "jobs.lock", check_same_thread=False, isolation_level=None, timeout=0
+        )
+        try:
+            guard.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            guard.close()
+            raise BadInput(
+                f"another studio already works in {folder}; close it or choose another --out"
+            ) from None
+        return guard
+
+    def save(self, job: Job, ticket: int) -> None:
+        pictures = json.dumps([{**one, "path": self._relative(one["path"])} for one in job.pictures])
+        settings, metrics, seconds = (
+            json.dumps(job.settings),
+            json.dumps(job.metrics),
+            json.dumps(job.seconds),
+        )
+        row = (
+            *(job.id, job.session, job.pipeline, settings, job.state, metrics, pictures, job.error),
+            *(job.created, job.started, job.finished, seconds, ticket, self._timing_key(job)),
+        )
+        try:
+            marks = ", ".join("?" * len(row))
+            self._db.execute(f"INSERT OR REPLACE INTO jobs ({self.COLUMNS}) VALUES ({marks})", row)
+            if job.is_over:
+                self._db.execute(
+                    "DELETE FROM jobs WHERE finished IS NOT NULL AND ticket <= ?", (ticket - KEPT_JOBS,)
+                )
+        except sqlite3.DatabaseError as error:
+            raise CannotSave(
+                f"the job could not be noted ({error}); free some disk space and try again"
+            ) from None
+
+    def find(self, job_id: str) -> Job | None:
+        rows = self._rows("WHERE id = ?", (job_id,))
+        return rows[0][1] if rows else None
+
+    def recent(self, session: str | None, count: int) -> list[tuple[int, Job]]:
+        if session is None:
+            return self._rows("ORDER BY ticket DESC LIMIT ?", (count,))
+        return self._rows("WHERE session = ? ORDER BY ticket DESC LIMIT ?", (session, count))
+
+    def reopen(self) -> list[tuple[int, Job]]:
+        """What waits from before, in order. What was running then is interrupted."""
+        rows = self._rows("WHERE state IN ('queued', 'running') ORDER BY ticket", ())
+        for ticket, job in rows:
+            if job.state == "running":
+                ended = replace(job, state="interrupted", finished=time.time(), stage="", done=0, total=0)
+                self.save(ended, ticket)
+        return [(ticket, job) for ticket, job in rows if job.state == "queued"]
+
+    def last_ticket(self) -> int:
+        return self._db.execute("SELECT coalesce(max(ticket), 0) FROM jobs").fetchone()[0]
+
+    def mean_seconds(self, job: Job) -> float | None:
+        """Seconds that recent jobs with the same settings took, prompt, seed and pictures aside; else of its kind.
+
+        It is the mean of the last eight done jobs.
+        """
+        pipeline, shape = job.pipeline, self._timing_key(job)
+        for more, values in ((" AND shape = ?", (pipeline, shape)), ("", (pipeline,))):
+            mean = self._db.execute(
+                "SELECT avg(finished - started) FROM (SELECT started, finished FROM jobs WHERE pipeline = ?"
+                f"{more} AND state = 'done' ORDER BY finished DESC LIMIT 8)",
+                values,
+            ).fetchone()[0]
+            if mean is not None:
+                return mean
+        return None
+
+    def close(self) -> None:
+        self._db.close()
+        self._guard.close()
+
+    def _rows(self, clause: str, values: tuple[Any, ...]) -> list[tuple[int, Job]]:
+        return [
+            self._read(row) for row in self._db.execute(f"SELECT {self.COLUMNS} FROM jobs {clause}", values)
+        ]
+
+    def _read(self, row: tuple[Any, ...]) -> tuple[int, Job]:
+        names = [name.strip() for name in self.COLUMNS.split(",")]
+        values = dict(zip(names, row, strict=True))
+        ticket, _ = values.pop("ticket"), values.pop("shape")
+        for name in ("settings", "metrics", "pictures", "seconds"):
+            values[name] = json.loads(values[name])
+        values["pictures"] = [{**one, "path": str(self.folder / one["path"])} for one in values["pictures"]]
+        if values["state"] not in get_args(State):
+            values["state"] = "failed"
+        return ticket, Job(**values)
+
+    def _relative(self, path: str) -> str:
+        """Paths are kept relative to the folder, so that it can be moved."""
+        try:
+            return str(Path(path).relative_to(self.folder))
+        except ValueError:
+            return path

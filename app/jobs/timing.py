@@ -1,0 +1,47 @@
+"""When a job will be finished: how long its steps take, and how long jobs like it took."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from app.jobs.job import ActiveJob, Job
+from pipelines.core.pipeline import Pipeline
+
+
+def timing_key(pipelines: Mapping[str, type[Pipeline[Any]]], job: Job) -> str:
+    """What of the settings decides how long a run takes, as a short hash."""
+    kind = pipelines.get(job.pipeline)
+    free = {one.name for one in kind.Settings.knobs() if one.kind} if kind else set()
+    sized = {name: value for name, value in job.settings.items() if name not in free}
+    return hashlib.sha256(json.dumps(sized, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def remaining_seconds(live: ActiveJob, expected: float | None) -> float | None:
+    """Seconds until the running job ends: by its own steps, or by how long such jobs took, whichever is more."""
+    job, guesses = live.job, []
+    since_step = time.monotonic() - live.last_step if live.last_step else 0.0
+    if live.step_seconds and job.total:
+        mean = sum(live.step_seconds) / len(live.step_seconds)
+        guesses.append(max(0.0, (job.total - job.done) * mean - since_step))
+    if expected is not None:
+        guesses.append(max(0.0, expected - (time.time() - (job.started or time.time()))))
+    return max(guesses, default=None)
+
+
+def placed(
+    live: ActiveJob,
+    order: list[ActiveJob],
+    running: ActiveJob | None,
+    expected: Callable[[Job], float | None],
+) -> Job:
+    """A waiting job with its place in the order, and with its time of finishing where all jobs before it have one."""
+    place = order.index(live)
+    ahead = [remaining_seconds(running, expected(running.job))] if running else []
+    ahead += [expected(one.job) for one in order[: place + 1]]
+    known = [one for one in ahead if one is not None]
+    return replace(live.job, position=place + 1, eta_seconds=sum(known) if len(known) == len(ahead) else None)

@@ -1,0 +1,165 @@
+"""Running jobs: one after the other, in the one thread that computes; previews are drawn there too."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from app.jobs.job import ActiveJob, State, StudioLike
+from app.jobs.threads import aside
+from app.owners import home_of
+from pipelines.core.journal import Journal
+from pipelines.core.pipeline import Pipeline, Result, Resumable, Step
+from pipelines.core.record import write_pictures
+from pipelines.errors import BadInput, CannotSave, Stopped
+from pipelines.io.files import cannot_save
+
+WATCHED_SECONDS = 2.0  # a preview is drawn for this long after somebody asked for one
+PREVIEW_SECONDS = 0.25  # the least time between two previews
+PREVIEW_SHARE = 0.2  # of the running time that drawing previews may take
+
+log = logging.getLogger(__name__)
+
+
+class JobSource(Protocol):
+    """What the worker needs of the queue."""
+
+    studio: StudioLike
+    folder: Path
+    pipelines: Mapping[str, type[Pipeline[Any]]]
+    closing: bool
+
+    def take(self) -> ActiveJob | None: ...
+
+    def finish(self, live: ActiveJob, state: State, error: str) -> None: ...
+
+    def update(self, live: ActiveJob, *, keep: bool = True, **changes: Any) -> None: ...
+
+    def journal(self, job_id: str) -> Journal: ...
+
+
+class Worker:
+    """Runs what `queue` gives, until it closes. `lock` is the queue's; `run` gives the events of a run."""
+
+    def __init__(
+        self,
+        queue: JobSource,
+        lock: threading.RLock,
+        run: Callable[..., Generator[Step | Result, None, None]],
+    ) -> None:
+        self._queue = queue
+        self._lock = lock
+        self._events = run
+
+    def work(self) -> None:
+        """Take the next job, run it, and so on, whatever a job does."""
+        while (live := self._queue.take()) is not None:
+            state: State = "failed"
+            error = ""
+            try:
+                aside(live.context.run)(self._run, live)
+                state = "done"
+            except Stopped:
+                state = "interrupted" if self._queue.closing and not live.stop else "stopped"
+            except BaseException as problem:  # even an exit asked for by a library must not end the lane
+                error = explain(problem)
+                if not isinstance(problem, (BadInput, CannotSave)):
+                    log.exception("job %s failed", live.job.id)
+            self._queue.finish(live, state, error)
+
+    def _run(self, live: ActiveJob) -> None:
+        """One job from loading to its files. Raises Stopped between two steps when asked to."""
+        job = live.job
+        if job.pipeline not in self._queue.pipelines:  # queued before a restart with another version
+            raise BadInput(
+                f"the pipeline {job.pipeline!r} is not known any more; known: {', '.join(self._queue.pipelines)}"
+            )
+        settings = self._queue.pipelines[job.pipeline].Settings.from_dict(job.settings)
+        begun = time.perf_counter()
+        pipeline = self._queue.studio.pipeline(job.pipeline)
+        loaded = time.perf_counter() - begun
+        if live.stop or self._queue.closing:
+            raise Stopped
+        journal = self._queue.journal(job.id) if isinstance(pipeline, Resumable) else None
+        if journal is not None and (old := journal.identity()):  # begun before, perhaps on another machine
+            settings = type(settings).from_dict(old["settings"])
+        events = self._events(pipeline, settings, journal)
+        try:
+            for event in events:
+                if isinstance(event, Result):
+                    self._save(live, event)
+                    self._queue.update(live, keep=False, seconds={"load": loaded, "run": event.seconds})
+                    return
+                self._publish_step(live, event)
+                if live.stop or self._queue.closing:
+                    if (
+                        journal is not None
+                        and isinstance(kept := events.throw(Stopped()), Result)
+                        and live.stop
+                    ):
+                        self._save(live, kept)
+                    raise Stopped
+        finally:
+            events.close()
+
+    def _publish_step(self, live: ActiveJob, step: Step) -> None:
+        """Make a step visible: its numbers, its measured time, and its preview when somebody watches."""
+        now = time.monotonic()
+        with self._lock:
+            if live.last_step and live.job.stage == step.stage and step.done > live.job.done:
+                live.step_seconds.append((now - live.last_step) / (step.done - live.job.done))
+            elif live.job.stage != step.stage:
+                live.step_seconds.clear()
+            metrics = {name: float(value) for name, value in step.metrics.items()}
+            changes = {"stage": step.stage, "done": step.done, "total": step.total, "metrics": metrics}
+            self._queue.update(live, keep=False, **changes)
+            watched = now - live.asked < WATCHED_SECONDS
+        if watched and step.draw is not None and now >= live.draw_next:
+            self._draw(live, step)
+        live.last_step = time.monotonic()  # drawing is not the step's own time
+
+    def _draw(self, live: ActiveJob, step: Step) -> None:
+        """Draw a preview here, before the next step changes what it shows. A failing one costs the job nothing."""
+        begun = time.monotonic()
+        try:
+            with torch.no_grad():
+                pictures = step.preview()
+        except Exception:
+            log.exception("the preview of job %s failed", live.job.id)
+            pictures = None
+        ended = time.monotonic()
+        live.draw_next = ended + max(PREVIEW_SECONDS, (ended - begun) / PREVIEW_SHARE)
+        if pictures:
+            with self._lock:
+                live.preview = pictures
+                self._queue.update(live, keep=False, preview_version=live.job.preview_version + 1)
+
+    def _save(self, live: ActiveJob, result: Result) -> None:
+        """Write the pictures; each one is in the job as soon as its file is whole."""
+        job = live.job
+        day = home_of(self._queue.folder, job.session) / date.today().isoformat()
+        stem = f"{job.id}-{time.strftime('%H%M%S')}" if live.stop else job.id  # a stopped run may be resumed
+        for entry, _ in write_pictures(
+            day, stem, pipeline=job.pipeline, studio=self._queue.studio, result=result
+        ):
+            with self._lock:
+                self._queue.update(live, keep=False, pictures=[*live.job.pictures, entry])
+
+
+def explain(problem: BaseException) -> str:
+    """One sentence for the user on why a run failed. What is not foreseen stays general; its traceback is for the log."""
+    if isinstance(problem, (BadInput, CannotSave)):
+        return str(problem)
+    text = str(problem).lower()
+    if isinstance(problem, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+        return "there was not enough memory; ask for fewer or smaller pictures"
+    if isinstance(problem, OSError) and problem.errno is not None and problem.filename:
+        return cannot_save(problem.filename, problem)
+    return f"the run failed inside ({type(problem).__name__}); the server's log says where"
