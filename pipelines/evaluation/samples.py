@@ -34,7 +34,7 @@ from pipelines.io.images import to_tensor
 from pipelines.models.clip.network import Clip
 from pipelines.training.clip.trainer import encode_pictures, thing
 from pipelines.training.data.emoji import VALIDATION_STYLE, Emoji, on_background
-from pipelines.training.loop import sheet_of
+from pipelines.training.report import sheet_of
 
 
 def common_names(emoji: Emoji, count: int) -> list[str]:

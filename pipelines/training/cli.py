@@ -17,16 +17,12 @@ from accelerate import Accelerator
 from pipelines.core.arguments import Parser, number
 from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput
+from pipelines.training.batches import sensible_workers
 from pipelines.training.data.emoji import DATA_FILE, Emoji
-from pipelines.training.loop import (
-    Budget,
-    State,
-    Trainer,
-    fastest_precision,
-    fit,
-    hardware,
-    sensible_workers,
-)
+from pipelines.training.loop import Budget, fit
+from pipelines.training.report import fastest_precision, hardware
+from pipelines.training.state import State
+from pipelines.training.trainer import Trainer
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
 SIZES = ("tiny", "small", "base")

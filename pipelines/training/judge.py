@@ -22,7 +22,7 @@ from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.training.clip.trainer import changed, changes, thing
 from pipelines.training.data.damage import damaged, damages
 from pipelines.training.data.emoji import COLOURS, Emoji, on_background
-from pipelines.training.loop import Trainer
+from pipelines.training.trainer import Trainer
 
 SCALE = 24.0  # of the cosines
 

@@ -34,7 +34,8 @@ from pipelines.training.data.emoji import (
     may_be_mirrored,
     on_background,
 )
-from pipelines.training.loop import Trainer, sheet_of
+from pipelines.training.report import sheet_of
+from pipelines.training.trainer import Trainer
 from pipelines.training.unet import composed
 from pipelines.training.vqgan import load_codec
 

@@ -24,8 +24,9 @@ from pipelines.models.clip.network import Clip, ClipConfig, ImageTower, MobileTo
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.data.emoji import Emoji, Scenes, on_background
-from pipelines.training.loop import Trainer, sheet_of
 from pipelines.training.pretrained import begin_with
+from pipelines.training.report import sheet_of
+from pipelines.training.trainer import Trainer
 
 SPREAD = 1.2  # of the codes
 

@@ -20,8 +20,8 @@ from pipelines.training.clip.trainer import (
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.data.emoji import Emoji, render
 from pipelines.training.judge import JudgeTrainer
-from pipelines.training.loop import Trainer
 from pipelines.training.prior import PriorTrainer
+from pipelines.training.trainer import Trainer
 from pipelines.training.unet import UnetTrainer
 from pipelines.training.vqgan import DecoderTrainer, VqganTrainer
 

@@ -38,8 +38,9 @@ from pipelines.models.clip.network import Clip, ClipConfig, MobileTower
 from pipelines.models.clip.tokenizer import Tokenizer, words_in
 from pipelines.training.data.damage import damaged, damages, exchanges, redrawn
 from pipelines.training.data.emoji import COLOURS, ICON_SETS, Emoji, Icon, Scenes, caption, on_background
-from pipelines.training.loop import Trainer, sheet_of
 from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
+from pipelines.training.report import sheet_of
+from pipelines.training.trainer import Trainer
 from pipelines.training.vqgan import load_codec
 
 VOCABULARY_SIZE = 4096

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from pipelines.training import loop as fit_module
 from pipelines.training.clip import trainer as clip_training
-from pipelines.training.loop import Budget, State, Trainer, fit, save_state
+from pipelines.training.loop import Budget, fit
+from pipelines.training.state import State, save_state
+from pipelines.training.trainer import Trainer
 from tests.support.training import KINDS, trainer_for, write_data, write_vocabulary
 
 ROOT = Path(__file__).parents[3]

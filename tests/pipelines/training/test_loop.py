@@ -21,7 +21,8 @@ from pipelines.training.clip.trainer import (
     retrieval,
 )
 from pipelines.training.data.emoji import Emoji
-from pipelines.training.loop import Budget, Trainer, fit, learning_rate
+from pipelines.training.loop import Budget, fit
+from pipelines.training.trainer import Trainer, learning_rate
 from tests.support.training import (
     KINDS,
     trainer_for,
