@@ -10,7 +10,8 @@ from torch import Tensor
 from pipelines.evaluation.synonyms import Entry
 from pipelines.models.clip.network import Clip
 from pipelines.training.clip.trainer import encode_pictures, thing
-from pipelines.training.data.emoji import Emoji, Icon, on_background
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import Icon
 
 
 class Book:

@@ -33,7 +33,8 @@ from pipelines.io.files import write_atomically
 from pipelines.io.images import to_tensor
 from pipelines.models.clip.network import Clip
 from pipelines.training.clip.trainer import encode_pictures, thing
-from pipelines.training.data.emoji import VALIDATION_STYLE, Emoji, on_background
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import VALIDATION_STYLE
 from pipelines.training.report import sheet_of
 
 

@@ -18,7 +18,8 @@ from pipelines.training.clip.trainer import (
     train_tokenizer,
 )
 from pipelines.training.dalle import DalleTrainer
-from pipelines.training.data.emoji import Emoji, render
+from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.icons import render
 from pipelines.training.judge import JudgeTrainer
 from pipelines.training.prior import PriorTrainer
 from pipelines.training.trainer import Trainer

@@ -36,8 +36,11 @@ from pipelines.io.images import to_tensor
 from pipelines.models.checkpoint import read_header, save_checkpoint
 from pipelines.models.clip.network import Clip, ClipConfig, MobileTower
 from pipelines.models.clip.tokenizer import Tokenizer, words_in
+from pipelines.training.data.captions import COLOURS, caption
 from pipelines.training.data.damage import damaged, damages, exchanges, redrawn
-from pipelines.training.data.emoji import COLOURS, ICON_SETS, Emoji, Icon, Scenes, caption, on_background
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import ICON_SETS, Icon
+from pipelines.training.data.scenes import Scenes
 from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
 from pipelines.training.report import sheet_of
 from pipelines.training.trainer import Trainer
