@@ -30,9 +30,9 @@ from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.dalle.network import Dalle, DalleConfig, sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
-from pipelines.training.clip.trainer import thing
 from pipelines.training.data.captions import caption
 from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import thing
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.report import sheet_of
 from pipelines.training.trainer import Trainer

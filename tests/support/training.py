@@ -11,12 +11,8 @@ from accelerate import Accelerator
 from safetensors.numpy import save_file
 
 from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.training.clip.trainer import (
-    ClipTrainer,
-    CriticTrainer,
-    caption_words,
-    train_tokenizer,
-)
+from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
+from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.data.emoji import Emoji
 from pipelines.training.data.icons import render

@@ -68,6 +68,11 @@ def may_be_mirrored(icon: Icon) -> bool:
     return HAS_WRITING.search(icon.name) is None
 
 
+def thing(icon: Icon) -> str:
+    """What an icon shows, the same for every style that draws it."""
+    return icon.chinese or icon.name
+
+
 def read_icon_sets(modules: Path) -> tuple[list[Icon], list[str]]:
     """Every icon without skin-tone variants, and its SVG text. Names come from emojibase where they can be matched."""
     entries = {e["hexcode"]: e for e in json.loads((modules / NAMES_PACKAGE[0] / "en/data.json").read_text())}

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipelines.training import loop as fit_module
-from pipelines.training.clip import trainer as clip_training
+from pipelines.training.clip import teacher
 from pipelines.training.loop import Budget, fit
 from pipelines.training.state import State, save_state
 from pipelines.training.trainer import Trainer
@@ -36,8 +36,8 @@ def trainer_of(name: str, folder: Path) -> Trainer:
 
 
 def small_settings(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(clip_training, "teacher_available", lambda: True)
-    patch.setattr(clip_training, "_sentence_vectors", some_vectors)
+    patch.setattr(teacher, "teacher_available", lambda: True)
+    patch.setattr(teacher, "_sentence_vectors", some_vectors)
     patch.setattr("pipelines.training.dalle.SCENE_COUNT", 16)
     patch.setattr("pipelines.training.prior.SCENE_COUNT", 16)
 

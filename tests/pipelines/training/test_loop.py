@@ -17,9 +17,7 @@ from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.dalle.network import Dalle, DalleConfig
-from pipelines.training.clip.trainer import (
-    retrieval,
-)
+from pipelines.training.clip.retrieval import retrieval
 from pipelines.training.data.emoji import Emoji
 from pipelines.training.loop import Budget, fit
 from pipelines.training.trainer import Trainer, learning_rate
