@@ -28,7 +28,7 @@ from pipelines.evaluation.synonyms import ASKED_FOR, Entry, read_entries, read_i
 from pipelines.generate.pipeline import Generate
 from pipelines.models.clip.network import Clip
 from pipelines.studio import Studio
-from pipelines.training.clip.trainer import encode_pictures, retrieval
+from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.data.emoji import DATA_FILE, Emoji, on_background
 from pipelines.training.vqgan import reconstruction
 

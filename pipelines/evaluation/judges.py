@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pipelines.evaluation.synonyms import Entry
 from pipelines.models.clip.network import Clip
-from pipelines.training.clip.trainer import encode_pictures, thing
-from pipelines.training.data.emoji import Emoji, Icon, on_background
+from pipelines.training.clip.retrieval import encode_pictures
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import Icon, thing
 
 
 class Book:

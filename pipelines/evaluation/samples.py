@@ -32,9 +32,10 @@ from pipelines.generate.pipeline import Generate, GenerateSettings
 from pipelines.io.files import write_atomically
 from pipelines.io.images import to_tensor
 from pipelines.models.clip.network import Clip
-from pipelines.training.clip.trainer import encode_pictures, thing
-from pipelines.training.data.emoji import VALIDATION_STYLE, Emoji, on_background
-from pipelines.training.loop import sheet_of
+from pipelines.training.clip.retrieval import encode_pictures
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import VALIDATION_STYLE, thing
+from pipelines.training.report import sheet_of
 
 
 def common_names(emoji: Emoji, count: int) -> list[str]:

@@ -20,7 +20,7 @@ from pipelines.io.files import write_atomically
 from pipelines.io.images import picture_to_uri, to_pil, to_tensor
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import Studio
-from pipelines.training.loop import sheet_of
+from pipelines.training.report import sheet_of
 from pipelines.weights.catalog import ASSETS
 
 PROMPTS = (

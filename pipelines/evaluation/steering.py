@@ -24,7 +24,7 @@ from pipelines.models.clip.network import Clip
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import Studio
-from pipelines.training.clip.trainer import encode_pictures
+from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.data.emoji import Emoji, on_background
 
 EDIT_PAIRS = (

@@ -17,16 +17,12 @@ from accelerate import Accelerator
 from pipelines.core.arguments import Parser, number
 from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput
+from pipelines.training.batches import sensible_workers
 from pipelines.training.data.emoji import DATA_FILE, Emoji
-from pipelines.training.loop import (
-    Budget,
-    State,
-    Trainer,
-    fastest_precision,
-    fit,
-    hardware,
-    sensible_workers,
-)
+from pipelines.training.loop import Budget, fit
+from pipelines.training.report import fastest_precision, hardware
+from pipelines.training.state import State
+from pipelines.training.trainer import Trainer
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
 SIZES = ("tiny", "small", "base")
@@ -35,7 +31,8 @@ SIZES = ("tiny", "small", "base")
 def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """CLIP and its critic; the tokenizer is made on the first training and kept."""
     from pipelines.models.clip.tokenizer import Tokenizer
-    from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer, caption_words, train_tokenizer
+    from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
+    from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 
     emoji, path = Emoji(options.data), options.out / "tokenizer.json"
     with accelerator.main_process_first():
@@ -52,7 +49,7 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
 def text_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """More training for the text tower of the CLIP in `out`; its pictures' vectors stay the same."""
     from pipelines.models.clip.tokenizer import Tokenizer
-    from pipelines.training.clip.trainer import TextTrainer
+    from pipelines.training.clip.text import TextTrainer
 
     book = Tokenizer.load(options.out / "tokenizer.json")
     folder = options.state / "clip"

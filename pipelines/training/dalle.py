@@ -30,9 +30,12 @@ from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.dalle.network import Dalle, DalleConfig, sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
-from pipelines.training.clip.trainer import thing
-from pipelines.training.data.emoji import Emoji, Scenes, caption, on_background
-from pipelines.training.loop import Trainer, sheet_of
+from pipelines.training.data.captions import caption
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import thing
+from pipelines.training.data.scenes import Scenes
+from pipelines.training.report import sheet_of
+from pipelines.training.trainer import Trainer
 from pipelines.training.vqgan import load_codec
 
 SCENE_COUNT = 8_000  # coloured and composed pictures kept as tokens, beside every icon on white

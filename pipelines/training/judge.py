@@ -19,10 +19,12 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.judge.network import Judge, JudgeConfig
-from pipelines.training.clip.trainer import changed, changes, thing
+from pipelines.training.clip.augment import changed, changes
+from pipelines.training.data.captions import COLOURS
 from pipelines.training.data.damage import damaged, damages
-from pipelines.training.data.emoji import COLOURS, Emoji, on_background
-from pipelines.training.loop import Trainer
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import thing
+from pipelines.training.trainer import Trainer
 
 SCALE = 24.0  # of the cosines
 

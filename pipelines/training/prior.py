@@ -23,18 +23,13 @@ from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, draw, read_texts
 from pipelines.models.vqgan.network import Vqgan
-from pipelines.training.clip.trainer import encode_pictures, thing
-from pipelines.training.data.emoji import (
-    COLOURS,
-    ICON_SETS,
-    VALIDATION_STYLE,
-    Emoji,
-    Scenes,
-    caption,
-    may_be_mirrored,
-    on_background,
-)
-from pipelines.training.loop import Trainer, sheet_of
+from pipelines.training.clip.retrieval import encode_pictures
+from pipelines.training.data.captions import COLOURS, caption
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE, may_be_mirrored, thing
+from pipelines.training.data.scenes import Scenes
+from pipelines.training.report import sheet_of
+from pipelines.training.trainer import Trainer
 from pipelines.training.unet import composed
 from pipelines.training.vqgan import load_codec
 

@@ -18,8 +18,10 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, walk
-from pipelines.training.data.emoji import Emoji, may_be_mirrored, on_background
-from pipelines.training.loop import Trainer, sheet_of
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import may_be_mirrored
+from pipelines.training.report import sheet_of
+from pipelines.training.trainer import Trainer
 
 
 def min_snr_weight(alphas: Tensor, gamma: float = 5.0) -> Tensor:

@@ -23,9 +23,11 @@ from pipelines.models.checkpoint import load_weights, read_header, save_checkpoi
 from pipelines.models.clip.network import Clip, ClipConfig, ImageTower, MobileTower, padded
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
-from pipelines.training.data.emoji import Emoji, Scenes, on_background
-from pipelines.training.loop import Trainer, sheet_of
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.scenes import Scenes
 from pipelines.training.pretrained import begin_with
+from pipelines.training.report import sheet_of
+from pipelines.training.trainer import Trainer
 
 SPREAD = 1.2  # of the codes
 

@@ -78,7 +78,7 @@ def test_words_are_known_in_both_languages(generate: Generate) -> None:
 
 
 def test_notice_names_every_icon_set() -> None:
-    from pipelines.training.data.emoji import ICON_SETS, NAMES_PACKAGE, WORDS_PACKAGE
+    from pipelines.training.data.icons import ICON_SETS, NAMES_PACKAGE, WORDS_PACKAGE
 
     notice = Path(ASSETS / "NOTICE").read_text("utf-8")
     for name, icons in ICON_SETS.items():

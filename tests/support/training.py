@@ -11,17 +11,14 @@ from accelerate import Accelerator
 from safetensors.numpy import save_file
 
 from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.training.clip.trainer import (
-    ClipTrainer,
-    CriticTrainer,
-    caption_words,
-    train_tokenizer,
-)
+from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
+from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 from pipelines.training.dalle import DalleTrainer
-from pipelines.training.data.emoji import Emoji, render
+from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.icons import render
 from pipelines.training.judge import JudgeTrainer
-from pipelines.training.loop import Trainer
 from pipelines.training.prior import PriorTrainer
+from pipelines.training.trainer import Trainer
 from pipelines.training.unet import UnetTrainer
 from pipelines.training.vqgan import DecoderTrainer, VqganTrainer
 

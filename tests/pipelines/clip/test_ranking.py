@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 
 from pipelines.clip.ranking import ensemble, rank
-from pipelines.training.clip.trainer import ContrastiveLoss, augment, pooled_by_length
+from pipelines.training.clip.augment import augment
+from pipelines.training.clip.loss import ContrastiveLoss
+from pipelines.training.clip.trainer import pooled_by_length
 from tests.support.tiny import TEXTS, tiny_clip
 
 

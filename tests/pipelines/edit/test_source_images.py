@@ -21,15 +21,10 @@ from pipelines.models.checkpoint import read_header, save_checkpoint
 from pipelines.models.clip.network import Clip
 from pipelines.models.unet.network import Unet, UnetConfig
 from pipelines.studio import Studio
-from pipelines.training.data import emoji as data
-from pipelines.training.data.emoji import (
-    Emoji,
-    Icon,
-    may_be_mirrored,
-    on_background,
-    pick_examples,
-    write_examples,
-)
+from pipelines.training.data import cli as data_cli
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.examples import pick_examples, write_examples
+from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE, Icon, may_be_mirrored
 from pipelines.weights import catalog
 from tests.support.tiny import tiny_clip
 
@@ -119,16 +114,16 @@ def test_the_command_rewrites_the_examples_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], emoji: Emoji
 ) -> None:
     out = tmp_path / "pictures.safetensors"
-    monkeypatch.setattr(data, "EXAMPLES_FILE", out)
-    monkeypatch.setattr(data, "build", lambda path: pytest.fail("nothing was to be fetched"))
-    assert data.main(["--examples", "--out", str(tmp_path / "none.safetensors")]) == 1
+    monkeypatch.setattr(data_cli, "EXAMPLES_FILE", out)
+    monkeypatch.setattr(data_cli, "build", lambda path: pytest.fail("nothing was to be fetched"))
+    assert data_cli.main(["--examples", "--out", str(tmp_path / "none.safetensors")]) == 1
     assert "is not there" in capsys.readouterr().err and not out.exists()
-    monkeypatch.setattr(data, "Emoji", lambda path, size: emoji)
-    assert data.main(["--examples"]) == 0 and len(Examples.load(out)) == 3
+    monkeypatch.setattr(data_cli, "Emoji", lambda path, size: emoji)
+    assert data_cli.main(["--examples"]) == 0 and len(Examples.load(out)) == 3
     out.unlink()
     built: list[Path] = []
-    monkeypatch.setattr(data, "build", built.append)
-    assert data.main(["--out", str(tmp_path / "emoji")]) == 0
+    monkeypatch.setattr(data_cli, "build", built.append)
+    assert data_cli.main(["--out", str(tmp_path / "emoji")]) == 0
     assert built == [tmp_path / "emoji"] and len(Examples.load(out)) == 3
 
 
@@ -248,7 +243,7 @@ def test_the_pack_has_them_and_clip_finds_things_by_name() -> None:
     assert len(set(examples.names)) == len(examples) >= 600
     assert examples.pictures.shape == (len(examples), 3, 64, 64)
     styles = Counter(read_header(checkpoint.path)[1]["styles"])
-    assert set(styles) == set(data.ICON_SETS) - {data.VALIDATION_STYLE}
+    assert set(styles) == set(ICON_SETS) - {VALIDATION_STYLE}
     assert min(styles.values()) > 0.9 * max(styles.values())
     corners = examples.pictures[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].float().mean((1, 2))
     assert (corners > 240).float().mean() > 0.9  # on white

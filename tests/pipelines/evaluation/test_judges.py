@@ -23,7 +23,8 @@ from pipelines.evaluation.synonyms import (
     read_entries,
     read_icons,
 )
-from pipelines.training.data.emoji import COLOURS, VALIDATION_STYLE, Icon
+from pipelines.training.data.captions import COLOURS
+from pipelines.training.data.icons import VALIDATION_STYLE, Icon
 
 
 def unit(*rows: list[float]) -> torch.Tensor:

@@ -18,7 +18,8 @@ from pipelines.errors import BadInput
 from pipelines.evaluation import card, samples
 from pipelines.evaluation.compositions import ICONS, compositions
 from pipelines.evaluation.figures import BARS, PARTS
-from pipelines.training.data.emoji import VALIDATION_STYLE, Emoji
+from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.icons import VALIDATION_STYLE
 from tests.support.tiny import tiny_critic, tiny_edit, tiny_generate
 
 STYLES = ("noto", "twemoji", "fluent-emoji", VALIDATION_STYLE)

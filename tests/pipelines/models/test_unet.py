@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
 from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, ddim_step, walk
-from pipelines.training.data.emoji import Emoji, Icon, may_be_mirrored, on_background
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import Icon, may_be_mirrored
 from pipelines.training.loop import Budget, fit
 from pipelines.training.unet import (
     UnetTrainer,

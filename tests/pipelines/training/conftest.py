@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.training.clip import trainer as clip_training
+from pipelines.training.clip import teacher
 from pipelines.training.loop import Budget, fit
 from tests.support.training import (
     KINDS,
@@ -36,7 +36,7 @@ def pack(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True, scope="module")
 def no_teacher_and_few_scenes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip_training, "teacher_available", lambda: False)
+        patch.setattr(teacher, "teacher_available", lambda: False)
         patch.setattr("pipelines.training.dalle.SCENE_COUNT", 16)
         patch.setattr("pipelines.training.dalle.SHEET_PROMPTS", ["red circle"])
         patch.setattr("pipelines.training.prior.SCENE_COUNT", 16)

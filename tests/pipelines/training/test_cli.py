@@ -18,10 +18,7 @@ from pipelines.models.prior.network import Prior, PriorConfig
 from pipelines.models.unet.network import Unet, UnetConfig
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.cli import main
-from pipelines.training.clip.trainer import (
-    ClipTrainer,
-    CriticTrainer,
-)
+from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.judge import JudgeTrainer
 from pipelines.training.prior import PriorTrainer

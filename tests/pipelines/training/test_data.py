@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.training.data.emoji import Emoji, Icon, Scenes, caption, on_background, read_icon_sets, render
+from pipelines.training.data.captions import caption
+from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.icons import Icon, read_icon_sets, render
+from pipelines.training.data.scenes import Scenes
 from tests.support.training import (
     svg,
 )
@@ -36,7 +39,7 @@ def test_icon_sets_lose_skin_tones_and_find_names(tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(json.dumps(value))
 
-    from pipelines.training.data.emoji import ICON_SETS
+    from pipelines.training.data.icons import ICON_SETS
 
     entry = {"hexcode": "1F44B", "label": "waving hand", "tags": ["hello"]}
     write("emojibase-data/en/data.json", [entry])

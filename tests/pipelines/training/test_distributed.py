@@ -19,8 +19,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipelines.training import loop as fit_module
-from pipelines.training.clip import trainer as clip_training
-from pipelines.training.loop import Budget, State, Trainer, fit, save_state
+from pipelines.training.clip import teacher
+from pipelines.training.loop import Budget, fit
+from pipelines.training.state import State, save_state
+from pipelines.training.trainer import Trainer
 from tests.support.training import KINDS, trainer_for, write_data, write_vocabulary
 
 ROOT = Path(__file__).parents[3]
@@ -34,8 +36,8 @@ def trainer_of(name: str, folder: Path) -> Trainer:
 
 
 def small_settings(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(clip_training, "teacher_available", lambda: True)
-    patch.setattr(clip_training, "_sentence_vectors", some_vectors)
+    patch.setattr(teacher, "teacher_available", lambda: True)
+    patch.setattr(teacher, "_sentence_vectors", some_vectors)
     patch.setattr("pipelines.training.dalle.SCENE_COUNT", 16)
     patch.setattr("pipelines.training.prior.SCENE_COUNT", 16)
 

@@ -17,11 +17,10 @@ from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.dalle.network import Dalle, DalleConfig
-from pipelines.training.clip.trainer import (
-    retrieval,
-)
+from pipelines.training.clip.retrieval import retrieval
 from pipelines.training.data.emoji import Emoji
-from pipelines.training.loop import Budget, Trainer, fit, learning_rate
+from pipelines.training.loop import Budget, fit
+from pipelines.training.trainer import Trainer, learning_rate
 from tests.support.training import (
     KINDS,
     trainer_for,

@@ -14,9 +14,7 @@ from pipelines.errors import BadInput
 from pipelines.models.clip.network import ClipConfig, MobileTower, padded
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip import trainer as clip_training
-from pipelines.training.clip.trainer import (
-    CriticTrainer,
-)
+from pipelines.training.clip.trainer import CriticTrainer
 from pipelines.training.data.emoji import Emoji
 from pipelines.training.loop import Budget, fit
 from pipelines.training.pretrained import begin_with_imagenet

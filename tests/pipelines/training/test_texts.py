@@ -13,12 +13,9 @@ from accelerate import Accelerator
 from pipelines.errors import BadInput
 from pipelines.models.checkpoint import read_header
 from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.training.clip import trainer as clip_training
-from pipelines.training.clip.trainer import (
-    ClipTrainer,
-    TextTrainer,
-    encode_pictures,
-)
+from pipelines.training.clip.retrieval import encode_pictures
+from pipelines.training.clip.text import TextTrainer
+from pipelines.training.clip.trainer import ClipTrainer, Heads
 from pipelines.training.data.emoji import Emoji, on_background
 from pipelines.training.loop import Budget, fit
 from tests.support.training import (
@@ -35,8 +32,8 @@ def teacher(monkeypatch: pytest.MonkeyPatch) -> None:
         drawn = np.stack([np.random.default_rng(seed).normal(size=384) for seed in seeds])
         return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float16)
 
-    monkeypatch.setattr(clip_training, "teacher_available", lambda: True)
-    monkeypatch.setattr(clip_training, "teacher_vectors", vectors)
+    monkeypatch.setattr("pipelines.training.clip.teacher.teacher_available", lambda: True)
+    monkeypatch.setattr("pipelines.training.clip.teacher.teacher_vectors", vectors)
 
 
 @pytest.mark.usefixtures("teacher")
@@ -45,7 +42,7 @@ def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
 ) -> None:
     trainer = cast(ClipTrainer, trainer_for("clip", data_file, pack, tmp_path))
     assert trainer.taught_names is not None
-    names = cast(clip_training.Heads, trainer.networks["heads"]).prototypes
+    names = cast(Heads, trainer.networks["heads"]).prototypes
     close = torch.nn.functional.normalize(names.detach(), dim=-1)
     right = trainer._kinship_loss(close, names, trainer.taught_names)
     assert right < trainer._kinship_loss(close.roll(1, 0), names, trainer.taught_names)

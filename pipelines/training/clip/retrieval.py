@@ -1,0 +1,39 @@
+"""How well CLIP finds the names of pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.models.clip.network import Clip
+from pipelines.training.data.emoji import Emoji, on_background
+
+
+@torch.no_grad()
+def encode_pictures(clip: Clip, pictures: np.ndarray) -> Tensor:
+    """(n, s, s, 3) uint8 -> (n, d) of unit length."""
+    chunks = []
+    for start in range(0, len(pictures), 128):
+        chunk = torch.from_numpy(pictures[start : start + 128]).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        chunks.append(clip.encode_image(chunk.to(clip.device)))
+    return torch.cat(chunks)
+
+
+def retrieval(clip: Clip, emoji: Emoji) -> dict[str, float]:
+    """Share of validation pictures on white whose plain name is the first, or among the first five, of all names."""
+    icons = [emoji.icons[k] for k in emoji.validation]
+    vectors = encode_pictures(clip, on_background(emoji.rgba[emoji.validation]))
+    figures = {}
+    for language, names in (
+        ("", [icon.name for icon in icons]),
+        ("_chinese", [icon.chinese for icon in icons]),
+    ):
+        rows = torch.tensor([k for k, name in enumerate(names) if name])
+        book = list(dict.fromkeys(name for name in names if name))
+        target = torch.tensor([book.index(names[k]) for k in rows.tolist()])
+        ranked = (vectors[rows] @ clip.encode_text(book).T).argsort(1, descending=True).cpu()
+        for top in (1, 5):
+            hit = (ranked[:, :top] == target[:, None]).any(1).float().mean().item()
+            figures[f"R@{top}{language}"] = round(hit, 4)
+    return figures

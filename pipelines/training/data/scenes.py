@@ -1,0 +1,101 @@
+"""Captioned pictures that are composed from icons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from pipelines.training.data.captions import COLOURS, caption, name_in_words
+from pipelines.training.data.emoji import Emoji, on_background
+
+COUNTS = {2: ("two", "两个"), 3: ("three", "三个"), 4: ("four", "四个")}
+
+
+class Scenes:
+    """Captioned pictures made from icons by a seeded generator: plain, on a colour, or composed of two or more.
+
+    Each draw gives ((size, size, 3) uint8, caption, icon index or -1 for a composition).
+    """
+
+    def __init__(
+        self,
+        emoji: Emoji,
+        indices: np.ndarray,
+        seed: int | np.random.Generator,
+        plain: float = 0.6,
+        coloured: float = 0.25,
+    ):
+        self.emoji, self.indices = emoji, indices
+        self.plain, self.coloured = plain, coloured
+        self.rng = np.random.default_rng(seed)
+        self.size = emoji.rgba.shape[1]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, str, int]]:
+        while True:
+            for k in self.rng.permutation(self.indices):
+                yield self.scene(int(k))
+
+    def scene(self, k: int) -> tuple[np.ndarray, str, int]:
+        """One scene about icon k."""
+        rng, icon, dice = self.rng, self.emoji.icons[k], self.rng.random()
+        if dice < self.plain:
+            return on_background(self.emoji.rgba[k]), caption(icon, rng), k
+        background = list(COLOURS)[rng.integers(1, len(COLOURS))]
+        colour = COLOURS[background][1]
+        if dice < self.plain + self.coloured:
+            return on_background(self.emoji.rgba[k], colour), caption(icon, rng, background), k
+        if rng.random() < 0.6:
+            background, colour = "white", COLOURS["white"][1]
+        picture, text = self._composition(k, int(self.rng.choice(self.indices)))
+        chinese = text[1] if icon.chinese and text[1] and rng.random() < 0.25 else ""
+        said = chinese or text[0]
+        if background != "white":
+            said = (
+                f"{COLOURS[background][0]}背景上的{said}"
+                if chinese
+                else f"{said} on a {background} background"
+            )
+        return on_background(picture, colour), said, -1
+
+    def _composition(self, k: int, other: int) -> tuple[np.ndarray, tuple[str, str]]:
+        """A transparent scene of icon k (and perhaps another), and its words in English and Chinese."""
+        rng, icons = self.rng, self.emoji.icons
+        canvas = Image.new("RGBA", (self.size, self.size))
+        one, two = Image.fromarray(self.emoji.rgba[k]), Image.fromarray(self.emoji.rgba[other])
+        name, chinese = name_in_words(icons[k], rng), icons[k].chinese
+        kind = rng.integers(4)
+        half, unit = self.size // 2, self.size / 16
+        if kind == 0:  # two things side by side
+            small, top = half - 2, int(self.size * 0.27)
+            left = rng.random() < 0.5
+            canvas.paste(one.resize((small, small)), (1 if left else half + 1, top))
+            canvas.paste(two.resize((small, small)), (half + 1 if left else 1, top))
+            second, chinese2 = name_in_words(icons[other], rng), icons[other].chinese
+            if rng.random() < 0.4:
+                english, zh = f"{name} and {second}", f"{chinese}和{chinese2}"
+            else:
+                side, seite = ("left", "左") if left else ("right", "右")
+                english, zh = f"{name} {side} of {second}", f"{chinese}在{chinese2}的{seite}边"
+            return np.asarray(canvas), (english, zh if chinese and chinese2 else "")
+        if kind == 1:  # a counted row
+            count = int(rng.integers(2, 5))
+            small = int((self.size - 2) / count)
+            for n in range(count):
+                canvas.paste(one.resize((small, small)), (1 + n * small, (self.size - small) // 2))
+            plural = name if name.endswith("s") else f"{name}s"
+            return np.asarray(canvas), (
+                f"{COUNTS[count][0]} {plural}",
+                chinese and f"{COUNTS[count][1]}{chinese}",
+            )
+        small = int(unit * rng.integers(5, 8))
+        if kind == 2:  # small, in the middle
+            canvas.paste(one.resize((small, small)), ((self.size - small) // 2, (self.size - small) // 2))
+            return np.asarray(canvas), (f"small {name}", chinese and f"小小的{chinese}")
+        left = rng.random() < 0.5
+        canvas.paste(
+            one.resize((small, small)), (2 if left else self.size - small - 2, (self.size - small) // 2)
+        )
+        side, seite = ("left", "左") if left else ("right", "右")
+        return np.asarray(canvas), (f"small {name} on the {side}", chinese and f"{seite}边的{chinese}")

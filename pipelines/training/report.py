@@ -1,0 +1,125 @@
+"""What a training reports: curves, sheets of pictures, figures on the validation style, and what it ran on."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from pipelines.io.files import write_atomically
+from pipelines.io.images import to_pil
+from pipelines.training.state import State
+from pipelines.training.trainer import Trainer
+
+
+@contextmanager
+def averaged_weights(trainer: Trainer, average: dict[str, dict[str, Tensor]]) -> Iterator[None]:
+    """Inside, the networks have their averaged weights and are in evaluation mode."""
+    modes = {name: network.training for name, network in trainer.networks.items()}
+    own = {
+        name: {k: trainer.networks[name].state_dict()[k].clone() for k in average[name]} for name in average
+    }
+    try:
+        for name, values in average.items():
+            trainer.networks[name].eval().load_state_dict(values, strict=False)
+        yield
+    finally:
+        for name, values in own.items():
+            trainer.networks[name].load_state_dict(values, strict=False)
+        for name, network in trainer.networks.items():
+            network.train(modes[name])
+
+
+def report(folder: Path, trainer: Trainer, state: State) -> None:
+    """Curves, a sheet that is kept under its step's number, and one line of figures on the validation style."""
+    draw_pictures(folder, trainer, state)
+    line = {"step": state.step, "seconds": round(state.seconds), "figures": trainer.evaluate()}
+    with (folder / "figures.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def hardware() -> str:
+    """What a training ran on, in words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def fastest_precision(device: torch.device) -> str:
+    """ "bf16" or "no": on a GPU bf16; on a CPU whichever multiplies matrices faster here, since it differs by maker."""
+    if device.type == "cuda":
+        return "bf16"
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.ones(768, 768, dtype=dtype)
+        torch.mm(a, a)
+        begun = time.perf_counter()
+        for _ in range(5):
+            torch.mm(a, a)
+        seconds[dtype] = time.perf_counter() - begun
+    return "bf16" if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else "no"
+
+
+def sheet_of(pictures: Tensor, columns: int) -> Image.Image:
+    """(n, 3, h, w) in [-1, 1] -> one picture, row by row, 2 pixels apart."""
+    tiles = to_pil(pictures)
+    rows = -(-len(tiles) // columns)
+    w, h = tiles[0].width + 2, tiles[0].height + 2
+    sheet = Image.new("RGB", (columns * w, rows * h), "white")
+    for k, tile in enumerate(tiles):
+        sheet.paste(tile, (k % columns * w, k // columns * h))
+    return sheet
+
+
+def draw_curves(
+    curves: dict[str, list[tuple[int, float]]], width: int = 640, height: int = 160
+) -> Image.Image:
+    """One small plot a metric, the smoothed curve over the raw one."""
+    picture = Image.new("RGB", (width, height * max(1, len(curves))), "#FAF8F4")
+    pen = ImageDraw.Draw(picture)
+    for k, (name, points) in enumerate(curves.items()):
+        top = k * height
+        values = [value for _, value in points]
+        lo, hi = min(values), max(values)
+        last_step = max(points[-1][0], 1)
+        place = [
+            (
+                50 + step / last_step * (width - 60),
+                top + height - 20 - (value - lo) / ((hi - lo) or 1) * (height - 50),
+            )
+            for step, value in points
+        ]
+        smooth, mean = [], place[0][1]
+        for x, y in place:
+            mean += (y - mean) * 0.1
+            smooth.append((x, mean))
+        if len(place) > 1:
+            pen.line(place, fill="#E6B8AC")
+            pen.line(smooth, fill="#D9432F", width=2)
+        pen.text((50, top + 6), f"{name}: {values[-1]:.4g} at step {last_step:,}", fill="#1E1B16")
+        pen.text((4, top + 26), f"{hi:.3g}", fill="#6F685C")
+        pen.text((4, top + height - 30), f"{lo:.3g}", fill="#6F685C")
+    return picture
+
+
+def draw_pictures(folder: Path, trainer: Trainer, state: State) -> None:
+    """Write curves.png, sheet.png, and the sheet once more under the step's number."""
+    write_picture(folder / "curves.png", draw_curves(state.curves))
+    if (sheet := trainer.sheet()) is not None:
+        write_picture(folder / "sheet.png", sheet)
+        write_picture(folder / "sheets" / f"{state.step:08}.png", sheet)
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write the picture as PNG, atomically."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    write_atomically(path, file.getvalue())
