@@ -18,7 +18,8 @@ from pipelines.core.journal import Journal, Snapshot
 from pipelines.core.pipeline import Picture, Pipeline, Resumable, Settings, Step
 from pipelines.diffuse.pipeline import DiffuseSettings
 from pipelines.edit.directions import Direction, read_direction
-from pipelines.edit.pipeline import Outlook, strip
+from pipelines.edit.preflight import Outlook
+from pipelines.edit.results import strip
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput, Stopped
 from pipelines.generate.pipeline import GenerateSettings, Reading, candidate_seed

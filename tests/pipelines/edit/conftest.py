@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.edit.pipeline import LARGE, Edit
+from pipelines.edit.inputs import LARGE
+from pipelines.edit.pipeline import Edit
 from tests.support.edit import (
     random_direction,
     smooth,

@@ -75,7 +75,7 @@ def test_directions_propose_their_own_return_step(edit: Edit, saved: list[Path],
 def test_texts_farther_apart_return_to_more_noise(edit: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for cosine in (0.95, 0.6, 0.2, -0.5):
-        monkeypatch.setattr(edit, "_alike", lambda _, cosine=cosine: cosine)
+        monkeypatch.setattr("pipelines.edit.preflight.texts_cosine", lambda *_, cosine=cosine: cosine)
         found.append(edit.prepare(EditSettings()).return_step)
     assert found == sorted(found) and found[0] < found[2] and found[0] >= 200 and found[-1] <= 700
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.edit.pipeline import LARGE, Edit
+from pipelines.edit.inputs import LARGE
+from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture

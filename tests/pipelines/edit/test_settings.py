@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipelines.edit.directions import URI_HEAD
-from pipelines.edit.pipeline import automatic_mask, overshot, strip
+from pipelines.edit.results import automatic_mask, overshot, strip
 from pipelines.edit.settings import MODES, EditSettings, Use
 from pipelines.errors import BadInput
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from pipelines.edit.ddim import time_grid, walk_up
 from pipelines.edit.directions import network_hash
 from pipelines.edit.framing import Framing
+from pipelines.edit.inputs import read_inputs
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.edit.tuning import Tuning
@@ -40,7 +41,7 @@ def tuning_of(edit: Edit, mode: str = "quick", lessons: int = 4, **fields: Any) 
             x = edit.pictures.tensor(list(range(lessons)))
         if mode != "reusable":
             way = finish(walk_up(edit._noise_of, edit.unet.alphas_cumprod, x, time_grid(300, 40), 0))
-        aim = edit._aim(settings, x[:1])
+        aim = read_inputs(edit, settings).direction_from(x[:1])
     return Tuning(edit.unet, edit.clip, edit.critic, settings, settings.return_step, aim, x, way)
 
 
@@ -199,7 +200,7 @@ def test_pictures_can_stand_for_the_target(edit: Edit) -> None:
     x = edit.pictures.tensor([0])
     settings = edit.prepare(EditSettings(examples=shown))
     with torch.no_grad():
-        aim = edit._aim(settings, x)
+        aim = read_inputs(edit, settings).direction_from(x)
         seen = edit.clip.encode_image(
             torch.cat([Framing.of((16, 12), None, 16).reduced(speckled((16, 12), seed)) for seed in range(3)])
         )
@@ -214,7 +215,7 @@ def test_a_direction_can_be_learned_from_own_pictures(edit: Edit, tmp_path: Path
     (tmp_path / "mine" / "notes.txt").write_text("not a picture")
     prepared = edit.prepare(EditSettings(mode="reusable", lessons=str(tmp_path / "mine")))
     assert prepared.lessons.count("data:image/png") == 3
-    assert edit._lessons(prepared).shape == (3, 3, 16, 16)
+    assert read_inputs(edit, prepared).source_images.shape == (3, 3, 16, 16)
     (tmp_path / "empty").mkdir()
     for lessons, words in (
         (str(tmp_path / "empty"), "holds no PNG"),

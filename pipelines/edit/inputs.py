@@ -1,0 +1,196 @@
+"""What a run of Edit works out once of its settings: the picture and its framing, the pictures to learn from, the vectors.
+
+`pictures_as_settings` makes the pictures part of the settings before a run. `read_inputs` reads them again for the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from pipelines.clip.ranking import text_direction, text_vector
+from pipelines.edit.framing import LEAST, Framing
+from pipelines.edit.settings import EditSettings, split_list
+from pipelines.edit.source_images import Examples
+from pipelines.edit.tuning import Aim
+from pipelines.errors import BadInput
+from pipelines.io.files import home_path
+from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil
+from pipelines.models.clip.network import Clip
+from pipelines.models.unet.network import Unet
+from pipelines.optimize.canvas import read_mask
+
+LARGE = 1_048_576  # pixels; a larger picture is kept in the record reduced to so many
+MOST_LISTED = 200  # pictures in a list, folders unfolded
+EXAMPLE_CHOICE = 32  # of the pack's pictures, for a run without one
+
+
+class Models(Protocol):
+    """The networks of Edit and the pack's pictures."""
+
+    unet: Unet
+    clip: Clip
+    critic: Clip
+    pictures: Examples
+
+
+@dataclass(frozen=True)
+class EditInputs:
+    """The picture of a run, its framing, what the model sees of it, and what follows from these and the settings.
+
+    The properties are worked out when they are first asked for. None depends on the strength or on the updates.
+    """
+
+    models: Models
+    settings: EditSettings
+    picture: Image.Image
+    framing: Framing
+    x: Tensor  # (1, 3, s, s)
+    mask: Image.Image | None
+    small_mask: Tensor | None
+
+    @cached_property
+    def source_images(self) -> Tensor:
+        """(n, 3, s, s): the user's own pictures to learn from, or those of the pack that fit the source best."""
+        settings, clip, pictures = self.settings, self.models.clip, self.models.pictures
+        if settings.lessons:
+            return self._read(settings.lessons).to(clip.device)
+        return pictures.tensor(nearest_to_source(self.models, settings, settings.learn_from)).to(clip.device)
+
+    @cached_property
+    def direction(self) -> Aim:
+        """The direction between the texts, or from the source's pictures to the examples (Gal et al. 2022, 4.3)."""
+        settings, models = self.settings, self.models
+        if not settings.examples:
+            clip, critic = (
+                text_direction(one, settings.source, settings.prompt) for one in (models.clip, models.critic)
+            )
+            return Aim(clip, critic)
+        return self._towards_examples(self.x if self._learns_from_itself else self.source_images)
+
+    def direction_from(self, x: Tensor) -> Aim:
+        """The direction for what `purify` made of the picture. It differs only from one picture to the examples."""
+        if x is self.x or not self.settings.examples or not self._learns_from_itself:
+            return self.direction
+        return self._towards_examples(x)
+
+    @cached_property
+    def _example_vectors(self) -> Aim:
+        """(d,): the mean of what each judge sees in the examples."""
+        shown = self._read(self.settings.examples).to(self.x.device)
+        return Aim(*(judge.encode_image(shown).mean(0) for judge in (self.models.clip, self.models.critic)))
+
+    @property
+    def _learns_from_itself(self) -> bool:
+        return self.settings.mode in ("instant", "quick")
+
+    def _towards_examples(self, before: Tensor) -> Aim:
+        after, models = self._example_vectors, self.models
+        pairs = ((models.clip, after.clip), (models.critic, after.critic))
+        clip, critic = (
+            F.normalize(vector - judge.encode_image(before).mean(0), dim=0) for judge, vector in pairs
+        )
+        return Aim(clip, critic)
+
+    def _read(self, sources: str) -> Tensor:
+        """A list of pictures as the model sees them: (n, 3, s, s)."""
+        shown = [on_white(open_picture(one)) for one in split_list(sources)]
+        return torch.cat([Framing.of(one.size, None, self.framing.side).reduced(one) for one in shown])
+
+
+def read_inputs(models: Models, settings: EditSettings) -> EditInputs:
+    """The picture and the mask of prepared settings, read once."""
+    picture = on_white(open_picture(settings.image)) if settings.image else _chosen(models, settings)
+    framing = Framing.of(picture.size, settings.box(), models.unet.config.image_size)
+    mask = read_mask(settings.mask, picture.size, None) if settings.mask else None
+    device = models.clip.device
+    small = None if mask is None else framing.reduced_mask(mask).to(device)
+    x = framing.reduced(picture).to(device)
+    return EditInputs(models, settings, picture, framing, x, mask, small)
+
+
+def nearest_to_source(models: Models, settings: EditSettings, count: int) -> list[int]:
+    """Rows of the pack's pictures that CLIP finds nearest to the source text."""
+    text = text_vector(models.clip, settings.source)
+    return models.pictures.nearest(models.clip, text[None], min(count, len(models.pictures)))
+
+
+def source_image_count(models: Models, settings: EditSettings) -> int:
+    """How many pictures a reusable direction is learned from."""
+    return len(split_list(settings.lessons)) or min(settings.learn_from, len(models.pictures))
+
+
+def _chosen(models: Models, settings: EditSettings) -> Image.Image:
+    """One of the pack's pictures that fit the source text, chosen by the seed."""
+    rows = nearest_to_source(models, settings, EXAMPLE_CHOICE)
+    return to_pil(models.pictures.tensor([rows[settings.seed % len(rows)]]))[0]
+
+
+def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, Any]:
+    """The picture, the mask and the lists of pictures as fields that need no file. BadInput where one will not do."""
+    fields: dict[str, Any] = {}
+    side = models.unet.config.image_size
+    size = (side, side)
+    if settings.image:
+        picture = on_white(open_picture(settings.image))
+        size = picture.size
+        if size[0] * size[1] <= LARGE:
+            fields["image"] = picture_to_uri(picture)
+    elif not len(models.pictures):
+        raise BadInput("the pack has no pictures of its own to edit; give an image")
+    if settings.mode in ("reusable", "paper") and not (
+        settings.directions or settings.lessons or len(models.pictures)
+    ):
+        raise BadInput(
+            f"the pack has no pictures of its own, from which the {settings.mode} mode learns; give --lessons, a "
+            "folder of at least two, or use the quick mode"
+        )
+    Framing.of(size, settings.box(), side)
+    if settings.mask:
+        fields["mask"] = picture_to_uri(read_mask(settings.mask, size, None))
+    for name in ("examples", "lessons"):
+        sources = [one for part in split_list(getattr(settings, name)) for one in _unfolded(part)]
+        if len(sources) > MOST_LISTED:
+            raise BadInput(f"{name} are {len(sources)} pictures; the most is {MOST_LISTED}")
+        fields[name] = " | ".join(_likeness(one, side) for one in sources)
+    if settings.lessons and len(split_list(fields["lessons"])) < 2:
+        raise BadInput("lessons are a single picture; give at least two, or use the quick mode")
+    return fields
+
+
+def reduced_settings(settings: EditSettings, picture: Image.Image) -> EditSettings:
+    """The settings for the record of a large picture's edit: everything reduced alike."""
+    scale = (LARGE / (picture.width * picture.height)) ** 0.5
+    size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
+    fields: dict[str, Any] = {"image": picture_to_uri(picture.resize(size, Image.Resampling.BOX))}
+    if settings.mask:
+        fields["mask"] = picture_to_uri(open_picture(settings.mask).resize(size, Image.Resampling.BOX))
+    if (box := settings.box()) is not None:
+        width, height = (max(LEAST, int((box[k + 2] - box[k]) * scale)) for k in (0, 1))
+        left, top = min(int(box[0] * scale), size[0] - width), min(int(box[1] * scale), size[1] - height)
+        fields["crop"] = f"{left},{top},{width}x{height}"
+    return replace(settings, **fields)
+
+
+def _unfolded(source: str) -> list[str]:
+    """A folder's pictures, or the picture itself."""
+    if not source.startswith("data:") and (folder := home_path(source)).is_dir():
+        found = sorted(
+            one for one in folder.iterdir() if one.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+        )
+        if not found:
+            raise BadInput(f"the folder {source[:80]} holds no PNG, JPEG or WebP pictures")
+        return [str(one) for one in found]
+    return [source]
+
+
+def _likeness(source: str, side: int) -> str:
+    picture = on_white(open_picture(source))
+    picture.thumbnail((side, side))
+    return picture_to_uri(picture)

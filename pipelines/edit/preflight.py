@@ -1,0 +1,107 @@
+"""What is told before a run of Edit: whether the texts and the picture fit, the return step, seconds and megabytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pipelines.clip.ranking import text_vector
+from pipelines.edit.inputs import Models, read_inputs, source_image_count
+from pipelines.edit.settings import EditSettings
+from pipelines.edit.tuning import PAPER_UP
+from pipelines.errors import BadInput
+from pipelines.models.clip.network import Clip
+
+ALIKE = 0.985  # cosine of two texts that CLIP takes for one
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What can be said before a run. `match`: the share of the pack's pictures that fit the source text less than
+    this one, in [0, 1], None without a picture; `alike`: the cosine of the two texts; seconds and
+    megabytes are estimates."""
+
+    match: float | None
+    alike: float
+    return_step: int
+    seconds: float
+    megabytes: float
+    warnings: list[str] = field(default_factory=list)
+
+
+def outlook(models: Models, settings: EditSettings) -> Outlook:
+    """What to expect of a run of prepared settings."""
+    alike, match, warnings = 0.0, None, []
+    if not settings.directions and not settings.examples:
+        alike = texts_cosine(models.clip, settings)
+        if alike < 0.35:
+            warnings.append("far apart")
+    if settings.image:
+        x = read_inputs(models, settings).x
+        with torch.no_grad():
+            text = text_vector(models.clip, settings.source)
+            own = (models.clip.encode_image(x) @ text).item()
+            others = models.pictures.cosines(models.clip, text[None]) if len(models.pictures) else None
+        match = None if others is None else (others < own).float().mean().item()
+        if match is not None and match < 0.8 and not settings.directions:
+            warnings.append("source does not describe it")
+    seconds, megabytes = _cost(models, settings)
+    return Outlook(match, alike, settings.return_step, seconds, megabytes, warnings)
+
+
+def check_texts(clip: Clip, settings: EditSettings) -> None:
+    """BadInput when CLIP takes the two texts for one."""
+    if not settings.examples and (alike := texts_cosine(clip, settings)) > ALIKE:
+        raise BadInput(
+            f"CLIP cannot tell {settings.source[:60]!r} from {settings.prompt[:60]!r} (cosine {alike:.3f}); "
+            "say the difference in other words"
+        )
+
+
+def texts_cosine(clip: Clip, settings: EditSettings) -> float:
+    """The cosine of the two texts."""
+    return (text_vector(clip, settings.source) @ text_vector(clip, settings.prompt)).item()
+
+
+def proposed_return_step(clip: Clip, settings: EditSettings) -> int:
+    """Texts that are farther apart need to return to more noise (after Kwon et al. 2023, Asyrp, section 4.2)."""
+    if settings.examples:
+        return 500
+    return int(min(max(350 + 350 * (1 - texts_cosine(clip, settings)), 350), 600)) // 10 * 10
+
+
+@torch.no_grad()
+def _cost(models: Models, settings: EditSettings) -> tuple[float, float]:
+    """Seconds and megabytes that a prepared run will take, from the time of one call of each network here."""
+    side = models.unet.config.image_size
+    x = torch.zeros(1, 3, side, side, device=models.clip.device)
+    times = torch.zeros(1, dtype=torch.long, device=x.device)
+    unet, clip = (
+        _fastest(call) for call in (lambda: models.unet(x, times), lambda: models.clip.encode_image(x))
+    )
+    up, down = settings.step_count() * (1 + settings.refine), settings.step_count() * settings.strip
+    calls = up + down * (1 if settings.mode == "instant" else 1.5)
+    updates, learning = settings.update_count(), 0.0
+    if settings.mode == "instant" and not settings.directions:
+        calls += down * 8 * clip / unet
+    elif updates:
+        batch = {"quick": 4 * 3, "reusable": 4 * 4, "paper": 6 * 3}[settings.mode]
+        learning = updates * (batch * unet + 16 * clip)
+        if settings.mode == "paper":
+            learning += min(source_image_count(models, settings), updates) * PAPER_UP * unet
+    weights = sum(p.numel() for p in models.unet.parameters()) * 4
+    return calls * unet + learning, (weights * 2 + 90e6 * (side / 64) ** 2 * (5 if updates else 1)) / 1e6
+
+
+def _fastest(call: Callable[[], Any]) -> float:
+    """Seconds of the faster of three calls."""
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds)

@@ -1,0 +1,136 @@
+"""What a run of Edit gives: the strip as pictures with their figures, and what was learned as a direction for a file."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from pipelines.clip.ranking import directional_similarity, text_vector
+from pipelines.core.pipeline import Picture
+from pipelines.edit.directions import Direction, network_hash
+from pipelines.edit.inputs import LARGE, EditInputs, Models, reduced_settings
+from pipelines.edit.settings import EditSettings
+from pipelines.io.images import ssim
+
+
+def edited_images(
+    settings: EditSettings, inputs: EditInputs, x: Tensor, strengths: list[float], drawn: Tensor
+) -> list[Image.Image]:
+    """The drawn strip (n, 3, s, s) as pictures of the original's size, in its order.
+
+    `x` is what the model began from: the picture, or what became of it in the model's world, which is approached
+    with the strength, so that 0 gives the picture itself here too.
+    """
+    nearness = torch.tensor([min(1.0, abs(one)) for one in strengths], device=x.device)
+    change = drawn - x + (x - inputs.x) * nearness[:, None, None, None]
+    if settings.automatic_mask:
+        change = change * automatic_mask(change)
+    return [
+        inputs.framing.returned(inputs.picture, change[k : k + 1], inputs.mask) for k in range(len(strengths))
+    ]
+
+
+def as_pictures(
+    settings: EditSettings, inputs: EditInputs, strengths: list[float], images: list[Image.Image]
+) -> list[Picture]:
+    """The strip with its figures, the chosen strength first."""
+    order = sorted(range(len(strengths)), key=lambda k: (strengths[k] != settings.strength, strengths[k]))
+    kept, original = settings, None  # what the record says
+    if inputs.picture.width * inputs.picture.height > LARGE:
+        kept, original = reduced_settings(settings, inputs.picture), list(inputs.picture.size)
+    found = []
+    for rank, (k, figures) in enumerate(
+        zip(order, _figures(settings, inputs, [images[k] for k in order]), strict=True)
+    ):
+        facts = {"strength": strengths[k], "return_step": settings.return_step, **figures}
+        if original:
+            facts["original"] = original
+        score = figures["critic target"] if rank == 0 else None
+        found.append(Picture(images[k], settings.seed, score, facts, kept))
+    return found
+
+
+def _figures(settings: EditSettings, inputs: EditInputs, images: list[Image.Image]) -> list[dict[str, float]]:
+    """Of each picture how far along the direction it is (both judges), how much like the start, what the critic sees."""
+    before = inputs.x
+    shown = torch.cat([before, *(inputs.framing.reduced(image).to(before.device) for image in images)])
+    by_clip, by_critic = (judge.encode_image(shown) for judge in (inputs.models.clip, inputs.models.critic))
+    source, target = (text_vector(inputs.models.critic, text) for text in (settings.source, settings.prompt))
+    direction, found = inputs.direction, []
+    for k in range(1, len(shown)):
+        after = shown[k : k + 1]
+        figures = {
+            "clip direction": directional_similarity(by_clip[0], by_clip[k], direction.clip),
+            "critic direction": directional_similarity(by_critic[0], by_critic[k], direction.critic),
+            "critic source": by_critic[k] @ source,
+            "critic target": by_critic[k] @ target,
+            "critic source before": by_critic[0] @ source,
+            "critic target before": by_critic[0] @ target,
+            "L1": (after - before).abs().mean() / 2,
+            "SSIM": ssim((after + 1) / 2, (before + 1) / 2),
+        }
+        found.append({name: round(value.item(), 4) for name, value in figures.items()})
+    return found
+
+
+def as_direction(
+    models: Models,
+    settings: EditSettings,
+    tensors: dict[str, Tensor],
+    updates: int,
+    curves: list[list[float]],
+) -> Direction:
+    """float16, with everything that says what it is."""
+    facts = {
+        "source": settings.source,
+        "target": settings.prompt,
+        "by": "pictures" if settings.examples else "texts",
+        "base": network_hash(models.unet),
+        "clip": network_hash(models.clip.image)[:16],
+        "mode": settings.mode,
+        "rank": settings.rank,
+        "return_step": settings.return_step,
+        "seed": settings.seed,
+        "updates": updates,
+        "loss": settings.loss,
+        "keep": settings.keep,
+    }
+    if curves:
+        facts["figures"] = {"clip direction": curves[-1][1], "critic direction": curves[-1][2]}
+    return Direction({name: one.to("cpu", torch.float16) for name, one in tensors.items()}, facts)
+
+
+def strip(strength: float, count: int) -> list[float]:
+    """`count` strengths from 0 to the strongest on the side of `strength`, which takes the place of the nearest."""
+    if count == 1:
+        return [strength]
+    end = 1.5 if strength >= 0 else -1.0
+    values = [round(float(one), 4) for one in np.linspace(0, end, count)]
+    nearest = min(range(count), key=lambda k: abs(values[k] - strength))
+    values[nearest] = strength
+    return values
+
+
+def overshot(curves: list[list[float]]) -> int:
+    """The update after which the critic's similarity fell well below its best while CLIP's rose; 0 when it did not.
+
+    Judged by means of three rows, since one batch says little.
+    """
+    means = [[curves[k + 1][0], *np.mean(curves[k : k + 3], 0)[1:]] for k in range(len(curves) - 2)]
+    if len(means) < 3:
+        return 0
+    best, last = max(means, key=lambda row: row[2]), means[-1]
+    return int(best[0]) if last[2] < best[2] - 0.1 and last[1] >= best[1] else 0
+
+
+def automatic_mask(change: Tensor) -> Tensor:
+    """(n, 3, h, w) changes -> (n, 1, h, w) in [0, 1]: 0 where the edit hardly differs.
+
+    After DiffEdit (Couairon et al. 2023), which compares the noise that two prompts predict.
+    """
+    size = F.avg_pool2d(change.abs().mean(1, keepdim=True), 5, 1, 2)
+    most = size.flatten(1).quantile(0.98, dim=1)[:, None, None, None].clamp(min=1e-6)
+    return ((size / most - 0.25) / 0.25).clamp(0, 1)
