@@ -58,8 +58,6 @@ MAY_IMPORT |= {
 LEFT = {
     ("pipelines.core.record", "pipelines.studio"): "read_record looks PIPELINES up; they become an argument",
     ("pipelines.diffuse.pipeline", "pipelines.generate.pipeline"): "Reading, candidate_seed: core/candidates",
-    ("pipelines.diffuse.pipeline", "pipelines.optimize.canvas"): "read_mask: io/masks",
-    ("pipelines.edit.pipeline", "pipelines.optimize.canvas"): "read_mask: io/masks",
     ("pipelines.models.openai_clip.network", "pipelines.models.clip.network"): "remembered: models/base",
     ("pipelines.models.openai_clip.convert", "pipelines.models.chinese_clip.network"): "chinese_clip/convert",
     ("pipelines.models.rudalle.network", "pipelines.models.dalle.network"): "image_pattern: decoder_only",

@@ -20,7 +20,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.benchmarks.dalle import bench_dalle
-from pipelines.clip.ranking import great_circle
+from pipelines.clip.losses import great_circle
 from pipelines.core.arguments import Parser
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Result, Step, run

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pipelines.clip.ranking import directional_similarity, text_direction, text_vector
+from pipelines.clip.losses import directional_similarity, text_direction
+from pipelines.clip.ranking import text_vector
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture, Resumable, Settings, Step
 from pipelines.edit.ddim import Trajectory, noised, time_grid, walk_down, walk_up
@@ -31,9 +32,9 @@ from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, Aim, Tuning, adapter_of
 from pipelines.errors import BadInput, Stopped
 from pipelines.io.files import home_path
 from pipelines.io.images import on_white, open_picture, picture_to_uri, ssim, to_pil
+from pipelines.io.masks import read_mask
 from pipelines.models.clip.network import Clip
 from pipelines.models.unet.network import CLEAN, Unet, walk
-from pipelines.optimize.canvas import read_mask
 
 ALIKE = 0.985  # cosine of two texts that CLIP takes for one
 LARGE = 1_048_576  # pixels; a larger picture is kept in the record reduced to so many

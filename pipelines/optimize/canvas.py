@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from pipelines.errors import BadInput
@@ -125,23 +123,6 @@ def canvas_size(size: str, init: str, vqgan: Vqgan) -> tuple[int, int]:
             )
         return width, height
     return vqgan.config.image_size, vqgan.config.image_size
-
-
-def read_mask(source: str, size: tuple[int, int], init_size: tuple[int, int] | None) -> Image.Image:
-    """A mask picture as grey of the canvas's size: its light, or, where it has transparency, what is painted."""
-    picture = open_picture(source)
-    if picture.size != size and picture.size != init_size:
-        others = f" or {init_size[0]}x{init_size[1]}" if init_size and init_size != size else ""
-        raise BadInput(
-            f"the mask is {picture.width}x{picture.height}; it must be {size[0]}x{size[1]}{others}, like the picture"
-        )
-    painted = picture.mode == "RGBA" and int(np.asarray(picture.getchannel("A")).min()) < 255
-    grey = picture.getchannel("A") if painted else picture.convert("L")
-    if grey.size != size:
-        grey = ImageOps.fit(grey, size, Image.Resampling.BOX)
-    if int(np.asarray(grey).max()) == 0:
-        raise BadInput("the mask is black everywhere, so nothing may change; paint white where it may")
-    return grey.convert("RGB")
 
 
 def token_grid(width: int, height: int, vqgan: Vqgan) -> tuple[int, int]:

@@ -21,10 +21,11 @@ from pipelines.core.pipeline import Picture, Resumable, Settings, Step
 from pipelines.core.record import read_texts
 from pipelines.errors import BadInput, Stopped
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_tensor
+from pipelines.io.masks import read_mask
 from pipelines.models.clip.network import Clip
 from pipelines.models.device import precision_on
 from pipelines.models.vqgan.network import Vqgan
-from pipelines.optimize.canvas import canvas_size, read_mask, token_grid
+from pipelines.optimize.canvas import canvas_size, token_grid
 from pipelines.optimize.run import Film, Painting, read_tokens
 from pipelines.optimize.settings import OptimizeSettings, map_pictures_in
 

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.cutouts import cutouts, whole_view
-from pipelines.clip.ranking import great_circle, text_vector
+from pipelines.clip.losses import great_circle
+from pipelines.clip.ranking import text_vector
 from pipelines.core.journal import Journal, Snapshot
 from pipelines.core.pipeline import Picture
 from pipelines.errors import BadInput
