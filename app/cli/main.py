@@ -217,7 +217,7 @@ def _restyle(
     """One run for every frame of a folder or a film, each beginning with the result of the one before."""
     from pipelines.core.record import write_pictures
     from pipelines.io.video import Frame, read_frames
-    from pipelines.optimize.pipeline import restyle
+    from pipelines.optimize.timelapse import restyle
 
     frames, before, made = read_frames(options.frames), None, []
     for number, frame in enumerate(frames, start=1):

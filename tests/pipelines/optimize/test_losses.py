@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from pipelines.clip.losses import great_circle
-from pipelines.optimize.canvas import clamp_with_gradient, colourfulness, straight_through
+from pipelines.optimize.canvas import clamp_with_gradient, straight_through
+from pipelines.optimize.regularizers import colourfulness
 from tests.support.tiny import tiny_optimize
 
 
