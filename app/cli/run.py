@@ -142,7 +142,7 @@ def _restyle(
     """One run for every frame of a folder or a film, each beginning with the result of the one before."""
     from pipelines.core.record import write_pictures
     from pipelines.io.video import Frame, read_frames
-    from pipelines.optimize.pipeline import restyle
+    from pipelines.optimize.timelapse import restyle
 
     frames, before, made = read_frames(options.frames), None, []
     for number, frame in enumerate(frames, start=1):
@@ -160,7 +160,7 @@ def _restyle(
         if interrupted:
             return INTERRUPTED
     if options.video:
-        from pipelines.optimize.pipeline import Film
+        from pipelines.optimize.timelapse import Film
 
         _write_film(options.video, Film(iter(Frame(one) for one in made), len(made), [settings.prompt]))
     if options.json:

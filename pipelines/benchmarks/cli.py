@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.benchmarks.dalle import bench_dalle
 from pipelines.benchmarks.machine import matmul_rate, memory_bandwidth
-from pipelines.clip.ranking import great_circle
+from pipelines.clip.losses import great_circle
 from pipelines.core.arguments import Parser
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Result, Step, run

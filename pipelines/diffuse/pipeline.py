@@ -25,9 +25,9 @@ from pipelines.core.pipeline import Picture, Pipeline, Settings, Step, clean_pro
 from pipelines.errors import BadInput
 from pipelines.generate.pipeline import Reading, candidate_seed
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
+from pipelines.io.masks import read_mask
 from pipelines.models.clip.network import Clip
 from pipelines.models.unet.network import guess
-from pipelines.optimize.canvas import read_mask
 
 KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 KINDS += tuple(one.replace("Pipeline", f"{job}Pipeline") for one in KINDS for job in ("Img2Img", "Inpaint"))

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pipelines.clip.ranking import text_direction, text_vector
+from pipelines.clip.losses import text_direction
+from pipelines.clip.ranking import text_vector
 from pipelines.edit.framing import LEAST, Framing
 from pipelines.edit.settings import EditSettings, split_list
 from pipelines.edit.source_images import Examples
@@ -22,9 +23,9 @@ from pipelines.edit.tuning import Aim
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil
+from pipelines.io.masks import read_mask
 from pipelines.models.clip.network import Clip
 from pipelines.models.unet.network import Unet
-from pipelines.optimize.canvas import read_mask
 
 LARGE = 1_048_576  # pixels; a larger picture is kept in the record reduced to so many
 MOST_LISTED = 200  # pictures in a list, folders unfolded

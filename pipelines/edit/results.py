@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pipelines.clip.ranking import directional_similarity, text_vector
+from pipelines.clip.losses import directional_similarity
+from pipelines.clip.ranking import text_vector
 from pipelines.core.pipeline import Picture
 from pipelines.edit.directions import Direction, network_hash
 from pipelines.edit.inputs import LARGE, EditInputs, Models, reduced_settings

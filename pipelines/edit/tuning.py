@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pipelines.clip.cutouts import views_alike
-from pipelines.clip.ranking import directional_loss, directional_similarity, keeping_loss, reach_loss
+from pipelines.clip.losses import directional_loss, directional_similarity, keeping_loss, reach_loss
 from pipelines.core.journal import Snapshot
 from pipelines.edit.ddim import Trajectory, levels, noised, time_grid
 from pipelines.edit.directions import Wearing

@@ -1,17 +1,16 @@
-"""The canvas of Optimize: its size, its masks and regions, its colours, and the gradients through it."""
+"""The canvas of Optimize: its size, its codec, its masks and regions, and the gradients through it."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.errors import BadInput
-from pipelines.io.images import open_picture
+from pipelines.io.images import open_picture, to_tensor
 from pipelines.models.vqgan.network import Vqgan
 
 LONGEST = 512  # pixels; a larger start picture is reduced to it unless a size is given
@@ -41,14 +40,6 @@ class _ClampWithGradient(torch.autograd.Function):
 def clamp_with_gradient(x: Tensor, low: float, high: float) -> Tensor:
     """Clamp; going back, a value outside the bounds gets the gradient only where descent leads it back inside."""
     return _ClampWithGradient.apply(x, low, high)
-
-
-def colourfulness(picture: Tensor) -> Tensor:
-    """Hasler and Suesstrunk 2003 on (1, 3, h, w) in [-1, 1]: spread and distance from grey in two opponent colours."""
-    red, green, blue = picture.unbind(1)
-    a, b = red - green, (red + green) / 2 - blue
-    spread = (a.var() + b.var() + 1e-8).sqrt()
-    return spread + 0.3 * (a.mean().square() + b.mean().square() + 1e-8).sqrt()
 
 
 def side_region(name: str, size: tuple[int, int]) -> Tensor:
@@ -86,18 +77,6 @@ def eight_bits(picture: Tensor) -> Tensor:
     return (((picture.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).contiguous()
 
 
-def parse_palette(text: str) -> list[list[float]]:
-    """`#rrggbb` colours, spaces or commas between them -> rows of three in [-1, 1]."""
-    colours = text.replace(",", " ").split()
-    for one in colours:
-        if not re.fullmatch(r"#?[0-9a-fA-F]{6}", one):
-            raise BadInput(f"palette {one[:20]!r} is not a colour such as #d9432f")
-    if not 1 <= len(colours) <= 32:
-        raise BadInput(f"palette has {len(colours)} colours; give 1 to 32 such as #d9432f #faf8f4")
-    plain = [one.removeprefix("#") for one in colours]
-    return [[int(one[k : k + 2], 16) / 127.5 - 1 for k in (0, 2, 4)] for one in plain]
-
-
 def canvas_size(size: str, init: str, vqgan: Vqgan) -> tuple[int, int]:
     """Width and height of the result: `size` such as 192x128, else the start picture's, else the model's own.
 
@@ -127,24 +106,83 @@ def canvas_size(size: str, init: str, vqgan: Vqgan) -> tuple[int, int]:
     return vqgan.config.image_size, vqgan.config.image_size
 
 
-def read_mask(source: str, size: tuple[int, int], init_size: tuple[int, int] | None) -> Image.Image:
-    """A mask picture as grey of the canvas's size: its light, or, where it has transparency, what is painted."""
-    picture = open_picture(source)
-    if picture.size != size and picture.size != init_size:
-        others = f" or {init_size[0]}x{init_size[1]}" if init_size and init_size != size else ""
-        raise BadInput(
-            f"the mask is {picture.width}x{picture.height}; it must be {size[0]}x{size[1]}{others}, like the picture"
-        )
-    painted = picture.mode == "RGBA" and int(np.asarray(picture.getchannel("A")).min()) < 255
-    grey = picture.getchannel("A") if painted else picture.convert("L")
-    if grey.size != size:
-        grey = ImageOps.fit(grey, size, Image.Resampling.BOX)
-    if int(np.asarray(grey).max()) == 0:
-        raise BadInput("the mask is black everywhere, so nothing may change; paint white where it may")
-    return grey.convert("RGB")
-
-
 def token_grid(width: int, height: int, vqgan: Vqgan) -> tuple[int, int]:
     """Rows and columns of tokens that cover a canvas."""
     factor = vqgan.config.factor
     return -(-height // factor), -(-width // factor)
+
+
+def resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="area")
+
+
+class Canvas:
+    """The size of a run's canvas in pixels and tokens, the codec that paints it, and the masks that were read for it.
+
+    Sizes of pictures and masks here are (height, width). `size` is (width, height), as people write it.
+    """
+
+    def __init__(self, size: tuple[int, int], codec: Vqgan, *, halves: bool):
+        self.codec, self.halves = codec, halves
+        self.device = codec.codes.device
+        self.width, self.height = size
+        self.rows, self.columns = token_grid(self.width, self.height, codec)
+        self.low = codec.codes.min(0).values[:, None, None]
+        self.high = codec.codes.max(0).values[:, None, None]
+        self._masks: dict[tuple[str, tuple[int, int]], Tensor] = {}
+
+    def pixels(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of so many rows and columns of tokens."""
+        return grid[0] * self.codec.config.factor, grid[1] * self.codec.config.factor
+
+    @property
+    def full_size(self) -> tuple[int, int]:
+        """Height and width of the canvas when it is no longer coarse, edges that will be cropped included."""
+        return self.pixels((self.rows, self.columns))
+
+    def encode(self, picture: Tensor) -> Tensor:
+        return self.codec.encode(picture).float().contiguous()
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes -> pictures in float32; only the decoder itself may compute in bfloat16.
+
+        Everything that is compared with what a step decodes comes from here too: `pull` feels the rounding of one that
+        does not, and the optimizer steps as far for it as for CLIP.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halves):
+            picture = self.codec.decode(codes)
+        return clamp_with_gradient(picture.float(), -1.0, 1.0)
+
+    def render(self, tokens: Tensor, mask: str, base: Tensor | None) -> Tensor:
+        """(1, h, w) tokens -> (1, 3, h, w) in [-1, 1] under a mask picture of the settings."""
+        with torch.no_grad():
+            return self.composite(self.decode(self.codec.embed(tokens)), mask, base)
+
+    def composite(self, picture: Tensor, mask: str, base: Tensor | None) -> Tensor:
+        """The base outside the mask, to the bit; the picture inside; between them where the mask is grey."""
+        if not mask or base is None:
+            return picture
+        levels = self.mask(mask, (picture.shape[2], picture.shape[3])).to(self.device)
+        if base.shape != picture.shape:
+            base = F.interpolate(base, picture.shape[-2:], mode="area")
+        return torch.where(levels > 0, base + levels * (picture - base), base)
+
+    def mask(self, source: str, size: tuple[int, int]) -> Tensor:
+        """(1, 1, h, w) in [0, 1] from a mask picture in the settings."""
+        if (source, size) not in self._masks:
+            image = open_picture(source).convert("L")
+            levels = to_tensor([image.convert("RGB")])[:, :1].add(1).div(2)
+            self._masks[source, size] = resized(self.on_canvas(levels), size)
+        return self._masks[source, size]
+
+    def on_canvas(self, picture: Tensor) -> Tensor:
+        """The picture with its edges repeated on the right and below until tokens cover it."""
+        height, width = self.full_size
+        edges = (0, width - picture.shape[-1], 0, height - picture.shape[-2])
+        return F.pad(picture, edges, mode="replicate").to(self.device)
+
+    def cropped(self, picture: Tensor) -> Tensor:
+        """The picture without the edges that only tokens need; a coarse one as it is."""
+        if picture.shape[-2:] != self.full_size:
+            return picture
+        return picture[..., : self.height, : self.width]

@@ -21,12 +21,15 @@ from pipelines.core.pipeline import Picture, Resumable, Settings, Step
 from pipelines.core.record import read_texts
 from pipelines.errors import BadInput, Stopped
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_tensor
+from pipelines.io.masks import read_mask
 from pipelines.models.clip.network import Clip
 from pipelines.models.device import precision_on
 from pipelines.models.vqgan.network import Vqgan
-from pipelines.optimize.canvas import canvas_size, read_mask, token_grid
-from pipelines.optimize.run import Film, Painting, read_tokens
+from pipelines.optimize.canvas import canvas_size, token_grid
+from pipelines.optimize.run import Painting
 from pipelines.optimize.settings import OptimizeSettings, map_pictures_in
+from pipelines.optimize.start import read_tokens
+from pipelines.optimize.timelapse import Film, film_of
 
 
 @dataclass
@@ -132,7 +135,7 @@ class Optimize(Resumable[OptimizeSettings]):
 
     def film(self, settings: OptimizeSettings, journal: Journal) -> Film:
         """All pictures that a journal of these prepared settings has seen."""
-        return self._painting(settings).film(journal)
+        return film_of(self._painting(settings), journal)
 
     @torch.no_grad()
     def glimpse(self, settings: OptimizeSettings, journal: Journal, step: int) -> Image.Image:
@@ -151,11 +154,3 @@ class Optimize(Resumable[OptimizeSettings]):
 
     def _painting(self, settings: OptimizeSettings) -> Painting:
         return Painting(self.vqgan, self.clip, self.critic, settings)
-
-
-def restyle(settings: OptimizeSettings, frame: Image.Image, before: Picture | None) -> OptimizeSettings:
-    """The settings for the next frame of a film: its picture pulls, and the last result, if any, is the start."""
-    settings = replace(settings, init=picture_to_uri(frame))
-    if before is None:
-        return settings
-    return replace(settings, tokens=" ".join(map(str, before.facts["tokens"])))

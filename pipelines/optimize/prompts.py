@@ -131,3 +131,15 @@ def map_regions(text: str, change: Callable[[str], str]) -> str:
 def _written(target: Target) -> str:
     stop = "" if target.stop is None else f":{target.stop:g}"
     return f"{target.text}:{target.weight:g}{stop}"
+
+
+def parse_palette(text: str) -> list[list[float]]:
+    """`#rrggbb` colours, spaces or commas between them -> rows of three in [-1, 1]."""
+    colours = text.replace(",", " ").split()
+    for one in colours:
+        if not re.fullmatch(r"#?[0-9a-fA-F]{6}", one):
+            raise BadInput(f"palette {one[:20]!r} is not a colour such as #d9432f")
+    if not 1 <= len(colours) <= 32:
+        raise BadInput(f"palette has {len(colours)} colours; give 1 to 32 such as #d9432f #faf8f4")
+    plain = [one.removeprefix("#") for one in colours]
+    return [[int(one[k : k + 2], 16) / 127.5 - 1 for k in (0, 2, 4)] for one in plain]

@@ -14,11 +14,11 @@ from pipelines.clip.cutouts import SCHEMES
 from pipelines.core.pipeline import Settings, knob
 from pipelines.errors import BadInput
 from pipelines.models.device import PRECISIONS
-from pipelines.optimize.canvas import parse_palette
 from pipelines.optimize.prompts import (
     check_targets,
     map_regions,
     map_targets,
+    parse_palette,
     parse_regions,
     parse_story,
     parse_targets,

@@ -25,8 +25,9 @@ from pipelines.errors import BadInput, Stopped
 from pipelines.generate.pipeline import GenerateSettings, Reading, candidate_seed
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.io.video import Frame
-from pipelines.optimize.run import Film, drifting
+from pipelines.optimize.critic import drifting
 from pipelines.optimize.settings import OptimizeSettings
+from pipelines.optimize.timelapse import Film
 
 SIZE, ROWS = 128, 16
 

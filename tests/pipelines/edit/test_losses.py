@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.clip.cutouts import views_alike
-from pipelines.clip.ranking import (
+from pipelines.clip.losses import (
     REACH,
     directional_loss,
     directional_similarity,
-    ensemble,
     keeping_loss,
     reach_loss,
     text_direction,
 )
+from pipelines.clip.ranking import ensemble
 from tests.support.tiny import tiny_clip
 
 EAST, NORTH = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])

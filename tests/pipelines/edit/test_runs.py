@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 import torch.nn.functional as F
 
-from pipelines.clip.ranking import (
-    directional_similarity,
-    ensemble,
-    text_direction,
-)
+from pipelines.clip.losses import directional_similarity, text_direction
+from pipelines.clip.ranking import ensemble
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Step, run
 from pipelines.edit.directions import network_hash

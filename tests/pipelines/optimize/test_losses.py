@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipelines.clip.ranking import great_circle
-from pipelines.optimize.canvas import clamp_with_gradient, colourfulness, straight_through
+from pipelines.clip.losses import great_circle
+from pipelines.optimize.canvas import clamp_with_gradient, straight_through
+from pipelines.optimize.regularizers import colourfulness
 from tests.support.tiny import tiny_optimize
 
 

@@ -14,9 +14,9 @@ from pipelines.core.record import record_of, write_png
 from pipelines.errors import BadInput
 from pipelines.generate.pipeline import GenerateSettings
 from pipelines.io.images import open_picture, picture_to_uri
-from pipelines.optimize.pipeline import restyle
 from pipelines.optimize.run import Painting
 from pipelines.optimize.settings import OptimizeSettings
+from pipelines.optimize.timelapse import restyle
 from tests.support.optimize import finished, half, in_both, last, saved, speckled
 from tests.support.tiny import tiny_generate, tiny_optimize
 

@@ -39,7 +39,7 @@ def test_the_loss_falls_and_z_stays_in_the_codebook() -> None:
             losses.append(painting.loss)
     assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.04
     z = painting.state.z
-    assert (z >= painting.low).all() and (z <= painting.high).all()
+    assert (z >= painting.canvas.low).all() and (z <= painting.canvas.high).all()
 
 
 @in_both
@@ -152,9 +152,9 @@ def test_clip_picks_the_nearest_of_the_starts_that_chance_makes(
     pipeline = tiny_optimize()
 
     def distance(count: int) -> float:
-        monkeypatch.setattr("pipelines.optimize.run.STARTS", count)
+        monkeypatch.setattr("pipelines.optimize.start.STARTS", count)
         painting = begun(pipeline, start=start, prompt="a dog | a cat:0.5")
-        return painting._scores(painting._picture(painting.state.z))[0]
+        return painting.judges.scores(painting._picture(painting.state.z), painting.targets_now())[0]
 
     assert distance(32) > distance(1)
 

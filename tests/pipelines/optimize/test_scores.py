@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.core.record import read_record, record_of, write_png
 from pipelines.errors import BadInput
-from pipelines.optimize.run import drifting
+from pipelines.optimize.critic import drifting
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import PIPELINES
 from tests.support.optimize import finished, in_both, last

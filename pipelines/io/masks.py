@@ -1,0 +1,26 @@
+"""Masks: a picture that says by its light, or by what is painted on it, where another picture may change."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pipelines.errors import BadInput
+from pipelines.io.images import open_picture
+
+
+def read_mask(source: str, size: tuple[int, int], init_size: tuple[int, int] | None) -> Image.Image:
+    """A mask picture as grey of the canvas's size: its light, or, where it has transparency, what is painted."""
+    picture = open_picture(source)
+    if picture.size != size and picture.size != init_size:
+        others = f" or {init_size[0]}x{init_size[1]}" if init_size and init_size != size else ""
+        raise BadInput(
+            f"the mask is {picture.width}x{picture.height}; it must be {size[0]}x{size[1]}{others}, like the picture"
+        )
+    painted = picture.mode == "RGBA" and int(np.asarray(picture.getchannel("A")).min()) < 255
+    grey = picture.getchannel("A") if painted else picture.convert("L")
+    if grey.size != size:
+        grey = ImageOps.fit(grey, size, Image.Resampling.BOX)
+    if int(np.asarray(grey).max()) == 0:
+        raise BadInput("the mask is black everywhere, so nothing may change; paint white where it may")
+    return grey.convert("RGB")

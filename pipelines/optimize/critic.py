@@ -1,0 +1,106 @@
+"""Who judges a run: CLIP, which it is optimized for, and the critic, which never gives a gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.clip.cutouts import whole_view
+from pipelines.core.pipeline import Picture
+from pipelines.io.images import to_pil
+from pipelines.models.clip.network import Clip
+from pipelines.optimize.canvas import Canvas
+from pipelines.optimize.settings import OptimizeSettings
+from pipelines.optimize.state import State
+from pipelines.optimize.targets import EncodedTarget
+
+JUDGE_EVERY = 5  # steps
+TILES = 4096  # the most image tokens that are told of a picture
+
+
+def drifting(curve: list[tuple[int, float, float]], window: int = 8) -> bool:
+    """Whether over the last `window` judgements CLIP's score climbed while the critic's fell.
+
+    `curve` holds (step, CLIP, critic). Both trends are least-squares lines; a fall below 0.01 in all is no fall.
+    """
+    if len(curve) < window:
+        return False
+    rows = torch.tensor([(clip, critic) for _, clip, critic in curve[-window:]], dtype=torch.float64)
+    time = torch.linspace(-0.5, 0.5, window, dtype=torch.float64)
+    rise = (time[:, None] * (rows - rows.mean(0))).sum(0) / time.square().sum()
+    return bool(rise[0] > 0.005 and rise[1] < -0.01)
+
+
+def metrics(state: State, loss: float) -> dict[str, float]:
+    """What a Step tells of the run."""
+    told = {"loss": loss}
+    if state.curve:
+        _, told["clip"], told["critic"] = state.curve[-1]
+    return told | {"drift": float(drifting(state.curve))}
+
+
+class Judges:
+    """CLIP and the critic, each looking at the whole picture once."""
+
+    def __init__(self, clip: Clip, critic: Clip, canvas: Canvas):
+        self.clip, self.critic, self.canvas = clip, critic, canvas
+
+    def scores(self, picture: Tensor, targets: list[EncodedTarget]) -> tuple[float, float]:
+        """CLIP's and the critic's weighted cosine with the targets, of the whole picture."""
+        whole = [one for one in targets if one.region is None and one.critic is not None]
+        total = sum(abs(one.weight) for one in whole)
+        scores = []
+        for model, name in ((self.clip, "vector"), (self.critic, "critic")):
+            seen = model.encode_image(whole_view(self.canvas.cropped(picture), model.config.image_size))[0]
+            scores.append(sum(one.weight / total * (seen @ getattr(one, name)).item() for one in whole))
+        return scores[0], scores[1]
+
+    def judge(self, state: State, picture: Tensor, targets: list[EncodedTarget]) -> None:
+        """Note the scores of the picture of this step, and its tokens where the critic finds it the best so far."""
+        clip, critic = self.scores(picture, targets)
+        state.curve.append((state.step, clip, critic))
+        full = state.z.shape[-2:] == (self.canvas.rows, self.canvas.columns)
+        if full and (state.best is None or critic > state.best[0]):
+            state.best = (critic, state.step, state.frames[-1][1].clone())
+
+    def pictures(
+        self,
+        state: State,
+        now: OptimizeSettings,
+        targets: list[EncodedTarget],
+        settings: OptimizeSettings,
+        ended: str,
+    ) -> list[Picture]:
+        """The last picture, and before it the critic's best when that is another one.
+
+        `now` are the settings in force, `settings` those that are recorded.
+        """
+        canvas = self.canvas
+        tokens = canvas.codec.nearest(state.shown(now.average))
+        last, picture = tokens[0].int().cpu(), canvas.render(tokens, now.mask, state.base)
+        clip, critic = self.scores(picture, targets)
+        curve = [*state.curve, (state.step, clip, critic)]
+        thin = -(-len(curve) // 100)
+        shared = {
+            "steps": state.step,
+            "curve": [[step, round(a, 4), round(b, 4)] for step, a, b in curve[::-1][::thin][::-1]],
+            "drift": drifting(curve),
+        }
+        if ended:
+            shared["ended"] = ended
+
+        def made(tokens: Tensor, shown: Tensor, step: int, clip: float, critic: float) -> Picture:
+            facts: dict[str, Any] = {"step": step, "clip": clip, **shared}
+            if tokens.numel() <= TILES:
+                facts["tokens"] = tokens.flatten().tolist()
+            image = to_pil(canvas.cropped(shown))[0]
+            return Picture(image, settings.seed, critic, facts, settings)
+
+        pictures = [made(last, picture, state.step, clip, critic)]
+        if state.best is not None and state.best[0] > critic:
+            score, step, tokens = state.best
+            shown = canvas.render(tokens[None].to(canvas.device).long(), now.mask, state.base)
+            pictures.insert(0, made(tokens, shown, step, self.scores(shown, targets)[0], score))
+        return pictures

@@ -1,0 +1,108 @@
+"""Where z begins: in a draft's tokens, in a picture, in white, or in the best of many that chance makes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.clip.cutouts import whole_view
+from pipelines.errors import BadInput
+from pipelines.io.images import open_picture, to_tensor
+from pipelines.models.vqgan.network import Vqgan
+from pipelines.optimize.canvas import Canvas, canvas_size, resized, token_grid
+from pipelines.optimize.settings import OptimizeSettings
+from pipelines.optimize.state import generator_of
+from pipelines.optimize.targets import Targets, story_of
+
+STARTS = 32  # made by chance, of which CLIP picks one
+SPLASH = 0.6  # radius of a splash; 1 reaches the edges
+
+
+def given_picture(settings: OptimizeSettings, canvas: Canvas) -> Tensor | None:
+    """(1, 3, h, w): the start picture in the settings, if there is one."""
+    return canvas.on_canvas(to_tensor([open_picture(settings.init)])) if settings.init else None
+
+
+def anchor_of(settings: OptimizeSettings, canvas: Canvas, given: Tensor | None) -> Tensor | None:
+    """(1, 3, h, w): what `pull` pulls to, the given picture, the draft or white; nothing where all is chance."""
+    if given is not None:
+        return given
+    if settings.tokens:
+        with torch.no_grad():
+            return canvas.decode(canvas.codec.embed(read_tokens(settings, canvas.codec)))
+    if settings.start in ("splash", "white"):
+        return torch.ones(1, 3, *canvas.full_size, device=canvas.device)
+    return None
+
+
+def start_of(
+    settings: OptimizeSettings,
+    first: OptimizeSettings,
+    targets: Targets,
+    grid: tuple[int, int],
+    given: Tensor | None,
+) -> Tensor:
+    """z at step 0 with `grid` rows and columns. Drawn on the CPU from the seed alone, so it is the same on every device.
+
+    `first` are the settings in force at step 0.
+    """
+    canvas = targets.canvas
+    generator = generator_of(settings.seed, 0, "start")
+    rows, columns = grid
+    size = canvas.pixels(grid)
+    if settings.tokens:
+        return resized(canvas.codec.embed(read_tokens(settings, canvas.codec)), grid)
+    if given is not None:
+        return canvas.encode(F.interpolate(given, size, mode="area"))
+    start = settings.start
+    white = torch.ones(1, 3, *size, device=canvas.device)
+    if start == "white":
+        return canvas.encode(white)
+    if start in ("splash", "codes"):
+        tokens = torch.randint(len(canvas.codec.codes), (STARTS, rows, columns), generator=generator)
+        starts = canvas.codec.embed(tokens.to(canvas.device))
+        if start == "splash":
+            starts = torch.where(_disc(rows, columns).to(canvas.device), starts, canvas.encode(white))
+    else:
+        side = size if start == "noise" else (2, 2)
+        pictures = torch.rand(STARTS, 3, *side, generator=generator) * 2 - 1
+        pictures = F.interpolate(pictures, size, mode="bilinear", align_corners=True)
+        starts = torch.cat([canvas.encode(one) for one in pictures.to(canvas.device).split(1)])
+    return _nearest(starts, first, targets)
+
+
+def _nearest(starts: Tensor, first: OptimizeSettings, targets: Targets) -> Tensor:
+    """Of z made by chance, (n, c, h, w), the one (1, c, h, w) whose picture CLIP finds nearest to the targets."""
+    clip, canvas = targets.clip, targets.canvas
+    size = canvas.pixels((starts.shape[2], starts.shape[3]))
+    scene = story_of(first)[0][1]
+    whole = [one for one in targets.read(first, scene, size) if one.region is None]
+    target = torch.stack([one.weight * one.vector for one in whole]).sum(0)
+    scores = []
+    for some in starts.split(max(1, 8 * 128**2 // math.prod(size))):
+        pictures = canvas.decode(canvas.codec.embed(canvas.codec.nearest(some)))
+        scores.append(clip.encode_image(whole_view(pictures, clip.config.image_size)) @ target)
+    best = int(torch.cat(scores).argmax())
+    return starts[best : best + 1].clone()
+
+
+def _disc(rows: int, columns: int) -> Tensor:
+    """(rows, columns) bool: the cells in the middle of the canvas, at least one."""
+    down, across = (torch.arange(n).add(0.5).div(n).mul(2).sub(1).square() for n in (rows, columns))
+    distance = (down[:, None] + across[None, :]).sqrt()
+    return distance <= max(SPLASH, distance.min().item())
+
+
+def read_tokens(settings: OptimizeSettings, vqgan: Vqgan) -> Tensor:
+    """(1, h, w) tokens named in the settings; BadInput when they do not fit the canvas or the codebook."""
+    tokens = torch.tensor([int(one) for one in settings.tokens.split()])
+    width, height = canvas_size(settings.size, settings.init, vqgan)
+    rows, columns = token_grid(width, height, vqgan)
+    if len(tokens) != rows * columns:
+        raise BadInput(f"tokens has {len(tokens)} numbers; a canvas of {width}x{height} has {rows * columns}")
+    if int(tokens.max()) >= len(vqgan.codes):
+        raise BadInput(f"tokens has {int(tokens.max())}; the largest is {len(vqgan.codes) - 1}")
+    return tokens.view(1, rows, columns).to(vqgan.codes.device)

@@ -1,0 +1,77 @@
+"""A run as a film, and a film frame by frame as runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch.nn.functional as F
+from PIL import Image
+
+from pipelines.core.journal import Journal
+from pipelines.core.pipeline import Picture
+from pipelines.io.images import picture_to_uri, to_pil
+from pipelines.io.video import Frame
+from pipelines.optimize.run import Painting
+from pipelines.optimize.settings import OptimizeSettings
+from pipelines.optimize.targets import story_of
+
+
+@dataclass(frozen=True)
+class Film:
+    """The pictures of a run one by one, how many they are, and the texts of its scenes."""
+
+    frames: Iterator[Frame]
+    count: int
+    scenes: list[str]
+
+
+def film_of(run: Painting, journal: Journal) -> Film:
+    """The pictures of all steps, or, of a run that moves its canvas, the last one before each move."""
+    steps = journal.steps()
+    scenes = _scenes(run.timeline, steps[-1] if steps else 0)
+    moves = [one.animate for _, one in run.timeline if one.animate]
+    kept = [
+        [at for at, *_ in journal.facts(step)["frames"] if not moves or (at + 1) % moves[-1] == 0]
+        for step in steps
+    ]
+
+    def draw() -> Iterator[Frame]:
+        for step, wanted in zip(steps, kept, strict=True):
+            snapshot = journal.load(step)
+            run.restore(snapshot)
+            start = 0
+            for at, rows, columns in snapshot.facts["frames"]:
+                tokens = snapshot.tensors["frames"][start : start + rows * columns].view(1, rows, columns)
+                start += rows * columns
+                if at not in wanted:
+                    continue
+                run.state.step = at
+                picture = run.render(tokens.to(run.canvas.device).long())
+                if picture.shape[-2:] != run.canvas.full_size:
+                    picture = F.interpolate(picture, run.canvas.full_size, mode="nearest")
+                scene = sum(begin <= at for begin, _ in scenes) - 1
+                yield Frame(to_pil(run.canvas.cropped(picture))[0], scene)
+
+    return Film(draw(), sum(map(len, kept)), [words for _, words in scenes])
+
+
+def _scenes(timeline: list[tuple[int, OptimizeSettings]], end: int) -> list[tuple[int, str]]:
+    """Every prompt that was followed, and since when."""
+    scenes: list[tuple[int, str]] = []
+    bounds = [*(step for step, _ in timeline[1:]), end + 1]
+    for (since, settings), until in zip(timeline, bounds, strict=True):
+        story = story_of(settings)
+        for k, (begin, words) in enumerate(story):
+            ends = story[k + 1][0] if k + 1 < len(story) else until
+            if begin < until and ends > since and (not scenes or scenes[-1][1] != words):
+                scenes.append((max(begin, since), words))
+    return scenes
+
+
+def restyle(settings: OptimizeSettings, frame: Image.Image, before: Picture | None) -> OptimizeSettings:
+    """The settings for the next frame of a film: its picture pulls, and the last result, if any, is the start."""
+    settings = replace(settings, init=picture_to_uri(frame))
+    if before is None:
+        return settings
+    return replace(settings, tokens=" ".join(map(str, before.facts["tokens"])))
