@@ -97,7 +97,7 @@ from pathlib import Path
 for file in Path("pipelines/training").glob("*.py"):
     importlib.import_module(f"pipelines.training.{{file.stem}}")
 from pipelines.training.loop import Budget, fit
-from tests.pipelines.training.test_trainers import trainer_for
+from tests.support.training import trainer_for
 for name in ("clip", "dalle"):
     folder = Path({str(tmp_path)!r}) / name
     trainer = trainer_for(name, Path({str(data_file)!r}), Path({str(trained)!r}), folder)
