@@ -77,7 +77,7 @@ def _dispatch(arguments: list[str]) -> int:
         "replay": replay,
         "models": _elsewhere("app.cli.models"),
         "deploy": _elsewhere("app.deploy"),
-        "data": _elsewhere("pipelines.training.data.emoji"),
+        "data": _elsewhere("pipelines.training.data.cli"),
         "train": _elsewhere("pipelines.training.cli"),
         "evaluate": _elsewhere("pipelines.evaluation.cli"),
         "bench": _elsewhere("pipelines.benchmarks.cli"),

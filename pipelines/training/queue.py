@@ -187,7 +187,7 @@ def read_queue(file: Path, names: Collection[str]) -> tuple[list[Training], int]
 def read_training(entry: dict[str, Any], file: Path, names: Collection[str], earlier: set[str]) -> Training:
     """One [[training]] table, checked against the networks there are and the ids that stand before it."""
     name, minutes = entry.get("name"), entry.get("minutes")
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         raise BadInput(f"{file} wants to train {name!r}; the networks are {', '.join(sorted(names))}")
     if not isinstance(minutes, (int, float)) or not 0 < minutes <= 100_000:
         raise BadInput(f"{file} gives {name} minutes = {minutes!r}; write a number above 0, at most 100,000")
@@ -196,9 +196,8 @@ def read_training(entry: dict[str, Any], file: Path, names: Collection[str], ear
         raise BadInput(
             f"{file} says {min(unknown)!r} of {name}; known are name, minutes, id, flags and after"
         )
-    training = Training(
-        name, minutes, entry.get("id", name), tuple(entry.get("flags", ())), tuple(entry.get("after", ()))
-    )
+    flags, after = tuple(entry.get("flags", ())), tuple(entry.get("after", ()))
+    training = Training(name, minutes, str(entry.get("id", name)), flags, after)
     if training.id in earlier:
         raise BadInput(f"{file} has two trainings called {training.id!r}; give one of them another id")
     if missing := set(training.after) - earlier:

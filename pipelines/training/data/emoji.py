@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import json
 from pathlib import Path
@@ -54,8 +53,3 @@ def on_background(
     alpha = rgba[..., 3:].astype(np.uint16)
     blend = rgba[..., :3] * alpha + np.asarray(colour, np.uint16) * (255 - alpha)
     return ((blend + 127) // 255).astype(np.uint8)
-
-
-def main(argv: list[str]) -> int:
-    """The verb `data`, which is in `data.cli`. The command line still names this module."""
-    return importlib.import_module("pipelines.training.data.cli").main(argv)
