@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.torch_build import CPU_INDEX
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput
 
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 USUAL = "zero-a10g"  # ZeroGPU, the one kind that a free account can make
-CPU_TORCH = (
-    "--extra-index-url https://download.pytorch.org/whl/cpu"  # pip prefers its builds of the same version
-)
+CPU_TORCH = f"--extra-index-url {CPU_INDEX}"  # pip prefers its builds of the same version
 HUBS_OWN = (".gitattributes",)  # files that the Hub keeps in a Space by itself
 LISTED = 5
 

@@ -42,7 +42,7 @@ MAY_IMPORT |= {
     "app.recipe": RUNNING,
     "app.serving": RUNNING,
     "app.owners": RUNNING,
-    "app.deploy": RUNNING,
+    "app.deploy": (*RUNNING, "app.torch_build"),
     "app.library": (*RUNNING, "app.jobs", "app.owners"),
     "app.visitors": (*RUNNING, "app.jobs", "app.library"),
     "app.downloads": RUNNING,
