@@ -31,8 +31,7 @@ from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.dalle.network import Dalle, DalleConfig, sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.data.captions import caption
-from pipelines.training.data.emoji import Emoji, on_background
-from pipelines.training.data.icons import thing
+from pipelines.training.data.emoji import Emoji, icon_weights, on_background
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.report import sheet_of
 from pipelines.training.trainer import Trainer
@@ -96,7 +95,7 @@ class DalleTrainer(Trainer):
         with accelerator.main_process_first():
             name = f"bank-{file_hash(pack / 'vqgan.safetensors')[:12]}-{emoji.hash}-{seed}.safetensors"
             self.bank = self._token_bank(folder / name)
-        self.weights = self._icon_weights()
+        self.weights = icon_weights(emoji, rare=0.35)
         with safe_open(pack / "vqgan.safetensors", "pt") as file:
             codes = file.get_tensor("codes").float()
         self.near, self.share = neighbours(codes)
@@ -174,15 +173,6 @@ class DalleTrainer(Trainer):
         """(n, s, s, 3) uint8 -> (n, image_length) on the CPU."""
         images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.accelerator.device)
         return self.vqgan.tokens_of(images.float().div(127.5).sub(1)).flatten(1).cpu()
-
-    def _icon_weights(self) -> np.ndarray:
-        """How often each training icon is drawn: things that only one or two styles know are what few people type."""
-        icons = [self.emoji.icons[k] for k in self.emoji.train]
-        styles: dict[str, set[str]] = {}
-        for icon in icons:
-            styles.setdefault(thing(icon), set()).add(icon.style)
-        weights = np.array([1.0 if len(styles[thing(icon)]) >= 3 else 0.35 for icon in icons])
-        return weights / weights.sum()
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Text tokens (n, text_length), image tokens (n, image_length), and image tokens near to these, to be read."""

@@ -25,8 +25,8 @@ from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, dr
 from pipelines.models.vqgan.network import Vqgan
 from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.data.captions import COLOURS, caption
-from pipelines.training.data.emoji import Emoji, on_background
-from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE, may_be_mirrored, thing
+from pipelines.training.data.emoji import Emoji, icon_weights, on_background
+from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE, may_be_mirrored
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.report import sheet_of
 from pipelines.training.trainer import Trainer
@@ -82,7 +82,7 @@ class PriorTrainer(Trainer):
         with accelerator.main_process_first():
             name = f"latents-{file_hash(self.codec_file)[:12]}-{emoji.hash}-{seed}.safetensors"
             self.bank = self._latent_bank(folder / name)
-        self.weights = self._icon_weights()
+        self.weights = icon_weights(emoji, rare=0.5)
         torch.manual_seed(seed)
         latents = self.bank["views"]
         text = self.clip.config
@@ -176,15 +176,6 @@ class PriorTrainer(Trainer):
         """(n, s, s, 3) uint8 -> (n, c, h, w) float16 on the CPU."""
         images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.accelerator.device)
         return self.codec.encode(images.float().div(127.5).sub(1)).half().cpu()
-
-    def _icon_weights(self) -> np.ndarray:
-        """How often each training icon is drawn: things that only one or two styles know are what few people type."""
-        icons = [self.emoji.icons[k] for k in self.emoji.train]
-        styles: dict[str, set[str]] = {}
-        for icon in icons:
-            styles.setdefault(thing(icon), set()).add(icon.style)
-        weights = np.array([1.0 if len(styles[thing(icon)]) >= 3 else 0.5 for icon in icons])
-        return weights / weights.sum()
 
     # ----------------------------------------------------------------------------------------------- learning
 

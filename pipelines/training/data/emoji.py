@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.training.data.icons import SIZE, VALIDATION_STYLE, Icon
+from pipelines.training.data.icons import SIZE, VALIDATION_STYLE, Icon, thing
 
 DATA_FILE = Path("data/emoji.safetensors")
 
@@ -53,3 +53,14 @@ def on_background(
     alpha = rgba[..., 3:].astype(np.uint16)
     blend = rgba[..., :3] * alpha + np.asarray(colour, np.uint16) * (255 - alpha)
     return ((blend + 127) // 255).astype(np.uint8)
+
+
+def icon_weights(emoji: Emoji, rare: float) -> np.ndarray:
+    """How often each training icon is drawn, (icons,) with the sum 1; `rare` of the others where under three styles know
+    the thing, which few people type."""
+    icons = [emoji.icons[k] for k in emoji.train]
+    styles: dict[str, set[str]] = {}
+    for icon in icons:
+        styles.setdefault(thing(icon), set()).add(icon.style)
+    weights = np.array([1.0 if len(styles[thing(icon)]) >= 3 else rare for icon in icons])
+    return weights / weights.sum()
