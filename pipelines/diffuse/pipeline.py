@@ -21,9 +21,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pipelines.clip.ranking import rank
+from pipelines.core.candidates import Batch, Reading, batches, candidate_seeds
 from pipelines.core.pipeline import Picture, Pipeline, Settings, Step, clean_prompt, knob
 from pipelines.errors import BadInput
-from pipelines.generate.pipeline import Reading, candidate_seed
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.io.masks import read_mask
 from pipelines.models.clip.network import Clip
@@ -170,24 +170,23 @@ class Diffuse(Pipeline[DiffuseSettings]):
     @torch.no_grad()
     def __call__(self, settings: DiffuseSettings) -> Generator[Step, None, list[Picture]]:
         """Draw in batches of one fixed size, so that a candidate's numbers do not depend on its company."""
-        seeds = [candidate_seed(settings.seed, k) for k in range(settings.candidates)]
+        seeds = candidate_seeds(settings.seed, settings.candidates)
         rows = self._rows(settings)
         scene = self._scene(settings)
         told = self._told(settings, rows)
         drawn: list[Image.Image] = []
         vectors = []
-        for first in range(0, len(seeds), rows):
-            batch = seeds[first : first + rows]
-            latents = yield from self._draw(settings, batch, rows, told, scene, first, len(seeds))
+        for batch in batches(seeds, rows):
+            latents = yield from self._draw(settings, batch, told, scene)
             images = to_pil(torch.cat([self._decoded(one[None]) for one in latents]))
             if scene is not None and scene.mask is not None:
                 images = [Image.composite(one, scene.picture, scene.mask) for one in images]
             judged = to_tensor(images).to(self.clip.device)
-            vectors.append(self.clip.encode_image(judged)[: len(batch)])
-            drawn += images[: len(batch)]
-            done = first + len(batch)
-            shown = judged[: len(batch)]
-            yield Step("rank", done, len(seeds), {}, lambda shown=shown: shown)
+            count = len(batch.seeds)
+            vectors.append(self.clip.encode_image(judged)[:count])
+            drawn += images[:count]
+            shown = judged[:count]
+            yield Step("rank", batch.finished, len(seeds), {}, lambda shown=shown: shown)
         ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
         return [
             Picture(
@@ -250,14 +249,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
         return {**told, "encoder_hidden_states": stacked(said, blank if guided else None)}
 
     def _draw(
-        self,
-        settings: DiffuseSettings,
-        seeds: list[int],
-        rows: int,
-        told: dict[str, Any],
-        scene: _Scene | None,
-        first: int,
-        total: int,
+        self, settings: DiffuseSettings, batch: Batch, told: dict[str, Any], scene: _Scene | None
     ) -> Generator[Step, None, Tensor]:
         """Draw one batch, a Step per step of the scheduler. Returns (rows, c, h, w) latents, float32 all the way."""
         unet, device = self.diffusion.unet, self._device
@@ -265,7 +257,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
         scheduler.set_timesteps(settings.steps, device=device)
         times = scheduler.timesteps
         # All chance of a candidate comes from its seed, drawn on the CPU in the order in which diffusers draws it.
-        chance = [torch.Generator().manual_seed(seed) for seed in [*seeds, *seeds[:1] * (rows - len(seeds))]]
+        chance = [torch.Generator().manual_seed(seed) for seed in batch.row_seeds]
         mask = None if scene is None else scene.small_mask
         fresh = scene is None or (mask is not None and settings.strength == 1)  # it starts from noise alone
         known = beside = None
@@ -283,11 +275,10 @@ class Diffuse(Pipeline[DiffuseSettings]):
         else:
             latents = scheduler.add_noise(known, noise, times[:1])
         if self._completes and scene is not None and mask is not None:
-            beside = torch.cat([mask.expand(rows, -1, -1, -1), self._sampled(scene.around, chance)], 1)
+            beside = torch.cat([mask.expand(batch.rows, -1, -1, -1), self._sampled(scene.around, chance)], 1)
         guided = settings.guidance > 1
         extra = self.diffusion.prepare_extra_step_kwargs(chance, 0.0)
-        finished = first // rows * len(times)
-        work = -(-total // rows) * len(times)
+        total = batch.count * len(times)
         for k, t in enumerate(times):
             seen = scheduler.scale_model_input(latents, t)
             inputs = seen if beside is None else torch.cat([seen, beside], 1)
@@ -302,8 +293,9 @@ class Diffuse(Pipeline[DiffuseSettings]):
                 if k + 1 < len(times):
                     kept = scheduler.add_noise(known, noise, times[k + 1 : k + 2])
                 latents = (1 - mask) * kept + mask * latents
-            present = (seen[: len(seeds)], noise_seen[: len(seeds)], t)
-            yield Step("draw", finished + k + 1, work, {}, lambda now=present: self._glance(*now))
+            present = (seen[: len(batch.seeds)], noise_seen[: len(batch.seeds)], t)
+            done = batch.index * len(times) + k + 1
+            yield Step("draw", done, total, {}, lambda now=present: self._glance(*now))
         return latents
 
     # --------------------------------------------------------------------------------------------------------- pixels

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipelines.core.candidates import Reading, candidate_seed
 from pipelines.core.journal import Journal, Snapshot
 from pipelines.core.pipeline import Picture, Pipeline, Resumable, Settings, Step
 from pipelines.diffuse.pipeline import DiffuseSettings
@@ -22,7 +23,7 @@ from pipelines.edit.preflight import Outlook
 from pipelines.edit.results import strip
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput, Stopped
-from pipelines.generate.pipeline import GenerateSettings, Reading, candidate_seed
+from pipelines.generate.pipeline import GenerateSettings
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.io.video import Frame
 from pipelines.optimize.critic import drifting
