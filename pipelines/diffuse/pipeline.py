@@ -22,7 +22,8 @@ from torch import Tensor
 
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, Reading, batches, candidate_seeds
-from pipelines.core.pipeline import Picture, Pipeline, Settings, Step, clean_prompt, knob
+from pipelines.core.pipeline import Picture, Pipeline, Step
+from pipelines.core.settings import Settings, clean_prompt, knob
 from pipelines.errors import BadInput
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.io.masks import read_mask

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, Reading, batches, candidate_seeds
-from pipelines.core.pipeline import Picture, Pipeline, Settings, Step, knob
+from pipelines.core.pipeline import Picture, Pipeline, Step
+from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
 from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.clip.network import Clip

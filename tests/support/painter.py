@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pipelines.core.candidates import Reading, candidate_seed
 from pipelines.core.journal import Journal, Snapshot
-from pipelines.core.pipeline import Picture, Pipeline, Resumable, Settings, Step
+from pipelines.core.pipeline import Picture, Pipeline, Resumable, Step
+from pipelines.core.settings import Settings
 from pipelines.diffuse.pipeline import DiffuseSettings
 from pipelines.edit.directions import Direction, read_direction
 from pipelines.edit.preflight import Outlook

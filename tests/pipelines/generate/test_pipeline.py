@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from pipelines.core.candidates import candidate_seed
-from pipelines.core.pipeline import BadInput, Result, Step, run
+from pipelines.core.pipeline import Result, Step, run
+from pipelines.errors import BadInput
 from pipelines.generate.pipeline import GenerateSettings
 from pipelines.models.dalle.network import DalleConfig, attention_mask, sample
 from pipelines.models.decoder_only import image_pattern
