@@ -26,7 +26,7 @@ from pipelines.errors import BadInput
 from pipelines.generate.pipeline import Reading, candidate_seed
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.io.masks import read_mask
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 from pipelines.models.unet.network import guess
 
 KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")

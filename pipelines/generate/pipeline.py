@@ -17,10 +17,8 @@ from pipelines.clip.ranking import rank
 from pipelines.core.pipeline import Picture, Pipeline, Settings, Step, knob
 from pipelines.errors import BadInput
 from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
-from pipelines.models.clip.network import Clip
-from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.models.dalle.network import Dalle, sample
-from pipelines.models.vqgan.network import Vqgan
+from pipelines.models.base import Clip, Codec, Decoder, Tokenizer
+from pipelines.models.dalle.network import sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +67,8 @@ class Generate(Pipeline[GenerateSettings]):
     """Text to ranked pictures."""
 
     tokenizer: Tokenizer
-    dalle: Dalle
-    vqgan: Vqgan
+    dalle: Decoder
+    vqgan: Codec
     clip: Clip
 
     Settings: ClassVar[type[Settings]] = GenerateSettings
