@@ -29,12 +29,13 @@ from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.generate.pipeline import Generate, GenerateSettings
 from pipelines.io.images import picture_to_uri, to_pil
+from pipelines.models.device import choose_device, dtype_of
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
 from pipelines.optimize.canvas import canvas_size, clamp_with_gradient
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.settings import OptimizeSettings
-from pipelines.studio import Studio, choose_device, dtype_of
+from pipelines.studio import Studio
 
 
 def main(argv: list[str]) -> int:
