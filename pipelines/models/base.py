@@ -210,15 +210,18 @@ class DenoiserConfig(Protocol):
 class Denoiser(Network, Protocol):
     """Predicts the noise in pictures (Ho et al. 2020).
 
-    `alphas_cumprod` (step_count,) float32 is the share of the picture's variance left at each step. `network` is the
-    part that adapters go into.
+    `alphas_cumprod` (step_count,) float32 is the share of the picture's variance left at each step.
     """
 
     alphas_cumprod: Tensor
-    network: nn.Module
 
     @property
     def config(self) -> DenoiserConfig: ...
+
+    @property
+    def network(self) -> nn.Module:
+        """The part that adapters go into."""
+        ...
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """(n, 3, s, s) noisy pictures and (n,) int64 steps in [0, step_count) -> (n, 3, s, s), the noise in them."""

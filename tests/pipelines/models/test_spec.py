@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import pipelines.models
 from app.cli.main import main
+from pipelines.models import base
 from pipelines.models import spec as table
 from pipelines.models.spec import SPECS, ModelSpec
 from pipelines.optimize.pipeline import Optimize
@@ -17,6 +19,9 @@ from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import Studio
 from pipelines.weights.catalog import checkpoint_of
 
+ROLES: dict[str, type] = {
+    "clip": base.Clip, "vqgan": base.Codec, "dalle": base.Decoder, "unet": base.Denoiser, "tokenizer": base.Tokenizer,
+}  # fmt: skip
 FIELDS = ("config", "network", "tokenizer", "convert", "merge")
 # A codec whose codes are colours of squares: a folder as a contributor would add it.
 MOSAIC = {
@@ -88,6 +93,19 @@ def test_every_name_of_a_row_is_there(kind: str) -> None:
         assert checkpoint_of(spec.vocabulary).role == "tokenizer"
     if spec.half:
         assert isinstance(getattr(torch, spec.half), torch.dtype)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, spec in SPECS.items() if spec.role in ROLES])
+def test_a_family_has_the_methods_of_its_role(kind: str) -> None:
+    spec = SPECS[kind]
+    role, own = ROLES[spec.role], spec.part("tokenizer" if spec.role == "tokenizer" else "network")
+    for protocol in role.__mro__[:-3]:  # without Protocol, Generic and object
+        for name, method in vars(protocol).items():
+            if inspect.isfunction(method) and not name.startswith("_"):
+                expected = list(inspect.signature(method).parameters)
+                assert list(inspect.signature(getattr(own, name)).parameters)[: len(expected)] == expected, (
+                    name
+                )
 
 
 def test_every_folder_has_a_row_and_every_module_of_it_a_field() -> None:
