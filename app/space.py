@@ -172,10 +172,10 @@ class ZeroGpu:
                 return
 
     def _needs_gpu(self, name: str) -> bool:
-        from pipelines.weights.catalog import checkpoint_of, preset
+        from pipelines.weights.catalog import checkpoint_of, parts
 
-        parts = preset(self.studio.pack, name, self.studio.use).values()
-        return any(checkpoint_of(one).pack != "tiny" for one in parts)
+        names = parts(self.studio.pack, name, self.studio.use).values()
+        return any(checkpoint_of(one).pack != "tiny" for one in names)
 
     def _asked(self, name: str, settings: Settings, journal: Path | None, left: float) -> Call:
         """As few seconds as it should take: what is asked for is checked against the quota that the visitor has left."""

@@ -197,7 +197,8 @@ def outputs() -> Path:
 
 def load(name: str, pack: str, device: str, use: dict[str, str]) -> tuple[Studio, Pipeline[Any], float]:
     """The studio, the pipeline with its models, and the seconds that took. Tells large needs before loading."""
-    from pipelines.studio import Studio, memory_needed
+    from pipelines.studio import Studio
+    from pipelines.weights.catalog import memory_needed
 
     begun = time.perf_counter()
     with redirect_stdout(sys.stderr):

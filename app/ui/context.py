@@ -16,7 +16,9 @@ from app.saved_directions import Shelf
 from app.serving import LOCAL, Serving
 from app.ui.i18n import say, text
 from app.ui.pictures import Pictures
-from pipelines.weights.catalog import PRESETS, Checkpoint, preset, with_tokenizers
+from pipelines.weights import catalog
+from pipelines.weights.catalog import PACKS, with_tokenizers
+from pipelines.weights.checkpoint import Checkpoint
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
@@ -63,9 +65,9 @@ class Shell:
     def missing(self, pipeline: str) -> list[Checkpoint]:
         """Models that a pipeline of the pack in use is made of and that are not here."""
         pack = self.studio.pack
-        if pipeline not in PRESETS.get(pack, {}):
+        if pipeline not in PACKS.get(pack, {}):
             return []
-        parts = preset(pack, pipeline, getattr(self.studio, "use", None)).values()
+        parts = catalog.parts(pack, pipeline, getattr(self.studio, "use", None)).values()
         return [one for one in with_tokenizers(parts) if not one.present]
 
     def recipe(self, link: str, *pipelines: str) -> Recipe | None:

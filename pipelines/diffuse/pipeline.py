@@ -25,7 +25,7 @@ from pipelines.diffuse.load import is_inpainting, is_turbo, is_xl
 from pipelines.diffuse.settings import MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 
 
 @dataclass

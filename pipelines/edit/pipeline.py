@@ -28,15 +28,15 @@ from pipelines.edit.settings import EditSettings
 from pipelines.edit.source_images import Examples
 from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, Tuning, adapter_of
 from pipelines.errors import BadInput, Stopped
-from pipelines.models.clip.network import Clip
-from pipelines.models.unet.network import CLEAN, Unet, walk
+from pipelines.models.base import Clip, Denoiser
+from pipelines.models.unet.network import CLEAN, walk
 
 
 @dataclass
 class Edit(Resumable[EditSettings]):
     """A picture changed along the direction from one text to another, by a diffusion model that CLIP moves."""
 
-    unet: Unet
+    unet: Denoiser
     clip: Clip
     critic: Clip
     pictures: Examples = field(default_factory=Examples.none)

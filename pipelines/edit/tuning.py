@@ -24,8 +24,8 @@ from pipelines.core.journal import Snapshot
 from pipelines.edit.ddim import Trajectory, levels, noised, time_grid
 from pipelines.edit.directions import Wearing
 from pipelines.edit.settings import EditSettings
-from pipelines.models.clip.network import Clip
-from pipelines.models.unet.network import Unet, ddim_step, guess
+from pipelines.models.base import Clip, Denoiser
+from pipelines.models.unet.network import ddim_step, guess
 
 PAPER_UP, PAPER_DOWN = 40, 6
 VIEWS = 4  # of each picture
@@ -50,7 +50,7 @@ class Tuning:
 
     def __init__(
         self,
-        unet: Unet,
+        unet: Denoiser,
         clip: Clip,
         critic: Clip,
         settings: EditSettings,

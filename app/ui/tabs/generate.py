@@ -19,7 +19,7 @@ from pipelines.core.record import Record, read_parameters, read_record
 from pipelines.core.settings import Knob
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import open_picture
-from pipelines.weights.catalog import PRESETS
+from pipelines.weights.catalog import PACKS
 
 DRAWING = ("generate", "diffuse")  # the pipelines that may stand behind this tab
 WATCH_SECONDS = 0.3  # between two looks at a running job
@@ -37,7 +37,7 @@ SHARED = ("prompt", "seed", "candidates", "keep", "hide_duplicates")  # mean the
 
 def pipeline_of(pack: str) -> str:
     """The one of DRAWING that a pack has."""
-    return next((one for one in DRAWING if one in PRESETS.get(pack, {})), DRAWING[0])
+    return next((one for one in DRAWING if one in PACKS.get(pack, {})), DRAWING[0])
 
 
 def build(shell: Shell, tab_itself: gr.Tab) -> None:

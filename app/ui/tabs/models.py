@@ -15,9 +15,11 @@ from app.ui.context import QUIET, Shell, acting
 from app.ui.i18n import both, both_sentence
 from app.ui.tabs.generate import pipeline_of
 from pipelines.errors import BadInput
-from pipelines.weights.catalog import PRESETS, Checkpoint, checkpoint_of, needed, preset
+from pipelines.weights import catalog
+from pipelines.weights.catalog import PACKS, checkpoint_of, needed
+from pipelines.weights.checkpoint import Checkpoint
 from pipelines.weights.install import installed
-from pipelines.weights.open_weights import FULL_PACK
+from pipelines.weights.open_weights import OPEN_WEIGHTS
 
 MB, GB = 10**6, 10**9
 ROLES = ("clip", "dalle", "vqgan", "unet", "diffusion")  # parts that `--use` can name
@@ -94,9 +96,7 @@ class _Tab:
         groups = ""
         for drawing in ("generate", "diffuse"):
             cards = "".join(
-                self._pack(pack, asked, max(free.values()))
-                for pack in PRESETS
-                if pipeline_of(pack) == drawing
+                self._pack(pack, asked, max(free.values())) for pack in PACKS if pipeline_of(pack) == drawing
             )
             groups += f'<h2>{both("models_" + drawing)}</h2><div class="packs">{cards}</div>'
         watching = " data-watching" if self._fetching else ""
@@ -108,7 +108,7 @@ class _Tab:
     def _own(self) -> str:
         """The models that the user added, with the words that use each, and the words that add one."""
         use, rows = getattr(self.shell.studio, "use", None) or {}, ""
-        for one in (checkpoint_of(name) for name in installed() if name not in FULL_PACK):
+        for one in (checkpoint_of(name) for name in installed() if name not in OPEN_WEIGHTS):
             name, role = escape(one.name), escape(one.role)
             badge = f'<span class="badge">{both("in_use")}</span>' if one.name in use.values() else ""
             words = f"<code>python launch.py ui --use {role}={name}</code>" if role in ROLES else ""
@@ -151,7 +151,7 @@ class _Tab:
         use = getattr(studio, "use", None)
         parts, in_use = needed(pack, use), pack == studio.pack
         gone = [one for one in parts if not one.present]
-        wanted = [one for one in gone if one.name in FULL_PACK]
+        wanted = [one for one in gone if one.name in OPEN_WEIGHTS]
         badge = f'<span class="badge">{both("in_use")}</span>' if in_use else ""
         side, below = "", ""
         if self.may_change and wanted and not self._fetching:
@@ -189,7 +189,7 @@ class _Tab:
             state = f'<span class="state here">{both("present")}</span>'
         elif now is not None and self._fetching and one.name in (now.name, *now.waiting):
             state = f'<span class="state">{both("coming" if one.name == now.name else "waits")}</span>'
-        elif self.may_change and one.name in FULL_PACK and not self._fetching:
+        elif self.may_change and one.name in OPEN_WEIGHTS and not self._fetching:
             state = _button("fetch", "ask", asked=key, expanded=asked == key)
         else:
             state = f'<span class="state">{both("absent")}</span>'
@@ -214,7 +214,7 @@ def _consent(wanted: Sequence[Checkpoint]) -> str:
         f"</small></li>"
         for licence, those in by_licence.items()
     )
-    hosts = {urlsplit(file.url).hostname or "" for one in wanted for file in FULL_PACK[one.name].files}
+    hosts = {urlsplit(file.url).hostname or "" for one in wanted for file in one.files}
     total = both("consent", size=_size(sum(_bytes(one) for one in wanted)), hosts=", ".join(sorted(hosts)))
     names = " ".join(one.name for one in wanted)
     return (
@@ -238,14 +238,13 @@ def _facts(now: Download) -> str:
 
 def _need(pack: str, use: dict[str, str] | None) -> int:
     """Bytes of memory that the largest of a pack's pipelines wants."""
-    pipelines = [map(checkpoint_of, preset(pack, one, use).values()) for one in PRESETS[pack]]
+    pipelines = [map(checkpoint_of, catalog.parts(pack, one, use).values()) for one in PACKS[pack]]
     return max(sum(one.memory or TINY_WORKING * one.size for one in parts) for parts in pipelines)
 
 
 def _bytes(one: Checkpoint) -> int:
     """What it takes on disk, or the download when it is not there."""
-    entry = FULL_PACK.get(one.name)
-    return one.size or (entry.download_bytes if entry else 0)
+    return one.size or one.download_bytes
 
 
 def _command(pack: str) -> str:
