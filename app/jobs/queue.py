@@ -21,18 +21,19 @@ from typing import Any
 
 from PIL import Image
 
-from app.jobs.job import ActiveJob, Job, State, StudioLike
+from app.jobs.job import ActiveJob, Job, State
+from pipelines.core.pipeline import StudioLike
 from app.jobs.order import check_room, running_order
 from app.jobs.store import JobStore
 from app.jobs.timing import placed, remaining_seconds, timing_key
-from app.jobs.worker import Worker, explain
+from app.jobs.worker import Worker
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Pipeline, Result, Step, run
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import open_picture, picture_format, read_bytes
 
-__all__ = ["MAX_PICTURE_BYTES", "Job", "Lane", "explain"]
+__all__ = ["MAX_PICTURE_BYTES", "Job", "Lane"]
 
 MAX_PICTURE_BYTES = 8_000_000  # of a picture given as a setting: it is kept inside the job
 KEPT_JOURNALS = 200  # of the newest runs that can be resumed

@@ -23,7 +23,8 @@ import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
-from app.jobs.queue import Job, Lane, explain
+from app.jobs.queue import Job, Lane
+from pipelines.core.explain import explain
 from app.jobs.threads import aside
 from app.library import as_shown, vectors_of
 from app.recipe import travels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Protocol, Self, get_type_hints, runtime_checkable
 
 from pipelines.errors import BadInput
 
@@ -122,6 +122,24 @@ class Settings:
         return dataclasses.replace(
             self, **{name: change(source) for name, source in pictures.items() if source}
         )
+
+
+@runtime_checkable
+class Changeable(Protocol):
+    """Settings of a Resumable pipeline: a run may go on from a snapshot with other settings."""
+
+    def changed(self, step: int, **fields: Any) -> Settings:
+        """These settings with fields changed from `step` on. BadInput for fields that cannot change there."""
+        ...
+
+
+@runtime_checkable
+class HasTimeline(Protocol):
+    """Settings that hold what was changed while the run went on."""
+
+    def timeline(self) -> list[tuple[int, Settings]]:
+        """The settings in force from each step on, from step 0."""
+        ...
 
 
 def _checked(one: Knob, value: Any) -> Any:

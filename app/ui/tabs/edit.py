@@ -18,7 +18,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.jobs.queue import MAX_PICTURE_BYTES, Job, explain
+from app.jobs.queue import MAX_PICTURE_BYTES, Job
+from pipelines.core.explain import explain
 from app.jobs.threads import aside
 from app.ui.context import QUIET, Shell, acting
 from app.ui.html import edit as proof
