@@ -134,7 +134,9 @@ async def _finished(lane: Lane, pipeline: str, settings: Settings, session: str)
 
 def _type_of(one: Knob) -> Any:
     """A setting's type as a client's form shows it, with its choices."""
-    return Literal[one.choices] if one.choices else one.type
+    if one.choices:
+        return Literal[one.choices]
+    return one.type | None if one.optional else one.type
 
 
 def _help_of(name: str, one: Knob) -> str:

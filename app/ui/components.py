@@ -35,8 +35,9 @@ def plain_field(one: Knob, pipeline: str) -> str:
         bounds = "".join(
             f' {name}="{value:g}"' for name, value in (("min", one.lo), ("max", one.hi)) if value is not None
         )
+        value = "" if one.default is None else f"{one.default:g}"
         entry = (
-            f'<input type="number" name="{one.name}" value="{one.default:g}" inputmode="decimal"{bounds} '
+            f'<input type="number" name="{one.name}" value="{value}" inputmode="decimal"{bounds} '
             f'step="{1 if one.type is int else "any"}">'
         )
     else:
@@ -64,6 +65,8 @@ def field(
         component = gr.Dropdown(list(one.choices), value=one.default, **common)
     elif one.type is bool:
         component = gr.Checkbox(one.default, **common)
+    elif one.optional:
+        component = gr.Number(one.default, precision=0 if one.type is int else None, **common)
     elif not one.advanced and one.type is int:
         return shell.words(gr.Number(one.default, precision=0, scale=1, **common), label=f"knob_{words}")
     elif one.type in (int, float) and one.lo is not None and one.hi is not None:

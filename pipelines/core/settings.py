@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self, get_type_hints, runtime_checkable
+from types import NoneType
+from typing import Any, ClassVar, Protocol, Self, get_args, get_type_hints, runtime_checkable
 
 from pipelines.errors import BadInput
 
@@ -21,7 +22,7 @@ def knob(
     kind: str | None = None,
     flag: str | None = None,
 ) -> Any:
-    """A field of Settings that carries its own range and words.
+    """A field of Settings that carries its own range and words. A default of None means what the model likes.
 
     The page, the command line, the HTTP API and the record all read them here. `lo` and `hi` are inclusive;
     `choices` lists the allowed values; `kind` is "prompt" (free text), "picture" (a path or a data URI of a picture),
@@ -39,6 +40,7 @@ class Knob:
 
     name: str
     type: type
+    optional: bool  # None is allowed, and means what the model likes
     default: Any
     lo: float | None
     hi: float | None
@@ -59,6 +61,7 @@ class Knob:
             parts.append(f"at least {self.lo:g}")
         if self.name != "prompt" and self.default != "":
             shown = ("yes" if self.default else "no") if self.type is bool else self.default
+            shown = "what the model likes" if self.optional and self.default is None else shown
             parts.append(f"default: {shown}")
         return f" ({'; '.join(parts)})" if parts else ""
 
@@ -86,20 +89,26 @@ class Settings:
     @classmethod
     def knobs(cls) -> list[Knob]:
         """The fields in order of definition, with their ranges and words."""
+        knobs: list[Knob] = []
         types = get_type_hints(cls)
-        return [
-            Knob(name=f.name, type=types[f.name], default=f.default, **f.metadata)
-            for f in dataclasses.fields(cls)
-        ]
+        for f in dataclasses.fields(cls):
+            kinds = get_args(types[f.name])  # of `int | None` both
+            optional = NoneType in kinds
+            kind = next(kind for kind in kinds if kind is not NoneType) if optional else types[f.name]
+            knobs.append(Knob(name=f.name, type=kind, optional=optional, default=f.default, **f.metadata))
+        return knobs
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Settings from plain values, as a record or a form holds them. Unknown names are refused with BadInput."""
-        known = {f.name for f in dataclasses.fields(cls)}
+        """Settings from plain values, as a record or a form holds them. Unknown names are refused with BadInput.
+
+        Before None meant what the model likes, 0 did. So 0 is still read as None where the setting itself begins above it.
+        """
+        known = {knob.name: knob for knob in cls.knobs()}
         for name in values:
             if name not in known:
                 raise BadInput(f"setting {name!r} is not known; the settings are {', '.join(sorted(known))}")
-        return cls(**values)
+        return cls(**{name: _without_old_zero(known[name], value) for name, value in values.items()})
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
@@ -142,8 +151,16 @@ class HasTimeline(Protocol):
         ...
 
 
+def _without_old_zero(knob: Knob, value: Any) -> Any:
+    """None for a 0 that can only mean what the model likes."""
+    is_zero = isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
+    return None if is_zero and knob.optional and (knob.lo or 0) > 0 else value
+
+
 def _checked(one: Knob, value: Any) -> Any:
     """The value in the knob's type, or BadInput in one sentence."""
+    if value is None and one.optional:
+        return None
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     if one.type is bool:
         if not isinstance(value, bool):
@@ -152,8 +169,9 @@ def _checked(one: Knob, value: Any) -> Any:
         good = isinstance(value, (int, float)) and not isinstance(value, bool)
         good = good and abs(value) < 2**63  # neither nan nor infinite, and float(value) cannot overflow
         if not good or (one.type is int and int(value) != value):
+            example = one.lo if one.default is None else one.default
             raise BadInput(
-                f"{one.name} {shown} is not a {'whole ' if one.type is int else ''}number; try {one.default}"
+                f"{one.name} {shown} is not a {'whole ' if one.type is int else ''}number; try {example}"
             )
         value = one.type(value)
         if one.lo is not None and value < one.lo:

@@ -27,4 +27,4 @@ class GenerateSettings(Settings):
         0, 0, 63, help="rows of image tokens kept from the picture, from the top", advanced=True
     )
     likeness: float = knob(0.3, 0.0, 1.0, help="how close variations stay to the picture", advanced=True)
-    batch: int = knob(0, 0, 512, help="candidates drawn together; 0 for what the device likes", advanced=True)
+    batch: int | None = knob(None, 1, 512, help="candidates drawn together", advanced=True)
