@@ -17,6 +17,8 @@ def knob(
     hi: float | None = None,
     *,
     help: str,
+    label: tuple[str, str] = ("", ""),
+    help_zh: str = "",
     advanced: bool = False,
     choices: tuple[str, ...] | None = None,
     kind: str | None = None,
@@ -24,12 +26,14 @@ def knob(
 ) -> Any:
     """A field of Settings that carries its own range and words. A default of None means what the model likes.
 
-    The page, the command line, the HTTP API and the record all read them here. `lo` and `hi` are inclusive;
+    The page, the command line, the HTTP API and the record all read them here. `label` is the page's name for it, in
+    English and Chinese; `help` says what it does, `help_zh` the same in Chinese. `lo` and `hi` are inclusive;
     `choices` lists the allowed values; `kind` is "prompt" (free text), "picture" (a path or a data URI of a picture),
     "seed", a pipeline's own word for text of its own grammar, or None for what the type says. `flag` is the name on the
     command line when it is not the field's.
     """
-    facts = {"lo": lo, "hi": hi, "help": help, "advanced": advanced, "choices": choices}
+    facts = {"lo": lo, "hi": hi, "label": label, "help": help, "help_zh": help_zh}
+    facts |= {"advanced": advanced, "choices": choices}
     facts |= {"kind": kind, "flag": flag}
     return field(default=default, metadata=facts)
 
@@ -44,7 +48,9 @@ class Knob:
     default: Any
     lo: float | None
     hi: float | None
+    label: tuple[str, str]
     help: str
+    help_zh: str
     advanced: bool
     choices: tuple[str, ...] | None
     kind: str | None
@@ -79,8 +85,8 @@ class Settings:
 
     subject: ClassVar[str] = "prompt"
 
-    prompt: str = knob("a red heart", help="what to draw, in English or Chinese", kind="prompt")
-    seed: int = knob(0, 0, 2**32 - 1, help="same seed, same picture", kind="seed")
+    prompt: str = knob("a red heart", label=("prompt", "提示词"), help="what to draw, in English or Chinese", help_zh="要画什么，中文英文都可以", kind="prompt")
+    seed: int = knob(0, 0, 2**32 - 1, label=("seed", "随机种子"), help="same seed, same picture", help_zh="种子相同，画面相同", kind="seed")
 
     def __post_init__(self) -> None:
         for one in self.knobs():
