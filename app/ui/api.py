@@ -24,12 +24,12 @@ from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
 from app.jobs.queue import Job, Lane
-from pipelines.core.explain import explain
 from app.jobs.threads import aside
 from app.library import as_shown, vectors_of
 from app.recipe import travels
 from app.ui.context import Shell
 from pipelines.clip.ranking import rank as ranked
+from pipelines.core.explain import explain
 from pipelines.core.settings import Knob, Settings, clean_prompt
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import URI_HEAD

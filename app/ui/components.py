@@ -21,7 +21,7 @@ def plain_field(one: Knob, pipeline: str) -> str:
     """The same as HTML, for forms of our own: an input named as the setting, its words in both languages."""
     label, translated, help_translated = KNOBS.get(_worded(one, pipeline), (one.name, one.name, ""))
     said = f"<b>{pair(escape(label), escape(translated))}</b>"
-    told = f"<small>{pair(escape(knob_help(one, "en")), escape(help_translated or one.help))}</small>"
+    told = f"<small>{pair(escape(knob_help(one, 'en')), escape(help_translated or one.help))}</small>"
     if one.type is bool:
         checked = " checked" if one.default else ""
         return f'<label class="field tick"><input type="checkbox" name="{one.name}"{checked}>{said}{told}</label>'

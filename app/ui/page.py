@@ -27,7 +27,7 @@ from app.ui.addresses import NoAddresses, forbid_fetching
 from app.ui.context import QUIET, Shell, acting
 from app.ui.door import Door
 from app.ui.html import generate as stage
-from app.ui.i18n import LANGUAGES, translations, knob_help
+from app.ui.i18n import LANGUAGES, knob_help, translations
 from app.ui.pictures import Pictures
 from app.ui.tabs import edit, generate, library, models, optimize
 from app.ui.visits import House, Visits, asking

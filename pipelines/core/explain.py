@@ -8,7 +8,11 @@ from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.files import cannot_save
 
-MEMORY_KNOBS = ("batch", "cutouts", "candidates")  # what memory grows with, in the order in which it is halved
+MEMORY_KNOBS = (
+    "batch",
+    "cutouts",
+    "candidates",
+)  # what memory grows with, in the order in which it is halved
 
 
 def is_out_of_memory(problem: BaseException) -> bool:

@@ -85,8 +85,22 @@ class Settings:
 
     subject: ClassVar[str] = "prompt"
 
-    prompt: str = knob("a red heart", label=("prompt", "提示词"), help="what to draw, in English or Chinese", help_zh="要画什么，中文英文都可以", kind="prompt")
-    seed: int = knob(0, 0, 2**32 - 1, label=("seed", "随机种子"), help="same seed, same picture", help_zh="种子相同，画面相同", kind="seed")
+    prompt: str = knob(
+        "a red heart",
+        label=("prompt", "提示词"),
+        help="what to draw, in English or Chinese",
+        help_zh="要画什么，中文英文都可以",
+        kind="prompt",
+    )
+    seed: int = knob(
+        0,
+        0,
+        2**32 - 1,
+        label=("seed", "随机种子"),
+        help="same seed, same picture",
+        help_zh="种子相同，画面相同",
+        kind="seed",
+    )
 
     def __post_init__(self) -> None:
         for one in self.knobs():

@@ -19,7 +19,7 @@ from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture, Resumable, Step
 from pipelines.core.settings import Settings
 from pipelines.edit.ddim import Trajectory, noised, time_grid, walk_down, walk_up
-from pipelines.edit.directions import Direction, Wearing, network_hash, read_direction, check_direction_name
+from pipelines.edit.directions import Direction, Wearing, check_direction_name, network_hash, read_direction
 from pipelines.edit.guidance import walk_down_guided
 from pipelines.edit.inputs import EditInputs, pictures_as_settings, read_inputs
 from pipelines.edit.preflight import Outlook, check_texts, outlook, proposed_return_step
