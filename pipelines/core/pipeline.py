@@ -139,8 +139,15 @@ class LearnsDirection(Protocol):
 class StudioLike(Protocol):
     """A Studio, or what stands for one: the pack in use and its pipelines with their models."""
 
-    pack: str
-    device: str
+    @property
+    def pack(self) -> str:
+        """The name of the pack."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it computes, as torch names it."""
+        ...
 
     def pipeline(self, name: str) -> Pipeline[Any]:
         """The pipeline with its models loaded."""

@@ -103,8 +103,10 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        for one in self.knobs():
-            object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
+        for knob in self.knobs():
+            value = getattr(self, knob.name)
+            if not (value is None and knob.optional):
+                object.__setattr__(self, knob.name, _checked(knob, value))
 
     @classmethod
     def knobs(cls) -> list[Knob]:
@@ -179,8 +181,6 @@ def _without_old_zero(knob: Knob, value: Any) -> Any:
 
 def _checked(one: Knob, value: Any) -> Any:
     """The value in the knob's type, or BadInput in one sentence."""
-    if value is None and one.optional:
-        return None
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     if one.type is bool:
         if not isinstance(value, bool):
