@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as problem:
         if os.environ.get("ATELIER_DEBUG"):
             raise
-        from app.jobs.queue import explain
+        from pipelines.core.explain import explain
 
         say(explain(problem).replace("the server's log says where", "set ATELIER_DEBUG=1 to see where"))
         return FAILED

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from app.ui.context import Shell
-from app.ui.i18n import KNOBS, pair
+from app.ui.i18n import KNOBS, knob_help, pair
 from pipelines.core.settings import Knob
 
 
@@ -21,7 +21,7 @@ def plain_field(one: Knob, pipeline: str) -> str:
     """The same as HTML, for forms of our own: an input named as the setting, its words in both languages."""
     label, translated, help_translated = KNOBS.get(_worded(one, pipeline), (one.name, one.name, ""))
     said = f"<b>{pair(escape(label), escape(translated))}</b>"
-    told = f"<small>{pair(escape(one.help), escape(help_translated or one.help))}</small>"
+    told = f"<small>{pair(escape(knob_help(one, 'en')), escape(help_translated or one.help))}</small>"
     if one.type is bool:
         checked = " checked" if one.default else ""
         return f'<label class="field tick"><input type="checkbox" name="{one.name}"{checked}>{said}{told}</label>'
@@ -35,8 +35,9 @@ def plain_field(one: Knob, pipeline: str) -> str:
         bounds = "".join(
             f' {name}="{value:g}"' for name, value in (("min", one.lo), ("max", one.hi)) if value is not None
         )
+        value = "" if one.default is None else f"{one.default:g}"
         entry = (
-            f'<input type="number" name="{one.name}" value="{one.default:g}" inputmode="decimal"{bounds} '
+            f'<input type="number" name="{one.name}" value="{value}" inputmode="decimal"{bounds} '
             f'step="{1 if one.type is int else "any"}">'
         )
     else:
@@ -64,6 +65,8 @@ def field(
         component = gr.Dropdown(list(one.choices), value=one.default, **common)
     elif one.type is bool:
         component = gr.Checkbox(one.default, **common)
+    elif one.optional:
+        component = gr.Number(one.default, precision=0 if one.type is int else None, **common)
     elif not one.advanced and one.type is int:
         return shell.words(gr.Number(one.default, precision=0, scale=1, **common), label=f"knob_{words}")
     elif one.type in (int, float) and one.lo is not None and one.hi is not None:

@@ -12,6 +12,9 @@ from html import escape
 
 import gradio as gr
 
+from pipelines.core.settings import Knob
+from pipelines.studio import PIPELINES
+
 LANGUAGES = ("en", "zh")
 
 WORDS: dict[str, tuple[str, str]] = {
@@ -435,98 +438,29 @@ WORDS: dict[str, tuple[str, str]] = {
     "about_pack_sd_xl": ("Stable Diffusion XL, 1024 px", "Stable Diffusion XL，1024 像素"),
 }
 
-# name of a setting -> label, label in Chinese, help in Chinese; help in English comes with the setting itself
-KNOBS: dict[str, tuple[str, str, str]] = {
-    "prompt": ("prompt", "提示词", "要画什么，中文英文都可以"),
-    "seed": ("seed", "随机种子", "种子相同，画面相同"),
-    "candidates": ("candidates", "候选数", "画多少张参加排名"),
-    "keep": ("keep", "保留", "保留最好的几张"),
-    "temperature": ("temperature", "温度", "低则稳妥，高则大胆"),
-    "top_k": ("top-k", "top-k", "只从最可能的 k 个词元中抽取；0 表示不限"),
-    "top_p": ("top-p", "top-p", "只从累计概率达到此值的最可能词元中抽取"),
-    "guidance": ("guidance", "引导强度", "提示词的影响有多强；1 为普通采样"),
-    "hide_duplicates": ("hide near-duplicates", "隐藏近似重复", "看起来一样的候选只保留一张"),
-    "image": ("picture", "图片", "用来变化或补全的图片"),
-    "keep_rows": ("rows kept", "保留行数", "从图片顶部保留多少行图像词元"),
-    "likeness": ("likeness", "相似度", "变体与原图有多接近"),
-    "steps": ("steps", "步数", "画面生长多少步"),
-    "size": ("size", "尺寸", "宽x高，例如 192x128；留空则与起始图片或模型一致"),
-    "init": ("start picture", "起始图片", "从哪张图片开始"),
-    "mask": ("mask", "蒙版", "画面可以改变的地方：白色，或涂抹处"),
-    "start": (
-        "start",
-        "起点",
-        "没有图片时从什么开始：splash 白纸上的一团颜色，white 白纸，codes 随机编码，noise 噪点，"
-        "gradient 渐变；随机产生多个，由 CLIP 选一个",
-    ),
-    "regions": (
-        "regions",
-        "分区提示词",
-        "只管一部分画面：文字 @ left、right、top、bottom、centre；多个用 | 分开",
-    ),
-    "image_prompts": ("picture to steer to", "图片提示", "让画面靠近这张图片"),
-    "noise_prompts": ("noise prompts", "随机方向", "随机方向：数字[:权重]，多个用 | 分开"),
-    "step_size": ("step size", "步幅", "每一步走多远"),
-    "optimizer": ("optimizer", "优化器", "怎样由梯度得到每一步"),
-    "average": ("average", "平均", "画面里保留多少过去；越大越平静"),
-    "cutouts": ("cutouts", "视图数", "每一步给 CLIP 看多少个视图"),
-    "cutouts_end": ("cutouts at the end", "结束时的视图数", "最后的视图数；0 表示与开始相同"),
-    "views": ("view size", "视图大小", "small 小视图更快，full 与 CLIP 能看到的一样大"),
-    "scheme": ("cutout scheme", "裁切方式", "怎样裁出视图"),
-    "closest": ("closest view", "最近视图", "最近的视图占短边的比例"),
-    "pull": ("pull", "贴近原图", "CLIP 不在意的地方保持起始图片或白纸的样子（画布移动时除外）"),
-    "smooth": ("smooth", "平滑", "边缘更少"),
-    "colour": ("colour", "色彩", "更多色彩；小于零则更少"),
-    "palette": ("palette", "调色板", "只用这些颜色，例如 #d9432f #faf8f4"),
-    "symmetry": ("symmetry", "对称", "左右一样"),
-    "tile": ("seamless", "无缝平铺", "并排摆放时边缘相接"),
-    "coarse": ("coarse to fine", "由粗到细", "从小画布开始，翻倍几次"),
-    "animate": ("animate", "画布移动", "每隔多少步移动一次画布，用于影片；0 表示不移动"),
-    "zoom": ("zoom", "缩放", "每次移动的缩放"),
-    "pan_x": ("pan right", "右移", "每次移动向右多少像素"),
-    "pan_y": ("pan down", "下移", "每次移动向下多少像素"),
-    "rotate": ("rotate", "旋转", "每次移动旋转多少度"),
-    "precision": (
-        "precision",
-        "精度",
-        "解码器的精度：auto 用 float32；处理器有矩阵单元时，大画布用 bfloat16 更快",
-    ),
-    "tokens": ("image tokens", "图像词元", "起始的图像词元，写成数字"),
-    "changes": ("changes on the way", "途中的修改", "运行途中改了什么"),
-    "until": ("where it stopped", "停在哪里", "到哪一步为止；0 表示到最后"),
-    # Generate with Stable Diffusion
-    "negative_prompt": ("leave out", "不要出现", "不要画什么；引导强度大于 1 时有效"),
-    "width": ("width", "宽", "像素，8 的倍数；0 表示模型习惯的大小"),
-    "height": ("height", "高", "像素，8 的倍数；0 表示模型习惯的大小"),
-    "diffuse_image": ("picture", "图片", "从这张图片开始"),
-    "diffuse_strength": ("distance", "变化程度", "离原图多远；1 表示完全重画"),
-    "diffuse_mask": ("mask", "蒙版", "白色的地方重新绘制"),
-    "diffuse_steps": ("steps", "步数", "从噪声走到画面的步数；0 表示按模型决定"),
-    "diffuse_guidance": ("guidance", "引导强度", "提示词的影响有多强；1 为普通采样，0 表示按模型决定"),
-    # Edit; where another tab has a setting of the same name, its words are under edit_NAME
-    "source": ("from", "原文", "画面里现在是什么"),
-    "mode": ("way", "方式", "怎样编辑"),
-    "strength": ("strength", "强度", "改变多少；0 还原图片，负数为反方向"),
-    "strip": ("side by side", "并排张数", "并排显示多少个强度"),
-    "automatic_mask": ("automatic mask", "自动蒙版", "编辑几乎没碰到的地方保持原样"),
-    "directions": ("directions", "方向", "用保存的方向代替文字"),
-    "return_step": ("return step", "返回步", "编辑退回到的噪声级别；0 表示自动建议"),
-    "edit_keep": ("stay with the picture", "贴近原图", "多大程度上保留原图（L1）"),
-    "edit_smooth": ("smooth", "平滑", "变化有多平滑（全变差）"),
-    "edit_steps": ("steps", "步数", "走进噪声再走回来的步数；0 表示按方式决定"),
-    "refine": ("refine", "细化", "每一步向上走时的定点细化次数"),
-    "edit_guidance": ("guidance", "引导强度", "即时方式：CLIP 推得多用力"),
-    "updates": ("updates", "更新次数", "学习的更新次数；0 表示按方式决定"),
-    "edit_step_size": ("step size", "步幅", "学习的步幅（Adam）"),
-    "rank": ("rank", "秩", "适配器（LoRA）的秩"),
-    "loss": ("loss", "损失", "方向损失：log 为官方代码，plain 为论文"),
-    "chain": ("chain", "链式", "论文方法：一次更新穿过全部六步"),
-    "learn_from": ("learn from", "学习张数", "可复用方向从多少张图片学习"),
-    "examples": ("example pictures", "示例图片", "用图片而不是文字说明目标"),
-    "lessons": ("own pictures to learn from", "自备学习图片", "从自己的图片学习可复用方向"),
-    "purify": ("purify", "净化", "先把绘画带进模型的世界，做几次"),
-    "crop": ("crop", "裁切", "只编辑这一部分：X,Y,宽x高（像素）"),
-}
+
+def _knob_words() -> dict[str, tuple[str, str, str]]:
+    """Label, label in Chinese and help in Chinese of every setting, by PIPELINE_NAME.
+
+    By NAME alone they are those of the first pipeline of the list that has such a setting.
+    """
+    words: dict[str, tuple[str, str, str]] = {}
+    for pipeline in ("generate", "optimize", "edit", "diffuse"):
+        for knob in PIPELINES[pipeline].Settings.knobs():
+            entry = (*knob.label, knob_help(knob, "zh"))
+            words.setdefault(knob.name, entry)
+            words[f"{pipeline}_{knob.name}"] = entry
+    return words
+
+
+def knob_help(knob: Knob, language: str) -> str:
+    """What a setting does, as the page says it; an empty field of an optional one means what the model likes."""
+    if language == "zh":
+        return knob.help_zh + ("；留空则由模型决定" if knob.optional else "")
+    return knob.help + ("; empty for what the model likes" if knob.optional else "")
+
+
+KNOBS = _knob_words()
 
 # sentences of the pipelines, as patterns, and how to say them in Chinese
 SENTENCES: list[tuple[str, str]] = [

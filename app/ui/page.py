@@ -27,7 +27,7 @@ from app.ui.addresses import NoAddresses, forbid_fetching
 from app.ui.context import QUIET, Shell, acting
 from app.ui.door import Door
 from app.ui.html import generate as stage
-from app.ui.i18n import LANGUAGES, translations
+from app.ui.i18n import LANGUAGES, knob_help, translations
 from app.ui.pictures import Pictures
 from app.ui.tabs import edit, generate, library, models, optimize
 from app.ui.visits import House, Visits, asking
@@ -63,8 +63,8 @@ def build(
     helps: dict[str, str] = {}
     for name, kind in lane.pipelines.items():
         for one in kind.Settings.knobs():
-            helps.setdefault(one.name, one.help)
-            helps[f"{name}_{one.name}"] = one.help
+            helps.setdefault(one.name, knob_help(one, "en"))
+            helps[f"{name}_{one.name}"] = knob_help(one, "en")
     drawing = generate.pipeline_of(studio.pack)
     shell = Shell(studio, lane, pictures_library, pictures, Shelf(house.home), serving, drawing, helps=helps)
     with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:

@@ -19,7 +19,7 @@ from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture, Resumable, Step
 from pipelines.core.settings import Settings
 from pipelines.edit.ddim import Trajectory, noised, time_grid, walk_down, walk_up
-from pipelines.edit.directions import Direction, Wearing, network_hash, read_direction
+from pipelines.edit.directions import Direction, Wearing, check_direction_name, network_hash, read_direction
 from pipelines.edit.guidance import walk_down_guided
 from pipelines.edit.inputs import EditInputs, pictures_as_settings, read_inputs
 from pipelines.edit.preflight import Outlook, check_texts, outlook, proposed_return_step
@@ -118,6 +118,15 @@ class Edit(Resumable[EditSettings]):
             told |= {"ended": trouble} if trouble else {}
             pictures = [replace(one, facts=one.facts | told) for one in pictures]
         return pictures
+
+    @staticmethod
+    def check_direction(settings: EditSettings, path: str) -> None:
+        """BadInput when a run with these settings learns no direction, or when it cannot be saved under this name."""
+        check_direction_name(path)
+        if not settings.update_count():
+            raise BadInput(
+                "there is nothing to save: only the modes quick, reusable and paper learn a direction"
+            )
 
     def direction(self, settings: EditSettings, journal: Journal) -> Direction:
         """What a run of these prepared settings has learned, for a file. BadInput when it learned nothing."""

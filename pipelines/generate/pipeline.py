@@ -53,6 +53,7 @@ class Generate(Pipeline[GenerateSettings]):
     @torch.no_grad()
     def __call__(self, settings: GenerateSettings) -> Generator[Step, None, list[Picture]]:
         """Draw in batches of one fixed size, so that a candidate's numbers do not depend on its company."""
+        assert settings.batch is not None
         seeds = candidate_seeds(settings.seed, settings.candidates)
         likeness, start = self._picture_prompt(settings)
         tokens, vectors = [], []

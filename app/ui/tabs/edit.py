@@ -18,7 +18,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.jobs.queue import MAX_PICTURE_BYTES, Job, explain
+from app.jobs.queue import MAX_PICTURE_BYTES, Job
 from app.jobs.threads import aside
 from app.ui.context import QUIET, Shell, acting
 from app.ui.html import edit as proof
@@ -28,6 +28,7 @@ from app.ui.html.optimize import Trace
 from app.ui.i18n import both
 from app.ui.link import opened
 from app.ui.tabs.generate import DRAWING
+from pipelines.core.explain import explain
 from pipelines.core.journal import Journal
 from pipelines.core.record import read_record
 from pipelines.edit.directions import read_direction
