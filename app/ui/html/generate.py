@@ -15,7 +15,7 @@ from PIL import Image
 
 from app.jobs.queue import Job, Lane
 from app.serving import Serving
-from app.ui.i18n import WORDS, both, both_sentence
+from app.ui.i18n import both, both_sentence, words
 from app.ui.link import copy_link
 from app.ui.pictures import SHEET_PIXELS, Pictures, preview_uri
 from pipelines.errors import BadInput
@@ -83,7 +83,7 @@ def _working(job: Job, previews: list[Image.Image] | None) -> str:
         share = 0.0
     else:
         key = f"stage_{job.stage}"
-        said = both(key) if key in WORDS else escape(job.stage)
+        said = both(key) if key in words() else escape(job.stage)
         place = both("steps", done=job.done, total=job.total) if job.total else ""
         share = job.done / job.total if job.total else 0.0
     count = min(int(job.settings.get("candidates", 1)), 16)
@@ -326,8 +326,8 @@ def reading(read: Any | None) -> str:
         return f'<div class="reading"><p>{keys}</p></div>'
     parts = [both("tokens", used=len(read.tokens), limit=read.limit)]
     if read.unknown:
-        words = ", ".join(read.unknown[:8]) + (" …" if len(read.unknown) > 8 else "")
-        parts.append(f'<span class="warn">{both("unknown", words=words)}</span>')
+        unknown = ", ".join(read.unknown[:8]) + (" …" if len(read.unknown) > 8 else "")
+        parts.append(f'<span class="warn">{both("unknown", words=unknown)}</span>')
     else:
         parts.append(both("all_known"))
     if read.cut:
