@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from html import escape
 from pathlib import Path
 
 import gradio as gr
+from markupsafe import Markup
+
+from app.ui.markup import html
 
 LANGUAGES = ("en", "zh")
 
@@ -340,21 +342,28 @@ def say(key: str, language: str, helps: dict[str, str] | None = None) -> str:
     return words()[key][index]
 
 
-def both(key: str, **facts: object) -> str:
+def both(key: str, **facts: object) -> Markup:
     """HTML in both languages; the facts are escaped."""
-    safe = {name: escape(str(value)) for name, value in facts.items()}
-    return pair(*(one.format(**safe) for one in words()[key]))
+    english, chinese = (Markup(one).format(**facts) for one in words()[key])
+    return pair(english, chinese)
 
 
-def pair(english: str, chinese: str) -> str:
-    """HTML of which the style sheet shows one half. The arguments are HTML already."""
-    return f'<span class="en" lang="en">{english}</span><span class="zh" lang="zh-CN">{chinese}</span>'
+def both_aloud(key: str) -> str:
+    """Plain text in both languages, for attributes that are read aloud: HTML has no room for two there."""
+    return ", ".join(words()[key])
 
 
-def both_sentence(sentence: str) -> str:
+def pair(english: str, chinese: str) -> Markup:
+    """HTML of which the style sheet shows one half."""
+    return html(
+        '<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>', english, chinese
+    )
+
+
+def both_sentence(sentence: str) -> Markup:
     """HTML in both languages of a sentence that a pipeline, the lane or a record said in English."""
     english = sentence[:1].upper() + sentence[1:] + ("" if sentence.endswith((".", "!", "?")) else ".")
-    return pair(escape(english), escape(_chinese(sentence)))
+    return pair(english, _chinese(sentence))
 
 
 def _chinese(sentence: str) -> str:

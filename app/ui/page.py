@@ -24,9 +24,9 @@ from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving
 from app.ui import api, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
-from app.ui.context import QUIET, Shell, acting
+from app.ui.context import QUIET, Shell, Update, acting, clicked, drawing_pipeline
 from app.ui.door import Door
-from app.ui.html import generate as stage
+from app.ui.html.page import header, served
 from app.ui.i18n import LANGUAGES, translations
 from app.ui.pictures import Pictures
 from app.ui.tabs import edit, generate, library, models, optimize
@@ -66,10 +66,10 @@ def build(
         for one in kind.Settings.knobs():
             helps.setdefault(one.name, one.help)
             helps[f"{name}_{one.name}"] = one.help
-    drawing = generate.pipeline_of(studio.pack)
+    drawing = drawing_pipeline(studio.pack)
     shell = Shell(studio, lane, pictures_library, pictures, Shelf(house.home), serving, drawing, helps=helps)
     with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:
-        head = acting(stage.header(), elem_id="masthead")
+        head = acting(header(), elem_id="masthead")
         shell.lane_line = gr.HTML(elem_id="lane", apply_default_css=False)
         shell.visitor, shell.job, shell.link = (gr.Textbox(visible=False) for _ in range(3))
         shell.hand, shell.filling = gr.Textbox(visible=False), gr.Textbox(visible=False)
@@ -79,17 +79,16 @@ def build(
                 with tab:
                     build_tab(shell, tab)
         if serving.beyond:
-            gr.HTML(stage.served(serving), elem_id="served", apply_default_css=False)
+            gr.HTML(served(serving), elem_id="served", apply_default_css=False)
         labels = [component for component, _ in shell.worded]
 
-        def switch(event: gr.EventData) -> list[Any]:
+        def speak(language: str) -> Update:
             """New labels for all of Gradio's components; our own HTML holds both languages already."""
-            wanted = str((event._data or {}).get("to", ""))
-            return shell.relabel(wanted) if wanted in LANGUAGES else [gr.skip()] * len(labels)
+            return shell.relabel(language) if language in LANGUAGES else gr.skip()
 
-        def greet(wanted: str) -> list[Any]:
-            """The labels again when the artist once chose another language than the browser's."""
-            return shell.relabel(wanted) if wanted in LANGUAGES else [gr.skip()] * len(labels)
+        def switch(event: gr.EventData) -> Update:
+            """The language that was clicked."""
+            return speak(clicked(event).get("to", ""))
 
         head.click(switch, None, labels, **QUIET)
         hidden = [shell.visitor, shell.job, shell.link]
@@ -97,7 +96,7 @@ def build(
         for answer, inputs, outputs, beat in shell.arrivals:
             shell.answered(arrived.then(answer, inputs, outputs, **QUIET), beat)
         spoken = "() => [window.atelier.spoken()]"  # in the place of a component that it does not read
-        arrived.then(greet, [shell.filling], labels, js=spoken, **QUIET)
+        arrived.then(speak, [shell.filling], labels, js=spoken, **QUIET)
         api.build(shell)
     page.atelier = shell  # type: ignore[attr-defined]
     return page
@@ -197,7 +196,7 @@ def serve(
 def _wake(studio: Any) -> None:
     """Load what Generate needs, so that the first prompt does not wait for it."""
     try:
-        studio.pipeline(generate.pipeline_of(studio.pack))
+        studio.pipeline(drawing_pipeline(studio.pack))
     except (BadInput, CannotSave) as problem:
         log.warning("%s", problem)
     except Exception:
