@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app.ui.context import Shell
-from app.ui.i18n import KNOBS, pair
+from app.ui.i18n import KNOBS, knob_words, pair
 from app.ui.markup import html, joined
 from pipelines.core.pipeline import Knob
 
@@ -19,7 +19,7 @@ def _worded(one: Knob, pipeline: str) -> str:
 
 def plain_field(one: Knob, pipeline: str) -> str:
     """The same as HTML, for forms of our own: an input named as the setting, its words in both languages."""
-    label, translated, help_translated = KNOBS.get(_worded(one, pipeline), (one.name, one.name, ""))
+    label, translated, help_translated = knob_words(_worded(one, pipeline))
     said = html("<b>{}</b>", pair(label, translated))
     told = html("<small>{}</small>", pair(one.help, help_translated or one.help))
     if one.type is bool:

@@ -323,12 +323,23 @@ def text(key: str) -> object:
     return gr.I18n()(key)
 
 
-def translations(helps: dict[str, str]) -> gr.I18n:
-    """All words for the browser, by its language; `helps` are the settings' own words, by name."""
-    english, chinese = ({key: pair[index] for key, pair in words().items()} for index in (0, 1))
-    for name, (label, translated, help_translated) in KNOBS.items():
+def knob_words(name: str) -> tuple[str, str, str]:
+    """A setting's label in both languages and its help in Chinese; one without words is called by its name."""
+    plain = name.replace("_", " ")
+    return KNOBS.get(name, (plain, plain, ""))
+
+
+def translations(helps: dict[str, str], names: dict[str, tuple[str, str]] | None = None) -> gr.I18n:
+    """All words for the browser, by its language.
+
+    `helps` are the settings' own words, by name; `names` are words that are not the page's own, by key.
+    """
+    table = words() | (names or {})
+    english, chinese = ({key: pair[index] for key, pair in table.items()} for index in (0, 1))
+    for name in dict.fromkeys([*KNOBS, *helps]):
+        label, translated, help_translated = knob_words(name)
         english |= {f"knob_{name}": label, f"help_{name}": helps.get(name, "")}
-        chinese |= {f"knob_{name}": translated, f"help_{name}": help_translated}
+        chinese |= {f"knob_{name}": translated, f"help_{name}": help_translated or helps.get(name, "")}
     return gr.I18n(en=english, zh=chinese, **{"zh-CN": chinese, "zh-TW": chinese})
 
 
@@ -336,9 +347,10 @@ def say(key: str, language: str, helps: dict[str, str] | None = None) -> str:
     """Plain text in one language, for labels of Gradio's components. Keys are those that `text` takes."""
     index = LANGUAGES.index(language)
     if key.startswith("knob_"):
-        return KNOBS.get(key[5:], (key[5:], key[5:]))[index]
+        return knob_words(key[5:])[index]
     if key.startswith("help_"):
-        return KNOBS.get(key[5:], ("", "", ""))[2] if index else (helps or {}).get(key[5:], "")
+        help_text = (helps or {}).get(key[5:], "")
+        return (knob_words(key[5:])[2] or help_text) if index else help_text
     return words()[key][index]
 
 

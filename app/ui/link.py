@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.recipe import Recipe, recipe_of
+from markupsafe import Markup
+
+from app.recipe import Kinds, Recipe, recipe_of
 from app.ui.i18n import KNOBS, both, both_aloud, both_sentence, pair, say
 from app.ui.markup import html
 from pipelines.errors import BadInput
 
 
-def copy_link(pipeline: str, settings: Mapping[str, Any]) -> str:
+def copy_link(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = None) -> Markup:
     """A quiet button that copies a link with these settings, and what the script shows once it was pressed.
 
     The script knows the page's address; when the browser forbids copying, it shows the link in a field instead.
+    `kinds` is what pipelines are looked up in, PIPELINES unless given.
     """
     try:
-        recipe = recipe_of(pipeline, settings)
+        recipe = recipe_of(pipeline, settings, kinds)
         text = recipe.text()
         said = html(
             '<span class="copied">{}</span><span class="by-hand">{}</span> '
@@ -37,12 +40,12 @@ def copy_link(pipeline: str, settings: Mapping[str, Any]) -> str:
     )
 
 
-def opened(recipe: Recipe) -> str:
+def opened(recipe: Recipe) -> Markup:
     """The note of a tab whose form was filled from a link."""
     return html('<p class="note">{} {}</p>', both("link_opened"), _without(recipe.pipeline, recipe.left_out))
 
 
-def _without(pipeline: str, left_out: Sequence[str]) -> str:
+def _without(pipeline: str, left_out: Sequence[str]) -> Markup | str:
     """What a link could not carry, in a sentence; nothing when it carries all."""
     if not left_out:
         return ""
