@@ -7,436 +7,21 @@ running page switches at once and no watcher has to know who reads what.
 
 from __future__ import annotations
 
+import json
 import re
-from html import escape
+from functools import cache
+from pathlib import Path
 
 import gradio as gr
+from markupsafe import Markup
 
+from app.ui.markup import html
 from pipelines.core.settings import Knob
 from pipelines.studio import PIPELINES
 
 LANGUAGES = ("en", "zh")
 
-WORDS: dict[str, tuple[str, str]] = {
-    # the page
-    "tab_generate": ("Generate", "生成"),
-    "tab_optimize": ("Optimize", "优化"),
-    "tab_edit": ("Edit", "编辑"),
-    "tab_library": ("Library", "作品库"),
-    "tab_models": ("Models", "模型"),
-    "theme": ("Light or dark", "浅色或深色"),
-    "language": ("Language", "语言"),
-    "lane_idle": ("ready", "空闲"),
-    "lane_busy": ("working", "工作中"),
-    "lane_ahead": ("working · {count} waiting", "工作中 · {count} 个排队"),
-    # the prompt
-    "prompt": ("Prompt", "提示词"),
-    "prompt_hint": ("a red heart", "红色的心"),
-    "go": ("Generate", "生成"),
-    "stop": ("Stop", "停止"),
-    "tokens": ("tokens {used} of {limit}", "词元 {used} / {limit}"),
-    "all_known": ("all words known", "所有词都认识"),
-    "unknown": ("never seen in training: {words}", "训练中没见过：{words}"),
-    "cut": ("does not fit and is left out: “{words}”", "超出长度，未读入：“{words}”"),
-    # links
-    "copy_link": ("Copy link", "复制链接"),
-    "link_copied": (
-        "Link copied. It opens the studio with these settings; nothing runs by itself.",
-        "链接已复制。打开后会填好这些设置，不会自动运行。",
-    ),
-    "link_by_hand": (
-        "The browser forbids copying here; take the link from the field.",
-        "浏览器不允许在此复制，请从下面的框里取链接。",
-    ),
-    "link_without": ("Not in the link: {names}.", "链接里没有：{names}。"),
-    "link_opened": (
-        "These settings came from a link. Nothing has run yet.",
-        "这些设置来自一个链接，还没有运行任何东西。",
-    ),
-    # the form
-    "roll": ("New seed each time", "每次换新种子"),
-    "dice": ("Another seed", "换一个种子"),
-    "advanced": ("Advanced", "高级设置"),
-    "picture_prompt": ("Start from a picture", "从一张图片开始"),
-    "drop": ("Drop a PNG made here to load its settings", "拖入在此生成的 PNG，载入它的设置"),
-    # the stage
-    "empty_title": ("Write what you would like to see", "写下你想看到的画面"),
-    "empty_text": (
-        "Atelier draws {candidates} candidates and lets CLIP pick the best {keep}.",
-        "Atelier 会画出 {candidates} 个候选，由 CLIP 选出最好的 {keep} 张。",
-    ),
-    "empty_examples": ("Or click a picture to see how it was made.", "也可以点一张图片，看看它是怎么来的。"),
-    "queued": ("Waiting", "排队中"),
-    "queued_next": ("You are next.", "下一个就是你。"),
-    "queued_place": ("Number {position} in line.", "排在第 {position} 位。"),
-    "stage_loading": ("Waking the models", "正在启动模型"),
-    "stage_draw": ("Drawing", "正在绘制"),
-    "stage_rank": ("Ranking with CLIP", "CLIP 正在排名"),
-    "steps": ("{done} of {total}", "{done} / {total}"),
-    "eta": ("about {seconds} s left", "约剩 {seconds} 秒"),
-    "eta_minutes": ("about {minutes} min left", "约剩 {minutes} 分钟"),
-    "done": ("Done", "完成"),
-    "stopped": ("Stopped", "已停止"),
-    "stopped_kept": ("{count} finished pictures were kept.", "已保留 {count} 张完成的图片。"),
-    "stopped_none": (
-        "No picture was finished; your prompt and settings are still here.",
-        "还没有完成的图片；提示词和设置都还在。",
-    ),
-    "failed": ("That did not work", "没有成功"),
-    "failed_kept": ("Your prompt and settings are still here.", "提示词和设置都还在。"),
-    "interrupted": ("The studio was closed while this was being drawn", "绘制途中工作室关闭了"),
-    "interrupted_text": (
-        "Nothing is lost: it can be drawn again from its beginning.",
-        "没有丢失：可以从头再画一次。",
-    ),
-    "again": ("Draw it again", "再画一次"),
-    "missing_title": ("A model is not here yet", "还缺少模型"),
-    "missing_text": (
-        "The pack “{pack}” needs these models. They can be fetched in the tab Models.",
-        "模型包“{pack}”还需要这些模型，可以在“模型”页下载。",
-    ),
-    "missing_go": ("Open Models", "打开“模型”页"),
-    # one picture
-    "score": ("score {score}", "得分 {score}"),
-    "rank": ("rank {rank} of {count}", "第 {rank} 名，共 {count} 张"),
-    "seed_is": ("seed {seed}", "种子 {seed}"),
-    "download": ("Download PNG", "下载 PNG"),
-    "png": ("PNG", "PNG"),
-    "remix": ("Remix", "改编"),
-    "reuse": ("Reuse settings", "沿用设置"),
-    "reuse_seed": ("Reuse seed", "沿用种子"),
-    "redraw": ("Redraw alone", "单独重画"),
-    "variations": ("Variations", "变体"),
-    "complete": ("Complete from the top half", "保留上半，补全其余"),
-    "save": ("Download", "下载"),
-    "reuse_short": ("Reuse", "沿用设置"),
-    "alike_short": ("Similar", "相似"),
-    "optimize_this": ("Optimize this", "优化这张"),
-    "edit_this": ("Edit this", "编辑这张"),
-    # Optimize: the canvas
-    "opt_empty_title": ("Let a picture grow towards your words", "让画面朝着你的文字生长"),
-    "opt_empty_text": (
-        "CLIP pulls it step by step. Pause it, change the words, paint where it may change, go back and try another way.",
-        "CLIP 一步步牵引画面。随时可以暂停、改词、涂出可变的区域，或退回去换一条路。",
-    ),
-    "opt_empty_examples": (
-        "Begin with one of these pictures, with your own, or with none.",
-        "从这些图片开始，用自己的图片，或者什么都不用。",
-    ),
-    "opt_ready": ("Ready to start", "可以开始了"),
-    "opt_ready_text": ("from this picture", "从这张图片开始"),
-    "stage_optimize": ("Growing", "正在生长"),
-    "opt_after": ("after {step} steps", "共 {step} 步"),
-    "opt_paused": ("Paused", "已暂停"),
-    "opt_paused_at": ("at step {step}; everything was kept", "停在第 {step} 步，全部保留"),
-    "opt_paused_none": ("before the first step", "还没走第一步"),
-    "opt_interrupted": ("The studio was closed while this was growing", "生长途中工作室关闭了"),
-    "opt_kept": ("kept up to step {step}", "已保留到第 {step} 步"),
-    "opt_best": ("best by critic (step {step})", "评审最佳（第 {step} 步）"),
-    "opt_last": ("last (step {step})", "最后（第 {step} 步）"),
-    "opt_step": ("step {step}", "第 {step} 步"),
-    "opt_clip_is": ("CLIP {score}", "CLIP {score}"),
-    "opt_critic_is": ("critic {score}", "评审 {score}"),
-    "opt_begin": ("Start from this", "以此为起点"),
-    "opt_laid": (
-        "The picture is the start now; 30 steps keep its character.",
-        "已设为起点；30 步能保留它的样子。",
-    ),
-    # Optimize: the instrument
-    "opt_prompt_hint": ("a castle in the fog | blur:-0.3", "雾中的城堡 | 模糊:-0.3"),
-    "opt_start": ("Start", "开始"),
-    "opt_pause": ("Pause", "暂停"),
-    "opt_resume": ("Resume", "继续"),
-    "opt_again": ("Try again", "再试一次"),
-    "opt_anew": ("Start anew", "重新开始"),
-    "opt_cancel": ("Leave the line", "退出排队"),
-    "opt_back": ("Step back", "回退"),
-    "opt_apply": ("Apply changes", "应用修改"),
-    "opt_more": ("{more} more steps", "再走 {more} 步"),
-    "opt_fork": ("Go on from here", "从这里分支"),
-    "opt_now": ("Back to now", "回到现在"),
-    "opt_weight": ("weight", "权重"),
-    "opt_off": ("leave out or take in again", "停用或启用"),
-    "opt_remove": ("remove", "移除"),
-    "opt_add": ("another prompt", "再加一个提示词"),
-    "opt_scene": ("scene {number}", "第 {number} 幕"),
-    "opt_image_weight": ("weight of the picture", "图片的权重"),
-    "opt_paint": ("Paint where it may change", "涂出可以改变的地方"),
-    "opt_brush_size": ("brush", "笔刷"),
-    "opt_erase": ("Erase", "擦除"),
-    "opt_invert": ("Invert", "反选"),
-    "opt_clear": ("Clear", "清除"),
-    "opt_masked": ("a mask is set", "已设蒙版"),
-    "opt_timeline": ("Timeline", "时间轴"),
-    "opt_critic": ("critic", "评审"),
-    "opt_drift": (
-        "CLIP's score climbs while the critic's falls: the picture may only be pleasing CLIP.",
-        "CLIP 的得分在升，评审的得分在降：画面可能只是在讨好 CLIP。",
-    ),
-    "opt_unchanged": ("Nothing has changed yet.", "还没有任何修改。"),
-    "opt_fixed": (
-        "This stays as the run began, until you start anew: {names}.",
-        "这些在本次运行中保持不变，重新开始后才生效：{names}。",
-    ),
-    "opt_beyond": (
-        "The run ends at or before step {step}; raise the steps to go on.",
-        "运行在第 {step} 步或更早就结束了；把步数调大再继续。",
-    ),
-    # Edit: the picture
-    "edit_empty_title": ("Lay a picture here", "把图片放到这里"),
-    "edit_empty_text": (
-        "Drop it, paste it, or choose one. Then say what it shows, and what it should show instead.",
-        "拖入、粘贴或选择一张。然后写下画面里是什么，又该变成什么。",
-    ),
-    "edit_empty_example": (
-        "Or click one of these. Without a picture, one is taken that fits the first text.",
-        "也可以点下面的图片。不放图片时，会用一张符合第一段文字的例图。",
-    ),
-    "edit_choose": ("Choose a picture", "选择图片"),
-    "edit_another": ("Another picture", "换一张"),
-    "edit_none": ("Take it away", "拿走"),
-    "edit_ready": ("Your picture", "你的图片"),
-    "edit_next": ("The picture is the next one to edit.", "这张图片排在下一个。"),
-    "edit_stage_loading": ("Waking the models", "正在启动模型"),
-    "edit_stage_purify": ("Bringing it into the model's world", "正在把它带进模型的世界"),
-    "edit_stage_invert": ("Walking up the noise", "正在走进噪声"),
-    "edit_stage_learn": ("Learning the direction", "正在学习方向"),
-    "edit_stage_draw": ("Drawing the strip", "正在绘制各个强度"),
-    "edit_after": ("learned in {updates} updates", "学习了 {updates} 次更新"),
-    "edit_stopped_at": (
-        "after {updates} updates; what was learned was kept",
-        "停在第 {updates} 次更新，学到的都保留了",
-    ),
-    "edit_stopped_none": ("before anything was learned", "还没学到东西"),
-    "edit_interrupted": ("The studio was closed meanwhile", "中途工作室关闭了"),
-    "edit_kept": ("kept up to update {updates}", "已保留到第 {updates} 次更新"),
-    "edit_before": ("before", "之前"),
-    "edit_now": ("after", "之后"),
-    "edit_wipe": ("wipe between before and after", "拖动对比前后"),
-    "edit_untouched": ("untouched", "原样"),
-    "edit_clip": ("along the direction: CLIP {score}", "沿方向：CLIP {score}"),
-    "edit_critic": ("critic {score}", "评审 {score}"),
-    "edit_target": ("likeness to the target {before} → {now}", "与目标的接近程度 {before} → {now}"),
-    "edit_changed": ("{share} % changed", "变化 {share} %"),
-    "edit_ssim": ("SSIM {value}", "SSIM {value}"),
-    "edit_further": ("Edit further", "继续编辑"),
-    "edit_optimize": ("Go on in Optimize", "转到优化"),
-    # Edit: the learning
-    "edit_learning": ("What CLIP and the critic say while it learns", "学习过程中 CLIP 与评审的看法"),
-    "edit_look_back": ("Drag back to see it with less learned.", "往回拖，看看少学一些的样子。"),
-    "edit_update": ("update {update}", "第 {update} 次更新"),
-    "edit_use_this": ("Use this", "用这个"),
-    "edit_keep": ("Keep this direction", "保存这个方向"),
-    "edit_overshot": (
-        "From update {update} on the critic liked it less while CLIP liked it more.",
-        "从第 {update} 次更新起，CLIP 越来越满意，评审却越来越不满意。",
-    ),
-    "edit_back_to": ("Go back to update {update}", "退回第 {update} 次更新"),
-    # Edit: the form
-    "edit_from": ("from", "从"),
-    "edit_to": ("to", "变为"),
-    "edit_mode_instant": ("Instant", "即时"),
-    "edit_mode_instant_says": ("CLIP guides each step, nothing is learned", "CLIP 逐步引导，不学习"),
-    "edit_mode_quick": ("Quick", "快速"),
-    "edit_mode_quick_says": ("learns from this one picture", "只从这一张学习"),
-    "edit_mode_reusable": ("Reusable", "可复用"),
-    "edit_mode_reusable_says": ("learns a direction for any picture", "学一个适用于任何图片的方向"),
-    "edit_mode_paper": ("Paper", "论文"),
-    "edit_mode_paper_says": ("the original recipe, slowest", "论文里的原方法，最慢"),
-    "edit_resting": (
-        "A direction from the shelf says where to go; texts and mode rest.",
-        "方向由下面选中的决定，文字和方式暂不起作用。",
-    ),
-    "edit_strength": ("How far", "改变多少"),
-    "edit_opposite": ("the opposite", "反方向"),
-    "edit_zero": ("your picture", "原图"),
-    "edit_target_is": ("the target", "目标"),
-    "edit_seed": ("seed", "随机种子"),
-    "edit_go": ("Edit", "编辑"),
-    "edit_go_on": ("Go on learning", "继续学习"),
-    # Edit: the outlook
-    "edit_waiting": ("The models are waking to look at it.", "模型正在启动，马上来看。"),
-    "edit_match": ("of our pictures fit “{source}” less than yours", "的图片比你的更不像“{source}”"),
-    "edit_near": ("near", "很近"),
-    "edit_between": ("a fair way", "适中"),
-    "edit_far": ("far", "很远"),
-    "edit_apart": ("from text to text ({value})", "两段文字的距离（{value}）"),
-    "edit_survives": ("of the picture survives noise level {step}", "的画面能留下（噪声级别 {step}）"),
-    "edit_return": ("noise level it returns to", "返回的噪声级别"),
-    "edit_memory": ("to wait, and {megabytes} MB of memory", "左右，内存 {megabytes} MB"),
-    "edit_far_apart": (
-        "The texts are far apart: less of your picture will stay. A smaller step works better.",
-        "两段文字相距很远：画面会保留得更少。换成小一点的变化效果更好。",
-    ),
-    "edit_not_described": (
-        "“{source}” does not describe the picture well. Say what it shows.",
-        "“{source}”不太像这张图片。请写下画面里有什么。",
-    ),
-    # Edit: the shelf
-    "edit_shelf": ("Directions", "方向"),
-    "edit_shelf_open": ("Open a file", "打开文件"),
-    "edit_shelf_empty": (
-        "Keep what a run has learned, and put it on any picture later, without learning again.",
-        "把学到的方向保存下来，以后不用再学，就能用到任何图片上。",
-    ),
-    "edit_updates": ("{updates} updates", "{updates} 次更新"),
-    "edit_kept_it": ("Kept on the shelf: {words}.", "已保存方向：{words}。"),
-    "edit_shelved": ("On the shelf, and chosen: {words}.", "已放入并选中方向：{words}。"),
-    # the sheet
-    "sheet": ("{keep} kept of {candidates}", "从 {candidates} 张中保留 {keep} 张"),
-    "tied": (
-        "The first {count} are within noise: trust your eye.",
-        "前 {count} 名差距在误差之内，请相信自己的眼睛。",
-    ),
-    "clear_winner": ("The first is clearly ahead.", "第一名明显领先。"),
-    "mean": ("average of all", "全部平均"),
-    "noise": ("noise", "误差"),
-    "twins": ("near-duplicates: {count}", "近似重复：{count} 张"),
-    "earlier": ("Your last runs", "你最近的作品"),
-    # what happened
-    "loaded": (
-        "Settings loaded from the picture: “{prompt}”, seed {seed}.",
-        "已从图片载入设置：“{prompt}”，种子 {seed}。",
-    ),
-    "loaded_foreign": (
-        "This picture comes from another studio; its prompt and seed were taken over, as far as it tells them.",
-        "这张图片来自别的工具，已载入其中能读到的提示词和种子。",
-    ),
-    "loaded_again": ("The settings of the picture are in the form.", "图片的设置已填入表单。"),
-    "loaded_other": (
-        "Another model drew this picture; its prompt and seed are in the form.",
-        "这张图片由另一种模型绘制；提示词和种子已填入表单。",
-    ),
-    "remixed": ("The settings are in the form, with a new seed.", "设置已填入表单，并换了新种子。"),
-    "seed_set": ("The seed is {seed} and stays so.", "种子已固定为 {seed}。"),
-    "from_picture": ("The picture is the starting point now.", "已将这张图片设为起点。"),
-    "other_pipeline": (
-        "The picture was made by “{pipeline}”, which this page cannot show yet.",
-        "这张图片由“{pipeline}”生成，此页面还无法显示。",
-    ),
-    # the library
-    "search": ("Search by what is in the picture", "按画面内容搜索"),
-    "search_hint": ("something yellow with a face", "带表情的黄色东西"),
-    "find": ("Search", "搜索"),
-    "library_empty": (
-        "Nothing here yet. What you make appears here by itself.",
-        "这里还是空的。生成的作品会自动出现。",
-    ),
-    "library_recent": ("{count} pictures, newest first", "共 {count} 张，最新在前"),
-    "library_found": ("closest to “{text}”", "最接近“{text}”"),
-    "library_alike": ("closest to the picture", "最接近那张图片"),
-    "library_more": ("Show more", "显示更多"),
-    # the models
-    "models_text": (
-        "Everything here runs on your own machine. A pack is the set of networks that do the work.",
-        "这里的一切都在你自己的电脑上运行。一个模型包就是一组干活的网络。",
-    ),
-    "models_shared": (
-        "This studio is shared, so its models can only be looked at here.",
-        "这个工作室由大家共用，模型在这里只能查看。",
-    ),
-    "models_generate": ("DALL·E draws", "由 DALL·E 作画"),
-    "models_diffuse": ("Stable Diffusion draws", "由 Stable Diffusion 作画"),
-    "models_own": ("Models of your own:", "添加自己的模型："),
-    "memory_ram": ("{size} of memory are free", "可用内存 {size}"),
-    "memory_gpu": ("{size} of the GPU's memory are free", "可用显存 {size}"),
-    "memory_fits": ("fits in memory ({size})", "内存够用（{size}）"),
-    "memory_tight": (
-        "needs {size} of memory, more than is free",
-        "需要 {size} 内存，超出可用的",
-    ),
-    "in_use": ("in use", "使用中"),
-    "runs_on": ("runs on {device}", "运行于 {device}"),
-    "pack_files": ("{here} of {all} models are here", "已有 {here} / {all} 个模型"),
-    "to_download": ("{size} to download", "需下载 {size}"),
-    "pack_details": ("Models and licences", "模型与许可"),
-    "present": ("here", "已有"),
-    "absent": ("missing", "缺少"),
-    "coming": ("coming", "下载中"),
-    "waits": ("waits", "等待中"),
-    "size": ("size", "大小"),
-    "memory": ("memory", "内存"),
-    "licence": ("licence", "许可"),
-    "origin": ("origin", "来源"),
-    "use_pack": ("Use this pack", "使用这个模型包"),
-    "needs_new_page": (
-        "Its Generate has settings of its own. Close this studio and open it with",
-        "它的“生成”另有一套设置。请关闭工作室，再用这条命令打开：",
-    ),
-    "fetch": ("Get it", "下载"),
-    "fetch_missing": ("Get what is missing", "下载缺少的模型"),
-    "consent_title": ("The licences, before anything is downloaded", "下载之前，请先看许可"),
-    "consent": (
-        "About {size} in all, from {hosts}. It can be stopped at any time and goes on from there.",
-        "共约 {size}，来自 {hosts}。随时可以停止，之后从停下的地方继续。",
-    ),
-    "agree_fetch": ("I agree, download", "我同意，开始下载"),
-    "not_now": ("Not now", "以后再说"),
-    "fetching": ("Getting {name}", "正在下载 {name}"),
-    "fetch_stopping": ("Stopping at {name}", "正在停止 {name}"),
-    "fetch_done": ("{name} is here", "{name} 已下载好"),
-    "fetch_stopped": ("Stopped at {name}; what came was kept", "已停在 {name}，下载的部分都保留了"),
-    "fetch_failed": ("{name} could not be fetched", "{name} 没有下载成功"),
-    "fetch_go_on": ("Go on", "继续下载"),
-    "fetch_then": ("then {names}", "之后：{names}"),
-    "converting": ("unpacking and checking it", "正在检查并转换"),
-    "megabytes": ("{done} of {total} MB", "{done} / {total} MB"),
-    "rate": ("{rate} MB a second", "每秒 {rate} MB"),
-    # the door, and who sees what
-    "door_link": (
-        "This studio is private: open it with the link that it printed when it was started.",
-        "这个工作室不公开：请用它启动时打印的链接打开。",
-    ),
-    "door_ask": ("This studio asks for a password.", "进入这个工作室需要密码。"),
-    "door_wrong": ("That is not the password.", "密码不对。"),
-    "door_wait": ("Too many wrong tries; wait a minute.", "试错太多次了，请等一分钟。"),
-    "door_password": ("Password", "密码"),
-    "door_enter": ("Come in", "进入"),
-    "door_name": (
-        "This studio does not answer to the name {name}; it does when started with --allow-host NAME.",
-        "这个工作室不回应名字 {name}；启动时加上 --allow-host 名字 就可以。",
-    ),
-    "no_address": (
-        "No address is fetched for a caller; send the picture itself, as an upload or a data URI.",
-        "不会替调用者读取网址；请直接上传图片，或用 data URI。",
-    ),
-    "too_long": (
-        "The call has more than {megabytes} MB; send smaller pictures.",
-        "请求超过 {megabytes} MB；请用小一些的图片。",
-    ),
-    "served_token": (
-        "Other machines can reach this studio; whoever has its link may come in.",
-        "其他电脑可以访问这个工作室；有链接的人都能进入。",
-    ),
-    "served_password": (
-        "Other machines can reach this studio; whoever knows its password may come in.",
-        "其他电脑可以访问这个工作室；知道密码的人都能进入。",
-    ),
-    "served_none": ("Everybody can use this studio.", "这个工作室向所有人开放。"),
-    "served_apart": (
-        "What you make here is seen by you only, in this browser.",
-        "你在这里做的，只有你自己在这个浏览器里看得到。",
-    ),
-    "served_shared": ("All visitors see what is made here.", "在这里做的，所有访客都看得到。"),
-    "download_bare": ("PNG without the pictures given", "不含所给图片的 PNG"),
-    "about_pack_tiny": (
-        "Trained by this project; runs anywhere",
-        "本项目自己训练，哪里都能运行",
-    ),
-    "about_pack_full": (
-        "DALL·E mega, ImageNet VQGAN, faces",
-        "DALL·E mega、ImageNet VQGAN、人脸",
-    ),
-    "about_pack_mini": ("DALL·E mini: smaller and faster", "DALL·E mini，更小更快"),
-    "about_pack_malevich": ("ruDALL-E Malevich, which reads Russian", "ruDALL-E Malevich，读俄语提示词"),
-    "about_pack_chinese": ("VQGAN-CLIP steered by a Chinese CLIP", "由中文 CLIP 引导的 VQGAN-CLIP"),
-    "about_pack_church": ("DALL·E mega, and edits of churches", "DALL·E mega，以及教堂编辑"),
-    "about_pack_bedroom": ("DALL·E mega, and edits of bedrooms", "DALL·E mega，以及卧室编辑"),
-    "about_pack_sd_1_5": ("Stable Diffusion 1.5, ranked by CLIP", "Stable Diffusion 1.5，由 CLIP 排名"),
-    "about_pack_sd_2_1": ("Stable Diffusion 2.1, ranked by CLIP", "Stable Diffusion 2.1，由 CLIP 排名"),
-    "about_pack_sd_turbo": ("Stable Diffusion Turbo: one to four steps", "Stable Diffusion Turbo：一到四步"),
-    "about_pack_sd_xl": ("Stable Diffusion XL, 1024 px", "Stable Diffusion XL，1024 像素"),
-}
+STRINGS = Path(__file__).parents[2] / "assets" / "strings" / "page.json"
 
 
 def _knob_words() -> dict[str, tuple[str, str, str]]:
@@ -658,17 +243,36 @@ SENTENCES: list[tuple[str, str]] = [
 ]
 
 
+@cache
+def words() -> dict[str, tuple[str, str]]:
+    """The page's own words by their keys, in English and Chinese, read once from assets/strings/page.json."""
+    return {
+        key: (english, chinese) for key, (english, chinese) in json.loads(STRINGS.read_text("utf-8")).items()
+    }
+
+
 def text(key: str) -> object:
     """A marker for Gradio's labels: the browser puts in the words of its own language."""
     return gr.I18n()(key)
 
 
-def translations(helps: dict[str, str]) -> gr.I18n:
-    """All words for the browser, by its language; `helps` are the settings' own words, by name."""
-    english, chinese = ({key: pair[index] for key, pair in WORDS.items()} for index in (0, 1))
-    for name, (label, translated, help_translated) in KNOBS.items():
+def knob_words(name: str) -> tuple[str, str, str]:
+    """A setting's label in both languages and its help in Chinese; one without words is called by its name."""
+    plain = name.replace("_", " ")
+    return KNOBS.get(name, (plain, plain, ""))
+
+
+def translations(helps: dict[str, str], names: dict[str, tuple[str, str]] | None = None) -> gr.I18n:
+    """All words for the browser, by its language.
+
+    `helps` are the settings' own words, by name; `names` are words that are not the page's own, by key.
+    """
+    table = words() | (names or {})
+    english, chinese = ({key: pair[index] for key, pair in table.items()} for index in (0, 1))
+    for name in dict.fromkeys([*KNOBS, *helps]):
+        label, translated, help_translated = knob_words(name)
         english |= {f"knob_{name}": label, f"help_{name}": helps.get(name, "")}
-        chinese |= {f"knob_{name}": translated, f"help_{name}": help_translated}
+        chinese |= {f"knob_{name}": translated, f"help_{name}": help_translated or helps.get(name, "")}
     return gr.I18n(en=english, zh=chinese, **{"zh-CN": chinese, "zh-TW": chinese})
 
 
@@ -676,27 +280,35 @@ def say(key: str, language: str, helps: dict[str, str] | None = None) -> str:
     """Plain text in one language, for labels of Gradio's components. Keys are those that `text` takes."""
     index = LANGUAGES.index(language)
     if key.startswith("knob_"):
-        return KNOBS.get(key[5:], (key[5:], key[5:]))[index]
+        return knob_words(key[5:])[index]
     if key.startswith("help_"):
-        return KNOBS.get(key[5:], ("", "", ""))[2] if index else (helps or {}).get(key[5:], "")
-    return WORDS[key][index]
+        help_text = (helps or {}).get(key[5:], "")
+        return (knob_words(key[5:])[2] or help_text) if index else help_text
+    return words()[key][index]
 
 
-def both(key: str, **facts: object) -> str:
+def both(key: str, **facts: object) -> Markup:
     """HTML in both languages; the facts are escaped."""
-    safe = {name: escape(str(value)) for name, value in facts.items()}
-    return pair(*(words.format(**safe) for words in WORDS[key]))
+    english, chinese = (Markup(one).format(**facts) for one in words()[key])
+    return pair(english, chinese)
 
 
-def pair(english: str, chinese: str) -> str:
-    """HTML of which the style sheet shows one half. The arguments are HTML already."""
-    return f'<span class="en" lang="en">{english}</span><span class="zh" lang="zh-CN">{chinese}</span>'
+def both_aloud(key: str) -> str:
+    """Plain text in both languages, for attributes that are read aloud: HTML has no room for two there."""
+    return ", ".join(words()[key])
 
 
-def both_sentence(sentence: str) -> str:
+def pair(english: str, chinese: str) -> Markup:
+    """HTML of which the style sheet shows one half."""
+    return html(
+        '<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>', english, chinese
+    )
+
+
+def both_sentence(sentence: str) -> Markup:
     """HTML in both languages of a sentence that a pipeline, the lane or a record said in English."""
     english = sentence[:1].upper() + sentence[1:] + ("" if sentence.endswith((".", "!", "?")) else ".")
-    return pair(escape(english), escape(_chinese(sentence)))
+    return pair(english, _chinese(sentence))
 
 
 def _chinese(sentence: str) -> str:
