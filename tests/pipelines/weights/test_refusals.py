@@ -90,7 +90,6 @@ def test_a_malicious_pickle_does_nothing(save: Saver, tmp_path: Path) -> None:
     assert list((tmp_path / "files").iterdir()) == [path]
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_a_malicious_torchscript_archive_does_nothing(tmp_path: Path) -> None:
     save_script(tmp_path / "good.pt")
     hostile = {**canaries(tmp_path / "mark"), "w": np.ones(2)}
