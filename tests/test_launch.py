@@ -263,3 +263,15 @@ def test_an_index_that_does_not_answer_is_said_with_what_would_help(
         launch.install_torch(python, "cpu")
     with pytest.raises(launch.SetUpFailed, match="check the network"):
         launch.install_torch(pip_that_finds(home / "python", "2.15.0", ""), "cuda")
+
+
+def test_tests_run_in_parallel_and_the_slowest_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(chromium, "make_sure", lambda *_: "")
+    monkeypatch.setattr(
+        launch.subprocess, "call", lambda command, cwd, env: calls.append((command, env)) or 5
+    )
+    assert launch.hand_over(["test", "-n", "0", "-x"]) == 5
+    command, environment = calls[0]
+    assert command[1:3] == ["-m", "pytest"] and command[-3:] == ["-n", "0", "-x"]  # the last -n counts
+    assert {"--dist=loadfile", "--durations=20"} <= set(command) and environment["OMP_NUM_THREADS"] == "1"
