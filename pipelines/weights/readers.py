@@ -1,13 +1,11 @@
-"""Opens the forms that published checkpoints come in. Pickles are opened by another process, `unpickle.py`, not here."""
+"""Opens the forms that published checkpoints come in. Pickles are opened by another process, `sandbox.py`."""
 
 from __future__ import annotations
 
 import json
-import math
 import mmap
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,11 +15,10 @@ from torch import Tensor
 
 from pipelines.errors import BadInput
 from pipelines.models.source import Original
+from pipelines.weights import sandbox
 from pipelines.weights.flax import is_flax, read_flax
-from pipelines.weights.unpickle import REFUSED
 
 EXPECTED = "expected weights as safetensors, as PyTorch's .pt, .ckpt or TorchScript, or as Flax's msgpack"
-KEPT_VARIABLES = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # without which Python may not start
 
 
 def read_original(
@@ -126,37 +123,18 @@ def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -
         copy = Path(work) / "tensors.safetensors"
         inside = Path(work) / "empty"
         inside.mkdir()
-        program = Path(__file__).with_name("unpickle.py")
-        limits = [str(memory), str(math.ceil(seconds))]
-        environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         try:
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    "-I",
-                    "-B",
-                    str(program),
-                    str(path.absolute()),
-                    str(copy.absolute()),
-                    *limits,
-                ],
-                cwd=inside,
-                env={**environment, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=seconds,
-            )
+            code, phrase = sandbox.start(path, copy, inside, memory, seconds)
         except subprocess.TimeoutExpired:
             raise BadInput(
                 f"{path.name} took more than {seconds:g} s to read and was given up; {EXPECTED}"
             ) from None
-        if done.returncode == REFUSED:
-            phrase = " ".join(done.stdout.decode("utf-8", "replace").split())[:240]
+        if code == sandbox.REFUSED:
             raise BadInput(f"{path.name} {phrase}; {EXPECTED}")
-        if done.returncode != 0:  # a limit of the system, or a crash
+        if code != 0:  # a limit of the system, or a crash
             raise BadInput(
                 f"{path.name} could not be read within {seconds:g} s and {memory / 1e9:.1f} GB "
-                f"(exit code {done.returncode}); {EXPECTED}"
+                f"(exit code {code}); {EXPECTED}"
             )
         original = _read_safetensors(copy, path.name)
         return Original(path.name, original.tensors, json.loads(original.numbers["numbers"]))
