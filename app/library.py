@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from app.jobs.threads import aside
 from pipelines.core.record import Record, read_texts, record_from_json
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save
 from pipelines.io.images import fit_square, on_white, open_picture, to_tensor
 
@@ -69,7 +69,7 @@ class Library:
                 self._db = self._open(path)
         except (OSError, sqlite3.DatabaseError) as error:
             problem = error if isinstance(error, OSError) else OSError(str(error))
-            raise CannotSave(cannot_save(path, problem)) from None
+            raise cannot_save(path, problem) from None
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:

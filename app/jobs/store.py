@@ -47,7 +47,7 @@ class JobStore:
                 f"the job list {path} cannot be used ({error}); move it away and start again"
             ) from None
         except OSError as error:
-            raise CannotSave(cannot_save(path, error)) from None
+            raise cannot_save(path, error) from None
 
     @staticmethod
     def _claim(folder: Path) -> sqlite3.Connection:

@@ -161,5 +161,5 @@ def explain(problem: BaseException) -> str:
     if isinstance(problem, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
         return "there was not enough memory; ask for fewer or smaller pictures"
     if isinstance(problem, OSError) and problem.errno is not None and problem.filename:
-        return cannot_save(problem.filename, problem)
+        return str(cannot_save(problem.filename, problem))
     return f"the run failed inside ({type(problem).__name__}); the server's log says where"

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save, write_atomically
 
 EVERY_STEPS = 10  # a snapshot at all multiples of it ...
@@ -129,7 +129,7 @@ class Journal:
                 if one <= step:
                     shutil.copyfile(self._path(one), folder / self._path(one).name)
         except OSError as error:
-            raise CannotSave(cannot_save(folder, error)) from None
+            raise cannot_save(folder, error) from None
         return Journal(folder)
 
     def _path(self, step: int) -> Path:

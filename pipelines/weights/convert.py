@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save, home_path, write_atomically
 from pipelines.models.checkpoint import file_hash
 from pipelines.models.source import Converted, Original
@@ -249,7 +249,7 @@ def _write_parts(path: Path, header: bytes, tensors: Iterator[Tensor]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise CannotSave(cannot_save(path, error)) from error
+        raise cannot_save(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -259,4 +259,4 @@ def _make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CannotSave(cannot_save(path, error)) from error
+        raise cannot_save(path, error) from error

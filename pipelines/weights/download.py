@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save, write_atomically
 from pipelines.models.checkpoint import file_hash
 
@@ -67,7 +67,7 @@ def fetch(
     try:
         part.file.replace(path)
     except OSError as error:
-        raise CannotSave(cannot_save(path, error)) from error
+        raise cannot_save(path, error) from error
     part.drop()
     return found
 
@@ -156,7 +156,7 @@ class _Part:
         except (ConnectionError, TimeoutError):
             raise
         except OSError as error:
-            raise CannotSave(cannot_save(self.path, error)) from error
+            raise cannot_save(self.path, error) from error
 
     def _known(self) -> tuple[int, dict[str, Any]]:
         """How many bytes are there and of which file; a part without its note, or of another address, is dropped."""
