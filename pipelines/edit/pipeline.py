@@ -26,7 +26,7 @@ from pipelines.edit.results import as_direction, as_pictures, edited_images, ove
 from pipelines.edit.settings import EditSettings
 from pipelines.edit.source_images import Examples
 from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, Tuning, adapter_of
-from pipelines.errors import BadInput, Stopped
+from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.clip.network import Clip
 from pipelines.models.unet.network import CLEAN, Unet, walk
 
@@ -75,7 +75,7 @@ class Edit(Resumable[EditSettings]):
         """Learn, walk up, walk down. Stopped, thrown in, ends the learning, and the run with what was learned."""
         journal = journal or Journal()
         journal.begin({"settings": settings.to_dict(), "models": self.fingerprint()})
-        stop, trouble = _Stop(), ""
+        stop, trouble = _Stop(), None
         inputs = read_inputs(self, settings)
         x = yield from self._purified(settings, inputs.x)
         way: Any = None  # a Trajectory, once the walk up is made
@@ -114,7 +114,7 @@ class Edit(Resumable[EditSettings]):
         pictures = as_pictures(settings, inputs, strengths, images)
         if tuning is not None:
             told = {"updates": tuning.step, "curves": tuning.curves, "overshot": overshot(tuning.curves)}
-            told |= {"ended": trouble} if trouble else {}
+            told |= {"ended": str(trouble), "ended_by": trouble.to_json()} if trouble else {}
             pictures = [replace(one, facts=one.facts | told) for one in pictures]
         return pictures
 
@@ -122,7 +122,7 @@ class Edit(Resumable[EditSettings]):
         """What a run of these prepared settings has learned, for a file. BadInput when it learned nothing."""
         snapshot = journal.latest()
         if snapshot is None:
-            raise BadInput(f"the mode {settings.mode} learned no direction; use quick or reusable, or paper")
+            raise BadInput("edit.learned_nothing", mode=settings.mode)
         return as_direction(self, settings, adapter_of(snapshot), snapshot.step, snapshot.facts["curves"])
 
     @torch.no_grad()
@@ -162,11 +162,11 @@ class Edit(Resumable[EditSettings]):
 
     def _learn(
         self, settings: EditSettings, tuning: Tuning, journal: Journal, stop: _Stop
-    ) -> Generator[Step, None, str]:
-        """All updates that are left; returns a sentence when the numbers broke down."""
+    ) -> Generator[Step, None, Message | None]:
+        """All updates that are left; returns why when the numbers broke down."""
         if (snapshot := journal.latest()) is not None:
             tuning.restore(snapshot)
-        trouble, saved = "", tuning.step
+        trouble, saved = None, tuning.step
         count = min(settings.update_count(), settings.until or settings.update_count())
         while tuning.step < count and not stop.asked:
             if trouble := tuning.advance():
