@@ -108,7 +108,7 @@ class Library:
             ):
                 if Path(path).stem == picture_id:
                     return self._entry(path, modified, record)
-        raise BadInput(f"there is no picture {picture_id[:40]!r} in the library; it may have been deleted")
+        raise BadInput("app.picture_not_in_library", picture=picture_id[:40])
 
     @aside
     def search(self, clip: ClipLike, text: str, count: int = 24) -> list[tuple[Entry, float]]:
@@ -125,7 +125,7 @@ class Library:
         """The pictures that look most like the one at `path`, which need not be in the library, without itself."""
         wanted = _encode(clip, [Path(path)])[0]
         if wanted is None:
-            raise BadInput(f"the picture {Path(path).name} cannot be opened; it may have been deleted")
+            raise BadInput("app.picture_gone", picture=Path(path).name)
         entries, vectors = self._vectors(clip)
         if not entries:
             return []

@@ -95,10 +95,14 @@ class CodedError(Exception):
         return self.message.to_json()
 
     @classmethod
+    def of(cls, message: Message) -> Self:
+        """An error that says this."""
+        return cls(message.code, **message.facts)
+
+    @classmethod
     def from_json(cls, value: Any) -> Self:
         """The error whose `to_json` gave this."""
-        message = Message.from_json(value)
-        return cls(message.code, **message.facts)
+        return cls.of(Message.from_json(value))
 
     def __str__(self) -> str:
         return self.message.text()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from app.jobs.job import Job, State
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.files import cannot_save
 
 KEPT_JOBS = 2_000  # finished ones in the file; their pictures stay when the jobs are forgotten
@@ -43,9 +43,7 @@ class JobStore:
             self._db.execute("CREATE INDEX IF NOT EXISTS by_ticket ON jobs (ticket)")
             self._db.execute("CREATE INDEX IF NOT EXISTS by_pace ON jobs (pipeline, state, finished)")
         except sqlite3.DatabaseError as error:
-            raise CannotSave(
-                f"the job list {path} cannot be used ({error}); move it away and start again"
-            ) from None
+            raise CannotSave("jobs.list_unusable", file=path, reason=error) from None
         except OSError as error:
             raise cannot_save(path, error) from None
 
@@ -59,9 +57,7 @@ class JobStore:
             guard.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError:
             guard.close()
-            raise BadInput(
-                f"another studio already works in {folder}; close it or choose another --out"
-            ) from None
+            raise BadInput("jobs.folder_in_use", folder=folder) from None
         return guard
 
     def save(self, job: Job, ticket: int) -> None:
@@ -71,8 +67,9 @@ class JobStore:
             json.dumps(job.metrics),
             json.dumps(job.seconds),
         )
+        problem = json.dumps(job.problem.to_json()) if job.problem else ""
         row = (
-            *(job.id, job.session, job.pipeline, settings, job.state, metrics, pictures, job.error),
+            *(job.id, job.session, job.pipeline, settings, job.state, metrics, pictures, problem),
             *(job.created, job.started, job.finished, seconds, ticket, self._timing_key(job)),
         )
         try:
@@ -83,9 +80,7 @@ class JobStore:
                     "DELETE FROM jobs WHERE finished IS NOT NULL AND ticket <= ?", (ticket - KEPT_JOBS,)
                 )
         except sqlite3.DatabaseError as error:
-            raise CannotSave(
-                f"the job could not be noted ({error}); free some disk space and try again"
-            ) from None
+            raise CannotSave("jobs.not_noted", reason=error) from None
 
     def find(self, job_id: str) -> Job | None:
         rows = self._rows("WHERE id = ?", (job_id,))
@@ -140,6 +135,7 @@ class JobStore:
         for name in ("settings", "metrics", "pictures", "seconds"):
             values[name] = json.loads(values[name])
         values["pictures"] = [{**one, "path": str(self.folder / one["path"])} for one in values["pictures"]]
+        values["problem"] = _problem(values.pop("error"))
         if values["state"] not in get_args(State):
             values["state"] = "failed"
         return ticket, Job(**values)
@@ -150,3 +146,13 @@ class JobStore:
             return str(Path(path).relative_to(self.folder))
         except ValueError:
             return path
+
+
+def _problem(text: str) -> Message | None:
+    """What the column `error` holds: a message as JSON, the plain sentence of an earlier version, or nothing."""
+    try:
+        return (
+            Message.from_json(json.loads(text)) if text.startswith("{") else Message(text) if text else None
+        )
+    except ValueError:
+        return Message(text)

@@ -12,6 +12,8 @@ from html import escape
 
 import gradio as gr
 
+from pipelines.errors import CodedError, Message
+
 LANGUAGES = ("en", "zh")
 
 WORDS: dict[str, tuple[str, str]] = {
@@ -528,6 +530,8 @@ KNOBS: dict[str, tuple[str, str, str]] = {
     "crop": ("crop", "裁切", "只编辑这一部分：X,Y,宽x高（像素）"),
 }
 
+SETTING_LABELS = {name: chinese for name, (_, chinese, _) in KNOBS.items()}
+
 # sentences of the pipelines, as patterns, and how to say them in Chinese
 SENTENCES: list[tuple[str, str]] = [
     (r"the prompt is empty.*", "提示词是空的；试试“红色的心”"),
@@ -759,10 +763,13 @@ def pair(english: str, chinese: str) -> str:
     return f'<span class="en" lang="en">{english}</span><span class="zh" lang="zh-CN">{chinese}</span>'
 
 
-def both_sentence(sentence: str) -> str:
-    """HTML in both languages of a sentence that a pipeline, the lane or a record said in English."""
-    english = sentence[:1].upper() + sentence[1:] + ("" if sentence.endswith((".", "!", "?")) else ".")
-    return pair(escape(english), escape(_chinese(sentence)))
+def both_sentence(problem: Message | CodedError | str) -> str:
+    """HTML in both languages of what went wrong. Plain text, such as an earlier version kept, stays as it is."""
+    message = problem.message if isinstance(problem, CodedError) else problem
+    message = Message(message) if isinstance(message, str) else message
+    english, chinese = message.text(), message.text("zh", SETTING_LABELS)
+    ended = english[:1].upper() + english[1:] + ("" if english.endswith((".", "!", "?")) else ".")
+    return pair(escape(ended), escape(_chinese(english) if chinese == english else chinese + "。"))
 
 
 def _chinese(sentence: str) -> str:

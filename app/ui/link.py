@@ -25,7 +25,7 @@ def copy_link(pipeline: str, settings: Mapping[str, Any]) -> str:
             f'aria-label="{escape(say("copy_link", "en"))}, {escape(say("copy_link", "zh"))}">'
         )
     except BadInput as problem:  # too long for a link
-        text, said = "", f"<span>{both_sentence(str(problem))}</span>"
+        text, said = "", f"<span>{both_sentence(problem)}</span>"
     return (
         f'<button type="button" class="quiet" data-link="{text}">{both("copy_link")}</button>'
         f'<div class="told" hidden>{said}</div>'

@@ -17,8 +17,7 @@ ROOT = Path(__file__).parents[2]
 RAISED = ("BadInput", "CannotSave", "Message")
 # Folders whose errors are still plain sentences.
 PLAIN = (
-    "app/", "pipelines/core/", "pipelines/diffuse/", "pipelines/edit/", "pipelines/evaluation/",
-    "pipelines/generate/", "pipelines/models/", "pipelines/optimize/", "pipelines/studio.py", "pipelines/training/",
+    "app/", "pipelines/core/", "pipelines/diffuse/", "pipelines/generate/", "pipelines/models/", "pipelines/studio.py",
     "pipelines/weights/",
 )  # fmt: skip
 
@@ -115,6 +114,8 @@ def test_what_is_no_known_code_stands_for_itself() -> None:
 
 
 def test_the_label_of_a_setting_comes_from_who_shows_it() -> None:
-    message = Message("settings.too_small", {"setting": "seed", "value": -1, "least": 0})
-    assert message.text() == "seed -1 is too small; the least is 0"
-    assert message.text("zh", {"seed": "随机种子"}) == "随机种子 -1 太小，最小为 0"
+    message = Message(
+        "optimize.side_not_multiple", {"setting": "width", "side": 99, "factor": 16, "least": 32, "near": 96}
+    )
+    assert message.text() == "width 99 is not a multiple of 16 from 32 on; try 96"
+    assert message.text("zh", {"width": "宽"}) == "宽 99 不是从 32 起 16 的倍数，可以用 96"
