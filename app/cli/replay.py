@@ -82,5 +82,5 @@ def _same_picture(result: Result, record: Record) -> tuple[int, Any]:
         return same[0]
     place = min(record.picture["rank"], len(ranked)) - 1
     if place < 0:
-        raise BadInput("the run gave no picture to compare with")
+        raise BadInput("cli.nothing_to_compare")
     return ranked[place]

@@ -52,7 +52,7 @@ class Journal:
         if (old := self.identity()) is None:
             write_atomically(self.folder / "run.json", json.dumps(identity).encode())
         elif {**old, "settings": new["settings"] | old.get("settings", {})} != new:
-            raise BadInput(f"the journal {self.folder.name} belongs to another run; choose another folder")
+            raise BadInput("core.journal_of_other_run", journal=self.folder.name)
 
     def identity(self) -> dict[str, Any] | None:
         """What `begin` was told, None when nothing was. BadInput when the file is damaged."""
@@ -63,7 +63,7 @@ class Journal:
         except (OSError, ValueError):
             found = None
         if not isinstance(found, dict):
-            raise BadInput(f"the journal {self.folder.name} is damaged: its run.json cannot be read")
+            raise BadInput("core.journal_damaged", journal=self.folder.name)
         return found
 
     def due(self, step: int) -> bool:
@@ -105,9 +105,7 @@ class Journal:
                 names = file.keys() if with_tensors else ()
                 tensors = {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise BadInput(
-                f"the snapshot {path.name} cannot be read ({error}); delete it and resume"
-            ) from error
+            raise BadInput("core.snapshot_damaged", file=path.name, reason=error) from error
         return Snapshot(step, tensors, facts)
 
     def latest(self) -> Snapshot | None:
@@ -119,9 +117,9 @@ class Journal:
         """A new journal in `folder` with copies of the snapshots up to `step`, which must be one of `steps()`."""
         steps = self.steps()
         if step not in steps:
-            raise BadInput(
-                f"step {step} has no snapshot; those there are: {', '.join(map(str, steps)) or 'none'}"
-            )
+            if not steps:
+                raise BadInput("core.no_snapshots", step=step)
+            raise BadInput("core.no_snapshot", step=step, steps=", ".join(map(str, steps)))
         assert self.folder is not None
         try:
             folder.mkdir(parents=True)

@@ -18,7 +18,7 @@ def precision_on(device: torch.device, asked: str = "auto") -> str:
     BadInput when the device cannot compute in bfloat16 at all.
     """
     if asked == "bfloat16" and not _can_bfloat16(device):
-        raise BadInput(f"precision bfloat16 does not work on this device ({device.type}); try float32")
+        raise BadInput("models.no_bfloat16", device=device.type)
     return USUAL_PRECISION if asked == "auto" else asked
 
 

@@ -124,20 +124,22 @@ def test_a_failing_job_says_why_and_the_next_one_works(lane: Lane, prompt: str, 
     assert torch.is_grad_enabled()
 
 
-def test_why_a_job_failed_is_kept_with_code_and_facts(
-    lane: Lane, studio: FakeStudio, tmp_path: Path
-) -> None:
+def test_why_a_job_failed_is_kept_with_code_and_facts(lane: Lane, studio: FakeStudio, tmp_path: Path) -> None:
     new, old = (finished(lane, lane.submit("fake", {"prompt": one}, "ann")) for one in ("disk", "crash"))
     assert new.problem == Message("io.disk_full", {"file": "cat.png"})
     assert old.problem == Message("jobs.broke", {"kind": "ZeroDivisionError"})
     lane.close()
     with sqlite3.connect(tmp_path / "jobs.sqlite") as jobs:
-        jobs.execute("UPDATE jobs SET error = 'there was {no} room' WHERE id = ?", (old.id,))  # as it was before
+        jobs.execute(
+            "UPDATE jobs SET error = 'there was {no} room' WHERE id = ?", (old.id,)
+        )  # as it was before
     jobs.close()
     again = Lane(studio, tmp_path, FAKES)
     try:
         assert again.job(new.id).problem == new.problem
-        assert "磁盘已满" in both_sentence(new.problem) and "Cat.png was not saved" in both_sentence(new.problem)
+        assert "磁盘已满" in both_sentence(new.problem) and "Cat.png was not saved" in both_sentence(
+            new.problem
+        )
         assert again.job(old.id).error == "there was {no} room"
         assert "There was {no} room." in both_sentence(again.job(old.id).problem or "")
     finally:

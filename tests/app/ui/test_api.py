@@ -20,7 +20,7 @@ from app.jobs.queue import Lane
 from app.library import Library
 from app.ui import api, page
 from pipelines.core.record import read_record
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, templates
 from pipelines.io.images import picture_to_uri
 from tests.support.painter import PAINTERS, PainterStudio
 
