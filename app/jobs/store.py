@@ -150,9 +150,9 @@ class JobStore:
 
 def _problem(text: str) -> Message | None:
     """What the column `error` holds: a message as JSON, the plain sentence of an earlier version, or nothing."""
+    if not text:
+        return None
     try:
-        return (
-            Message.from_json(json.loads(text)) if text.startswith("{") else Message(text) if text else None
-        )
+        return Message.from_json(json.loads(text))
     except ValueError:
-        return Message(text)
+        return Message.from_json(text)

@@ -766,7 +766,7 @@ def pair(english: str, chinese: str) -> str:
 def both_sentence(problem: Message | CodedError | str) -> str:
     """HTML in both languages of what went wrong. Plain text, such as an earlier version kept, stays as it is."""
     message = problem.message if isinstance(problem, CodedError) else problem
-    message = Message(message) if isinstance(message, str) else message
+    message = Message.from_json(message) if isinstance(message, str) else message
     english, chinese = message.text(), message.text("zh", SETTING_LABELS)
     ended = english[:1].upper() + english[1:] + ("" if english.endswith((".", "!", "?")) else ".")
     return pair(escape(ended), escape(_chinese(english) if chinese == english else chinese + "。"))
