@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.core.pipeline import Knob, Pipeline, Settings
+from pipelines.core.pipeline import Pipeline
+from pipelines.core.settings import Knob, Settings
 from pipelines.errors import BadInput
 
 MOST = 1_500  # characters of the text

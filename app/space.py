@@ -25,7 +25,8 @@ from typing import Any, Literal
 import torch
 
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Pipeline, Result, Settings, Step, run
+from pipelines.core.pipeline import Pipeline, Result, Step, run
+from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave, Message, Stopped
 from pipelines.io.files import write_atomically
 from pipelines.weights import inventory

@@ -12,7 +12,7 @@ from PIL import Image
 from app.jobs.queue import Job, Lane
 from app.library import ClipLike, Entry, Library
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Settings
+from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 
 

@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.core.pipeline import Pipeline
-from pipelines.diffuse.pipeline import Diffuse, load_diffusers
+from pipelines.diffuse.load import load_diffusers
+from pipelines.diffuse.pipeline import Diffuse
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.source_images import Examples
 from pipelines.errors import BadInput

@@ -56,7 +56,6 @@ MAY_IMPORT |= {
 }  # fmt: skip
 # What is still to be split away: importing module, imported module -> why. A line that is true no more must go.
 LEFT = {
-    ("pipelines.diffuse.pipeline", "pipelines.generate.pipeline"): "Reading, candidate_seed: core/candidates",
     ("pipelines.models.openai_clip.convert", "pipelines.models.chinese_clip.network"): "chinese_clip/convert",
 }
 # Families of models that are variants of another, or built on it.

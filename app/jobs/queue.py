@@ -27,7 +27,8 @@ from app.jobs.store import JobStore
 from app.jobs.timing import placed, remaining_seconds, timing_key
 from app.jobs.worker import Worker, explain
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Pipeline, Result, Settings, Step, run
+from pipelines.core.pipeline import Pipeline, Result, Step, run
+from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.images import open_picture, picture_format, read_bytes
 

@@ -29,7 +29,7 @@ from app.library import as_shown, vectors_of
 from app.recipe import travels
 from app.ui.context import Shell
 from pipelines.clip.ranking import rank as ranked
-from pipelines.core.pipeline import Knob, Settings, clean_prompt
+from pipelines.core.settings import Knob, Settings, clean_prompt
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import URI_HEAD
 

@@ -9,7 +9,7 @@ import gradio as gr
 
 from app.ui.context import Shell
 from app.ui.i18n import KNOBS, pair
-from pipelines.core.pipeline import Knob
+from pipelines.core.settings import Knob
 
 
 def _worded(one: Knob, pipeline: str) -> str:

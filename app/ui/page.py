@@ -32,8 +32,7 @@ from app.ui.pictures import Pictures
 from app.ui.tabs import edit, generate, library, models, optimize
 from app.ui.visits import House, Visits, asking
 from app.visitors import OwnLane, OwnLibrary
-from pipelines.core.pipeline import BadInput
-from pipelines.errors import CannotSave
+from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import restrict_pillow
 
 log = logging.getLogger(__name__)

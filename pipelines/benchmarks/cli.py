@@ -27,7 +27,8 @@ from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Result, Step, run
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
-from pipelines.generate.pipeline import Generate, GenerateSettings
+from pipelines.generate.pipeline import Generate
+from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import picture_to_uri, to_pil
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig

@@ -2,179 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from pipelines.errors import BadInput as BadInput
-from pipelines.errors import Stopped as Stopped
+from pipelines.core.settings import Settings
+from pipelines.errors import BadInput
 from pipelines.io.images import to_pil
 
 if TYPE_CHECKING:
     from pipelines.core.journal import Journal
-
-
-def knob(
-    default: Any,
-    lo: float | None = None,
-    hi: float | None = None,
-    *,
-    help: str,
-    advanced: bool = False,
-    choices: tuple[str, ...] | None = None,
-    kind: str | None = None,
-    flag: str | None = None,
-) -> Any:
-    """A field of Settings that carries its own range and words.
-
-    The page, the command line, the HTTP API and the record all read them here. `lo` and `hi` are inclusive;
-    `choices` lists the allowed values; `kind` is "prompt" (free text), "picture" (a path or a data URI of a picture),
-    "seed", a pipeline's own word for text of its own grammar, or None for what the type says. `flag` is the name on the
-    command line when it is not the field's.
-    """
-    facts = {"lo": lo, "hi": hi, "help": help, "advanced": advanced, "choices": choices}
-    facts |= {"kind": kind, "flag": flag}
-    return field(default=default, metadata=facts)
-
-
-@dataclass(frozen=True)
-class Knob:
-    """What `knob` said about one field, read back by `Settings.knobs`."""
-
-    name: str
-    type: type
-    default: Any
-    lo: float | None
-    hi: float | None
-    help: str
-    advanced: bool
-    choices: tuple[str, ...] | None
-    kind: str | None
-    flag: str | None
-
-    def range_text(self) -> str:
-        """What may be given and what is meant when nothing is, in brackets; nothing when there is nothing to say."""
-        parts = []
-        if self.choices:
-            parts.append("one of " + ", ".join(self.choices))
-        elif self.lo is not None and self.hi is not None:
-            parts.append(f"{self.lo:g} to {self.hi:g}" if self.hi < 1e6 else f"{self.lo} to {self.hi}")
-        elif self.lo is not None:
-            parts.append(f"at least {self.lo:g}")
-        if self.name != "prompt" and self.default != "":
-            shown = ("yes" if self.default else "no") if self.type is bool else self.default
-            parts.append(f"default: {shown}")
-        return f" ({'; '.join(parts)})" if parts else ""
-
-
-PROMPT_LIMIT = 2000  # characters; a prompt is a sentence, not a book
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything a run depends on besides the models. Equal settings, equal pictures.
-
-    Subclasses add fields made by `knob`. Values are checked on construction: BadInput names the field, the value and
-    what would be accepted. `subject` is the field that a command is given without a flag.
-    """
-
-    subject: ClassVar[str] = "prompt"
-
-    prompt: str = knob("a red heart", help="what to draw, in English or Chinese", kind="prompt")
-    seed: int = knob(0, 0, 2**32 - 1, help="same seed, same picture", kind="seed")
-
-    def __post_init__(self) -> None:
-        for one in self.knobs():
-            object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
-
-    @classmethod
-    def knobs(cls) -> list[Knob]:
-        """The fields in order of definition, with their ranges and words."""
-        types = get_type_hints(cls)
-        return [
-            Knob(name=f.name, type=types[f.name], default=f.default, **f.metadata)
-            for f in dataclasses.fields(cls)
-        ]
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Settings from plain values, as a record or a form holds them. Unknown names are refused with BadInput."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        for name in values:
-            if name not in known:
-                raise BadInput(f"setting {name!r} is not known; the settings are {', '.join(sorted(known))}")
-        return cls(**values)
-
-    @classmethod
-    def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """The settings in a record, with what earlier versions kept among the facts of its `picture`. Still unchecked."""
-        return values
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return dataclasses.asdict(self)
-
-    def files(self) -> list[str]:
-        """All that is outside: paths and data URIs in the settings."""
-        found: list[str] = []
-        self.map_pictures(lambda source: found.append(source) or source)
-        return found
-
-    def map_pictures(self, change: Callable[[str], str]) -> Self:
-        """The settings with `change` applied to every picture in them, each a path or a data URI."""
-        pictures = {one.name: getattr(self, one.name) for one in self.knobs() if one.kind == "picture"}
-        return dataclasses.replace(
-            self, **{name: change(source) for name, source in pictures.items() if source}
-        )
-
-
-def _checked(one: Knob, value: Any) -> Any:
-    """The value in the knob's type, or BadInput in one sentence."""
-    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
-    if one.type is bool:
-        if not isinstance(value, bool):
-            raise BadInput(f"{one.name} {shown} is not true or false")
-    elif one.type in (int, float):
-        good = isinstance(value, (int, float)) and not isinstance(value, bool)
-        good = good and abs(value) < 2**63  # neither nan nor infinite, and float(value) cannot overflow
-        if not good or (one.type is int and int(value) != value):
-            raise BadInput(
-                f"{one.name} {shown} is not a {'whole ' if one.type is int else ''}number; try {one.default}"
-            )
-        value = one.type(value)
-        if one.lo is not None and value < one.lo:
-            raise BadInput(f"{one.name} {shown} is too small; the least is {one.lo}")
-        if one.hi is not None and value > one.hi:
-            raise BadInput(f"{one.name} {shown} is too large; the most is {one.hi}")
-    elif not isinstance(value, str):
-        raise BadInput(f"{one.name} {shown} is not text")
-    elif one.kind == "prompt":
-        value = clean_prompt(value)
-    if one.choices is not None and value not in one.choices:
-        raise BadInput(f"{one.name} {shown} is not one of {', '.join(one.choices)}")
-    return value
-
-
-def clean_prompt(text: str) -> str:
-    """The prompt with white space collapsed; BadInput when it is empty, too long or holds control characters."""
-    for character in text:
-        if (ord(character) < 32 and character not in "\t\r\n") or 127 <= ord(character) < 160:
-            raise BadInput(f"the prompt holds the control character U+{ord(character):04X}; remove it")
-        if 0xD800 <= ord(character) < 0xE000:
-            raise BadInput("the prompt holds half of a character pair, which is not text; paste it again")
-    text = " ".join(text.split())
-    if not text:
-        raise BadInput('the prompt is empty; try "a red heart"')
-    if len(text) > PROMPT_LIMIT:
-        raise BadInput(f"the prompt has {len(text):,} characters; the most is {PROMPT_LIMIT:,}")
-    return text
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pipelines.core.pipeline import Picture, Pipeline, Result, Settings
+from pipelines.core.pipeline import Picture, Pipeline, Result
+from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
 from pipelines.io.images import check_size, picture_format, read_bytes

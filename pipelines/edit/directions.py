@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from pipelines.core.pipeline import clean_prompt
+from pipelines.core.settings import clean_prompt
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path, write_atomically
 from pipelines.models.checkpoint import BUILDING, in_order

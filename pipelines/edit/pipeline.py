@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Picture, Resumable, Settings, Step
+from pipelines.core.pipeline import Picture, Resumable, Step
+from pipelines.core.settings import Settings
 from pipelines.edit.ddim import Trajectory, noised, time_grid, walk_down, walk_up
 from pipelines.edit.directions import Direction, Wearing, network_hash, read_direction
 from pipelines.edit.guidance import walk_down_guided

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from pipelines.core.pipeline import Settings, knob
+from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
 
 MODES = ("instant", "quick", "reusable", "paper")

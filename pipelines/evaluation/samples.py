@@ -28,7 +28,8 @@ from pipelines.evaluation.judges import (
     thumbnails,
     usual_distance,
 )
-from pipelines.generate.pipeline import Generate, GenerateSettings
+from pipelines.generate.pipeline import Generate
+from pipelines.generate.settings import GenerateSettings
 from pipelines.io.files import write_atomically
 from pipelines.io.images import to_tensor
 from pipelines.models.clip.network import Clip

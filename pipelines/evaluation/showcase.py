@@ -15,7 +15,7 @@ from pipelines.core.pipeline import Result, Step, run
 from pipelines.core.record import record_of, write_png
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
-from pipelines.generate.pipeline import GenerateSettings
+from pipelines.generate.settings import GenerateSettings
 from pipelines.io.files import write_atomically
 from pipelines.io.images import picture_to_uri, to_pil, to_tensor
 from pipelines.optimize.settings import OptimizeSettings

@@ -5,7 +5,6 @@ The roles are apart: a tokenizer reads, a decoder draws image tokens, a codec tu
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -14,54 +13,16 @@ import torch
 from torch import Tensor
 
 from pipelines.clip.ranking import rank
-from pipelines.core.pipeline import Picture, Pipeline, Settings, Step, knob
+from pipelines.core.candidates import Batch, Reading, batches, candidate_seeds
+from pipelines.core.pipeline import Picture, Pipeline, Step
+from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
+from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.clip.network import Clip
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.dalle.network import Dalle, sample
 from pipelines.models.vqgan.network import Vqgan
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateSettings(Settings):
-    """What decides a set of candidates."""
-
-    candidates: int = knob(16, 1, 512, help="how many pictures are drawn and ranked")
-    keep: int = knob(4, 1, 64, help="how many of the best are kept")
-    temperature: float = knob(0.7, 0.05, 4.0, help="lower is safer, higher is wilder", advanced=True)
-    top_k: int = knob(64, 0, 16384, help="draw each token from the k likeliest; 0 for all", advanced=True)
-    top_p: float = knob(
-        1.0, 0.05, 1.0, help="draw each token from the likeliest that make up this share", advanced=True
-    )
-    guidance: float = knob(
-        3.0, 0.0, 20.0, help="how strongly the prompt steers; 1 is plain sampling", advanced=True
-    )
-    hide_duplicates: bool = knob(False, help="keep only one of candidates that look the same", advanced=True)
-    image: str = knob("", help="a picture to vary or to complete", advanced=True, kind="picture")
-    keep_rows: int = knob(
-        0, 0, 63, help="rows of image tokens kept from the picture, from the top", advanced=True
-    )
-    likeness: float = knob(0.3, 0.0, 1.0, help="how close variations stay to the picture", advanced=True)
-    batch: int = knob(0, 0, 512, help="candidates drawn together; 0 for what the device likes", advanced=True)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the model reads a prompt: its tokens, how many fit, what was cut, which words it never saw."""
-
-    tokens: list[str]
-    limit: int
-    cut: str
-    unknown: list[str]
-
-
-def candidate_seed(seed: int, index: int) -> int:
-    """The seed of one candidate of a run. The first has the run's own, so any candidate can be redrawn as a run of one."""
-    if index == 0:
-        return seed
-    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")
 
 
 @dataclass
@@ -94,18 +55,17 @@ class Generate(Pipeline[GenerateSettings]):
     @torch.no_grad()
     def __call__(self, settings: GenerateSettings) -> Generator[Step, None, list[Picture]]:
         """Draw in batches of one fixed size, so that a candidate's numbers do not depend on its company."""
-        seeds = [candidate_seed(settings.seed, k) for k in range(settings.candidates)]
+        seeds = candidate_seeds(settings.seed, settings.candidates)
         likeness, start = self._picture_prompt(settings)
         tokens, vectors = [], []
-        for first in range(0, len(seeds), settings.batch):
-            batch = seeds[first : first + settings.batch]
-            drawn = yield from self._draw(settings, batch, start, likeness, first, len(seeds))
+        for batch in batches(seeds, settings.batch):
+            drawn = yield from self._draw(settings, batch, start, likeness)
             images = self.vqgan.pictures_of(drawn)
-            vectors.append(self.clip.encode_image(images)[: len(batch)])
-            tokens.append(drawn[: len(batch)])
-            done = first + len(batch)
-            shown = images[: len(batch)]
-            yield Step("rank", done, len(seeds), {}, lambda shown=shown: shown)
+            count = len(batch.seeds)
+            vectors.append(self.clip.encode_image(images)[:count])
+            tokens.append(drawn[:count])
+            shown = images[:count]
+            yield Step("rank", batch.finished, len(seeds), {}, lambda shown=shown: shown)
         ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
         drawn = torch.cat(tokens)
         kept = ranking.kept(settings.keep, settings.hide_duplicates)
@@ -142,22 +102,13 @@ class Generate(Pipeline[GenerateSettings]):
     # -------------------------------------------------------------------------------------------------------- drawing
 
     def _draw(
-        self,
-        settings: GenerateSettings,
-        seeds: list[int],
-        start: Tensor,
-        likeness: Tensor | None,
-        first: int,
-        total: int,
+        self, settings: GenerateSettings, batch: Batch, start: Tensor, likeness: Tensor | None
     ) -> Generator[Step, None, Tensor]:
         """Draw one batch, a Step per row of tokens. Returns (batch, grid, grid) tokens."""
         config, device = self.dalle.config, self.dalle.device
-        grid, rows = config.grid, settings.batch
-        uniform = torch.stack([_uniform(seed, config.image_length) for seed in seeds])
-        uniform = torch.cat([uniform, uniform[:1].expand(rows - len(seeds), -1)]).to(device)
+        grid, rows = config.grid, batch.rows
+        uniform = torch.stack([_uniform(seed, config.image_length) for seed in batch.row_seeds]).to(device)
         canvas = self._blank().repeat(rows, 1)  # (rows, image_length), what has not been drawn yet is white
-        batches = -(-total // rows)
-        finished_rows = first // rows * grid
         guided = settings.guidance != 1
         cache, logits = self.dalle.read_text(self._text(settings.prompt, guided), rows * (1 + guided))
         for position in range(config.image_length):
@@ -174,9 +125,9 @@ class Generate(Pipeline[GenerateSettings]):
                 )
             canvas[:, position] = token
             if position % grid == grid - 1:
-                pictures = canvas[: len(seeds)].view(-1, grid, grid)
-                done = finished_rows + position // grid + 1
-                yield Step("draw", done, batches * grid, {}, lambda now=pictures: self.vqgan.pictures_of(now))
+                shown = canvas[: len(batch.seeds)].view(-1, grid, grid)
+                done, total = batch.index * grid + position // grid + 1, batch.count * grid
+                yield Step("draw", done, total, {}, lambda shown=shown: self.vqgan.pictures_of(shown))
             if position + 1 < config.image_length:
                 logits = self.dalle.next_logits(cache, token.repeat(1 + guided), position)
         return canvas.view(rows, grid, grid)

@@ -17,8 +17,9 @@ import torch
 from PIL import Image, ImageOps
 
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Picture, Resumable, Settings, Step
+from pipelines.core.pipeline import Picture, Resumable, Step
 from pipelines.core.record import read_texts
+from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, Stopped
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_tensor
 from pipelines.io.masks import read_mask

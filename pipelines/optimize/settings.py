@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pipelines.clip.cutouts import SCHEMES
-from pipelines.core.pipeline import Settings, knob
+from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
 from pipelines.models.device import PRECISIONS
 from pipelines.optimize.prompts import (

@@ -14,7 +14,8 @@ from PIL import Image
 
 from app.recipe import MOST, read_recipe, recipe_of
 from app.ui.link import copy_link, opened
-from pipelines.core.pipeline import Pipeline, Settings
+from pipelines.core.pipeline import Pipeline
+from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri
 from pipelines.studio import PIPELINES

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.core.pipeline import PROMPT_LIMIT, Pipeline, Result, Settings, Step, run
+from pipelines.core.pipeline import Pipeline, Result, Step, run
 from pipelines.core.record import read_record, record_of, write_png
+from pipelines.core.settings import PROMPT_LIMIT, Settings
 from pipelines.errors import BadInput
 from pipelines.studio import PIPELINES
 from tests.support.fakes import FAKES, FakePipeline

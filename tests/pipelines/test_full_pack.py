@@ -23,7 +23,8 @@ import tests.pipelines.models.test_taming_vqgan as taming
 import tests.support.openai_clip as published_clip
 from app.cli.main import main
 from pipelines.core.record import read_record
-from pipelines.generate.pipeline import Generate, GenerateSettings
+from pipelines.generate.pipeline import Generate
+from pipelines.generate.settings import GenerateSettings
 from pipelines.models.openai_clip.convert import byte_letters
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.weights.open_weights import FULL_PACK

@@ -296,7 +296,7 @@ def test_shapes_without_memory_can_be_had_after_diffusers_was_used(models: Path)
     """In a process of its own, since torch remembers what it found first; the converters need such shapes."""
     program = f"""
 import torch
-from pipelines.diffuse.pipeline import load_diffusers
+from pipelines.diffuse.load import load_diffusers
 load_diffusers({str(diffusion_folder("1.5"))!r}, torch.device("cpu"))
 with torch.device("meta"):
     assert torch.linspace(0, 1, 2).is_meta

@@ -11,7 +11,8 @@ import torch
 from pipelines.core.pipeline import Result, run
 from pipelines.core.record import read_record
 from pipelines.edit.settings import EditSettings
-from pipelines.generate.pipeline import Generate, GenerateSettings
+from pipelines.generate.pipeline import Generate
+from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import open_picture, to_tensor
 from pipelines.models.checkpoint import read_header
 from pipelines.optimize.settings import OptimizeSettings

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pipelines.core.pipeline import Picture, Pipeline, Settings, Step, knob
+from pipelines.core.pipeline import Picture, Pipeline, Step
+from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
 from pipelines.io.images import to_pil
 

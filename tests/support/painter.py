@@ -14,15 +14,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipelines.core.candidates import Reading, candidate_seed
 from pipelines.core.journal import Journal, Snapshot
-from pipelines.core.pipeline import Picture, Pipeline, Resumable, Settings, Step
-from pipelines.diffuse.pipeline import DiffuseSettings
+from pipelines.core.pipeline import Picture, Pipeline, Resumable, Step
+from pipelines.core.settings import Settings
+from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.edit.directions import Direction, read_direction
 from pipelines.edit.preflight import Outlook
 from pipelines.edit.results import strip
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput, Stopped
-from pipelines.generate.pipeline import GenerateSettings, Reading, candidate_seed
+from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.io.video import Frame
 from pipelines.optimize.critic import drifting

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from pipelines.diffuse.pipeline import Diffuse, load_diffusers
+from pipelines.diffuse.load import load_diffusers
+from pipelines.diffuse.pipeline import Diffuse
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.source_images import Examples
 from pipelines.generate.pipeline import Generate

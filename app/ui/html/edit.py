@@ -22,7 +22,7 @@ from app.ui.html.optimize import Trace, curves, frame
 from app.ui.i18n import both, both_sentence, pair, say
 from app.ui.link import copy_link
 from app.ui.pictures import Pictures, preview_uri
-from pipelines.core.pipeline import Knob
+from pipelines.core.settings import Knob
 from pipelines.edit.results import strip
 from pipelines.edit.settings import MODES
 from pipelines.errors import BadInput

@@ -29,10 +29,9 @@ from app.ui.i18n import both
 from app.ui.link import opened
 from app.ui.tabs.generate import DRAWING
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import BadInput
 from pipelines.core.record import read_record
 from pipelines.edit.directions import read_direction
-from pipelines.errors import CannotSave
+from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import open_picture, picture_to_uri, read_bytes
 
 PIPELINE = "edit"

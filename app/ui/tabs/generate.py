@@ -15,9 +15,9 @@ from app.ui.context import QUIET, Shell, acting
 from app.ui.html import generate as stage
 from app.ui.i18n import pair
 from app.ui.link import opened
-from pipelines.core.pipeline import BadInput, Knob
 from pipelines.core.record import Record, read_parameters, read_record
-from pipelines.errors import CannotSave
+from pipelines.core.settings import Knob
+from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import open_picture
 from pipelines.weights.catalog import PRESETS
 

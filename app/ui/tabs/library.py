@@ -14,8 +14,8 @@ from app.ui.html.generate import button, downloads, trouble
 from app.ui.i18n import both
 from app.ui.link import copy_link
 from app.ui.tabs.generate import DRAWING
-from pipelines.core.pipeline import BadInput
 from pipelines.core.record import read_record
+from pipelines.errors import BadInput
 
 PAGE = 48  # pictures shown at a time
 

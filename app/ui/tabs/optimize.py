@@ -25,9 +25,8 @@ from app.ui.html.optimize import Trace
 from app.ui.i18n import pair
 from app.ui.link import opened
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import BadInput
 from pipelines.core.record import read_record
-from pipelines.errors import CannotSave
+from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import open_picture, picture_to_uri
 from pipelines.optimize.prompts import SIDES, parse_regions, parse_targets
 from pipelines.optimize.settings import FIXED

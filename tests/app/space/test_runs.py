@@ -15,8 +15,9 @@ import torch
 
 from app import space
 from app.jobs.queue import Lane
-from pipelines.core.pipeline import BadInput, Step, run
+from pipelines.core.pipeline import Step, run
 from pipelines.core.record import read_record
+from pipelines.errors import BadInput
 from pipelines.studio import PIPELINES, Studio
 from tests.support.space import MAKERS, LargeStudio, Place, chinese, pixels, uncut
 

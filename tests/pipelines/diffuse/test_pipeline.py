@@ -15,10 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.ranking import rank
+from pipelines.core.candidates import candidate_seed
 from pipelines.core.pipeline import Picture, Result, Step, run
-from pipelines.diffuse.pipeline import Diffuse, DiffuseSettings, load_diffusers
+from pipelines.diffuse.load import load_diffusers
+from pipelines.diffuse.pipeline import Diffuse
+from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
-from pipelines.generate.pipeline import candidate_seed
 from pipelines.io.images import open_picture, picture_to_uri, to_tensor
 from tests.support.tiny import CPU, SIDE, diffusion_folder, randomized, tiny_clip, tiny_diffuse
 

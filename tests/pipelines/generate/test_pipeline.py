@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.core.pipeline import BadInput, Result, Step, run
-from pipelines.generate.pipeline import GenerateSettings, candidate_seed
+from pipelines.core.candidates import candidate_seed
+from pipelines.core.pipeline import Result, Step, run
+from pipelines.errors import BadInput
+from pipelines.generate.settings import GenerateSettings
 from pipelines.models.dalle.network import DalleConfig, attention_mask, sample
 from pipelines.models.decoder_only import image_pattern
 from tests.support.tiny import tiny_dalle, tiny_generate

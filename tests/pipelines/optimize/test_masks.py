@@ -12,7 +12,7 @@ from PIL import Image
 from pipelines.core.pipeline import Result, run
 from pipelines.core.record import record_of, write_png
 from pipelines.errors import BadInput
-from pipelines.generate.pipeline import GenerateSettings
+from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import open_picture, picture_to_uri
 from pipelines.optimize.run import Painting
 from pipelines.optimize.settings import OptimizeSettings

@@ -1,0 +1,120 @@
+"""Stable Diffusion from a local diffusers folder, and which kind of it that is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.errors import BadInput
+
+KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+KINDS += tuple(one.replace("Pipeline", f"{job}Pipeline") for one in KINDS for job in ("Img2Img", "Inpaint"))
+LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # whose classes a folder may name
+WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+def is_xl(pipe: Any) -> bool:
+    """XL reads with two text encoders."""
+    return hasattr(pipe, "text_encoder_2")
+
+
+def is_inpainting(pipe: Any) -> bool:
+    """An inpainting network also sees the mask and the picture around it: 9 channels."""
+    return pipe.unet.config.in_channels == 9
+
+
+def is_turbo(pipe: Any) -> bool:
+    """Turbo draws in one step. Its folder differs only in how the scheduler spaces the steps."""
+    config = pipe.scheduler.config
+    return config.get("timestep_spacing") == "trailing" and not config.get("rescale_betas_zero_snr")
+
+
+def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
+    """The diffusers pipeline in a local folder, frozen: networks in `dtype`, the VAE in float32, which XL's needs.
+
+    Nothing is downloaded, no code in the folder is run, no pickle opened. BadInput when the folder is something else.
+    """
+    import diffusers
+    from safetensors import SafetensorError
+
+    folder = Path(folder)
+    kind, parts = _index(folder)
+    options = _options(folder, kind, parts)
+    with torch.device("meta"):
+        # torch notes at the first such block which of its functions make tensors; while transformers loads, linspace
+        # is another one, and a block like this would later miss it.
+        torch.empty(0)
+    try:
+        pipe = getattr(diffusers, kind).from_pretrained(
+            folder,
+            dtype={"default": dtype, "vae": torch.float32},
+            local_files_only=True,
+            use_safetensors=True,
+            **options,
+        )
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise BadInput(f"the model {folder.name} cannot be loaded ({reason}); get the folder again") from None
+    _check_kind(pipe, folder.name)
+    for name in WEIGHTS:
+        if (network := getattr(pipe, name, None)) is not None:
+            network.eval().requires_grad_(False)
+            network.to(device)
+    return pipe
+
+
+def _options(folder: Path, kind: str, parts: list[str]) -> dict[str, Any]:
+    """What diffusers is told of the folder. BadInput when a network has no safetensors file."""
+    for name in WEIGHTS:
+        if name in parts and not any((folder / name).glob("*.safetensors")):
+            raise BadInput(
+                f"{folder.name}/{name} holds no .safetensors weights; get the model in safetensors, for pickles "
+                "are not opened"
+            )
+    plain = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    sharded = folder / "unet" / f"{plain.name}.index.json"
+    half = not plain.is_file() and not sharded.is_file()
+    options: dict[str, Any] = {"variant": "fp16"} if half else {}
+    if "XL" in kind:
+        return {**options, "add_watermarker": False}
+    return {**options, "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+
+def _check_kind(pipe: Any, name: str) -> None:
+    """BadInput when the networks are not those of Stable Diffusion itself."""
+    if pipe.config.get("requires_aesthetics_score") or pipe.unet.config.time_cond_proj_dim is not None:
+        raise BadInput(f"the model {name} is a refiner or a consistency model; give Stable Diffusion itself")
+    if pipe.unet.config.in_channels not in (4, 9):
+        raise BadInput(f"the unet of {name} has {pipe.unet.config.in_channels} channels; it must be 4 or 9")
+
+
+def _index(folder: Path) -> tuple[str, list[str]]:
+    """The class that a folder's model_index.json names, and the parts that it has."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise BadInput(
+            f"{folder.name} is no diffusers folder: it has no readable model_index.json; give the folder that holds it"
+        ) from None
+    kind = index.get("_class_name") if isinstance(index, dict) else None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise BadInput(f"{folder.name} is a {str(kind)[:60]}; Generate takes {', '.join(KINDS[:2])}")
+    parts = {name: one for name, one in index.items() if isinstance(one, list) and len(one) == 2}
+    for name, (library, _) in parts.items():
+        if library not in LIBRARIES:
+            raise BadInput(
+                f"{folder.name} wants code of its own for {name[:40]}, which is not run; give a plain model"
+            )
+    return kind, [name for name, (library, _) in parts.items() if library is not None]
