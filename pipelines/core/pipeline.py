@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.core.settings import Settings
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.io.images import to_pil
 
 if TYPE_CHECKING:
@@ -100,13 +100,13 @@ MEMORY_KNOBS = (
 )  # what a run's memory grows with, the first that can be halved
 
 
-def smaller(settings: Settings) -> str:
-    """What to try when the memory was too small, in words."""
+def smaller(settings: Settings) -> Message:
+    """What to try when the memory was too small."""
     for name in MEMORY_KNOBS:
         value = getattr(settings, name, 0)
         if value > 1:
-            return f"try {name} {value // 2} instead of {value}"
-    return "try a smaller picture, or close other programs"
+            return Message("core.ask_for_less", {"setting": name, "value": value, "less": value // 2})
+    return Message("core.smaller_picture")
 
 
 def run(
@@ -126,7 +126,7 @@ def run(
             pictures = yield from pipeline(settings)
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise BadInput(f"the memory of the device is too small for this; {smaller(settings)}") from error
+            raise BadInput("core.no_memory", advice=smaller(settings)) from error
         raise
     used = next((one.settings for one in pictures if one.settings is not None), settings)
     yield Result(pictures, used, time.perf_counter() - started)

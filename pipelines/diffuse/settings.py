@@ -40,11 +40,16 @@ class DiffuseSettings(Settings):
         for name in ("width", "height"):
             side = getattr(self, name)
             if 0 < side < MIN_SIDE:
-                raise BadInput(f"{name} {side} is too small; the least is {MIN_SIDE}")
+                raise BadInput("settings.too_small", setting=name, value=side, least=MIN_SIDE)
             if side % SIDE_MULTIPLE:
                 lower = side // SIDE_MULTIPLE * SIDE_MULTIPLE
                 raise BadInput(
-                    f"{name} {side} is not a multiple of {SIDE_MULTIPLE}; try {lower} or {lower + SIDE_MULTIPLE}"
+                    "diffuse.not_multiple",
+                    setting=name,
+                    side=side,
+                    factor=SIDE_MULTIPLE,
+                    lower=lower,
+                    higher=lower + SIDE_MULTIPLE,
                 )
         if self.mask and not self.image:
-            raise BadInput("the mask has no picture to be drawn into; give an image too")
+            raise BadInput("diffuse.mask_without_picture")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 RAISED = ("BadInput", "CannotSave", "Message")
 # Folders whose errors are still plain sentences.
 PLAIN = (
-    "app/ui/tabs/", "pipelines/core/", "pipelines/diffuse/", "pipelines/generate/", "pipelines/studio.py",
+    "app/ui/tabs/", "pipelines/studio.py",
     "pipelines/weights/",
 )  # fmt: skip
 

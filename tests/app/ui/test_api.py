@@ -120,8 +120,7 @@ def test_what_is_wrong_is_told_in_a_sentence(
     with pytest.raises(Exception, match=re.escape(sentence)) as told, caplog.at_level(logging.ERROR):
         client.predict(**given, api_name=name)
     assert "\n" not in str(told.value) and "secret" not in str(told.value)
-    code = getattr(told.value, "title", "")
-    assert code in templates() or code == sentence
+    assert getattr(told.value, "title", "") in templates()
     if "crash" not in str(given):
         assert caplog.records == [] and "Traceback" not in capfd.readouterr().err
 
