@@ -42,7 +42,7 @@ class Message:
             facts["setting"] = labels.get(facts["setting"], facts["setting"])
         try:
             return template[LANGUAGES.index(language)].format_map(facts)
-        except (LookupError, ValueError):  # facts of another version, from a file
+        except (LookupError, TypeError, ValueError):  # facts of another version, from a file
             return f"{self.code} {facts}"
 
     def __str__(self) -> str:
