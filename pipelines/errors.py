@@ -38,9 +38,9 @@ class Message:
             name: value.text(language, labels) if isinstance(value, Message) else value
             for name, value in self.facts.items()
         }
-        if labels and "setting" in facts:
-            facts["setting"] = labels.get(facts["setting"], facts["setting"])
         try:
+            if labels and "setting" in facts:
+                facts["setting"] = labels.get(facts["setting"], facts["setting"])
             return template[LANGUAGES.index(language)].format_map(facts)
         except (LookupError, TypeError, ValueError):  # facts of another version, from a file
             return f"{self.code} {facts}"
