@@ -18,7 +18,7 @@ FILES = sorted([*ROOT.glob("app/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 LIBRARIES = ("pipelines.errors", "pipelines.io", "pipelines.core", "pipelines.models", "pipelines.clip")
 PIPELINES = ("pipelines.generate", "pipelines.diffuse", "pipelines.optimize", "pipelines.edit")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "pipelines": (),
+    "pipelines": ("pipelines.errors", "pipelines.core", *PIPELINES, "pipelines.studio"),  # imported when asked for
     "pipelines.errors": (),
     "pipelines.io": ("pipelines.errors",),
     "pipelines.core": ("pipelines.errors", "pipelines.io"),
