@@ -11,10 +11,11 @@ from typing import Literal
 
 from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput, CannotSave, Message
-from pipelines.weights.install import entry_of, install
-from pipelines.weights.open_weights import FULL_PACK, Entry
+from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.install import install, published
+from pipelines.weights.open_weights import OPEN_WEIGHTS
 
-Installing = Callable[[Entry], Generator[Step, None, list[str]]]
+Installing = Callable[[Checkpoint], Generator[Step, None, list[str]]]
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Downloads:
 
         BadInput for an unknown name, when all are here, or when a download runs.
         """
-        wanted = [name for name in dict.fromkeys(names) if not entry_of(name).present]
+        wanted = [name for name in dict.fromkeys(names) if not published(name).present]
         with self._lock:
             if self._now is not None and not self._now.is_over:
                 raise BadInput("app.download_running", model=self._now.name)
@@ -96,12 +97,12 @@ class Downloads:
             names = (now.name, *now.waiting)
             for count, name in enumerate(names, start=1):
                 self._now = now = Download(name, names[count:])
-                with closing(self._install(FULL_PACK[name])) as steps:
+                with closing(self._install(OPEN_WEIGHTS[name])) as steps:
                     for step in steps:
                         rate = step.metrics.get("MB/s", 0.0)
                         now = replace(now, stage=step.stage, done=step.done, total=step.total, rate=rate)
                         self._now = now
-                        if self._stopped.is_set() and not FULL_PACK[name].present:
+                        if self._stopped.is_set() and not OPEN_WEIGHTS[name].present:
                             self._now = replace(now, state="stopped")
                             return
             self._now = replace(now, state="done")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.core.pipeline import Pipeline
-from pipelines.core.settings import Knob, Settings
+from pipelines.core.settings import HasTimeline, Knob, Settings
 from pipelines.errors import BadInput
 
 MOST = 1_500  # characters of the text
@@ -64,7 +64,9 @@ def recipe_of(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = 
     kind = _kind_of(pipeline, kinds)
     now = dict(settings)
     if changes := now.get("changes"):
-        now = kind.from_dict(now).timeline()[-1][1].to_dict() | {"changes": changes}  # type: ignore[attr-defined]
+        whole = kind.from_dict(now)
+        assert isinstance(whole, HasTimeline)
+        now = whole.timeline()[-1][1].to_dict() | {"changes": changes}
     # the device decides the batch
     given = [
         one for one in kind.knobs() if one.name != "batch" and now.get(one.name, one.default) != one.default

@@ -166,10 +166,10 @@ class ZeroGpu:
                 return
 
     def _needs_gpu(self, name: str) -> bool:
-        from pipelines.weights.catalog import checkpoint_of, preset
+        from pipelines.weights.catalog import checkpoint_of, parts
 
-        parts = preset(self.studio.pack, name, self.studio.use).values()
-        return any(checkpoint_of(one).pack != "tiny" for one in parts)
+        names = parts(self.studio.pack, name, self.studio.use).values()
+        return any(checkpoint_of(one).pack != "tiny" for one in names)
 
     def _asked(self, name: str, settings: Settings, journal: Path | None, left: float) -> Call:
         """As few seconds as it should take: what is asked for is checked against the quota that the visitor has left."""
@@ -307,7 +307,7 @@ def refusal(problem: Exception, seconds: int) -> Message | None:
         if words in said:
             return message
     if getattr(problem, "title", "") == "ZeroGPU worker error":  # `said` is the name of an exception's class
-        return Message("jobs.broke", {"kind": said})
+        return Message("core.broke", {"kind": said})
     return Message("space.refused", {"seconds": seconds, "reason": " ".join(said.split())[:200]})
 
 

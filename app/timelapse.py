@@ -15,6 +15,7 @@ from starlette.routing import Route
 from app.jobs.queue import Lane
 from app.jobs.threads import aside
 from pipelines.core.journal import Journal
+from pipelines.core.pipeline import HasGlimpses, HasTimelapse
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.video import write_film
 
@@ -33,7 +34,7 @@ def make_film(lane: Lane, job_id: str, suffix: str) -> Path:
     if suffix not in KINDS:
         raise BadInput("app.film_form", suffix=suffix[:10])
     pipeline, settings, journal = _run_of(lane, job_id)
-    if not hasattr(pipeline, "film"):
+    if not isinstance(pipeline, HasTimelapse):
         raise BadInput("app.no_film")
     assert journal.folder is not None
     path = journal.folder / f"film{suffix}"
@@ -62,7 +63,7 @@ def _run_of(lane: Lane, job_id: str) -> tuple[Any, Any, Journal]:
         raise BadInput("app.no_pictures_yet")
     job = lane.job(job_id)
     pipeline = lane.studio.pipeline(job.pipeline)
-    if not hasattr(pipeline, "glimpse"):
+    if not isinstance(pipeline, HasGlimpses):
         raise BadInput("app.no_looking_back")
     identity = journal.identity()
     if identity is not None:

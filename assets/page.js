@@ -149,18 +149,18 @@
   // Ctrl+Enter or Cmd+Enter does the next thing, from inside the prompt box and from every setting below it.
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
-    const place = event.target.closest?.("#composer, #instrument, #plate-side, #edit-side, #proof-side");
+    const place = event.target.closest?.("#composer, #instrument, #plate-side, #edit-side, #proof-side, .plain");
     if (!place) return;
     event.preventDefault();
     event.stopPropagation();
     const next = { composer: "#go", "edit-side": "#edit-transport [data-key]", "proof-side": "#edit-transport [data-key]" };
-    document.querySelector(next[place.id] || "#transport [data-key]")?.click();
+    document.querySelector(place.matches(".plain") ? `#${place.id} [data-key]` : next[place.id] || "#transport [data-key]")?.click();
   }, true);
 
   // A file dropped anywhere is a picture with settings, on Optimize the picture to start from, on Edit the picture to edit or a
   // direction for the shelf, unless it lands on a field that takes files itself.
   const carriesFiles = (event) => Array.from(event.dataTransfer?.types || []).includes("Files");
-  const elsewhere = (event) => carriesFiles(event) && !event.target.closest?.("#drop, #knob-image, #knob-mask, #opt-init, #opt-image_prompts");
+  const elsewhere = (event) => carriesFiles(event) && !event.target.closest?.("#drop, .picture-field");
   let depth = 0;
   const hover = (change) => { depth = Math.max(0, depth + change); root.classList.toggle("dropping", depth > 0); };
   document.addEventListener("dragenter", (event) => carriesFiles(event) && hover(1));
@@ -173,6 +173,8 @@
     const optimizing = document.querySelector("#workbench")?.offsetParent;
     if (optimizing) document.querySelector("#opt-init button[aria-label='Remove Image']")?.click(); // one picture at a time
     const editing = document.querySelector("#darkroom")?.offsetParent;
+    const plain = Array.from(document.querySelectorAll(".plain")).find((one) => one.offsetParent);
+    if (plain) { giveFile(`#${plain.id} input[type=file]`, event.dataTransfer.files[0]); return; }
     giveFile(optimizing ? "#opt-init input[type=file]" : editing ? PICTURE_TO_EDIT : "#drop input[type=file]", event.dataTransfer.files[0]);
   });
   // A picture pasted on Edit is the picture to edit.

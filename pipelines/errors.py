@@ -67,6 +67,18 @@ class Message:
         }
         return cls(str(value.get("code", "")), facts)
 
+    def to_text(self) -> str:
+        """As JSON text, for a file, a page or another process."""
+        return json.dumps(self.to_json())
+
+    @classmethod
+    def from_text(cls, text: str) -> Self | None:
+        """What `to_text` gave; None for the empty text. Plain text of an earlier version is a sentence as it is."""
+        try:
+            return cls.from_json(json.loads(text)) if text else None
+        except (ValueError, RecursionError):
+            return cls.from_json(text)
+
 
 class CodedError(Exception):
     """An error that is a message fit to be shown. It can be pickled, and keeps its code and facts.

@@ -54,14 +54,8 @@ MAY_IMPORT |= {
     ),
     "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.serving", "app.space", "app.deploy"),
 }  # fmt: skip
-# What is still to be split away: importing module, imported module -> why. A line that is true no more must go.
-LEFT = {
-    ("pipelines.models.openai_clip.convert", "pipelines.models.chinese_clip.network"): "chinese_clip/convert",
-}
 # Families of models that are variants of another, or built on it.
 KIN = {("chinese_clip", "openai_clip"), ("judge", "clip"), ("prior", "clip")}
-# Imports that close a circle, each to be cut.
-CIRCLES: dict[tuple[str, str], str] = {}
 
 
 def module_of(file: Path) -> str:
@@ -112,7 +106,7 @@ def test_imports_point_one_way(module: str) -> None:
     assert not any(starts(name, "torchvision") for name in names)
     if starts(module, "pipelines"):
         assert not any(starts(name, "app", "gradio") for name in names)
-    for name in (names & set(MODULES)) - {inside for outside, inside in LEFT if outside == module}:
+    for name in names & set(MODULES):
         if place(name) != place(module):
             assert place(name) in MAY_IMPORT[place(module)], f"{module} may not import {name}"
         elif family(name) not in ("", family(module)):
@@ -124,18 +118,10 @@ def test_imports_point_one_way(module: str) -> None:
 
 def test_nothing_is_imported_in_a_circle() -> None:
     graph = {name: imported(file, everywhere=True) & set(MODULES) - {name} for name, file in MODULES.items()}
-    for module, name in CIRCLES:
-        graph[module].discard(name)
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"imports go in a circle: {' -> '.join(reversed(error.args[1]))}")
-
-
-@pytest.mark.parametrize("pair", [*LEFT, *CIRCLES], ids=" ".join)
-def test_what_is_left_is_still_there(pair: tuple[str, str]) -> None:
-    module, name = pair
-    assert name in imported(MODULES[module], everywhere=True), "take the line out of the table"
 
 
 def test_importing_does_nothing(tmp_path: Path) -> None:

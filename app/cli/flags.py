@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and --help should not
 
 def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
     """The flags of a pipeline: one for each field of its Settings, and those that all pipelines share."""
-    from pipelines.core.pipeline import Resumable
+    from pipelines.core.pipeline import HasTimelapse, LearnsDirection, Resumable
 
     resumable = issubclass(kind, Resumable)
     words = (kind.__doc__ or "").strip().split("\n\n")[0]
@@ -39,10 +39,10 @@ def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
         parser.add_argument(
             "--resume", metavar="DIR", help="go on with a run; other flags change it from there on"
         )
-    if hasattr(kind, "film"):
+    if issubclass(kind, HasTimelapse):
         parser.add_argument("--video", metavar="FILE", help="also write how it grew, as .mp4 or .webp")
         parser.add_argument("--frames", metavar="FILE", help="restyle a folder of pictures or a short film")
-    if hasattr(kind, "direction"):
+    if issubclass(kind, LearnsDirection):
         parser.add_argument(
             "--save-direction", metavar="FILE", help="also keep what was learned, as .safetensors"
         )

@@ -64,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as problem:
         if os.environ.get("ATELIER_DEBUG"):
             raise
-        from app.jobs.queue import explain
+        from pipelines.core.explain import explain
 
         message = explain(problem)
-        if message.code == "jobs.broke":  # there is no server, and no log
+        if message.code == "core.broke":  # there is no server, and no log
             message = Message("cli.broke", {"kind": type(problem).__name__})
         return _failed(message, FAILED, arguments)
 

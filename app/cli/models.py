@@ -1,4 +1,4 @@
-"""The verb `models`: what there is, what it needs, and getting, adding and removing the models of the full pack."""
+"""The verb `models`: what there is, what it needs, and getting, adding and removing models."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from app.space import free_memory
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
-from pipelines.weights.install import add, entry_of, find, install, installed, remove, size_of
-from pipelines.weights.open_weights import FULL_PACK, Entry
+from pipelines.weights.checkpoint import Checkpoint, size_of
+from pipelines.weights.install import add, find, install, installed, published, remove
+from pipelines.weights.open_weights import OPEN_WEIGHTS
 
 COLUMNS = ("pack", "name", "role", "there", "size", "memory", "runs here", "licence", "origin")
 
@@ -56,7 +57,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def all_models() -> list[dict[str, Any]]:
-    """Every model as plain values: the shipped pack, the full pack, and the user's own.
+    """Every model as plain values: the shipped pack, the open weights, and the user's own.
 
     "bytes" is what it takes on disk, or the download when it is not there; "memory" is an estimate in bytes, and "runs"
     says whether that much is free on the GPU or in this machine's RAM now; both are None where they are not known.
@@ -64,32 +65,19 @@ def all_models() -> list[dict[str, Any]]:
     from pipelines.weights.catalog import CHECKPOINTS
 
     free = max(free_memory().values())
-    rows = []
-    for one in CHECKPOINTS.values():
-        if one.name not in FULL_PACK:
-            facts = {
-                name: getattr(one, name) for name in ("pack", "name", "role", "licence", "origin", "about")
-            }
-            need = 4 * one.size
-            rows.append(
-                {**facts, "there": one.present, "bytes": one.size, "memory": need, "runs": need <= free}
-            )
-    for one in FULL_PACK.values():
-        facts = {
-            name: getattr(one, name) for name in ("name", "role", "licence", "origin", "about", "pinned")
-        }
-        place = find(one.name)
-        rows.append(
-            {
-                "pack": "full",
-                **facts,
-                "there": place is not None,
-                "bytes": size_of(place) if place else one.download_bytes,
-                "memory": one.memory_bytes,
-                "runs": one.memory_bytes <= free,
-            }
-        )
-    return rows + [_own(name, free) for name in installed() if name not in FULL_PACK]
+    rows = [_row(checkpoint, free) for checkpoint in (CHECKPOINTS | OPEN_WEIGHTS).values()]
+    return rows + [_own(name, free) for name in installed() if name not in OPEN_WEIGHTS]
+
+
+def _row(checkpoint: Checkpoint, free: int) -> dict[str, Any]:
+    """A model of the catalog. For those of the tiny pack, memory is four times their size."""
+    facts = ["pack", "name", "role", "licence", "origin", "about"]
+    size, memory = checkpoint.size, 4 * checkpoint.size
+    if checkpoint.files:
+        facts.append("pinned")
+        size, memory = size if checkpoint.present else checkpoint.download_bytes, checkpoint.memory
+    row = {name: getattr(checkpoint, name) for name in facts}
+    return row | {"there": checkpoint.present, "bytes": size, "memory": memory, "runs": memory <= free}
 
 
 def _own(name: str, free: int) -> dict[str, Any]:
@@ -127,42 +115,40 @@ def _fetch(arguments: list[str]) -> int:
     parser.add_argument("--yes", action="store_true", help="the licence is read and agreed to; do not ask")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     options = parser.parse_args(arguments)
-    entry = entry_of(options.name)
+    checkpoint = published(options.name)
     new: list[str] = []
-    if not entry.present:
-        _show(entry)
+    if not checkpoint.present:
+        _show(checkpoint)
         _agree(options.yes)
-        line, steps = ProgressLine(), install(entry)
+        line, steps = ProgressLine(), install(checkpoint)
         try:
             while True:
                 line.show(next(steps))
         except StopIteration as end:
             new = end.value
         except KeyboardInterrupt:
-            say(f"stopped; python launch.py models fetch {entry.name} goes on from there")
+            say(f"stopped; python launch.py models fetch {checkpoint.name} goes on from there")
             return INTERRUPTED
         finally:
             line.end()
             steps.close()
     for name in new:
         say(f"{name} is not pinned: its SHA-256 was not known beforehand and is now remembered")
-    _tell(
-        options.json,
-        {"name": entry.name, "path": str(entry.path), "bytes": size_of(entry.path), "unpinned": new},
-    )
+    facts = {"name": checkpoint.name, "path": str(checkpoint.path), "bytes": checkpoint.size}
+    _tell(options.json, {**facts, "unpinned": new})
     return 0
 
 
-def _show(entry: Entry) -> None:
+def _show(checkpoint: Checkpoint) -> None:
     """What is about to be downloaded, on standard error: standard output is for the result."""
     rows = {
-        "model": f"{entry.name}: {entry.about}",
-        "origin": entry.origin,
-        "licence": entry.licence,
-        "size": f"about {entry.download_bytes / 1e6:,.0f} MB to download",
-        "memory": f"about {entry.memory_bytes / 1e9:.1f} GB to run" if entry.memory_bytes else "",
-        "SHA-256": "published" if entry.pinned else "not pinned: the publisher tells none that we know",
-        "from": "\n          ".join(file.url for file in entry.files),
+        "model": f"{checkpoint.name}: {checkpoint.about}",
+        "origin": checkpoint.origin,
+        "licence": checkpoint.licence,
+        "size": f"about {checkpoint.download_bytes / 1e6:,.0f} MB to download",
+        "memory": f"about {checkpoint.memory / 1e9:.1f} GB to run" if checkpoint.memory else "",
+        "SHA-256": "published" if checkpoint.pinned else "not pinned: the publisher tells none that we know",
+        "from": "\n          ".join(file.url for file in checkpoint.files),
     }
     for name, text in rows.items():
         if text:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from app.cli.progress import FAILED
 from app.cli.run import load, picture_folder, watch
 from pipelines.core.arguments import Parser
-from pipelines.errors import BadInput
-
-if TYPE_CHECKING:  # torch takes a second to import, and --help should not
-    from pipelines.core.pipeline import Result
-    from pipelines.core.record import Record
 
 
 def replay(arguments: list[str]) -> int:
@@ -32,7 +26,8 @@ def replay(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
 
-    from pipelines.core.record import check_complete, compare, read_record, record_of, write_png
+    from pipelines.core.record import check_complete, read_record, write_png
+    from pipelines.core.replay import replay as run_again
     from pipelines.io.images import open_picture
     from pipelines.studio import PIPELINES
     from pipelines.weights.catalog import is_known
@@ -40,27 +35,16 @@ def replay(arguments: list[str]) -> int:
     old = read_record(options.file, PIPELINES)
     check_complete(old)
     image = open_picture(options.file)
-    settings = PIPELINES[old.pipeline].Settings.from_dict(old.settings)
     folder = picture_folder(options.out) if options.out else None
     names = {part: fact["name"] for part, fact in old.models.items()}
     made_with = {} if options.pack else {part: name for part, name in names.items() if is_known(name)}
-    studio, pipeline, _ = load(old.pipeline, options.pack or old.pack, options.device, made_with)
-    result, _ = watch(pipeline, settings)
-    rank, picture = _same_picture(result, old)
-    new = record_of(
-        pipeline=old.pipeline,
-        pack=studio.pack,
-        device=studio.device,
-        models=studio.models(old.pipeline),
-        settings=result.settings,
-        picture=picture,
-        rank=rank,
-    )
-    verdict = compare(image, picture.image, old, new)
+    studio, *_ = load(old.pipeline, options.pack or old.pack, options.device, made_with)
+    again = run_again(image, old, studio, lambda pipeline, settings: watch(pipeline, settings)[0])
+    verdict = again.comparison
     path = None
     if folder:
         path = folder / f"{Path(options.file).stem}-replay.png"
-        write_png(path, picture.image, new)
+        write_png(path, again.picture.image, again.record)
     if options.json:
         facts = {
             "identical": verdict.identical,
@@ -68,19 +52,7 @@ def replay(arguments: list[str]) -> int:
             "share": verdict.share,
         }
         facts |= {"environment": verdict.environment, "path": str(path) if path else None}
-        print(json.dumps(facts | {"record": json.loads(new.to_json())}, allow_nan=False))
+        print(json.dumps(facts | {"record": json.loads(again.record.to_json())}, allow_nan=False))
     else:
         print(verdict.sentence())
     return 0 if verdict.identical else FAILED
-
-
-def _same_picture(result: Result, record: Record) -> tuple[int, Any]:
-    """Of a replayed run the picture that a record is about, by its seed, and its rank now."""
-    ranked = list(enumerate(result.pictures, start=1))
-    same = [one for one in ranked if one[1].seed == record.picture["seed"]]
-    if len(same) == 1:
-        return same[0]
-    place = min(record.picture["rank"], len(ranked)) - 1
-    if place < 0:
-        raise BadInput("cli.nothing_to_compare")
-    return ranked[place]

@@ -18,8 +18,9 @@ from pipelines.errors import BadInput, Stopped
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.core.journal import Journal
-    from pipelines.core.pipeline import Pipeline, Result
+    from pipelines.core.pipeline import Pipeline, Result, Step
     from pipelines.core.record import Record
+    from pipelines.io.video import Film
     from pipelines.studio import Studio
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> int:
     """`generate` and every other pipeline: settings from flags, pictures with records into a folder."""
     from pipelines.core.journal import Journal
-    from pipelines.core.pipeline import Resumable
+    from pipelines.core.pipeline import HasTimelapse, LearnsDirection, Resumable
     from pipelines.core.record import write_pictures
 
     options = pipeline_parser(name, kind).parse_args(arguments)
@@ -51,10 +52,10 @@ def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> 
     for told, record in write_pictures(folder, stem, pipeline=name, studio=studio, result=result):
         made.append(told)
         first = first or record
-    if video and journal is not None:
-        _write_film(video, pipeline.film(result.settings, journal))  # type: ignore[attr-defined]
-    if keep and journal is not None:
-        pipeline.direction(result.settings, journal).save(keep)  # type: ignore[attr-defined]
+    if video and journal is not None and isinstance(pipeline, HasTimelapse):
+        _write_film(video, pipeline.film(result.settings, journal))
+    if keep and journal is not None and isinstance(pipeline, LearnsDirection):
+        pipeline.direction(result.settings, journal).save(keep)
     seconds = {"load": round(load_seconds, 3), "run": round(result.seconds, 3)}
     _finish(options, made, first, journal, seconds)
     if interrupted and journal is not None:
@@ -65,7 +66,7 @@ def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> 
 def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any, Journal | None]:
     """The settings of the run, and the journal that it resumes. BadInput for wrong flags, before a model is loaded."""
     from pipelines.core.journal import Journal
-    from pipelines.core.pipeline import Resumable
+    from pipelines.core.pipeline import LearnsDirection, Resumable
 
     given = settings_values(kind, options)
     resumable = issubclass(kind, Resumable)
@@ -75,12 +76,8 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
         from pipelines.io.video import check_suffix
 
         check_suffix(video)
-    if keep := getattr(options, "save_direction", None):
-        from pipelines.edit.directions import check_direction_name
-
-        check_direction_name(keep)
-        if not settings.update_count():  # type: ignore[attr-defined]
-            raise BadInput("cli.nothing_to_save")
+    if (keep := getattr(options, "save_direction", None)) and issubclass(kind, LearnsDirection):
+        kind.check_direction(settings, keep)
     return settings, old
 
 
@@ -125,13 +122,16 @@ def _existing(folder: str) -> Path:
 
 def _resumed(kind: type[Pipeline[Any]], journal: Journal, given: dict[str, Any]) -> Any:
     """The settings of a journal's run, with what is given anew changed from its last snapshot on."""
+    from pipelines.core.settings import Changeable
+
     settings = kind.Settings.from_dict((journal.identity() or {}).get("settings", {}))
     steps = journal.steps()
     if not given:
         return settings
     if not steps:
         return kind.Settings.from_dict(settings.to_dict() | given)
-    return settings.changed(steps[-1], **given)  # type: ignore[attr-defined]
+    assert isinstance(settings, Changeable)
+    return settings.changed(steps[-1], **given)
 
 
 def _restyle(
@@ -139,7 +139,7 @@ def _restyle(
 ) -> int:
     """One run for every frame of a folder or a film, each beginning with the result of the one before."""
     from pipelines.core.record import write_pictures
-    from pipelines.io.video import Frame, read_frames
+    from pipelines.io.video import Film, Frame, read_frames
     from pipelines.optimize.timelapse import restyle
 
     frames, before, made = read_frames(options.frames), None, []
@@ -158,15 +158,13 @@ def _restyle(
         if interrupted:
             return INTERRUPTED
     if options.video:
-        from pipelines.optimize.timelapse import Film
-
         _write_film(options.video, Film(iter(Frame(one) for one in made), len(made), [settings.prompt]))
     if options.json:
         print(json.dumps({"frames": len(made), "folder": str(folder), "video": options.video}))
     return 0
 
 
-def _write_film(path: str, film: Any) -> None:
+def _write_film(path: str, film: Film) -> None:
     from pipelines.io.video import write_film
 
     write_film(path, film.frames, film.count, scenes=film.scenes)
@@ -193,7 +191,8 @@ def outputs() -> Path:
 
 def load(name: str, pack: str, device: str, use: dict[str, str]) -> tuple[Studio, Pipeline[Any], float]:
     """The studio, the pipeline with its models, and the seconds that took. Tells large needs before loading."""
-    from pipelines.studio import Studio, memory_needed
+    from pipelines.studio import Studio
+    from pipelines.weights.catalog import memory_needed
 
     begun = time.perf_counter()
     with redirect_stdout(sys.stderr):
@@ -205,27 +204,27 @@ def load(name: str, pack: str, device: str, use: dict[str, str]) -> tuple[Studio
 
 
 def watch(pipeline: Pipeline[Any], settings: Any, journal: Journal | None = None) -> tuple[Result, bool]:
-    """Run to the end, showing progress. Ctrl+C ends the run with what there is, or goes on up when it keeps nothing."""
-    from pipelines.core.pipeline import Result, Resumable, run
+    """Run to the end, showing progress; also whether it was stopped before its end.
+
+    Ctrl+C stops a Resumable run and gives its pictures so far; other pipelines raise KeyboardInterrupt.
+    """
+    from pipelines.core.execute import follow
+    from pipelines.core.pipeline import Resumable, run
 
     line = ProgressLine()
-    events = run(pipeline, settings, journal)
-    pressed = Interrupts() if isinstance(pipeline, Resumable) else None
+    resumable = isinstance(pipeline, Resumable)
+    pressed = Interrupts() if resumable else None
+
+    def shall_stop(step: Step) -> bool:
+        line.show(step)
+        return pressed is not None and pressed.count > 0
+
     try:
         with redirect_stdout(sys.stderr):  # standard output is for the result alone
-            for event in events:
-                if isinstance(event, Result):
-                    return event, False
-                line.show(event)
-                if pressed and pressed.count:
-                    kept = events.throw(Stopped())
-                    assert isinstance(kept, Result)
-                    return kept, True
+            return follow(run(pipeline, settings, journal), shall_stop, resumable=resumable)
     except Stopped:  # too early to keep anything
         raise KeyboardInterrupt from None
     finally:
         line.end()
-        events.close()
         if pressed:
             pressed.close()
-    raise AssertionError("a run ends with a Result")

@@ -6,11 +6,10 @@ import contextvars
 from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from PIL import Image
 
-from pipelines.core.pipeline import Pipeline
 from pipelines.errors import Message
 
 State = Literal["queued", "running", "done", "stopped", "failed", "interrupted"]
@@ -67,14 +66,3 @@ class ActiveJob:
     draw_next: float = 0.0  # the earliest time for the next preview, monotonic seconds
     step_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=24))  # of the present stage
     last_step: float = 0.0  # monotonic
-
-
-class StudioLike(Protocol):
-    """What the lane needs of a Studio."""
-
-    pack: str
-    device: str
-
-    def pipeline(self, name: str) -> Pipeline[Any]: ...
-
-    def models(self, name: str) -> dict[str, dict[str, str]]: ...

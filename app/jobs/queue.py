@@ -13,7 +13,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,18 +21,19 @@ from typing import Any
 
 from PIL import Image
 
-from app.jobs.job import ActiveJob, Job, State, StudioLike
+from app.jobs.job import ActiveJob, Job, State
 from app.jobs.order import check_room, running_order
 from app.jobs.store import JobStore
 from app.jobs.timing import placed, remaining_seconds, timing_key
-from app.jobs.worker import Worker, explain
+from app.jobs.worker import Worker
+from pipelines.core.execute import Events
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Pipeline, Result, Step, run
+from pipelines.core.pipeline import Pipeline, StudioLike, run
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.images import open_picture, picture_format, read_bytes
 
-__all__ = ["MAX_PICTURE_BYTES", "Job", "Lane", "explain"]
+__all__ = ["MAX_PICTURE_BYTES", "Job", "Lane"]
 
 MAX_PICTURE_BYTES = 8_000_000  # of a picture given as a setting: it is kept inside the job
 KEPT_JOURNALS = 200  # of the newest runs that can be resumed
@@ -56,7 +57,7 @@ class Lane:
         *,
         session_cap: int = 8,
         total_cap: int = 64,
-        run: Callable[..., Generator[Step | Result, None, None]] = run,
+        run: Callable[..., Events] = run,
     ) -> None:
         if pipelines is None:
             from pipelines.studio import PIPELINES as pipelines

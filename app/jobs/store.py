@@ -67,7 +67,7 @@ class JobStore:
             json.dumps(job.metrics),
             json.dumps(job.seconds),
         )
-        problem = json.dumps(job.problem.to_json()) if job.problem else ""
+        problem = job.problem.to_text() if job.problem else ""
         row = (
             *(job.id, job.session, job.pipeline, settings, job.state, metrics, pictures, problem),
             *(job.created, job.started, job.finished, seconds, ticket, self._timing_key(job)),
@@ -135,7 +135,7 @@ class JobStore:
         for name in ("settings", "metrics", "pictures", "seconds"):
             values[name] = json.loads(values[name])
         values["pictures"] = [{**one, "path": str(self.folder / one["path"])} for one in values["pictures"]]
-        values["problem"] = _problem(values.pop("error"))
+        values["problem"] = Message.from_text(values.pop("error"))
         if values["state"] not in get_args(State):
             values["state"] = "failed"
         return ticket, Job(**values)
@@ -146,13 +146,3 @@ class JobStore:
             return str(Path(path).relative_to(self.folder))
         except ValueError:
             return path
-
-
-def _problem(text: str) -> Message | None:
-    """What the column `error` holds: a message as JSON, the plain sentence of an earlier version, or nothing."""
-    if not text:
-        return None
-    try:
-        return Message.from_json(json.loads(text))
-    except ValueError:
-        return Message.from_json(text)

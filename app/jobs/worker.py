@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from app.jobs.job import ActiveJob, State, StudioLike
+from app.jobs.job import ActiveJob, State
 from app.jobs.threads import aside
 from app.owners import home_of
+from pipelines.core.execute import Events, follow
+from pipelines.core.explain import explain
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Pipeline, Result, Resumable, Step
+from pipelines.core.pipeline import Pipeline, Result, Resumable, Step, StudioLike
 from pipelines.core.record import write_pictures
 from pipelines.errors import BadInput, CannotSave, Message, Stopped
-from pipelines.io.files import cannot_save
 
 WATCHED_SECONDS = 2.0  # a preview is drawn for this long after somebody asked for one
 PREVIEW_SECONDS = 0.25  # the least time between two previews
@@ -52,7 +53,7 @@ class Worker:
         self,
         queue: JobSource,
         lock: threading.RLock,
-        run: Callable[..., Generator[Step | Result, None, None]],
+        run: Callable[..., Events],
     ) -> None:
         self._queue = queue
         self._lock = lock
@@ -90,23 +91,17 @@ class Worker:
         if journal is not None and (old := journal.identity()):  # begun before, perhaps on another machine
             settings = type(settings).from_dict(old["settings"])
         events = self._events(pipeline, settings, journal)
-        try:
-            for event in events:
-                if isinstance(event, Result):
-                    self._save(live, event)
-                    self._queue.update(live, keep=False, seconds={"load": loaded, "run": event.seconds})
-                    return
-                self._publish_step(live, event)
-                if live.stop or self._queue.closing:
-                    if (
-                        journal is not None
-                        and isinstance(kept := events.throw(Stopped()), Result)
-                        and live.stop
-                    ):
-                        self._save(live, kept)
-                    raise Stopped
-        finally:
-            events.close()
+
+        def shall_stop(step: Step) -> bool:
+            self._publish_step(live, step)
+            return live.stop or self._queue.closing
+
+        result, stopped = follow(events, shall_stop, resumable=journal is not None)
+        if not stopped or live.stop:
+            self._save(live, result)
+        if stopped:
+            raise Stopped
+        self._queue.update(live, keep=False, seconds={"load": loaded, "run": result.seconds})
 
     def _publish_step(self, live: ActiveJob, step: Step) -> None:
         """Make a step visible: its numbers, its measured time, and its preview when somebody watches."""
@@ -150,15 +145,3 @@ class Worker:
         ):
             with self._lock:
                 self._queue.update(live, keep=False, pictures=[*live.job.pictures, entry])
-
-
-def explain(problem: BaseException) -> Message:
-    """Why a run failed. What is not foreseen stays general; its traceback is for the log."""
-    if isinstance(problem, (BadInput, CannotSave)):
-        return problem.message
-    text = str(problem).lower()
-    if isinstance(problem, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
-        return Message("jobs.no_memory")
-    if isinstance(problem, OSError) and problem.errno is not None and problem.filename:
-        return cannot_save(problem.filename, problem).message
-    return Message("jobs.broke", {"kind": type(problem).__name__})

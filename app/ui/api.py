@@ -23,12 +23,13 @@ import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
-from app.jobs.queue import Job, Lane, explain
+from app.jobs.queue import Job, Lane
 from app.jobs.threads import aside
 from app.library import as_shown, vectors_of
 from app.recipe import travels
 from app.ui.context import Shell
 from pipelines.clip.ranking import rank as ranked
+from pipelines.core.explain import explain
 from pipelines.core.settings import Knob, Settings, clean_prompt
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import URI_HEAD
@@ -133,7 +134,9 @@ async def _finished(lane: Lane, pipeline: str, settings: Settings, session: str)
 
 def _type_of(one: Knob) -> Any:
     """A setting's type as a client's form shows it, with its choices."""
-    return Literal[one.choices] if one.choices else one.type
+    if one.choices:
+        return Literal[one.choices]
+    return one.type | None if one.optional else one.type
 
 
 def _help_of(name: str, one: Knob) -> str:

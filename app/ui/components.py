@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from app.ui.context import Shell
-from app.ui.i18n import KNOBS, pair
+from app.ui.i18n import KNOBS, knob_help, knob_words, pair
+from app.ui.markup import html, joined
 from pipelines.core.settings import Knob
 
 
@@ -19,29 +19,40 @@ def _worded(one: Knob, pipeline: str) -> str:
 
 def plain_field(one: Knob, pipeline: str) -> str:
     """The same as HTML, for forms of our own: an input named as the setting, its words in both languages."""
-    label, translated, help_translated = KNOBS.get(_worded(one, pipeline), (one.name, one.name, ""))
-    said = f"<b>{pair(escape(label), escape(translated))}</b>"
-    told = f"<small>{pair(escape(one.help), escape(help_translated or one.help))}</small>"
+    label, translated, help_translated = knob_words(_worded(one, pipeline))
+    said = html("<b>{}</b>", pair(label, translated))
+    told = html("<small>{}</small>", pair(knob_help(one, "en"), help_translated or one.help))
     if one.type is bool:
         checked = " checked" if one.default else ""
-        return f'<label class="field tick"><input type="checkbox" name="{one.name}"{checked}>{said}{told}</label>'
+        return html(
+            '<label class="field tick"><input type="checkbox" name="{}"{}>{}{}</label>',
+            one.name,
+            checked,
+            said,
+            told,
+        )
     if one.choices is not None:
-        options = "".join(
-            f"<option{' selected' if each == one.default else ''}>{escape(each)}</option>"
+        options = joined(
+            html("<option{}>{}</option>", " selected" if each == one.default else "", each)
             for each in one.choices
         )
-        entry = f'<select name="{one.name}">{options}</select>'
+        entry = html('<select name="{}">{}</select>', one.name, options)
     elif one.type in (int, float):
-        bounds = "".join(
-            f' {name}="{value:g}"' for name, value in (("min", one.lo), ("max", one.hi)) if value is not None
+        bounds = joined(
+            html(' {}="{:g}"', name, value)
+            for name, value in (("min", one.lo), ("max", one.hi))
+            if value is not None
         )
-        entry = (
-            f'<input type="number" name="{one.name}" value="{one.default:g}" inputmode="decimal"{bounds} '
-            f'step="{1 if one.type is int else "any"}">'
+        entry = html(
+            '<input type="number" name="{}" value="{}" inputmode="decimal"{} step="{}">',
+            one.name,
+            "" if one.default is None else f"{one.default:g}",
+            bounds,
+            1 if one.type is int else "any",
         )
     else:
-        entry = f'<input type="text" name="{one.name}" value="{escape(one.default)}" autocomplete="off">'
-    return f'<label class="field">{said}{entry}{told}</label>'
+        entry = html('<input type="text" name="{}" value="{}" autocomplete="off">', one.name, one.default)
+    return html('<label class="field">{}{}{}</label>', said, entry, told)
 
 
 def field(
@@ -51,19 +62,14 @@ def field(
     words = _worded(one, pipeline)
     common = {"elem_id": f"{prefix}-{one.name}", "min_width": 96}
     if one.kind == "picture":
-        component: Any = gr.Image(
-            type="filepath",
-            format="png",
-            image_mode=None,
-            sources=["upload", "clipboard"],
-            height=picture_height,
-            **common,
-        )
+        component: Any = picture_field(common["elem_id"], picture_height)
         return shell.words(component, label=f"knob_{words}")
     if one.choices is not None:
         component = gr.Dropdown(list(one.choices), value=one.default, **common)
     elif one.type is bool:
         component = gr.Checkbox(one.default, **common)
+    elif one.optional:
+        component = gr.Number(one.default, precision=0 if one.type is int else None, **common)
     elif not one.advanced and one.type is int:
         return shell.words(gr.Number(one.default, precision=0, scale=1, **common), label=f"knob_{words}")
     elif one.type in (int, float) and one.lo is not None and one.hi is not None:
@@ -73,6 +79,20 @@ def field(
     else:
         component = gr.Textbox(one.default, **common)
     return shell.words(component, label=f"knob_{words}", info=f"help_{words}")
+
+
+def picture_field(elem_id: str, height: int) -> gr.Image:
+    """A place for one picture, dropped, pasted or chosen."""
+    return gr.Image(
+        type="filepath",
+        format="png",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        height=height,
+        elem_id=elem_id,
+        elem_classes="picture-field",
+        min_width=96,
+    )
 
 
 def _step(one: Knob) -> float:
@@ -92,5 +112,10 @@ def plain_value(one: Knob, value: Any) -> Any:
     A picture is an upload or nothing; a text in its place would name any file of this machine.
     """
     if one.kind == "picture":
-        value = value.get("path", "") if isinstance(value, dict) else getattr(value, "path", "")
+        value = uploaded_path(value)
     return one.default if value is None else value
+
+
+def uploaded_path(upload: Any) -> str:
+    """Where an upload lies, the empty text when there is none. A text of the browser's is no upload."""
+    return upload.get("path") or "" if isinstance(upload, dict) else getattr(upload, "path", "")

@@ -14,11 +14,18 @@ from app.library import Library
 from app.recipe import Recipe, read_recipe
 from app.saved_directions import Shelf
 from app.serving import LOCAL, Serving
-from app.ui.i18n import say, text
+from app.ui.i18n import LANGUAGES, say, text
 from app.ui.pictures import Pictures
-from pipelines.weights.catalog import PRESETS, Checkpoint, preset, with_tokenizers
+from pipelines.weights import catalog
+from pipelines.weights.catalog import PACKS, with_tokenizers
+from pipelines.weights.checkpoint import Checkpoint
 
+Update = dict[
+    Any, Any
+]  # an answer to Gradio: components and what they become; what is not named stays as it is
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+
+DRAWING = ("generate", "diffuse")  # the pipelines that may stand behind the tab Generate
 
 # Passes clicks on anything that carries data-act to Python, with its data.
 ACTS = """element.addEventListener('click', (event) => {
@@ -37,9 +44,12 @@ class Shell:
     pictures: Pictures
     shelf: Shelf
     serving: Serving = LOCAL
-    drawing: str = "generate"  # the pipeline behind the Generate tab: "generate" or "diffuse"
+    drawing: str = DRAWING[0]  # the pipeline behind the tab Generate
     downloads: Downloads = field(default_factory=Downloads)
     helps: dict[str, str] = field(default_factory=dict)  # name of a setting -> its help in English
+    names: dict[str, tuple[str, str]] = field(
+        default_factory=dict
+    )  # words that are not the page's own, by key
     worded: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
     tabs: Any = None
     visitor: Any = None  # hidden: who is here, for fairness in the lane
@@ -63,9 +73,9 @@ class Shell:
     def missing(self, pipeline: str) -> list[Checkpoint]:
         """Models that a pipeline of the pack in use is made of and that are not here."""
         pack = self.studio.pack
-        if pipeline not in PRESETS.get(pack, {}):
+        if pipeline not in PACKS.get(pack, {}):
             return []
-        parts = preset(pack, pipeline, getattr(self.studio, "use", None)).values()
+        parts = catalog.parts(pack, pipeline, getattr(self.studio, "use", None)).values()
         return [one for one in with_tokenizers(parts) if not one.present]
 
     def recipe(self, link: str, *pipelines: str) -> Recipe | None:
@@ -87,21 +97,31 @@ class Shell:
         named = None if job is None else [job]
         return answer.then(None, named, [beat], js="(job) => window.atelier.answered(job)", **QUIET)
 
-    def hand_over(self, event: gr.EventData) -> tuple[Any, Any]:
-        """Outputs for `hand` and `tabs`: a picture whose "Optimize this" or "Edit this" was clicked opens that tab."""
-        told = {key: str(value) for key, value in (event._data or {}).items()}
-        tab = told.get("act", "")
-        if tab not in ("optimize", "edit") or "name" not in told:
-            return gr.skip(), gr.skip()
-        return f"{tab}:start:{told['name']}", gr.Tabs(selected=tab)
+    def hand_over(self, event: gr.EventData) -> Update:
+        """A picture whose "Optimize this" or "Edit this" was clicked opens that tab and goes to it."""
+        data = clicked(event)
+        tab = data.get("act", "")
+        if tab not in ("optimize", "edit") or "name" not in data:
+            return gr.skip()
+        return {self.hand: f"{tab}:start:{data['name']}", self.tabs: gr.Tabs(selected=tab)}
 
-    def relabel(self, language: str) -> list[Any]:
-        """An update for every component with words, in the order of `worded`."""
-        updates: list[Any] = []
-        for _, keys in self.worded:
-            words: dict[str, Any] = {name: say(key, language, self.helps) for name, key in keys.items()}
-            updates.append(gr.update(**words))
-        return updates
+    def relabel(self, language: str) -> Update:
+        """All components with words, their words in a language."""
+        return {component: gr.update(**self._words(keys, language)) for component, keys in self.worded}
+
+    def _words(self, keys: dict[str, str], language: str) -> dict[str, Any]:
+        own = {key: pair[LANGUAGES.index(language)] for key, pair in self.names.items()}
+        return {name: own.get(key) or say(key, language, self.helps) for name, key in keys.items()}
+
+
+def drawing_pipeline(pack: str) -> str:
+    """The one of DRAWING that a pack has."""
+    return next((name for name in DRAWING if name in PACKS.get(pack, {})), DRAWING[0])
+
+
+def clicked(event: gr.EventData) -> dict[str, str]:
+    """The data of what was clicked, of which `act` says what to do."""
+    return {key: str(value) for key, value in (event._data or {}).items()}
 
 
 def acting(value: str = "", *, script: str = "", **options: Any) -> gr.HTML:

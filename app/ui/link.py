@@ -3,51 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from app.recipe import Recipe, recipe_of
-from app.ui.i18n import KNOBS, both, both_sentence, pair, say
+from markupsafe import Markup
+
+from app.recipe import Kinds, Recipe, recipe_of
+from app.ui.i18n import KNOBS, both, both_aloud, both_sentence, pair, say
+from app.ui.markup import html
 from pipelines.errors import BadInput
 
 
-def copy_link(pipeline: str, settings: Mapping[str, Any]) -> str:
+def copy_link(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = None) -> Markup:
     """A quiet button that copies a link with these settings, and what the script shows once it was pressed.
 
     The script knows the page's address; when the browser forbids copying, it shows the link in a field instead.
+    `kinds` is what pipelines are looked up in, PIPELINES unless given.
     """
     try:
-        recipe = recipe_of(pipeline, settings)
+        recipe = recipe_of(pipeline, settings, kinds)
         text = recipe.text()
-        said = (
-            f'<span class="copied">{both("link_copied")}</span><span class="by-hand">{both("link_by_hand")}</span> '
-            f'{_without(pipeline, recipe.left_out)}<input type="text" readonly '
-            f'aria-label="{escape(say("copy_link", "en"))}, {escape(say("copy_link", "zh"))}">'
+        said = html(
+            '<span class="copied">{}</span><span class="by-hand">{}</span> '
+            '{}<input type="text" readonly aria-label="{}">',
+            both("link_copied"),
+            both("link_by_hand"),
+            _without(pipeline, recipe.left_out),
+            both_aloud("copy_link"),
         )
     except BadInput as problem:  # too long for a link
-        text, said = "", f"<span>{both_sentence(problem)}</span>"
-    return (
-        f'<button type="button" class="quiet" data-link="{text}">{both("copy_link")}</button>'
-        f'<div class="told" hidden>{said}</div>'
+        text, said = "", html("<span>{}</span>", both_sentence(problem))
+    return html(
+        '<button type="button" class="quiet" data-link="{}">{}</button><div class="told" hidden>{}</div>',
+        text,
+        both("copy_link"),
+        said,
     )
 
 
-def opened(recipe: Recipe) -> str:
+def opened(recipe: Recipe) -> Markup:
     """The note of a tab whose form was filled from a link."""
-    return f'<p class="note">{both("link_opened")} {_without(recipe.pipeline, recipe.left_out)}</p>'
+    return html('<p class="note">{} {}</p>', both("link_opened"), _without(recipe.pipeline, recipe.left_out))
 
 
-def _without(pipeline: str, left_out: Sequence[str]) -> str:
+def _without(pipeline: str, left_out: Sequence[str]) -> Markup | str:
     """What a link could not carry, in a sentence; nothing when it carries all."""
     if not left_out:
         return ""
     labels = [KNOBS.get(f"{pipeline}_{one}") or KNOBS.get(one, (one, one, "")) for one in left_out]
     english, chinese = (", ".join(one[0] for one in labels), "、".join(one[1] for one in labels))
-    return (
-        "<span>"
-        + pair(
-            say("link_without", "en").format(names=escape(english)),
-            say("link_without", "zh").format(names=escape(chinese)),
-        )
-        + "</span>"
+    return html(
+        "<span>{}</span>",
+        pair(
+            say("link_without", "en").format(names=english), say("link_without", "zh").format(names=chinese)
+        ),
     )

@@ -1,4 +1,4 @@
-"""The page: its tabs, how it opens, and how it is served. A new tab is one file and one line in TABS."""
+"""The page: its tabs, how it opens, and how it is served. A designed tab is one file or folder and one line in TOOLS."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import webbrowser
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,12 +25,12 @@ from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving
 from app.ui import api, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
-from app.ui.context import QUIET, Shell, acting
+from app.ui.context import DRAWING, QUIET, Shell, Update, acting, clicked, drawing_pipeline
 from app.ui.door import Door
-from app.ui.html import generate as stage
-from app.ui.i18n import LANGUAGES, translations
+from app.ui.html.page import header, served
+from app.ui.i18n import LANGUAGES, knob_help, translations
 from app.ui.pictures import Pictures
-from app.ui.tabs import edit, generate, library, models, optimize
+from app.ui.tabs import edit, generate, library, models, optimize, plain
 from app.ui.visits import House, Visits, asking
 from app.visitors import OwnLane, OwnLibrary
 from pipelines.errors import BadInput, CannotSave
@@ -37,14 +38,22 @@ from pipelines.io.images import restrict_pillow
 
 log = logging.getLogger(__name__)
 
-# name -> what builds the tab. Its word is `tab_NAME` in i18n.py.
-TABS: dict[str, Callable[[Shell, gr.Tab], None]] = {
-    "generate": generate.build,
-    "optimize": optimize.build,
-    "edit": edit.build,
-    "library": library.build,
-    "models": models.build,
-}
+TabBuilder = Callable[[Shell, gr.Tab], None]
+
+# name -> what builds the tab. Its word is `tab_NAME` in assets/strings/page.json. Pipelines without a designed tab get a
+# plain one, between these two groups.
+TOOLS: dict[str, TabBuilder] = {"generate": generate.build, "optimize": optimize.build, "edit": edit.build}
+PLACES: dict[str, TabBuilder] = {"library": library.build, "models": models.build}
+
+
+def tabs_of(shell: Shell) -> dict[str, TabBuilder]:
+    """All tabs in order, by name. Notes what plain ones are called."""
+    plain_tabs: dict[str, TabBuilder] = {}
+    for name, pipeline in shell.lane.pipelines.items():
+        if name not in (*TOOLS, *DRAWING):
+            shell.names[f"tab_{name}"] = plain.tab_name(pipeline)
+            plain_tabs[name] = partial(plain.build, pipeline=name)
+    return {**TOOLS, **plain_tabs, **PLACES}
 
 
 def build(
@@ -63,32 +72,31 @@ def build(
     helps: dict[str, str] = {}
     for name, kind in lane.pipelines.items():
         for one in kind.Settings.knobs():
-            helps.setdefault(one.name, one.help)
-            helps[f"{name}_{one.name}"] = one.help
-    drawing = generate.pipeline_of(studio.pack)
+            helps.setdefault(one.name, knob_help(one, "en"))
+            helps[f"{name}_{one.name}"] = knob_help(one, "en")
+    drawing = drawing_pipeline(studio.pack)
     shell = Shell(studio, lane, pictures_library, pictures, Shelf(house.home), serving, drawing, helps=helps)
     with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:
-        head = acting(stage.header(), elem_id="masthead")
+        head = acting(header(), elem_id="masthead")
         shell.lane_line = gr.HTML(elem_id="lane", apply_default_css=False)
         shell.visitor, shell.job, shell.link = (gr.Textbox(visible=False) for _ in range(3))
         shell.hand, shell.filling = gr.Textbox(visible=False), gr.Textbox(visible=False)
         with gr.Tabs(selected="generate", elem_id="tabs") as shell.tabs:
-            for name, build_tab in TABS.items():
+            for name, build_tab in tabs_of(shell).items():
                 tab = shell.words(gr.Tab(id=name, elem_id=f"tab-{name}"), label=f"tab_{name}")
                 with tab:
                     build_tab(shell, tab)
         if serving.beyond:
-            gr.HTML(stage.served(serving), elem_id="served", apply_default_css=False)
+            gr.HTML(served(serving), elem_id="served", apply_default_css=False)
         labels = [component for component, _ in shell.worded]
 
-        def switch(event: gr.EventData) -> list[Any]:
+        def speak(language: str) -> Update:
             """New labels for all of Gradio's components; our own HTML holds both languages already."""
-            wanted = str((event._data or {}).get("to", ""))
-            return shell.relabel(wanted) if wanted in LANGUAGES else [gr.skip()] * len(labels)
+            return shell.relabel(language) if language in LANGUAGES else gr.skip()
 
-        def greet(wanted: str) -> list[Any]:
-            """The labels again when the artist once chose another language than the browser's."""
-            return shell.relabel(wanted) if wanted in LANGUAGES else [gr.skip()] * len(labels)
+        def switch(event: gr.EventData) -> Update:
+            """The language that was clicked."""
+            return speak(clicked(event).get("to", ""))
 
         head.click(switch, None, labels, **QUIET)
         hidden = [shell.visitor, shell.job, shell.link]
@@ -96,7 +104,7 @@ def build(
         for answer, inputs, outputs, beat in shell.arrivals:
             shell.answered(arrived.then(answer, inputs, outputs, **QUIET), beat)
         spoken = "() => [window.atelier.spoken()]"  # in the place of a component that it does not read
-        arrived.then(greet, [shell.filling], labels, js=spoken, **QUIET)
+        arrived.then(speak, [shell.filling], labels, js=spoken, **QUIET)
         api.build(shell)
     page.atelier = shell  # type: ignore[attr-defined]
     return page
@@ -139,7 +147,7 @@ def launch(page: gr.Blocks, *, port: int | None = None, mcp: bool = False) -> tu
         theme=theme.studio_theme(),
         css=theme.style(),
         head=theme.head(apart=serving.apart),
-        i18n=translations(shell.helps),
+        i18n=translations(shell.helps, shell.names),
         favicon_path=theme.ASSETS / "favicon.svg",
         app_kwargs={
             "routes": [
@@ -196,7 +204,7 @@ def serve(
 def _wake(studio: Any) -> None:
     """Load what Generate needs, so that the first prompt does not wait for it."""
     try:
-        studio.pipeline(generate.pipeline_of(studio.pack))
+        studio.pipeline(drawing_pipeline(studio.pack))
     except (BadInput, CannotSave) as problem:
         log.warning("%s", problem)
     except Exception:

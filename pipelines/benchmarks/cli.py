@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +30,14 @@ from pipelines.edit.settings import EditSettings
 from pipelines.generate.pipeline import Generate
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import picture_to_uri, to_pil
+from pipelines.models.dalle.network import Dalle
+from pipelines.models.device import choose_device, dtype_of
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
 from pipelines.optimize.canvas import canvas_size, clamp_with_gradient
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.settings import OptimizeSettings
-from pipelines.studio import Studio, choose_device, dtype_of
+from pipelines.studio import Studio
 
 
 def main(argv: list[str]) -> int:
@@ -209,11 +211,12 @@ def _plain_optimize(pipeline: Optimize, settings: OptimizeSettings) -> float:
     """Seconds of the loop as it is usually written: float32, the default memory layout, codes by a one-hot product, and
     every view cropped, resized and turned by itself. The same networks, loss, optimizer and number of views."""
     vqgan, clip = copy.deepcopy(pipeline.vqgan), copy.deepcopy(pipeline.clip)
-    for network in (vqgan, clip):
+    networks: Any = (vqgan, clip)
+    for network in networks:
         convert_conv2d_weight_memory_format(network, torch.contiguous_format)
     target, size, codes = clip.encode_text([settings.prompt])[0], clip.config.image_size, vqgan.codes
     begun = time.perf_counter()
-    grid = vqgan.config.grid
+    grid = vqgan.config.image_size // vqgan.config.factor
     z = vqgan.embed(torch.randint(len(codes), (1, grid, grid), device=codes.device)).clone().requires_grad_()
     optimizer = torch.optim.Adam([z], lr=settings.step_size)
     for _ in range(settings.steps):
@@ -250,12 +253,13 @@ def _plain_optimize(pipeline: Optimize, settings: OptimizeSettings) -> float:
 
 def drawing_cost(pipeline: Generate, candidates: int) -> tuple[float, float]:
     """FLOPs, and bytes read, of drawing with guidance: weights once a step, allowed keys and values once a row."""
-    config = pipeline.dalle.config
+    dalle = cast(Dalle, pipeline.dalle)  # the tiny pack's
+    config = dalle.config
     batches = -(-candidates // pipeline.batch_size)
     rows = 2 * pipeline.batch_size
-    weights = sum(p.numel() for p in pipeline.dalle.blocks.parameters())
-    weights += pipeline.dalle.image_head.weight.numel()
-    keys = pipeline.dalle.masks[:, config.text_length :].sum().item()  # over all layers and positions
+    weights = sum(p.numel() for p in dalle.blocks.parameters())
+    weights += dalle.image_head.weight.numel()
+    keys = dalle.masks[:, config.text_length :].sum().item()  # over all layers and positions
     steps = config.image_length
     flops = batches * rows * (2 * weights * steps + 4 * config.width * keys)
     traffic = 4 * batches * (weights * steps + 2 * rows * config.width * keys)

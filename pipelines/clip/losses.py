@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.clip.ranking import ensemble
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 
 REACH = 0.3  # how far an edit of strength 1 moves a picture along the texts' direction, in cosine
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 
 DUPLICATE = 0.94  # cosine above which two pictures count as the same
 TEMPLATES = ("{}", "a {}", "a 3d {}", "a flat {}", "a cartoon {}")

@@ -6,18 +6,18 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
-import torch
 from PIL import Image
 from torch import Tensor
 
+from pipelines.core.explain import is_out_of_memory, too_large
 from pipelines.core.settings import Settings
-from pipelines.errors import BadInput, Message
 from pipelines.io.images import to_pil
 
 if TYPE_CHECKING:
     from pipelines.core.journal import Journal
+    from pipelines.io.video import Film
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,69 @@ class Resumable(Pipeline[S]):
         """Work on prepared settings. Stopped, thrown in at a yield, ends the run with the pictures there are."""
 
 
-MEMORY_KNOBS = (
-    "batch",
-    "cutouts",
-    "candidates",
-)  # what a run's memory grows with, the first that can be halved
+# ------------------------------------------------------------------------------------------------ what some can do
 
 
-def smaller(settings: Settings) -> Message:
-    """What to try when the memory was too small."""
-    for name in MEMORY_KNOBS:
-        value = getattr(settings, name, 0)
-        if value > 1:
-            return Message("core.ask_for_less", {"setting": name, "value": value, "less": value // 2})
-    return Message("core.smaller_picture")
+@runtime_checkable
+class HasTimelapse(Protocol):
+    """A Resumable pipeline that shows its whole journal as a film."""
+
+    def film(self, settings: Any, journal: Journal) -> Film:
+        """The pictures of all steps."""
+        ...
+
+
+@runtime_checkable
+class HasGlimpses(Protocol):
+    """A Resumable pipeline that draws the picture of any snapshot in its journal."""
+
+    def glimpse(self, settings: Any, journal: Journal, step: int) -> Image.Image:
+        """The picture at one of `journal.steps()`."""
+        ...
+
+
+class Savable(Protocol):
+    """What has a file form."""
+
+    def save(self, path: str) -> None:
+        """Write the file. CannotSave when that fails."""
+        ...
+
+
+@runtime_checkable
+class LearnsDirection(Protocol):
+    """A Resumable pipeline whose journal holds a direction that other runs can use."""
+
+    @staticmethod
+    def check_direction(settings: Any, path: str) -> None:
+        """BadInput when a run with these settings learns none, or when it cannot be saved under this name."""
+        ...
+
+    def direction(self, settings: Any, journal: Journal) -> Savable:
+        """What was learned."""
+        ...
+
+
+class StudioLike(Protocol):
+    """A Studio, or what stands for one: the pack in use and its pipelines with their models."""
+
+    @property
+    def pack(self) -> str:
+        """The name of the pack."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it computes, as torch names it."""
+        ...
+
+    def pipeline(self, name: str) -> Pipeline[Any]:
+        """The pipeline with its models loaded."""
+        ...
+
+    def models(self, name: str) -> dict[str, dict[str, str]]:
+        """Role -> {"name", "sha256"} of a pipeline's models."""
+        ...
 
 
 def run(
@@ -125,8 +174,8 @@ def run(
         else:
             pictures = yield from pipeline(settings)
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise BadInput("core.no_memory", advice=smaller(settings)) from error
+        if is_out_of_memory(error):
+            raise too_large(settings) from error
         raise
-    used = next((one.settings for one in pictures if one.settings is not None), settings)
+    used = next((picture.settings for picture in pictures if picture.settings is not None), settings)
     yield Result(pictures, used, time.perf_counter() - started)

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pipelines.core.pipeline import Picture, Pipeline, Result
+from pipelines.core.pipeline import Picture, Pipeline, Result, StudioLike
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
@@ -92,11 +92,11 @@ def versions() -> dict[str, str]:
 
 
 def write_pictures(
-    folder: Path, stem: str, *, pipeline: str, studio: Any, result: Result
+    folder: Path, stem: str, *, pipeline: str, studio: StudioLike, result: Result
 ) -> Iterator[tuple[dict[str, Any], Record]]:
     """Write `stem`-1.png, `stem`-2.png, ... with their records; after each, what is told of it: path, score, seed, ...
 
-    `studio` is what made them, a Studio or what stands for one. CannotSave when one cannot be written.
+    `studio` is what made them. CannotSave when one cannot be written.
     """
     models = studio.models(pipeline)
     for rank, picture in enumerate(result.pictures, start=1):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, get_type_hints
+from types import NoneType
+from typing import Any, ClassVar, Protocol, Self, get_args, get_type_hints, runtime_checkable
 
 from pipelines.errors import BadInput
 
@@ -16,19 +17,23 @@ def knob(
     hi: float | None = None,
     *,
     help: str,
+    label: tuple[str, str] = ("", ""),
+    help_zh: str = "",
     advanced: bool = False,
     choices: tuple[str, ...] | None = None,
     kind: str | None = None,
     flag: str | None = None,
 ) -> Any:
-    """A field of Settings that carries its own range and words.
+    """A field of Settings that carries its own range and words. A default of None means what the model likes.
 
-    The page, the command line, the HTTP API and the record all read them here. `lo` and `hi` are inclusive;
+    The page, the command line, the HTTP API and the record all read them here. `label` is the page's name for it, in
+    English and Chinese; `help` says what it does, `help_zh` the same in Chinese. `lo` and `hi` are inclusive;
     `choices` lists the allowed values; `kind` is "prompt" (free text), "picture" (a path or a data URI of a picture),
     "seed", a pipeline's own word for text of its own grammar, or None for what the type says. `flag` is the name on the
     command line when it is not the field's.
     """
-    facts = {"lo": lo, "hi": hi, "help": help, "advanced": advanced, "choices": choices}
+    facts = {"lo": lo, "hi": hi, "label": label, "help": help, "help_zh": help_zh}
+    facts |= {"advanced": advanced, "choices": choices}
     facts |= {"kind": kind, "flag": flag}
     return field(default=default, metadata=facts)
 
@@ -39,10 +44,13 @@ class Knob:
 
     name: str
     type: type
+    optional: bool  # None is allowed, and means what the model likes
     default: Any
     lo: float | None
     hi: float | None
+    label: tuple[str, str]
     help: str
+    help_zh: str
     advanced: bool
     choices: tuple[str, ...] | None
     kind: str | None
@@ -59,6 +67,7 @@ class Knob:
             parts.append(f"at least {self.lo:g}")
         if self.name != "prompt" and self.default != "":
             shown = ("yes" if self.default else "no") if self.type is bool else self.default
+            shown = "what the model likes" if self.optional and self.default is None else shown
             parts.append(f"default: {shown}")
         return f" ({'; '.join(parts)})" if parts else ""
 
@@ -76,30 +85,52 @@ class Settings:
 
     subject: ClassVar[str] = "prompt"
 
-    prompt: str = knob("a red heart", help="what to draw, in English or Chinese", kind="prompt")
-    seed: int = knob(0, 0, 2**32 - 1, help="same seed, same picture", kind="seed")
+    prompt: str = knob(
+        "a red heart",
+        label=("prompt", "提示词"),
+        help="what to draw, in English or Chinese",
+        help_zh="要画什么，中文英文都可以",
+        kind="prompt",
+    )
+    seed: int = knob(
+        0,
+        0,
+        2**32 - 1,
+        label=("seed", "随机种子"),
+        help="same seed, same picture",
+        help_zh="种子相同，画面相同",
+        kind="seed",
+    )
 
     def __post_init__(self) -> None:
-        for one in self.knobs():
-            object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
+        for knob in self.knobs():
+            value = getattr(self, knob.name)
+            if not (value is None and knob.optional):
+                object.__setattr__(self, knob.name, _checked(knob, value))
 
     @classmethod
     def knobs(cls) -> list[Knob]:
         """The fields in order of definition, with their ranges and words."""
+        knobs: list[Knob] = []
         types = get_type_hints(cls)
-        return [
-            Knob(name=f.name, type=types[f.name], default=f.default, **f.metadata)
-            for f in dataclasses.fields(cls)
-        ]
+        for f in dataclasses.fields(cls):
+            kinds = get_args(types[f.name])  # of `int | None` both
+            optional = NoneType in kinds
+            kind = next(kind for kind in kinds if kind is not NoneType) if optional else types[f.name]
+            knobs.append(Knob(name=f.name, type=kind, optional=optional, default=f.default, **f.metadata))
+        return knobs
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Settings from plain values, as a record or a form holds them. Unknown names are refused with BadInput."""
-        known = {f.name for f in dataclasses.fields(cls)}
+        """Settings from plain values, as a record or a form holds them. Unknown names are refused with BadInput.
+
+        Before None meant what the model likes, 0 did. So 0 is still read as None where the setting itself begins above it.
+        """
+        known = {knob.name: knob for knob in cls.knobs()}
         for name in values:
             if name not in known:
                 raise BadInput("settings.unknown", setting=name, known=", ".join(sorted(known)))
-        return cls(**values)
+        return cls(**{name: _without_old_zero(known[name], value) for name, value in values.items()})
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +155,30 @@ class Settings:
         )
 
 
+@runtime_checkable
+class Changeable(Protocol):
+    """Settings of a Resumable pipeline: a run may go on from a snapshot with other settings."""
+
+    def changed(self, step: int, **fields: Any) -> Settings:
+        """These settings with fields changed from `step` on. BadInput for fields that cannot change there."""
+        ...
+
+
+@runtime_checkable
+class HasTimeline(Protocol):
+    """Settings that hold what was changed while the run went on."""
+
+    def timeline(self) -> list[tuple[int, Settings]]:
+        """The settings in force from each step on, from step 0."""
+        ...
+
+
+def _without_old_zero(knob: Knob, value: Any) -> Any:
+    """None for a 0 that can only mean what the model likes."""
+    is_zero = isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
+    return None if is_zero and knob.optional and (knob.lo or 0) > 0 else value
+
+
 def _checked(one: Knob, value: Any) -> Any:
     """The value in the knob's type, or BadInput in one sentence."""
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
@@ -134,11 +189,12 @@ def _checked(one: Knob, value: Any) -> Any:
         good = isinstance(value, (int, float)) and not isinstance(value, bool)
         good = good and abs(value) < 2**63  # neither nan nor infinite, and float(value) cannot overflow
         if not good or (one.type is int and int(value) != value):
+            example = one.lo if one.default is None else one.default
             raise BadInput(
                 "settings.not_whole" if one.type is int else "settings.not_a_number",
                 setting=one.name,
                 value=shown,
-                default=one.default,
+                example=example,
             )
         value = one.type(value)
         if one.lo is not None and value < one.lo:

@@ -137,6 +137,7 @@ def begin(
 
     A generator draws on the CPU, in the order in which diffusers draws: the picture, the noise, the masked picture.
     """
+    assert settings.steps is not None and settings.width is not None and settings.height is not None
     vae, times = pipe.vae, scheduler.timesteps
     mask = None if scene is None else scene.small_mask
     from_noise = scene is None or (mask is not None and settings.strength == 1)

@@ -25,7 +25,7 @@ from pipelines.diffuse.load import is_inpainting, is_turbo, is_xl
 from pipelines.diffuse.settings import MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 
 
 @dataclass
@@ -55,7 +55,9 @@ class Diffuse(Pipeline[DiffuseSettings]):
         if picture is not None:
             own = max(own, math.ceil(1 / settings.strength))
         fields["steps"] = settings.steps or own
-        fields["guidance"] = settings.guidance or (1.0 if turbo else 5.0 if large else 7.5)
+        fields["guidance"] = settings.guidance
+        if settings.guidance is None:
+            fields["guidance"] = 1.0 if turbo else 5.0 if large else 7.5
         if picture is not None and int(fields["steps"] * settings.strength) < 1:
             least = math.ceil(1 / settings.strength)
             raise BadInput(
@@ -65,7 +67,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
 
     def _size(self, settings: DiffuseSettings, picture: Image.Image | None) -> tuple[int, int]:
         """Width and height: as asked for, else as many pixels as the model was made for in the picture's proportions."""
-        width, height = float(settings.width), float(settings.height)
+        width, height = float(settings.width or 0), float(settings.height or 0)
         aspect = picture.width / picture.height if picture else 1.0
         if not width and not height:
             side = self.diffusion.unet.config.sample_size * self.diffusion.vae_scale_factor
@@ -120,6 +122,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
 
         A processor gains nothing from company. A GPU does while pictures are small.
         """
+        assert settings.width is not None and settings.height is not None
         if self._device.type == "cpu":
             return 1
         return min(max(4 * 512**2 // (settings.width * settings.height), 1), 4)
@@ -130,7 +133,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
 
     def _conditioning(self, settings: DiffuseSettings, rows: int) -> dict[str, Any]:
         """What the network is told besides the latents; for guidance the negative prompt's rows come first."""
-        pipe, guided = self.diffusion, settings.guidance > 1
+        pipe, guided = self.diffusion, (settings.guidance or 0) > 1
         asked = (settings.prompt, self._device, 1, guided, settings.negative_prompt or None)
         unet, added = pipe.unet, {}
 
@@ -162,7 +165,8 @@ class Diffuse(Pipeline[DiffuseSettings]):
         start = begin(pipe, scheduler, settings, scene, generators)
         latents, times, known = start.latents, start.times, start.known
         mask = None if scene is None or is_inpainting(pipe) else scene.small_mask
-        guided = settings.guidance > 1
+        guidance = settings.guidance or 0.0
+        guided = guidance > 1
         extra = pipe.prepare_extra_step_kwargs(generators, 0.0)
         for k, t in enumerate(times):
             scaled = scheduler.scale_model_input(latents, t)
@@ -171,7 +175,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
             noise = unet(inputs, t, **conditioning, return_dict=False)[0].float()
             if guided:
                 uncond, cond = noise.chunk(2)
-                noise = uncond + settings.guidance * (cond - uncond)
+                noise = uncond + guidance * (cond - uncond)
             latents = scheduler.step(noise, t, latents, **extra, return_dict=False)[0]
             if mask is not None and known is not None:
                 outside = known

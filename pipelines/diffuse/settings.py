@@ -13,43 +13,49 @@ SIDE_MULTIPLE = 8  # the sides are multiples of this, in pixels
 
 @dataclass(frozen=True, kw_only=True)
 class DiffuseSettings(Settings):
-    """What decides a set of candidates. What is 0 or empty is proposed, and written down before the run."""
+    """What decides a set of candidates. What is None is proposed, and written down before the run."""
 
-    negative_prompt: str = knob("", help="what not to draw; needs guidance above 1")
-    candidates: int = knob(4, 1, 256, help="how many pictures are drawn and ranked")
-    keep: int = knob(4, 1, 64, help="how many of the best are kept")
-    width: int = knob(0, 0, MAX_SIDE, help="in pixels, a multiple of 8; 0 for what the model was made for")
-    height: int = knob(0, 0, MAX_SIDE, help="in pixels, a multiple of 8; 0 for what the model was made for")
-    image: str = knob("", help="a picture to start from", kind="picture")
-    strength: float = knob(0.75, 0.01, 1.0, help="how far from the picture; 1 forgets it")
-    mask: str = knob("", help="a picture, white where the picture is drawn anew", kind="picture")
-    steps: int = knob(0, 0, 200, help="of the walk down the noise; 0 for what the model needs", advanced=True)
-    guidance: float = knob(
-        0.0,
-        0.0,
-        30.0,
-        help="how strongly the prompt steers; 1 is plain sampling, 0 for what the model needs",
-        advanced=True,
-    )
-    hide_duplicates: bool = knob(False, help="keep only one of candidates that look the same", advanced=True)
+    # fmt: off
+    negative_prompt: str = knob("", label=("leave out", "不要出现"),
+        help="what not to draw; needs guidance above 1", help_zh="不要画什么；引导强度大于 1 时有效")
+    candidates: int = knob(4, 1, 256, label=("candidates", "候选数"),
+        help="how many pictures are drawn and ranked", help_zh="画多少张参加排名")
+    keep: int = knob(4, 1, 64, label=("keep", "保留"),
+        help="how many of the best are kept", help_zh="保留最好的几张")
+    width: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("width", "宽"),
+        help="in pixels, a multiple of 8", help_zh="像素，8 的倍数")
+    height: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("height", "高"),
+        help="in pixels, a multiple of 8", help_zh="像素，8 的倍数")
+    image: str = knob("", label=("picture", "图片"), kind="picture",
+        help="a picture to start from", help_zh="从这张图片开始")
+    strength: float = knob(0.75, 0.01, 1.0, label=("distance", "变化程度"),
+        help="how far from the picture; 1 forgets it", help_zh="离原图多远；1 表示完全重画")
+    mask: str = knob("", label=("mask", "蒙版"), kind="picture",
+        help="a picture, white where the picture is drawn anew", help_zh="白色的地方重新绘制")
+    steps: int | None = knob(None, 1, 200, label=("steps", "步数"), advanced=True,
+        help="of the walk down the noise", help_zh="从噪声走到画面的步数")
+    guidance: float | None = knob(None, 0.0, 30.0, label=("guidance", "引导强度"), advanced=True,
+        help="how strongly the prompt steers; up to 1 is plain sampling",
+        help_zh="提示词的影响有多强；不大于 1 为普通采样")
+    hide_duplicates: bool = knob(False, label=("hide near-duplicates", "隐藏近似重复"), advanced=True,
+        help="keep only one of candidates that look the same", help_zh="看起来一样的候选只保留一张")
+    # fmt: on
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.negative_prompt.strip():
             object.__setattr__(self, "negative_prompt", clean_prompt(self.negative_prompt))
-        for name in ("width", "height"):
-            side = getattr(self, name)
-            if 0 < side < MIN_SIDE:
-                raise BadInput("settings.too_small", setting=name, value=side, least=MIN_SIDE)
-            if side % SIDE_MULTIPLE:
+        for name, side in (("width", self.width), ("height", self.height)):
+            if side is not None and side % SIDE_MULTIPLE:
                 lower = side // SIDE_MULTIPLE * SIDE_MULTIPLE
+                higher = lower + SIDE_MULTIPLE
                 raise BadInput(
                     "diffuse.not_multiple",
                     setting=name,
                     side=side,
                     factor=SIDE_MULTIPLE,
                     lower=lower,
-                    higher=lower + SIDE_MULTIPLE,
+                    higher=higher,
                 )
         if self.mask and not self.image:
             raise BadInput("diffuse.mask_without_picture")

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from pipelines.core.settings import clean_prompt
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path, write_atomically
+from pipelines.models.base import Denoiser, Network
 from pipelines.models.checkpoint import BUILDING, in_order
-from pipelines.models.unet.network import Unet
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
 MAX_BYTES = 32_000_000
@@ -172,7 +172,7 @@ class Wearing:
     At strength 0 the copy gives what the UNet gives, bit for bit.
     """
 
-    def __init__(self, unet: Unet):
+    def __init__(self, unet: Denoiser):
         self.unet = copy.deepcopy(unet).requires_grad_(False)
         self.base = network_hash(unet)
         self.names: list[str] = []
@@ -265,7 +265,7 @@ class Wearing:
         }
 
 
-def network_hash(network: nn.Module) -> str:
+def network_hash(network: Network) -> str:
     """SHA-256 of a network's weights, in hexadecimal: the same on every machine that loaded the same file."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):

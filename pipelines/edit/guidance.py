@@ -14,7 +14,7 @@ from torch import Tensor
 from pipelines.clip.cutouts import views_alike
 from pipelines.clip.losses import directional_loss, keeping_loss, reach_loss
 from pipelines.edit.ddim import NoiseOf, Trajectory
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 from pipelines.models.unet.network import guess
 
 PUSHES = 2  # a step

@@ -24,8 +24,7 @@ from pipelines.errors import BadInput
 from pipelines.io.files import home_path
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil
 from pipelines.io.masks import read_mask
-from pipelines.models.clip.network import Clip
-from pipelines.models.unet.network import Unet
+from pipelines.models.base import Clip, Denoiser
 
 LARGE = 1_048_576  # pixels; a larger picture is kept in the record reduced to so many
 MOST_LISTED = 200  # pictures in a list, folders unfolded
@@ -35,7 +34,7 @@ EXAMPLE_CHOICE = 32  # of the pack's pictures, for a run without one
 class Models(Protocol):
     """The networks of Edit and the pack's pictures."""
 
-    unet: Unet
+    unet: Denoiser
     clip: Clip
     critic: Clip
     pictures: Examples

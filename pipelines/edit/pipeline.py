@@ -19,7 +19,7 @@ from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture, Resumable, Step
 from pipelines.core.settings import Settings
 from pipelines.edit.ddim import Trajectory, noised, time_grid, walk_down, walk_up
-from pipelines.edit.directions import Direction, Wearing, network_hash, read_direction
+from pipelines.edit.directions import Direction, Wearing, check_direction_name, network_hash, read_direction
 from pipelines.edit.guidance import walk_down_guided
 from pipelines.edit.inputs import EditInputs, pictures_as_settings, read_inputs
 from pipelines.edit.preflight import Outlook, check_texts, outlook, proposed_return_step
@@ -28,15 +28,15 @@ from pipelines.edit.settings import EditSettings
 from pipelines.edit.source_images import Examples
 from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, Tuning, adapter_of
 from pipelines.errors import BadInput, Message, Stopped
-from pipelines.models.clip.network import Clip
-from pipelines.models.unet.network import CLEAN, Unet, walk
+from pipelines.models.base import Clip, Denoiser
+from pipelines.models.unet.network import CLEAN, walk
 
 
 @dataclass
 class Edit(Resumable[EditSettings]):
     """A picture changed along the direction from one text to another, by a diffusion model that CLIP moves."""
 
-    unet: Unet
+    unet: Denoiser
     clip: Clip
     critic: Clip
     pictures: Examples = field(default_factory=Examples.none)
@@ -118,6 +118,13 @@ class Edit(Resumable[EditSettings]):
             told |= {"ended": str(trouble), "ended_by": trouble.to_json()} if trouble else {}
             pictures = [replace(one, facts=one.facts | told) for one in pictures]
         return pictures
+
+    @staticmethod
+    def check_direction(settings: EditSettings, path: str) -> None:
+        """BadInput when a run with these settings learns no direction, or when it cannot be saved under this name."""
+        check_direction_name(path)
+        if not settings.update_count():
+            raise BadInput("edit.nothing_to_save")
 
     def direction(self, settings: EditSettings, journal: Journal) -> Direction:
         """What a run of these prepared settings has learned, for a file. BadInput when it learned nothing."""

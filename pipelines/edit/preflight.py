@@ -14,7 +14,7 @@ from pipelines.edit.inputs import Models, read_inputs, source_image_count
 from pipelines.edit.settings import EditSettings
 from pipelines.edit.tuning import PAPER_UP
 from pipelines.errors import BadInput
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 
 ALIKE = 0.985  # cosine of two texts that CLIP takes for one
 

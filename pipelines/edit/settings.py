@@ -32,66 +32,73 @@ class EditSettings(Settings):
 
     subject: ClassVar[str] = "image"
 
-    prompt: str = knob("an angry face", help="what it should show", kind="prompt", flag="target")
-    source: str = knob("a face", help="what the picture shows now", kind="prompt")
-    image: str = knob(
-        "", help="the picture to edit; without one, an example that fits the source", kind="picture"
-    )
-    mode: str = knob(
-        "quick",
+    # fmt: off
+    prompt: str = knob("an angry face", label=("prompt", "提示词"), kind="prompt", flag="target",
+        help="what it should show", help_zh="画面应该是什么")
+    source: str = knob("a face", label=("from", "原文"), kind="prompt",
+        help="what the picture shows now", help_zh="画面里现在是什么")
+    image: str = knob("", label=("picture", "图片"), kind="picture",
+        help="the picture to edit; without one, an example that fits the source",
+        help_zh="要编辑的图片；没有则用符合原文的示例")
+    mode: str = knob("quick", label=("way", "方式"), choices=MODES,
         help="instant guides without learning, quick learns from this picture, reusable learns a direction for any, "
         "paper is the original recipe",
-        choices=MODES,
-    )
-    strength: float = knob(
-        1.0, WEAKEST, STRONGEST, help="how far; 0 gives the picture back, below 0 the opposite"
-    )
-    strip: int = knob(5, 1, 9, help="strengths shown side by side")
-    mask: str = knob("", help="a picture, white where pixels may change", kind="picture")
-    automatic_mask: bool = knob(False, help="keep what the edit hardly touches as it is")
-    directions: str = knob(
-        "",
+        help_zh="instant 不学习，直接引导；quick 从这张图片学习；reusable 学习可用于任何图片的方向；paper 为论文方法")
+    strength: float = knob(1.0, WEAKEST, STRONGEST, label=("strength", "强度"),
+        help="how far; 0 gives the picture back, below 0 the opposite",
+        help_zh="改变多少；0 还原图片，负数为反方向")
+    strip: int = knob(5, 1, 9, label=("side by side", "并排张数"),
+        help="strengths shown side by side", help_zh="并排显示多少个强度")
+    mask: str = knob("", label=("mask", "蒙版"), kind="picture",
+        help="a picture, white where pixels may change", help_zh="白色的地方可以改变")
+    automatic_mask: bool = knob(False, label=("automatic mask", "自动蒙版"),
+        help="keep what the edit hardly touches as it is", help_zh="编辑几乎没碰到的地方保持原样")
+    directions: str = knob("", label=("directions", "方向"), kind="directions", flag="direction",
         help="saved directions instead of the texts: FILE[:STRENGTH][@FROM-TO] | FILE ...",
-        kind="directions",
-        flag="direction",
-    )
-    return_step: int = knob(
-        0, 0, 999, help="the noise level that the edit returns to, 0 to propose one", advanced=True
-    )
-    keep: float = knob(3.3, 0.0, 10.0, help="how strongly to stay with the picture (L1)", advanced=True)
-    smooth: float = knob(1.0, 0.0, 10.0, help="how smooth the change is (total variation)", advanced=True)
-    steps: int = knob(
-        0, 0, 200, help="steps up the noise, and down again, 0 for what the mode needs", advanced=True
-    )
-    refine: int = knob(1, 0, 8, help="fixed-point refinements of each step up", advanced=True)
-    guidance: float = knob(1.0, 0.1, 10.0, help="of the instant mode: how hard CLIP pushes", advanced=True)
-    updates: int = knob(0, 0, 2000, help="of the learning, 0 for what the mode needs", advanced=True)
-    until: int = knob(
-        0, 0, 2000, help="use the direction as it was after so many updates, 0 for all", advanced=True
-    )
-    step_size: float = knob(2e-3, 1e-6, 1.0, help="of the learning (Adam)", advanced=True)
-    rank: int = knob(4, 1, 64, help="of the adapter (LoRA)", advanced=True)
-    loss: str = knob(
-        "log", help="the directional loss: the official code's or the paper's", choices=LOSSES, advanced=True
-    )
-    chain: bool = knob(False, help="of the paper's recipe: one update through all six steps", advanced=True)
-    learn_from: int = knob(50, 2, 640, help="pictures that a reusable direction learns from", advanced=True)
-    examples: str = knob(
-        "",
+        help_zh="用保存的方向代替文字")
+    return_step: int = knob(0, 0, 999, label=("return step", "返回步"), advanced=True,
+        help="the noise level that the edit returns to, 0 to propose one",
+        help_zh="编辑退回到的噪声级别；0 表示自动建议")
+    keep: float = knob(3.3, 0.0, 10.0, label=("stay with the picture", "贴近原图"), advanced=True,
+        help="how strongly to stay with the picture (L1)", help_zh="多大程度上保留原图（L1）")
+    smooth: float = knob(1.0, 0.0, 10.0, label=("smooth", "平滑"), advanced=True,
+        help="how smooth the change is (total variation)", help_zh="变化有多平滑（全变差）")
+    steps: int = knob(0, 0, 200, label=("steps", "步数"), advanced=True,
+        help="steps up the noise, and down again, 0 for what the mode needs",
+        help_zh="走进噪声再走回来的步数；0 表示按方式决定")
+    refine: int = knob(1, 0, 8, label=("refine", "细化"), advanced=True,
+        help="fixed-point refinements of each step up", help_zh="每一步向上走时的定点细化次数")
+    guidance: float = knob(1.0, 0.1, 10.0, label=("guidance", "引导强度"), advanced=True,
+        help="of the instant mode: how hard CLIP pushes", help_zh="即时方式：CLIP 推得多用力")
+    updates: int = knob(0, 0, 2000, label=("updates", "更新次数"), advanced=True,
+        help="of the learning, 0 for what the mode needs", help_zh="学习的更新次数；0 表示按方式决定")
+    until: int = knob(0, 0, 2000, label=("where it stopped", "停在哪里"), advanced=True,
+        help="use the direction as it was after so many updates, 0 for all",
+        help_zh="用更新这么多次之后的方向；0 表示全部")
+    step_size: float = knob(2e-3, 1e-6, 1.0, label=("step size", "步幅"), advanced=True,
+        help="of the learning (Adam)", help_zh="学习的步幅（Adam）")
+    rank: int = knob(4, 1, 64, label=("rank", "秩"), advanced=True,
+        help="of the adapter (LoRA)", help_zh="适配器（LoRA）的秩")
+    loss: str = knob("log", label=("loss", "损失"), choices=LOSSES, advanced=True,
+        help="the directional loss: the official code's or the paper's",
+        help_zh="方向损失：log 为官方代码，plain 为论文")
+    chain: bool = knob(False, label=("chain", "链式"), advanced=True,
+        help="of the paper's recipe: one update through all six steps",
+        help_zh="论文方法：一次更新穿过全部六步")
+    learn_from: int = knob(50, 2, 640, label=("learn from", "学习张数"), advanced=True,
+        help="pictures that a reusable direction learns from", help_zh="可复用方向从多少张图片学习")
+    examples: str = knob("", label=("example pictures", "示例图片"), kind="pictures", advanced=True,
         help="pictures that show the target instead of its text: FILE | FILE ...",
-        kind="pictures",
-        advanced=True,
-    )
-    lessons: str = knob(
-        "",
+        help_zh="用图片而不是文字说明目标")
+    lessons: str = knob("", label=("own pictures to learn from", "自备学习图片"), kind="pictures", advanced=True,
         help="your own pictures to learn a reusable direction from: FILE | FILE ...",
-        kind="pictures",
-        advanced=True,
-    )
-    purify: int = knob(
-        0, 0, 20, help="first bring a drawing into the model's world, so many times", advanced=True
-    )
-    crop: str = knob("", help="edit only this part, X,Y,WIDTHxHEIGHT in pixels", advanced=True)
+        help_zh="从自己的图片学习可复用方向")
+    purify: int = knob(0, 0, 20, label=("purify", "净化"), advanced=True,
+        help="first bring a drawing into the model's world, so many times",
+        help_zh="先把绘画带进模型的世界，做几次")
+    crop: str = knob("", label=("crop", "裁切"), advanced=True,
+        help="edit only this part, X,Y,WIDTHxHEIGHT in pixels", help_zh="只编辑这一部分：X,Y,宽x高（像素）")
+    # fmt: on
 
     def __post_init__(self) -> None:
         super().__post_init__()

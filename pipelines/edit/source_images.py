@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipelines.errors import BadInput
 from pipelines.io.images import DAMAGED
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 
 CHUNK = 64  # pictures that CLIP sees at a time
 

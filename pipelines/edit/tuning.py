@@ -25,8 +25,8 @@ from pipelines.edit.ddim import Trajectory, levels, noised, time_grid
 from pipelines.edit.directions import Wearing
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import Message
-from pipelines.models.clip.network import Clip
-from pipelines.models.unet.network import Unet, ddim_step, guess
+from pipelines.models.base import Clip, Denoiser
+from pipelines.models.unet.network import ddim_step, guess
 
 PAPER_UP, PAPER_DOWN = 40, 6
 VIEWS = 4  # of each picture
@@ -51,7 +51,7 @@ class Tuning:
 
     def __init__(
         self,
-        unet: Unet,
+        unet: Denoiser,
         clip: Clip,
         critic: Clip,
         settings: EditSettings,

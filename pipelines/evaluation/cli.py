@@ -26,7 +26,7 @@ from pipelines.evaluation.samples import common_names, composed, copies, drawn, 
 from pipelines.evaluation.steering import editing, optimization, round_trip, validation_pictures
 from pipelines.evaluation.synonyms import ASKED_FOR, Entry, read_entries, read_icons
 from pipelines.generate.pipeline import Generate
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 from pipelines.studio import Studio
 from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.data.emoji import DATA_FILE, Emoji, on_background

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.evaluation.synonyms import Entry
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.data.emoji import Emoji, on_background
 from pipelines.training.data.icons import Icon, thing

@@ -32,7 +32,7 @@ from pipelines.generate.pipeline import Generate
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.files import write_atomically
 from pipelines.io.images import to_tensor
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.data.emoji import Emoji, on_background
 from pipelines.training.data.icons import VALIDATION_STYLE, thing

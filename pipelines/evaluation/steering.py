@@ -20,7 +20,7 @@ from pipelines.edit.settings import EditSettings
 from pipelines.evaluation.samples import common_names, draw, write_sheet
 from pipelines.generate.pipeline import Generate
 from pipelines.io.images import picture_to_uri, to_pil
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import Studio

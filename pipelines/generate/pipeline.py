@@ -19,10 +19,8 @@ from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
-from pipelines.models.clip.network import Clip
-from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.models.dalle.network import Dalle, sample
-from pipelines.models.vqgan.network import Vqgan
+from pipelines.models.base import Clip, Codec, Decoder, Tokenizer
+from pipelines.models.dalle.network import sample
 
 
 @dataclass
@@ -30,8 +28,8 @@ class Generate(Pipeline[GenerateSettings]):
     """Text to ranked pictures."""
 
     tokenizer: Tokenizer
-    dalle: Dalle
-    vqgan: Vqgan
+    dalle: Decoder
+    vqgan: Codec
     clip: Clip
 
     Settings: ClassVar[type[Settings]] = GenerateSettings
@@ -55,6 +53,7 @@ class Generate(Pipeline[GenerateSettings]):
     @torch.no_grad()
     def __call__(self, settings: GenerateSettings) -> Generator[Step, None, list[Picture]]:
         """Draw in batches of one fixed size, so that a candidate's numbers do not depend on its company."""
+        assert settings.batch is not None
         seeds = candidate_seeds(settings.seed, settings.candidates)
         likeness, start = self._picture_prompt(settings)
         tokens, vectors = [], []

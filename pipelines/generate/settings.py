@@ -11,20 +11,31 @@ from pipelines.core.settings import Settings, knob
 class GenerateSettings(Settings):
     """What decides a set of candidates."""
 
-    candidates: int = knob(16, 1, 512, help="how many pictures are drawn and ranked")
-    keep: int = knob(4, 1, 64, help="how many of the best are kept")
-    temperature: float = knob(0.7, 0.05, 4.0, help="lower is safer, higher is wilder", advanced=True)
-    top_k: int = knob(64, 0, 16384, help="draw each token from the k likeliest; 0 for all", advanced=True)
-    top_p: float = knob(
-        1.0, 0.05, 1.0, help="draw each token from the likeliest that make up this share", advanced=True
-    )
-    guidance: float = knob(
-        3.0, 0.0, 20.0, help="how strongly the prompt steers; 1 is plain sampling", advanced=True
-    )
-    hide_duplicates: bool = knob(False, help="keep only one of candidates that look the same", advanced=True)
-    image: str = knob("", help="a picture to vary or to complete", advanced=True, kind="picture")
-    keep_rows: int = knob(
-        0, 0, 63, help="rows of image tokens kept from the picture, from the top", advanced=True
-    )
-    likeness: float = knob(0.3, 0.0, 1.0, help="how close variations stay to the picture", advanced=True)
-    batch: int = knob(0, 0, 512, help="candidates drawn together; 0 for what the device likes", advanced=True)
+    # fmt: off
+    candidates: int = knob(16, 1, 512, label=("candidates", "候选数"),
+        help="how many pictures are drawn and ranked", help_zh="画多少张参加排名")
+    keep: int = knob(4, 1, 64, label=("keep", "保留"),
+        help="how many of the best are kept", help_zh="保留最好的几张")
+    temperature: float = knob(0.7, 0.05, 4.0, label=("temperature", "温度"), advanced=True,
+        help="lower is safer, higher is wilder", help_zh="低则稳妥，高则大胆")
+    top_k: int = knob(64, 0, 16384, label=("top-k", "top-k"), advanced=True,
+        help="draw each token from the k likeliest; 0 for all",
+        help_zh="只从最可能的 k 个词元中抽取；0 表示不限")
+    top_p: float = knob(1.0, 0.05, 1.0, label=("top-p", "top-p"), advanced=True,
+        help="draw each token from the likeliest that make up this share",
+        help_zh="只从累计概率达到此值的最可能词元中抽取")
+    guidance: float = knob(3.0, 0.0, 20.0, label=("guidance", "引导强度"), advanced=True,
+        help="how strongly the prompt steers; 1 is plain sampling",
+        help_zh="提示词的影响有多强；1 为普通采样")
+    hide_duplicates: bool = knob(False, label=("hide near-duplicates", "隐藏近似重复"), advanced=True,
+        help="keep only one of candidates that look the same", help_zh="看起来一样的候选只保留一张")
+    image: str = knob("", label=("picture", "图片"), advanced=True, kind="picture",
+        help="a picture to vary or to complete", help_zh="用来变化或补全的图片")
+    keep_rows: int = knob(0, 0, 63, label=("rows kept", "保留行数"), advanced=True,
+        help="rows of image tokens kept from the picture, from the top",
+        help_zh="从图片顶部保留多少行图像词元")
+    likeness: float = knob(0.3, 0.0, 1.0, label=("likeness", "相似度"), advanced=True,
+        help="how close variations stay to the picture", help_zh="变体与原图有多接近")
+    batch: int | None = knob(None, 1, 512, label=("drawn together", "同时绘制"), advanced=True,
+        help="candidates drawn together", help_zh="同时绘制多少张候选")
+    # fmt: on

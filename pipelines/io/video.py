@@ -56,6 +56,15 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Film:
+    """The pictures of a run one by one, how many they are, and the texts of its scenes."""
+
+    frames: Iterator[Frame]
+    count: int
+    scenes: list[str]
+
+
+@dataclass(frozen=True)
 class Mark:
     """Where a scene begins: at which frame of the film, and at which part of the strip, 0 to 1."""
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, to_tensor
-from pipelines.models.vqgan.network import Vqgan
+from pipelines.models.base import Codec
 
 LONGEST = 512  # pixels; a larger start picture is reduced to it unless a size is given
 LARGEST = 1024 * 1024  # pixels of a canvas
 
 
-def straight_through(z: Tensor, vqgan: Vqgan) -> Tensor:
+def straight_through(z: Tensor, vqgan: Codec) -> Tensor:
     """The nearest codes of z going forward, the identity going back (van den Oord et al. 2017)."""
     return vqgan.embed(vqgan.nearest(z.detach())) + (z - z.detach())
 
@@ -77,7 +77,7 @@ def eight_bits(picture: Tensor) -> Tensor:
     return (((picture.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).contiguous()
 
 
-def canvas_size(size: str, init: str, vqgan: Vqgan) -> tuple[int, int]:
+def canvas_size(size: str, init: str, vqgan: Codec) -> tuple[int, int]:
     """Width and height of the result: `size` such as 192x128, else the start picture's, else the model's own.
 
     BadInput unless tokens can make them.
@@ -111,7 +111,7 @@ def canvas_size(size: str, init: str, vqgan: Vqgan) -> tuple[int, int]:
     return vqgan.config.image_size, vqgan.config.image_size
 
 
-def token_grid(width: int, height: int, vqgan: Vqgan) -> tuple[int, int]:
+def token_grid(width: int, height: int, vqgan: Codec) -> tuple[int, int]:
     """Rows and columns of tokens that cover a canvas."""
     factor = vqgan.config.factor
     return -(-height // factor), -(-width // factor)
@@ -127,7 +127,7 @@ class Canvas:
     Sizes of pictures and masks here are (height, width). `size` is (width, height), as people write it.
     """
 
-    def __init__(self, size: tuple[int, int], codec: Vqgan, *, halves: bool):
+    def __init__(self, size: tuple[int, int], codec: Codec, *, halves: bool):
         self.codec, self.halves = codec, halves
         self.device = codec.codes.device
         self.width, self.height = size

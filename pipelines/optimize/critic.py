@@ -11,7 +11,7 @@ from pipelines.clip.cutouts import whole_view
 from pipelines.core.pipeline import Picture
 from pipelines.errors import Message
 from pipelines.io.images import to_pil
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 from pipelines.optimize.canvas import Canvas
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.state import State

@@ -23,21 +23,21 @@ from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, Stopped
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_tensor
 from pipelines.io.masks import read_mask
-from pipelines.models.clip.network import Clip
+from pipelines.io.video import Film
+from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
-from pipelines.models.vqgan.network import Vqgan
 from pipelines.optimize.canvas import canvas_size, token_grid
 from pipelines.optimize.run import Painting
 from pipelines.optimize.settings import OptimizeSettings, map_pictures_in
 from pipelines.optimize.start import read_tokens
-from pipelines.optimize.timelapse import Film, film_of
+from pipelines.optimize.timelapse import film_of
 
 
 @dataclass
 class Optimize(Resumable[OptimizeSettings]):
     """A picture that grows under CLIP's gradient, from a splash, a picture or a draft, and is steered on the way."""
 
-    vqgan: Vqgan
+    vqgan: Codec
     clip: Clip
     critic: Clip
 

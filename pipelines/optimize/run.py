@@ -17,9 +17,8 @@ from pipelines.core.journal import Snapshot
 from pipelines.core.pipeline import Picture
 from pipelines.errors import Message
 from pipelines.io.images import to_pil
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
-from pipelines.models.vqgan.network import Vqgan
 from pipelines.optimize.canvas import (
     Canvas,
     canvas_size,
@@ -39,7 +38,7 @@ from pipelines.optimize.targets import EncodedTarget, Targets, story_of
 class Painting:
     """One run: the algorithm, and the state it keeps."""
 
-    def __init__(self, vqgan: Vqgan, clip: Clip, critic: Clip, settings: OptimizeSettings):
+    def __init__(self, vqgan: Codec, clip: Clip, critic: Clip, settings: OptimizeSettings):
         self.clip, self.settings = clip, settings
         size = canvas_size(settings.size, settings.init, vqgan)
         halves = precision_on(vqgan.codes.device, settings.precision) == "bfloat16"

@@ -39,84 +39,86 @@ FIXED = (
 class OptimizeSettings(Settings):
     """What decides a run. `changes` are what the artist changed while it ran, so that it can be run again."""
 
-    prompt: str = knob(
-        "a red heart",
+    # fmt: off
+    prompt: str = knob("a red heart", label=("prompt", "提示词"), kind="prompt",
         help="where to steer: TEXT[:WEIGHT[:STOP]], several between |, scenes over time between ^",
-        kind="prompt",
-    )
-    steps: int = knob(150, 1, 20_000, help="how many steps the picture grows")
-    size: str = knob(
-        "", help="width x height, such as 192x128; empty for the start picture's or the model's own"
-    )
-    init: str = knob("", help="a picture to start from", kind="picture")
-    mask: str = knob("", help="where the picture may change: white, or what is painted", kind="picture")
-    start: str = knob(
-        "splash",
+        help_zh="往哪里引导：文字[:权重[:停止]]，多个用 | 分开，先后的场景用 ^ 分开")
+    steps: int = knob(150, 1, 20_000, label=("steps", "步数"),
+        help="how many steps the picture grows", help_zh="画面生长多少步")
+    size: str = knob("", label=("size", "尺寸"),
+        help="width x height, such as 192x128; empty for the start picture's or the model's own",
+        help_zh="宽x高，例如 192x128；留空则与起始图片或模型一致")
+    init: str = knob("", label=("start picture", "起始图片"), kind="picture",
+        help="a picture to start from", help_zh="从哪张图片开始")
+    mask: str = knob("", label=("mask", "蒙版"), kind="picture",
+        help="where the picture may change: white, or what is painted",
+        help_zh="画面可以改变的地方：白色，或涂抹处")
+    start: str = knob("splash", label=("start", "起点"),
+        choices=("splash", "white", "codes", "noise", "gradient"), advanced=True,
         help="what to start from without a picture; of many that chance makes, CLIP picks one",
-        choices=("splash", "white", "codes", "noise", "gradient"),
-        advanced=True,
-    )
-    tokens: str = knob("", help="image tokens to start from, as numbers", kind="tokens", advanced=True)
-    regions: str = knob(
-        "", help="prompts for parts: TEXT @ left, right, top, bottom, centre or a mask file; several between |",
-        kind="targets", advanced=True,
-    )  # fmt: skip
-    image_prompts: str = knob(
-        "",
-        help="pictures to steer to: FILE[:WEIGHT[:STOP]], several between |",
-        kind="targets",
-        advanced=True,
-    )
-    noise_prompts: str = knob(
-        "", help="random directions: NUMBER[:WEIGHT], several between |", kind="targets", advanced=True
-    )
-    step_size: float = knob(0.1, 0.001, 2.0, help="how far one step moves", advanced=True)
-    optimizer: str = knob(
-        "adam", help="how steps are made of gradients", choices=tuple(OPTIMIZERS), advanced=True
-    )
-    average: float = knob(
-        0.0, 0.0, 0.99, help="share of the past in what is shown; calmer pictures", advanced=True
-    )
-    cutouts: int = knob(16, 1, 128, help="views that CLIP gets of every step", advanced=True)
-    cutouts_end: int = knob(0, 0, 128, help="views at the end; 0 for as many as before", advanced=True)
-    views: str = knob(
-        "small",
+        help_zh="没有图片时从什么开始：splash 白纸上的一团颜色，white 白纸，codes 随机编码，noise 噪点，"
+        "gradient 渐变；随机产生多个，由 CLIP 选一个")
+    tokens: str = knob("", label=("image tokens", "图像词元"), kind="tokens", advanced=True,
+        help="image tokens to start from, as numbers", help_zh="起始的图像词元，写成数字")
+    regions: str = knob("", label=("regions", "分区提示词"), kind="targets", advanced=True,
+        help="prompts for parts: TEXT @ left, right, top, bottom, centre or a mask file; several between |",
+        help_zh="只管一部分画面：文字 @ left、right、top、bottom、centre；多个用 | 分开")
+    image_prompts: str = knob("", label=("picture to steer to", "图片提示"), kind="targets", advanced=True,
+        help="pictures to steer to: FILE[:WEIGHT[:STOP]], several between |", help_zh="让画面靠近这张图片")
+    noise_prompts: str = knob("", label=("noise prompts", "随机方向"), kind="targets", advanced=True,
+        help="random directions: NUMBER[:WEIGHT], several between |",
+        help_zh="随机方向：数字[:权重]，多个用 | 分开")
+    step_size: float = knob(0.1, 0.001, 2.0, label=("step size", "步幅"), advanced=True,
+        help="how far one step moves", help_zh="每一步走多远")
+    optimizer: str = knob("adam", label=("optimizer", "优化器"), choices=tuple(OPTIMIZERS), advanced=True,
+        help="how steps are made of gradients", help_zh="怎样由梯度得到每一步")
+    average: float = knob(0.0, 0.0, 0.99, label=("average", "平均"), advanced=True,
+        help="share of the past in what is shown; calmer pictures", help_zh="画面里保留多少过去；越大越平静")
+    cutouts: int = knob(16, 1, 128, label=("cutouts", "视图数"), advanced=True,
+        help="views that CLIP gets of every step", help_zh="每一步给 CLIP 看多少个视图")
+    cutouts_end: int = knob(0, 0, 128, label=("cutouts at the end", "结束时的视图数"), advanced=True,
+        help="views at the end; 0 for as many as before", help_zh="最后的视图数；0 表示与开始相同")
+    views: str = knob("small", label=("view size", "视图大小"), choices=("small", "full"), advanced=True,
         help="small views are faster, full ones as large as CLIP can see",
-        choices=("small", "full"),
-        advanced=True,
-    )
-    scheme: str = knob("mixed", help="how the views are cut", choices=SCHEMES, advanced=True)
-    closest: float = knob(
-        0.4, 0.1, 0.95, help="the closest view, as a share of the shorter side", advanced=True
-    )
-    pull: float = knob(
-        1.0,
-        0.0,
-        10.0,
+        help_zh="small 小视图更快，full 与 CLIP 能看到的一样大")
+    scheme: str = knob("mixed", label=("cutout scheme", "裁切方式"), choices=SCHEMES, advanced=True,
+        help="how the views are cut", help_zh="怎样裁出视图")
+    closest: float = knob(0.4, 0.1, 0.95, label=("closest view", "最近视图"), advanced=True,
+        help="the closest view, as a share of the shorter side", help_zh="最近的视图占短边的比例")
+    pull: float = knob(1.0, 0.0, 10.0, label=("pull", "贴近原图"), advanced=True,
         help="stay like the start picture, or white, where CLIP does not care; not while the canvas moves",
-        advanced=True,
-    )
-    smooth: float = knob(0.0, 0.0, 10.0, help="fewer edges", advanced=True)
-    colour: float = knob(0.0, -10.0, 10.0, help="more colour; below zero less", advanced=True)
-    palette: str = knob("", help="colours to keep to, such as #d9432f #faf8f4", advanced=True)
-    symmetry: float = knob(0.0, 0.0, 10.0, help="left like right", advanced=True)
-    tile: bool = knob(False, help="seamless: the edges meet when it is laid side by side", advanced=True)
-    coarse: int = knob(0, 0, 3, help="start small and double the canvas so many times", advanced=True)
-    animate: int = knob(
-        0, 0, 1000, help="move the canvas every so many steps, for a film; 0 for never", advanced=True
-    )
-    zoom: float = knob(1.02, 0.5, 2.0, help="of one move", advanced=True)
-    pan_x: float = knob(0.0, -512.0, 512.0, help="pixels to the right in one move", advanced=True)
-    pan_y: float = knob(0.0, -512.0, 512.0, help="pixels down in one move", advanced=True)
-    rotate: float = knob(0.0, -180.0, 180.0, help="degrees in one move", advanced=True)
-    precision: str = knob(
-        "auto",
+        help_zh="CLIP 不在意的地方保持起始图片或白纸的样子（画布移动时除外）")
+    smooth: float = knob(0.0, 0.0, 10.0, label=("smooth", "平滑"), advanced=True,
+        help="fewer edges", help_zh="边缘更少")
+    colour: float = knob(0.0, -10.0, 10.0, label=("colour", "色彩"), advanced=True,
+        help="more colour; below zero less", help_zh="更多色彩；小于零则更少")
+    palette: str = knob("", label=("palette", "调色板"), advanced=True,
+        help="colours to keep to, such as #d9432f #faf8f4", help_zh="只用这些颜色，例如 #d9432f #faf8f4")
+    symmetry: float = knob(0.0, 0.0, 10.0, label=("symmetry", "对称"), advanced=True,
+        help="left like right", help_zh="左右一样")
+    tile: bool = knob(False, label=("seamless", "无缝平铺"), advanced=True,
+        help="seamless: the edges meet when it is laid side by side", help_zh="并排摆放时边缘相接")
+    coarse: int = knob(0, 0, 3, label=("coarse to fine", "由粗到细"), advanced=True,
+        help="start small and double the canvas so many times", help_zh="从小画布开始，翻倍几次")
+    animate: int = knob(0, 0, 1000, label=("animate", "画布移动"), advanced=True,
+        help="move the canvas every so many steps, for a film; 0 for never",
+        help_zh="每隔多少步移动一次画布，用于影片；0 表示不移动")
+    zoom: float = knob(1.02, 0.5, 2.0, label=("zoom", "缩放"), advanced=True,
+        help="of one move", help_zh="每次移动的缩放")
+    pan_x: float = knob(0.0, -512.0, 512.0, label=("pan right", "右移"), advanced=True,
+        help="pixels to the right in one move", help_zh="每次移动向右多少像素")
+    pan_y: float = knob(0.0, -512.0, 512.0, label=("pan down", "下移"), advanced=True,
+        help="pixels down in one move", help_zh="每次移动向下多少像素")
+    rotate: float = knob(0.0, -180.0, 180.0, label=("rotate", "旋转"), advanced=True,
+        help="degrees in one move", help_zh="每次移动旋转多少度")
+    precision: str = knob("auto", label=("precision", "精度"), choices=PRECISIONS, advanced=True,
         help="of the decoder: auto is float32; bfloat16 is faster on large canvases where the processor has matrix units",
-        choices=PRECISIONS,
-        advanced=True,
-    )
-    until: int = knob(0, 0, 20_000, help="stop after this step; 0 to go on to the end", advanced=True)
-    changes: str = knob("", help="JSON: step -> settings that change there", kind="changes", advanced=True)
+        help_zh="解码器的精度：auto 用 float32；处理器有矩阵单元时，大画布用 bfloat16 更快")
+    until: int = knob(0, 0, 20_000, label=("where it stopped", "停在哪里"), advanced=True,
+        help="stop after this step; 0 to go on to the end", help_zh="到哪一步为止；0 表示到最后")
+    changes: str = knob("", label=("changes on the way", "途中的修改"), kind="changes", advanced=True,
+        help="JSON: step -> settings that change there", help_zh="运行途中改了什么")
+    # fmt: on
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipelines.clip.cutouts import whole_view
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, to_tensor
-from pipelines.models.vqgan.network import Vqgan
+from pipelines.models.base import Codec
 from pipelines.optimize.canvas import Canvas, canvas_size, resized, token_grid
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.state import generator_of
@@ -96,7 +96,7 @@ def _disc(rows: int, columns: int) -> Tensor:
     return distance <= max(SPLASH, distance.min().item())
 
 
-def read_tokens(settings: OptimizeSettings, vqgan: Vqgan) -> Tensor:
+def read_tokens(settings: OptimizeSettings, vqgan: Codec) -> Tensor:
     """(1, h, w) tokens named in the settings; BadInput when they do not fit the canvas or the codebook."""
     tokens = torch.tensor([int(one) for one in settings.tokens.split()])
     width, height = canvas_size(settings.size, settings.init, vqgan)

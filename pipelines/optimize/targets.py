@@ -11,7 +11,7 @@ from torch import Tensor
 from pipelines.clip.cutouts import whole_view
 from pipelines.clip.ranking import text_vector
 from pipelines.io.images import open_picture, to_tensor
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 from pipelines.optimize.canvas import Canvas, side_region
 from pipelines.optimize.prompts import SIDES, parse_regions, parse_story, parse_targets
 from pipelines.optimize.settings import OptimizeSettings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch.nn.functional as F
 from PIL import Image
@@ -11,19 +11,10 @@ from PIL import Image
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture
 from pipelines.io.images import picture_to_uri, to_pil
-from pipelines.io.video import Frame
+from pipelines.io.video import Film, Frame
 from pipelines.optimize.run import Painting
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.targets import story_of
-
-
-@dataclass(frozen=True)
-class Film:
-    """The pictures of a run one by one, how many they are, and the texts of its scenes."""
-
-    frames: Iterator[Frame]
-    count: int
-    scenes: list[str]
 
 
 def film_of(run: Painting, journal: Journal) -> Film:

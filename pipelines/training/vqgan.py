@@ -19,6 +19,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.errors import BadInput
 from pipelines.io.images import ssim
+from pipelines.models.base import Codec
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
 from pipelines.models.clip.network import Clip, ClipConfig, ImageTower, MobileTower, padded
 from pipelines.models.clip.tokenizer import Tokenizer
@@ -376,12 +377,12 @@ def load_codec(file: Path, device: torch.device) -> Vqgan:
 
 
 @torch.no_grad()
-def reconstruction(vqgan: Vqgan, pictures: Tensor) -> dict[str, float]:
+def reconstruction(vqgan: Codec, pictures: Tensor) -> dict[str, float]:
     """PSNR (mean over pictures, dB) and SSIM through the codes and without, and the share of codes in use.
 
     `pictures` are (n, 3, h, w) in [-1, 1].
     """
-    used = torch.zeros(vqgan.config.code_count, dtype=torch.bool)
+    used = torch.zeros(len(vqgan.codes), dtype=torch.bool)
     rows = []
     for chunk in pictures.split(64):
         z = vqgan.encode(chunk)

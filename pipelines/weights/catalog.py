@@ -1,4 +1,4 @@
-"""What can be loaded: CHECKPOINTS by name, and PRESETS, which say what each pipeline of a pack is made of.
+"""What can be loaded: CHECKPOINTS by name, and PACKS, which say what each pipeline of a pack is made of.
 
 The tiny pack is part of the project; everything else is in the folder of models, once somebody has fetched or added it.
 """
@@ -6,61 +6,28 @@ The tiny pack is part of the project; everything else is in the folder of models
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from pipelines.errors import BadInput
-from pipelines.weights.install import find, installed, size_of
-from pipelines.weights.open_weights import FULL_PACK, models_folder
+from pipelines.weights.checkpoint import PROJECT, Checkpoint, size_of
+from pipelines.weights.install import find, installed
+from pipelines.weights.open_weights import OPEN_WEIGHTS
 
-ASSETS = Path(__file__).parents[2] / "assets"
+ASSETS = PROJECT / "assets"
 TINY_LICENCE = "MIT, trained on Apache-2.0, MIT and CC-BY-4.0 art (assets/NOTICE)"
 TINY_ORIGIN = "trained by this project: python launch.py train"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One file (or diffusers folder) of weights: where it is, what it may be used for, and where it comes from.
-
-    `tokenizer` is the checkpoint whose vocabulary a CLIP reads with; `memory` is bytes on the device, an estimate.
-    """
-
-    name: str
-    pack: str  # "tiny", "full", or "own" for what the user added
-    role: str  # clip, critic, dalle, vqgan, unet, pictures, tokenizer, diffusion
-    file: str  # below the project, or anywhere when it is absolute; "" for the folder of models
-    licence: str
-    origin: str
-    about: str
-    tokenizer: str = ""
-    memory: int = 0
-
-    @property
-    def path(self) -> Path:
-        """Where the file belongs."""
-        if self.file:
-            return ASSETS.parent / self.file
-        entry = FULL_PACK.get(self.name)
-        return entry.path if entry else find(self.name) or models_folder() / f"{self.name}.safetensors"
-
-    @property
-    def present(self) -> bool:
-        """Whether it is there."""
-        return self.path.exists()
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk, 0 when it is not there."""
-        return size_of(self.path) if self.present else 0
 
 
 def _tiny(
     role: str, file: str, about: str, licence: str = TINY_LICENCE, origin: str = TINY_ORIGIN
 ) -> Checkpoint:
-    tokenizer = "tiny-tokenizer" if role in ("clip", "critic") else ""
-    return Checkpoint(f"tiny-{role}", "tiny", role, f"assets/tiny/{file}", licence, origin, about, tokenizer)
+    """A model of the tiny pack: a kind of its own for each role. The critic is a second CLIP, pictures are no model."""
+    kind = {"critic": "clip", "pictures": ""}.get(role, role)
+    return Checkpoint(
+        f"tiny-{role}", kind, licence, origin, about, pack="tiny", role=role, file=f"assets/tiny/{file}"
+    )
 
 
 TINY = (
@@ -78,35 +45,7 @@ TINY = (
         "icons of six open sets, made smaller: python launch.py data --examples",
     ),
 )
-ROLES = {"codec": "vqgan", "latent": "diffusion"}  # what the full pack's list calls them -> here
-FULL = tuple(
-    Checkpoint(
-        one.name,
-        "full",
-        ROLES.get(one.role, one.role),
-        "",
-        one.licence,
-        one.origin,
-        one.about,
-        {"clip": "clip-chinese-tokenizer" if "chinese" in one.name else "clip-tokenizer"}.get(one.role, ""),
-        one.memory_bytes,
-    )
-    for one in FULL_PACK.values()
-)
-CHECKPOINTS: dict[str, Checkpoint] = {one.name: one for one in (*TINY, *FULL)}
-# The kind of network that a converted file holds -> what it can be used as; and the vocabularies of CLIPs.
-ROLE_OF_KIND = {
-    "openai-clip": "clip",
-    "chinese-clip": "clip",
-    "dalle-mini": "dalle",
-    "rudalle": "dalle",
-    "dalle-pytorch": "dalle",
-    "dalle-pytorch-vae": "vqgan",
-    "openai-dvae": "vqgan",
-    "taming-vqgan": "vqgan",
-    "ddpm": "unet",
-}
-TOKENIZER_OF_KIND = {"openai-clip": "clip-tokenizer", "chinese-clip": "clip-chinese-tokenizer"}
+CHECKPOINTS: dict[str, Checkpoint] = {one.name: one for one in TINY} | OPEN_WEIGHTS
 
 
 def is_known(name: str) -> bool:
@@ -121,13 +60,24 @@ def checkpoint_of(name: str) -> Checkpoint:
     path = find(name)
     if path is None:
         known = ", ".join(dict.fromkeys([*CHECKPOINTS, *installed()]))
-        raise BadInput(f"model {name[:64]!r} is not known; the models are {known}")
-    kind = kind_of(path)
-    role = ROLE_OF_KIND.get(kind, "")
-    if path.suffix != ".safetensors":
-        role = "diffusion" if path.is_dir() else "tokenizer"
-    facts = ("the user's own file", "added by the user", "")
-    return Checkpoint(name, "own", role, "", *facts, TOKENIZER_OF_KIND.get(kind, ""), 2 * size_of(path))
+        raise BadInput("weights.model_unknown", model=name[:64], known=known)
+    if path.is_dir():
+        kind, role = "diffusion", ""
+    elif path.suffix == ".safetensors":
+        kind, role = kind_of(path), ""
+    else:  # a vocabulary, which tells what it is when it is read
+        kind, role = "", "tokenizer"
+    return Checkpoint(
+        name,
+        kind,
+        licence="the user's own file",
+        origin="added by the user",
+        about="",
+        pack="own",
+        role=role,
+        file=str(path.absolute()),
+        working=2 * size_of(path),
+    )
 
 
 def kind_of(path: Path) -> str:
@@ -166,7 +116,7 @@ def _latent(diffusion: str) -> dict[str, dict[str, str]]:
 
 
 # pack -> pipeline -> field of the pipeline -> checkpoint
-PRESETS: dict[str, dict[str, dict[str, str]]] = {
+PACKS: dict[str, dict[str, dict[str, str]]] = {
     "tiny": {
         "generate": {
             "tokenizer": "tiny-tokenizer",
@@ -195,24 +145,22 @@ PRESETS: dict[str, dict[str, dict[str, str]]] = {
 }
 
 
-def parts_of(pack: str) -> dict[str, dict[str, str]]:
+def pipelines_of(pack: str) -> dict[str, dict[str, str]]:
     """Pipeline -> field -> checkpoint. BadInput for an unknown pack."""
-    if pack not in PRESETS:
-        raise BadInput(f"pack {pack[:64]!r} is not known; try {', '.join(PRESETS)}")
-    return PRESETS[pack]
+    if pack not in PACKS:
+        raise BadInput("weights.pack_unknown", pack=pack[:64], known=", ".join(PACKS))
+    return PACKS[pack]
 
 
 def check_use(pack: str, use: dict[str, str]) -> None:
     """BadInput unless each name is that of a model which can be this part of the pack."""
-    usual = {field: name for parts in parts_of(pack).values() for field, name in parts.items()}
+    usual = {field: name for fields in pipelines_of(pack).values() for field, name in fields.items()}
     for field, name in use.items():
         if field not in usual:
-            raise BadInput(
-                f"part {field[:64]!r} is not in the pack {pack}; it has {', '.join(sorted(usual))}"
-            )
-        found, wanted = (_purpose(checkpoint_of(one)) for one in (name, usual[field]))
-        if found != wanted:
-            raise BadInput(f"{name} cannot be the {field}, for it is of another kind; try {usual[field]}")
+            raise BadInput("weights.part_unknown", part=field[:64], pack=pack, known=", ".join(sorted(usual)))
+        given, wanted = (_purpose(checkpoint_of(one)) for one in (name, usual[field]))
+        if given != wanted:
+            raise BadInput("weights.part_of_other_kind", model=name, part=field, usual=usual[field])
 
 
 def _purpose(checkpoint: Checkpoint) -> str:
@@ -220,25 +168,34 @@ def _purpose(checkpoint: Checkpoint) -> str:
     return "clip" if checkpoint.role == "critic" else checkpoint.role
 
 
-def preset(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[str, str]:
+def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[str, str]:
     """What a pipeline of a pack is made of, with some of its parts replaced: {"clip": "clip-vit-l-14"}.
 
     BadInput for an unknown pack and for a pipeline that it has not.
     """
-    pipelines = parts_of(pack)
+    pipelines = pipelines_of(pack)
     if pipeline not in pipelines:
-        raise BadInput(f"pipeline {pipeline!r} is not in the pack {pack}; it has {', '.join(pipelines)}")
+        raise BadInput(
+            "weights.pipeline_not_in_pack", pipeline=pipeline, pack=pack, known=", ".join(pipelines)
+        )
     return {field: (use or {}).get(field, name) for field, name in pipelines[pipeline].items()}
 
 
 def needed(pack: str, use: dict[str, str] | None = None) -> list[Checkpoint]:
     """Every checkpoint of a pack, tokenizers included, each once."""
-    parts = [preset(pack, pipeline, use) for pipeline in parts_of(pack)]
-    return with_tokenizers(name for one in parts for name in one.values())
+    return with_tokenizers(
+        name for pipeline in pipelines_of(pack) for name in parts(pack, pipeline, use).values()
+    )
 
 
 def with_tokenizers(names: Iterable[str]) -> list[Checkpoint]:
     """These checkpoints and, after them, the vocabularies with which their CLIPs read, each once."""
-    found = [checkpoint_of(name) for name in dict.fromkeys(names)]
-    found += [checkpoint_of(one.tokenizer) for one in found if one.tokenizer]
-    return list({one.name: one for one in found}.values())
+    checkpoints = [checkpoint_of(name) for name in dict.fromkeys(names)]
+    vocabularies = [one.spec.vocabulary for one in checkpoints if one.spec.vocabulary]
+    checkpoints += [checkpoint_of(name) for name in vocabularies]
+    return list({one.name: one for one in checkpoints}.values())
+
+
+def memory_needed(pack: str, pipeline: str, use: dict[str, str] | None = None) -> int:
+    """Bytes on the device that a pipeline of a pack wants, an estimate; 0 for the tiny pack, which fits everywhere."""
+    return sum(checkpoint_of(name).memory for name in parts(pack, pipeline, use).values())

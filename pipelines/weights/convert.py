@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,23 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.errors import BadInput
-from pipelines.io.files import cannot_save, home_path, write_atomically
+from pipelines.errors import BadInput, Message
+from pipelines.io.files import cannot_save, home_path
 from pipelines.models.checkpoint import file_hash
 from pipelines.models.source import Converted, Original
+from pipelines.models.spec import ModelSpec, families
 from pipelines.weights.readers import read_original
 
-# name -> folder in models/, function of its convert.py. The order in which they are asked when no family is named.
-FAMILIES = {
-    "clip": ("openai_clip", "convert"),
-    "dalle_mini": ("dalle_mini", "convert"),
-    "rudalle": ("rudalle", "convert"),
-    "dalle_pytorch": ("dalle_pytorch", "convert"),
-    "dalle_pytorch_vae": ("dalle_pytorch", "convert_vae"),
-    "dvae": ("openai_dvae", "convert"),
-    "vqgan": ("taming_vqgan", "convert"),
-    "ddpm": ("ddpm", "convert"),
-}
 WEIGHTS = (
     ".safetensors",
     ".msgpack",
@@ -61,7 +50,7 @@ def convert_file(
     """Convert a published model at `paths` into our file `out`, and return its kind.
 
     paths: one file, or the two that a model is split over; beside them its config.json, or instead the folder that
-    holds both. family: one of FAMILIES; None asks all of them. facts: what to write beside the weights (origin,
+    holds both. family: a name of `models add --family`; None asks all. facts: what to write beside the weights (origin,
     licence); the names and SHA-256 of the files are added. BadInput when the files are not of the family, or of none;
     CannotSave when `out` cannot be written. An `out` that is there stays as it is until the new one is whole.
     """
@@ -81,98 +70,74 @@ def convert_file(
 
 def convert_originals(originals: list[Original], family: str | None = None) -> Converted:
     """The first family that reads them, or the named one. BadInput when none does."""
-    if family is not None and family not in FAMILIES:
-        raise BadInput(
-            f"the family {family[:40]!r} is not known; the families are {', '.join([*FAMILIES, *VOCABULARIES])}"
-        )
+    networks = families()
+    if family is not None and family not in networks:
+        names = ", ".join([*networks, *families(vocabularies=True)])
+        raise BadInput("weights.family_unknown", family=family[:40], known=names)
     if not 1 <= len(originals) <= 2:
-        raise BadInput(
-            f"a model is one or two files of weights, and {len(originals)} were given; name them one by one"
-        )
+        raise BadInput("weights.file_count", count=len(originals))
     if family is not None:
-        return _as_family(originals, family)
-    for name in FAMILIES:
+        return _as_family(originals, networks[family])
+    for rows in networks.values():
         # A stranger's tensors may have any shape, and break a converter that looks for its own.
         with suppress(
             BadInput, LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError
         ):
-            return _as_family(originals, name)
-    names = " and ".join(one.file for one in originals)
-    raise BadInput(
-        f"{names} {'fits' if len(originals) == 1 else 'fit'} none of the families {', '.join(FAMILIES)}: found "
-        f"{_described(originals)}; name the family to be told what it expected"
-    )
+            return _as_family(originals, rows)
+    first, known, found = originals[0].file, ", ".join(networks), _described(originals)
+    if len(originals) == 1:
+        raise BadInput("weights.fits_no_family", file=first, known=known, found=found)
+    other = originals[1].file
+    raise BadInput("weights.fit_no_family", file=first, other=other, known=known, found=found)
 
 
 def convert_vocabulary(paths: list[Path], out: Path, family: str) -> str:
     """Write the vocabulary at `paths` (its table of merges may come second, and must lie beside it) as `out`; its kind.
 
-    family: one of VOCABULARIES. BadInput when it is not such a vocabulary; CannotSave when `out` cannot be written.
+    family: its name on the command line, such as "clip_tokenizer". BadInput when the file is not such a vocabulary;
+    CannotSave when `out` cannot be written.
     """
     first = home_path(paths[0])
     if not first.is_file():
-        raise BadInput(f"{first.name} cannot be opened (no such file); give the path of a vocabulary")
+        raise BadInput("weights.vocabulary_missing", file=first.name)
     _make_folder(out)
-    VOCABULARIES[family](first, out)
+    families(vocabularies=True)[family][0].part("convert")(first, out)
     return family
 
 
-def _clip_tokenizer(source: Path, out: Path) -> None:
-    from pipelines.models.openai_clip.convert import write_tokenizer
-
-    write_tokenizer(source, out)
-
-
-def _dalle_mini_tokenizer(source: Path, out: Path) -> None:
-    from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
-
-    write_atomically(out, DalleMiniTokenizer.load(source).book.to_str().encode())
-
-
-def _rudalle_tokenizer(source: Path, out: Path) -> None:
-    """Kept as it is, once it has been read without a fault."""
-    from pipelines.models.rudalle.tokenizer import RudalleTokenizer
-
-    RudalleTokenizer.load(source)
-    write_atomically(out, source.read_bytes())
-
-
-VOCABULARIES: dict[str, Callable[[Path, Path], None]] = {
-    "clip_tokenizer": _clip_tokenizer,
-    "dalle_mini_tokenizer": _dalle_mini_tokenizer,
-    "rudalle_tokenizer": _rudalle_tokenizer,
-}
-
-
-def _as_family(originals: list[Original], family: str) -> Converted:
-    module_name, function = FAMILIES[family]
-    module = importlib.import_module(f"pipelines.models.{module_name}.convert")
-    convert: Callable[[Original], Converted] = getattr(module, function)
+def _as_family(originals: list[Original], rows: list[ModelSpec]) -> Converted:
+    """What the rows of one family name make of them: the row whose mark is among the tensors, else the first."""
+    tensors = [name for original in originals for name in original.tensors]
+    marked = [row for row in rows if row.mark and any(name.endswith(row.mark) for name in tensors)]
+    spec = next(iter(marked), rows[0])
     if len(originals) == 1:
-        return convert(originals[0])
-    if not hasattr(module, "merge"):
+        return spec.part("convert")(originals[0])
+    if not spec.merge:
         raise BadInput(
-            f"a model of the family {family} is one file, and {' and '.join(one.file for one in originals)} are two; "
-            "give one of them"
+            "weights.one_file_expected", family=spec.family, file=originals[0].file, other=originals[1].file
         )
+    merge, convert = spec.part("merge"), spec.part("convert")
     try:
-        return convert(module.merge(*originals))
+        return convert(merge(*originals))
     except BadInput as first:  # perhaps they were given in the other order
         try:
-            merged = module.merge(*reversed(originals))
+            merged = merge(*reversed(originals))
         except BadInput:
             raise first from None
         return convert(merged)
 
 
-def _described(originals: list[Original]) -> str:
+def _described(originals: list[Original]) -> Message:
     """A few words on what files hold: the number of tensors and the first of them with its shape."""
     tensors = {name: one for original in originals for name, one in original.tensors.items()}
     some = [
         f"{name[:60]} ({'x'.join(map(str, tensors[name].shape)) or 'one number'})"
         for name in sorted(tensors)[:3]
     ]
-    return f"{len(tensors)} tensors, {', '.join(some)}{', ...' if len(tensors) > 3 else ''}"
+    count, names = len(tensors), ", ".join(some)
+    if count > 3:
+        return Message("weights.tensors_and_more", {"count": count, "names": names})
+    return Message("weights.tensors", {"count": count, "names": names})
 
 
 def _files(path: Path) -> list[Path]:
@@ -186,23 +151,21 @@ def _files(path: Path) -> list[Path]:
             return [*weights, *(one for one in inside if one.name == "config.json")]
         if weights:
             names = ", ".join(one.name for one in weights[:4])
-            raise BadInput(
-                f"the folder {path.name} holds several files of weights ({names}); name the one to take"
-            )
-    raise BadInput(
-        f"the folder {path.name} holds no file of weights ({', '.join(WEIGHTS)}); give the file itself"
-    )
+            raise BadInput("weights.several_files", folder=path.name, files=names)
+    raise BadInput("weights.no_weights", folder=path.name, forms=", ".join(WEIGHTS))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise BadInput(f"{path.name} cannot be opened ({(error.strerror or str(error)).lower()})") from None
+        raise BadInput(
+            "weights.config_unreadable", file=path.name, reason=(error.strerror or str(error)).lower()
+        ) from None
     except ValueError as error:
-        raise BadInput(f"{path.name} is no JSON ({str(error)[:80]}); give the model's config.json") from None
+        raise BadInput("weights.config_not_json", file=path.name, reason=str(error)[:80]) from None
     if not isinstance(values, dict):
-        raise BadInput(f"{path.name} is not a model's config; give its config.json")
+        raise BadInput("weights.not_a_config", file=path.name)
     return values
 
 

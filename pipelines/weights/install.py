@@ -1,4 +1,4 @@
-"""Puts a model of the full pack, or one that the user has, into the models folder: download, prove, convert; and away."""
+"""Puts one of the open weights, or a model that the user has, into the models folder and takes it away again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path, write_atomically
+from pipelines.models.spec import families, suffixes
+from pipelines.weights.checkpoint import Checkpoint, models_folder, size_of
 from pipelines.weights.download import Opener, fetch
-from pipelines.weights.open_weights import FULL_PACK, SUFFIXES, Entry, models_folder
+from pipelines.weights.open_weights import OPEN_WEIGHTS
 
 if TYPE_CHECKING:  # torch takes a second to import
     from pipelines.core.pipeline import Step
@@ -23,25 +25,25 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 KEPT_FORMS = (".safetensors", ".json", ".txt")  # what a diffusers folder may consist of
 
 
-def entry_of(name: str) -> Entry:
-    """The full pack's entry. BadInput for an unknown name."""
-    if name not in FULL_PACK:
-        raise BadInput(f"model {name[:64]!r} is not in the full pack; it has {', '.join(FULL_PACK)}")
-    return FULL_PACK[name]
+def published(name: str) -> Checkpoint:
+    """One of the open weights. BadInput for an unknown name."""
+    if name not in OPEN_WEIGHTS:
+        raise BadInput("weights.not_in_full_pack", model=name[:64], known=", ".join(OPEN_WEIGHTS))
+    return OPEN_WEIGHTS[name]
 
 
-def install(entry: Entry, opener: Opener | None = None) -> Generator[Step, None, list[str]]:
-    """Download an entry's files and convert them; Steps count megabytes. Closing it keeps what came, for the next time.
+def install(checkpoint: Checkpoint, opener: Opener | None = None) -> Generator[Step, None, list[str]]:
+    """Download a model's files and convert them; Steps count megabytes. Closing it keeps what came, for the next time.
 
     Returns the names of files whose SHA-256 was not known beforehand: they are now remembered, and a later download
     must have the same. BadInput and CannotSave as `fetch` and `convert_file` raise them.
     """
     from pipelines.core.pipeline import Step
 
-    downloads = models_folder() / ".downloads" / entry.name
+    downloads = models_folder() / ".downloads" / checkpoint.name
     pins = _read_pins()
     new: list[str] = []
-    for file in entry.files:
+    for file in checkpoint.files:
         path = downloads / file.path
         expected = file.sha256 or pins.get(file.url)
         if path.is_file() and expected is None:  # from a run that ended before its pin was written
@@ -60,7 +62,7 @@ def install(entry: Entry, opener: Opener | None = None) -> Generator[Step, None,
             new.append(path.name)
             _pin(file.url, found)
     yield Step("converting", 0, 1)
-    _place(entry, downloads)
+    _place(checkpoint, downloads)
     _forget(downloads)
     yield Step("converting", 1, 1)
     return new
@@ -73,38 +75,37 @@ def _forget(downloads: Path) -> None:
         downloads.parent.rmdir()
 
 
-def _place(entry: Entry, downloads: Path) -> None:
+def _place(checkpoint: Checkpoint, downloads: Path) -> None:
     """From downloaded files to the model under its own name."""
-    if entry.family != "diffusers":
-        facts = {"name": entry.name, "licence": entry.licence, "origin": entry.origin, "about": entry.about}
-        _convert([downloads / file.path for file in entry.files], entry.path, entry.family, facts)
-    elif all(file.path.endswith(KEPT_FORMS) for file in entry.files):
-        downloads.replace(entry.path)
+    if checkpoint.spec.convert:
+        facts = {field: getattr(checkpoint, field) for field in ("name", "licence", "origin", "about")}
+        paths = [downloads / file.path for file in checkpoint.files]
+        _convert(paths, checkpoint.path, checkpoint.spec.family, facts)
+    elif all(file.path.endswith(KEPT_FORMS) for file in checkpoint.files):
+        downloads.replace(checkpoint.path)
     else:
-        raise BadInput(f"{entry.name} has files that are neither safetensors nor texts, and is not kept")
+        raise BadInput("weights.strange_files", model=checkpoint.name)
 
 
 def add(paths: list[Path], name: str, family: str | None = None) -> str:
     """Convert a model that the user has into the models folder, under `name`; returns its kind.
 
-    A name of the full pack brings its family, licence and origin with it. BadInput when the name is taken or strange,
-    or the files are of no known family.
+    A name of the open weights brings family, licence and origin with it. BadInput when the name is taken or strange, or
+     the files are of no known family.
     """
     if not NAME.fullmatch(name):
-        raise BadInput(f"the name {name[:64]!r} is not 1 to 64 of a-z, 0-9, '.', '_' and '-'; try my-model")
-    entry = FULL_PACK.get(name)
+        raise BadInput("weights.name_form", name=name[:64])
+    checkpoint = OPEN_WEIGHTS.get(name)
     if find(name) is not None:
-        raise BadInput(f"{name} is there already; remove it first, or choose another name")
+        raise BadInput("weights.name_taken", name=name)
     folders = [one for one in map(home_path, paths) if (one / "text_encoder").is_dir()]
-    if folders or (entry is not None and entry.family == "diffusers"):
-        raise BadInput(
-            f"{name} is a folder of diffusers and is used as it is; copy it to {models_folder() / name}"
-        )
-    family = family or (entry.family if entry else None)
+    if folders or (checkpoint is not None and not checkpoint.spec.convert):
+        raise BadInput("weights.diffusers_folder", name=name, place=models_folder() / name)
+    family = family or (checkpoint.spec.family if checkpoint else None)
     facts = {"name": name, "licence": "not stated: the user's own file", "origin": "a file of the user's"}
-    if entry is not None:
-        facts |= {"licence": entry.licence, "origin": f"{entry.origin}, given by path"}
-    path = models_folder() / (name + SUFFIXES.get(family or "", ".safetensors"))
+    if checkpoint is not None:
+        facts |= {"licence": checkpoint.licence, "origin": f"{checkpoint.origin}, given by path"}
+    path = models_folder() / (name + _suffix(family))
     return _convert([home_path(one) for one in paths], path, family, facts)
 
 
@@ -112,45 +113,49 @@ def remove(name: str) -> int:
     """Delete a model and what was downloaded of it; returns the bytes that this freed. BadInput when there is neither."""
     place, downloads = find(name), models_folder() / ".downloads" / name
     if not NAME.fullmatch(name) or not (place or downloads.is_dir()):
-        raise BadInput(f"model {name[:64]!r} is not in {models_folder()}; nothing was removed")
+        raise BadInput("weights.nothing_to_remove", model=name[:64], folder=models_folder())
     freed = size_of(downloads) + (size_of(place) if place else 0)
     try:
         if place:
             shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
     except OSError as error:
-        raise BadInput(f"{place} cannot be removed ({(error.strerror or str(error)).lower()})") from error
+        raise BadInput(
+            "weights.not_removed", path=place, reason=(error.strerror or str(error)).lower()
+        ) from error
     _forget(downloads)
     return freed
 
 
 def find(name: str) -> Path | None:
     """The file or folder of an installed model."""
-    paths = [models_folder() / (name + suffix) for suffix in (".safetensors", ".json", ".model", "")]
+    paths = [models_folder() / (name + suffix) for suffix in suffixes()]
     return next((path for path in paths if path.exists()), None) if NAME.fullmatch(name) else None
 
 
 def installed() -> list[str]:
     """Names of the models that are there."""
-    suffixes = {".safetensors", *filter(None, SUFFIXES.values())}
+    endings = set(suffixes()) - {""}
     with suppress(FileNotFoundError):
-        found = [one for one in sorted(models_folder().iterdir()) if not one.name.startswith(".")]
+        paths = [path for path in sorted(models_folder().iterdir()) if not path.name.startswith(".")]
         names = [
-            one.name if one.is_dir() else one.stem for one in found if one.is_dir() or one.suffix in suffixes
+            path.name if path.is_dir() else path.stem
+            for path in paths
+            if path.is_dir() or path.suffix in endings
         ]
         return [name for name in names if NAME.fullmatch(name)]
     return []
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(one.stat().st_size for one in files if one.is_file())
+def _suffix(family: str | None) -> str:
+    """How the file of a family's model ends."""
+    rows = {**families(), **families(vocabularies=True)}.get(family or "")
+    return rows[0].suffix if rows else ".safetensors"
 
 
 def _convert(paths: list[Path], path: Path, family: str | None, facts: dict[str, Any]) -> str:
-    from pipelines.weights.convert import VOCABULARIES, convert_file, convert_vocabulary
+    from pipelines.weights.convert import convert_file, convert_vocabulary
 
-    if family in VOCABULARIES:
+    if family in families(vocabularies=True):
         return convert_vocabulary(paths, path, family)
     return convert_file(paths, path, family, facts)
 
@@ -169,9 +174,7 @@ def _read_pins() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{_pin_file()} cannot be read ({str(error)[:80]}); delete it to forget the hashes"
-        ) from error
+        raise BadInput("weights.pins_unreadable", file=_pin_file(), reason=str(error)[:80]) from error
     return pins if isinstance(pins, dict) else {}
 
 

@@ -1,4 +1,4 @@
-"""The full pack, as data: the field's open weights, where they are published, under which licence, and what they need.
+"""The field's open weights, as data: where they are published, under which licence, and what they need.
 
 Nothing here is downloaded before somebody asks for it by name (`pipelines/weights/install.py`). A file's SHA-256 is given
 where its publisher tells it; elsewhere it is None ("not pinned"), and the one of the first download is remembered.
@@ -6,10 +6,7 @@ where its publisher tells it; elsewhere it is None ("not pinned"), and the one o
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import urlsplit
+from pipelines.weights.checkpoint import Checkpoint, File
 
 GB = 10**9
 HUB = "https://huggingface.co"
@@ -23,86 +20,16 @@ STABILITY = (
 )
 
 
-@dataclass(frozen=True)
-class File:
-    """One published file. size and sha256 are None where their publisher does not tell them."""
-
-    url: str
-    sha256: str | None = None
-    size: int | None = None
-    name: str = ""  # when the address does not end in one, or its folder matters
-
-    @property
-    def path(self) -> str:
-        """Its name below the model's own folder."""
-        return self.name or Path(urlsplit(self.url).path).name
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One model of the full pack. `working` is the memory in bytes that it needs beside its weights, an estimate."""
-
-    name: str
-    role: str  # clip, dalle, codec, unet, latent, tokenizer
-    family: str  # of pipelines/weights/convert.py, or "diffusers": a folder that is kept as it is
-    files: tuple[File, ...]
-    licence: str
-    origin: str
-    about: str
-    parameters: int = 0
-    working: int = 0
-    width: int = 4  # bytes a parameter takes in memory
-    megabytes: int = 0  # of the download, about, where the files do not tell their sizes
-
-    @property
-    def path(self) -> Path:
-        """Where the converted model belongs; a folder for diffusers."""
-        return models_folder() / (self.name + SUFFIXES.get(self.family, ".safetensors"))
-
-    @property
-    def present(self) -> bool:
-        """Whether it is there."""
-        return self.path.exists()
-
-    @property
-    def download_bytes(self) -> int:
-        """What is to be downloaded, about."""
-        return sum(file.size or 0 for file in self.files) or self.megabytes * 10**6
-
-    @property
-    def memory_bytes(self) -> int:
-        """Memory that running it needs, an estimate: its weights and what it computes with."""
-        return self.width * self.parameters + self.working
-
-    @property
-    def pinned(self) -> bool:
-        """Whether the SHA-256 of every file is known beforehand."""
-        return all(file.sha256 for file in self.files)
-
-
-SUFFIXES = {
-    "diffusers": "",
-    "clip_tokenizer": ".json",
-    "dalle_mini_tokenizer": ".json",
-    "rudalle_tokenizer": ".model",
-}
-
-
-def models_folder() -> Path:
-    """models/ beside the project, or the folder that ATELIER_MODELS names."""
-    given = os.environ.get("ATELIER_MODELS")
-    return Path(given).expanduser() if given else Path(__file__).parents[2] / "models"
-
-
 def _hub(repository: str, *names: str) -> tuple[File, ...]:
     return tuple(File(f"{HUB}/{repository}/resolve/main/{name}") for name in names)
 
 
-def _openai_clip(name: str, file: str, sha256: str, millions: float, megabytes: int, about: str) -> Entry:
-    return Entry(
+def _openai_clip(
+    name: str, file: str, sha256: str, millions: float, megabytes: int, about: str
+) -> Checkpoint:
+    return Checkpoint(
         name=name,
-        role="clip",
-        family="clip",
+        kind="openai-clip",
         files=(File(f"{OPENAI}/{sha256}/{file}", sha256),),
         licence=OPENAI_LICENCE,
         origin="OpenAI, CLIP (2021)",
@@ -113,11 +40,10 @@ def _openai_clip(name: str, file: str, sha256: str, millions: float, megabytes: 
     )
 
 
-def _open_clip(name: str, repository: str, millions: float, about: str) -> Entry:
-    return Entry(
+def _open_clip(name: str, repository: str, millions: float, about: str) -> Checkpoint:
+    return Checkpoint(
         name=name,
-        role="clip",
-        family="clip",
+        kind="openai-clip",
         files=_hub(repository, "open_clip_pytorch_model.bin", "open_clip_config.json"),
         licence="MIT",
         origin=f"{repository} (open_clip)",
@@ -128,11 +54,10 @@ def _open_clip(name: str, repository: str, millions: float, about: str) -> Entry
     )
 
 
-def _ddpm(name: str, about: str) -> Entry:
-    return Entry(
+def _ddpm(name: str, about: str) -> Checkpoint:
+    return Checkpoint(
         name=name,
-        role="unet",
-        family="ddpm",
+        kind="ddpm",
         files=_hub(f"google/{name}", "diffusion_pytorch_model.bin", "config.json"),
         licence="Apache-2.0",
         origin=f"google/{name}, Ho et al. (2020)",
@@ -145,11 +70,10 @@ def _ddpm(name: str, about: str) -> Entry:
 
 def _vqgan(
     name: str, address: str, about: str, millions: float, megabytes: int, size: int | None = None
-) -> Entry:
-    return Entry(
+) -> Checkpoint:
+    return Checkpoint(
         name=name,
-        role="codec",
-        family="vqgan",
+        kind="taming-vqgan",
         files=(File(f"{HEIBOX}/{address}/?dl=1", size=size, name="last.ckpt"),),
         licence=TAMING_LICENCE,
         origin="CompVis, taming-transformers (2021)",
@@ -162,7 +86,7 @@ def _vqgan(
 
 def _latent(
     name: str, repository: str, licence: str, about: str, millions: float, working: int, towers: int = 1
-) -> Entry:
+) -> Checkpoint:
     """A diffusers folder in half precision, with as many text towers."""
     numbers = ("", "_2")[:towers]
     weights = ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"]
@@ -172,10 +96,9 @@ def _latent(
         tokenizer = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
         texts += [f"text_encoder{number}/config.json", *(f"tokenizer{number}/{one}" for one in tokenizer)]
     names = [*texts, *(f"{one}.fp16.safetensors" for one in weights)]
-    return Entry(
+    return Checkpoint(
         name=name,
-        role="latent",
-        family="diffusers",
+        kind="diffusion",
         files=tuple(File(f"{HUB}/{repository}/resolve/main/{one}", name=one) for one in names),
         licence=licence,
         origin=repository,
@@ -187,7 +110,7 @@ def _latent(
     )
 
 
-ENTRIES: tuple[Entry, ...] = (
+PUBLISHED: tuple[Checkpoint, ...] = (
     _openai_clip(
         "clip-vit-b-32",
         "ViT-B-32.pt",
@@ -240,10 +163,9 @@ ENTRIES: tuple[Entry, ...] = (
         151.28,
         "CLIP ViT-B/32 trained on DataComp, 224 px, English: the best at this size",
     ),
-    Entry(
+    Checkpoint(
         name="clip-chinese-vit-b-16",
-        role="clip",
-        family="clip",
+        kind="chinese-clip",
         files=_hub("OFA-Sys/chinese-clip-vit-base-patch16", "pytorch_model.bin", "config.json"),
         licence="the code is MIT; the card names no licence for the weights",
         origin="OFA-Sys/chinese-clip-vit-base-patch16 (2022)",
@@ -252,30 +174,27 @@ ENTRIES: tuple[Entry, ...] = (
         working=GB // 2,
         megabytes=753,
     ),
-    Entry(
+    Checkpoint(
         name="clip-tokenizer",
-        role="tokenizer",
-        family="clip_tokenizer",
+        kind="clip-tokenizer",
         files=_hub("openai/clip-vit-base-patch32", "vocab.json", "merges.txt"),
         licence="MIT",
         origin="OpenAI, CLIP (2021)",
         about="the vocabulary of all English CLIPs: byte-level BPE, 49,408 pieces",
         megabytes=2,
     ),
-    Entry(
+    Checkpoint(
         name="clip-chinese-tokenizer",
-        role="tokenizer",
-        family="clip_tokenizer",
+        kind="wordpiece-tokenizer",
         files=_hub("OFA-Sys/chinese-clip-vit-base-patch16", "vocab.txt"),
         licence="Apache-2.0 (BERT's vocabulary)",
         origin="OFA-Sys/chinese-clip-vit-base-patch16 (2022)",
         about="the vocabulary of Chinese CLIP: WordPiece, 21,128 pieces",
         megabytes=1,
     ),
-    Entry(
+    Checkpoint(
         name="dalle-mini",
-        role="dalle",
-        family="dalle_mini",
+        kind="dalle-mini",
         files=_hub("kuprel/min-dalle", "encoder_mini.pt", "decoder_mini.pt"),
         licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
         origin="dalle-mini by Dayma et al. (2021), as kuprel/min-dalle",
@@ -284,10 +203,9 @@ ENTRIES: tuple[Entry, ...] = (
         working=2 * GB,
         megabytes=881,
     ),
-    Entry(
+    Checkpoint(
         name="dalle-mega",
-        role="dalle",
-        family="dalle_mini",
+        kind="dalle-mini",
         files=_hub("kuprel/min-dalle", "encoder.pt", "decoder.pt"),
         licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
         origin="DALL·E mega by Dayma et al. (2022), as kuprel/min-dalle",
@@ -296,10 +214,9 @@ ENTRIES: tuple[Entry, ...] = (
         working=3 * GB,
         megabytes=5180,
     ),
-    Entry(
+    Checkpoint(
         name="dalle-mini-flax",
-        role="dalle",
-        family="dalle_mini",
+        kind="dalle-mini",
         files=_hub("dalle-mini/dalle-mini", "flax_model.msgpack", "config.json"),
         licence="Apache-2.0",
         origin="dalle-mini/dalle-mini, Dayma et al. (2021)",
@@ -308,10 +225,9 @@ ENTRIES: tuple[Entry, ...] = (
         working=2 * GB,
         megabytes=1752,
     ),
-    Entry(
+    Checkpoint(
         name="dalle-mega-flax",
-        role="dalle",
-        family="dalle_mini",
+        kind="dalle-mini",
         files=_hub("dalle-mini/dalle-mega", "flax_model.msgpack", "config.json"),
         licence="Apache-2.0",
         origin="dalle-mini/dalle-mega, Dayma et al. (2022)",
@@ -320,30 +236,27 @@ ENTRIES: tuple[Entry, ...] = (
         working=3 * GB,
         megabytes=10352,
     ),
-    Entry(
+    Checkpoint(
         name="dalle-mini-tokenizer",
-        role="tokenizer",
-        family="dalle_mini_tokenizer",
+        kind="dalle-mini-tokenizer",
         files=_hub("kuprel/min-dalle", "vocab_mini.json", "merges_mini.txt"),
         licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
         origin="dalle-mini by Dayma et al. (2021), as kuprel/min-dalle",
         about="the vocabulary of DALL·E mini: byte-level BPE, English",
         megabytes=2,
     ),
-    Entry(
+    Checkpoint(
         name="dalle-mega-tokenizer",
-        role="tokenizer",
-        family="dalle_mini_tokenizer",
+        kind="dalle-mini-tokenizer",
         files=_hub("kuprel/min-dalle", "vocab.json", "merges.txt"),
         licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
         origin="DALL·E mega by Dayma et al. (2022), as kuprel/min-dalle",
         about="the vocabulary of DALL·E mega: byte-level BPE, English",
         megabytes=2,
     ),
-    Entry(
+    Checkpoint(
         name="rudalle-malevich",
-        role="dalle",
-        family="rudalle",
+        kind="rudalle",
         files=_hub("ai-forever/rudalle-Malevich", "pytorch_model_v3.bin"),
         licence="Apache-2.0 (the repository; the card names none)",
         origin="ai-forever/rudalle-Malevich (2021)",
@@ -352,20 +265,18 @@ ENTRIES: tuple[Entry, ...] = (
         working=3 * GB,
         megabytes=2620,
     ),
-    Entry(
+    Checkpoint(
         name="rudalle-tokenizer",
-        role="tokenizer",
-        family="rudalle_tokenizer",
+        kind="rudalle-tokenizer",
         files=_hub("shonenkov/rudalle-utils", "bpe.model"),
         licence="Apache-2.0 (the repository; the card names none)",
         origin="shonenkov/rudalle-utils (2021)",
         about="the vocabulary of ruDALL-E: BPE, Russian",
         megabytes=1,
     ),
-    Entry(
+    Checkpoint(
         name="openai-dvae",
-        role="codec",
-        family="dvae",
+        kind="openai-dvae",
         files=(
             File("https://cdn.openai.com/dall-e/encoder.pkl"),
             File("https://cdn.openai.com/dall-e/decoder.pkl"),
@@ -399,10 +310,9 @@ ENTRIES: tuple[Entry, ...] = (
         377,
         376_581_823,
     ),
-    Entry(
+    Checkpoint(
         name="vqgan-dalle-mini",
-        role="codec",
-        family="vqgan",
+        kind="taming-vqgan",
         files=_hub("dalle-mini/vqgan_imagenet_f16_16384", "flax_model.msgpack"),
         licence="MIT (taming-transformers, from which it was trained further)",
         origin="dalle-mini/vqgan_imagenet_f16_16384 (2021)",
@@ -411,10 +321,9 @@ ENTRIES: tuple[Entry, ...] = (
         working=2 * GB,
         megabytes=304,
     ),
-    Entry(
+    Checkpoint(
         name="vqgan-rudalle",
-        role="codec",
-        family="vqgan",
+        kind="taming-vqgan",
         files=_hub("shonenkov/rudalle-utils", "vqgan.gumbelf8-sber.model.ckpt"),
         licence="Apache-2.0 (the repository; the card names none)",
         origin="Sber-VQGAN, shonenkov/rudalle-utils (2021)",
@@ -463,4 +372,4 @@ ENTRIES: tuple[Entry, ...] = (
         towers=2,
     ),
 )
-FULL_PACK: dict[str, Entry] = {one.name: one for one in ENTRIES}
+OPEN_WEIGHTS: dict[str, Checkpoint] = {checkpoint.name: checkpoint for checkpoint in PUBLISHED}

@@ -39,13 +39,13 @@ def read_original(
             form = _form(file, size)
             if size > memory:
                 raise BadInput(
-                    f"{path.name} has {size / 1e9:.1f} GB, more than the {memory / 1e9:.1f} GB allowed"
+                    "weights.file_too_large", file=path.name, gigabytes=size / 1e9, most=memory / 1e9
                 )
             if form == "flax":
                 return _read_flax(path, file)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise BadInput(f"{path.name} cannot be opened ({reason}); give the path of a checkpoint") from None
+        raise BadInput("weights.file_unreadable", file=path.name, reason=reason) from None
     if form == "safetensors":
         return _read_safetensors(path, path.name)
     if form == "pickle":
@@ -80,7 +80,7 @@ def _read_safetensors(path: Path, name: str) -> Original:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return Original(name, tensors, dict(file.metadata() or {}))
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise BadInput(f"{name} is damaged or cut off ({_short(error)}); download it again") from None
+        raise BadInput("weights.file_damaged", file=name, reason=_short(error)) from None
 
 
 def _read_flax(path: Path, file: BinaryIO) -> Original:

@@ -258,7 +258,7 @@ def front_matter() -> dict[str, Any]:
 
 
 def test_the_front_matter_says_what_is_so() -> None:
-    from pipelines.weights.open_weights import FULL_PACK, HUB
+    from pipelines.weights.open_weights import HUB, OPEN_WEIGHTS
 
     values = front_matter()
     assert (values["sdk"], values["app_file"]) == ("gradio", "launch.py")
@@ -270,7 +270,7 @@ def test_the_front_matter_says_what_is_so() -> None:
     assert re.fullmatch(r"\d+m", str(values["startup_duration_timeout"]))
     assert len(str(values["short_description"])) <= 60  # the Hub's limit
     assert Image.open(ROOT / str(values["thumbnail"])).size == (1200, 630)
-    addresses = {file.url for one in FULL_PACK.values() for file in one.files}
+    addresses = {file.url for one in OPEN_WEIGHTS.values() for file in one.files}
     for model in values["models"]:
         assert any(one.startswith(f"{HUB}/{model}/") for one in addresses), model
     assert b"/resolve/main/assets/" in deploy.fitted("ann/atelier", "zero-a10g")["README.md"].split(b"---")[1]

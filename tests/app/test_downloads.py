@@ -11,7 +11,8 @@ import pytest
 from app.downloads import Downloads
 from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput
-from pipelines.weights.open_weights import FULL_PACK, Entry
+from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.open_weights import OPEN_WEIGHTS
 
 FIRST, SECOND = "clip-vit-b-32", "clip-vit-b-16"
 
@@ -24,7 +25,7 @@ class Installer:
         self.closed: list[str] = []
         self.problem: Exception | None = None
 
-    def __call__(self, entry: Entry) -> Generator[Step, None, list[str]]:
+    def __call__(self, entry: Checkpoint) -> Generator[Step, None, list[str]]:
         try:
             for done in (1, 2, 3):
                 self.begun.set()
@@ -60,7 +61,7 @@ def test_models_come_one_after_another(installer: Installer) -> None:
     finish(downloads)
     assert installer.closed == [FIRST, SECOND]
     assert downloads.now is not None and (downloads.now.name, downloads.now.state) == (SECOND, "done")
-    assert FULL_PACK[FIRST].present and FULL_PACK[SECOND].present
+    assert OPEN_WEIGHTS[FIRST].present and OPEN_WEIGHTS[SECOND].present
 
 
 def test_progress_is_seen_while_it_runs(installer: Installer) -> None:
@@ -90,7 +91,7 @@ def test_stop_ends_it_and_the_next_start_goes_on(installer: Installer) -> None:
     installer.go.release(6)
     downloads.start([FIRST, SECOND])
     finish(downloads)
-    assert downloads.now.state == "done" and FULL_PACK[SECOND].present
+    assert downloads.now.state == "done" and OPEN_WEIGHTS[SECOND].present
 
 
 @pytest.mark.parametrize(

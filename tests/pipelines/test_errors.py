@@ -16,10 +16,7 @@ from pipelines.errors import FOLDER, BadInput, CannotSave, Message, templates
 ROOT = Path(__file__).parents[2]
 RAISED = ("BadInput", "CannotSave", "Message")
 # Folders whose errors are still plain sentences.
-PLAIN = (
-    "app/ui/tabs/", "pipelines/studio.py",
-    "pipelines/weights/",
-)  # fmt: skip
+PLAIN = ("pipelines/weights/readers.py",)
 
 
 def calls(path: Path) -> Iterator[tuple[list[str] | None, set[str], int]]:

@@ -26,8 +26,9 @@ from pipelines.core.record import read_record
 from pipelines.generate.pipeline import Generate
 from pipelines.generate.settings import GenerateSettings
 from pipelines.models.openai_clip.convert import byte_letters
+from pipelines.models.spec import SPECS
 from pipelines.optimize.settings import OptimizeSettings
-from pipelines.weights.open_weights import FULL_PACK
+from pipelines.weights.open_weights import OPEN_WEIGHTS
 from tests.pipelines.models.test_dalle_pytorch import reference as dalle_pytorch_code  # noqa: F401, a fixture
 from tests.pipelines.models.test_rudalle import reference as rudalle_code  # noqa: F401, a fixture
 from tests.support.ddpm import diffusers_unet
@@ -378,7 +379,7 @@ def run_models(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[s
 
 def test_what_was_added_is_listed(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {one["name"]: one for one in run_models(capsys)["models"]}
-    there = {name for name in FULL_PACK if rows[name]["there"]}
+    there = {name for name in OPEN_WEIGHTS if rows[name]["there"]}
     assert there == {one.stem if one.is_file() else one.name for one in models.iterdir()}
     assert len(there) == 16
     for name in there:
@@ -437,7 +438,7 @@ def test_packs_work_in_half_precision(
     halved: list[str] = []
 
     def dtype_of(kind: str, _: torch.device) -> torch.dtype:
-        if kind not in studio.HALVED:
+        if SPECS[kind].half != "bfloat16":
             return torch.float32
         halved.append(kind)
         return torch.bfloat16

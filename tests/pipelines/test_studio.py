@@ -16,25 +16,18 @@ from torch import nn
 
 from pipelines.errors import BadInput
 from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
+from pipelines.models.device import dtype_of, networks_of, to_move_off, weight
 from pipelines.models.openai_clip.convert import tokenizer_from_merges, tokenizer_from_words
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import ClipTokenizer, WordPieceTokenizer
 from pipelines.models.source import Converted
+from pipelines.models.spec import SPECS, families
 from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
-from pipelines.studio import (
-    HALVED,
-    NETWORKS,
-    Studio,
-    dtype_of,
-    memory_needed,
-    networks_of,
-    to_move_off,
-    weight,
-)
+from pipelines.studio import Studio
 from pipelines.weights import catalog
-from pipelines.weights.catalog import checkpoint_of, needed, preset
+from pipelines.weights.catalog import checkpoint_of, memory_needed, needed
 from pipelines.weights.convert import write_converted
-from pipelines.weights.open_weights import FULL_PACK
+from pipelines.weights.open_weights import OPEN_WEIGHTS
 from tests.support.tiny import diffusion_folder
 
 WORDS = 514  # of the vocabulary: bytes, bytes that end a word, start and end
@@ -159,7 +152,7 @@ def test_a_part_is_replaced_wherever_the_pack_has_it(models: Path) -> None:
     assert studio.clip() is pipeline.clip and studio.models("generate")["clip"]["name"] == "mine"
     assert "clip-tokenizer" in [one.name for one in needed("tiny", {"clip": "mine"})]
     assert "clip-tokenizer" not in [one.name for one in needed("tiny")]
-    assert preset("tiny", "edit", {"clip": "mine"})["critic"] == "tiny-critic"
+    assert catalog.parts("tiny", "edit", {"clip": "mine"})["critic"] == "tiny-critic"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +193,7 @@ def test_a_users_vocabulary_tells_what_it_is(models: Path) -> None:
 def test_a_users_clip_reads_with_the_vocabulary_of_its_kind(models: Path) -> None:
     write_clip(models / "mine.safetensors")
     write_converted(models / "yours.safetensors", Converted("chinese-clip", {}, {"x": torch.zeros(1)}), {})
-    assert [checkpoint_of(name).tokenizer for name in ("mine", "yours")] == [
+    assert [checkpoint_of(name).spec.vocabulary for name in ("mine", "yours")] == [
         "clip-tokenizer", "clip-chinese-tokenizer",
     ]  # fmt: skip
     assert checkpoint_of("mine").role == "clip" and checkpoint_of("mine").pack == "own"
@@ -306,15 +299,17 @@ with torch.device("meta"):
 
 def test_half_precision_is_for_large_networks_on_a_gpu() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    assert {dtype_of(kind, cpu) for kind in (*NETWORKS, "diffusion")} == {torch.float32}
-    assert {kind for kind in NETWORKS if dtype_of(kind, gpu) == torch.bfloat16} == set(HALVED)
+    assert {dtype_of(kind, cpu) for kind in SPECS} == {torch.float32}
+    assert {kind for kind in SPECS if dtype_of(kind, gpu) == torch.bfloat16} == {
+        "openai-clip", "chinese-clip", "dalle-mini", "rudalle", "dalle-pytorch",
+    }  # fmt: skip
     assert dtype_of("taming-vqgan", gpu) == torch.float32 and dtype_of("diffusion", gpu) == torch.float16
 
 
 def test_memory_is_the_sum_of_the_parts(models: Path) -> None:
     parts = ("vqgan-f16-16384", "clip-vit-l-14", "clip-vit-b-16")
     assert memory_needed("mini", "optimize", {"clip": "clip-vit-l-14"}) == sum(
-        FULL_PACK[name].memory_bytes for name in parts
+        OPEN_WEIGHTS[name].memory for name in parts
     )
     assert memory_needed("full", "generate") > memory_needed("mini", "generate") > 2e9
     assert memory_needed("tiny", "generate") == 0
@@ -323,9 +318,11 @@ def test_memory_is_the_sum_of_the_parts(models: Path) -> None:
 
 
 def test_every_pack_names_known_models_of_the_right_kind() -> None:
-    for pack, pipelines in catalog.PRESETS.items():
+    for pack, pipelines in catalog.PACKS.items():
         for parts in pipelines.values():
             catalog.check_use(pack, parts)
         assert {one.pack for one in needed(pack)} == {"tiny" if pack == "tiny" else "full"}
-    kinds = set(NETWORKS) - {"clip", "critic", "vqgan", "dalle", "unet"}
-    assert set(catalog.ROLE_OF_KIND) == kinds
+    own = {spec.kind for rows in families().values() for spec in rows}  # what a user may add
+    assert own == {kind for kind, spec in SPECS.items() if spec.network} - {
+        "clip", "vqgan", "dalle", "unet", "prior", "judge",
+    }  # fmt: skip

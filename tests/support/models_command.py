@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.weights.open_weights import FULL_PACK, Entry
+from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.open_weights import OPEN_WEIGHTS
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -50,8 +51,8 @@ def small_clip() -> dict[str, Tensor]:
     return tensors
 
 
-def offer(monkeypatch: pytest.MonkeyPatch, entry: Entry) -> Entry:
-    monkeypatch.setitem(FULL_PACK, entry.name, entry)
+def offer(monkeypatch: pytest.MonkeyPatch, entry: Checkpoint) -> Checkpoint:
+    monkeypatch.setitem(OPEN_WEIGHTS, entry.name, entry)
     return entry
 
 

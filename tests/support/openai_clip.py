@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from pipelines.models.checkpoint import load_weights
 from pipelines.models.chinese_clip.network import ChineseClip, ChineseClipConfig
 from pipelines.models.openai_clip.convert import (
-    convert,
     tokenizer_from_merges,
     tokenizer_from_words,
 )
 from pipelines.models.openai_clip.network import DEVIATION, MEAN, OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import ClipTokenizer, WordPieceTokenizer
 from pipelines.models.source import Original
+from pipelines.weights.convert import convert_originals
 
 PROMPTS = ["a watercolor of a fox", "Ein schöner Tag, 3 °C", "红心 🎨", "", "very " * 100 + "long"]
 
@@ -165,7 +165,7 @@ def chinese_book() -> WordPieceTokenizer:
 
 def ours(original: Original, folder: Path) -> Any:
     """Converted, written as safetensors, read back into our network."""
-    converted = convert(original)
+    converted = convert_originals([original], "clip")
     path = folder / "ours.safetensors"
     save_file(converted.tensors, path)
     values = json.loads(json.dumps(converted.config))

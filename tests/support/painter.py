@@ -26,10 +26,9 @@ from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput, Stopped
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
-from pipelines.io.video import Frame
+from pipelines.io.video import Film, Frame
 from pipelines.optimize.critic import drifting
 from pipelines.optimize.settings import OptimizeSettings
-from pipelines.optimize.timelapse import Film
 
 SIZE, ROWS = 128, 16
 

@@ -1,7 +1,7 @@
 """What a run of Optimize looks like: the picture, its controls, its timeline. HTML from a Job; nothing here acts.
 
 The script of the page adds what needs no server: looking back along the timeline and painting a mask, both as layers
-over the picture in `.frame`. Every text that a user wrote passes `escape`.
+over the picture in `.frame`.
 """
 
 from __future__ import annotations
@@ -9,109 +9,98 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+from markupsafe import Markup
 from PIL import Image
 
 from app.jobs.queue import Job
-from app.ui.html.generate import button, downloads, eta, example_tiles
-from app.ui.i18n import KNOBS, both, both_sentence, pair
-from app.ui.link import copy_link
+from app.ui.html.common import (
+    KEYS,
+    WAITING,
+    Trace,
+    button,
+    curves,
+    downloads,
+    example_tiles,
+    figure,
+    frame,
+    legend,
+    link_of,
+    press,
+    standing,
+    transport,
+)
+from app.ui.i18n import KNOBS, both, pair
+from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.optimize.prompts import parse_story
 
 PIXELS = 512  # of the live picture
 MORE = 50  # steps that "go further" adds
 MOST_TICKS = 200  # snapshots that are drawn; the slider reaches all
-CURVE_WIDTH, CURVE_HEIGHT = 1000, 72
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What the journal of a run tells the page."""
-
-    steps: tuple[int, ...] = ()  # that have snapshots
-    curve: tuple[tuple[int, float, float], ...] = ()  # step, CLIP's and the critic's score
 
 
 # ---------------------------------------------------------------------------------------------------------- canvas
 
 
-def empty(pictures: Pictures) -> str:
+def empty(pictures: Pictures) -> Markup:
     """Before anything has been made: what happens here, and pictures to begin with."""
     shown = example_tiles(pictures, 4)
-    hint = f"<p>{both('opt_empty_examples')}</p>" if shown else ""
-    return (
-        f'<section class="stage plate empty" data-state="empty">{shown}<h2>{both("opt_empty_title")}</h2>'
-        f"<p>{both('opt_empty_text')}</p>{hint}</section>"
+    hint = html("<p>{}</p>", both("opt_empty_examples")) if shown else ""
+    return html(
+        '<section class="stage plate empty" data-state="empty">{}<h2>{}</h2><p>{}</p>{}</section>',
+        shown,
+        both("opt_empty_title"),
+        both("opt_empty_text"),
+        hint,
     )
 
 
-def ready(picture: Image.Image) -> str:
+def ready(picture: Image.Image) -> Markup:
     """A picture to start from lies on the canvas; nothing runs yet."""
-    return (
-        f'<section class="stage plate ready" data-state="ready">{frame(preview_uri(picture, PIXELS), "", picture.size)}'
-        f'<div class="said"><b>{both("opt_ready")}</b><span>{both("opt_ready_text")}</span></div></section>'
+    return html(
+        '<section class="stage plate ready" data-state="ready">{}'
+        '<div class="said"><b>{}</b><span>{}</span></div></section>',
+        frame(preview_uri(picture, PIXELS), "", picture.size),
+        both("opt_ready"),
+        both("opt_ready_text"),
     )
 
 
-def canvas(job: Job, pictures: Pictures, live: Image.Image | None, trace: Trace) -> str:
+def canvas(job: Job, pictures: Pictures, live: Image.Image | None, trace: Trace) -> Markup:
     """The large place: what a run shows now, and how it stands."""
-    prompt = escape(in_force(job)["prompt"])
-    facts = f'data-job="{escape(job.id)}" data-state="{job.state}" data-step="{job.done or ""}"'
+    prompt = in_force(job)["prompt"]
+    facts = html('data-job="{}" data-state="{}" data-step="{}"', job.id, job.state, job.done or "")
     if job.pictures:
         inside = _figures(job, pictures, bool(trace.steps))
     elif live is not None:
         inside = frame(preview_uri(live, PIXELS), prompt, live.size)
     elif trace.steps:
-        inside = frame(f"glimpse/{escape(job.id)}/{trace.steps[-1]}.jpg", prompt)
+        inside = frame(f"glimpse/{job.id}/{trace.steps[-1]}.jpg", prompt)
     elif str(job.settings.get("init", "")).startswith("data:image/"):
         inside = frame(str(job.settings["init"]), prompt)
     else:
-        inside = '<div class="frame waiting"><i></i></div>'
-    told = _told(job, trace)
-    return f'<section class="stage plate {job.state}" {facts}>{told}{inside}</section>'
+        inside = WAITING
+    told = _standing(job, trace)
+    return html('<section class="stage plate {}" {}>{}{}</section>', job.state, facts, told, inside)
 
 
-def frame(source: str, alt: str, size: tuple[int, int] | None = None) -> str:
-    ratio = f' style="--ratio:{size[0] / size[1]:.4f}"' if size else ""
-    return f'<div class="frame"{ratio}><img class="now" src="{escape(source)}" alt="{alt}" decoding="sync"></div>'
-
-
-def _told(job: Job, trace: Trace) -> str:
+def _standing(job: Job, trace: Trace) -> Markup:
     """One line on where the run stands, and a sentence when something needs saying."""
-    place, share, more = "", 0.0, ""
-    step = int(job.pictures[-1].get("step", 0)) if job.pictures else (trace.steps[-1] if trace.steps else 0)
-    if job.state == "queued":
-        said = both("queued")
-        place = both("queued_next") if job.position <= 1 else both("queued_place", position=job.position)
-    elif job.state == "running":
-        said = both(f"stage_{job.stage}" if job.stage in ("loading", "optimize") else "lane_busy")
-        place = both("steps", done=job.done, total=job.total) if job.total else ""
-        share = job.done / job.total if job.total else 0.0
-    elif job.state == "done":
-        said = both("done")
-        place = both("opt_after", step=step)
+    step = int(job.pictures[-1].get("step", 0)) if job.pictures else (trace.steps or (0,))[-1]
+    if job.state == "done":
+        ended = both("done"), both("opt_after", step=step)
     elif job.state == "stopped":
-        said = both("opt_paused")
-        place = both("opt_paused_at", step=step) if step else both("opt_paused_none")
+        ended = both("opt_paused"), both("opt_paused_at", step=step) if step else both("opt_paused_none")
     else:
-        said = both(job.state if job.state == "failed" else "opt_interrupted")
-        place = both("opt_kept", step=step) if step else both("failed_kept")
-    if job.state == "failed":
-        more = f'<p class="cause">{both_sentence(job.error)}</p>'
-    if job.pictures and (ended := job.pictures[-1].get("ended")):
-        more = f'<p class="cause">{both_sentence(str(ended))}</p>'
-    if job.state in ("queued", "running"):
-        more += (
-            f'<div class="bar" role="progressbar" aria-label="{escape(in_force(job)["prompt"])}" '
-            f'aria-valuenow="{share * 100:.0f}"><i style="width:{share:.1%}"></i></div>'
-        )
-    when = f'<span class="eta">{eta(job)}</span>'
-    return f'<div class="said"><b>{said}</b><span>{place}</span>{when}{_switch(job)}</div>{more}'
+        how = both("failed" if job.state == "failed" else "opt_interrupted")
+        ended = how, both("opt_kept", step=step) if step else both("failed_kept")
+    last = job.pictures[-1] if job.pictures else {}
+    told = last.get("ended_by") or last.get("ended")  # records of earlier versions have the sentence alone
+    cause = Message.from_json(told) if told else None
+    return standing(job, in_force(job)["prompt"], ended, beside=_switch(job), cause=cause)
 
 
 def _first(job: Job) -> int:
@@ -119,61 +108,72 @@ def _first(job: Job) -> int:
     return 0 if job.state == "done" else len(job.pictures) - 1
 
 
-def _switch(job: Job) -> str:
+def _switch(job: Job) -> Markup | str:
     """Buttons for the critic's best picture and the last one, when they are two."""
     if len(job.pictures) < 2:
         return ""
-    buttons = "".join(
-        f'<button type="button" data-view="{index}" aria-pressed="{"true" if index == _first(job) else "false"}">'
-        f"{both(key, step=job.pictures[index].get('step', '?'))}</button>"
+    buttons = joined(
+        html(
+            '<button type="button" data-view="{}" aria-pressed="{}">{}</button>',
+            index,
+            "true" if index == _first(job) else "false",
+            both(key, step=job.pictures[index].get("step", "?")),
+        )
         for index, key in enumerate(("opt_best", "opt_last"))
     )
-    return f'<div class="switch" role="group">{buttons}</div>'
+    return html('<div class="switch" role="group">{}</div>', buttons)
 
 
-def _figures(job: Job, pictures: Pictures, filmed: bool) -> str:
+def _figures(job: Job, pictures: Pictures, filmed: bool) -> Markup:
     """The critic's best picture and the last one, of which one is shown."""
     first = _first(job)
     films = ""
     if filmed:
-        films = "".join(
-            f'<a class="quiet" href="film/{escape(job.id)}.{kind}" download>{name}</a>'
+        films = joined(
+            html('<a class="quiet" href="film/{}.{}" download>{}</a>', job.id, kind, name)
             for kind, name in (("mp4", "MP4"), ("webp", "WebP"))
         )
-    prompt = escape(in_force(job)["prompt"])
-    figures = ""
-    for index, one in enumerate(job.pictures):
-        url, name = pictures.url(one["path"]), pictures.name(one["path"])
-        told = [both("opt_step", step=one.get("step", "?"))]
-        if one.get("clip") is not None:
-            told.append(both("opt_clip_is", score=f"{one['clip']:.3f}"))
-        if one.get("score") is not None:
-            told.append(both("opt_critic_is", score=f"{one['score']:.3f}"))
-        told.append(both("seed_is", seed=one["seed"]))
-        figures += (
-            f'<figure data-figure="{index}"{"" if index == first else " hidden"}>{frame(url, prompt)}'
-            f'<figcaption><p class="facts">{"".join(f"<span>{x}</span>" for x in told)}</p>'
-            f'<div class="acts">{downloads(url, name, job.settings, "png")}{films}'
-            f"{button('opt_begin', 'begin-with', name=name)}{button('edit_this', 'edit', name=name)}"
-            f"{copy_link(job.pipeline, job.settings)}"
-            "</div></figcaption></figure>"
-        )
-    return f'<div class="figures">{figures}</div>'
+    return html(
+        '<div class="figures">{}</div>',
+        joined(
+            figure(
+                index,
+                index == first,
+                frame(pictures.url(picture["path"]), in_force(job)["prompt"]),
+                _facts(picture),
+                _acts(job, pictures, picture["path"], films),
+            )
+            for index, picture in enumerate(job.pictures)
+        ),
+    )
+
+
+def _facts(picture: dict[str, Any]) -> list[Markup]:
+    """The figures of one picture."""
+    facts = [both("opt_step", step=picture.get("step", "?"))]
+    for name, key in (("clip", "opt_clip_is"), ("score", "opt_critic_is")):
+        if picture.get(name) is not None:
+            facts.append(both(key, score=f"{picture[name]:.3f}"))
+    return [*facts, both("seed_is", seed=picture["seed"])]
+
+
+def _acts(job: Job, pictures: Pictures, path: str, films: str) -> tuple[str, ...]:
+    """What can be done with one picture."""
+    name = pictures.name(path)
+    return (
+        downloads(pictures.url(path), name, job.settings, "png"),
+        films,
+        button("opt_begin", "begin-with", name=name),
+        button("edit_this", "edit", name=name),
+        link_of(job),
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- transport
 
 
-def transport(job: Job | None, steps: Sequence[int] = ()) -> str:
+def controls(job: Job | None, steps: Sequence[int] = ()) -> Markup:
     """The buttons of the instrument. The first one is the next thing to do, and what Ctrl+Enter presses."""
-
-    def press(key: str, act: str, *, main: bool = False, first: bool = False) -> str:
-        """`first` is what Ctrl+Enter presses."""
-        return (
-            f'<button type="button" class="{"act" if main else "quiet"}" data-act="{act}"{" data-key" if first else ""}'
-            f"{' data-back' if act == 'back' else ''}>{both(key, more=MORE)}</button>"
-        )
-
     back = press("opt_back", "back") if steps else ""
     if job is None:
         parts = [press("opt_start", "start", main=True, first=True)]
@@ -182,69 +182,99 @@ def transport(job: Job | None, steps: Sequence[int] = ()) -> str:
     elif job.state == "running":
         parts = [press("opt_pause", "pause", main=True), press("opt_apply", "apply", first=True), back]
     elif job.state == "done":
-        parts = [press("opt_start", "start", main=True, first=True), press("opt_more", "more"), back]
+        more = press("opt_more", "more", more=MORE)
+        parts = [press("opt_start", "start", main=True, first=True), more, back]
     else:
         again = "opt_again" if job.state == "failed" and not steps else "opt_resume"
         parts = [press(again, "resume", main=True, first=True), back, press("opt_anew", "start")]
-    keys = "<span class='keys'><kbd>Ctrl</kbd> <kbd>Enter</kbd></span>"
-    return f'<div class="transport">{"".join(parts)}{keys}</div>'
+    return transport(*parts, KEYS)
 
 
 # -------------------------------------------------------------------------------------------------------- timeline
 
 
-def timeline(job: Job, trace: Trace, settings: Any) -> str:
+def timeline(job: Job, trace: Trace, settings: Any) -> Markup | str:
     """The run from its first step to its last: snapshots to look at, changes as flags, both scores as curves."""
-    end = max(settings.timeline()[-1][1].steps, trace.steps[-1] if trace.steps else 0, 1)
     if not trace.steps:
         return ""
-
-    def nearest(step: int) -> int:
-        """The first snapshot that has seen a step, or the last one there is."""
-        return trace.steps[min(bisect_left(trace.steps, step), len(trace.steps) - 1)]
-
-    def at(step: float) -> str:
-        return f"{100 * step / end:.2f}%"
-
-    ticks = "".join(
-        f'<button type="button" class="tick" tabindex="-1" data-scrub="{step}" style="left:{at(step)}" '
-        f'title="{step}" aria-label="{step}"></button>'
-        for step in trace.steps[:: -(-len(trace.steps) // MOST_TICKS)]
+    end = max(settings.timeline()[-1][1].steps, trace.steps[-1], 1)
+    flags, rows = _scene_marks(trace, scenes(settings, end), end)
+    fork = html(
+        '<span class="scrubbed" hidden><span class="at"></span>{}'
+        '<button type="button" class="quiet" data-now>{}</button></span>',
+        button("opt_fork", "fork", step=0),
+        both("opt_now"),
     )
-    flags, rows = "", ""
-    for step, words, what in scenes(settings, end):
-        flag = "⚑" if step else ""
-        if flag:
-            flags += (
-                f'<button type="button" class="flag" tabindex="-1" data-scrub="{nearest(step)}" '
-                f'style="left:{at(step)}" title="{step}: {escape(words or what[0])}">{flag}</button>'
-            )
-        told = escape(words) if words else pair(*(escape(one) for one in what))
-        rows += f'<li><button type="button" data-scrub="{nearest(step)}"><b>{step}</b><span>{told}</span></button></li>'
+    scores = legend(f"{trace.curve[-1][1]:.3f}", f"{trace.curve[-1][2]:.3f}") if trace.curve else ""
+    return html(
+        '<section class="timeline" data-job="{}" data-steps="{}" data-end="{}">'
+        '<div class="head"><h3>{}</h3><span class="legend">{}</span>{}</div><div class="track">{}'
+        '<div class="ticks"><i class="past" style="width:{}"></i>{}{}</div>'
+        '<input type="range" min="0" max="{}" value="{}" aria-label="steps, 步数"></div>'
+        '{}<ol class="scenes">{}</ol></section>',
+        job.id,
+        " ".join(map(str, trace.steps)),
+        end,
+        both("opt_timeline"),
+        scores,
+        fork,
+        curves(trace.curve, end),
+        _percent(trace.steps[-1], end),
+        _ticks(trace.steps, end),
+        flags,
+        end,
+        trace.steps[-1],
+        html('<p class="drift">{}</p>', both("opt_drift")) if _drifts(job) else "",
+        rows,
+    )
+
+
+def _percent(step: int, end: int) -> str:
+    """Where a step lies on the timeline."""
+    return f"{100 * step / end:.2f}%"
+
+
+def _drifts(job: Job) -> bool:
+    """Whether the run pleases CLIP alone: as it says while it runs, or as its last picture says."""
     drift = job.metrics.get("drift") if job.state == "running" else None
     if drift is None and job.pictures:
-        drift = float(bool(job.pictures[-1].get("drift")))
-    warning = f'<p class="drift">{both("opt_drift")}</p>' if drift else ""
-    legend = ""
-    if trace.curve:
-        _, clip, critic = trace.curve[-1]
-        legend = (
-            f'<span class="key clip">CLIP {clip:.3f}</span>'
-            f'<span class="key critic">{both("opt_critic")} {critic:.3f}</span>'
+        return bool(job.pictures[-1].get("drift"))
+    return bool(drift)
+
+
+def _ticks(steps: Sequence[int], end: int) -> Markup:
+    """The snapshots, at most MOST_TICKS of them."""
+    tick = (
+        '<button type="button" class="tick" tabindex="-1" data-scrub="{}" style="left:{}" '
+        'title="{}" aria-label="{}"></button>'
+    )
+    shown = steps[:: -(-len(steps) // MOST_TICKS)]
+    return joined(html(tick, step, _percent(step, end), step, step) for step in shown)
+
+
+def _scene_marks(
+    trace: Trace, course: Sequence[tuple[int, str, tuple[str, str]]], end: int
+) -> tuple[Markup, Markup]:
+    """The scenes of a run as flags on the timeline and as rows below it. Each leads to the first snapshot that saw it."""
+    flags, rows = Markup(), Markup()
+    for step, prompt, what in course:
+        nearest = trace.steps[min(bisect_left(trace.steps, step), len(trace.steps) - 1)]
+        if step:
+            flags += html(
+                '<button type="button" class="flag" tabindex="-1" data-scrub="{}" style="left:{}" '
+                'title="{}: {}">⚑</button>',
+                nearest,
+                _percent(step, end),
+                step,
+                prompt or what[0],
+            )
+        rows += html(
+            '<li><button type="button" data-scrub="{}"><b>{}</b><span>{}</span></button></li>',
+            nearest,
+            step,
+            prompt or pair(*what),
         )
-    fork = (
-        f'<span class="scrubbed" hidden><span class="at"></span>{button("opt_fork", "fork", step=0)}'
-        f'<button type="button" class="quiet" data-now>{both("opt_now")}</button></span>'
-    )
-    steps = " ".join(map(str, trace.steps))
-    return (
-        f'<section class="timeline" data-job="{escape(job.id)}" data-steps="{steps}" data-end="{end}">'
-        f'<div class="head"><h3>{both("opt_timeline")}</h3><span class="legend">{legend}</span>{fork}</div>'
-        f'<div class="track">{curves(trace.curve, end)}<div class="ticks">'
-        f'<i class="past" style="width:{at(trace.steps[-1])}"></i>{ticks}{flags}</div>'
-        f'<input type="range" min="0" max="{end}" value="{trace.steps[-1]}" aria-label="steps, 步数"></div>'
-        f'{warning}<ol class="scenes">{rows}</ol></section>'
-    )
+    return flags, rows
 
 
 def scenes(settings: Any, end: int) -> list[tuple[int, str, tuple[str, str]]]:
@@ -275,27 +305,6 @@ def scenes(settings: Any, end: int) -> list[tuple[int, str, tuple[str, str]]]:
     return found
 
 
-def curves(curve: Sequence[tuple[float, ...]], end: int, *, one_scale: bool = False) -> str:
-    """CLIP's and the critic's score over the steps, each on its own scale when what counts is which way they go."""
-    if len(curve) < 2:
-        return f'<svg class="curves" viewBox="0 0 {CURVE_WIDTH} {CURVE_HEIGHT}" aria-hidden="true"></svg>'
-    lines, floor, rise = "", CURVE_HEIGHT - 6, CURVE_HEIGHT - 12
-    for index, name in ((1, "clip"), (2, "critic")):
-        values = [
-            value for point in curve for value in (point[1:] if one_scale else point[index : index + 1])
-        ]
-        low, span = min(values), max(max(values) - min(values), 0.02)
-        points = " ".join(
-            f"{CURVE_WIDTH * point[0] / end:.1f},{floor - rise * (point[index] - low) / span:.1f}"
-            for point in curve
-        )
-        lines += f'<polyline class="{name}" points="{points}" vector-effect="non-scaling-stroke"/>'
-    return (
-        f'<svg class="curves" viewBox="0 0 {CURVE_WIDTH} {CURVE_HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="CLIP, critic">{lines}</svg>'
-    )
-
-
 def in_force(job: Job) -> dict[str, Any]:
     """The settings of a job, with what was changed last while it ran."""
     settings = {"prompt": "", **job.settings}
@@ -308,24 +317,10 @@ def in_force(job: Job) -> dict[str, Any]:
     return settings
 
 
-def brush() -> str:
-    """The tools of the mask. The script of the page does the painting."""
-    return (
-        '<div class="brush" data-brush hidden>'
-        f'<button type="button" class="quiet" data-paint aria-pressed="false">{both("opt_paint")}</button>'
-        '<span class="tools">'
-        f'<label>{both("opt_brush_size")}<input type="range" data-brush-size min="2" max="40" value="12"></label>'
-        f'<button type="button" class="quiet" data-erase aria-pressed="false">{both("opt_erase")}</button>'
-        f'<button type="button" class="quiet" data-invert>{both("opt_invert")}</button>'
-        f'<button type="button" class="quiet" data-clear>{both("opt_clear")}</button></span>'
-        f'<span class="masked">{both("opt_masked")}</span></div>'
-    )
-
-
-def rows() -> str:
+def rows() -> Markup:
     """Where the script lists the parts of the prompt, each with its weight; the words it needs stand beside it."""
-    words = "".join(
-        f'<span data-word="{name}">{both(f"opt_{name}", **facts)}</span>'
+    words = joined(
+        html('<span data-word="{}">{}</span>', name, both(f"opt_{name}", **facts))
         for name, facts in (
             ("weight", {}),
             ("off", {}),
@@ -335,4 +330,4 @@ def rows() -> str:
             ("step", {"step": "#"}),
         )
     )
-    return f'<div class="targets" data-targets></div><div hidden data-words>{words}</div>'
+    return html('<div class="targets" data-targets></div><div hidden data-words>{}</div>', words)

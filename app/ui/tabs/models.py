@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 from urllib.parse import urlsplit
 
 import gradio as gr
+from markupsafe import Markup
 
 from app.downloads import Download
 from app.space import free_memory
-from app.ui.context import QUIET, Shell, acting
+from app.ui.context import DRAWING, QUIET, Shell, acting, clicked, drawing_pipeline
 from app.ui.i18n import both, both_sentence
-from app.ui.tabs.generate import pipeline_of
-from pipelines.errors import BadInput
-from pipelines.weights.catalog import PRESETS, Checkpoint, checkpoint_of, needed, preset
+from app.ui.markup import html, joined
+from pipelines.errors import BadInput, Message
+from pipelines.weights import catalog
+from pipelines.weights.catalog import PACKS, checkpoint_of, needed
+from pipelines.weights.checkpoint import Checkpoint
 from pipelines.weights.install import installed
-from pipelines.weights.open_weights import FULL_PACK
+from pipelines.weights.open_weights import OPEN_WEIGHTS
 
 MB, GB = 10**6, 10**9
 ROLES = ("clip", "dalle", "vqgan", "unet", "diffusion")  # parts that `--use` can name
@@ -26,13 +28,13 @@ TINY_WORKING = 4  # a file of the tiny pack needs so many times its size in memo
 
 def build(shell: Shell, tab: gr.Tab) -> None:
     """One card a pack, fresh each time the tab is opened; the script looks again while a download runs."""
-    made = _Tab(shell)
+    tab_page = ModelsTab(shell)
     page = acting(elem_id="models", script="window.atelier.models(element, trigger);")
-    tab.select(made.page, None, [page], **QUIET)
-    page.click(made.act, None, [page], trigger_mode="multiple", **QUIET)
+    tab.select(tab_page.page, None, [page], **QUIET)
+    page.click(tab_page.act, None, [page], trigger_mode="multiple", **QUIET)
 
 
-class _Tab:
+class ModelsTab:
     """What the tab does. Downloads and the pack are the server's; on a shared Space nobody may change either."""
 
     def __init__(self, shell: Shell):
@@ -41,8 +43,8 @@ class _Tab:
 
     def act(self, event: gr.EventData) -> str:
         """A click: look at licences, get models, stop that, or use another pack. "watch" only looks again."""
-        told = {key: str(value) for key, value in (event._data or {}).items()}
-        act, asked, trouble = told.get("act", ""), told.get("asked", ""), ""
+        told = clicked(event)
+        act, asked, trouble = told.get("act", ""), told.get("asked", ""), None
         try:
             if self.may_change and act == "fetch":
                 self.shell.downloads.start(told.get("names", "").split())
@@ -51,22 +53,22 @@ class _Tab:
             elif self.may_change and act == "switch":
                 self._switch(told.get("pack", ""))
             elif act == "watch":
-                trouble = told.get("trouble", "")
+                trouble = Message.from_text(told.get("trouble", ""))
         except BadInput as problem:
-            trouble = str(problem)
+            trouble = problem.message
         return self.page(asked if act in ("ask", "watch") else "", trouble)
 
     def _switch(self, pack: str) -> None:
         """Use another pack from now on. BadInput while jobs run or wait, whose models these are."""
         if self.shell.lane.busy:
-            raise BadInput("a job runs or waits; use another pack when all are done")
+            raise BadInput("page.jobs_use_pack")
         if self._needs_new_page(pack):
-            raise BadInput(f"the pack {pack[:40]} has another Generate; close this and run: {_command(pack)}")
+            raise BadInput("page.other_generate", pack=pack[:40], command=_command(pack))
         self.shell.studio.switch(pack)
 
     def _needs_new_page(self, pack: str) -> bool:
         """Whether its Generate has other settings than the one on this page."""
-        return pipeline_of(pack) != self.shell.drawing
+        return drawing_pipeline(pack) != self.shell.drawing
 
     @property
     def _fetching(self) -> bool:
@@ -76,53 +78,64 @@ class _Tab:
 
     # ----------------------------------------------------------------------------------------------------- what is seen
 
-    def page(self, asked: str = "", trouble: str = "") -> str:
+    def page(self, asked: str = "", trouble: Message | None = None) -> str:
         """All of the tab. `asked` is the pack, or "pack/model", whose licences are shown before a download.
 
         Places stay where they are when empty: what changes is patched in, and the focus is not lost.
         """
         now = self.shell.downloads.now
         free = free_memory()
-        memory = "".join(
-            f"<span>{both('memory_' + name.lower(), size=_size(count))}</span>"
+        memory = joined(
+            html("<span>{}</span>", both("memory_" + name.lower(), size=_size(count)))
             for name, count in free.items()
         )
-        head = f'<header><p>{both("models_text")}</p><p class="facts">{memory}</p></header>'
+        head = html('<header><p>{}</p><p class="facts">{}</p></header>', both("models_text"), memory)
         if not self.may_change:
-            head += f'<p class="note">{both("models_shared")}</p>'
-        problem = f'<p class="note trouble">{both_sentence(trouble)}</p>' if trouble else ""
+            head += html('<p class="note">{}</p>', both("models_shared"))
+        problem = html('<p class="note trouble">{}</p>', both_sentence(trouble)) if trouble else ""
         groups = ""
-        for drawing in ("generate", "diffuse"):
-            cards = "".join(
+        for drawing in DRAWING:
+            cards = joined(
                 self._pack(pack, asked, max(free.values()))
-                for pack in PRESETS
-                if pipeline_of(pack) == drawing
+                for pack in PACKS
+                if drawing_pipeline(pack) == drawing
             )
-            groups += f'<h2>{both("models_" + drawing)}</h2><div class="packs">{cards}</div>'
+            groups += html('<h2>{}</h2><div class="packs">{}</div>', both("models_" + drawing), cards)
         watching = " data-watching" if self._fetching else ""
-        return (
-            f'<section class="models"{watching} data-asked="{escape(asked)}" data-trouble="{escape(trouble)}">{head}'
-            f'<div role="alert">{problem}</div>{self._download(now)}{groups}{self._own()}</section>'
+        return html(
+            '<section class="models"{} data-asked="{}" data-trouble="{}">{}'
+            '<div role="alert">{}</div>{}{}{}</section>',
+            watching,
+            asked,
+            trouble.to_text() if trouble else "",
+            head,
+            problem,
+            self._download(now),
+            groups,
+            self._own(),
         )
 
     def _own(self) -> str:
         """The models that the user added, with the words that use each, and the words that add one."""
         use, rows = getattr(self.shell.studio, "use", None) or {}, ""
-        for one in (checkpoint_of(name) for name in installed() if name not in FULL_PACK):
-            name, role = escape(one.name), escape(one.role)
-            badge = f'<span class="badge">{both("in_use")}</span>' if one.name in use.values() else ""
-            words = f"<code>python launch.py ui --use {role}={name}</code>" if role in ROLES else ""
-            rows += f"<li><b>{name}</b> {badge} <span>{role} {_size(_bytes(one))}</span> {words}</li>"
-        listed = f"<ul>{rows}</ul>" if rows else ""
-        return (
-            f'<div class="own">{listed}<p>{both("models_own")} '
-            f"<code>python launch.py models add FILE --name NAME</code></p></div>"
+        for one in (checkpoint_of(name) for name in installed() if name not in OPEN_WEIGHTS):
+            name, role = one.name, one.role
+            badge = html('<span class="badge">{}</span>', both("in_use")) if one.name in use.values() else ""
+            words = html("<code>python launch.py ui --use {}={}</code>", role, name) if role in ROLES else ""
+            rows += html(
+                "<li><b>{}</b> {} <span>{} {}</span> {}</li>", name, badge, role, _size(_bytes(one)), words
+            )
+        listed = html("<ul>{}</ul>", rows) if rows else ""
+        return html(
+            '<div class="own">{}<p>{} <code>python launch.py models add FILE --name NAME</code></p></div>',
+            listed,
+            both("models_own"),
         )
 
     def _download(self, now: Download | None) -> str:
         """How the download stands, and what can be done about it."""
         if now is None:
-            return '<div class="fetching" hidden tabindex="-1"></div>'
+            return Markup('<div class="fetching" hidden tabindex="-1"></div>')
         share = min(100, 100 * now.done // max(now.total, 1))
         rest = " ".join((now.name, *now.waiting))
         if now.state == "running":
@@ -130,20 +143,29 @@ class _Tab:
             title = both("fetch_stopping" if stopping else "fetching", name=now.name)
             heard = f"{share // 10 * 10} %"
             side = _button("stop", "stop-fetch") if self.may_change and not stopping else ""
-            below = (
-                f'<progress max="100" value="{share}" aria-label="{escape(now.name)}">{share} %</progress>'
-                f'<p class="facts">{_facts(now)}</p>'
+            below = html(
+                '<progress max="100" value="{}" aria-label="{}">{} %</progress><p class="facts">{}</p>',
+                share,
+                now.name,
+                share,
+                _facts(now),
             )
         else:
             title, heard = both(f"fetch_{now.state}", name=now.name), ""
             go_on = now.state != "done" and self.may_change
             side = _button("fetch_go_on", "fetch", names=rest) if go_on else ""
-            below = f"<p>{both_sentence(now.error)}</p>" if now.error else ""
+            below = html("<p>{}</p>", both_sentence(now.problem)) if now.problem else ""
         if now.waiting:
-            below += f'<p class="facts">{both("fetch_then", names=", ".join(now.waiting))}</p>'
-        return (
-            f'<div class="fetching {now.state}" tabindex="-1"><div class="top"><h3>{title}</h3>{side}</div>{below}'
-            f'<span class="only-heard" role="status">{title} {heard}</span></div>'
+            below += html('<p class="facts">{}</p>', both("fetch_then", names=", ".join(now.waiting)))
+        return html(
+            '<div class="fetching {}" tabindex="-1"><div class="top"><h3>{}</h3>{}</div>{}'
+            '<span class="only-heard" role="status">{} {}</span></div>',
+            now.state,
+            title,
+            side,
+            below,
+            title,
+            heard,
         )
 
     def _pack(self, pack: str, asked: str, free: int) -> str:
@@ -151,14 +173,16 @@ class _Tab:
         use = getattr(studio, "use", None)
         parts, in_use = needed(pack, use), pack == studio.pack
         gone = [one for one in parts if not one.present]
-        wanted = [one for one in gone if one.name in FULL_PACK]
-        badge = f'<span class="badge">{both("in_use")}</span>' if in_use else ""
+        wanted = [one for one in gone if one.name in OPEN_WEIGHTS]
+        badge = html('<span class="badge">{}</span>', both("in_use")) if in_use else ""
         side, below = "", ""
         if self.may_change and wanted and not self._fetching:
             side = _button("fetch_missing", "ask", asked=pack, expanded=asked == pack)
         elif self.may_change and not gone and not in_use:
             if self._needs_new_page(pack):
-                below = f'<p class="command">{both("needs_new_page")} <code>{_command(pack)}</code></p>'
+                below = html(
+                    '<p class="command">{} <code>{}</code></p>', both("needs_new_page"), _command(pack)
+                )
             else:
                 side = _button("use_pack", "switch", pack=pack)
         download = sum(_bytes(one) for one in wanted)
@@ -169,95 +193,114 @@ class _Tab:
         if in_use:
             facts.append(both("runs_on", device=studio.device))
         elif need <= free:
-            facts.append(f'<b class="fits">{both("memory_fits", size=_size(need))}</b>')
+            facts.append(html('<b class="fits">{}</b>', both("memory_fits", size=_size(need))))
         else:
-            facts.append(f'<b class="tight">{both("memory_tight", size=_size(need))}</b>')
+            facts.append(html('<b class="tight">{}</b>', both("memory_tight", size=_size(need))))
         asked_for = wanted if asked == pack else [one for one in wanted if f"{pack}/{one.name}" == asked]
-        rows = "".join(self._row(pack, one, asked) for one in parts)
-        name = escape(pack)
-        return (
-            f'<article class="pack{" now" if in_use else ""}"><div class="top"><h3>{name} {badge}</h3>{side}</div>'
-            f"<p>{both('about_pack_' + pack.replace('-', '_').replace('.', '_'))}</p>"
-            f'<p class="facts">{"".join(f"<span>{one}</span>" for one in facts)}</p>{_consent(asked_for)}'
-            f'<div class="how">{below}</div><details data-pack="{name}"><summary>{both("pack_details")}</summary>'
-            f"<ul>{rows}</ul></details></article>"
+        rows = joined(self._row(pack, one, asked) for one in parts)
+        name = pack
+        return html(
+            '<article class="pack{}"><div class="top"><h3>{} {}</h3>{}</div>'
+            "<p>{}</p>"
+            '<p class="facts">{}</p>{}'
+            '<div class="how">{}</div><details data-pack="{}"><summary>{}</summary>'
+            "<ul>{}</ul></details></article>",
+            " now" if in_use else "",
+            name,
+            badge,
+            side,
+            both("about_pack_" + pack.replace("-", "_").replace(".", "_")),
+            joined(html("<span>{}</span>", one) for one in facts),
+            _consent(asked_for),
+            below,
+            name,
+            both("pack_details"),
+            rows,
         )
 
     def _row(self, pack: str, one: Checkpoint, asked: str) -> str:
         now, key = self.shell.downloads.now, f"{pack}/{one.name}"
         if one.present:
-            state = f'<span class="state here">{both("present")}</span>'
+            state = html('<span class="state here">{}</span>', both("present"))
         elif now is not None and self._fetching and one.name in (now.name, *now.waiting):
-            state = f'<span class="state">{both("coming" if one.name == now.name else "waits")}</span>'
-        elif self.may_change and one.name in FULL_PACK and not self._fetching:
+            state = html('<span class="state">{}</span>', both("coming" if one.name == now.name else "waits"))
+        elif self.may_change and one.name in OPEN_WEIGHTS and not self._fetching:
             state = _button("fetch", "ask", asked=key, expanded=asked == key)
         else:
-            state = f'<span class="state">{both("absent")}</span>'
+            state = html('<span class="state">{}</span>', both("absent"))
         facts = {"size": _size(_bytes(one)), "memory": _size(one.memory) if one.memory else ""}
-        facts |= {"licence": escape(one.licence), "origin": escape(one.origin)}
-        said = "".join(
-            f"<div><dt>{both(key)}</dt><dd>{value}</dd></div>" for key, value in facts.items() if value
+        facts |= {"licence": one.licence, "origin": one.origin}
+        said = joined(
+            html("<div><dt>{}</dt><dd>{}</dd></div>", both(key), value)
+            for key, value in facts.items()
+            if value
         )
-        title = f"<p><b>{escape(one.name)}</b> {escape(one.about)}</p>"
-        return f'<li><div class="top">{title}{state}</div><dl>{said}</dl></li>'
+        title = html("<p><b>{}</b> {}</p>", one.name, one.about)
+        return html('<li><div class="top">{}{}</div><dl>{}</dl></li>', title, state, said)
 
 
 def _consent(wanted: Sequence[Checkpoint]) -> str:
     """The licences of what would be downloaded, each once, and the button that agrees to them."""
     if not wanted:
-        return '<div class="consent" hidden></div>'
+        return Markup('<div class="consent" hidden></div>')
     by_licence: dict[str, list[Checkpoint]] = {}
     for one in wanted:
         by_licence.setdefault(one.licence, []).append(one)
-    licences = "".join(
-        f"<li><b>{escape(licence)}</b><small>{', '.join(f'{escape(one.name)} {_size(_bytes(one))}' for one in those)}"
-        f"</small></li>"
+    licences = joined(
+        html(
+            "<li><b>{}</b><small>{}</small></li>",
+            licence,
+            ", ".join(f"{one.name} {_size(_bytes(one))}" for one in those),
+        )
         for licence, those in by_licence.items()
     )
-    hosts = {urlsplit(file.url).hostname or "" for one in wanted for file in FULL_PACK[one.name].files}
+    hosts = {urlsplit(file.url).hostname or "" for one in wanted for file in one.files}
     total = both("consent", size=_size(sum(_bytes(one) for one in wanted)), hosts=", ".join(sorted(hosts)))
     names = " ".join(one.name for one in wanted)
-    return (
-        f'<div class="consent"><h4>{both("consent_title")}</h4><ul>{licences}</ul><p>{total}</p><div class="acts">'
-        f"{_button('agree_fetch', 'fetch', kind='act', names=names)}{_button('not_now', 'show')}</div></div>"
+    return html(
+        '<div class="consent"><h4>{}</h4><ul>{}</ul><p>{}</p><div class="acts">{}{}</div></div>',
+        both("consent_title"),
+        licences,
+        total,
+        _button("agree_fetch", "fetch", kind="act", names=names),
+        _button("not_now", "show"),
     )
 
 
 def _facts(now: Download) -> str:
     """What a running download is at, in words."""
     if now.stage == "converting":
-        return f"<span>{both('converting')}</span>"
-    facts = [escape(now.stage), both("megabytes", done=f"{now.done:,}", total=f"{now.total:,}")]
+        return html("<span>{}</span>", both("converting"))
+    facts = [now.stage, both("megabytes", done=f"{now.done:,}", total=f"{now.total:,}")]
     if now.rate:
         facts.append(both("rate", rate=f"{now.rate:.1f}"))
         seconds = (now.total - now.done) / now.rate
         key = "eta" if seconds < 90 else "eta_minutes"
         facts.append(both(key, seconds=max(1, round(seconds)), minutes=round(seconds / 60)))
-    return "".join(f"<span>{one}</span>" for one in facts if one)
+    return joined(html("<span>{}</span>", one) for one in facts if one)
 
 
 def _need(pack: str, use: dict[str, str] | None) -> int:
     """Bytes of memory that the largest of a pack's pipelines wants."""
-    pipelines = [map(checkpoint_of, preset(pack, one, use).values()) for one in PRESETS[pack]]
+    pipelines = [map(checkpoint_of, catalog.parts(pack, one, use).values()) for one in PACKS[pack]]
     return max(sum(one.memory or TINY_WORKING * one.size for one in parts) for parts in pipelines)
 
 
 def _bytes(one: Checkpoint) -> int:
     """What it takes on disk, or the download when it is not there."""
-    entry = FULL_PACK.get(one.name)
-    return one.size or (entry.download_bytes if entry else 0)
+    return one.size or one.download_bytes
 
 
 def _command(pack: str) -> str:
-    return f"python launch.py ui --pack {escape(pack[:40])}"
+    return f"python launch.py ui --pack {pack[:40]}"
 
 
 def _button(words: str, act: str, *, kind: str = "quiet", expanded: bool | None = None, **data: Any) -> str:
-    facts = "".join(f' data-{key}="{escape(str(value))}"' for key, value in data.items())
+    facts = joined(html(' data-{}="{}"', key, value) for key, value in data.items())
     if expanded is not None:
-        facts += f' aria-expanded="{"true" if expanded else "false"}"'
+        facts += html(' aria-expanded="{}"', "true" if expanded else "false")
         act = "show" if expanded else act
-    return f'<button type="button" class="{kind}" data-act="{act}"{facts}>{both(words)}</button>'
+    return html('<button type="button" class="{}" data-act="{}"{}>{}</button>', kind, act, facts, both(words))
 
 
 def _size(count: int) -> str:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pipelines.errors import BadInput, Message
+from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import ABSENT
 from pipelines.models.dalle_mini.network import DalleMiniConfig
+from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
 from pipelines.models.source import Converted, Original
 
 CODE_COUNT = 2**14  # of the VQGAN that both models were trained with
@@ -224,3 +227,8 @@ def _fused(config: DalleMiniConfig, tensors: dict[str, Tensor]) -> dict[str, Ten
                     if parts:
                         fused[f"{side}.{number}.{ours}.{kind}"] = torch.cat(parts) if parts[1:] else parts[0]
     return fused
+
+
+def write_tokenizer(source: Path, target: Path) -> None:
+    """Write our tokenizer.json of a published vocabulary, its merges beside it. BadInput when the file is not one."""
+    write_atomically(target, DalleMiniTokenizer.load(source).book.to_str().encode())

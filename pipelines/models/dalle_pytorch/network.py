@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.base import Codec
+from pipelines.models.base import CodecNetwork
 from pipelines.models.checkpoint import Config
 from pipelines.models.decoder_only import Cache, StreamConfig, image_pattern
 
@@ -351,7 +351,7 @@ class DiscreteVaeConfig(Config):
         return self.image_size // self.factor
 
 
-class DiscreteVae(Codec):
+class DiscreteVae(CodecNetwork):
     """The discrete autoencoder of DALLE-pytorch, for pictures in [-1, 1] at both ends.
 
     The encoder scores every token at every place, so `encode` gives the code of the best one, and has no gradient.

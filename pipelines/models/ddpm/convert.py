@@ -194,53 +194,8 @@ def _from_original(original: Original, state: dict[str, Tensor]) -> tuple[DdpmCo
 def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
     if "label_emb.weight" in state:
         raise BadInput("models.class_labels", file=original.file)
-    block_count = count_of(state, "input_blocks.")
-    ups = [k for k in range(block_count) if _upsampler(state, k) is not None]
-    layer_count = ups[0] if ups else block_count - 1
-    if layer_count < 1:
-        raise KeyError("input_blocks.1.0.in_layers.0.weight")
-    level_count = block_count // (layer_count + 1)
-    firsts = [1 + k * (layer_count + 1) for k in range(level_count)]  # the first block of each level
-    widths = tuple(state[f"input_blocks.{k}.0.out_layers.3.weight"].shape[0] for k in firsts)
-    attends = tuple(f"input_blocks.{k}.1.qkv.weight" in state for k in firsts)
-    residual = f"input_blocks.{firsts[-1] - 1}.0.in_layers.0.weight" in state
-    told = original.numbers
-    head_size = max(told.get("num_head_channels", 0), 0)  # -1 where the number of heads counts
-    attending = [width for width, yes in zip(widths, attends, strict=True) if yes] + [widths[-1]]
-    if not head_size and "num_heads" not in told and residual:
-        head_size = 0 if any(width % HEAD_SIZE for width in attending) else HEAD_SIZE
-    config = DdpmConfig(
-        image_size=told.get("image_size", 8 * 2 ** (level_count - 1)),
-        widths=widths,
-        attends=attends,
-        layer_count=layer_count,
-        head_size=head_size,
-        head_count=told.get("num_heads", HEAD_COUNT),
-        epsilon=1e-5,
-        scale_shift=state["input_blocks.1.0.emb_layers.1.weight"].shape[0] == 2 * widths[0],
-        cosine_first=True,
-        frequency_shift=0,
-        padding=1,
-        residual_resampling=residual,
-        learned_variance=state["out.2.weight"].shape[0] == 6,
-    )
-    places = dict(OUTSIDE)
-    for level, first in enumerate(firsts):
-        for k in range(layer_count):
-            places[f"input_blocks.{first + k}.0"] = f"down_blocks.{level}.resnets.{k}"
-            places[f"input_blocks.{first + k}.1"] = f"down_blocks.{level}.attentions.{k}"
-        places[f"input_blocks.{first + layer_count}.0"] = f"down_blocks.{level}.downsamplers.0"
-        for k in range(layer_count + 1):
-            block = level * (layer_count + 1) + k
-            places[f"output_blocks.{block}.0"] = f"up_blocks.{level}.resnets.{k}"
-            places[f"output_blocks.{block}.1"] = f"up_blocks.{level}.attentions.{k}"
-            if (part := _upsampler(state, block)) is not None:
-                places[f"output_blocks.{block}.{part}"] = f"up_blocks.{level}.upsamplers.0"
-    places |= {
-        "middle_block.0": "mid_block.resnets.0",
-        "middle_block.1": "mid_block.attentions.0",
-        "middle_block.2": "mid_block.resnets.1",
-    }
+    config = _adm_config(original.numbers, state)
+    places = _adm_places(config, state)
     tensors = {}
     for name, value in state.items():
         parts = name.split(".")
@@ -260,6 +215,62 @@ def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig,
         else:
             tensors[f"{place}.{kind}"] = value
     return config, tensors
+
+
+def _adm_config(numbers: dict[str, Any], state: dict[str, Tensor]) -> DdpmConfig:
+    """The sizes of an ADM, from its tensors and from what the file tells beside them. KeyError where one is missing."""
+    block_count = count_of(state, "input_blocks.")
+    ups = [k for k in range(block_count) if _upsampler(state, k) is not None]
+    layer_count = ups[0] if ups else block_count - 1
+    if layer_count < 1:
+        raise KeyError("input_blocks.1.0.in_layers.0.weight")
+    level_count = block_count // (layer_count + 1)
+    firsts = [1 + k * (layer_count + 1) for k in range(level_count)]  # the first block of each level
+    widths = tuple(state[f"input_blocks.{k}.0.out_layers.3.weight"].shape[0] for k in firsts)
+    attends = tuple(f"input_blocks.{k}.1.qkv.weight" in state for k in firsts)
+    residual = f"input_blocks.{firsts[-1] - 1}.0.in_layers.0.weight" in state
+    head_size = max(numbers.get("num_head_channels", 0), 0)  # -1 where the number of heads counts
+    attending = [width for width, yes in zip(widths, attends, strict=True) if yes] + [widths[-1]]
+    if not head_size and "num_heads" not in numbers and residual:
+        head_size = 0 if any(width % HEAD_SIZE for width in attending) else HEAD_SIZE
+    return DdpmConfig(
+        image_size=numbers.get("image_size", 8 * 2 ** (level_count - 1)),
+        widths=widths,
+        attends=attends,
+        layer_count=layer_count,
+        head_size=head_size,
+        head_count=numbers.get("num_heads", HEAD_COUNT),
+        epsilon=1e-5,
+        scale_shift=state["input_blocks.1.0.emb_layers.1.weight"].shape[0] == 2 * widths[0],
+        cosine_first=True,
+        frequency_shift=0,
+        padding=1,
+        residual_resampling=residual,
+        learned_variance=state["out.2.weight"].shape[0] == 6,
+    )
+
+
+def _adm_places(config: DdpmConfig, state: dict[str, Tensor]) -> dict[str, str]:
+    """ADM's names of modules -> diffusers' names: its numbered blocks by level, and what stands outside of blocks."""
+    layer_count = config.layer_count
+    places = dict(OUTSIDE)
+    for level in range(len(config.widths)):
+        first = 1 + level * (layer_count + 1)
+        for k in range(layer_count):
+            places[f"input_blocks.{first + k}.0"] = f"down_blocks.{level}.resnets.{k}"
+            places[f"input_blocks.{first + k}.1"] = f"down_blocks.{level}.attentions.{k}"
+        places[f"input_blocks.{first + layer_count}.0"] = f"down_blocks.{level}.downsamplers.0"
+        for k in range(layer_count + 1):
+            block = level * (layer_count + 1) + k
+            places[f"output_blocks.{block}.0"] = f"up_blocks.{level}.resnets.{k}"
+            places[f"output_blocks.{block}.1"] = f"up_blocks.{level}.attentions.{k}"
+            if (part := _upsampler(state, block)) is not None:
+                places[f"output_blocks.{block}.{part}"] = f"up_blocks.{level}.upsamplers.0"
+    return places | {
+        "middle_block.0": "mid_block.resnets.0",
+        "middle_block.1": "mid_block.attentions.0",
+        "middle_block.2": "mid_block.resnets.1",
+    }
 
 
 def _upsampler(state: dict[str, Tensor], block: int) -> int | None:

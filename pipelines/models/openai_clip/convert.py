@@ -24,7 +24,6 @@ from torch import Tensor
 
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import write_atomically
-from pipelines.models.chinese_clip.network import ChineseClip, ChineseClipConfig
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import END, START, ClipTokenizer, WordPieceTokenizer
 from pipelines.models.source import Converted, Original, fitted
@@ -79,9 +78,27 @@ STRANGERS = (
 
 
 def convert(original: Original) -> Converted:
-    """OpenAI's or open_clip's CLIP, transformers' CLIPModel or ChineseCLIPModel, as our "openai-clip" or "chinese-clip".
+    """OpenAI's or open_clip's CLIP, or transformers' CLIPModel, as our "openai-clip".
 
     BadInput when the file is none of these, or not whole.
+    """
+    original, bare = bared(original)
+    tensors = original.tensors
+    if "text_model.embeddings.token_embedding.weight" in tensors:
+        return convert_openai(renamed(original), "quick_gelu", f"{UNNAMED} transformers' default was taken")
+    if "token_embedding.weight" in tensors or "text.token_embedding.weight" in tensors:
+        if any(name in tensors for name in OPENAI_NUMBERS):
+            return convert_openai(original, "quick_gelu", "")
+        if original.file.endswith(".pt") and bare:
+            return convert_openai(original, "quick_gelu", f"{UNNAMED} OpenAI's was taken")
+        return convert_openai(original, "gelu", f"{UNNAMED} open_clip's default was taken")
+    raise no_clip(original)
+
+
+def bared(original: Original) -> tuple[Original, bool]:
+    """The tensors without prefixes of training and without idle buffers, and whether none had such a prefix.
+
+    BadInput for relatives that are not supported.
     """
     tensors = {
         name.removeprefix("state_dict.").removeprefix("module."): value
@@ -91,20 +108,13 @@ def convert(original: Original) -> Converted:
     for beginning, stranger in STRANGERS:
         if any(name.startswith(beginning) for name in tensors):
             raise BadInput("models.clip_unsupported", file=original.file, kind=stranger)
-    bare = tensors.keys() <= original.tensors.keys()
-    original = replace(original, tensors=tensors)
-    if "text_model.embeddings.word_embeddings.weight" in tensors:
-        return convert_chinese(original)
-    if "text_model.embeddings.token_embedding.weight" in tensors:
-        return convert_openai(renamed(original), "quick_gelu", f"{UNNAMED} transformers' default was taken")
-    if "token_embedding.weight" in tensors or "text.token_embedding.weight" in tensors:
-        if any(name in tensors for name in OPENAI_NUMBERS):
-            return convert_openai(original, "quick_gelu", "")
-        if original.file.endswith(".pt") and bare:
-            return convert_openai(original, "quick_gelu", f"{UNNAMED} OpenAI's was taken")
-        return convert_openai(original, "gelu", f"{UNNAMED} open_clip's default was taken")
-    found = ", ".join(sorted(tensors)[:3]) or Message("models.nothing")
-    raise BadInput("models.not_a_clip", file=original.file, found=found)
+    return replace(original, tensors=tensors), tensors.keys() <= original.tensors.keys()
+
+
+def no_clip(original: Original) -> BadInput:
+    """The error for a file that has the names of no CLIP."""
+    found = ", ".join(sorted(original.tensors)[:3]) or Message("models.nothing")
+    return BadInput("models.not_a_clip", file=original.file, found=found)
 
 
 def convert_openai(original: Original, activation: str, note: str) -> Converted:
@@ -140,44 +150,6 @@ def convert_openai(original: Original, activation: str, note: str) -> Converted:
         OpenaiClipConfig,
         config.to_dict(),
         lambda one: OpenaiClip(one, cast(ClipTokenizer, None)),  # names and shapes need no vocabulary
-        tensors,
-    )
-
-
-def convert_chinese(original: Original) -> Converted:
-    """From transformers' ChineseCLIPModel, whose names stay."""
-    tensors = {
-        f"network.{name}": value
-        for name, value in original.tensors.items()
-        if not name.startswith("text_model.pooler.") and name != "logit_scale"
-    }
-    if "logit_scale" in original.tensors:
-        tensors["log_scale"] = original.tensors["logit_scale"].squeeze()
-    image_activation, stated = told_activation(original, "vision", "quick_gelu")
-    text_activation = (original.numbers.get("text_config") or {}).get("hidden_act", "gelu")
-    text = "text_model.embeddings."
-    vocabulary_size, text_width = shape(original, f"{text}word_embeddings.weight", 2)
-    config = ChineseClipConfig(
-        **image_sizes(renamed(original)),
-        embedding_size=shape(original, "text_projection.weight", 2)[0],
-        text_width=text_width,
-        text_layer_count=count(original, "text_model.encoder.layer."),
-        text_head_count=told_heads(original, "text", text_width),
-        text_inner_width=shape(original, "text_model.encoder.layer.0.intermediate.dense.weight", 2)[0],
-        vocabulary_size=vocabulary_size,
-        position_count=shape(original, f"{text}position_embeddings.weight", 2)[0],
-        type_count=shape(original, f"{text}token_type_embeddings.weight", 2)[0],
-        image_activation=image_activation,
-        text_activation=text_activation,
-        note="" if stated else f"{UNNAMED} transformers' default was taken",
-    )
-    config = replace(config, context_length=min(config.context_length, config.position_count))
-    return fitted(
-        "chinese-clip",
-        original,
-        ChineseClipConfig,
-        config.to_dict(),
-        lambda one: ChineseClip(one, cast(WordPieceTokenizer, None)),
         tensors,
     )
 

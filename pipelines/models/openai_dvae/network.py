@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.base import Codec
+from pipelines.models.base import CodecNetwork
 from pipelines.models.checkpoint import Config
 
 GROUPS = (1, 2, 4, 8)  # widths of the four groups, in units of the narrowest
@@ -38,7 +38,7 @@ class DvaeConfig(Config):
         return self.image_size // self.factor
 
 
-class Dvae(Codec):
+class Dvae(CodecNetwork):
     """A code is what the decoder's first convolution, 1x1 on a one-hot, makes of a token: one row of a table.
 
     The encoder scores every token at every place, so `encode` gives the code of the best one, and has no gradient.

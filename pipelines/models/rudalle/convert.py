@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from pipelines.errors import BadInput
+from pipelines.io.files import write_atomically
 from pipelines.models.rudalle.network import Rudalle, RudalleConfig, attention_mask
+from pipelines.models.rudalle.tokenizer import RudalleTokenizer
 from pipelines.models.source import Converted, Original, count_of, fitted, size_of
 
 NAMES = {
@@ -96,3 +99,9 @@ def _masks_fit(original: Original, config: RudalleConfig) -> bool:
             if not fits or not found.bool().equal(attention_mask(config, pattern)):
                 return False
     return True
+
+
+def write_tokenizer(source: Path, target: Path) -> None:
+    """Keep a published vocabulary as it is, once it was read. BadInput when the file is not one."""
+    RudalleTokenizer.load(source)
+    write_atomically(target, source.read_bytes())

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.errors import BadInput
-from pipelines.models.base import Codec
+from pipelines.models.base import CodecNetwork
 from pipelines.models.checkpoint import Config
 
 
@@ -42,7 +42,7 @@ class TamingVqganConfig(Config):
         return self.image_size // self.factor
 
 
-class TamingVqgan(Codec):
+class TamingVqgan(CodecNetwork):
     """Names follow the published checkpoints, but for the table, `codes`, and Gumbel's scores, `logits`."""
 
     def __init__(self, config: TamingVqganConfig):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.models.base import Denoiser
 from pipelines.models.checkpoint import Config
 
 CLEAN = -1  # the step before the first, where nothing of the picture is lost
@@ -92,7 +93,7 @@ def ddim_step(x: Tensor, noise: Tensor, alpha_from: Tensor | float, alpha_to: Te
 
 
 @torch.no_grad()
-def walk(unet: Unet, x: Tensor, start: int, end: int, count: int) -> Tensor:
+def walk(unet: Denoiser, x: Tensor, start: int, end: int, count: int) -> Tensor:
     """(n, 3, s, s) at step `start` -> (n, 3, s, s) at step `end` in `count` DDIM steps, up or down; CLEAN is below 0.
 
     The noise is always predicted at the step where the walk stands, as DiffusionCLIP does in both directions.

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.base import Codec
+from pipelines.models.base import CodecNetwork
 from pipelines.models.checkpoint import Config
 
 
@@ -37,7 +37,7 @@ class VqganConfig(Config):
         return self.image_size // self.factor
 
 
-class Vqgan(Codec):
+class Vqgan(CodecNetwork):
     """Convolutional throughout: any picture whose sides are multiples of `config.factor` will do."""
 
     def __init__(self, config: VqganConfig):

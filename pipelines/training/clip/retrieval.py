@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.models.clip.network import Clip
+from pipelines.models.base import Clip
 from pipelines.training.data.emoji import Emoji, on_background
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipelines.models.checkpoint import file_hash
-from pipelines.weights.open_weights import Entry, File
+from pipelines.weights.checkpoint import Checkpoint, File
 from tests.support.models_command import Quiet, offer, small_clip
 
 
@@ -46,13 +46,12 @@ def server(published: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def clip(server: str, published: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
+def clip(server: str, published: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
     """An entry of the full pack whose file the server has."""
     torch.save(small_clip(), published / "clip.pt")
-    entry = Entry(
+    entry = Checkpoint(
         name="small-clip",
-        role="clip",
-        family="clip",
+        kind="openai-clip",
         files=(File(f"{server}/clip.pt", file_hash(published / "clip.pt")),),
         licence="the small licence",
         origin="a test",

@@ -16,9 +16,10 @@ from app.cli.models import main
 from pipelines.errors import BadInput, CannotSave
 from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.source import Converted, Original
+from pipelines.models.spec import families
 from pipelines.weights import convert as store
-from pipelines.weights.convert import FAMILIES, convert_file, convert_originals, write_converted
-from pipelines.weights.open_weights import Entry
+from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.convert import convert_file, convert_originals, write_converted
 from tests.support.models_command import save_dvae, small_clip
 
 
@@ -41,7 +42,7 @@ def test_a_users_own_file_is_added_listed_and_removed(
         main(["remove", "mine"])
 
 
-def test_a_name_of_the_pack_brings_its_licence(models: Path, clip: Entry, published: Path) -> None:
+def test_a_name_of_the_pack_brings_its_licence(models: Path, clip: Checkpoint, published: Path) -> None:
     assert main(["add", str(published / "clip.pt"), "--name", "small-clip"]) == 0
     facts = read_header(clip.path)[1]
     assert facts["licence"] == "the small licence" and facts["origin"] == "a test, given by path"
@@ -97,7 +98,7 @@ def test_files_of_no_family_are_described(models: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(BadInput, match=words):
         main(["add", str(tmp_path / "odd.pt"), "--name", "odd"])
-    for family in FAMILIES:
+    for family in families():
         with pytest.raises(BadInput, match=r"odd\.pt"):
             main(["add", str(tmp_path / "odd.pt"), "--name", "odd", "--family", family])
     with pytest.raises(BadInput, match="family 'dream' is not known"):

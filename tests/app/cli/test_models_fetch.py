@@ -18,16 +18,16 @@ from app.cli.models import main
 from app.cli.progress import ProgressLine
 from pipelines.errors import BadInput
 from pipelines.models.checkpoint import file_hash, read_header
+from pipelines.models.spec import families
 from pipelines.weights import convert as store
 from pipelines.weights import install
-from pipelines.weights import open_weights as full_pack
-from pipelines.weights.convert import FAMILIES, VOCABULARIES
-from pipelines.weights.open_weights import FULL_PACK, Entry, File
+from pipelines.weights.checkpoint import Checkpoint, File
+from pipelines.weights.open_weights import OPEN_WEIGHTS, PUBLISHED
 from tests.support.models_command import offer, save_dvae, small_clip
 
 
-def unpinned(entry: Entry) -> Entry:
-    return Entry(**{**vars(entry), "files": tuple(File(one.url) for one in entry.files)})
+def unpinned(entry: Checkpoint) -> Checkpoint:
+    return Checkpoint(**{**vars(entry), "files": tuple(File(one.url) for one in entry.files)})
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -41,26 +41,26 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def test_the_registry_is_consistent() -> None:
-    assert len(FULL_PACK) == len(full_pack.ENTRIES)
-    known = {*FAMILIES, *VOCABULARIES, "diffusers"}
-    for one in full_pack.ENTRIES:
+    assert len(OPEN_WEIGHTS) == len(PUBLISHED)
+    known = {*families(), *families(vocabularies=True), "diffusers"}
+    for one in PUBLISHED:
         assert (
-            install.NAME.fullmatch(one.name) and one.family in known and one.files and one.download_bytes
+            install.NAME.fullmatch(one.name) and one.spec.family in known and one.files and one.download_bytes
         ), one.name
         assert one.licence and one.origin and one.about
-        assert one.role == "tokenizer" or one.memory_bytes > one.parameters > 10**7
+        assert one.role == "tokenizer" or one.memory > one.parameters > 10**7
         assert len({file.path for file in one.files}) == len(one.files)
         for file in one.files:
             assert urlsplit(file.url).scheme == "https"
             if "/clip/models/" in file.url:
                 assert f"/{file.sha256}/" in file.url and len(file.sha256 or "") == 64
-            if one.family == "diffusers":
+            if one.spec.family == "diffusers":
                 assert file.path.endswith(install.KEPT_FORMS)
-    roles = {one.role for one in full_pack.ENTRIES}
-    assert roles == {"clip", "dalle", "codec", "unet", "latent", "tokenizer"}
+    roles = {one.role for one in PUBLISHED}
+    assert roles == {"clip", "dalle", "vqgan", "unet", "diffusion", "tokenizer"}
 
 
-def test_the_list_tells_all_packs(models: Path, clip: Entry, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_tells_all_packs(models: Path, clip: Checkpoint, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     out, err = capsys.readouterr()
     head, *lines = out.splitlines()
@@ -73,9 +73,9 @@ def test_the_list_tells_all_packs(models: Path, clip: Entry, capsys: pytest.Capt
 
 
 def test_the_list_as_json_tells_whether_a_model_runs_here(
-    models: Path, clip: Entry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    models: Path, clip: Checkpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(models_cli, "free_memory", lambda: {"RAM": clip.memory_bytes})
+    monkeypatch.setattr(models_cli, "free_memory", lambda: {"RAM": clip.memory})
     assert main(["--json"]) == 0
     told = {one["name"]: one for one in json.loads(capsys.readouterr().out)["models"]}
     assert told["small-clip"]["memory"] == 4 * 1000 + 10**6 and told["small-clip"]["runs"]
@@ -85,7 +85,7 @@ def test_the_list_as_json_tells_whether_a_model_runs_here(
 
 
 def test_a_fetched_model_is_converted_and_carries_its_origin(
-    models: Path, clip: Entry, published: Path, capsys: pytest.CaptureFixture[str]
+    models: Path, clip: Checkpoint, published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fetch", "small-clip", "--yes", "--json"]) == 0
     out, err = capsys.readouterr()
@@ -108,7 +108,7 @@ def test_a_fetched_model_is_converted_and_carries_its_origin(
 
 
 def test_no_licence_is_agreed_to_in_silence(
-    models: Path, clip: Entry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    models: Path, clip: Checkpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # not a terminal
     with pytest.raises(BadInput, match="--yes"):
@@ -125,10 +125,10 @@ def test_no_licence_is_agreed_to_in_silence(
 
 
 def test_a_changed_file_is_refused_and_what_is_there_stays(
-    models: Path, clip: Entry, published: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, clip: Checkpoint, published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["fetch", "small-clip", "--yes"]) == 0
-    other = offer(monkeypatch, Entry(**{**vars(clip), "name": "other-clip"}))
+    other = offer(monkeypatch, Checkpoint(**{**vars(clip), "name": "other-clip"}))
     (published / "clip.pt").write_bytes(b"changed")
     with pytest.raises(BadInput, match=r"clip\.pt from 127\.0\.0\.1 has the SHA-256"):
         main(["fetch", "other-clip", "--yes"])
@@ -137,7 +137,7 @@ def test_a_changed_file_is_refused_and_what_is_there_stays(
 
 def test_what_was_not_pinned_is_pinned_by_the_first_download(
     models: Path,
-    clip: Entry,
+    clip: Checkpoint,
     published: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -156,7 +156,7 @@ def test_what_was_not_pinned_is_pinned_by_the_first_download(
 
 
 def test_ctrl_c_keeps_what_came(
-    models: Path, clip: Entry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    models: Path, clip: Checkpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def press(self: Any, step: Any) -> None:
         if step.stage == "converting":
@@ -176,7 +176,7 @@ def test_a_model_of_two_files_is_merged(
 ) -> None:
     save_dvae(published)
     files = (File(f"{server}/encoder.pkl"), File(f"{server}/decoder.pkl"))
-    entry = Entry("small-dvae", "codec", "dvae", files, "a licence", "a test", "codes", megabytes=1)
+    entry = Checkpoint("small-dvae", "openai-dvae", "a licence", "a test", "codes", files=files, megabytes=1)
     offer(monkeypatch, entry)
     assert main(["fetch", "small-dvae", "--yes"]) == 0
     assert read_header(entry.path)[0]["code_count"] == 512
@@ -192,12 +192,12 @@ def test_a_diffusers_folder_is_kept_as_it_is(
     names = ("model_index.json", "unet/x.safetensors")
     files = tuple(File(f"{server}/{name}", name=name) for name in names)
     entry = offer(
-        monkeypatch, Entry("small-latent", "latent", "diffusers", files, "l", "o", "a", megabytes=1)
+        monkeypatch, Checkpoint("small-latent", "diffusion", "l", "o", "a", files=files, megabytes=1)
     )
     assert main(["fetch", "small-latent", "--yes"]) == 0
     found = {str(one.relative_to(entry.path)) for one in entry.path.rglob("*") if one.is_file()}
     assert found == set(names) and entry.path == models / "small-latent"
-    bad = Entry(**{**vars(entry), "name": "bad-latent", "files": (*files, File(f"{server}/x.pkl"))})
+    bad = Checkpoint(**{**vars(entry), "name": "bad-latent", "files": (*files, File(f"{server}/x.pkl"))})
     (published / "x.pkl").write_bytes(pickle.dumps(1))
     offer(monkeypatch, bad)
     with pytest.raises(BadInput, match="neither safetensors nor texts"):
@@ -214,7 +214,7 @@ def test_vocabularies_are_read_before_they_are_kept(
     (published / "vocab_mini.json").write_text(json.dumps({name: k for k, name in enumerate(names)}))
     (published / "merges_mini.txt").write_text("#version: 0.2\na b\n")
     files = tuple(File(f"{server}/{name}") for name in ("vocab_mini.json", "merges_mini.txt"))
-    entry = Entry("small-words", "tokenizer", "dalle_mini_tokenizer", files, "l", "o", "a", megabytes=1)
+    entry = Checkpoint("small-words", "dalle-mini-tokenizer", "l", "o", "a", files=files, megabytes=1)
     offer(monkeypatch, entry)
     assert main(["fetch", "small-words", "--yes"]) == 0
     assert DalleMiniTokenizer.load(entry.path).encode("ab") == [6, 7]

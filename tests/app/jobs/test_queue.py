@@ -127,7 +127,7 @@ def test_a_failing_job_says_why_and_the_next_one_works(lane: Lane, prompt: str, 
 def test_why_a_job_failed_is_kept_with_code_and_facts(lane: Lane, studio: FakeStudio, tmp_path: Path) -> None:
     new, old = (finished(lane, lane.submit("fake", {"prompt": one}, "ann")) for one in ("disk", "crash"))
     assert new.problem == Message("io.disk_full", {"file": "cat.png"})
-    assert old.problem == Message("jobs.broke", {"kind": "ZeroDivisionError"})
+    assert old.problem == Message("core.broke", {"kind": "ZeroDivisionError"})
     lane.close()
     with sqlite3.connect(tmp_path / "jobs.sqlite") as jobs:
         jobs.execute(
@@ -141,7 +141,7 @@ def test_why_a_job_failed_is_kept_with_code_and_facts(lane: Lane, studio: FakeSt
             new.problem
         )
         assert again.job(old.id).error == "there was {no} room"
-        assert "There was {no} room." in both_sentence(again.job(old.id).problem or "")
+        assert "There was {no} room." in both_sentence(again.job(old.id).problem)
     finally:
         again.close()
 

@@ -291,7 +291,7 @@ def test_only_directions_of_the_shelf_are_served(studio: tuple[str, Lane]) -> No
 
 def test_every_setting_has_words_in_both_languages() -> None:
     from app.ui.i18n import KNOBS
-    from app.ui.tabs.edit import HIDDEN
+    from app.ui.tabs.edit.tab import HIDDEN
     from pipelines.edit.settings import EditSettings
 
     for one in EditSettings.knobs():

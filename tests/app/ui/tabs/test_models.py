@@ -19,7 +19,8 @@ from app.serving import LOCAL, Serving
 from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput
 from pipelines.weights.catalog import needed
-from pipelines.weights.open_weights import FULL_PACK, Entry
+from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.open_weights import OPEN_WEIGHTS
 from tests.support.browser import ask, keep, make, overflow, wait_state
 from tests.support.painter import PAINTERS, PainterStudio
 
@@ -33,7 +34,7 @@ class Installer:
         self.go = threading.Semaphore(0)
         self.problem = ""
 
-    def __call__(self, entry: Entry) -> Generator[Step, None, list[str]]:
+    def __call__(self, entry: Checkpoint) -> Generator[Step, None, list[str]]:
         for done in (100, 200, 300):
             assert self.go.acquire(timeout=20)
             if self.problem:
@@ -65,7 +66,7 @@ class Site:
         self.lane.close()
 
 
-def place(entry: Entry) -> None:
+def place(entry: Checkpoint) -> None:
     """A model's file, as far as the catalog looks."""
     entry.path.parent.mkdir(parents=True, exist_ok=True)
     entry.path.write_bytes(b"weights")
@@ -73,8 +74,8 @@ def place(entry: Entry) -> None:
 
 def place_pack(pack: str) -> None:
     for one in needed(pack):
-        if one.name in FULL_PACK:
-            place(FULL_PACK[one.name])
+        if one.name in OPEN_WEIGHTS:
+            place(OPEN_WEIGHTS[one.name])
 
 
 @pytest.fixture(autouse=True)

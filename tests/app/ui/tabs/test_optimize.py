@@ -364,7 +364,7 @@ def test_films_and_glimpses_answer_only_for_runs(studio: tuple[str, Lane]) -> No
 
 def test_every_setting_has_words_in_both_languages() -> None:
     from app.ui.i18n import KNOBS
-    from app.ui.tabs.optimize import HIDDEN
+    from app.ui.tabs.optimize.tab import HIDDEN
     from pipelines.optimize.settings import OptimizeSettings
 
     for one in OptimizeSettings.knobs():

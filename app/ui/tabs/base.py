@@ -1,0 +1,239 @@
+"""What the tabs that run a pipeline share: watching a job, stopping it, showing the last runs, pictures of other tabs.
+
+A tab's functions answer Gradio with an Update: components and what they become. What is not named stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gradio as gr
+
+from app.jobs.queue import Job
+from app.ui.context import QUIET, Shell, Update
+from app.ui.html import common
+from app.ui.html.common import Trace
+from app.ui.html.page import lane_line
+from app.ui.link import opened
+from pipelines.core.journal import Journal
+from pipelines.errors import BadInput, CannotSave
+
+WATCH_SECONDS = 0.3  # between two looks at a running job
+LIES = (
+    "empty",
+    "ready",
+)  # what was seen when no job was: nothing, or a picture to start from, which stay there
+LAST_RUNS = 12  # that are shown below a tab
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is new of a job since it was looked at last."""
+
+    state: bool  # which job it is, its state, or the number of its pictures
+    trace: bool  # the same, or what its journal holds
+    first_snapshot: bool  # it has snapshots now and had none, or the other way round
+
+
+class RunTab:
+    """One tab over one pipeline: its components and the functions behind them. Holds nothing of a visitor's.
+
+    A subclass lays out the components and says what they show: `show` of a job, `show_empty` of none, `fill` of a job's
+    settings in the form. `receive` takes a picture that another tab hands over.
+    """
+
+    unlisted: ClassVar[tuple[str, ...]] = (
+        "done",
+        "stopped",
+    )  # a run that ended so without pictures is not shown again
+
+    job: Any  # hidden: the id of the job that is looked at
+    seen: Any  # hidden: the version of what is shown
+    beat: Any  # hidden: a change of it makes the tab look
+    timer: Any
+    note: Any
+    earlier: Any
+    announce: Any = None  # for those who hear the page
+
+    def __init__(self, shell: Shell, pipeline: str, hidden: Sequence[str] = ()):
+        self.shell, self.lane, self.pictures = shell, shell.lane, shell.pictures
+        self.pipeline = self.name = pipeline
+        self.Settings: Any = shell.lane.pipelines[pipeline].Settings
+        self.knobs = {knob.name: knob for knob in self.Settings.knobs() if knob.name not in hidden}
+
+    # ----------------------------------------------------------------------------------------- what subclasses say
+
+    def show(self, job: Job, change: Change, trace: Trace) -> Update:
+        """What the tab's own components show of a job."""
+        raise NotImplementedError
+
+    def show_empty(self) -> Update:
+        """What they show when there is no job to look at."""
+        raise NotImplementedError
+
+    def fill(self, job: Job) -> Update:
+        """The form as a job's settings say."""
+        return self.fill_settings(job.settings)
+
+    def fill_settings(self, settings: dict[str, Any]) -> Update:
+        """The form with settings of this pipeline."""
+        raise NotImplementedError
+
+    def receive(self, kind: str, name: str, job_id: str) -> Update:
+        """A picture that another tab hands over: to "start" from, or for its "settings"."""
+        raise NotImplementedError
+
+    def trace(self, job: Job) -> Trace:
+        """What the job's journal tells."""
+        return Trace()
+
+    # ------------------------------------------------------------------------------------------------------- wiring
+
+    def add_hidden(self) -> None:
+        """The components that nobody sees."""
+        self.seen, self.beat = (gr.Textbox(visible=False) for _ in range(2))
+        self.timer = gr.Timer(WATCH_SECONDS, active=False)
+
+    def connect_watching(self, tab: gr.Tab, shown: Sequence[Any], filled: Sequence[Any]) -> None:
+        """Look when asked to, while a job runs, and when the tab is opened: what was missing may be here by now.
+
+        `shown` are the components of `show`, `filled` those of `fill`; both are answered to when the page opens.
+        """
+        shell = self.shell
+        heard = [] if self.announce is None else [self.announce]
+        view = [*shown, self.earlier, *heard, self.seen, self.timer, shell.lane_line]
+        watched = [self.job, shell.visitor, self.seen]
+        shell.watch(self.watch, watched, view, self.beat.change, self.timer.tick, tab.select)
+        arrived = dict.fromkeys([self.job, self.note, *filled, *view, shell.tabs])
+        self.connect_arrival([shell.job, shell.visitor, shell.link], list(arrived))
+
+    def connect_arrival(self, inputs: list[Any], outputs: list[Any]) -> None:
+        """Answer to the opening of the page, before Generate does, which makes the page's job one of its own."""
+        self.shell.arrivals.insert(0, (self.arrive, inputs, outputs, self.beat))
+
+    def connect_hand(self, outputs: Sequence[Any]) -> None:
+        """Take pictures that other tabs hand over."""
+        hand = self.shell.hand
+        hand.change(self.take, [hand, self.job], list(dict.fromkeys([hand, self.note, *outputs])), **QUIET)
+
+    # ------------------------------------------------------------------------------------------------------ looking
+
+    def arrive(self, address: str, visitor: str, link: str) -> Update:
+        """The first look: the link's recipe, the run of the address, else the visitor's last one, else nothing yet."""
+        with suppress(BadInput):  # Generate says it
+            if recipe := self.shell.recipe(link, self.pipeline):
+                filled = self.fill_settings(recipe.settings.to_dict())
+                told = {self.note: opened(recipe), self.shell.tabs: gr.Tabs(selected=self.name)}
+                return {**self.watch("", visitor, ""), **filled, **told, self.job: ""}
+        answer: Update = {}
+        job = self.find_job(address)
+        if job is not None:
+            answer[self.shell.tabs] = gr.Tabs(selected=self.name)
+        job = job or next(iter(self.last_runs(visitor)), None)
+        if job is not None:
+            answer |= self.fill(job)
+        job_id = job.id if job else ""
+        return {**answer, **self.watch(job_id, visitor, ""), self.job: job_id}
+
+    def watch(self, job_id: str, visitor: str, seen: str) -> Update:
+        """What changed since `seen` for all that shows a run; the timer runs while the run is not over."""
+        waiting = len(self.lane.queue())
+        job = self.find_job(job_id)
+        busy = job is not None and not job.is_over
+        answer: Update = {self.shell.lane_line: lane_line(busy or waiting > 0, waiting)}
+        if job is None:
+            answer[self.timer] = gr.Timer(active=False)
+            return answer if seen in LIES else {**answer, **self._nothing(visitor)}
+        trace = self.trace(job)
+        version, change = _compared(job, trace, seen)
+        if version == seen:
+            return gr.skip()
+        answer |= {self.seen: version, **self.show(job, change, trace)}
+        if change.state:
+            answer[self.timer] = gr.Timer(active=busy)
+            answer[self.earlier] = common.earlier(self.last_runs(visitor), self.pictures, job.id)
+            if self.announce is not None:
+                answer[self.announce] = common.announcement(job)
+        return answer
+
+    def _nothing(self, visitor: str) -> Update:
+        answer = {
+            **self.show_empty(),
+            self.seen: "missing" if self.shell.missing(self.pipeline) else "empty",
+            self.earlier: common.earlier(self.last_runs(visitor), self.pictures, ""),
+        }
+        return answer if self.announce is None else {**answer, self.announce: ""}
+
+    def missing_or(self, empty: Callable[[], str]) -> str:
+        """What is shown before there is a job: what `empty` gives, or which models have to be fetched first."""
+        if missing := self.shell.missing(self.pipeline):
+            return common.missing(self.shell.studio.pack, missing)
+        return empty()
+
+    def find_job(self, job_id: str) -> Job | None:
+        """The job when it is one of this pipeline's and there is something to show of it."""
+        try:
+            job = self.lane.job(job_id) if job_id else None
+        except BadInput:
+            return None
+        if job is None or job.pipeline != self.pipeline or (job.state == "done" and not job.pictures):
+            return None
+        return job
+
+    def running_job(self, job_id: str) -> Job | None:
+        """The job that is looked at, when it is not over."""
+        job = self.find_job(job_id)
+        return None if job is None or job.is_over else job
+
+    def last_runs(self, visitor: str) -> list[Job]:
+        """The visitor's last runs of this pipeline, newest first; those that left nothing to see aside."""
+        jobs = (
+            [job for job in self.lane.jobs(visitor, 60) if job.pipeline == self.pipeline] if visitor else []
+        )
+        return [job for job in jobs if job.pictures or job.state not in self.unlisted][:LAST_RUNS]
+
+    # ------------------------------------------------------------------------------------------------------- acting
+
+    def safely(self, answer: Callable[..., Update], *values: Any) -> Update:
+        """An answer, or one sentence on why there is none."""
+        try:
+            return answer(*values)
+        except (BadInput, CannotSave, ValueError) as problem:
+            return {self.note: common.trouble(problem)}
+
+    def stop(self, job_id: str) -> None:
+        """Stop the job that is looked at; the next look shows what was kept."""
+        with suppress(BadInput):  # it is not known here any more
+            self.lane.stop(job_id)
+
+    def take(self, hand: str, job_id: str) -> Update:
+        """A picture that another tab hands over, when this tab is meant."""
+        tab, _, rest = hand.partition(":")
+        if tab != self.name:
+            return gr.skip()
+        kind, _, name = rest.partition(":")
+        return {**self.safely(self.receive, kind, name, job_id), self.shell.hand: ""}
+
+
+def _compared(job: Job, trace: Trace, seen: str) -> tuple[str, Change]:
+    """The version of a job as it stands now, and what is new since the version that was `seen`."""
+    held = (trace.steps[-1] if trace.steps else 0, len(trace.curve))
+    facts = (job.stage, job.done, job.position, job.preview_version)
+    version = "|".join(map(str, (job.id, job.state, len(job.pictures), *held, *facts)))
+    now, before = version.split("|"), seen.split("|")
+    first = (now[3] == "0") != (before[3:4] == ["0"])
+    return version, Change(now[:3] != before[:3], now[:5] != before[:5], first)
+
+
+@lru_cache(maxsize=128)
+def journal_rows(folder: Path, step: int, name: str) -> tuple[tuple[float, ...], ...]:
+    """Rows of figures that a journal keeps under a name, up to a snapshot, which does not change any more."""
+    try:
+        return tuple(tuple(row) for row in Journal(folder).facts(step).get(name, []))
+    except BadInput:
+        return ()

@@ -1,0 +1,115 @@
+"""A form of Gradio's components made from a pipeline's knobs: filled from settings, and read as Settings take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from app.ui.components import field, plain_value
+from app.ui.context import QUIET, Shell, Update
+from pipelines.core.settings import Knob
+from pipelines.errors import BadInput
+from pipelines.io.images import open_picture
+
+MASK_HEAD = "data:image/png;base64,"  # of a mask that the script of the page has painted
+
+
+class KnobForm:
+    """The components of one form.
+
+    The ids of their elements begin with `prefix`, those of fields made from a knob alone with `fields_prefix` and a dash.
+    """
+
+    dice: Any
+
+    def __init__(
+        self, shell: Shell, pipeline: str, knobs: dict[str, Knob], prefix: str, fields_prefix: str = ""
+    ):
+        self.shell, self.pipeline, self.knobs = shell, pipeline, knobs
+        self.prefix, self.fields_prefix = prefix, fields_prefix or prefix.rstrip("-")
+        self.fields: dict[str, Any] = {}  # name of a setting -> its component
+
+    @property
+    def components(self) -> list[Any]:
+        """The components whose values `read` takes, in its order."""
+        return list(self.fields.values())
+
+    # ------------------------------------------------------------------------------------------------------ building
+
+    def add(self, *names: str, **options: Any) -> None:
+        """A field for each of these settings."""
+        for name in names:
+            self.fields[name] = field(
+                self.shell, self.knobs[name], self.fields_prefix, pipeline=self.pipeline, **options
+            )
+
+    def add_prompt(self, hint: str = "", **options: Any) -> None:
+        """The box for the prompt; `hint` is the key of what stands in it while it is empty."""
+        box = gr.Textbox(elem_id=f"{self.prefix}prompt", **options)
+        keys = {"label": "prompt"} | ({"placeholder": hint} if hint else {})
+        self.fields["prompt"] = self.shell.words(box, **keys)
+
+    def add_seed(self, scale: int = 1) -> None:
+        """The seed, and a button that rolls another one."""
+        number = gr.Number(
+            self.knobs["seed"].default,
+            precision=0,
+            elem_id=f"{self.fields_prefix}-seed",
+            min_width=96,
+            scale=scale,
+        )
+        self.fields["seed"] = self.shell.words(number, label="knob_seed")
+        self.dice = gr.Button(
+            "⚄", elem_id=f"{self.prefix}dice", elem_classes="dice", size="sm", min_width=40, scale=0
+        )
+
+    def fold(self, words: str, part: str) -> Any:
+        """A closed fold to put fields into; `words` is the key of its title."""
+        fold = gr.Accordion(open=False, elem_id=f"{self.prefix}{part}", elem_classes="fold")
+        return self.shell.words(fold, label=words)
+
+    def rest(self, apart: Iterable[str] = ()) -> list[str]:
+        """The names of settings that have no field yet, but for those `apart`."""
+        return [name for name in self.knobs if name not in self.fields and name not in apart]
+
+    def connect_dice(self, *also: Any, values: Sequence[str] = ()) -> None:
+        """A click rolls a seed; `values` are written into the components `also`, in JavaScript."""
+        rolled = ", ".join(["window.atelier.roll()", *values])
+        js = f"() => [{rolled}]" if values else f"() => {rolled}"
+        self.dice.click(None, None, [self.fields["seed"], *also], js=js, **QUIET)
+
+    # ------------------------------------------------------------------------------------------------------- values
+
+    def read(self, values: Sequence[Any]) -> dict[str, Any]:
+        """The values of `components` by the names of their settings, as Gradio sent them."""
+        return dict(zip(self.fields, values, strict=True))
+
+    def settings(self, form: dict[str, Any]) -> dict[str, Any]:
+        """What was read, as Settings take it."""
+        return {
+            name: plain_value(self.knobs[name], value) for name, value in form.items() if name in self.knobs
+        }
+
+    def fill(self, settings: dict[str, Any]) -> Update:
+        """The form with these settings; what they do not name stays as it is."""
+        return {
+            component: self.shown(name, settings[name])
+            for name, component in self.fields.items()
+            if name in settings
+        }
+
+    def shown(self, name: str, value: Any) -> Any:
+        """A setting's value as its component takes it: a picture is opened."""
+        if self.knobs[name].kind != "picture":
+            return value
+        return open_picture(value) if value else None
+
+
+def painted_mask(form: dict[str, Any]) -> str:
+    """The mask of a form, the empty text when there is none. BadInput when it was not painted on this page."""
+    mask = str(form.get("mask") or "")
+    if mask and not mask.startswith(MASK_HEAD):
+        raise BadInput("page.mask_not_painted_here")
+    return mask

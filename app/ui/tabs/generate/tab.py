@@ -1,0 +1,187 @@
+"""The Generate tab: a prompt becomes ranked pictures. The page submits jobs and watches them; the lane does the work."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, ClassVar
+
+import gradio as gr
+
+from app.jobs.queue import Job
+from app.jobs.threads import aside
+from app.ui.context import DRAWING, QUIET, Shell, Update, acting, clicked
+from app.ui.html import generate as stage
+from app.ui.html.common import Trace, plain, trouble
+from app.ui.link import opened
+from app.ui.tabs.base import Change, RunTab
+from app.ui.tabs.generate.form import GenerateForm
+from app.ui.tabs.generate.records import Records
+from pipelines.errors import BadInput, CannotSave
+
+HIDDEN = ("batch",)  # the device decides it
+
+
+def build(shell: Shell, tab_itself: gr.Tab) -> None:
+    """The tab's components and what they do."""
+    tab = GenerateTab(shell)
+    with gr.Row(elem_id="bench", equal_height=False):
+        with gr.Column(elem_id="composer", scale=5, min_width=300):
+            tab.form.compose()
+            tab.note = tab.form.note
+            tab.add_hidden()
+        with gr.Column(elem_id="easel", scale=7, min_width=300):
+            tab.stage = acting(elem_id="stage")
+    tab.sheet = acting(elem_id="sheet")
+    tab.earlier = acting(elem_id="earlier")
+    tab.announce = gr.HTML(elem_id="announce", apply_default_css=False)
+    tab.connect(tab_itself)
+
+
+class GenerateTab(RunTab):
+    """The components of one page's tab and the functions behind them. Its job is the one that the page's address names."""
+
+    unlisted: ClassVar[tuple[str, ...]] = ("done",)
+
+    stage: Any
+    sheet: Any
+
+    def __init__(self, shell: Shell):
+        super().__init__(shell, shell.drawing, HIDDEN)
+        self.name = "generate"
+        self.job = shell.job
+        self.form = GenerateForm(shell, self.pipeline, self.knobs)
+        self.records = Records(self.form)
+
+    # ----------------------------------------------------------------------------------------------------- wiring
+
+    def connect(self, tab_itself: gr.Tab) -> None:
+        """Which event calls what. Everything answers at once: work happens in the lane."""
+        shell, form = self.shell, self.form
+        prompt, seed = form.fields["prompt"], form.fields["seed"]
+        pressed = gr.on(
+            [form.go.click, prompt.submit],
+            self.submit,
+            [shell.visitor, form.roll, *form.components],
+            [shell.job, seed, self.note],
+            trigger_mode="once",
+            preprocess=False,  # Gradio would open the picture; the lane does, and says in a sentence why it cannot
+            **QUIET,
+        )
+        shell.answered(pressed, self.beat, shell.job)
+        shell.answered(form.stop.click(self.stop, [shell.job], None, **QUIET), self.beat)
+        filled = [*form.components, form.from_picture, form.roll]
+        self.connect_watching(tab_itself, [self.stage, self.sheet, form.stop], filled)
+        shell.watch(self.read, [prompt], [form.reading], prompt.change)
+        form.chips.click(self.take_chip, None, [prompt], **QUIET)
+        form.connect_dice(form.roll, values=["false"])
+        seed.input(None, None, [form.roll], js="() => false", **QUIET)
+
+        answered = [*filled, self.note, shell.job, self.form.run_now]
+        for place in (self.stage, self.sheet, self.earlier):
+            acted = place.click(self.act, [shell.visitor], answered, trigger_mode="multiple", **QUIET)
+            press = "(now) => { if (now) document.querySelector('#go').click() }"
+            shell.answered(acted, self.beat, shell.job).then(None, [self.form.run_now], js=press, **QUIET)
+        form.drop.upload(self.load_file, [form.drop], [*answered, form.drop], **QUIET)
+        self.connect_hand(answered)
+        for place in (self.stage, self.sheet):
+            place.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
+
+    def connect_arrival(self, inputs: list[Any], outputs: list[Any]) -> None:
+        self.shell.arrivals.append((self.arrive, inputs, outputs, self.beat))
+
+    # -------------------------------------------------------------------------------------------------- looking
+
+    def arrive(self, address: str, visitor: str, link: str) -> Update:
+        """The first look: the job of the address or of the last visit with its settings, or the empty stage.
+
+        A link that carries a recipe fills the form and runs nothing.
+        """
+        note = ""
+        try:
+            if recipe := self.shell.recipe(link, *DRAWING):
+                filled = self.records.fill(recipe.pipeline, recipe.settings.to_dict())
+                told = {self.form.roll: False, self.note: opened(recipe), self.job: ""}
+                return {**self.watch("", visitor, ""), **filled, **told}
+        except BadInput as problem:
+            note = trouble(problem)
+        job = self.find_job(address)
+        if job is None and self._is_known(address):  # another tab's: here is shown what was made here last
+            job = next((run for run in self.last_runs(visitor) if self.find_job(run.id)), None)
+        filled = self.form.fill(job.settings) if job else {}
+        filled.pop(self.form.from_picture, None)  # stays folded
+        job_id = job.id if job else address
+        return {**self.watch(job_id, visitor, ""), **filled, self.note: note, self.job: job_id}
+
+    def _is_known(self, job_id: str) -> bool:
+        try:
+            return bool(job_id and self.lane.job(job_id))
+        except BadInput:
+            return False
+
+    def show(self, job: Job, change: Change, trace: Trace) -> Update:
+        previews = None if job.state == "done" else self.lane.preview(job.id)
+        answer: Update = {self.stage: stage.stage(job, self.pictures, previews)}
+        if change.state:
+            answer[self.sheet] = stage.sheet(job, self.pictures)
+            answer[self.form.stop] = gr.update(visible=not job.is_over)
+        return answer
+
+    def show_empty(self) -> Update:
+        counts = (self.knobs["candidates"].default, self.knobs["keep"].default)
+        empty = self.missing_or(lambda: stage.empty(*counts, self.pictures))
+        return {self.stage: empty, self.sheet: "", self.form.stop: gr.update(visible=False)}
+
+    @aside
+    def read(self, prompt: str) -> str:
+        """How the model reads the prompt."""
+        if not prompt.strip():
+            return stage.reading(None)
+        try:
+            pipeline: Any = self.shell.studio.pipeline(self.pipeline)
+            return stage.reading(pipeline.read_prompt(" ".join(prompt[:2000].split())))
+        except (BadInput, AttributeError):  # weights are missing, which the stage says, or it has no reader
+            return stage.reading(None)
+
+    # --------------------------------------------------------------------------------------------------- acting
+
+    def submit(self, visitor: str, roll: bool, *values: Any) -> Update:
+        """Queue a run of what the form says: the job's id, the seed it got, and a note when it cannot be."""
+        form = self.form.read(values)
+        if roll:
+            form["seed"] = random.SystemRandom().randrange(2**32)
+        try:
+            job_id = self.lane.submit(self.pipeline, self.form.settings(form), visitor)
+        except (BadInput, CannotSave) as problem:
+            return {self.note: trouble(problem)}
+        return {self.job: job_id, self.form.fields["seed"]: form["seed"], self.note: ""}
+
+    def act(self, visitor: str, event: gr.EventData) -> Update:
+        """A button on a picture: fill the form from its record, and run at once where that is meant."""
+        return {self.form.run_now: "", **self.safely(self._act, clicked(event), visitor)}
+
+    def _act(self, data: dict[str, str], visitor: str) -> Update:
+        act = data.get("act", "")
+        if act in ("optimize", "edit"):  # the other tabs'
+            return {}
+        if act == "open":
+            return {self.job: data.get("job", "")}
+        if act == "again":
+            return {self.job: self.lane.resume(data.get("job", ""))}
+        if act == "seed":
+            seed = int(data["seed"])
+            filled = self.form.fill({"seed": seed})
+            return {**filled, self.form.roll: False, self.note: plain("seed_set", seed=seed)}
+        path = self.pictures.path(data.get("name", ""), example=act == "example")
+        rows = int(data.get("rows", 0)) if act == "complete" else 0
+        return self.records.act(act, path, rows, visitor)
+
+    def load_file(self, path: str | None) -> Update:
+        """The settings inside a dropped PNG into the form, or one sentence on why not."""
+        return {**(self.safely(self.records.load_file, path) if path else {}), self.form.drop: None}
+
+    def receive(self, kind: str, name: str, job_id: str) -> Update:
+        return self.records.reuse(self.pictures.path(name))
+
+    def take_chip(self, event: gr.EventData) -> str:
+        """The prompt of the example that was clicked."""
+        return clicked(event).get("prompt", "")[:200]

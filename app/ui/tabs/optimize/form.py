@@ -1,0 +1,132 @@
+"""The form of Optimize: the prompt and its parts, start picture and mask, settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from app.jobs.queue import Job
+from app.ui.components import picture_field, uploaded_path
+from app.ui.context import Shell, Update
+from app.ui.html import optimize as plate
+from app.ui.tabs.form import KnobForm, painted_mask
+from pipelines.core.settings import Knob
+from pipelines.errors import BadInput
+from pipelines.io.images import open_picture, picture_to_uri
+from pipelines.optimize.prompts import SIDES, parse_regions, parse_targets
+
+BASICS = ("steps", "size")
+MOST_MASK_SIDE = 4096  # pixels
+
+
+class OptimizeForm(KnobForm):
+    """The settings of a run. `source` is hidden: where the start picture comes from when the studio has it as a file."""
+
+    rows: Any
+    source: Any
+
+    def __init__(self, shell: Shell, pipeline: str, knobs: dict[str, Knob]):
+        super().__init__(shell, pipeline, knobs, "opt-")
+
+    # ------------------------------------------------------------------------------------------------------ building
+
+    def compose_prompt(self) -> None:
+        """The prompt, and where the script lists its parts."""
+        self.add_prompt("opt_prompt_hint", lines=1, max_lines=6)
+        self.rows = gr.HTML(plate.rows(), elem_id="opt-rows", apply_default_css=False)
+
+    def compose_settings(self) -> None:
+        """Everything below the prompt."""
+        words = self.shell.words
+        with gr.Row(elem_id="opt-basics"):
+            self.add("steps")
+            size = gr.Textbox(
+                self.knobs["size"].default,
+                lines=1,
+                max_lines=1,
+                placeholder="128x128",
+                elem_id="opt-size",
+                min_width=72,
+                scale=1,
+            )
+            self.fields["size"] = words(size, label="knob_size")
+            self.add_seed()
+        self.add("init", picture_height=120)
+        # the script paints the mask and keeps it here, as a data URI
+        mask = gr.Textbox(elem_id="opt-mask", lines=1, max_lines=1)
+        self.fields["mask"] = words(mask, label="knob_mask")
+        self.source = gr.Textbox(visible=False)
+        with self.fold("advanced", "advanced"):
+            for name in self.rest():
+                if name == "image_prompts":
+                    self._add_look()
+                else:
+                    self.add(name)
+
+    def _add_look(self) -> None:
+        """A picture to steer to, and how much: together they are the setting `image_prompts`."""
+        picture = picture_field("opt-image_prompts", 120)
+        self.fields["image_prompts"] = self.shell.words(picture, label="knob_image_prompts")
+        slider = gr.Slider(-2, 2, value=1, step=0.05, elem_id="opt-image_weight", min_width=96)
+        self.fields["image_weight"] = self.shell.words(slider, label="opt_image_weight")
+
+    # ------------------------------------------------------------------------------------------------------- values
+
+    def settings(self, form: dict[str, Any], source: str = "", job: Job | None = None) -> dict[str, Any]:
+        """What was read, as Settings take it. The visitor's texts may name no files of this machine.
+
+        `job` is the run that the mask was painted on, if any.
+        """
+        plain = super().settings({name: form[name] for name in form if name not in ("mask", "image_prompts")})
+        path = uploaded_path(form["image_prompts"])
+        weight = 1.0 if form["image_weight"] is None else float(form["image_weight"])
+        plain["image_prompts"] = f"{path}:{weight:g}" if path and weight else ""
+        if plain["init"] and source:
+            plain["init"] = self._start_picture(source)
+        for region in parse_regions(str(plain["regions"])):
+            if region.where not in SIDES and not region.where.startswith("data:image/"):
+                raise BadInput("page.region_place", place=region.where[:40], known=", ".join(SIDES))
+        mask = painted_mask(form)
+        plain["mask"] = self._fitted(mask, plain, job) if mask else ""
+        return plain
+
+    def _start_picture(self, source: str) -> str:
+        """The start picture's own file, record inside, when it is one that the studio made."""
+        kind, _, name = source.partition(":")
+        if kind == "job":
+            return str(self.shell.lane.job(name).settings.get("init", ""))
+        return str(self.shell.pictures.path(name, example=kind == "example"))
+
+    def _fitted(self, mask: str, plain: dict[str, Any], job: Job | None) -> str:
+        """The painted mask in the size of what it was painted on."""
+        if job is not None and job.settings.get("mask") == mask:
+            return mask
+        size = self._painted_size(plain, job)
+        picture = open_picture(mask).convert("L")
+        if size is None or size == picture.size:
+            return mask
+        return picture_to_uri(picture.resize(size, Image.Resampling.BILINEAR).convert("RGB"))
+
+    def _painted_size(self, plain: dict[str, Any], job: Job | None) -> tuple[int, int] | None:
+        """Width and height of what the mask was painted on: a run's picture, else the start picture or the canvas."""
+        if job is not None and job.pictures:
+            with Image.open(job.pictures[-1]["path"]) as picture:
+                return picture.size
+        if job is not None and (previews := self.shell.lane.preview(job.id)):
+            return previews[0].size
+        if plain["size"]:
+            parts = str(plain["size"]).lower().replace("×", "x").split("x")
+            sides = [int(part) for part in parts if part.strip().isdigit()]
+            return (sides[0], sides[1]) if len(sides) == 2 and max(sides) <= MOST_MASK_SIDE else None
+        return open_picture(plain["init"]).size if plain["init"] else None
+
+    def fill(self, settings: dict[str, Any]) -> Update:
+        """The form with these settings; what they do not name stays as it is."""
+        answer = super().fill(settings)
+        if "image_prompts" in settings:
+            looks = parse_targets(settings["image_prompts"] or "")
+            answer[self.fields["image_prompts"]] = open_picture(looks[0].text) if looks else None
+            answer[self.fields["image_weight"]] = looks[0].weight if looks else 1
+        return answer

@@ -1,0 +1,131 @@
+"""Steering a run of Optimize: starting, pausing, and going on with changes, as the same job or as a fork of it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from app.jobs.queue import Job
+from app.ui.context import Update
+from app.ui.html import optimize as plate
+from app.ui.html.common import plain
+from app.ui.tabs.base import RunTab
+from app.ui.tabs.optimize.form import OptimizeForm
+from pipelines.errors import BadInput
+from pipelines.io.images import open_picture
+from pipelines.optimize.prompts import parse_targets
+from pipelines.optimize.settings import FIXED
+
+STOP_SECONDS = 60.0  # that a change waits for the step that is being made
+
+
+class SteeredTab(RunTab):
+    """A tab whose runs can be stopped, changed and continued. Its pause is the lane's stop, which keeps the pictures.
+
+    Resuming, stepping back and every change go on from a snapshot of the run's journal, in the same job when nothing
+    changed and in a new one when something did.
+    """
+
+    form: OptimizeForm
+
+    def steer(
+        self, act: str, data: dict[str, str], job_id: str, visitor: str, source: str, form: dict[str, Any]
+    ) -> Update:
+        """Do what a button says: "start" a run, "open" one, or "pause", "resume", "apply", "more", "fork" this one."""
+        if act == "start":
+            settings = self.form.settings(form, source)
+            return {self.job: self.lane.submit(self.pipeline, settings, visitor), self.note: ""}
+        if act == "open":
+            job = self.lane.job(data.get("job", ""))
+            return {**self.fill(job), self.job: job.id, self.note: ""}
+        if not job_id:
+            return {}
+        job = self.lane.job(job_id)
+        if act in ("pause", "back"):
+            if not job.is_over:
+                self.lane.stop(job_id)
+            return {self.note: ""}
+        if act == "more":
+            step = self.steps(job_id)[-1]
+            form["steps"] = step + plate.MORE
+            return self._go_on(job, visitor, form, source, step)
+        if act == "fork":
+            return self._go_on(job, visitor, form, source, int(data["step"]))
+        if act in ("apply", "resume"):
+            return self._go_on(job, visitor, form, source, None)
+        return {}
+
+    def steps(self, job_id: str) -> tuple[int, ...]:
+        """The steps of a run that have snapshots."""
+        return tuple(self.lane.journal(job_id).steps())
+
+    def settings_of(self, job: Job) -> Any:
+        return self.Settings.from_dict(job.settings)
+
+    def _go_on(self, job: Job, visitor: str, form: dict[str, Any], source: str, step: int | None) -> Update:
+        """Go on at a snapshot, the last one when none is named, with what the form says now."""
+        settings, steps, running = self.settings_of(job), self.steps(job.id), not job.is_over
+        at = step if step is not None else max(job.done, steps[-1] if steps else 0)
+        changes, fixed = self._changes(settings, form, source, at, job)
+        note: str = plain("opt_fixed", names=", ".join(fixed)) if fixed else ""
+        if step is None and not changes:
+            if running:
+                return {self.note: note or plain("opt_unchanged")}
+            return {self.job: self.lane.resume(job.id), self.note: note}
+        settings.changed(max(at, 1), **changes)  # refused before anything is stopped
+        if running:
+            job = self._stopped(job.id)
+        steps = self.steps(job.id)
+        if not steps:  # nothing was made yet: begin with the new settings
+            settings = self.form.settings(form, source)
+            return {self.job: self.lane.submit(self.pipeline, settings, visitor), self.note: ""}
+        step = step if step is not None else steps[-1]
+        changed = settings.changed(step, **changes)
+        last = changed.timeline()[-1][1].steps
+        if step >= last:
+            return {self.note: plain("opt_beyond", step=step)}
+        fork = self.lane.submit(self.pipeline, changed, visitor, after=(job.id, step))
+        return {self.job: fork, self.note: note, self.form.fields["steps"]: last}
+
+    def _stopped(self, job_id: str) -> Job:
+        """Stop a run and wait until its last snapshot is written."""
+        self.lane.stop(job_id)
+        deadline = time.monotonic() + STOP_SECONDS
+        while not (job := self.lane.job(job_id)).is_over:
+            if time.monotonic() > deadline:
+                raise BadInput("page.step_takes_long")
+            time.sleep(0.03)
+        return job
+
+    def _changes(
+        self, settings: Any, form: dict[str, Any], source: str, step: int, job: Job
+    ) -> tuple[dict[str, Any], list[str]]:
+        """What of the form differs from the settings in force at `step`: what can change, and the names of what cannot."""
+        now = next(one for when, one in reversed(settings.timeline()) if when <= max(step, 0))
+        wanted = self.form.settings(form, source, job)
+        wanted.pop("init")
+        # checked as a whole, so that numbers and texts compare in the settings' own form
+        checked = self.Settings.from_dict({**now.to_dict(), **wanted})
+        changes: dict[str, Any] = {}
+        fixed: list[str] = []
+        for name in wanted:
+            old, new = getattr(now, name), getattr(checked, name)
+            if old == new or (name == "image_prompts" and _look_same(old, new)):
+                continue
+            if name in FIXED:
+                fixed.append(name)
+            else:
+                changes[name] = new
+        return changes, fixed
+
+
+def _look_same(old: str, new: str) -> bool:
+    """Whether two lists of picture prompts show the same, in pixels; the form holds at most one."""
+    before, after = parse_targets(old), parse_targets(new)
+    if len(before) != len(after):
+        return False
+    for one, other in zip(before, after, strict=True):
+        first, second = (open_picture(target.text).convert("RGB") for target in (one, other))
+        if one.weight != other.weight or first.size != second.size or first.tobytes() != second.tobytes():
+            return False
+    return True

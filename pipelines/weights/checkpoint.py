@@ -1,0 +1,97 @@
+"""What a model is to the catalog, and where its file belongs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipelines.models.spec import SPECS, ModelSpec
+
+PROJECT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class File:
+    """One published file. size and sha256 are None where their publisher does not tell them."""
+
+    url: str
+    sha256: str | None = None
+    size: int | None = None
+    name: str = ""  # when the address does not end in one, or its folder matters
+
+    @property
+    def path(self) -> str:
+        """Its name below the model's own folder."""
+        return self.name or Path(urlsplit(self.url).path).name
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One model: what it is, where its file (or folder of diffusers) belongs, where it comes from and what it needs."""
+
+    name: str
+    kind: str  # its row in SPECS; "" where there is none
+    licence: str
+    origin: str
+    about: str
+    pack: str = "full"  # "tiny" is shipped; "full" are the open weights; "own" is what the user added
+    role: str = ""  # what it may be used for; that of its kind when not given
+    file: str = ""  # below the project, or anywhere when it is absolute; "" for the folder of models
+    files: tuple[File, ...] = ()  # that are published
+    parameters: int = 0
+    working: int = 0  # bytes of memory that it needs beside its weights, an estimate
+    width: int = 4  # bytes a parameter takes in memory
+    megabytes: int = 0  # of the download, about, where the files do not tell their sizes
+
+    def __post_init__(self) -> None:
+        if not self.role:
+            object.__setattr__(self, "role", self.spec.role)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The row of its kind; an empty one where there is none."""
+        return SPECS.get(self.kind, ModelSpec(kind=self.kind, role=""))
+
+    @property
+    def path(self) -> Path:
+        """Where the file belongs."""
+        return PROJECT / self.file if self.file else models_folder() / (self.name + self.spec.suffix)
+
+    @property
+    def present(self) -> bool:
+        """Whether it is there."""
+        return self.path.exists()
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, 0 when it is not there."""
+        return size_of(self.path) if self.present else 0
+
+    @property
+    def download_bytes(self) -> int:
+        """What is to be downloaded, about."""
+        return sum(file.size or 0 for file in self.files) or self.megabytes * 10**6
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that running it needs, an estimate: its weights and what it computes with; 0 if not known."""
+        return self.width * self.parameters + self.working
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the SHA-256 of every published file is known beforehand."""
+        return all(file.sha256 for file in self.files)
+
+
+def models_folder() -> Path:
+    """models/ beside the project, or the folder that ATELIER_MODELS names."""
+    given = os.environ.get("ATELIER_MODELS")
+    return Path(given).expanduser() if given else PROJECT / "models"
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(one.stat().st_size for one in files if one.is_file())

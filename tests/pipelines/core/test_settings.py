@@ -1,0 +1,46 @@
+"""Settings: what their fields say of themselves, and the 0 of earlier versions."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from pipelines.core.settings import Knob
+from pipelines.errors import BadInput
+from pipelines.studio import PIPELINES
+
+KNOBS = [(name, knob) for name, kind in PIPELINES.items() for knob in kind.Settings.knobs()]
+OPTIONAL = [(name, knob) for name, knob in KNOBS if knob.optional]
+each_optional = pytest.mark.parametrize(
+    ("name", "knob"), OPTIONAL, ids=[f"{name}-{knob.name}" for name, knob in OPTIONAL]
+)
+
+
+@pytest.mark.parametrize(("name", "knob"), KNOBS, ids=[f"{name}-{knob.name}" for name, knob in KNOBS])
+def test_every_setting_has_words_in_both_languages(name: str, knob: Knob) -> None:
+    english, chinese = knob.label
+    assert english and chinese and knob.help and knob.help_zh
+    assert not re.search("[\u4e00-\u9fff]", english + knob.help)
+    assert re.search("[\u4e00-\u9fff]", knob.help_zh)
+
+
+@each_optional
+def test_none_is_what_the_model_likes(name: str, knob: Knob) -> None:
+    kind: Any = PIPELINES[name].Settings
+    assert knob.default is None and getattr(kind.from_dict({knob.name: None}), knob.name) is None
+    assert "default: what the model likes" in knob.range_text()
+
+
+@each_optional
+def test_the_zero_of_earlier_versions_is_none_where_it_could_mean_nothing_else(name: str, knob: Knob) -> None:
+    kind: Any = PIPELINES[name].Settings
+    value = getattr(kind.from_dict({knob.name: 0}), knob.name)
+    assert value is None if (knob.lo or 0) > 0 else value == 0
+    with pytest.raises(BadInput):
+        kind.from_dict({knob.name: False})
+
+
+def test_no_guidance_can_be_asked_for() -> None:
+    assert PIPELINES["diffuse"].Settings.from_dict({"guidance": 0}).to_dict()["guidance"] == 0.0
