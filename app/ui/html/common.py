@@ -17,6 +17,7 @@ from app.ui.i18n import both, both_sentence, pair, words
 from app.ui.link import copy_link
 from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
+from pipelines.errors import Message
 
 CURVE_WIDTH, CURVE_HEIGHT = 1000, 72
 KEYS = Markup("<span class='keys'><kbd>Ctrl</kbd> <kbd>Enter</kbd></span>")
