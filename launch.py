@@ -29,6 +29,8 @@ REQUIREMENTS = ROOT / "requirements.txt"
 TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
 ORACLES = ROOT / "tests" / "oracles.txt"  # installed without what they ask for
 OLDEST, NEWEST = (3, 11), (3, 14)
+# pytest-xdist: a process a core, of which each takes whole files, in their order; `-n 0` runs them in one process.
+IN_PARALLEL = ["-n", "logical", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder"]
 
 
 def main(arguments: list[str]) -> int:
@@ -86,9 +88,10 @@ def hand_over(arguments: list[str]) -> int:
             return 130
         if problem:
             return fail(problem)
-        # Without this tests crawl whenever another process keeps the cores busy.
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-        return subprocess.call([sys.executable, "-m", "pytest", *arguments[1:]], cwd=ROOT, env=environment)
+        # One thread in each of the tests' processes, which wait passively: other processes keep the cores busy.
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "pytest", *IN_PARALLEL, "--durations=20", *arguments[1:]]
+        return subprocess.call(command, cwd=ROOT, env=environment)
     from app.cli.main import main as command_line
 
     return command_line(arguments)
@@ -318,6 +321,7 @@ def pip_install(python: Path, what: list[str], name: str) -> None:
         if pip.poll() is None:
             pip.terminate()
             pip.wait()
+        pip.stdout.close()
     if code != 0:
         words = "\n".join(f"  {line}" for line in last)
         hint = "check the network and the free disk space, then start again"

@@ -62,7 +62,7 @@ def recipe_of(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = 
     `kinds` is what names are looked up in, PIPELINES unless given. BadInput when they are no settings any more.
     """
     kind = _kind_of(pipeline, kinds)
-    now = dict(settings)
+    now = kind.current_names(dict(settings))
     if changes := now.get("changes"):
         whole = kind.from_dict(now)
         assert isinstance(whole, HasTimeline)
@@ -88,13 +88,16 @@ def read_recipe(text: str, kinds: Kinds | None = None) -> Recipe:
     if not (isinstance(name, str) and isinstance(settings, dict) and isinstance(left_out, list)):
         raise BadInput("app.link_foreign")
     kind = _kind_of(name, kinds)
-    checked = kind.from_dict(settings)
+    settings, checked = kind.current_names(settings), kind.from_dict(settings)
     known = {one.name: one for one in kind.knobs()}
     if checked.files():
         raise BadInput("app.recipe_names_file")
     if not all(travels(known[one], getattr(checked, one)) for one in settings):
         raise BadInput("app.link_foreign")
-    if not all(isinstance(one, str) and one in known for one in left_out):
+    if not all(isinstance(one, str) for one in left_out):
+        raise BadInput("app.link_foreign")
+    left_out = [kind.aliases.get(name, name) for name in left_out]
+    if not known.keys() >= set(left_out):
         raise BadInput("app.link_foreign")
     return Recipe(name, checked, tuple(left_out))
 

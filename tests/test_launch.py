@@ -1,27 +1,20 @@
-"""launch.py: what it finds, what it makes, what it says; which torch it takes, and the browser that the tests get."""
+"""launch.py: what it finds, what it makes, what it says."""
 
 from __future__ import annotations
 
 import ast
-import os
 import re
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 import launch
 from app import torch_build
 from tests.support import chromium
+from tests.support.scripts import VERSIONS, pip_that_finds, posix
 
 ROOT = Path(launch.__file__).parent
-VERSIONS = "2.15.0, 2.14.0, 2.13.0, 2.11.0, 2.9.1"
-posix = pytest.mark.skipif(
-    os.name == "nt", reason="the fakes are scripts with a first line that names Python"
-)
 
 
 @pytest.fixture
@@ -82,14 +75,6 @@ def made(home: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     return Made(monkeypatch)
 
 
-def script(path: Path, body: str) -> Path:
-    """A command written in Python."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!{sys.executable}\nimport sys\n{body}\n")
-    path.chmod(0o755)
-    return path
-
-
 @pytest.mark.parametrize("file", [launch.__file__, torch_build.__file__, chromium.__file__])
 def test_only_the_standard_library_before_requirements_are_in(file: str) -> None:
     tree = ast.parse(Path(file).read_text("utf-8"))
@@ -120,22 +105,6 @@ def test_torch_is_a_range_and_every_other_package_is_pinned() -> None:
     )
     assert len(tested) >= 2 and all(torch_build.fits(one, pins["torch"]) for one in tested)
     assert "torchvision" not in pins
-
-
-@pytest.mark.parametrize(
-    ("version", "wanted", "fitting"),
-    [
-        ("2.13.0+cpu", "==2.13.0", True),
-        ("2.13.1", "==2.13.0", False),
-        ("2.10.0", ">=2.10,<2.14", True),
-        ("2.9.1", ">=2.10,<2.14", False),
-        ("2.13.0+cu130", ">=2.10,<2.14", True),
-        ("2.14.0", ">=2.10,<2.14", False),
-        ("2.14.0rc1", ">=2.10,<2.14", False),
-    ],
-)
-def test_versions_and_ranges(version: str, wanted: str, fitting: bool) -> None:
-    assert torch_build.fits(version, wanted) == fitting
 
 
 def test_every_package_that_is_imported_is_required() -> None:
@@ -275,26 +244,6 @@ def test_no_venv_says_where_the_cpu_build_of_torch_is(
         assert "python -m pip install -r requirements.txt" in said
 
 
-# ------------------------------------------------------------------------------------------------- the right torch
-
-
-def test_the_option_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_build, "on_linux", lambda: True)
-    wheel = tmp_path / "torch-2.11.0-cp311-cp311-linux_x86_64.whl"
-    wheel.touch()
-    assert torch_build.option(["ui", "--port", "1"]) == (["ui", "--port", "1"], "")
-    assert torch_build.option(["--torch", "cpu", "ui"]) == (["ui"], "cpu")
-    assert torch_build.option(["ui", "--torch=cuda"]) == (["ui"], "cuda")
-    assert torch_build.option(["--torch", str(wheel)]) == ([], str(wheel))
-    assert torch_build.option(["--torch", str(tmp_path)]) == ([], str(tmp_path))
-    for wrong in (["--torch"], ["--torch="], ["--torch", "rocm"], ["--torch", __file__]):
-        with pytest.raises(ValueError, match="--torch takes cpu, cuda, a wheel"):
-            torch_build.option(wrong)
-    monkeypatch.setattr(torch_build, "on_linux", lambda: False)
-    with pytest.raises(ValueError, match="for Linux only"):
-        torch_build.option(["--torch", "cuda"])
-
-
 def test_torch_is_not_chosen_where_nothing_is_installed(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,64 +251,6 @@ def test_torch_is_not_chosen_where_nothing_is_installed(
     assert "start without --no-venv" in capsys.readouterr().err
     assert launch.main(["models", "--torch", "gpu"]) == 2
     assert "not 'gpu'" in capsys.readouterr().err
-
-
-@posix
-def test_a_driver_that_runs_gets_the_build_with_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_build, "on_linux", lambda: True)
-    monkeypatch.setattr(torch_build, "DRIVER", tmp_path / "version")
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert torch_build.for_this_machine() == "cpu"
-    script(tmp_path / "bin" / "nvidia-smi", "sys.exit(9)")  # installed, and no driver
-    assert torch_build.for_this_machine() == "cpu"
-    script(tmp_path / "bin" / "nvidia-smi", "sys.exit(sys.argv[1:] != ['-L'])")
-    assert torch_build.for_this_machine() == "cuda"
-    (tmp_path / "bin" / "nvidia-smi").unlink()
-    (tmp_path / "version").touch()
-    assert torch_build.for_this_machine() == "cuda"
-    monkeypatch.setattr(torch_build, "on_linux", lambda: False)
-    assert torch_build.for_this_machine() == "cpu"
-
-
-def pip_that_finds(path: Path, configured: str, index: str) -> Path:
-    """A Python whose pip finds these versions of torch, as it is configured and in PyTorch's index."""
-    return script(
-        path,
-        f"found = {index!r} if {torch_build.CPU_INDEX!r} in sys.argv else {configured!r}\n"
-        "print('torch (newest)\\nAvailable versions: ' + found if found else 'ERROR: nothing')",
-    )
-
-
-@posix
-@pytest.mark.parametrize(
-    ("build", "configured", "index", "installed"),
-    [
-        (
-            "cpu",
-            VERSIONS,
-            "2.13.0+cpu, 2.12.1+cpu",
-            ["--index-url", torch_build.CPU_INDEX, "torch===2.13.0+cpu"],
-        ),
-        ("cpu", "2.13.0, 2.11.0+cpu", "2.13.0+cpu", ["torch===2.11.0+cpu"]),  # pip is configured to find one
-        ("cpu", "", "2.13.0+cpu", ["--index-url", torch_build.CPU_INDEX, "torch===2.13.0+cpu"]),
-        ("cuda", "2.13.0+cpu, " + VERSIONS, "", ["torch===2.13.0"]),  # === leaves 2.13.0+cpu out
-    ],
-)
-def test_where_pip_finds_a_build(
-    build: str,
-    configured: str,
-    index: str,
-    installed: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch_build, "on_linux", lambda: True)
-    python = pip_that_finds(tmp_path / "python", configured, index)
-    sentence, what = torch_build.how_to_install(python, build, ">=2.10,<2.14")
-    assert what == installed
-    fetched, taken = torch_build.GIGABYTES[build]
-    assert f"about {fetched} GB to fetch and {taken} GB on the disk" in sentence
-    assert ("CPU build" in sentence) == (build == "cpu")
 
 
 @posix
@@ -374,175 +265,13 @@ def test_an_index_that_does_not_answer_is_said_with_what_would_help(
         launch.install_torch(pip_that_finds(home / "python", "2.15.0", ""), "cuda")
 
 
-@posix
-def test_elsewhere_torch_is_what_pypi_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_build, "on_linux", lambda: False)
-    python = pip_that_finds(tmp_path / "python", VERSIONS, "2.13.0+cpu")
-    for platform in ("darwin", "win32"):
-        monkeypatch.setattr(sys, "platform", platform)
-        sentence, what = torch_build.how_to_install(python, "cpu", ">=2.10,<2.14")
-        assert what == ["torch===2.13.0"] and torch_build.GIGABYTES[platform][0] in sentence
-    assert torch_build.to_install("2.13.0", "cpu", ">=2.10,<2.14") == ""
-
-
-def test_a_wheel_of_ones_own() -> None:
-    wheel = "/a/torch-2.11.0+xpu-cp311-cp311-linux_x86_64.whl"
-    assert torch_build.how_to_install(Path(), wheel, ">=2.10,<2.14")[1] == ["--force-reinstall", wheel]
-    assert torch_build.how_to_install(Path(), "/a", ">=2.10,<2.14")[1][1:3] == ["--no-index", "--find-links"]
-    with pytest.raises(ValueError, match=r"holds version 2\.9\.1, .* tested with torch>=2\.10,<2\.14"):
-        torch_build.how_to_install(Path(), wheel.replace("2.11.0+xpu", "2.9.1"), ">=2.10,<2.14")
-
-
-# ---------------------------------------------------------------------------------------------------- the browser
-
-
-class Fetched:
-    """What make_sure does for a browser: `works` names the command after which one starts."""
-
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, works: str, fails: str = "", root: bool = True
-    ) -> None:
-        self.did, self.said = ["look"], list[str]()
-        self.works, self.fails = works, fails
-        monkeypatch.setattr(chromium, "starts", lambda: self.works in self.did[-1])
-        monkeypatch.setattr(chromium, "run", self.run)
-        monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000, raising=False)
-        monkeypatch.setattr(chromium.shutil, "which", lambda name: name)
-
-    def run(self, command: list[str], say: Any, limit: float | None = None) -> bool:
-        own = command[: len(chromium.PLAYWRIGHT)] == chromium.PLAYWRIGHT
-        words = command[len(chromium.PLAYWRIGHT) :] if own else ["apt-get", *command[len(chromium.APT) :]]
-        self.did.append(" ".join(words))
-        return self.fails not in self.did[-1] if self.fails else True
-
-    def make_sure(self, *arguments: str) -> str:
-        return chromium.make_sure(list(arguments), self.said.append)
-
-
-OWN = "install --only-shell chromium"
-DEBIAN = "apt-get install -y --no-install-recommends chromium fonts-noto-cjk libatomic1"
-
-
-@pytest.mark.parametrize(
-    ("works", "fails", "root", "did"),
-    [
-        ("look", "", True, []),
-        (OWN, "", True, [OWN]),
-        ("install-deps", "", True, [OWN, "install-deps chromium"]),
-        (DEBIAN, OWN, True, [OWN, "apt-get update", DEBIAN]),
-        ("never", "install", True, [OWN, "apt-get update", DEBIAN]),
-        ("never", "install", False, [OWN]),
-    ],
-)
-def test_a_browser_is_found_or_fetched(
-    works: str, fails: str, root: bool, did: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fetched = Fetched(monkeypatch, works, fails, root)
-    problem = fetched.make_sure()
-    assert fetched.did[1:] == did
-    if works == "never":
-        assert "no test was run" in problem and "apt-get install chromium" in problem
-        assert chromium.WITHOUT in problem
-    else:
-        assert problem == ""
-    if did:
-        assert chromium.WITHOUT in fetched.said[0]
-
-
-def test_tests_without_a_page_need_no_browser(monkeypatch: pytest.MonkeyPatch) -> None:
-    page, other = "tests/app/ui/test_page.py", "tests/test_launch.py"
-    for arguments in (
-        ["-m", "not browser"],
-        ["-q", other],
-        [f"{other}::{test_the_option_torch.__name__}", "-x"],
-    ):
-        fetched = Fetched(monkeypatch, "never", "install")
-        assert fetched.make_sure(*arguments) == "" and fetched.did == ["look"] and not fetched.said
-    for arguments in ([], ["-x"], [other, page], [f"{page}::test_x"], ["--ignore", other], ["tests"]):
-        assert chromium.asked_for(arguments), arguments
-
-
-def test_every_test_of_a_page_is_marked() -> None:
-    pages = 0
-    for file in (ROOT / "tests").rglob("test_*.py"):
-        text = file.read_text("utf-8")
-        if f"\npytestmark = {chromium.MARK}\n" in text:
-            continue
-        for node in ast.walk(ast.parse(text)):
-            if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
-                continue
-            if {arg.arg for arg in node.args.args} & {"visit", "chromium"}:
-                pages += 1
-                assert any(ast.unparse(one) == chromium.MARK for one in node.decorator_list), node.name
-    assert pages > 0
-
-
-def test_no_test_runs_when_no_browser_can_be_had(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Fetched(monkeypatch, "never", "install")
-    ran: list[Any] = []
-    monkeypatch.setattr(launch.subprocess, "call", lambda *asked, **_: ran.append(asked) or 0)
-    assert launch.hand_over(["test"]) == 1 and not ran
-    assert "no browser could be had" in capsys.readouterr().err
-    assert launch.hand_over(["test", "-m", "not browser"]) == 0 and len(ran) == 1
-
-
-def test_a_browser_that_does_not_start_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from playwright.sync_api import Error
-
-    broken = script(tmp_path / ("chromium.exe" if os.name == "nt" else "chromium"), "sys.exit(1)")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    tried: list[dict[str, Any]] = []
-
-    class Driver:
-        @property
-        def chromium(self) -> Driver:
-            return self
-
-        def launch(self, *, headless: bool, args: list[str], **way: str) -> str:
-            tried.append(way)
-            if way != {"channel": self.only}:
-                raise Error("it does not start")
-            return "a browser"
-
-        only = "msedge"
-
-    assert chromium.start(Driver()) == "a browser"
-    assert tried == [{"executable_path": str(broken)}, {"channel": "chrome"}, {"channel": "msedge"}]
-    Driver.only = "none"
-    assert chromium.start(Driver()) is None and tried[-1] == {}
-
-
-@posix
-def test_a_download_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
-    said: list[str] = []
-    hangs = script(
-        tmp_path / "hangs",
-        "import subprocess, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        "print('Downloading', child.pid, flush=True)\n"
-        "time.sleep(600)",
+def test_tests_run_in_parallel_and_the_slowest_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(chromium, "make_sure", lambda *_: "")
+    monkeypatch.setattr(
+        launch.subprocess, "call", lambda command, cwd, env: calls.append((command, env)) or 5
     )
-    assert not chromium.run([str(hangs)], said.append, limit=2)
-    assert said[-1] == "  ended after 2 seconds"
-    child = int(said[0].split()[-1])
-    until = time.monotonic() + 60
-    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
-@posix
-def test_what_is_fetched_tells_how_far_it_is_and_why_it_failed(tmp_path: Path) -> None:
-    said: list[str] = []
-    fails = script(
-        tmp_path / "fails",
-        "for _ in range(3): print('Downloading a browser\\n  10% of 100 MiB\\nError: no such host\\n  at line 3')\n"
-        "sys.exit(1)",
-    )
-    assert not chromium.run([str(fails)], said.append)
-    assert [one.strip() for one in said] == ["Downloading a browser", "10% of 100 MiB", "Error: no such host"]
-    assert chromium.run([str(script(tmp_path / "works", ""))], said.append)
+    assert launch.hand_over(["test", "-n", "0", "-x"]) == 5
+    command, environment = calls[0]
+    assert command[1:3] == ["-m", "pytest"] and command[-3:] == ["-n", "0", "-x"]  # the last -n counts
+    assert {"--dist=loadfile", "--durations=20"} <= set(command) and environment["OMP_NUM_THREADS"] == "1"

@@ -35,6 +35,7 @@ def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
         else:
             metavar = "FILE" if one.kind == "picture" else {int: "N", float: "X"}.get(one.type, "TEXT")
             parser.add_argument(flag, dest=one.name, metavar=metavar, help=text)
+    _former_flags(parser, kind)
     if resumable:
         parser.add_argument(
             "--resume", metavar="DIR", help="go on with a run; other flags change it from there on"
@@ -51,6 +52,16 @@ def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
         "--json", action="store_true", help="print one JSON object on standard output at the end"
     )
     return parser
+
+
+def _former_flags(parser: Parser, kind: type[Pipeline[Any]]) -> None:
+    """The flags by former names of settings, which work and are not shown in the help."""
+    types = {one.name: one.type for one in kind.Settings.knobs()}
+    for former, present in kind.Settings.aliases.items():
+        flag, action = "--" + former.replace("_", "-"), "store"
+        if types[present] is bool:
+            action = argparse.BooleanOptionalAction
+        parser.add_argument(flag, dest=former, action=action, default=None, help=argparse.SUPPRESS)
 
 
 def _shared_flags(parser: Parser) -> None:
@@ -85,20 +96,25 @@ def parts_in_use(pairs: list[str]) -> dict[str, str]:
 
 
 def settings_values(kind: type[Pipeline[Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given, in their types where they can be read so; Settings itself checks them."""
+    """The settings that were given, in their types where they can be read so; Settings itself checks them.
+
+    BadInput when one is given by its present and by its former name.
+    """
     values: dict[str, Any] = {}
-    for one in kind.Settings.knobs():
-        value = getattr(options, one.name)
+    knobs = {one.name: one for one in kind.Settings.knobs()}
+    former = {name: knobs[present] for name, present in kind.Settings.aliases.items()}
+    for name, knob in (knobs | former).items():
+        value = getattr(options, name)
         if value is None:
             continue
         if isinstance(value, list):  # the words of a prompt
             if not value and getattr(options, "resume", None):
                 continue
             value = " ".join(value)
-        elif one.type in (int, float):
+        elif knob.type in (int, float):
             value = _number(value)
-        values[one.name] = value
-    return values
+        values[name] = value
+    return kind.Settings.current_names(values)
 
 
 def _number(text: str) -> int | float | str:

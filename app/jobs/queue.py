@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from PIL import Image
 from app.jobs.job import ActiveJob, Job, State
 from app.jobs.order import check_room, running_order
 from app.jobs.store import JobStore
-from app.jobs.timing import placed, remaining_seconds, timing_key
+from app.jobs.timing import placed, remaining_seconds
 from app.jobs.worker import Worker
 from pipelines.core.execute import Events
 from pipelines.core.journal import Journal
@@ -72,7 +71,7 @@ class Lane:
         self._live: dict[str, ActiveJob] = {}
         self._running: ActiveJob | None = None
         self._turns: dict[str, int] = {}  # session -> number of its last turn, for the round robin
-        self._store = JobStore(self.folder, partial(timing_key, pipelines))
+        self._store = JobStore(self.folder, pipelines)
         self._ticket = self._store.last_ticket()
         _forget_journals(self.folder / "runs")
         self._live |= {job.id: ActiveJob(job, ticket) for ticket, job in self._store.reopen()}

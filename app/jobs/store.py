@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from app.jobs.job import Job, State
+from app.jobs.timing import timing_key
+from pipelines.core.pipeline import Pipeline
 from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.files import cannot_save
 
@@ -25,9 +27,8 @@ class JobStore:
         " ticket, shape"
     )
 
-    def __init__(self, folder: Path, timing_key: Callable[[Job], str]) -> None:
-        self.folder = folder
-        self._timing_key = timing_key
+    def __init__(self, folder: Path, pipelines: Mapping[str, type[Pipeline[Any]]]) -> None:
+        self.folder, self.pipelines = folder, pipelines
         path = folder / "jobs.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ class JobStore:
         problem = job.problem.to_text() if job.problem else ""
         row = (
             *(job.id, job.session, job.pipeline, settings, job.state, metrics, pictures, problem),
-            *(job.created, job.started, job.finished, seconds, ticket, self._timing_key(job)),
+            *(job.created, job.started, job.finished, seconds, ticket, timing_key(self.pipelines, job)),
         )
         try:
             marks = ", ".join("?" * len(row))
@@ -108,7 +109,7 @@ class JobStore:
 
         It is the mean of the last eight done jobs.
         """
-        pipeline, shape = job.pipeline, self._timing_key(job)
+        pipeline, shape = job.pipeline, timing_key(self.pipelines, job)
         for more, values in ((" AND shape = ?", (pipeline, shape)), ("", (pipeline,))):
             mean = self._db.execute(
                 "SELECT avg(finished - started) FROM (SELECT started, finished FROM jobs WHERE pipeline = ?"
@@ -134,6 +135,9 @@ class JobStore:
         ticket, _ = values.pop("ticket"), values.pop("shape")
         for name in ("settings", "metrics", "pictures", "seconds"):
             values[name] = json.loads(values[name])
+        if values["pipeline"] in self.pipelines:  # an earlier version may have written former names
+            current_names = self.pipelines[values["pipeline"]].Settings.current_names
+            values["settings"] = current_names(values["settings"])
         values["pictures"] = [{**one, "path": str(self.folder / one["path"])} for one in values["pictures"]]
         values["problem"] = Message.from_text(values.pop("error"))
         if values["state"] not in get_args(State):

@@ -20,16 +20,13 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.benchmarks.dalle import bench_dalle
+from pipelines.benchmarks.edit import bench_edit
 from pipelines.benchmarks.machine import matmul_rate, memory_bandwidth
 from pipelines.clip.losses import great_circle
 from pipelines.core.arguments import Parser
-from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Result, Step, run
-from pipelines.edit.pipeline import Edit
-from pipelines.edit.settings import EditSettings
 from pipelines.generate.pipeline import Generate
 from pipelines.generate.settings import GenerateSettings
-from pipelines.io.images import picture_to_uri, to_pil
 from pipelines.models.dalle.network import Dalle
 from pipelines.models.device import choose_device, dtype_of
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
@@ -264,56 +261,6 @@ def drawing_cost(pipeline: Generate, candidates: int) -> tuple[float, float]:
     flops = batches * rows * (2 * weights * steps + 4 * config.width * keys)
     traffic = 4 * batches * (weights * steps + 2 * rows * config.width * keys)
     return float(flops), float(traffic)
-
-
-def bench_edit(device: str = "auto", texts: tuple[str, str] = ("face", "angry face")) -> dict[str, Any]:
-    """The modes of Edit beside the paper's recipe: seconds, and both judges' directional similarity on pictures that no
-    recipe learned from (quick aside, which learns from the very picture)."""
-    studio = Studio("tiny", device)
-    edit = studio.pipeline("edit")
-    assert isinstance(edit, Edit)
-    text = edit.clip.encode_text([texts[0]])
-    rows = edit.pictures.nearest(edit.clip, text, 56)[50:]  # the nearest 50 are the lessons
-    pictures = [picture_to_uri(one) for one in to_pil(edit.pictures.tensor(rows))]
-    settings = EditSettings(source=texts[0], prompt=texts[1], strip=1)
-    _edited(edit, replace(settings, mode="instant"), pictures[:1])  # warms up
-    figures: dict[str, Any] = {
-        "device": studio.device,
-        "texts": " -> ".join(texts),
-        "pictures": len(pictures),
-    }
-    learned: dict[str, float] = {}
-    for mode in ("instant", "quick", "reusable", "paper"):
-        chosen = replace(settings, mode=mode)
-        if mode in ("reusable", "paper"):
-            begun, journal = time.perf_counter(), Journal()
-            if mode == "paper":  # as published: plain inversion, L1 of 0.3, nothing else
-                chosen = replace(chosen, refine=0, keep=0.3, smooth=0.0)
-            *_, result = run(edit, replace(chosen, image=pictures[0]), journal)
-            assert isinstance(result, Result) and isinstance(result.settings, EditSettings)
-            direction = edit.direction(result.settings, journal)
-            learned[mode] = figures[f"{mode}: seconds to learn"] = time.perf_counter() - begun
-            figures[f"{mode}: kB of the direction"] = len(direction.to_bytes()) / 1e3
-            chosen = replace(settings, directions=direction.to_uri())
-        figures |= {f"{mode}: {name}": value for name, value in _edited(edit, chosen, pictures).items()}
-        if mode == "quick":
-            learned[mode] = figures["quick: seconds a picture"]
-        print("  ".join(f"{k} {v:.3g}" for k, v in figures.items() if k.startswith(mode)), file=sys.stderr)
-    for mode in ("quick", "reusable"):
-        figures[f"{mode}: times faster than the paper's recipe"] = learned["paper"] / learned[mode]
-    return figures
-
-
-def _edited(edit: Edit, settings: EditSettings, pictures: list[str]) -> dict[str, float]:
-    """Means over pictures: seconds, and what Edit tells of its result."""
-    found: dict[str, list[float]] = {}
-    for picture in pictures:
-        *_, result = run(edit, replace(settings, image=picture))
-        assert isinstance(result, Result)
-        found.setdefault("seconds a picture", []).append(result.seconds)
-        for name in ("clip direction", "critic direction", "SSIM"):
-            found.setdefault(name, []).append(result.pictures[0].facts[name])
-    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 BENCHES: dict[str, Callable[[str], dict[str, Any]]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,17 +42,22 @@ class Journal:
     _memory: dict[int, Snapshot] = field(default_factory=dict)
     _saved: float = field(default_factory=time.monotonic)
 
-    def begin(self, identity: dict[str, Any]) -> None:
+    def begin(
+        self,
+        identity: dict[str, Any],
+        current_names: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> None:
         """Note what is run, JSON values, its settings under "settings"; BadInput when the journal is another run's.
 
-        Settings that the journal does not know are a later version's, and no difference.
+        Settings that the journal does not know are a later version's, and no difference; those that it knows by former
+        names are read through `current_names`, which is the Settings' own.
         """
         if self.folder is None:
             return
         new = json.loads(json.dumps(identity))
         if (old := self.identity()) is None:
             write_atomically(self.folder / "run.json", json.dumps(identity).encode())
-        elif {**old, "settings": new["settings"] | old.get("settings", {})} != new:
+        elif {**old, "settings": new["settings"] | current_names(old.get("settings", {}))} != new:
             raise BadInput("core.journal_of_other_run", journal=self.folder.name)
 
     def identity(self) -> dict[str, Any] | None:

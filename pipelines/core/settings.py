@@ -80,10 +80,12 @@ class Settings:
     """Everything a run depends on besides the models. Equal settings, equal pictures.
 
     Subclasses add fields made by `knob`. Values are checked on construction: BadInput names the field, the value and
-    what would be accepted. `subject` is the field that a command is given without a flag.
+    what would be accepted. `subject` is the field that a command is given without a flag. `aliases` holds the former
+    names of fields that were renamed, former name -> field: records, journals, jobs and links may hold them.
     """
 
     subject: ClassVar[str] = "prompt"
+    aliases: ClassVar[dict[str, str]] = {}
 
     prompt: str = knob(
         "a red heart",
@@ -122,10 +124,12 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Settings from plain values, as a record or a form holds them. Unknown names are refused with BadInput.
+        """Settings from plain values, as a record or a form holds them, by present or former names.
 
-        Before None meant what the model likes, 0 did. So 0 is still read as None where the setting itself begins above it.
+        Unknown names are refused with BadInput. Before None meant what the model likes, 0 did. So 0 is still read as None
+        where the setting itself begins above it.
         """
+        values = cls.current_names(values)
         known = {knob.name: knob for knob in cls.knobs()}
         for name in values:
             if name not in known:
@@ -133,9 +137,26 @@ class Settings:
         return cls(**{name: _without_old_zero(known[name], value) for name, value in values.items()})
 
     @classmethod
+    def current_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The values with every former name of a field replaced by the present one, in the same order.
+
+        Nothing else is checked. BadInput when a field is given by two of its names.
+        """
+        names: dict[str, str] = {}  # present name -> the name that was given
+        for name in values:
+            present = cls.aliases.get(name, name)
+            if present in names:
+                raise BadInput("settings.given_twice", setting=present, first=names[present], second=name)
+            names[present] = name
+        return {present: values[name] for present, name in names.items()}
+
+    @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """The settings in a record, with what earlier versions kept among the facts of its `picture`. Still unchecked."""
-        return values
+        """The settings in a record by present names, with what earlier versions kept among the facts of its `picture`.
+
+        Still unchecked.
+        """
+        return cls.current_names(values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

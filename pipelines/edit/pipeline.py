@@ -75,7 +75,8 @@ class Edit(Resumable[EditSettings]):
     ) -> Generator[Step, None, list[Picture]]:
         """Learn, walk up, walk down. Stopped, thrown in, ends the learning, and the run with what was learned."""
         journal = journal or Journal()
-        journal.begin({"settings": settings.to_dict(), "models": self.fingerprint()})
+        identity = {"settings": settings.to_dict(), "models": self.fingerprint()}
+        journal.begin(identity, settings.current_names)
         stop, trouble = _Stop(), None
         inputs = read_inputs(self, settings)
         x = yield from self._purified(settings, inputs.x)

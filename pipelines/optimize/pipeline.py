@@ -110,7 +110,8 @@ class Optimize(Resumable[OptimizeSettings]):
     ) -> Generator[Step, None, list[Picture]]:
         """Go on from the journal's last snapshot, or begin. Stopped, thrown in, ends the run with what there is."""
         journal = journal or Journal()
-        journal.begin({"settings": settings.to_dict(), "models": self.fingerprint()})
+        identity = {"settings": settings.to_dict(), "models": self.fingerprint()}
+        journal.begin(identity, settings.current_names)
         run = self._painting(settings)
         if (snapshot := journal.latest()) is None:
             run.begin()

@@ -142,8 +142,25 @@ class OptimizeSettings(Settings):
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
         """Before `precision` was a setting, what it had been was told of the picture, as bf16 or float32."""
+        values = super().recorded(values, picture)
         earlier = {"bf16": "bfloat16", "float32": "float32"}.get(str(picture.get("precision")))
         return {"precision": earlier, **values} if earlier else values
+
+    @classmethod
+    def current_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Also inside `changes`, whose text stays as it is when no name in it is a former one."""
+        rename = super().current_names
+        values = rename(values)
+        try:
+            changes = json.loads(values.get("changes") or "{}")
+        except (TypeError, ValueError, RecursionError):
+            return values  # `changes_by_step` says what is wrong with it
+        if not isinstance(changes, dict):
+            return values
+        current = {
+            step: rename(fields) if isinstance(fields, dict) else fields for step, fields in changes.items()
+        }
+        return values if current == changes else {**values, "changes": json.dumps(current)}
 
     def timeline(self) -> list[tuple[int, OptimizeSettings]]:
         """The settings in force from each step on, from step 0; BadInput when `changes` is not what it should be."""

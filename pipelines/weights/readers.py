@@ -1,27 +1,22 @@
-"""Opens the forms that published checkpoints come in. Pickles are opened by another process, `unpickle.py`, not here."""
+"""Opens the forms that published checkpoints come in. Pickles are opened by another process, `sandbox.py`."""
 
 from __future__ import annotations
 
 import json
-import math
 import mmap
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.models.source import Original
+from pipelines.weights import sandbox
 from pipelines.weights.flax import is_flax, read_flax
-from pipelines.weights.unpickle import REFUSED
-
-EXPECTED = "expected weights as safetensors, as PyTorch's .pt, .ckpt or TorchScript, or as Flax's msgpack"
-KEPT_VARIABLES = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # without which Python may not start
 
 
 def read_original(
@@ -50,11 +45,15 @@ def read_original(
         return _read_safetensors(path, path.name)
     if form == "pickle":
         return _read_pickle(path, seconds, memory, folder)
-    raise BadInput(f"{path.name} is {form}; {EXPECTED}")
+    raise _no_weights(path, form)
 
 
-def _form(file: BinaryIO, size: int) -> str:
-    """ "safetensors", "pickle" (plain or in PyTorch's zip archive), "flax", or else in words what the file is."""
+def _no_weights(path: Path, problem: Message) -> BadInput:
+    return BadInput("weights.not_weights", file=path.name, problem=problem)
+
+
+def _form(file: BinaryIO, size: int) -> Literal["safetensors", "pickle", "flax"] | Message:
+    """The file's form by its first bytes ("pickle": plain or in PyTorch's zip archive), or else what the file is."""
     start = file.read(512)
     file.seek(0)
     if start[:4] == b"PK\x03\x04" or (
@@ -66,12 +65,12 @@ def _form(file: BinaryIO, size: int) -> str:
     if is_flax(start):
         return "flax"
     if not start:
-        return "empty"
+        return Message("weights.is_empty")
     if start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
-        return "a packed archive; unpack it and give the file of weights inside"
+        return Message("weights.is_archive")
     if start[:1] in b"<{" or start.startswith(b"version https://git-lfs"):
-        return "a text, perhaps the page or the pointer of a download that failed"
-    return "no checkpoint by its first bytes"
+        return Message("weights.is_text")
+    return Message("weights.is_unknown")
 
 
 def _read_safetensors(path: Path, name: str) -> Original:
@@ -95,12 +94,10 @@ def _read_flax(path: Path, file: BinaryIO) -> Original:
         AttributeError,
         RecursionError,
     ) as error:
-        raise BadInput(
-            f"{path.name} is damaged or no Flax checkpoint ({_short(error)}); {EXPECTED}"
-        ) from None
+        raise _no_weights(path, Message("weights.flax_damaged", {"reason": _short(error)})) from None
     tensors, numbers = _flat(tree)
     if not tensors:
-        raise BadInput(f"{path.name} holds no tensors; {EXPECTED}")
+        raise _no_weights(path, Message("weights.no_tensors"))
     return Original(path.name, tensors, numbers)
 
 
@@ -126,38 +123,17 @@ def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -
         copy = Path(work) / "tensors.safetensors"
         inside = Path(work) / "empty"
         inside.mkdir()
-        program = Path(__file__).with_name("unpickle.py")
-        limits = [str(memory), str(math.ceil(seconds))]
-        environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         try:
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    "-I",
-                    "-B",
-                    str(program),
-                    str(path.absolute()),
-                    str(copy.absolute()),
-                    *limits,
-                ],
-                cwd=inside,
-                env={**environment, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=seconds,
-            )
+            code, problem = sandbox.start(path, copy, inside, memory, seconds)
         except subprocess.TimeoutExpired:
-            raise BadInput(
-                f"{path.name} took more than {seconds:g} s to read and was given up; {EXPECTED}"
-            ) from None
-        if done.returncode == REFUSED:
-            phrase = " ".join(done.stdout.decode("utf-8", "replace").split())[:240]
-            raise BadInput(f"{path.name} {phrase}; {EXPECTED}")
-        if done.returncode != 0:  # a limit of the system, or a crash
-            raise BadInput(
-                f"{path.name} could not be read within {seconds:g} s and {memory / 1e9:.1f} GB "
-                f"(exit code {done.returncode}); {EXPECTED}"
+            raise _no_weights(path, Message("weights.too_slow", {"seconds": seconds})) from None
+        if code == sandbox.REFUSED:
+            raise _no_weights(path, problem)
+        if code != 0:  # a limit of the system, or a crash
+            limits = Message(
+                "weights.not_read", {"seconds": seconds, "gigabytes": memory / 1e9, "exit_code": code}
             )
+            raise _no_weights(path, limits)
         original = _read_safetensors(copy, path.name)
         return Original(path.name, original.tensors, json.loads(original.numbers["numbers"]))
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import constants
-from PIL import Image
 
 from app import deploy
 from app.cli.main import WRONG, main
 from tests.support.fake_hub import TOKEN, FakeHub
+from tests.support.pictures import size_of
 
 ROOT = Path(__file__).parents[2]
 BINARY = b"\x00\x01\xff" * 1000
@@ -269,7 +269,7 @@ def test_the_front_matter_says_what_is_so() -> None:
     assert (values["header"], values["fullWidth"]) == ("mini", True)
     assert re.fullmatch(r"\d+m", str(values["startup_duration_timeout"]))
     assert len(str(values["short_description"])) <= 60  # the Hub's limit
-    assert Image.open(ROOT / str(values["thumbnail"])).size == (1200, 630)
+    assert size_of(ROOT / str(values["thumbnail"])) == (1200, 630)
     addresses = {file.url for one in OPEN_WEIGHTS.values() for file in one.files}
     for model in values["models"]:
         assert any(one.startswith(f"{HUB}/{model}/") for one in addresses), model

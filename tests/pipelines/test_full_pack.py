@@ -15,7 +15,6 @@ from PIL import Image
 
 import pipelines.core.pipeline
 import pipelines.studio as studio
-import tests.pipelines.models.test_dalle_mini as dalle_mini
 import tests.pipelines.models.test_dalle_pytorch as dalle_pytorch
 import tests.pipelines.models.test_openai_dvae as dvae
 import tests.pipelines.models.test_rudalle as rudalle
@@ -31,7 +30,9 @@ from pipelines.optimize.settings import OptimizeSettings
 from pipelines.weights.open_weights import OPEN_WEIGHTS
 from tests.pipelines.models.test_dalle_pytorch import reference as dalle_pytorch_code  # noqa: F401, a fixture
 from tests.pipelines.models.test_rudalle import reference as rudalle_code  # noqa: F401, a fixture
+from tests.support.dalle_mini import made_up_words, small_shapes, tokenizer_files
 from tests.support.ddpm import diffusers_unet
+from tests.support.pictures import size_of
 from tests.support.tiny import diffusion_folder
 
 GRID, CODES = 4, 50  # of both DALL·Es and of all VQGANs
@@ -84,8 +85,8 @@ def chinese_clip(folder: Path) -> Path:
 
 def dalle_mini_halves(folder: Path) -> list[Path]:
     """encoder_mini.pt and decoder_mini.pt, without the scales of 1 that are not published."""
-    width, words = 64, len(dalle_mini.made_up_words()[0])
-    shapes = dalle_mini.small_shapes(width)
+    width, words = 64, len(made_up_words()[0])
+    shapes = small_shapes(width)
     shapes |= {
         "encoder.embed_tokens.weight": (words, width),
         "encoder.embed_positions.weight": (12, width),
@@ -134,7 +135,7 @@ def originals(folder: Path, rudalle_model: ModuleType) -> dict[str, list[Path]]:
     modules = zip(("encoder.pkl", "decoder.pkl"), dvae.reference(), strict=True)
     for name, module in modules:
         torch.save(module, folder / name)
-    dalle_mini.tokenizer_files(folder)
+    tokenizer_files(folder)
     return {
         "clip-tokenizer": clip_words(folder),
         "clip-vit-b-32": [openai_clip(folder / "ViT-B-32.pt", 32, (1, 64, 16), archive=True)],
@@ -284,7 +285,7 @@ def test_a_prompt_decides_what_is_drawn(tmp_path: Path, capsys: pytest.CaptureFi
     ]
     assert all(len(one["tokens"]) == GRID * GRID for one in drawn)
     assert drawn[0]["tokens"] != drawn[1]["tokens"] and drawn[2]["tokens"] != drawn[3]["tokens"]
-    sizes = [Image.open(one["path"]).size for one in drawn]
+    sizes = [size_of(one["path"]) for one in drawn]
     assert sizes == [(16, 16)] * 4
 
 
@@ -317,7 +318,7 @@ def test_a_picture_is_the_start_of_a_seamless_tile(
     flags += ("--use", f"vqgan={codec}", "--video", tmp_path / "film.webp", *OPTIMIZE)
     told = run(capsys, "optimize", "a hat", "--pack", "mini", *flags, "--out", tmp_path)
     path = told["pictures"][0]["path"]
-    assert Image.open(path).size == (24, 24) and (tmp_path / "film.webp").stat().st_size
+    assert size_of(path) == (24, 24) and (tmp_path / "film.webp").stat().st_size
     assert run(capsys, "replay", path)["identical"]
 
 

@@ -158,6 +158,7 @@ def run(command: list[str], say: Callable[[str], None], limit: float | None = No
     finally:
         timer.cancel()
         end(child)
+        child.stdout.close()
     if child.returncode == 0:
         return True
     errors = [line for line in lines if line.startswith(("E: ", "Error: "))] or [*lines, "it failed"][-2:]

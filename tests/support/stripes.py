@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pipelines.core.pipeline import Picture, Pipeline, Settings, Step, knob
+from pipelines.core.pipeline import Picture, Pipeline, Step
+from pipelines.core.settings import Settings, knob
 from pipelines.io.images import open_picture, to_pil, to_tensor
 from tests.support.painter import PAINTERS, PainterStudio
 

@@ -40,14 +40,7 @@ def empty() -> Markup:
 
 def stage(job: Job, pictures: Pictures, previews: Sequence[Image.Image], kinds: Kinds) -> Markup:
     """The large place: how a run stands, and its pictures or what is being made. `kinds` are the pipelines known."""
-    count = len(job.pictures)
-    ended = {
-        "done": both("plain_made", count=count),
-        "stopped": both("stopped_kept", count=count) if count else both("stopped_none"),
-        "interrupted": both("interrupted_text"),
-    }.get(job.state, both("failed_kept"))
-    shown = job.pictures or list(previews[:MAX_PREVIEWS]) or [None]
-    columns = min(4, max(1, round(len(shown) ** 0.5)))
+    shown = len(job.pictures) or min(len(previews), MAX_PREVIEWS)
     if job.pictures:
         inside = joined(_picture(job, pictures, picture, kinds) for picture in job.pictures)
     elif previews:
@@ -60,11 +53,22 @@ def stage(job: Job, pictures: Pictures, previews: Sequence[Image.Image], kinds: 
         job.state,
         job.id,
         job.state,
-        standing(job, title_of(job), (both(job.state), ended)),
+        standing(job, title_of(job), _ended(job) if job.is_over else ("", "")),
         "results" if job.pictures else "tiles",
-        columns,
+        min(4, max(1, round(shown**0.5))),
         inside,
     )
+
+
+def _ended(job: Job) -> tuple[str, str]:
+    """How a run ended, and what there is of it."""
+    count = len(job.pictures)
+    kept = {
+        "done": both("plain_made", count=count),
+        "stopped": both("stopped_kept", count=count) if count else both("stopped_none"),
+        "interrupted": both("interrupted_text"),
+    }
+    return both(job.state), kept.get(job.state, both("failed_kept"))
 
 
 def _picture(job: Job, pictures: Pictures, picture: dict[str, Any], kinds: Kinds) -> Markup:

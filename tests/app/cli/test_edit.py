@@ -18,6 +18,7 @@ from pipelines.core.journal import Journal
 from pipelines.core.record import read_record
 from pipelines.edit.directions import read_direction
 from pipelines.studio import PIPELINES
+from tests.support.pictures import size_of
 from tests.support.tiny import TinyStudio
 
 FAST = ["--updates", "3", "--steps", "3", "--strip", "2", "--step-size", "0.03"]
@@ -92,7 +93,7 @@ def test_without_json_paths_are_printed(
     assert main(["edit", str(picture), "--mode", "instant", "--steps", "2", "--strip", "2", *out]) == 0
     said = capsys.readouterr()
     paths = [Path(line.split("  ")[0]) for line in said.out.splitlines()]
-    assert len(paths) == 2 and all(Image.open(path).size == (30, 20) for path in paths)
+    assert len(paths) == 2 and all(size_of(path) == (30, 20) for path in paths)
     assert "2 pictures in" in said.err
 
 
@@ -100,7 +101,7 @@ def test_without_a_picture_an_example_is_edited(tmp_path: Path, capsys: pytest.C
     out = ["--out", str(tmp_path / "out"), "--json"]
     assert main(["edit", "--mode", "instant", "--steps", "2", "--strip", "1", "--seed", "7", *out]) == 0
     path = told(capsys)["pictures"][0]["path"]
-    assert Image.open(path).size == (16, 16)
+    assert size_of(path) == (16, 16)
     assert main(["replay", path]) == 0 and "identical" in capsys.readouterr().out
 
 

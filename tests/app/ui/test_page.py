@@ -47,7 +47,8 @@ def test_a_prompt_becomes_ranked_pictures(visit: Any, tmp_path: Path) -> None:
     download.value.save_as(saved)
     record = read_record(saved, PAINTERS)
     assert record.settings["prompt"] == "a slow red heart" and record.picture["rank"] == 2
-    assert "a slow red heart" in Image.open(saved).info["parameters"]
+    with Image.open(saved) as picture:
+        assert "a slow red heart" in picture.info["parameters"]
 
 
 def test_stop_answers_and_the_next_job_works(visit: Any) -> None:

@@ -20,6 +20,7 @@ from pipelines.evaluation.compositions import ICONS, compositions
 from pipelines.evaluation.figures import BARS, PARTS
 from pipelines.training.data.emoji import Emoji
 from pipelines.training.data.icons import VALIDATION_STYLE
+from tests.support.pictures import size_of
 from tests.support.tiny import tiny_critic, tiny_edit, tiny_generate
 
 STYLES = ("noto", "twemoji", "fluent-emoji", VALIDATION_STYLE)
@@ -104,9 +105,9 @@ def test_one_command_measures_everything(
     for who in ("critic", "CLIP", "pixels"):
         assert figures["dalle"][f"{who} top-1, best of 4"] <= figures["dalle"][f"{who} top-5, best of 4"]
     assert 0 <= figures["copies"]["share nearer than two styles usually are, critic"] <= 1
-    width, height = Image.open(copies).size
+    width, height = size_of(copies)
     assert (width, height) == (12 * 34, 34)  # sample, by the critic, by pixels, of three names in one row
-    assert Image.open(sheet).width == 20 * 34
+    assert size_of(sheet)[0] == 20 * 34
 
 
 @pytest.mark.usefixtures("_tiny")

@@ -23,8 +23,6 @@ from pipelines.models.rudalle.tokenizer import RudalleTokenizer
 from pipelines.models.source import Original
 from pipelines.weights.readers import read_original
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # in the reference
-
 TEXT, GRID, WIDTH, LAYERS, VOCABULARY, CODES = 6, 12, 128, 4, 40, 30
 
 

@@ -27,6 +27,7 @@ from pipelines.training.unet import (
     min_snr_weight,
     noise_loss,
 )
+from tests.support.pictures import size_of
 from tests.support.tiny import UNET_SIZES, tiny_unet
 
 
@@ -232,7 +233,7 @@ def test_two_steps_of_training(emoji: Emoji, tmp_path: Path) -> None:
     assert not torch.equal(state[f"average/unet/{key}"], before[key])
     assert not torch.equal(state[f"average/unet/{key}"], state[f"network/unet/{key}"])
     assert torch.equal(state[f"average/unet/{key}"], trainer.networks["unet"].state_dict()[key])
-    assert Image.open(tmp_path / "sheet.png").size == (8 * 18, 4 * 18)
+    assert size_of(tmp_path / "sheet.png") == (8 * 18, 4 * 18)
 
 
 def test_what_is_exported_has_the_same_figures(emoji: Emoji, tmp_path: Path) -> None:

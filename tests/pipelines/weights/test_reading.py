@@ -149,7 +149,6 @@ def test_classes_that_are_not_installed_do_no_harm(tmp_path: Path, monkeypatch: 
     assert original.numbers["epoch"] == 3 and original.numbers["counts"] == {"a": 1}
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_a_torchscript_archive_gives_the_tensors_of_its_state_dict(tmp_path: Path) -> None:
     net = save_script(tmp_path / "ViT-B-32.pt")
     same(read_original(tmp_path / "ViT-B-32.pt").tensors, dict(net.state_dict()))

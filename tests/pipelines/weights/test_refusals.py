@@ -90,7 +90,6 @@ def test_a_malicious_pickle_does_nothing(save: Saver, tmp_path: Path) -> None:
     assert list((tmp_path / "files").iterdir()) == [path]
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_a_malicious_torchscript_archive_does_nothing(tmp_path: Path) -> None:
     save_script(tmp_path / "good.pt")
     hostile = {**canaries(tmp_path / "mark"), "w": np.ones(2)}
@@ -124,11 +123,11 @@ def test_a_malicious_torchscript_archive_does_nothing(tmp_path: Path) -> None:
         "ctypes.CDLL(None)",
     ],
 )
-def test_the_cage_holds_even_if_the_unpickler_had_a_hole(deed: str, tmp_path: Path) -> None:
+def test_the_sandbox_holds_even_if_the_unpickler_had_a_hole(deed: str, tmp_path: Path) -> None:
     (tmp_path / "victim").touch()
     program = (
         "import ctypes, os, socket, subprocess\n"
-        "from pipelines.weights.unpickle import Refused, lock\n"
+        "from pipelines.weights.sandbox import Refused, lock\n"
         "lock(2**32, 60)\n"
         f"try:\n    {deed}\nexcept Refused as problem:\n    print(problem, flush=True); os._exit(0)\n"
         "os._exit(9)\n"

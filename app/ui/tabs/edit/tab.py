@@ -244,7 +244,7 @@ class EditTab(RunTab):
             self.shell.filling: form_values(),
         }
 
-    def _laid(self, source: str, upload: Any, job_id: str = "", **values: Any) -> Update:
+    def _laid(self, source: str, upload: Any, job_id: str = "", /, **values: Any) -> Update:
         """The picture to edit lies there; while a run is watched it waits. `values` are for other fields of the form."""
         picture = open_picture(self.form.source(source, upload))
         filling = {self.shell.filling: form_values(source_of=source, mask="", crop="", **values)}

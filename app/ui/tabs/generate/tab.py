@@ -131,6 +131,9 @@ class GenerateTab(RunTab):
         empty = self.missing_or(lambda: stage.empty(*counts, self.pictures))
         return {self.stage: empty, self.sheet: "", self.form.stop: gr.update(visible=False)}
 
+    def fill_settings(self, settings: dict[str, Any]) -> Update:
+        return self.form.fill(settings)
+
     @aside
     def read(self, prompt: str) -> str:
         """How the model reads the prompt."""

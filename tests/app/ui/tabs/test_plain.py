@@ -122,6 +122,7 @@ def test_both_languages_and_360_pixels(visit: Any, lane: Lane) -> None:
     tab.evaluate("document.querySelector('#tab-stripes-button').click()")
     tab.locator("#stripes-stage section").wait_for()
     assert "还没有" in tab.locator("#stripes-stage").inner_text()
+    tab.locator("#stripes-prompt textarea").fill("条纹")
     tab.locator("#stripes-transport [data-act=start]").click()
     wait_state(tab, "done")
     assert overflow(tab) == []
