@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import importlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from app.cli.progress import FAILED, INTERRUPTED, WRONG, say
 from app.cli.replay import replay
 from app.cli.run import ROOT, outputs, picture_folder, run_pipeline
 from pipelines.core.arguments import Parser
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, CannotSave, Message
 
 HELP = """\
 Atelier makes pictures with the CLIP family.
@@ -49,11 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except BadInput as problem:
-        say(str(problem))
-        return WRONG
+        return _failed(problem.message, WRONG, arguments)
     except CannotSave as problem:
-        say(str(problem))
-        return FAILED
+        return _failed(problem.message, FAILED, arguments)
     except KeyboardInterrupt:
         say("stopped; nothing unfinished was kept")
         return INTERRUPTED
@@ -67,8 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         from pipelines.core.explain import explain
 
-        say(explain(problem).replace("the server's log says where", "set ATELIER_DEBUG=1 to see where"))
-        return FAILED
+        message = explain(problem)
+        if message.code == "core.broke":  # there is no server, and no log
+            message = Message("cli.broke", {"kind": type(problem).__name__})
+        return _failed(message, FAILED, arguments)
+
+
+def _failed(message: Message, code: int, arguments: Sequence[str]) -> int:
+    """Say why; with --json also on standard output, with code and facts. Returns the exit code."""
+    say(str(message))
+    if "--json" in arguments:
+        print(json.dumps({"error": {"text": str(message), **message.to_json()}}))
+    return code
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -100,9 +109,7 @@ def _dispatch(arguments: list[str]) -> int:
     from pipelines.studio import PIPELINES
 
     if verb not in PIPELINES:
-        raise BadInput(
-            f"the command {verb[:40]!r} is not known; the commands are {', '.join([*PIPELINES, *verbs])}"
-        )
+        raise BadInput("cli.command_unknown", command=verb[:40], known=", ".join([*PIPELINES, *verbs]))
     return run_pipeline(verb, PIPELINES[verb], rest)
 
 
@@ -162,7 +169,7 @@ def _password(given: str | None) -> str | None:
         except EOFError:
             given = ""
     if not given:
-        raise BadInput("the password is empty; give one after --password")
+        raise BadInput("cli.password_empty")
     return given
 
 
