@@ -16,8 +16,6 @@ from pipelines.errors import FOLDER, BadInput, CannotSave, Message, templates
 
 ROOT = Path(__file__).parents[2]
 RAISED = ("BadInput", "CannotSave", "Message", "Refused")
-# Folders whose errors are still plain sentences.
-PLAIN: tuple[str, ...] = ()
 
 
 def calls(path: Path) -> Iterator[tuple[list[str] | None, set[str], int]]:
@@ -65,7 +63,7 @@ def test_every_error_has_its_words(path: Path) -> None:
             continue
         for code in found:
             assert facts == fields(templates()[code][0]), f"{path.name}:{line} {code}"
-    assert not plain or path.relative_to(ROOT).as_posix().startswith(PLAIN)
+    assert not plain
 
 
 def test_all_words_are_used() -> None:
