@@ -56,8 +56,6 @@ MAY_IMPORT |= {
     ),
     "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.serving", "app.space", "app.deploy"),
 }  # fmt: skip
-# Packages that may be missing: whoever imports one says what is lost without it.
-OPTIONAL = {"spaces"}
 # Families of models that are variants of another, or built on it.
 KIN = {("chinese_clip", "openai_clip"), ("judge", "clip"), ("prior", "clip")}
 
@@ -161,11 +159,11 @@ def test_the_door_is_light(tmp_path: Path) -> None:
 
 
 def test_what_is_imported_is_required() -> None:
-    """Every package that a module imports is in requirements.txt, but for those that may be missing."""
+    """Every package that a module imports is in requirements.txt."""
     lines = (ROOT / "requirements.txt").read_text("utf-8").lower().replace("_", "-")
     required = set(re.findall(r"(?m)^([a-z0-9.-]+)", lines))
     packages = metadata.packages_distributions()
     roots = {name.partition(".")[0] for file in FILES for name in imported(file, everywhere=True)}
-    foreign = roots - set(sys.stdlib_module_names) - {"app", "pipelines", "tests", *OPTIONAL}
+    foreign = roots - set(sys.stdlib_module_names) - {"app", "pipelines", "tests"}
     for name in sorted(foreign):
         assert {one.lower().replace("_", "-") for one in packages.get(name, [])} & required, name
