@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.torch_build import CPU_INDEX
 from pipelines.core.arguments import Parser
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _deploy(_hub(), options, names, uncommitted)
     except (HTTPError, OSError) as problem:
-        raise BadInput(_refused(problem)) from None
+        raise _refused(problem) from None
 
 
 def _deploy(api: HfApi, options: Any, names: list[str], uncommitted: list[str]) -> int:
@@ -92,7 +92,7 @@ def _deploy(api: HfApi, options: Any, names: list[str], uncommitted: list[str]) 
 
     there = _there(api, options.space)
     if there is not None and options.private and not there.private:
-        raise BadInput(f"the Space {options.space} is public already; make it private in its settings")
+        raise BadInput("deploy.space_public", space=options.space)
     present = [one.rfilename for one in there.siblings or []] if there else []
     now = there.runtime.requested_hardware or there.runtime.hardware if there and there.runtime else None
     hardware = options.hardware or now or USUAL
@@ -122,9 +122,7 @@ def _deploy(api: HfApi, options: Any, names: list[str], uncommitted: list[str]) 
     )
     now_there = set(api.list_repo_files(options.space, repo_type="space", revision=done.oid)) - set(HUBS_OWN)
     if wrong := sorted(now_there ^ set(names)):
-        raise BadInput(
-            f"the Space has other files than git tracks: {', '.join(wrong[:LISTED])}; deploy again"
-        )
+        raise BadInput("deploy.other_files", files=", ".join(wrong[:LISTED]))
     print(f"{api.endpoint}/spaces/{options.space}")
     return 0
 
@@ -149,23 +147,23 @@ def _parser() -> Parser:
 def _check(space: str, hardware: str | None) -> None:
     """BadInput unless these can be a Space and its hardware."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", space, re.ASCII):
-        raise BadInput(f"{space[:80]!r} is not OWNER/NAME; try yourname/atelier")
+        raise BadInput("deploy.space_form", space=space[:80])
     if hardware is None:
         return
     from huggingface_hub import SpaceHardware
 
     known = [one.value for one in SpaceHardware]
     if hardware not in known:
-        raise BadInput(f"the hardware {hardware[:40]!r} is not known; there are {', '.join(known)}")
+        raise BadInput("deploy.hardware_unknown", hardware=hardware[:40], known=", ".join(known))
 
 
 def tracked() -> list[str]:
     """What git tracks here, in git's order. BadInput where there is no git, and when a file is not here."""
     names = [one for one in _git("ls-files", "-z").split("\0") if one]
     if not names:
-        raise BadInput(f"git tracks nothing in {ROOT}; deploy from a clone of the project")
+        raise BadInput("deploy.nothing_tracked", folder=ROOT)
     if gone := [one for one in names if not (ROOT / one).is_file()]:
-        raise BadInput(f"git tracks {gone[0]} and it is no file here; restore it, or commit that it is gone")
+        raise BadInput("deploy.file_gone", file=gone[0])
     return names
 
 
@@ -195,12 +193,11 @@ def _git(*arguments: str) -> str:
             ["git", *arguments], cwd=ROOT, check=True, capture_output=True, encoding="utf-8"
         ).stdout
     except FileNotFoundError:
-        raise BadInput("git is not installed, and it says what belongs to the project; install git") from None
+        raise BadInput("deploy.git_missing") from None
     except subprocess.CalledProcessError as error:
-        reason = error.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise BadInput(
-            f"git cannot say what belongs to the project ({reason[0][:120]}); deploy from a clone of it"
-        ) from None
+        if not (said := error.stderr.strip()):
+            raise BadInput("deploy.git_failed_silently") from None
+        raise BadInput("deploy.git_failed", reason=said.splitlines()[-1][:120]) from None
 
 
 def _hub() -> HfApi:
@@ -211,7 +208,7 @@ def _hub() -> HfApi:
     constants.HF_HUB_OFFLINE = False
     token = get_token()
     if token is None:
-        raise BadInput("nobody is signed in to Hugging Face here; run: hf auth login, or set HF_TOKEN")
+        raise BadInput("deploy.not_signed_in")
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
 
 
@@ -237,23 +234,29 @@ def _agree(agreed: bool) -> None:
     if agreed:
         return
     if not sys.stdin.isatty():
-        raise BadInput("nothing was sent, for nobody can be asked here; run it again with --yes")
+        raise BadInput("deploy.nobody_to_ask")
     print("Send this? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise BadInput("nothing was sent; run it again and answer y")
+        raise BadInput("deploy.not_agreed")
 
 
-def _refused(problem: Exception) -> str:
-    """One sentence on what the Hub did not do."""
+def _refused(problem: Exception) -> BadInput:
+    """What the Hub did not do, and why."""
     response = getattr(problem, "response", None)
     if response is None:
-        return f"the Hub cannot be reached ({' '.join(str(problem).split())[:160]}); look at the network and try again"
+        return BadInput("deploy.hub_unreachable", reason=_line(str(problem)))
     status = response.status_code
     said = response.headers.get("X-Error-Message") or str(getattr(problem, "server_message", None) or "")
     hints = {
-        401: "sign in again with: hf auth login",
-        402: f"cpu-basic needs a subscription, other hardware a way to pay; --hardware {USUAL} may be free",
-        403: "the token may not write there; make one that may, at huggingface.co/settings/tokens",
+        401: Message("deploy.sign_in"),
+        402: Message("deploy.pay", {"free": USUAL}),
+        403: Message("deploy.token_may_not_write"),
     }
-    reason = f" ({' '.join(said.split())[:160]})" if said else ""
-    return f"the Hub refused with {status}{reason}; {hints.get(status, 'nothing is half-sent, so try again')}"
+    hint = hints.get(status, Message("deploy.nothing_half_sent"))
+    if said:
+        return BadInput("deploy.hub_refused_because", status=status, reason=_line(said), hint=hint)
+    return BadInput("deploy.hub_refused", status=status, hint=hint)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:160]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipelines.core.pipeline import Step
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.weights.checkpoint import Checkpoint
 from pipelines.weights.install import install, published
 from pipelines.weights.open_weights import OPEN_WEIGHTS
@@ -31,7 +31,12 @@ class Download:
     done: int = 0  # MB of this file
     total: int = 1
     rate: float = 0.0  # MB a second; 0 while it is not known
-    error: str = ""  # one sentence, when it failed
+    problem: Message | None = None  # when it failed
+
+    @property
+    def error(self) -> str:
+        """The problem in English; "" without one."""
+        return str(self.problem or "")
 
     @property
     def is_over(self) -> bool:
@@ -66,9 +71,11 @@ class Downloads:
         wanted = [name for name in dict.fromkeys(names) if not published(name).present]
         with self._lock:
             if self._now is not None and not self._now.is_over:
-                raise BadInput(f"{self._now.name} is being downloaded; wait for it, or stop it")
+                raise BadInput("app.download_running", model=self._now.name)
+            if not names:
+                raise BadInput("app.nothing_to_fetch")
             if not wanted:
-                raise BadInput(f"{', '.join(names) or 'what was asked for'} is here already")
+                raise BadInput("app.models_here", models=", ".join(names))
             self._now = Download(wanted[0], tuple(wanted[1:]))
             self._stopped.clear()
             self._thread = threading.Thread(target=self._run, name="download", daemon=True)
@@ -100,8 +107,7 @@ class Downloads:
                             return
             self._now = replace(now, state="done")
         except (BadInput, CannotSave) as problem:
-            self._now = replace(now, state="failed", error=str(problem))
+            self._now = replace(now, state="failed", problem=problem.message)
         except Exception:
             log.exception("the download of %s broke", now.name)
-            told = "the download broke for a reason that nobody foresaw; the server's log has it"
-            self._now = replace(now, state="failed", error=told)
+            self._now = replace(now, state="failed", problem=Message("app.download_broke"))

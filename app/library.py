@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from app.jobs.threads import aside
 from pipelines.core.record import Record, read_texts, record_from_json
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save
 from pipelines.io.images import fit_square, on_white, open_picture, to_tensor
 
@@ -69,7 +69,7 @@ class Library:
                 self._db = self._open(path)
         except (OSError, sqlite3.DatabaseError) as error:
             problem = error if isinstance(error, OSError) else OSError(str(error))
-            raise CannotSave(cannot_save(path, problem)) from None
+            raise cannot_save(path, problem) from None
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
@@ -108,7 +108,7 @@ class Library:
             ):
                 if Path(path).stem == picture_id:
                     return self._entry(path, modified, record)
-        raise BadInput(f"there is no picture {picture_id[:40]!r} in the library; it may have been deleted")
+        raise BadInput("app.picture_not_in_library", picture=picture_id[:40])
 
     @aside
     def search(self, clip: ClipLike, text: str, count: int = 24) -> list[tuple[Entry, float]]:
@@ -125,7 +125,7 @@ class Library:
         """The pictures that look most like the one at `path`, which need not be in the library, without itself."""
         wanted = _encode(clip, [Path(path)])[0]
         if wanted is None:
-            raise BadInput(f"the picture {Path(path).name} cannot be opened; it may have been deleted")
+            raise BadInput("app.picture_gone", picture=Path(path).name)
         entries, vectors = self._vectors(clip)
         if not entries:
             return []

@@ -20,8 +20,6 @@ from pipelines.errors import BadInput
 
 MOST = 1_500  # characters of the text
 MOST_UNPACKED = 20_000  # bytes of its JSON: two prompts of the longest kind, in any script, and all numbers
-DAMAGED = "the link's recipe is damaged or cut off; copy the whole link again"
-FOREIGN = "the link's recipe is not one of Atelier's; copy the link again"
 
 Kinds = Mapping[str, type[Pipeline[Any]]]
 
@@ -47,10 +45,7 @@ class Recipe:
         packed = packer.compress(plain.encode("utf-8", "replace")) + packer.flush()
         text = base64.urlsafe_b64encode(packed).decode("ascii").rstrip("=")
         if len(text) > MOST:
-            raise BadInput(
-                f"the settings need {len(text):,} characters and a link has room for {MOST:,}; "
-                "save the PNG, which holds them all"
-            )
+            raise BadInput("app.settings_too_long", count=len(text), most=MOST)
         return text
 
 
@@ -85,46 +80,46 @@ def recipe_of(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = 
 def read_recipe(text: str, kinds: Kinds | None = None) -> Recipe:
     """The recipe that a link carries, every part of it checked. BadInput in one sentence when it is none."""
     if len(text) > MOST:
-        raise BadInput(f"the link's recipe has {len(text):,} characters; the most is {MOST:,}")
+        raise BadInput("app.recipe_too_long", count=len(text), most=MOST)
     values = _unpacked(text)
     if not isinstance(values, list) or len(values) not in (2, 3):
-        raise BadInput(FOREIGN)
+        raise BadInput("app.link_foreign")
     name, settings, left_out = [*values, []][:3]
     if not (isinstance(name, str) and isinstance(settings, dict) and isinstance(left_out, list)):
-        raise BadInput(FOREIGN)
+        raise BadInput("app.link_foreign")
     kind = _kind_of(name, kinds)
     settings, checked = kind.current_names(settings), kind.from_dict(settings)
     known = {one.name: one for one in kind.knobs()}
     if checked.files():
-        raise BadInput("the link's recipe names a file, which no link may; copy the link again")
+        raise BadInput("app.recipe_names_file")
     if not all(travels(known[one], getattr(checked, one)) for one in settings):
-        raise BadInput(FOREIGN)
+        raise BadInput("app.link_foreign")
     if not all(isinstance(one, str) for one in left_out):
-        raise BadInput(FOREIGN)
+        raise BadInput("app.link_foreign")
     left_out = [kind.aliases.get(name, name) for name in left_out]
     if not known.keys() >= set(left_out):
-        raise BadInput(FOREIGN)
+        raise BadInput("app.link_foreign")
     return Recipe(name, checked, tuple(left_out))
 
 
 def _unpacked(text: str) -> Any:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
-        raise BadInput(DAMAGED)
+        raise BadInput("app.link_damaged")
     unpacker = zlib.decompressobj(-15)
     try:
         plain = unpacker.decompress(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), MOST_UNPACKED)
         if not unpacker.eof:  # cut off, or larger than anything that is written here
-            raise BadInput(DAMAGED)
+            raise BadInput("app.link_damaged")
         return json.loads(plain)
     except BadInput:
         raise
     except (ValueError, zlib.error, RecursionError):
-        raise BadInput(DAMAGED) from None
+        raise BadInput("app.link_damaged") from None
 
 
 def _kind_of(name: str, kinds: Kinds | None) -> type[Settings]:
     if kinds is None:
         from pipelines.studio import PIPELINES as kinds
     if name not in kinds:
-        raise BadInput(f"the link names the unknown pipeline {name[:40]!r}; known: {', '.join(kinds)}")
+        raise BadInput("app.link_pipeline_unknown", pipeline=name[:40], known=", ".join(kinds))
     return kinds[name].Settings

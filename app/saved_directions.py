@@ -58,7 +58,7 @@ class Shelf:
         """The file behind a name. BadInput when it is no direction of ours."""
         good = bool(re.fullmatch(r"[\w-]{1,60}\.safetensors", name)) and (self.folder / name).is_file()
         if not good:
-            raise BadInput(f"there is no direction {name[:60]!r} here any more")
+            raise BadInput("app.direction_gone", direction=name[:60])
         return self.folder / name
 
     def kept(self) -> list[Kept]:
@@ -71,7 +71,7 @@ class Shelf:
     def setting(self, uses: dict[str, float]) -> tuple[str, str, str]:
         """What EditSettings.directions wants for {name: strength}, and the words from and to of them all."""
         if len(uses) > MOST_USED:
-            raise BadInput(f"{len(uses)} directions are chosen; the most at once is {MOST_USED}")
+            raise BadInput("app.too_many_directions", count=len(uses), most=MOST_USED)
         read = [(read_direction(self.path(name)), strength) for name, strength in uses.items()]
         listed = " | ".join(f"{one.to_uri()}:{strength:g}" for one, strength in read)
         source, target = (

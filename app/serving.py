@@ -109,7 +109,7 @@ def serving_of(
     host = host or environment.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if space else HOST)
     host = host.strip("[]").lower()
     if not re.fullmatch(r"[\w.:%-]{1,253}", host):
-        raise BadInput(f"the host {host[:60]!r} is neither a name nor an address; try 127.0.0.1 or 0.0.0.0")
+        raise BadInput("app.host_form", host=host[:60])
     root = _root(root_path or environment.get("GRADIO_ROOT_PATH") or "")
     asked = [_name(one) for one in allow_host or []]
     if "://" in root:
@@ -119,11 +119,9 @@ def serving_of(
     names = tuple(dict.fromkeys((*LOCAL_NAMES, *asked)))
     beyond = Serving(host=host, names=names, root=root, space=space).beyond
     if open_to_all and password:
-        raise BadInput("--open and --password do not go together; give one of them")
+        raise BadInput("app.open_and_password")
     if open_to_all and not beyond:
-        raise BadInput(
-            "--open is for a studio that other machines reach; add --host 0.0.0.0 or --allow-host NAME"
-        )
+        raise BadInput("app.open_needs_host")
     if space or (open_to_all and not allow_host):
         names = (ANY,)
     protection: Protection = "password" if password else "token"
@@ -144,7 +142,7 @@ def serving_of(
 
 def _port(text: str) -> int:
     if not re.fullmatch(r"\d{1,5}", text) or not 1 <= int(text) <= 65535:
-        raise BadInput(f"port {text[:20]!r} is not a whole number from 1 to 65535; try {PORT}")
+        raise BadInput("app.port_form", port=text[:20], usual=PORT)
     return int(text)
 
 
@@ -152,9 +150,7 @@ def _name(text: str) -> str:
     """A name that is to be answered, as `host_name` gives it."""
     name = text if text == ANY else host_name(text)
     if name != ANY and not re.fullmatch(r"[\w.:-]{1,253}", name):
-        raise BadInput(
-            f"--allow-host {text[:60]!r} is not a name; give one such as studio.example.org, or '*'"
-        )
+        raise BadInput("app.allowed_host_form", host=text[:60])
     return name
 
 
@@ -162,9 +158,7 @@ def _root(text: str) -> str:
     text = text.rstrip("/")
     path = urlsplit(text).path if re.match("https?://[^/]", text) else text
     if path and not re.fullmatch(r"(/[\w.~-]+)+", path):
-        raise BadInput(
-            f"--root-path {text[:60]!r} is not a path such as /studio, nor an address ending in one"
-        )
+        raise BadInput("app.root_path_form", path=text[:60])
     return text
 
 
@@ -215,16 +209,14 @@ def check_free(host: str, port: int) -> None:
 
 def _refusal(problem: OSError, host: str, port: int) -> BadInput:
     if problem.errno == errno.EADDRINUSE:
-        return BadInput(f"port {port} is taken; try --port {port + 1 if port < 65535 else PORT}")
+        return BadInput("app.port_taken", port=port, other=port + 1 if port < 65535 else PORT)
     if problem.errno in (errno.EACCES, errno.EPERM):
-        return BadInput(f"port {port} is the system's own; try --port {PORT}")
+        return BadInput("app.port_forbidden", port=port, other=PORT)
     return _unbound(host)
 
 
 def _unbound(host: str) -> BadInput:
-    return BadInput(
-        f"{host} is no address of this machine; try --host {HOST}, or 0.0.0.0 for all of its addresses"
-    )
+    return BadInput("app.address_not_here", host=host, usual=HOST)
 
 
 def add_flags(parser: Any) -> None:

@@ -27,7 +27,7 @@ import torch
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Pipeline, Result, Step, run
 from pipelines.core.settings import Settings
-from pipelines.errors import BadInput, CannotSave, Stopped
+from pipelines.errors import BadInput, CannotSave, Message, Stopped
 from pipelines.io.files import write_atomically
 from pipelines.weights import inventory
 
@@ -91,17 +91,11 @@ def open_studio(
 def spaces_package() -> Any:
     """The platform's package `spaces`, which from now on stands between torch and CUDA. BadInput when it cannot work."""
     if torch.version.cuda is None:
-        raise BadInput(
-            f"this is a ZeroGPU Space and torch {torch.__version__} is a build without CUDA; deploy it again with "
-            "--hardware zero-a10g"
-        )
+        raise BadInput("space.torch_without_cuda", torch=torch.__version__)
     try:
         return importlib.import_module("spaces")
     except ImportError:
-        raise BadInput(
-            "this is a ZeroGPU Space without the package spaces, which its Gradio SDK brings; deploy it again with "
-            "--hardware zero-a10g"
-        ) from None
+        raise BadInput("space.package_missing") from None
 
 
 @dataclass(frozen=True)
@@ -204,8 +198,8 @@ class ZeroGpu:
                         stopping = True
                         _stop_file(call.journal).touch()
         except Exception as problem:
-            if sentence := refusal(problem, call.seconds):
-                raise BadInput(sentence) from None
+            if message := refusal(problem, call.seconds):
+                raise BadInput.of(message) from None
             raise
         finally:
             events.close()
@@ -291,39 +285,30 @@ def carried(step: Step, *, with_picture: bool) -> Step:
     return Step(step.stage, step.done, step.total, metrics, draw)
 
 
-def refusal(problem: Exception, seconds: int) -> str:
-    """One sentence on why the platform gave no GPU for `seconds`, or took it away; "" when that is not what happened."""
+def refusal(problem: Exception, seconds: int) -> Message | None:
+    """Why the platform gave no GPU for `seconds`, or took it away; None when that is not what happened."""
     from gradio import Error
 
     if not isinstance(problem, Error):
-        return ""
+        return None
     said = str(problem.message)
     if found := re.search(r"\((\d+)s requested vs\. (-?\d+)s left\)\. Try again in (.+?)\.(?:\s|$)", said):
-        return (
-            f"this needs {found[1]} s of GPU time and {max(int(found[2]), 0)} s of your daily quota are left; try "
-            f"again in {found[3]}, or ask for less"
-        )
-    needs = f"this needs {seconds} s of GPU time"
-    for words, why in (
-        ("larger than the maximum", "that is more than is given at once; ask for less"),
-        (
-            "reached its GPU limit",
-            "0 s are left for visitors who are not signed in; sign in and reload the page",
-        ),
-        ("runs limit", "your daily number of GPU tasks is used up; try again tomorrow"),
-        ("allocated to running tasks", "your quota is set aside for tasks that are running; wait for them"),
-        (
-            "Expired ZeroGPU proxy token",
-            "your pass to it ran out while this waited; reload the page and go on",
-        ),
-        ("No GPU was available", "no GPU is free; try again in a few minutes"),
-        ("GPU task aborted", "it was taken away before the end; try again, or ask for less"),
+        left = max(int(found[2]), 0)
+        return Message("space.quota", {"seconds": int(found[1]), "left": left, "wait": found[3]})
+    for words, message in (
+        ("larger than the maximum", Message("space.too_much", {"seconds": seconds})),
+        ("reached its GPU limit", Message("space.sign_in", {"seconds": seconds})),
+        ("runs limit", Message("space.tasks_used_up", {"seconds": seconds})),
+        ("allocated to running tasks", Message("space.set_aside", {"seconds": seconds})),
+        ("Expired ZeroGPU proxy token", Message("space.pass_ran_out", {"seconds": seconds})),
+        ("No GPU was available", Message("space.no_gpu_free", {"seconds": seconds})),
+        ("GPU task aborted", Message("space.taken_away", {"seconds": seconds})),
     ):
         if words in said:
-            return f"{needs}, and {why}"
+            return message
     if getattr(problem, "title", "") == "ZeroGPU worker error":  # `said` is the name of an exception's class
-        return f"the run failed inside ({said}); the server's log says where"
-    return f"{needs}, and it was refused ({' '.join(said.split())[:200]})"
+        return Message("core.broke", {"kind": said})
+    return Message("space.refused", {"seconds": seconds, "reason": " ".join(said.split())[:200]})
 
 
 def _estimate(name: str, settings: Settings) -> float:
@@ -353,6 +338,4 @@ def _check_visitor() -> None:
     from gradio.context import LocalContext
 
     if LocalContext.request.get(None) is None:
-        raise BadInput(
-            "GPU time belongs to the visitor who asks, and this was asked for before the studio was started; ask again"
-        )
+        raise BadInput("space.no_visitor")

@@ -32,10 +32,10 @@ _filming, _glimpsing = (
 def make_film(lane: Lane, job_id: str, suffix: str) -> Path:
     """The film of a run as it stands, made anew when its journal has grown. BadInput when there is nothing to show."""
     if suffix not in KINDS:
-        raise BadInput(f"a film is saved as .mp4 or .webp, not as {suffix[:10]!r}")
+        raise BadInput("app.film_form", suffix=suffix[:10])
     pipeline, settings, journal = _run_of(lane, job_id)
     if not isinstance(pipeline, HasTimelapse):
-        raise BadInput("this run cannot be shown as a film")
+        raise BadInput("app.no_film")
     assert journal.folder is not None
     path = journal.folder / f"film{suffix}"
     with _filming:
@@ -51,7 +51,7 @@ def glimpse(lane: Lane, job_id: str, step: int) -> Image.Image:
     """The picture of a run at one of its snapshots."""
     pipeline, settings, journal = _run_of(lane, job_id)
     if step not in journal.steps():
-        raise BadInput(f"step {step} has no snapshot")
+        raise BadInput("app.no_snapshot", step=step)
     with _glimpsing:
         return pipeline.glimpse(settings, journal, step)
 
@@ -60,11 +60,11 @@ def _run_of(lane: Lane, job_id: str) -> tuple[Any, Any, Journal]:
     """What shows a run: its pipeline, its prepared settings and its journal, which is not empty."""
     journal = lane.journal(job_id)
     if not journal.steps():
-        raise BadInput("this run has left no pictures yet")
+        raise BadInput("app.no_pictures_yet")
     job = lane.job(job_id)
     pipeline = lane.studio.pipeline(job.pipeline)
     if not isinstance(pipeline, HasGlimpses):
-        raise BadInput("this run cannot be looked back at")
+        raise BadInput("app.no_looking_back")
     identity = journal.identity()
     if identity is not None:
         return pipeline, pipeline.Settings.from_dict(identity["settings"]), journal

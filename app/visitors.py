@@ -84,9 +84,7 @@ class OwnLibrary:
     def find(self, picture_id: str) -> Entry:
         found = self._ask(lambda library: library.find(picture_id), None)
         if found is None:
-            raise BadInput(
-                f"there is no picture {picture_id[:40]!r} in the library; it may have been deleted"
-            )
+            raise BadInput("app.picture_not_in_library", picture=picture_id[:40])
         return found
 
     def search(self, clip: ClipLike, text: str, count: int = 24) -> list[tuple[Entry, float]]:

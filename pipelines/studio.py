@@ -119,10 +119,7 @@ class Studio:
         """Frozen, in evaluation mode, on the device. BadInput for a file that no row of SPECS fits."""
         kind = kind_of(checkpoint.path) or checkpoint.kind
         if kind not in SPECS or not SPECS[kind].network:
-            raise BadInput(
-                f"the weights {checkpoint.path.name} are of the kind {kind[:40]!r}, which is not known; fetch or add "
-                "the model again"
-            )
+            raise BadInput("studio.kind_unknown", file=checkpoint.path.name, kind=kind[:40])
         spec, values = SPECS[kind], read_header(checkpoint.path)[0]
         config_type, network_type = spec.part("config"), spec.part("network")
         extra = [self.load(spec.vocabulary)] if spec.vocabulary else []
@@ -131,13 +128,14 @@ class Studio:
             with BUILDING, init_empty_weights():  # no time and memory for numbers that are thrown away
                 network: nn.Module = network_type(config, *extra)
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
-            raise BadInput(
-                f"the weights {checkpoint.path.name} carry a strange config; restore the file"
-            ) from error
+            raise BadInput("studio.config_strange", file=checkpoint.path.name) from error
         if extra and extra[0].vocabulary_size > config.vocabulary_size:
             raise BadInput(
-                f"{checkpoint.name} knows {config.vocabulary_size:,} tokens and the vocabulary {spec.vocabulary} "
-                f"has {extra[0].vocabulary_size:,}; they do not belong together, so fetch both again"
+                "studio.vocabulary_too_large",
+                model=checkpoint.name,
+                known=config.vocabulary_size,
+                vocabulary=spec.vocabulary,
+                count=extra[0].vocabulary_size,
             )
         load_weights(checkpoint.path, network, dtype_of(kind, self.torch_device))
         convert_conv2d_weight_memory_format(network, torch.channels_last)
@@ -158,7 +156,7 @@ class Studio:
 def _check_present(what: str, checkpoints: list[Checkpoint]) -> None:
     """BadInput when models are not here yet, before any is loaded. What is shipped is looked for when it is read."""
     if gone := [one.name for one in checkpoints if not one.present and one.pack != "tiny"]:
-        raise BadInput(f"{what} needs {', '.join(gone)}; run: python launch.py models fetch {gone[0]}")
+        raise BadInput("studio.models_missing", what=what, models=", ".join(gone), first=gone[0])
 
 
 def _check_fit(models: dict[str, Any]) -> None:
@@ -166,10 +164,7 @@ def _check_fit(models: dict[str, Any]) -> None:
     if "dalle" in models:
         drawn, known = models["dalle"].config.image_vocabulary, len(models["vqgan"].codes)
         if drawn > known:
-            raise BadInput(
-                f"this DALL·E draws with {drawn:,} image tokens and this codec has {known:,}; give the codec that "
-                "the DALL·E learned with"
-            )
+            raise BadInput("studio.codec_too_small", drawn=drawn, known=known)
 
 
 def _read_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -179,7 +174,7 @@ def _read_tokenizer(checkpoint: Checkpoint) -> Any:
     for spec in (row for rows in families(vocabularies=True).values() for row in rows):
         with suppress(BadInput):
             return spec.part("tokenizer").load(checkpoint.path)
-    raise BadInput(f"{checkpoint.path.name} is no vocabulary that is known here; add it again")
+    raise BadInput("studio.vocabulary_unknown", file=checkpoint.path.name)
 
 
 def _hash(path: Path) -> str:

@@ -91,7 +91,7 @@ def parts_in_use(pairs: list[str]) -> dict[str, str]:
     """["clip=clip-vit-l-14"] -> {"clip": "clip-vit-l-14"}."""
     for one in pairs:
         if not all(one.partition("=")):
-            raise BadInput(f"--use {one[:60]!r} is not PART=MODEL; try --use clip=clip-vit-l-14")
+            raise BadInput("cli.use_form", use=one[:60])
     return {part: name for part, _, name in (one.partition("=") for one in pairs)}
 
 

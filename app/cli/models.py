@@ -160,10 +160,10 @@ def _agree(agreed: bool) -> None:
     if agreed:
         return
     if not sys.stdin.isatty():
-        raise BadInput("the licence above was not agreed to; read it and run this again with --yes")
+        raise BadInput("cli.licence_not_agreed")
     print("Download under this licence? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise BadInput("nothing was downloaded; run it again and answer y to agree to the licence")
+        raise BadInput("cli.not_downloaded")
 
 
 def _add(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ from app.cli.run import load, picture_folder, watch
 from pipelines.core.arguments import Parser
 
 
-def replay(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run a picture's record again. Exit code 0 when every pixel is the same, 1 when not."""
     parser = Parser(
         prog="launch.py replay", description="Run a picture's record again and compare the pixels."

@@ -116,7 +116,7 @@ def _finish(
 def _existing(folder: str) -> Path:
     path = Path(folder).expanduser()
     if not (path / "run.json").is_file():
-        raise BadInput(f"there is no run in {folder[:80]}; give the folder that ends in -run")
+        raise BadInput("cli.no_run", folder=folder[:80])
     return path
 
 
@@ -177,11 +177,9 @@ def picture_folder(out: str | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise BadInput(
-            f"the folder {str(folder)[:80]} cannot be made ({reason}); choose another --out"
-        ) from None
+        raise BadInput("cli.folder_not_made", folder=str(folder)[:80], reason=reason) from None
     if not os.access(folder, os.W_OK):
-        raise BadInput(f"the folder {str(folder)[:80]} may not be written; choose another --out")
+        raise BadInput("cli.folder_not_writable", folder=str(folder)[:80])
     return folder
 
 

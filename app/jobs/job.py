@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from pipelines.errors import Message
+
 State = Literal["queued", "running", "done", "stopped", "failed", "interrupted"]
 FINISHED = ("done", "stopped", "failed", "interrupted")
 
@@ -30,7 +32,7 @@ class Job:
     total: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     pictures: list[dict[str, Any]] = field(default_factory=list)  # best first: path, score, seed, rank, facts
-    error: str = ""  # one sentence, when it failed
+    problem: Message | None = None  # when it failed
     created: float = 0.0  # seconds since 1970, as are the next two
     started: float | None = None
     finished: float | None = None
@@ -40,6 +42,11 @@ class Job:
     @property
     def is_over(self) -> bool:
         return self.state in FINISHED
+
+    @property
+    def error(self) -> str:
+        """The problem in English; "" without one."""
+        return str(self.problem or "")
 
     def with_files(self) -> Job:
         """The job without pictures whose files somebody has deleted."""

@@ -28,8 +28,6 @@ def check_room(jobs: Iterable[ActiveJob], session: str, session_cap: int, total_
     waiting = [one for one in jobs if one.job.state == "queued"]
     own = sum(one.job.session == session for one in waiting)
     if own >= session_cap:
-        raise BadInput(
-            f"{own} of your jobs are waiting already, which is the most; wait for one or cancel one"
-        )
+        raise BadInput("jobs.too_many_waiting", count=own)
     if len(waiting) >= total_cap:
-        raise BadInput(f"the queue is full with {len(waiting)} jobs; try again in a few minutes")
+        raise BadInput("jobs.queue_full", count=len(waiting))

@@ -29,7 +29,7 @@ from pipelines.core.execute import Events
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Pipeline, StudioLike, run
 from pipelines.core.settings import Settings
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.images import open_picture, picture_format, read_bytes
 
 __all__ = ["MAX_PICTURE_BYTES", "Job", "Lane"]
@@ -93,7 +93,7 @@ class Lane:
         `after` names another job and one of its snapshots, at which this one goes on (a fork).
         """
         if pipeline not in self.pipelines:
-            raise BadInput(f"the pipeline {pipeline!r} is not known; known: {', '.join(self.pipelines)}")
+            raise BadInput("jobs.pipeline_unknown", pipeline=pipeline, known=", ".join(self.pipelines))
         values = settings.to_dict() if isinstance(settings, Settings) else dict(settings)
         kind = self.pipelines[pipeline].Settings
         checked = kind.from_dict(values).map_pictures(_picture_inside)
@@ -138,7 +138,7 @@ class Lane:
     @staticmethod
     def unknown(job_id: str) -> BadInput:
         """What is said of a job that nothing is known of."""
-        return BadInput(f"no job {job_id[:40]!r} is known here; its pictures, if any, are in the library")
+        return BadInput("jobs.job_unknown", job=job_id[:40])
 
     @property
     def busy(self) -> bool:
@@ -166,7 +166,7 @@ class Lane:
 
     def _run_folder(self, job_id: str) -> Path:
         if not job_id.replace("-", "").isalnum():
-            raise BadInput(f"no job {job_id[:40]!r} is known here")
+            raise BadInput("jobs.no_job", job=job_id[:40])
         return self.folder / "runs" / job_id
 
     # -------------------------------------------------------------------------------------------------- steering
@@ -201,9 +201,9 @@ class Lane:
             if job.state in ("queued", "running"):
                 return job_id
             if job.state == "done":
-                raise BadInput(f"the job {job_id} is done; run its settings again instead")
+                raise BadInput("jobs.job_done", job=job_id)
             if job.pipeline not in self.pipelines:
-                raise BadInput(f"the pipeline {job.pipeline!r} of the job is not known any more")
+                raise BadInput("jobs.pipeline_gone", pipeline=job.pipeline)
             self.pipelines[job.pipeline].Settings.from_dict(job.settings)
             self._check_room(job.session)
             self._ticket += 1
@@ -239,11 +239,11 @@ class Lane:
             self.update(live, state="running", started=time.time(), stage="loading")
             return live
 
-    def finish(self, live: ActiveJob, state: State, error: str) -> None:
+    def finish(self, live: ActiveJob, state: State, problem: Message | None) -> None:
         """The running job is over."""
         with self._wake:
             self._running = None
-            self._finish(live, state, error)
+            self._finish(live, state, problem)
 
     def update(self, live: ActiveJob, *, keep: bool = True, **changes: Any) -> None:
         """Change a job; `keep` also writes it to the file."""
@@ -257,8 +257,8 @@ class Lane:
 
     # -------------------------------------------------------------------------------------- under the lock
 
-    def _finish(self, live: ActiveJob, state: State, error: str = "") -> None:
-        self.update(live, state=state, error=error, finished=time.time())
+    def _finish(self, live: ActiveJob, state: State, problem: Message | None = None) -> None:
+        self.update(live, state=state, problem=problem, finished=time.time())
         live.preview = None if state == "done" else live.preview
         over = [one for one in self._live.values() if one.job.is_over]
         for one in sorted(over, key=lambda one: one.job.finished or 0)[:-100]:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from app.jobs.job import Job, State
 from app.jobs.timing import timing_key
 from pipelines.core.pipeline import Pipeline
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.files import cannot_save
 
 KEPT_JOBS = 2_000  # finished ones in the file; their pictures stay when the jobs are forgotten
@@ -44,11 +44,9 @@ class JobStore:
             self._db.execute("CREATE INDEX IF NOT EXISTS by_ticket ON jobs (ticket)")
             self._db.execute("CREATE INDEX IF NOT EXISTS by_pace ON jobs (pipeline, state, finished)")
         except sqlite3.DatabaseError as error:
-            raise CannotSave(
-                f"the job list {path} cannot be used ({error}); move it away and start again"
-            ) from None
+            raise CannotSave("jobs.list_unusable", file=path, reason=error) from None
         except OSError as error:
-            raise CannotSave(cannot_save(path, error)) from None
+            raise cannot_save(path, error) from None
 
     @staticmethod
     def _claim(folder: Path) -> sqlite3.Connection:
@@ -60,9 +58,7 @@ class JobStore:
             guard.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError:
             guard.close()
-            raise BadInput(
-                f"another studio already works in {folder}; close it or choose another --out"
-            ) from None
+            raise BadInput("jobs.folder_in_use", folder=folder) from None
         return guard
 
     def save(self, job: Job, ticket: int) -> None:
@@ -72,8 +68,9 @@ class JobStore:
             json.dumps(job.metrics),
             json.dumps(job.seconds),
         )
+        problem = job.problem.to_text() if job.problem else ""
         row = (
-            *(job.id, job.session, job.pipeline, settings, job.state, metrics, pictures, job.error),
+            *(job.id, job.session, job.pipeline, settings, job.state, metrics, pictures, problem),
             *(job.created, job.started, job.finished, seconds, ticket, timing_key(self.pipelines, job)),
         )
         try:
@@ -84,9 +81,7 @@ class JobStore:
                     "DELETE FROM jobs WHERE finished IS NOT NULL AND ticket <= ?", (ticket - KEPT_JOBS,)
                 )
         except sqlite3.DatabaseError as error:
-            raise CannotSave(
-                f"the job could not be noted ({error}); free some disk space and try again"
-            ) from None
+            raise CannotSave("jobs.not_noted", reason=error) from None
 
     def find(self, job_id: str) -> Job | None:
         rows = self._rows("WHERE id = ?", (job_id,))
@@ -144,6 +139,7 @@ class JobStore:
             current_names = self.pipelines[values["pipeline"]].Settings.current_names
             values["settings"] = current_names(values["settings"])
         values["pictures"] = [{**one, "path": str(self.folder / one["path"])} for one in values["pictures"]]
+        values["problem"] = Message.from_text(values.pop("error"))
         if values["state"] not in get_args(State):
             values["state"] = "failed"
         return ticket, Job(**values)

@@ -20,7 +20,7 @@ from pipelines.core.explain import explain
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Pipeline, Result, Resumable, Step, StudioLike
 from pipelines.core.record import write_pictures
-from pipelines.errors import BadInput, CannotSave, Stopped
+from pipelines.errors import BadInput, CannotSave, Message, Stopped
 
 WATCHED_SECONDS = 2.0  # a preview is drawn for this long after somebody asked for one
 PREVIEW_SECONDS = 0.25  # the least time between two previews
@@ -39,7 +39,7 @@ class JobSource(Protocol):
 
     def take(self) -> ActiveJob | None: ...
 
-    def finish(self, live: ActiveJob, state: State, error: str) -> None: ...
+    def finish(self, live: ActiveJob, state: State, problem: Message | None) -> None: ...
 
     def update(self, live: ActiveJob, *, keep: bool = True, **changes: Any) -> None: ...
 
@@ -63,25 +63,24 @@ class Worker:
         """Take the next job, run it, and so on, whatever a job does."""
         while (live := self._queue.take()) is not None:
             state: State = "failed"
-            error = ""
+            message: Message | None = None
             try:
                 aside(live.context.run)(self._run, live)
                 state = "done"
             except Stopped:
                 state = "interrupted" if self._queue.closing and not live.stop else "stopped"
             except BaseException as problem:  # even an exit asked for by a library must not end the lane
-                error = explain(problem)
+                message = explain(problem)
                 if not isinstance(problem, (BadInput, CannotSave)):
                     log.exception("job %s failed", live.job.id)
-            self._queue.finish(live, state, error)
+            self._queue.finish(live, state, message)
 
     def _run(self, live: ActiveJob) -> None:
         """One job from loading to its files. Raises Stopped between two steps when asked to."""
         job = live.job
         if job.pipeline not in self._queue.pipelines:  # queued before a restart with another version
-            raise BadInput(
-                f"the pipeline {job.pipeline!r} is not known any more; known: {', '.join(self._queue.pipelines)}"
-            )
+            known = ", ".join(self._queue.pipelines)
+            raise BadInput("jobs.pipeline_gone_known", pipeline=job.pipeline, known=known)
         settings = self._queue.pipelines[job.pipeline].Settings.from_dict(job.settings)
         begun = time.perf_counter()
         pipeline = self._queue.studio.pipeline(job.pipeline)

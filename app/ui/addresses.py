@@ -140,10 +140,10 @@ def forbid_fetching() -> None:
     """The last guard: what Gradio fetches with cannot call out any more, whoever asks for it."""
 
     async def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise BadInput("no address is fetched for a caller; send the picture itself, as a file or a data URI")
+        raise BadInput("app.no_fetching")
 
     def refuse_now(*_: Any, **__: Any) -> NoReturn:
-        raise BadInput("no address is fetched for a caller; send the picture itself, as a file or a data URI")
+        raise BadInput("app.no_fetching")
 
     for name in ("async_ssrf_protected_get", "async_ssrf_protected_download"):
         setattr(gradio.processing_utils, name, refuse)

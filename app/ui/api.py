@@ -116,10 +116,10 @@ def _run_tool(lane: Lane, name: str, pipeline: str, about: str) -> Callable[...,
 def _check(name: str, settings: Settings) -> None:
     """BadInput when a call asks for too much, or names a file or an address."""
     if name == "optimize" and (steps := getattr(settings, "steps", 0)) > MOST_STEPS:
-        raise BadInput(f"steps {steps} is too large; the most is {MOST_STEPS}")
+        raise BadInput("api.too_many_steps", steps=steps, most=MOST_STEPS)
     for source in settings.files():
         if not source.startswith(URI_HEAD):
-            raise BadInput(f"the picture {source[:40]!r} is not inside the call; give {DATA_URI}")
+            raise BadInput("api.picture_outside", picture=source[:40])
 
 
 async def _finished(lane: Lane, pipeline: str, settings: Settings, session: str) -> Job:
@@ -128,7 +128,7 @@ async def _finished(lane: Lane, pipeline: str, settings: Settings, session: str)
     while not (job := lane.job(job_id)).is_over:
         await asyncio.sleep(0.1)
     if job.state != "done" or not job.pictures:
-        raise BadInput(job.error or f"the job was {job.state}; call again")
+        raise BadInput.of(job.problem) if job.problem else BadInput("api.job_ended", state=job.state)
     return job
 
 
@@ -170,10 +170,10 @@ def _rank_tool(shell: Shell) -> Callable[..., Any]:
 @aside
 def _rank(studio: Any, pictures: Sequence[str], text: str) -> dict[str, Any]:
     if not isinstance(pictures, (list, tuple)) or not 1 <= len(pictures) <= MOST_PICTURES:
-        raise BadInput(f"pictures must be a list of 1 to {MOST_PICTURES}, each {DATA_URI}")
+        raise BadInput("api.pictures_form", most=MOST_PICTURES)
     for number, one in enumerate(pictures):
         if not isinstance(one, str) or not one.startswith(URI_HEAD):
-            raise BadInput(f"picture {number} {str(one)[:40]!r} is not {DATA_URI}")
+            raise BadInput("api.picture_form", number=number, picture=str(one)[:40])
     with _ranking:
         clip = studio.clip()
         found = ranked(clip, text, vectors_of(clip, [as_shown(one) for one in pictures]))
@@ -187,9 +187,7 @@ def _search_tool(shell: Shell) -> Callable[..., Any]:
     def search(text: str, count: int = 12) -> list[dict]:
         with _one_sentence():
             if not isinstance(count, int) or not 1 <= count <= MOST_FOUND:
-                raise BadInput(
-                    f"count {str(count)[:20]} is not a whole number from 1 to {MOST_FOUND}; try 12"
-                )
+                raise BadInput("api.count_form", count=str(count)[:20], most=MOST_FOUND)
             found = shell.library.search(shell.studio.clip(), clean_prompt(_text(text)), count)
             return [
                 {
@@ -215,7 +213,7 @@ def _search_tool(shell: Shell) -> Callable[..., Any]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise BadInput(f"text {str(value)[:40]!r} is not text; try a red heart")
+        raise BadInput("api.not_text", value=str(value)[:40])
     return value
 
 
@@ -234,13 +232,17 @@ def _file(path: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def _one_sentence() -> Iterator[None]:
-    """What goes wrong within becomes Gradio's error with one sentence; only what was not foreseen goes to the log."""
+    """What goes wrong within becomes Gradio's error: one English sentence, with its code as the title.
+
+    Only what was not foreseen goes to the log.
+    """
     try:
         yield
     except Exception as problem:
         if not isinstance(problem, (BadInput, CannotSave)):
             log.exception("a call of the API failed")
-        raise gr.Error(explain(problem), print_exception=False) from None
+        message = explain(problem)
+        raise gr.Error(str(message), title=message.code, print_exception=False) from None
 
 
 # ------------------------------------------------------------------------------------------------------------- agents
@@ -249,14 +251,14 @@ def _one_sentence() -> Iterator[None]:
 def check_extra() -> None:
     """BadInput when the package that speaks to agents is missing."""
     if importlib.util.find_spec("mcp") is None:
-        raise BadInput(f"--mcp needs the package mcp; run: {_install()}")
+        raise BadInput("api.mcp_missing", command=_install())
 
 
 def check_served(page: gr.Blocks) -> None:
     """BadInput, and the page is closed, when Gradio could not serve the tools to agents."""
     if page.mcp_server_obj is None:
         page.close(verbose=False)
-        raise BadInput(f"the installed package mcp does not fit Gradio {gr.__version__}; run: {_install()}")
+        raise BadInput("api.mcp_does_not_fit", gradio=gr.__version__, command=_install())
 
 
 def _install() -> str:

@@ -31,7 +31,7 @@ def copy_link(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = 
             both_aloud("copy_link"),
         )
     except BadInput as problem:  # too long for a link
-        text, said = "", html("<span>{}</span>", both_sentence(str(problem)))
+        text, said = "", html("<span>{}</span>", both_sentence(problem))
     return html(
         '<button type="button" class="quiet" data-link="{}">{}</button><div class="told" hidden>{}</div>',
         text,

@@ -185,7 +185,7 @@ def serve(
     try:
         _, here = launch(page, port=port, mcp=mcp)
     except OSError:
-        raise BadInput(f"port {port} is taken; try --port {port + 1}") from None
+        raise BadInput("app.port_taken", port=port, other=port + 1) from None
     url = serving.address(port)
     print(f"Atelier is open at {url}  (Ctrl+C closes it)", flush=True)
     threading.Thread(target=_wake, args=(studio,), daemon=True, name="wake").start()

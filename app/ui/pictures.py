@@ -54,7 +54,7 @@ class Pictures:
         except (OSError, ValueError):  # a null byte, a name too long
             good = False
         if not good:
-            raise BadInput(f"there is no picture {name[:60]!r} here any more")
+            raise BadInput("app.picture_not_here", picture=name[:60])
         return path
 
     def example_names(self) -> list[str]:

@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **words)
 
     def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message}; see {self.prog} --help")
+        raise BadInput("core.usage", message=message, program=self.prog)
 
 
 def number(kind: type, lo: float, hi: float) -> Callable[[str], Any]:

@@ -1,11 +1,11 @@
-"""Why a run failed, as one sentence for the user."""
+"""Why a run failed, for the user."""
 
 from __future__ import annotations
 
 import torch
 
 from pipelines.core.settings import Settings
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.files import cannot_save
 
 MEMORY_KNOBS = (
@@ -25,21 +25,21 @@ def is_out_of_memory(problem: BaseException) -> bool:
 
 def too_large(settings: Settings) -> BadInput:
     """What is said of a run for which the memory was too small, with a smaller try."""
-    advice = "try a smaller picture, or close other programs"
+    advice = Message("core.smaller_picture")
     for name in MEMORY_KNOBS:
         value = getattr(settings, name, None) or 0
         if value > 1:
-            advice = f"try {name} {value // 2} instead of {value}"
+            advice = Message("core.ask_for_less", {"setting": name, "value": value, "less": value // 2})
             break
-    return BadInput(f"the memory of the device is too small for this; {advice}")
+    return BadInput("core.no_memory", advice=advice)
 
 
-def explain(problem: BaseException) -> str:
-    """One sentence for the user on why a run failed. What is not foreseen stays general; its traceback is for the log."""
+def explain(problem: BaseException) -> Message:
+    """Why a run failed. What is not foreseen stays general; its traceback is for the log."""
     if isinstance(problem, (BadInput, CannotSave)):
-        return str(problem)
+        return problem.message
     if is_out_of_memory(problem):
-        return "there was not enough memory; ask for fewer or smaller pictures"
+        return Message("core.out_of_memory")
     if isinstance(problem, OSError) and problem.errno is not None and problem.filename:
-        return cannot_save(problem.filename, problem)
-    return f"the run failed inside ({type(problem).__name__}); the server's log says where"
+        return cannot_save(problem.filename, problem).message
+    return Message("core.broke", {"kind": type(problem).__name__})

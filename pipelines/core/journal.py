@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save, write_atomically
 
 EVERY_STEPS = 10  # a snapshot at all multiples of it ...
@@ -58,7 +58,7 @@ class Journal:
         if (old := self.identity()) is None:
             write_atomically(self.folder / "run.json", json.dumps(identity).encode())
         elif {**old, "settings": new["settings"] | current_names(old.get("settings", {}))} != new:
-            raise BadInput(f"the journal {self.folder.name} belongs to another run; choose another folder")
+            raise BadInput("core.journal_of_other_run", journal=self.folder.name)
 
     def identity(self) -> dict[str, Any] | None:
         """What `begin` was told, None when nothing was. BadInput when the file is damaged."""
@@ -69,7 +69,7 @@ class Journal:
         except (OSError, ValueError):
             found = None
         if not isinstance(found, dict):
-            raise BadInput(f"the journal {self.folder.name} is damaged: its run.json cannot be read")
+            raise BadInput("core.journal_damaged", journal=self.folder.name)
         return found
 
     def due(self, step: int) -> bool:
@@ -111,9 +111,7 @@ class Journal:
                 names = file.keys() if with_tensors else ()
                 tensors = {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise BadInput(
-                f"the snapshot {path.name} cannot be read ({error}); delete it and resume"
-            ) from error
+            raise BadInput("core.snapshot_damaged", file=path.name, reason=error) from error
         return Snapshot(step, tensors, facts)
 
     def latest(self) -> Snapshot | None:
@@ -125,9 +123,9 @@ class Journal:
         """A new journal in `folder` with copies of the snapshots up to `step`, which must be one of `steps()`."""
         steps = self.steps()
         if step not in steps:
-            raise BadInput(
-                f"step {step} has no snapshot; those there are: {', '.join(map(str, steps)) or 'none'}"
-            )
+            if not steps:
+                raise BadInput("core.no_snapshots", step=step)
+            raise BadInput("core.no_snapshot", step=step, steps=", ".join(map(str, steps)))
         assert self.folder is not None
         try:
             folder.mkdir(parents=True)
@@ -135,7 +133,7 @@ class Journal:
                 if one <= step:
                     shutil.copyfile(self._path(one), folder / self._path(one).name)
         except OSError as error:
-            raise CannotSave(cannot_save(folder, error)) from None
+            raise cannot_save(folder, error) from None
         return Journal(folder)
 
     def _path(self, step: int) -> Path:

@@ -150,10 +150,7 @@ def check_complete(record: Record) -> None:
     """BadInput in one sentence when pictures that a run needs were left out of its record."""
     if isinstance(names := record.picture.get("left_out"), list) and names:
         listed = ", ".join(str(one)[:40] for one in names[:8])
-        raise BadInput(
-            f"the pictures that were given ({listed}) were left out of this record, so it cannot be run again; "
-            "replay the file as it was first saved"
-        )
+        raise BadInput("core.pictures_left_out", settings=listed)
 
 
 def parameters_text(record: Record, size: tuple[int, int]) -> str:
@@ -192,34 +189,34 @@ def read_record(source: str | Path | bytes, pipelines: Mapping[str, type[Pipelin
     """
     text = read_texts(source).get("atelier")
     if text is None:
-        raise BadInput("the picture holds no record of Atelier's; give a PNG that Atelier made")
+        raise BadInput("core.no_record")
     record = record_from_json(text)
     if record.pipeline not in pipelines:
         raise BadInput(
-            f"the record names the unknown pipeline {_shown(record.pipeline)}; known: {', '.join(pipelines)}"
+            "core.record_pipeline_unknown", pipeline=_shown(record.pipeline), known=", ".join(pipelines)
         )
     kind = pipelines[record.pipeline].Settings
     record = replace(record, settings=kind.recorded(record.settings, record.picture))
     settings = kind.from_dict(record.settings)
     # We always write the file itself. A path would make this machine open a file of the stranger's choice.
     if not all(source.startswith("data:") for source in settings.files()):
-        raise BadInput("the picture's record is not one of Atelier's: a setting names a file")
+        raise BadInput("core.record_names_file")
     return record
 
 
 def record_from_json(text: str) -> Record:
     """A Record of the right shape from JSON; its settings are not yet checked. BadInput in one sentence."""
     if len(text) > MAX_JSON:
-        raise BadInput(f"the picture's record has {len(text):,} characters; the most is {MAX_JSON:,}")
+        raise BadInput("core.record_too_long", count=len(text), most=MAX_JSON)
     try:
         values = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise BadInput("the picture's record is damaged: it is not JSON") from None
+        raise BadInput("core.record_not_json") from None
     if not isinstance(values, dict) or _depth(values) > MAX_DEPTH:
-        raise BadInput("the picture's record is not one of Atelier's")
+        raise BadInput("core.record_foreign")
     names = [one.name for one in fields(Record)]
     if missing := [name for name in names if name not in values]:
-        raise BadInput(f"the picture's record lacks {missing[0]!r}")
+        raise BadInput("core.record_lacks", field=missing[0])
     values = {name: values[name] for name in names}  # what a later version adds is not needed here
     for name in ("pipeline", "pack", "device", "created"):
         _expect(isinstance(values[name], str) and len(values[name]) <= 200, name)
@@ -248,7 +245,7 @@ def read_parameters(source: str | Path | bytes) -> dict[str, Any]:
     """
     text = read_texts(source).get("parameters")
     if text is None:
-        raise BadInput("the picture holds no settings; give a PNG as a studio saved it")
+        raise BadInput("core.no_settings")
     lines = text[:20_000].strip().split("\n")
     last = lines.pop() if len(re.findall(r"\w[\w \-/]*:", lines[-1])) >= 3 else ""
     prompt = " ".join("\n".join(lines).split("Negative prompt:")[0].split())
@@ -266,34 +263,32 @@ def read_texts(source: str | Path | bytes) -> dict[str, str]:
     """
     data = read_bytes(source)
     if picture_format(data) != "PNG":
-        raise BadInput(
-            "the picture is not a PNG, and only PNG files carry a record; give the PNG that was saved"
-        )
+        raise BadInput("core.not_a_png")
     texts: dict[str, str] = {}
     at, count = 8, 0
     while at < len(data):
         count += 1
         head = data[at : at + 8]
         if len(head) < 8 or count > MAX_CHUNKS:
-            raise BadInput("the PNG is damaged or cut off")
+            raise BadInput("core.png_damaged")
         length, kind = struct.unpack(">I4s", head)
         if count == 1:
             if kind != b"IHDR" or length != 13 or len(data) < at + 25:
-                raise BadInput("the PNG is damaged: its header is missing")
+                raise BadInput("core.png_without_header")
             check_size(*struct.unpack_from(">II", data, at + 8))
         if at + 12 + length > len(data):
-            raise BadInput("the PNG is damaged or cut off")
+            raise BadInput("core.png_damaged")
         if kind == b"IEND":
             return texts
         if kind in (b"tEXt", b"zTXt", b"iTXt"):
             body = data[at + 8 : at + 8 + length]
             if struct.unpack_from(">I", data, at + 8 + length)[0] != zlib.crc32(kind + body):
-                raise BadInput("the PNG is damaged: one of its texts does not match its checksum")
+                raise BadInput("core.png_checksum")
             name, text = _text_of(kind, body)
             if len(texts) < 100:
                 texts.setdefault(name, text)
         at += 12 + length
-    raise BadInput("the PNG is damaged or cut off")
+    raise BadInput("core.png_damaged")
 
 
 def _text_of(kind: bytes, body: bytes) -> tuple[str, str]:
@@ -310,15 +305,15 @@ def _text_of(kind: bytes, body: bytes) -> tuple[str, str]:
         try:
             rest = unpacker.decompress(rest, MAX_JSON)
         except zlib.error:
-            raise BadInput("the PNG is damaged: one of its texts does not unpack") from None
+            raise BadInput("core.png_text_damaged") from None
         if unpacker.unconsumed_tail:
-            raise BadInput(f"one of the PNG's texts unpacks to more than {MAX_JSON:,} characters")
+            raise BadInput("core.png_text_too_long", most=MAX_JSON)
     return key.decode("latin-1"), rest.decode(encoding, "replace")
 
 
 def _expect(good: Any, name: str) -> None:
     if not good:
-        raise BadInput(f"the picture's record is not one of Atelier's: {name} is not as it should be")
+        raise BadInput("core.record_field", field=name)
 
 
 def _is_number(value: Any, *types: type) -> bool:

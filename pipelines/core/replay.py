@@ -59,5 +59,5 @@ def same_picture(result: Result, record: Record) -> tuple[int, Picture]:
         return same[0]
     place = min(record.picture["rank"], len(ranked)) - 1
     if place < 0:
-        raise BadInput("the run gave no picture to compare with")
+        raise BadInput("core.nothing_to_compare")
     return ranked[place]

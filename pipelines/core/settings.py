@@ -133,7 +133,7 @@ class Settings:
         known = {knob.name: knob for knob in cls.knobs()}
         for name in values:
             if name not in known:
-                raise BadInput(f"setting {name!r} is not known; the settings are {', '.join(sorted(known))}")
+                raise BadInput("settings.unknown", setting=name, known=", ".join(sorted(known)))
         return cls(**{name: _without_old_zero(known[name], value) for name, value in values.items()})
 
     @classmethod
@@ -146,9 +146,7 @@ class Settings:
         for name in values:
             present = cls.aliases.get(name, name)
             if present in names:
-                raise BadInput(
-                    f"setting {present!r} is given twice, as {names[present]!r} and as {name!r}; keep one of them"
-                )
+                raise BadInput("settings.given_twice", setting=present, first=names[present], second=name)
             names[present] = name
         return {present: values[name] for present, name in names.items()}
 
@@ -207,26 +205,29 @@ def _checked(one: Knob, value: Any) -> Any:
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     if one.type is bool:
         if not isinstance(value, bool):
-            raise BadInput(f"{one.name} {shown} is not true or false")
+            raise BadInput("settings.not_boolean", setting=one.name, value=shown)
     elif one.type in (int, float):
         good = isinstance(value, (int, float)) and not isinstance(value, bool)
         good = good and abs(value) < 2**63  # neither nan nor infinite, and float(value) cannot overflow
         if not good or (one.type is int and int(value) != value):
             example = one.lo if one.default is None else one.default
             raise BadInput(
-                f"{one.name} {shown} is not a {'whole ' if one.type is int else ''}number; try {example}"
+                "settings.not_whole" if one.type is int else "settings.not_a_number",
+                setting=one.name,
+                value=shown,
+                example=example,
             )
         value = one.type(value)
         if one.lo is not None and value < one.lo:
-            raise BadInput(f"{one.name} {shown} is too small; the least is {one.lo}")
+            raise BadInput("settings.too_small", setting=one.name, value=shown, least=one.lo)
         if one.hi is not None and value > one.hi:
-            raise BadInput(f"{one.name} {shown} is too large; the most is {one.hi}")
+            raise BadInput("settings.too_large", setting=one.name, value=shown, most=one.hi)
     elif not isinstance(value, str):
-        raise BadInput(f"{one.name} {shown} is not text")
+        raise BadInput("settings.not_text", setting=one.name, value=shown)
     elif one.kind == "prompt":
         value = clean_prompt(value)
     if one.choices is not None and value not in one.choices:
-        raise BadInput(f"{one.name} {shown} is not one of {', '.join(one.choices)}")
+        raise BadInput("settings.not_a_choice", setting=one.name, value=shown, choices=", ".join(one.choices))
     return value
 
 
@@ -234,12 +235,12 @@ def clean_prompt(text: str) -> str:
     """The prompt with white space collapsed; BadInput when it is empty, too long or holds control characters."""
     for character in text:
         if (ord(character) < 32 and character not in "\t\r\n") or 127 <= ord(character) < 160:
-            raise BadInput(f"the prompt holds the control character U+{ord(character):04X}; remove it")
+            raise BadInput("settings.control_character", number=ord(character))
         if 0xD800 <= ord(character) < 0xE000:
-            raise BadInput("the prompt holds half of a character pair, which is not text; paste it again")
+            raise BadInput("settings.half_a_pair")
     text = " ".join(text.split())
     if not text:
-        raise BadInput('the prompt is empty; try "a red heart"')
+        raise BadInput("settings.prompt_empty")
     if len(text) > PROMPT_LIMIT:
-        raise BadInput(f"the prompt has {len(text):,} characters; the most is {PROMPT_LIMIT:,}")
+        raise BadInput("settings.prompt_too_long", count=len(text), most=PROMPT_LIMIT)
     return text

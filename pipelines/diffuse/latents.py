@@ -92,7 +92,7 @@ def fitted_mask(source: str, picture: Image.Image, size: tuple[int, int]) -> Ima
     light = np.asarray(ImageOps.fit(mask, size, Image.Resampling.BOX))
     mask = Image.fromarray(np.where(light > 127, 255, 0).astype(np.uint8))
     if mask.getbbox() is None:
-        raise BadInput("the mask is dark everywhere, so nothing may change; paint white where it may")
+        raise BadInput("diffuse.mask_dark")
     return mask.convert("RGB")
 
 

@@ -66,7 +66,7 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
         SafetensorError,
     ) as error:
         reason = " ".join(str(error).split())[:120]
-        raise BadInput(f"the model {folder.name} cannot be loaded ({reason}); get the folder again") from None
+        raise BadInput("diffuse.model_damaged", model=folder.name, reason=reason) from None
     _check_kind(pipe, folder.name)
     for name in WEIGHTS:
         if (network := getattr(pipe, name, None)) is not None:
@@ -79,10 +79,7 @@ def _options(folder: Path, kind: str, parts: list[str]) -> dict[str, Any]:
     """What diffusers is told of the folder. BadInput when a network has no safetensors file."""
     for name in WEIGHTS:
         if name in parts and not any((folder / name).glob("*.safetensors")):
-            raise BadInput(
-                f"{folder.name}/{name} holds no .safetensors weights; get the model in safetensors, for pickles "
-                "are not opened"
-            )
+            raise BadInput("diffuse.no_safetensors", model=folder.name, part=name)
     plain = folder / "unet" / "diffusion_pytorch_model.safetensors"
     sharded = folder / "unet" / f"{plain.name}.index.json"
     half = not plain.is_file() and not sharded.is_file()
@@ -95,9 +92,9 @@ def _options(folder: Path, kind: str, parts: list[str]) -> dict[str, Any]:
 def _check_kind(pipe: Any, name: str) -> None:
     """BadInput when the networks are not those of Stable Diffusion itself."""
     if pipe.config.get("requires_aesthetics_score") or pipe.unet.config.time_cond_proj_dim is not None:
-        raise BadInput(f"the model {name} is a refiner or a consistency model; give Stable Diffusion itself")
+        raise BadInput("diffuse.refiner", model=name)
     if pipe.unet.config.in_channels not in (4, 9):
-        raise BadInput(f"the unet of {name} has {pipe.unet.config.in_channels} channels; it must be 4 or 9")
+        raise BadInput("diffuse.unet_channels", model=name, channels=pipe.unet.config.in_channels)
 
 
 def _index(folder: Path) -> tuple[str, list[str]]:
@@ -105,16 +102,14 @@ def _index(folder: Path) -> tuple[str, list[str]]:
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        raise BadInput(
-            f"{folder.name} is no diffusers folder: it has no readable model_index.json; give the folder that holds it"
-        ) from None
+        raise BadInput("diffuse.no_model_index", folder=folder.name) from None
     kind = index.get("_class_name") if isinstance(index, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
-        raise BadInput(f"{folder.name} is a {str(kind)[:60]}; Generate takes {', '.join(KINDS[:2])}")
+        raise BadInput(
+            "diffuse.other_pipeline", model=folder.name, kind=str(kind)[:60], known=", ".join(KINDS[:2])
+        )
     parts = {name: one for name, one in index.items() if isinstance(one, list) and len(one) == 2}
     for name, (library, _) in parts.items():
         if library not in LIBRARIES:
-            raise BadInput(
-                f"{folder.name} wants code of its own for {name[:40]}, which is not run; give a plain model"
-            )
+            raise BadInput("diffuse.own_code", model=folder.name, part=name[:40])
     return kind, [name for name, (library, _) in parts.items() if library is not None]

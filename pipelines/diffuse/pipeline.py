@@ -42,7 +42,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
     def prepare(self, settings: DiffuseSettings) -> DiffuseSettings:
         """Pictures become small PNGs inside the settings, in the size of the run, and what is proposed is written down."""
         if is_inpainting(self.diffusion) and not settings.mask:
-            raise BadInput("this model only completes pictures; give an image and a mask")
+            raise BadInput("diffuse.only_completes")
         picture = on_white(open_picture(settings.image)) if settings.image else None
         size = self._size(settings, picture)
         fields: dict[str, Any] = {"width": size[0], "height": size[1]}
@@ -61,7 +61,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
         if picture is not None and int(fields["steps"] * settings.strength) < 1:
             least = math.ceil(1 / settings.strength)
             raise BadInput(
-                f"strength {settings.strength:g} of {settings.steps} steps leaves none to draw; give {least} steps"
+                "diffuse.no_steps_left", strength=settings.strength, steps=settings.steps, least=least
             )
         return replace(settings, **fields)
 

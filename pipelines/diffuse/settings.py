@@ -49,6 +49,13 @@ class DiffuseSettings(Settings):
             if side is not None and side % SIDE_MULTIPLE:
                 lower = side // SIDE_MULTIPLE * SIDE_MULTIPLE
                 higher = lower + SIDE_MULTIPLE
-                raise BadInput(f"{name} {side} is not a multiple of {SIDE_MULTIPLE}; try {lower} or {higher}")
+                raise BadInput(
+                    "diffuse.not_multiple",
+                    setting=name,
+                    side=side,
+                    factor=SIDE_MULTIPLE,
+                    lower=lower,
+                    higher=higher,
+                )
         if self.mask and not self.image:
-            raise BadInput("the mask has no picture to be drawn into; give an image too")
+            raise BadInput("diffuse.mask_without_picture")

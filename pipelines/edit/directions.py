@@ -91,7 +91,7 @@ class Direction:
 def check_direction_name(path: str | Path) -> None:
     """BadInput unless a direction can be saved under this name."""
     if Path(path).suffix.lower() != ".safetensors":
-        raise BadInput(f"the direction {str(path)[:80]} must end in .safetensors; try angry.safetensors")
+        raise BadInput("edit.direction_suffix", path=str(path)[:80])
 
 
 def read_direction(source: str | Path) -> Direction:
@@ -105,27 +105,27 @@ def read_direction(source: str | Path) -> Direction:
     try:
         facts = json.loads(metadata["facts"])
     except (KeyError, TypeError, ValueError, RecursionError):
-        raise BadInput("the file is no direction: it carries no facts; give one that Edit saved") from None
+        raise BadInput("edit.direction_without_facts") from None
     if not isinstance(facts, dict):
-        raise BadInput("the file is no direction: its facts are not an object")
+        raise BadInput("edit.direction_facts_form")
     for name, most in TEXTS.items():
         if not isinstance(facts.get(name), str) or len(facts[name]) > most:
-            raise BadInput(f"the direction is damaged: its {name} is not text of at most {most} characters")
+            raise BadInput("edit.direction_text", field=name, most=most)
     for name in ("source", "target"):
         facts[name] = clean_prompt(facts[name])
     for name, most in (("rank", MAX_RANK), ("return_step", 999)):
         value = facts.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise BadInput(f"the direction is damaged: its {name} is not a number from 1 to {most}")
+            raise BadInput("edit.direction_number", field=name, most=most)
     for name, one in header.items():
         if not isinstance(one, dict) or one.get("dtype") != "F16":
-            raise BadInput(f"the direction is damaged: {name[:60]} is not float16")
+            raise BadInput("edit.direction_dtype", tensor=name[:60])
     try:
         tensors = load(data)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"the direction is damaged ({str(error)[:80]}); get the file again") from None
+        raise BadInput("edit.direction_damaged", reason=str(error)[:80]) from None
     if not all(one.isfinite().all() for one in tensors.values()):
-        raise BadInput("the direction is damaged: it holds numbers that are not finite")
+        raise BadInput("edit.direction_not_finite")
     return Direction(tensors, facts)
 
 
@@ -133,40 +133,36 @@ def _read(source: str | Path) -> bytes:
     if isinstance(source, str) and source.startswith("data:"):
         body = source.partition(",")[2]
         if len(body) > MAX_BYTES * 4 // 3 + 4:
-            raise BadInput(f"the direction has more than {MAX_BYTES // 1_000_000} MB")
+            raise BadInput("edit.direction_too_heavy", most=MAX_BYTES // 1000000)
         try:
             return base64.b64decode(body, validate=True)
         except (binascii.Error, ValueError):
-            raise BadInput("the direction's data URI is damaged: it is not valid base64") from None
+            raise BadInput("edit.direction_uri_damaged") from None
     try:
         path = home_path(source)
         if not path.is_file():
-            raise BadInput(
-                f"there is no direction {str(source)[:80]!r}; give a .safetensors file that Edit saved"
-            )
+            raise BadInput("edit.direction_missing", path=str(source)[:80])
         if path.stat().st_size > MAX_BYTES:
-            raise BadInput(
-                f"the file {path.name[:60]} has more than {MAX_BYTES // 1_000_000} MB, so it is no direction"
-            )
+            raise BadInput("edit.file_too_heavy", file=path.name[:60], most=MAX_BYTES // 1000000)
         return path.read_bytes()
     except (OSError, ValueError) as error:
         if isinstance(error, BadInput):
             raise
         reason = (getattr(error, "strerror", None) or type(error).__name__).lower()
-        raise BadInput(f"the direction {str(source)[:80]!r} cannot be read ({reason})") from None
+        raise BadInput("edit.direction_unreadable", path=str(source)[:80], reason=reason) from None
 
 
 def _header(data: bytes) -> dict[str, Any]:
     """The JSON header of a safetensors file."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= length <= min(MAX_HEADER, len(data) - 8):
-        raise BadInput("the file is no safetensors file, so it is no direction")
+        raise BadInput("edit.not_safetensors")
     try:
         header = json.loads(data[8 : 8 + length])
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise BadInput("the file is no safetensors file, so it is no direction")
+        raise BadInput("edit.not_safetensors")
     return header
 
 
@@ -200,8 +196,10 @@ class Wearing:
         """Add a saved direction. BadInput when it was learned on another base model."""
         if direction.facts["base"] != self.base:
             raise BadInput(
-                f"the direction {direction.words[:80]!r} was learned on another base model "
-                f"({direction.facts['base'][:12]}, this one is {self.base[:12]}); learn it again here"
+                "edit.direction_of_other_model",
+                words=direction.words[:80],
+                learned_on=direction.facts["base"][:12],
+                base=self.base[:12],
             )
         self._inject(direction.rank)
         self.put(direction.tensors)
@@ -212,7 +210,7 @@ class Wearing:
         found = {name: one.shape for name, one in tensors.items()}
         if expected != found:
             odd = sorted(expected.items() ^ found.items(), key=str)[0][0]
-            raise BadInput(f"the direction does not fit the base model ({odd[:80]}); learn it again here")
+            raise BadInput("edit.direction_does_not_fit", tensor=odd[:80])
         for name, parameter in self._parameters().items():
             parameter.data.copy_(tensors[name].to(parameter.dtype))
 

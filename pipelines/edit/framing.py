@@ -35,13 +35,9 @@ class Framing:
         width, height = size
         left, top, right, bottom = box or (0, 0, width, height)
         if right > width or bottom > height:
-            raise BadInput(
-                f"the crop ends at {right}x{bottom}, the picture at {width}x{height}; choose a smaller one"
-            )
+            raise BadInput("edit.crop_outside", right=right, bottom=bottom, width=width, height=height)
         if min(right - left, bottom - top) < LEAST:
-            raise BadInput(
-                f"the part to edit is {right - left}x{bottom - top} pixels; the least is {LEAST}x{LEAST}"
-            )
+            raise BadInput("edit.crop_too_small", width=right - left, height=bottom - top, least=LEAST)
         return cls((left, top, right, bottom), side)
 
     def reduced(self, picture: Image.Image) -> Tensor:

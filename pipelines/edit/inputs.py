@@ -143,24 +143,21 @@ def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, An
         if size[0] * size[1] <= LARGE:
             fields["image"] = picture_to_uri(picture)
     elif not len(models.pictures):
-        raise BadInput("the pack has no pictures of its own to edit; give an image")
+        raise BadInput("edit.no_picture")
     if settings.mode in ("reusable", "paper") and not (
         settings.directions or settings.lessons or len(models.pictures)
     ):
-        raise BadInput(
-            f"the pack has no pictures of its own, from which the {settings.mode} mode learns; give --lessons, a "
-            "folder of at least two, or use the quick mode"
-        )
+        raise BadInput("edit.no_lessons", mode=settings.mode)
     Framing.of(size, settings.box(), side)
     if settings.mask:
         fields["mask"] = picture_to_uri(read_mask(settings.mask, size, None))
     for name in ("examples", "lessons"):
         sources = [one for part in split_list(getattr(settings, name)) for one in _unfolded(part)]
         if len(sources) > MOST_LISTED:
-            raise BadInput(f"{name} are {len(sources)} pictures; the most is {MOST_LISTED}")
+            raise BadInput("edit.too_many_pictures", setting=name, count=len(sources), most=MOST_LISTED)
         fields[name] = " | ".join(_likeness(one, side) for one in sources)
     if settings.lessons and len(split_list(fields["lessons"])) < 2:
-        raise BadInput("lessons are a single picture; give at least two, or use the quick mode")
+        raise BadInput("edit.single_lesson")
     return fields
 
 
@@ -185,7 +182,7 @@ def _unfolded(source: str) -> list[str]:
             one for one in folder.iterdir() if one.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
         )
         if not found:
-            raise BadInput(f"the folder {source[:80]} holds no PNG, JPEG or WebP pictures")
+            raise BadInput("edit.folder_without_pictures", folder=source[:80])
         return [str(one) for one in found]
     return [source]
 

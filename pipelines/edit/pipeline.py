@@ -27,7 +27,7 @@ from pipelines.edit.results import as_direction, as_pictures, edited_images, ove
 from pipelines.edit.settings import EditSettings
 from pipelines.edit.source_images import Examples
 from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, Tuning, adapter_of
-from pipelines.errors import BadInput, Stopped
+from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.base import Clip, Denoiser
 from pipelines.models.unet.network import CLEAN, walk
 
@@ -77,7 +77,7 @@ class Edit(Resumable[EditSettings]):
         journal = journal or Journal()
         identity = {"settings": settings.to_dict(), "models": self.fingerprint()}
         journal.begin(identity, settings.current_names)
-        stop, trouble = _Stop(), ""
+        stop, trouble = _Stop(), None
         inputs = read_inputs(self, settings)
         x = yield from self._purified(settings, inputs.x)
         way: Any = None  # a Trajectory, once the walk up is made
@@ -116,7 +116,7 @@ class Edit(Resumable[EditSettings]):
         pictures = as_pictures(settings, inputs, strengths, images)
         if tuning is not None:
             told = {"updates": tuning.step, "curves": tuning.curves, "overshot": overshot(tuning.curves)}
-            told |= {"ended": trouble} if trouble else {}
+            told |= {"ended": str(trouble), "ended_by": trouble.to_json()} if trouble else {}
             pictures = [replace(one, facts=one.facts | told) for one in pictures]
         return pictures
 
@@ -125,15 +125,13 @@ class Edit(Resumable[EditSettings]):
         """BadInput when a run with these settings learns no direction, or when it cannot be saved under this name."""
         check_direction_name(path)
         if not settings.update_count():
-            raise BadInput(
-                "there is nothing to save: only the modes quick, reusable and paper learn a direction"
-            )
+            raise BadInput("edit.nothing_to_save")
 
     def direction(self, settings: EditSettings, journal: Journal) -> Direction:
         """What a run of these prepared settings has learned, for a file. BadInput when it learned nothing."""
         snapshot = journal.latest()
         if snapshot is None:
-            raise BadInput(f"the mode {settings.mode} learned no direction; use quick or reusable, or paper")
+            raise BadInput("edit.learned_nothing", mode=settings.mode)
         return as_direction(self, settings, adapter_of(snapshot), snapshot.step, snapshot.facts["curves"])
 
     @torch.no_grad()
@@ -173,11 +171,11 @@ class Edit(Resumable[EditSettings]):
 
     def _learn(
         self, settings: EditSettings, tuning: Tuning, journal: Journal, stop: _Stop
-    ) -> Generator[Step, None, str]:
-        """All updates that are left; returns a sentence when the numbers broke down."""
+    ) -> Generator[Step, None, Message | None]:
+        """All updates that are left; returns why when the numbers broke down."""
         if (snapshot := journal.latest()) is not None:
             tuning.restore(snapshot)
-        trouble, saved = "", tuning.step
+        trouble, saved = None, tuning.step
         count = min(settings.update_count(), settings.until or settings.update_count())
         while tuning.step < count and not stop.asked:
             if trouble := tuning.advance():

@@ -57,8 +57,7 @@ def check_texts(clip: Clip, settings: EditSettings) -> None:
     """BadInput when CLIP takes the two texts for one."""
     if not settings.examples and (alike := texts_cosine(clip, settings)) > ALIKE:
         raise BadInput(
-            f"CLIP cannot tell {settings.source[:60]!r} from {settings.prompt[:60]!r} (cosine {alike:.3f}); "
-            "say the difference in other words"
+            "edit.texts_too_alike", source=settings.source[:60], target=settings.prompt[:60], cosine=alike
         )
 
 

@@ -103,9 +103,7 @@ class EditSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.directions and not self.examples and _plain(self.source) == _plain(self.prompt):
-            raise BadInput(
-                f"source and target are both {self.source[:60]!r}, so there is nowhere to go; change one"
-            )
+            raise BadInput("edit.source_is_target", text=self.source[:60])
         if self.crop:
             self.box()
         self.uses()
@@ -118,7 +116,7 @@ class EditSettings(Settings):
             r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", self.crop
         )
         if not found or "0" in (found[3], found[4]):
-            raise BadInput(f"crop {self.crop[:40]!r} is not X,Y,WIDTHxHEIGHT; try 0,0,64x64")
+            raise BadInput("edit.crop_form", crop=self.crop[:40])
         x, y, width, height = map(int, found.groups())
         return x, y, x + width, y + height
 
@@ -135,7 +133,7 @@ class EditSettings(Settings):
     def changed(self, step: int, **fields: object) -> EditSettings:
         """These settings for a run that goes on from a snapshot: only what comes after the learning may differ."""
         if other := [name for name in fields if name not in AFTERWARDS]:
-            raise BadInput(f"{other[0]} cannot change in mid-run; what can: {', '.join(AFTERWARDS)}")
+            raise BadInput("edit.cannot_change", setting=other[0], known=", ".join(AFTERWARDS))
         return replace(self, **fields)  # type: ignore[arg-type]
 
     def step_count(self) -> int:
@@ -177,16 +175,12 @@ def _use(part: str) -> Use:
     if found := re.fullmatch(r"(.*\S)\s*@\s*(\d{1,4})\s*-\s*(\d{1,4})", part, re.DOTALL):
         part, window = found[1], (int(found[2]), int(found[3]))
         if not 1000 >= window[0] > window[1]:
-            raise BadInput(
-                f"the window @{window[0]}-{window[1]} does not go down within 1000 and 0; try @1000-400"
-            )
+            raise BadInput("edit.window_form", begin=window[0], end=window[1])
     strength = 1.0
     if found := re.fullmatch(r"(.*\S)\s*:\s*([-+]?\d*\.?\d+)", part, re.DOTALL):
         part, strength = found[1], float(found[2])
         if not WEAKEST <= strength <= STRONGEST:
-            raise BadInput(
-                f"the strength {strength:g} of a direction is not in {WEAKEST:g} to {STRONGEST:g}; try 1"
-            )
+            raise BadInput("edit.direction_strength", strength=strength, least=WEAKEST, most=STRONGEST)
     return Use(part, strength, window)
 
 

@@ -34,9 +34,7 @@ class Examples:
     def load(cls, path: Path) -> Examples:
         """The file that `launch.py data` writes. BadInput, in one sentence, when it is missing or damaged."""
         if not path.is_file():
-            raise BadInput(
-                f"the example pictures {path.name} are missing; restore assets/tiny, for example with git checkout"
-            )
+            raise BadInput("edit.source_images_missing", file=path.name)
         try:
             with safe_open(path, "np") as file:
                 metadata = file.metadata() or {}
@@ -51,9 +49,7 @@ class Examples:
                 ]
             )
         except (SafetensorError, Image.DecompressionBombError, *DAMAGED) as error:
-            raise BadInput(
-                f"the example pictures {path.name} are damaged ({error}); restore the file"
-            ) from error
+            raise BadInput("edit.source_images_damaged", file=path.name, reason=error) from error
         return cls(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), names)
 
     @classmethod

@@ -24,6 +24,7 @@ from pipelines.core.journal import Snapshot
 from pipelines.edit.ddim import Trajectory, levels, noised, time_grid
 from pipelines.edit.directions import Wearing
 from pipelines.edit.settings import EditSettings
+from pipelines.errors import Message
 from pipelines.models.base import Clip, Denoiser
 from pipelines.models.unet.network import ddim_step, guess
 
@@ -72,9 +73,9 @@ class Tuning:
 
     # ------------------------------------------------------------------------------------------------- the algorithm
 
-    def advance(self) -> str:
-        """One update (in the paper's recipe, one picture). Returns a sentence, and keeps the last good state, when the
-        numbers broke down."""
+    def advance(self) -> Message | None:
+        """One update (in the paper's recipe, one picture). Returns why, and keeps the last good state, when the numbers
+        broke down."""
         good = [one.detach().clone() for one in self.parameters]
         generator = torch.Generator().manual_seed((self.settings.seed << 20) + self.step)
         recipe = self._paper if self.settings.mode == "paper" else self._one_step
@@ -82,15 +83,12 @@ class Tuning:
         if not (math.isfinite(loss) and all(one.isfinite().all() for one in self.parameters)):
             for parameter, value in zip(self.parameters, good, strict=True):
                 parameter.data.copy_(value)
-            return (
-                f"the loss became {loss:.3g} at update {self.step + 1}; the direction before it was kept, "
-                "try a smaller step_size"
-            )
+            return Message("edit.loss_broke", {"loss": f"{loss:.3g}", "update": self.step + 1})
         self.loss, self.shown = loss, after
         self.step += 1
         if self.step % JUDGE_EVERY == 0 or self.step == 1:
             self._judge(before, after)
-        return ""
+        return None
 
     def _one_step(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
         """Guess the clean picture from one noise level with the adapter and without, and move the adapter."""

@@ -32,12 +32,10 @@ def around(path: Path) -> tuple[str, str, str]:
     try:
         text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError):
-        raise BadInput(f"{path} cannot be read as text; name a Markdown file with --card") from None
+        raise BadInput("evaluation.card_unreadable", file=path) from None
     begin = BEGIN_BARS if BEGIN_BARS in text else BEGIN
     if text.count(begin) != 1 or text.count(END) != 1 or text.index(END) < text.index(begin):
-        raise BadInput(
-            f"{path} lacks the lines {BEGIN} and {END}, once each; put them where the table belongs"
-        )
+        raise BadInput("evaluation.card_without_marks", file=path, begin=BEGIN, end=END)
     return text.split(begin)[0], begin, text.split(END)[1]
 
 

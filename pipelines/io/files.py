@@ -29,7 +29,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files for its owner only
         os.replace(temporary, path)
     except OSError as error:
-        raise CannotSave(cannot_save(path, error)) from error
+        raise cannot_save(path, error) from error
     finally:
         if temporary is not None:
             with suppress(OSError):
@@ -44,15 +44,14 @@ def home_path(source: str | Path) -> Path:
         return Path(source)
 
 
-def cannot_save(path: str | Path, error: OSError) -> str:
-    """One sentence on why `path` could not be written."""
+def cannot_save(path: str | Path, error: OSError) -> CannotSave:
+    """Why `path` could not be written, as an error to raise."""
+    file = Path(path).name
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{Path(path).name} was not saved: the disk is full; free some space and run it again"
+        return CannotSave("io.disk_full", file=file)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return (
-            f"{Path(path).name} was not saved: {Path(path).parent} may not be written; choose another folder"
-        )
-    return f"{Path(path).name} was not saved: {(error.strerror or str(error)).lower()}; choose another folder"
+        return CannotSave("io.folder_forbidden", file=file, folder=Path(path).parent)
+    return CannotSave("io.not_saved", file=file, reason=(error.strerror or str(error)).lower())
 
 
 @cache

@@ -80,19 +80,17 @@ def open_picture(
         width, height = opened.size
         check_size(width, height, max_pixels)
         if (frames := getattr(opened, "n_frames", 1)) > 1:
-            raise BadInput(f"the picture has {frames} frames; save one of them as a still PNG")
+            raise BadInput("io.picture_frames", frames=frames)
         opened.load()
         turn = TURNS.get(_orientation(exif or opened.info.get("exif", b"")))
     except BadInput:
         raise
     except Image.DecompressionBombError:
-        raise BadInput(f"the picture is too large to open; the most is {max_pixels:,} pixels") from None
+        raise BadInput("io.picture_too_large", most=max_pixels) from None
     except UnidentifiedImageError:
-        raise BadInput(f"the file begins like {kind} but is no picture; save it again as PNG") from None
+        raise BadInput("io.picture_unknown", format=kind) from None
     except DAMAGED as error:
-        raise BadInput(
-            f"the {kind} picture is damaged or cut off ({_short(error)}); save it again as PNG"
-        ) from None
+        raise BadInput("io.picture_damaged", format=kind, reason=_short(error)) from None
     transparent = "A" in opened.getbands() or "transparency" in opened.info
     upright = opened if turn is None else opened.transpose(turn)
     return _eight_bits(upright).convert("RGBA" if transparent else "RGB")
@@ -105,33 +103,31 @@ def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> byt
     elif isinstance(source, str) and source[: len(URI_HEAD)].lower() == URI_HEAD:
         head, comma, body = source.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise BadInput("the picture's data URI is not base64; it must begin like data:image/png;base64,")
+            raise BadInput("io.uri_not_base64")
         if len(body) > max_bytes * 4 // 3 + 4:
-            raise BadInput(_too_heavy(len(body) * 3 // 4, max_bytes))
+            raise _too_heavy(len(body) * 3 // 4, max_bytes)
         try:
             data = base64.b64decode(body, validate=True)
         except (binascii.Error, ValueError):
-            raise BadInput("the picture's data URI is damaged: it is not valid base64") from None
+            raise BadInput("io.uri_damaged") from None
     else:
         if not str(source).strip():
-            raise BadInput("no picture is given; give the path of a PNG, JPEG or WebP file")
+            raise BadInput("io.picture_not_given")
         try:
             path = Path(source)
             if not path.is_file():
-                raise BadInput(
-                    f"there is no picture {_short(source)}; give the path of a PNG, JPEG or WebP file"
-                )
+                raise BadInput("io.picture_missing", picture=_short(source))
             with path.open("rb") as file:
                 data = file.read(max_bytes + 1)
                 size = path.stat().st_size
         except (OSError, ValueError) as error:
             if isinstance(error, BadInput):
                 raise
-            raise BadInput(f"the picture {_short(source)} cannot be read ({_reason(error)})") from None
+            raise BadInput("io.picture_unreadable", picture=_short(source), reason=_reason(error)) from None
         if size > max_bytes:
-            raise BadInput(_too_heavy(size, max_bytes))
+            raise _too_heavy(size, max_bytes)
     if len(data) > max_bytes:
-        raise BadInput(_too_heavy(len(data), max_bytes))
+        raise _too_heavy(len(data), max_bytes)
     return data
 
 
@@ -144,17 +140,17 @@ def picture_format(data: bytes) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if not data:
-        raise BadInput("the picture is an empty file; give a PNG, JPEG or WebP picture")
-    raise BadInput("the file is not a PNG, JPEG or WebP picture; save it as PNG")
+        raise BadInput("io.picture_file_empty")
+    raise BadInput("io.not_a_picture")
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     """BadInput when a picture of this size, as its header claims, is empty or too large to decode."""
     if width < 1 or height < 1:
-        raise BadInput(f"the picture is {width} x {height} pixels, which is nothing; give a real picture")
+        raise BadInput("io.picture_has_no_size", width=width, height=height)
     if width * height > max_pixels:
         raise BadInput(
-            f"the picture is {width} x {height}, {width * height:,} pixels; the most is {max_pixels:,}"
+            "io.picture_too_many_pixels", width=width, height=height, pixels=width * height, most=max_pixels
         )
 
 
@@ -214,11 +210,11 @@ def _jpeg_without_metadata(data: bytes) -> tuple[bytes, bytes]:
     """
     kept, exif, at = [data[:2]], b"", 2
     if data.count(b"\xff\xda") > MAX_SCANS:  # inside a scan 0xFF is always followed by 0x00 or a restart mark
-        raise BadInput(f"the JPEG has more than {MAX_SCANS} scans; save it again as PNG")
+        raise BadInput("io.jpeg_scans", most=MAX_SCANS)
     while True:
         head = data[at : at + 4]
         if len(head) < 4 or head[0] != 0xFF:
-            raise BadInput("the JPEG picture is damaged or cut off; save it again as PNG")
+            raise BadInput("io.jpeg_damaged")
         marker, length = head[1], int.from_bytes(head[2:], "big")
         if marker == 0xFF:  # padding
             at += 1
@@ -227,7 +223,7 @@ def _jpeg_without_metadata(data: bytes) -> tuple[bytes, bytes]:
             return b"".join([*kept, data[at:]]), exif
         segment = data[at : at + 2 + length]
         if length < 2 or len(segment) < 2 + length:
-            raise BadInput("the JPEG picture is damaged or cut off; save it again as PNG")
+            raise BadInput("io.jpeg_damaged")
         if marker == 0xE1 and not exif and segment[4:10] == b"Exif\0\0":
             exif = segment[4:]
         # Of the application segments only JFIF (0xE0) and Adobe's (0xEE) say how pixels are to be read.
@@ -263,8 +259,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _too_heavy(size: int, most: int) -> str:
-    return f"the picture's file has {size / 1e6:,.0f} MB; the most is {most / 1e6:,.0f} MB"
+def _too_heavy(size: int, most: int) -> BadInput:
+    return BadInput("io.picture_too_heavy", megabytes=size / 1e6, most=most / 1e6)
 
 
 def _short(thing: object) -> str:

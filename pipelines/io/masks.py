@@ -13,14 +13,16 @@ def read_mask(source: str, size: tuple[int, int], init_size: tuple[int, int] | N
     """A mask picture as grey of the canvas's size: its light, or, where it has transparency, what is painted."""
     picture = open_picture(source)
     if picture.size != size and picture.size != init_size:
-        others = f" or {init_size[0]}x{init_size[1]}" if init_size and init_size != size else ""
-        raise BadInput(
-            f"the mask is {picture.width}x{picture.height}; it must be {size[0]}x{size[1]}{others}, like the picture"
-        )
+        width, height = picture.size
+        canvas = f"{size[0]}x{size[1]}"
+        if init_size and init_size != size:
+            start = f"{init_size[0]}x{init_size[1]}"
+            raise BadInput("io.mask_size_or", width=width, height=height, canvas=canvas, start=start)
+        raise BadInput("io.mask_size", width=width, height=height, canvas=canvas)
     painted = picture.mode == "RGBA" and int(np.asarray(picture.getchannel("A")).min()) < 255
     grey = picture.getchannel("A") if painted else picture.convert("L")
     if grey.size != size:
         grey = ImageOps.fit(grey, size, Image.Resampling.BOX)
     if int(np.asarray(grey).max()) == 0:
-        raise BadInput("the mask is black everywhere, so nothing may change; paint white where it may")
+        raise BadInput("io.mask_black")
     return grey.convert("RGB")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from PIL import Image
 
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save, write_atomically
 from pipelines.io.images import on_white, open_picture
 
@@ -77,7 +77,7 @@ def check_suffix(path: str | Path) -> str:
     """The kind of film a path asks for, in lower case; BadInput when it is none of ours."""
     suffix = Path(path).suffix.lower()
     if suffix not in ENCODERS:
-        raise BadInput(f"a film is saved as .mp4 or .webp, and {_short(Path(path).name)} ends in neither")
+        raise BadInput("io.film_suffix", file=_short(Path(path).name))
     return suffix
 
 
@@ -96,9 +96,9 @@ def write_film(
     suffix = check_suffix(path)
     path = Path(path)
     if count < 1:
-        raise BadInput("a film needs at least one frame, and there is none")
+        raise BadInput("io.film_without_frames")
     if not 0 < seconds <= MAX_SECONDS:
-        raise BadInput(f"a film lasts more than 0 and at most {MAX_SECONDS} seconds, not {seconds}")
+        raise BadInput("io.film_seconds", most=MAX_SECONDS, seconds=seconds)
     import av
 
     rate = min(FASTEST, max(SLOWEST, round(count / seconds)))
@@ -113,7 +113,7 @@ def write_film(
             data = draft.read_bytes()
     except av.FFmpegError as error:
         if isinstance(error, OSError):
-            raise CannotSave(cannot_save(path, error)) from error
+            raise cannot_save(path, error) from error
         raise
     write_atomically(path, data)
 
@@ -175,11 +175,9 @@ def _drawn(
     number, shown, size, picture = 0, 0, None, None
     for number, frame in enumerate(frames, start=1):
         if number > count:
-            raise BadInput(f"a film of {count} frames was announced, and more came")
+            raise BadInput("io.film_too_many_frames", count=count)
         if frame.image.size != (size := size or frame.image.size):
-            raise BadInput(
-                f"frame {number} is {_by(frame.image.size)} and the first is {_by(size)}; give one size"
-            )
+            raise BadInput("io.film_frame_size", number=number, size=_by(frame.image.size), first=_by(size))
         if not marks or marks[-1].scene != frame.scene:
             marks.append(Mark(frame.scene, shown, (number - 1) / count))
         elif number - 1 not in even:
@@ -188,7 +186,9 @@ def _drawn(
         shown += 1
         yield picture
     if number < count or picture is None:
-        raise BadInput(f"a film of {count} frames was announced, and {number or 'none'} came")
+        if not number:
+            raise BadInput("io.film_no_frames_came", count=count)
+        raise BadInput("io.film_too_few_frames", count=count, number=number)
     yield from itertools.repeat(picture, hold)
 
 
@@ -228,11 +228,11 @@ def read_frames(source: str | Path, *, limit: int = 600, longest: int = 512) -> 
     """
     path = Path(source)
     if not os.path.exists(source):  # path.exists() would raise for some names, and take "" for this folder
-        raise BadInput(f"there is no film or folder {_short(source)}; give the path of an MP4 or WebM film")
+        raise BadInput("io.film_missing", path=_short(source))
     frames = _of_folder(path, limit, longest) if path.is_dir() else _of_film(path, limit, longest)
     first = next(frames, None)
     if first is None:
-        raise BadInput(f"the film {_short(path.name)} has no frame that can be read; save it again as MP4")
+        raise BadInput("io.film_without_readable_frame", file=_short(path.name))
     return itertools.chain([first], frames)
 
 
@@ -245,16 +245,16 @@ def _of_folder(folder: Path, limit: int, longest: int) -> Iterator[Image.Image]:
             if path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
         ]
     except OSError as error:
-        raise BadInput(_unreadable(folder, error)) from None
+        raise _unreadable(folder, error) from None
     if not paths:
-        raise BadInput(f"the folder {_short(folder.name)} has no PNG, JPEG or WebP picture; choose another")
+        raise BadInput("io.folder_without_pictures", folder=_short(folder.name))
     if len(paths) > limit:
-        raise BadInput(f"the folder has {len(paths):,} pictures and the most is {limit:,}; take some out")
+        raise BadInput("io.folder_too_many_pictures", count=len(paths), most=limit)
     for path in sorted(paths, key=_natural_order):
         try:
             image = on_white(open_picture(path))
         except BadInput as error:
-            raise BadInput(f"{_short(path.name)}: {error}") from None
+            raise BadInput("io.picture_of_folder", file=_short(path.name), problem=error) from None
         yield _reduced(image, longest)
 
 
@@ -278,43 +278,42 @@ def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             if size > MAX_BYTES:
-                raise BadInput(
-                    f"the film has {size / 1e6:,.0f} MB and the most is {MAX_BYTES / 1e6:,.0f}; cut it"
-                )
+                raise BadInput("io.film_too_heavy", megabytes=size / 1e6, most=MAX_BYTES / 1e6)
             with av.open(file, "r", kind, container_options=rules, metadata_errors="replace") as film:
                 stream = _film_stream(film, size, limit)
                 taken = 0
                 for packet in film.demux(stream):
                     for frame in packet.decode():
                         if packet.is_corrupt or frame.is_corrupt:
-                            raise BadInput(f"the film is damaged after frame {taken}; copy or save it again")
+                            raise BadInput("io.film_damaged_after", frame=taken)
                         _check_side(frame.width, frame.height)
                         taken += 1
                         if taken > limit:
-                            raise BadInput(_too_long(f"more than {limit:,}", limit))
+                            raise BadInput("io.film_longer_than", most=limit)
                         image = _reduced(frame.to_image(), longest)
                         yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
     except BadInput:
         raise
     except av.FFmpegError as error:
         reason = (error.strerror or type(error).__name__).lower()
-        raise BadInput(f"the film is damaged or cut off ({_short(reason)}); copy or save it again") from None
+        raise BadInput("io.film_damaged", reason=_short(reason)) from None
     except (OSError, ValueError) as error:
-        raise BadInput(_unreadable(path, error)) from None
+        raise _unreadable(path, error) from None
 
 
 def _film_stream(film: InputContainer, size: int, limit: int) -> VideoStream:
     """The pictures of an opened film of `size` bytes, once its head promises nothing that is refused."""
     if not film.streams.video:
-        raise BadInput("the film has no pictures; give another")
+        raise BadInput("io.film_without_pictures")
     stream = film.streams.video[0]
-    codec = stream.codec_context.name if stream.codec_context else "nothing known"
-    if codec not in DECODERS:
-        raise BadInput(f"the film is coded as {codec}; save it as H.264 in MP4")
+    if not stream.codec_context:
+        raise BadInput("io.film_codec_unknown")
+    if (codec := stream.codec_context.name) not in DECODERS:
+        raise BadInput("io.film_codec", codec=codec)
     if stream.frames > limit:  # WebM does not tell
-        raise BadInput(_too_long(f"{stream.frames:,}", limit))
+        raise BadInput("io.film_too_long", count=stream.frames, most=limit)
     if any(entry.pos + entry.size > size for entry in stream.index_entries):
-        raise BadInput("the film is cut off; copy or save it again")
+        raise BadInput("io.film_cut_off")
     _check_side(stream.width, stream.height)
     stream.codec_context.options = {"max_pixels": str(MAX_SIDE**2)}  # a film may grow on its way
     return stream
@@ -326,14 +325,12 @@ def _film_format(head: bytes) -> str:
         return "mp4"
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return "webm"
-    raise BadInput("the file is not an MP4, MOV or WebM film; save it as MP4")
+    raise BadInput("io.not_a_film")
 
 
 def _check_side(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE:
-        raise BadInput(
-            f"the film is {_by((width, height))} pixels and the most is {MAX_SIDE} on a side; reduce it"
-        )
+        raise BadInput("io.film_too_large", size=_by((width, height)), most=MAX_SIDE)
 
 
 def _reduced(image: Image.Image, longest: int) -> Image.Image:
@@ -341,13 +338,9 @@ def _reduced(image: Image.Image, longest: int) -> Image.Image:
     return image
 
 
-def _too_long(frames: str, limit: int) -> str:
-    return f"the film has {frames} frames and the most is {limit:,}; cut it or save it with fewer frames a second"
-
-
-def _unreadable(path: Path, error: Exception) -> str:
+def _unreadable(path: Path, error: Exception) -> BadInput:
     reason = getattr(error, "strerror", None) or str(error)
-    return f"{_short(path.name)} cannot be read ({reason.lower()})"
+    return BadInput("io.film_unreadable", file=_short(path.name), reason=reason.lower())
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -14,11 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.io.files import write_atomically
 
 # Held while networks or adapters are built: accelerate's `init_empty_weights` changes torch for all threads.
 BUILDING = threading.RLock()
+ABSENT = Message("models.absent")  # said in the place of a shape
 
 
 class Config:
@@ -50,17 +51,15 @@ def save_checkpoint(path: Path, network: nn.Module, config: dict[str, Any], fact
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config and the facts of a checkpoint, without its weights. BadInput when the file is not one of ours."""
     if not path.is_file():
-        raise BadInput(
-            f"the weights {path.name} are missing; restore assets/tiny, for example with git checkout"
-        )
+        raise BadInput("models.weights_missing", file=path.name)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         config, facts = json.loads(metadata["config"]), json.loads(metadata["facts"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise BadInput(f"the weights {path.name} are damaged ({error}); restore the file") from error
+        raise BadInput("models.weights_damaged", file=path.name, reason=error) from error
     if not isinstance(config, dict) or not isinstance(facts, dict):
-        raise BadInput(f"the weights {path.name} carry no config; restore the file")
+        raise BadInput("models.weights_without_config", file=path.name)
     return config, facts
 
 
@@ -77,13 +76,16 @@ def load_weights(path: Path, network: nn.Module, dtype: torch.dtype = torch.floa
             for name in sorted(expected.keys() | found.keys()):
                 if expected.get(name) != found.get(name):
                     raise BadInput(
-                        f"the weights {path.name} do not fit: {name} should be {expected.get(name, 'absent')} "
-                        f"and is {found.get(name, 'absent')}"
+                        "models.weights_do_not_fit",
+                        file=path.name,
+                        name=name,
+                        expected=expected.get(name, ABSENT),
+                        found=found.get(name, ABSENT),
                     )
             for name in found:
                 tensors[name] = file.get_tensor(name)
     except (SafetensorError, OSError) as error:
-        raise BadInput(f"the weights {path.name} are damaged ({error}); restore the file") from error
+        raise BadInput("models.weights_damaged", file=path.name, reason=error) from error
     for name, value in tensors.items():
         tensors[name] = value.to(dtype) if value.is_floating_point() else value
     network.load_state_dict(tensors, assign=any(one.is_meta for one in network.parameters()))

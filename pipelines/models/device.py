@@ -23,7 +23,7 @@ def precision_on(device: torch.device, asked: str = "auto") -> str:
     BadInput when the device cannot compute in bfloat16 at all.
     """
     if asked == "bfloat16" and not _can_bfloat16(device):
-        raise BadInput(f"precision bfloat16 does not work on this device ({device.type}); try float32")
+        raise BadInput("models.no_bfloat16", device=device.type)
     return USUAL_PRECISION if asked == "auto" else asked
 
 
@@ -44,7 +44,7 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"device {name!r} is not on this machine; try cpu") from error
+        raise BadInput("models.device_missing", device=name) from error
     return device
 
 

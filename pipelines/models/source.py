@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.errors import BadInput
-from pipelines.models.checkpoint import Config
+from pipelines.errors import BadInput, Message
+from pipelines.models.checkpoint import ABSENT, Config
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,7 @@ def size_of(original: Original, name: str, axis: int) -> int:
     """One length of a tensor that the family must have. BadInput when it has not."""
     tensor = original.tensors.get(name)
     if tensor is None or tensor.ndim <= axis:
-        raise BadInput(
-            f"{original.file} is of another family, or incomplete: {name} was expected and is {shape_of(tensor)}; "
-            "download it again or name another file"
-        )
+        raise BadInput("models.tensor_missing", file=original.file, name=name, found=shape_of(tensor))
     return tensor.shape[axis]
 
 
@@ -62,19 +59,22 @@ def fitted(
         with torch.device("meta"):  # shapes without memory
             expected = {name: tuple(one.shape) for name, one in network(config).state_dict().items()}
     except (ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise BadInput(
-            f"{original.file} has sizes that no network of this family can have ({error}); name another file"
-        ) from error
+        raise BadInput("models.sizes_impossible", file=original.file, reason=error) from error
     found = {name: tuple(one.shape) for name, one in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise BadInput(
-                f"{original.file} does not fit: {name} should be {expected.get(name, 'absent')} and is "
-                f"{found.get(name, 'absent')}; download it again or name another file"
+                "models.tensors_do_not_fit",
+                file=original.file,
+                name=name,
+                expected=expected.get(name, ABSENT),
+                found=found.get(name, ABSENT),
             )
     return Converted(kind, config.to_dict(), {name: one.contiguous() for name, one in tensors.items()})
 
 
-def shape_of(tensor: Tensor | None) -> str:
-    """A tensor's shape in words."""
-    return "absent" if tensor is None else "x".join(map(str, tensor.shape)) or "a number"
+def shape_of(tensor: Tensor | None) -> str | Message:
+    """A tensor's shape such as "3x4", for a sentence."""
+    if tensor is None:
+        return ABSENT
+    return "x".join(map(str, tensor.shape)) or Message("models.a_number")

@@ -89,19 +89,24 @@ def canvas_size(size: str, init: str, vqgan: Codec) -> tuple[int, int]:
             if side < 2 * factor or side % factor:
                 good = max(2 * factor, round(side / factor) * factor)
                 raise BadInput(
-                    f"{name} {side} is not a multiple of {factor} from {2 * factor} on; try {good}"
+                    "optimize.side_not_multiple",
+                    setting=name,
+                    side=side,
+                    factor=factor,
+                    least=2 * factor,
+                    near=good,
                 )
         if width * height > LARGEST:
-            raise BadInput(f"{width}x{height} are {width * height:,} pixels; the most is {LARGEST:,}")
+            raise BadInput(
+                "optimize.canvas_too_large", width=width, height=height, pixels=width * height, most=LARGEST
+            )
         return width, height
     if init:
         width, height = open_picture(init).size
         if (longer := max(width, height)) > LONGEST:
             width, height = (max(1, round(side * LONGEST / longer)) for side in (width, height))
         if min(width, height) < 2 * factor:
-            raise BadInput(
-                f"the start picture is {width}x{height}; its sides must be at least {2 * factor}, or give a size"
-            )
+            raise BadInput("optimize.start_picture_too_small", width=width, height=height, least=2 * factor)
         return width, height
     return vqgan.config.image_size, vqgan.config.image_size
 

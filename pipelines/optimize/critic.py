@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipelines.clip.cutouts import whole_view
 from pipelines.core.pipeline import Picture
+from pipelines.errors import Message
 from pipelines.io.images import to_pil
 from pipelines.models.base import Clip
 from pipelines.optimize.canvas import Canvas
@@ -71,7 +72,7 @@ class Judges:
         now: OptimizeSettings,
         targets: list[EncodedTarget],
         settings: OptimizeSettings,
-        ended: str,
+        ended: Message | None,
     ) -> list[Picture]:
         """The last picture, and before it the critic's best when that is another one.
 
@@ -89,7 +90,7 @@ class Judges:
             "drift": drifting(curve),
         }
         if ended:
-            shared["ended"] = ended
+            shared |= {"ended": str(ended), "ended_by": ended.to_json()}
 
         def made(tokens: Tensor, shown: Tensor, step: int, clip: float, critic: float) -> Picture:
             facts: dict[str, Any] = {"step": step, "clip": clip, **shared}

@@ -117,7 +117,7 @@ class Optimize(Resumable[OptimizeSettings]):
             run.begin()
         else:
             run.restore(snapshot)
-        ended, saved = "", run.state.step
+        ended, stopped, saved = None, False, run.state.step
         while run.state.step < run.last_step():
             if ended := run.advance():
                 break
@@ -127,13 +127,13 @@ class Optimize(Resumable[OptimizeSettings]):
             try:
                 yield Step("optimize", run.state.step, run.now.steps, run.metrics(), run.draw)
             except Stopped:
-                ended = "stopped"
+                stopped = True
                 break
-        if ended:
+        if ended or stopped:
             if saved != run.state.step:
                 journal.save(run.snapshot())
             settings = replace(settings, until=run.state.step)
-        return run.pictures(settings, "" if ended == "stopped" else ended)
+        return run.pictures(settings, ended)
 
     def film(self, settings: OptimizeSettings, journal: Journal) -> Film:
         """All pictures that a journal of these prepared settings has seen."""

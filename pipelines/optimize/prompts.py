@@ -67,16 +67,12 @@ def parse_targets(text: str) -> list[Target]:
     return [one for part in text.split("|") if part.strip() and (one := parse_target(part)).weight != 0]
 
 
-def check_targets(targets: list[Target], what: str = "the prompt") -> None:
+def check_targets(targets: list[Target]) -> None:
     """BadInput unless something pulls: not only negative weights, and not weights that cancel each other."""
     if not any(one.weight > 0 for one in targets):
-        raise BadInput(
-            f"{what} has no positive weight, so nothing says where to go; add a target such as cat:1"
-        )
+        raise BadInput("optimize.no_positive_weight")
     if abs(sum(one.weight for one in targets)) < 1e-6:
-        raise BadInput(
-            f"the weights of {what} sum to zero; raise one of them, for example {targets[0].text}:1.5"
-        )
+        raise BadInput("optimize.weights_cancel", target=targets[0].text)
 
 
 def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
@@ -86,15 +82,15 @@ def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
     """
     parts = [part.strip() for part in text.split("^")]
     if any(not part for part in parts):
-        raise BadInput("a scene of the story is empty; write words on both sides of each ^")
+        raise BadInput("optimize.scene_empty")
     scenes: list[tuple[int, str]] = []
     for k, part in enumerate(parts):
         found = re.fullmatch(r"(.*\S)\s*@\s*(\d{1,6})", part, re.DOTALL)
         begin, words = (int(found[2]), found[1]) if found else (k * steps // len(parts), part)
         if k == 0 and begin != 0:
-            raise BadInput(f"the first scene of the story begins at step {begin}; it must begin at 0")
+            raise BadInput("optimize.first_scene_late", step=begin)
         if scenes and begin <= scenes[-1][0]:
-            raise BadInput(f"scene {k + 1} of the story begins at step {begin}, not after the one before it")
+            raise BadInput("optimize.scene_out_of_order", scene=k + 1, step=begin)
         scenes.append((begin, words))
     return scenes
 
@@ -108,9 +104,7 @@ def parse_regions(text: str) -> list[Region]:
         words, at, where = part.rpartition("@")
         where = where.strip()
         if not at or not words.strip() or not where:
-            raise BadInput(
-                f"the region {part.strip()[:40]!r} says no place; write it like: a sun @ top ({', '.join(SIDES)})"
-            )
+            raise BadInput("optimize.region_without_place", region=part.strip()[:40], places=", ".join(SIDES))
         regions.append(Region(parse_target(words), where))
     return regions
 
@@ -138,8 +132,8 @@ def parse_palette(text: str) -> list[list[float]]:
     colours = text.replace(",", " ").split()
     for one in colours:
         if not re.fullmatch(r"#?[0-9a-fA-F]{6}", one):
-            raise BadInput(f"palette {one[:20]!r} is not a colour such as #d9432f")
+            raise BadInput("optimize.not_a_colour", colour=one[:20])
     if not 1 <= len(colours) <= 32:
-        raise BadInput(f"palette has {len(colours)} colours; give 1 to 32 such as #d9432f #faf8f4")
+        raise BadInput("optimize.palette_size", count=len(colours))
     plain = [one.removeprefix("#") for one in colours]
     return [[int(one[k : k + 2], 16) / 127.5 - 1 for k in (0, 2, 4)] for one in plain]

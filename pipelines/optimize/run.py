@@ -15,6 +15,7 @@ from pipelines.clip.cutouts import cutouts
 from pipelines.clip.losses import great_circle
 from pipelines.core.journal import Snapshot
 from pipelines.core.pipeline import Picture
+from pipelines.errors import Message
 from pipelines.io.images import to_pil
 from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
@@ -59,17 +60,14 @@ class Painting:
 
     # ------------------------------------------------------------------------------------------------- the algorithm
 
-    def advance(self) -> str:
-        """One step. Returns a sentence, and changes nothing, when the numbers broke down."""
+    def advance(self) -> Message | None:
+        """One step. Returns why, and changes nothing, when the numbers broke down."""
         state = self.state
         self._begin_step()
         now, generator = self.now, generator_of(self.settings.seed, state.step, "step")
         loss, gradient, picture = self._gradient(now, generator)
         if not (torch.isfinite(loss) and torch.isfinite(gradient).all()):
-            return (
-                f"the loss became {loss.item():.3g} at step {state.step + 1}; "
-                "the picture before it was kept, try a smaller step_size"
-            )
+            return Message("optimize.loss_broke", {"loss": f"{loss.item():.3g}", "step": state.step + 1})
         if now.average:
             picture = self._picture(state.average)
         tokens = self.canvas.codec.nearest(state.shown(now.average))[0].int().cpu()
@@ -84,7 +82,7 @@ class Painting:
         state.z.copy_(state.z.clamp(self.canvas.low, self.canvas.high))
         state.average.lerp_(state.z, 1 - now.average)
         state.step += 1
-        return ""
+        return None
 
     @torch.enable_grad()
     def _gradient(self, now: OptimizeSettings, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -230,7 +228,7 @@ class Painting:
         """What a Step tells of the run."""
         return metrics(self.state, self.loss)
 
-    def pictures(self, settings: OptimizeSettings, ended: str) -> list[Picture]:
+    def pictures(self, settings: OptimizeSettings, ended: Message | None) -> list[Picture]:
         """The last picture, and before it the critic's best when that is another one."""
         return self.judges.pictures(self.state, self.now, self.targets_now(), settings, ended)
 

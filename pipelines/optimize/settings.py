@@ -123,21 +123,19 @@ class OptimizeSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size and not re.fullmatch(r"\s*\d{1,5}\s*[xX×]\s*\d{1,5}\s*", self.size):
-            raise BadInput(f"size {self.size[:20]!r} is not WIDTHxHEIGHT; try 128x128")
+            raise BadInput("optimize.size_form", size=self.size[:20])
         if self.palette:
             parse_palette(self.palette)
         for one in parse_targets(self.noise_prompts):
             if not one.text.isdigit() or int(one.text) >= 2**32:
-                raise BadInput(f"noise_prompts {one.text[:20]!r} is not a whole number; try 7:0.3")
+                raise BadInput("optimize.noise_prompt_form", text=one.text[:20])
         if self.tokens and not re.fullmatch(r"\d{1,6}( \d{1,6}){0,16383}", self.tokens):
-            raise BadInput(
-                "tokens are not whole numbers with single spaces between them; copy them from a picture"
-            )
+            raise BadInput("optimize.tokens_form")
         parse_regions(self.regions)
         for _, scene in parse_story(self.prompt, self.steps):
             check_targets(parse_targets(scene))
         if self.mask and self.animate:
-            raise BadInput("a mask and animate cannot go together; take one of them away")
+            raise BadInput("optimize.mask_and_animate")
         if self.changes:
             self.timeline()
 
@@ -202,16 +200,16 @@ class OptimizeSettings(Settings):
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise BadInput('changes is not a JSON object; write it like {"80": {"prompt": "a green apple"}}')
+            raise BadInput("optimize.changes_form")
         names = {one.name for one in self.knobs()} - set(FIXED)
         steps: list[tuple[int, dict[str, Any]]] = []
         for key, fields in found.items():
             if not re.fullmatch(r"[1-9]\d{0,4}", key) or not isinstance(fields, dict):
-                raise BadInput(f"changes has {key[:20]!r} where a step from 1 on should be")
+                raise BadInput("optimize.changes_step", step=key[:20])
             for name in fields:
                 if name not in names:
                     raise BadInput(
-                        f"changes cannot change {name[:40]!r}; it can change {', '.join(sorted(names))}"
+                        "optimize.changes_setting", setting=name[:40], known=", ".join(sorted(names))
                     )
             steps.append((int(key), fields))
         return sorted(steps, key=lambda pair: pair[0])

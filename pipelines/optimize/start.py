@@ -102,7 +102,9 @@ def read_tokens(settings: OptimizeSettings, vqgan: Codec) -> Tensor:
     width, height = canvas_size(settings.size, settings.init, vqgan)
     rows, columns = token_grid(width, height, vqgan)
     if len(tokens) != rows * columns:
-        raise BadInput(f"tokens has {len(tokens)} numbers; a canvas of {width}x{height} has {rows * columns}")
+        raise BadInput(
+            "optimize.token_count", count=len(tokens), width=width, height=height, needed=rows * columns
+        )
     if int(tokens.max()) >= len(vqgan.codes):
-        raise BadInput(f"tokens has {int(tokens.max())}; the largest is {len(vqgan.codes) - 1}")
+        raise BadInput("optimize.token_too_large", token=int(tokens.max()), largest=len(vqgan.codes) - 1)
     return tokens.view(1, rows, columns).to(vqgan.codes.device)

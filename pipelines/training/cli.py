@@ -189,7 +189,7 @@ def _parser() -> Parser:
 def train(options: argparse.Namespace) -> dict[str, float]:
     """Fit, evaluate, export; prints progress to standard error. Returns the figures."""
     if options.start is not None and options.name not in ("clip", "critic", "vqgan"):
-        raise BadInput(f"--start is for clip, critic and vqgan; {options.name} has none, leave it out")
+        raise BadInput("training.no_start", network=options.name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway

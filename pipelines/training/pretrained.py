@@ -38,8 +38,11 @@ def begin_with_imagenet(tower: MobileTower, file: Path) -> None:
         weight, gain, bias, mean, variance, _ = tensors[6 * k : 6 * k + 6]
         if weight.shape != conv.weight.shape:
             raise BadInput(
-                f"{file.name} does not fit: convolution {k} is {tuple(weight.shape)} and should be "
-                f"{tuple(conv.weight.shape)}"
+                "training.convolution_shape",
+                file=file.name,
+                number=k,
+                shape=tuple(weight.shape),
+                expected=tuple(conv.weight.shape),
             )
         scale = gain / torch.sqrt(variance + EPSILON)
         conv.weight.data = weight * scale[:, None, None, None]
@@ -61,20 +64,14 @@ def _renormalized() -> tuple[Tensor, Tensor]:
 def begin_with(network: nn.Module, file: Path) -> set[str]:
     """Take every tensor of a checkpoint whose name and shape fit; returns their names. BadInput when none does."""
     if not file.is_file():
-        raise BadInput(
-            f"there is no checkpoint {file} to start from; give a .safetensors file of an earlier training"
-        )
+        raise BadInput("training.start_missing", file=file)
     own = network.state_dict()
     try:
         found = load_file(file)
     except SafetensorError as error:
-        raise BadInput(
-            f"{file} is no checkpoint ({error}); give a .safetensors file of an earlier training"
-        ) from error
+        raise BadInput("training.start_damaged", file=file, reason=error) from error
     fitting = {k: v.float() for k, v in found.items() if k in own and own[k].shape == v.shape}
     if not fitting:
-        raise BadInput(
-            f"no tensor of {file} fits this network; give a checkpoint of the same kind, or leave --start out"
-        )
+        raise BadInput("training.start_of_other_network", file=file)
     network.load_state_dict(fitting, strict=False)
     return set(fitting)

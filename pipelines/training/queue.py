@@ -28,7 +28,7 @@ from pipelines.training.data.emoji import DATA_FILE
 
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "assets" / "tiny"
-FROZEN = ("launch.py", "pipelines")  # what a training imports
+FROZEN = ("launch.py", "pipelines", "assets/strings")  # what a training imports, and the words of its errors
 NICENESS = 15
 MOST_LANES = 64
 LOOK_SECONDS = 2.0
@@ -170,17 +170,17 @@ def read_queue(file: Path, names: Collection[str]) -> tuple[list[Training], int]
     try:
         book = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput(f"there is no queue {file}; write one as in training.toml") from None
+        raise BadInput("training.queue_missing", file=file) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file} is no TOML file ({error}); write it as in training.toml") from None
+        raise BadInput("training.queue_not_toml", file=file, reason=error) from None
     lanes = book.get("lanes", 1)
     if not isinstance(lanes, int) or not 1 <= lanes <= MOST_LANES:
-        raise BadInput(f"{file} says lanes = {lanes!r}; write a whole number from 1 to {MOST_LANES}")
+        raise BadInput("training.queue_lanes", file=file, lanes=lanes, most=MOST_LANES)
     trainings: list[Training] = []
     for entry in book.get("training", []):
         trainings.append(read_training(entry, file, names, {one.id for one in trainings}))
     if not trainings:
-        raise BadInput(f"{file} lists no [[training]]; write one as in training.toml")
+        raise BadInput("training.queue_empty", file=file)
     return trainings, lanes
 
 
@@ -188,20 +188,18 @@ def read_training(entry: dict[str, Any], file: Path, names: Collection[str], ear
     """One [[training]] table, checked against the networks there are and the ids that stand before it."""
     name, minutes = entry.get("name"), entry.get("minutes")
     if not isinstance(name, str) or name not in names:
-        raise BadInput(f"{file} wants to train {name!r}; the networks are {', '.join(sorted(names))}")
+        raise BadInput("training.queue_network", file=file, network=name, known=", ".join(sorted(names)))
     if not isinstance(minutes, (int, float)) or not 0 < minutes <= 100_000:
-        raise BadInput(f"{file} gives {name} minutes = {minutes!r}; write a number above 0, at most 100,000")
+        raise BadInput("training.queue_minutes", file=file, network=name, minutes=minutes)
     unknown = set(entry) - {"name", "minutes", "id", "flags", "after"}
     if unknown:
-        raise BadInput(
-            f"{file} says {min(unknown)!r} of {name}; known are name, minutes, id, flags and after"
-        )
+        raise BadInput("training.queue_unknown_key", file=file, key=min(unknown), network=name)
     flags, after = tuple(entry.get("flags", ())), tuple(entry.get("after", ()))
     training = Training(name, minutes, str(entry.get("id", name)), flags, after)
     if training.id in earlier:
-        raise BadInput(f"{file} has two trainings called {training.id!r}; give one of them another id")
+        raise BadInput("training.queue_same_id", file=file, id=training.id)
     if missing := set(training.after) - earlier:
-        raise BadInput(f"{file} puts {training.id} after {min(missing)!r}, which does not stand before it")
+        raise BadInput("training.queue_after", file=file, id=training.id, missing=min(missing))
     return training
 
 
@@ -211,7 +209,7 @@ def freeze(folder: Path, data: Path, refresh: bool) -> None:
     if code.exists() and not refresh:
         return
     if not data.exists():
-        raise BadInput(f"{data} is not there; build it with: python launch.py data")
+        raise BadInput("training.data_missing", file=data)
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / "code-new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -240,7 +238,7 @@ def only_one(folder: Path) -> Iterator[None]:
         pid, begun = json.loads(file.read_text())
         alive = psutil.Process(pid).create_time() == begun
     if alive:
-        raise BadInput(f"a queue already runs in {folder} (process {pid}); stop it or give another --folder")
+        raise BadInput("training.queue_running", folder=folder, pid=pid)
     file.write_text(json.dumps([os.getpid(), psutil.Process().create_time()]))
     try:
         yield

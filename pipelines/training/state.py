@@ -71,8 +71,7 @@ def load_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor
         _put_back(facts, tensors, trainer, average)
     except (KeyError, ValueError, RuntimeError) as error:
         raise BadInput(
-            f"{path} is no state of this training ({' '.join(str(error).split())[:120]}); go on with the size and the "
-            "start that it was begun with, or give another folder to --state"
+            "training.state_of_other_training", folder=path, reason=" ".join(str(error).split())[:120]
         ) from error
     curves = {key: [tuple(point) for point in points] for key, points in facts["curves"].items()}
     return State(facts["step"], facts["seconds"], curves)

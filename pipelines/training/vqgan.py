@@ -351,7 +351,7 @@ def _first_features(tower: nn.Module, x: Tensor) -> list[Tensor]:
     elif isinstance(tower, ImageTower):
         h, count = tower.stem(x), 2
     else:
-        raise BadInput("the pack's CLIP has no convolutional stages to compare pictures by; train clip again")
+        raise BadInput("training.clip_without_stages")
     features = []
     for stage in tower.stages[:count]:
         h = stage(h)

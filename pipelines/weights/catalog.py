@@ -60,7 +60,7 @@ def checkpoint_of(name: str) -> Checkpoint:
     path = find(name)
     if path is None:
         known = ", ".join(dict.fromkeys([*CHECKPOINTS, *installed()]))
-        raise BadInput(f"model {name[:64]!r} is not known; the models are {known}")
+        raise BadInput("weights.model_unknown", model=name[:64], known=known)
     if path.is_dir():
         kind, role = "diffusion", ""
     elif path.suffix == ".safetensors":
@@ -148,7 +148,7 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
 def pipelines_of(pack: str) -> dict[str, dict[str, str]]:
     """Pipeline -> field -> checkpoint. BadInput for an unknown pack."""
     if pack not in PACKS:
-        raise BadInput(f"pack {pack[:64]!r} is not known; try {', '.join(PACKS)}")
+        raise BadInput("weights.pack_unknown", pack=pack[:64], known=", ".join(PACKS))
     return PACKS[pack]
 
 
@@ -157,12 +157,10 @@ def check_use(pack: str, use: dict[str, str]) -> None:
     usual = {field: name for fields in pipelines_of(pack).values() for field, name in fields.items()}
     for field, name in use.items():
         if field not in usual:
-            raise BadInput(
-                f"part {field[:64]!r} is not in the pack {pack}; it has {', '.join(sorted(usual))}"
-            )
+            raise BadInput("weights.part_unknown", part=field[:64], pack=pack, known=", ".join(sorted(usual)))
         given, wanted = (_purpose(checkpoint_of(one)) for one in (name, usual[field]))
         if given != wanted:
-            raise BadInput(f"{name} cannot be the {field}, for it is of another kind; try {usual[field]}")
+            raise BadInput("weights.part_of_other_kind", model=name, part=field, usual=usual[field])
 
 
 def _purpose(checkpoint: Checkpoint) -> str:
@@ -177,7 +175,9 @@ def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[s
     """
     pipelines = pipelines_of(pack)
     if pipeline not in pipelines:
-        raise BadInput(f"pipeline {pipeline!r} is not in the pack {pack}; it has {', '.join(pipelines)}")
+        raise BadInput(
+            "weights.pipeline_not_in_pack", pipeline=pipeline, pack=pack, known=", ".join(pipelines)
+        )
     return {field: (use or {}).get(field, name) for field, name in pipelines[pipeline].items()}
 
 

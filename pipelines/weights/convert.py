@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, Message
 from pipelines.io.files import cannot_save, home_path
 from pipelines.models.checkpoint import file_hash
 from pipelines.models.source import Converted, Original
@@ -73,11 +73,9 @@ def convert_originals(originals: list[Original], family: str | None = None) -> C
     networks = families()
     if family is not None and family not in networks:
         names = ", ".join([*networks, *families(vocabularies=True)])
-        raise BadInput(f"the family {family[:40]!r} is not known; the families are {names}")
+        raise BadInput("weights.family_unknown", family=family[:40], known=names)
     if not 1 <= len(originals) <= 2:
-        raise BadInput(
-            f"a model is one or two files of weights, and {len(originals)} were given; name them one by one"
-        )
+        raise BadInput("weights.file_count", count=len(originals))
     if family is not None:
         return _as_family(originals, networks[family])
     for rows in networks.values():
@@ -86,11 +84,11 @@ def convert_originals(originals: list[Original], family: str | None = None) -> C
             BadInput, LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError
         ):
             return _as_family(originals, rows)
-    names = " and ".join(one.file for one in originals)
-    raise BadInput(
-        f"{names} {'fits' if len(originals) == 1 else 'fit'} none of the families {', '.join(networks)}: found "
-        f"{_described(originals)}; name the family to be told what it expected"
-    )
+    first, known, found = originals[0].file, ", ".join(networks), _described(originals)
+    if len(originals) == 1:
+        raise BadInput("weights.fits_no_family", file=first, known=known, found=found)
+    other = originals[1].file
+    raise BadInput("weights.fit_no_family", file=first, other=other, known=known, found=found)
 
 
 def convert_vocabulary(paths: list[Path], out: Path, family: str) -> str:
@@ -101,7 +99,7 @@ def convert_vocabulary(paths: list[Path], out: Path, family: str) -> str:
     """
     first = home_path(paths[0])
     if not first.is_file():
-        raise BadInput(f"{first.name} cannot be opened (no such file); give the path of a vocabulary")
+        raise BadInput("weights.vocabulary_missing", file=first.name)
     _make_folder(out)
     families(vocabularies=True)[family][0].part("convert")(first, out)
     return family
@@ -116,8 +114,7 @@ def _as_family(originals: list[Original], rows: list[ModelSpec]) -> Converted:
         return spec.part("convert")(originals[0])
     if not spec.merge:
         raise BadInput(
-            f"a model of the family {spec.family} is one file, and {' and '.join(one.file for one in originals)} are "
-            "two; give one of them"
+            "weights.one_file_expected", family=spec.family, file=originals[0].file, other=originals[1].file
         )
     merge, convert = spec.part("merge"), spec.part("convert")
     try:
@@ -130,14 +127,17 @@ def _as_family(originals: list[Original], rows: list[ModelSpec]) -> Converted:
         return convert(merged)
 
 
-def _described(originals: list[Original]) -> str:
+def _described(originals: list[Original]) -> Message:
     """A few words on what files hold: the number of tensors and the first of them with its shape."""
     tensors = {name: one for original in originals for name, one in original.tensors.items()}
     some = [
         f"{name[:60]} ({'x'.join(map(str, tensors[name].shape)) or 'one number'})"
         for name in sorted(tensors)[:3]
     ]
-    return f"{len(tensors)} tensors, {', '.join(some)}{', ...' if len(tensors) > 3 else ''}"
+    count, names = len(tensors), ", ".join(some)
+    if count > 3:
+        return Message("weights.tensors_and_more", {"count": count, "names": names})
+    return Message("weights.tensors", {"count": count, "names": names})
 
 
 def _files(path: Path) -> list[Path]:
@@ -151,23 +151,21 @@ def _files(path: Path) -> list[Path]:
             return [*weights, *(one for one in inside if one.name == "config.json")]
         if weights:
             names = ", ".join(one.name for one in weights[:4])
-            raise BadInput(
-                f"the folder {path.name} holds several files of weights ({names}); name the one to take"
-            )
-    raise BadInput(
-        f"the folder {path.name} holds no file of weights ({', '.join(WEIGHTS)}); give the file itself"
-    )
+            raise BadInput("weights.several_files", folder=path.name, files=names)
+    raise BadInput("weights.no_weights", folder=path.name, forms=", ".join(WEIGHTS))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise BadInput(f"{path.name} cannot be opened ({(error.strerror or str(error)).lower()})") from None
+        raise BadInput(
+            "weights.config_unreadable", file=path.name, reason=(error.strerror or str(error)).lower()
+        ) from None
     except ValueError as error:
-        raise BadInput(f"{path.name} is no JSON ({str(error)[:80]}); give the model's config.json") from None
+        raise BadInput("weights.config_not_json", file=path.name, reason=str(error)[:80]) from None
     if not isinstance(values, dict):
-        raise BadInput(f"{path.name} is not a model's config; give its config.json")
+        raise BadInput("weights.not_a_config", file=path.name)
     return values
 
 
@@ -214,7 +212,7 @@ def _write_parts(path: Path, header: bytes, tensors: Iterator[Tensor]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise CannotSave(cannot_save(path, error)) from error
+        raise cannot_save(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -224,4 +222,4 @@ def _make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CannotSave(cannot_save(path, error)) from error
+        raise cannot_save(path, error) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save, write_atomically
 from pipelines.models.checkpoint import file_hash
 
@@ -53,21 +53,19 @@ def fetch(
             misses = 0 if part.size > before else misses + 1
             if misses >= TRIES:
                 raise BadInput(
-                    f"the connection to {part.host} broke off after {part.size / 1e6:,.1f} MB ({_reason(error)}); "
-                    "run it again to go on from there"
+                    "weights.broken_off", host=part.host, megabytes=part.size / 1e6, reason=_reason(error)
                 ) from error
             time.sleep(0.2 * misses)
     found = file_hash(part.file)
     if sha256 and found != sha256:
         part.drop()
         raise BadInput(
-            f"{path.name} from {part.host} has the SHA-256 {found[:12]}… where {sha256[:12]}… was expected, so it is not "
-            "the published file and was deleted; try again, or give the file by path"
+            "weights.wrong_hash", file=path.name, host=part.host, found=found[:12], expected=sha256[:12]
         )
     try:
         part.file.replace(path)
     except OSError as error:
-        raise CannotSave(cannot_save(path, error)) from error
+        raise cannot_save(path, error) from error
     part.drop()
     return found
 
@@ -78,7 +76,7 @@ def check_address(url: str) -> None:
     if not (parts.scheme == "https" and parts.hostname) and not (
         parts.scheme == "http" and parts.hostname == "127.0.0.1"
     ):
-        raise BadInput(f"the address {url[:80]!r} is not https; only https addresses are fetched")
+        raise BadInput("weights.not_https", url=url[:80])
 
 
 class _Part:
@@ -118,13 +116,12 @@ class _Part:
                     return
                 self.drop()
                 raise ConnectionError("the file on the server changed") from error
-            raise BadInput(_refusal(error.code, self.path.name, self.host)) from error
+            raise _refusal(error.code, self.path.name, self.host) from error
         except urllib.error.URLError as error:
             if isinstance(error.reason, (ConnectionError, TimeoutError)) and begin:
                 raise ConnectionError(_reason(error.reason)) from error
             raise BadInput(
-                f"{self.host} cannot be reached ({_reason(error.reason)}); check the connection, or download "
-                f"{self.path.name} elsewhere and give it by path"
+                "weights.unreachable", host=self.host, reason=_reason(error.reason), file=self.path.name
             ) from error
         with answer:
             now, start = _offer(answer)
@@ -137,7 +134,7 @@ class _Part:
             yield from self._write(answer, now, total)
         if self.size > total:
             self.drop()
-            raise BadInput(f"{self.host} sent more than the {total:,} bytes of {self.path.name}; try again")
+            raise BadInput("weights.sent_too_much", host=self.host, total=total, file=self.path.name)
         if self.size < total:
             raise ConnectionError("it ended too early")
 
@@ -156,7 +153,7 @@ class _Part:
         except (ConnectionError, TimeoutError):
             raise
         except OSError as error:
-            raise CannotSave(cannot_save(self.path, error)) from error
+            raise cannot_save(self.path, error) from error
 
     def _known(self) -> tuple[int, dict[str, Any]]:
         """How many bytes are there and of which file; a part without its note, or of another address, is dropped."""
@@ -174,13 +171,10 @@ class _Part:
         if total is None:
             total = size
         if total is None:
-            raise BadInput(
-                f"{self.host} does not say how large {self.path.name} is; download it and give it by path"
-            )
+            raise BadInput("weights.size_unknown", host=self.host, file=self.path.name)
         if size is not None and total != size:
             raise BadInput(
-                f"{self.host} offers {self.path.name} with {total:,} bytes where {size:,} were expected, so it is not the "
-                "published file; give the file by path"
+                "weights.wrong_size", host=self.host, file=self.path.name, total=total, expected=size
             )
         return total
 
@@ -188,10 +182,7 @@ class _Part:
         folder = next(one for one in self.path.absolute().parents if one.is_dir())
         free = shutil.disk_usage(folder).free
         if needed + SPARE > free:
-            raise BadInput(
-                f"{self.path.name} needs {needed / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB free; free some "
-                "space and run it again"
-            )
+            raise BadInput("weights.disk_too_full", file=self.path.name, needed=needed / 1e6, free=free / 1e6)
 
 
 def _block(answer: Any) -> bytes:
@@ -215,15 +206,13 @@ def _offer(answer: Any) -> tuple[dict[str, Any], int]:
     return {"etag": etag, "total": int(length) if length and length.isdecimal() else None}, 0
 
 
-def _refusal(code: int, name: str, host: str | None) -> str:
-    """One sentence for an HTTP status."""
-    if code in (404, 410):
-        return (
-            f"{host} does not have {name} any more (status {code}); download it elsewhere and give it by path"
-        )
-    if code in (401, 403):
-        return f"{host} does not give {name} to everybody (status {code}); download it there by hand and give it by path"
-    return f"{host} could not send {name} (status {code}); try again later"
+def _refusal(status: int, file: str, host: str | None) -> BadInput:
+    """What an HTTP status means."""
+    if status in (404, 410):
+        return BadInput("weights.gone", host=host, file=file, status=status)
+    if status in (401, 403):
+        return BadInput("weights.not_for_everybody", host=host, file=file, status=status)
+    return BadInput("weights.not_sent", host=host, file=file, status=status)
 
 
 def _reason(error: object) -> str:
@@ -239,7 +228,7 @@ class _OnlyHttps(urllib.request.HTTPRedirectHandler):
         local = parts.scheme == "http" and parts.hostname == "127.0.0.1" == urlsplit(req.full_url).hostname
         if parts.scheme != "https" and not local:
             raise BadInput(
-                f"{urlsplit(req.full_url).hostname} redirects to {newurl[:80]!r}, which is not https"
+                "weights.redirect_not_https", host=urlsplit(req.full_url).hostname, url=newurl[:80]
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -28,7 +28,7 @@ KEPT_FORMS = (".safetensors", ".json", ".txt")  # what a diffusers folder may co
 def published(name: str) -> Checkpoint:
     """One of the open weights. BadInput for an unknown name."""
     if name not in OPEN_WEIGHTS:
-        raise BadInput(f"model {name[:64]!r} is not in the full pack; it has {', '.join(OPEN_WEIGHTS)}")
+        raise BadInput("weights.not_in_full_pack", model=name[:64], known=", ".join(OPEN_WEIGHTS))
     return OPEN_WEIGHTS[name]
 
 
@@ -84,7 +84,7 @@ def _place(checkpoint: Checkpoint, downloads: Path) -> None:
     elif all(file.path.endswith(KEPT_FORMS) for file in checkpoint.files):
         downloads.replace(checkpoint.path)
     else:
-        raise BadInput(f"{checkpoint.name} has files that are neither safetensors nor texts, and is not kept")
+        raise BadInput("weights.strange_files", model=checkpoint.name)
 
 
 def add(paths: list[Path], name: str, family: str | None = None) -> str:
@@ -94,15 +94,13 @@ def add(paths: list[Path], name: str, family: str | None = None) -> str:
      the files are of no known family.
     """
     if not NAME.fullmatch(name):
-        raise BadInput(f"the name {name[:64]!r} is not 1 to 64 of a-z, 0-9, '.', '_' and '-'; try my-model")
+        raise BadInput("weights.name_form", name=name[:64])
     checkpoint = OPEN_WEIGHTS.get(name)
     if find(name) is not None:
-        raise BadInput(f"{name} is there already; remove it first, or choose another name")
+        raise BadInput("weights.name_taken", name=name)
     folders = [one for one in map(home_path, paths) if (one / "text_encoder").is_dir()]
     if folders or (checkpoint is not None and not checkpoint.spec.convert):
-        raise BadInput(
-            f"{name} is a folder of diffusers and is used as it is; copy it to {models_folder() / name}"
-        )
+        raise BadInput("weights.diffusers_folder", name=name, place=models_folder() / name)
     family = family or (checkpoint.spec.family if checkpoint else None)
     facts = {"name": name, "licence": "not stated: the user's own file", "origin": "a file of the user's"}
     if checkpoint is not None:
@@ -115,13 +113,15 @@ def remove(name: str) -> int:
     """Delete a model and what was downloaded of it; returns the bytes that this freed. BadInput when there is neither."""
     place, downloads = find(name), models_folder() / ".downloads" / name
     if not NAME.fullmatch(name) or not (place or downloads.is_dir()):
-        raise BadInput(f"model {name[:64]!r} is not in {models_folder()}; nothing was removed")
+        raise BadInput("weights.nothing_to_remove", model=name[:64], folder=models_folder())
     freed = size_of(downloads) + (size_of(place) if place else 0)
     try:
         if place:
             shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
     except OSError as error:
-        raise BadInput(f"{place} cannot be removed ({(error.strerror or str(error)).lower()})") from error
+        raise BadInput(
+            "weights.not_removed", path=place, reason=(error.strerror or str(error)).lower()
+        ) from error
     _forget(downloads)
     return freed
 
@@ -174,9 +174,7 @@ def _read_pins() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{_pin_file()} cannot be read ({str(error)[:80]}); delete it to forget the hashes"
-        ) from error
+        raise BadInput("weights.pins_unreadable", file=_pin_file(), reason=str(error)[:80]) from error
     return pins if isinstance(pins, dict) else {}
 
 

@@ -56,7 +56,7 @@ class Contents:
     def read(self, key: str) -> Any:
         """The bytes of a storage."""
         if key not in self.sources:
-            raise Refused(f"lacks the storage {key[:40]!r}")
+            raise Refused("weights.storage_missing", key=key[:40])
         return self.sources[key]()
 
     def keep(self, data: Any) -> str:
@@ -74,17 +74,17 @@ class Contents:
         archive = zipfile.ZipFile(file)
         members = {one.filename: one for one in archive.infolist()}
         if len(members) != len(archive.infolist()):
-            raise Refused("holds two members of one name")
+            raise Refused("weights.same_member")
         if sum(one.file_size for one in members.values()) > self.limit:
-            raise Refused(f"says that it unpacks to more than {self.limit / 1e9:.1f} GB")
+            raise Refused("weights.unpacks_too_large", gigabytes=self.limit / 1e9)
         if sum(one.compress_size for one in members.values()) > file.seek(0, os.SEEK_END):
-            raise Refused("holds members that overlap")
+            raise Refused("weights.overlap")
         pickles = [name for name in members if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
-            raise Refused("is a zip archive without data.pkl, so not one of PyTorch's")
+            raise Refused("weights.not_pytorch_zip")
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}byteorder" in members and archive.read(f"{folder}byteorder") != b"little":
-            raise Refused("was saved on a big-endian machine")
+            raise Refused("weights.big_endian")
         for name in members:
             if name.startswith(f"{folder}data/"):
                 self.sources[name.removeprefix(f"{folder}data/")] = lambda name=name: archive.read(name)
@@ -97,7 +97,7 @@ class Contents:
             return value
         version, machine = Unpickler(file, self.nested).load(), Unpickler(file, self.nested).load()
         if version != 1001 or machine.get("little_endian") is not True:
-            raise Refused("was saved by an unknown version of PyTorch or on a big-endian machine")
+            raise Refused("weights.unknown_version")
         unpickler = Unpickler(file, self.nested, prefix)
         value = unpickler.load()
         keys = Unpickler(file, self.nested).load()
@@ -106,7 +106,7 @@ class Contents:
             size = int.from_bytes(_exactly(file, 8), "little") * DTYPES[storage.dtype][1]
             begin = file.tell()
             if file.seek(0, os.SEEK_END) < begin + size:
-                raise Refused("is cut off")
+                raise Refused("weights.cut_off")
             file.seek(begin + size)
             self.sources[storage.key] = lambda begin=begin, size=size: _at(file, begin, size)
         return value
@@ -115,7 +115,7 @@ class Contents:
 def _exactly(file: BinaryIO, count: int) -> bytes:
     data = file.read(count)
     if len(data) != count:
-        raise Refused("is cut off")
+        raise Refused("weights.cut_off")
     return data
 
 
@@ -141,12 +141,12 @@ class Tree:
         """The plain values of `value`, NOTHING when it has none; its tensors are noted."""
         self.nodes += 1
         if self.nodes > MOST_NODES or depth > MOST_DEPTH:
-            raise Refused("nests its objects too deeply for a checkpoint")
+            raise Refused("weights.nested_too_deeply")
         if isinstance(value, Array):
             value = self._array(value)
         if isinstance(value, Tensor):
             if name in self.tensors or name == "__metadata__":  # which safetensors keeps for itself
-                raise Refused(f"holds two tensors named {name[:80]!r}")
+                raise Refused("weights.same_tensor", name=name[:80])
             self.tensors[name] = value
         elif value is None or isinstance(value, (bool, str)) or _small_number(value):
             self.plain_count += 1
@@ -207,9 +207,9 @@ def write(contents: Contents, out: BinaryIO) -> None:
     """Write a file's tensors, each storage read once, and its plain values."""
     tree = Tree(contents)
     if not tree.tensors:
-        raise Refused("holds no tensors")
+        raise Refused("weights.no_tensors")
     if sum(one.size for one in tree.tensors.values()) > contents.limit:
-        raise Refused(f"holds tensors of more than {contents.limit / 1e9:.1f} GB")
+        raise Refused("weights.tensors_too_large", gigabytes=contents.limit / 1e9)
     # Wide numbers first, so that each begins at a multiple of its width.
     order = sorted(
         tree.tensors.items(), key=lambda one: (-DTYPES[one[1].dtype][1], one[1].storage.key, one[1].offset)

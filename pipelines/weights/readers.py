@@ -8,17 +8,15 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.models.source import Original
 from pipelines.weights import sandbox
 from pipelines.weights.flax import is_flax, read_flax
-
-EXPECTED = "expected weights as safetensors, as PyTorch's .pt, .ckpt or TorchScript, or as Flax's msgpack"
 
 
 def read_original(
@@ -36,22 +34,26 @@ def read_original(
             form = _form(file, size)
             if size > memory:
                 raise BadInput(
-                    f"{path.name} has {size / 1e9:.1f} GB, more than the {memory / 1e9:.1f} GB allowed"
+                    "weights.file_too_large", file=path.name, gigabytes=size / 1e9, most=memory / 1e9
                 )
             if form == "flax":
                 return _read_flax(path, file)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise BadInput(f"{path.name} cannot be opened ({reason}); give the path of a checkpoint") from None
+        raise BadInput("weights.file_unreadable", file=path.name, reason=reason) from None
     if form == "safetensors":
         return _read_safetensors(path, path.name)
     if form == "pickle":
         return _read_pickle(path, seconds, memory, folder)
-    raise BadInput(f"{path.name} is {form}; {EXPECTED}")
+    raise _no_weights(path, form)
 
 
-def _form(file: BinaryIO, size: int) -> str:
-    """ "safetensors", "pickle" (plain or in PyTorch's zip archive), "flax", or else in words what the file is."""
+def _no_weights(path: Path, problem: Message) -> BadInput:
+    return BadInput("weights.not_weights", file=path.name, problem=problem)
+
+
+def _form(file: BinaryIO, size: int) -> Literal["safetensors", "pickle", "flax"] | Message:
+    """The file's form by its first bytes ("pickle": plain or in PyTorch's zip archive), or else what the file is."""
     start = file.read(512)
     file.seek(0)
     if start[:4] == b"PK\x03\x04" or (
@@ -63,12 +65,12 @@ def _form(file: BinaryIO, size: int) -> str:
     if is_flax(start):
         return "flax"
     if not start:
-        return "empty"
+        return Message("weights.is_empty")
     if start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
-        return "a packed archive; unpack it and give the file of weights inside"
+        return Message("weights.is_archive")
     if start[:1] in b"<{" or start.startswith(b"version https://git-lfs"):
-        return "a text, perhaps the page or the pointer of a download that failed"
-    return "no checkpoint by its first bytes"
+        return Message("weights.is_text")
+    return Message("weights.is_unknown")
 
 
 def _read_safetensors(path: Path, name: str) -> Original:
@@ -77,7 +79,7 @@ def _read_safetensors(path: Path, name: str) -> Original:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return Original(name, tensors, dict(file.metadata() or {}))
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise BadInput(f"{name} is damaged or cut off ({_short(error)}); download it again") from None
+        raise BadInput("weights.file_damaged", file=name, reason=_short(error)) from None
 
 
 def _read_flax(path: Path, file: BinaryIO) -> Original:
@@ -92,12 +94,10 @@ def _read_flax(path: Path, file: BinaryIO) -> Original:
         AttributeError,
         RecursionError,
     ) as error:
-        raise BadInput(
-            f"{path.name} is damaged or no Flax checkpoint ({_short(error)}); {EXPECTED}"
-        ) from None
+        raise _no_weights(path, Message("weights.flax_damaged", {"reason": _short(error)})) from None
     tensors, numbers = _flat(tree)
     if not tensors:
-        raise BadInput(f"{path.name} holds no tensors; {EXPECTED}")
+        raise _no_weights(path, Message("weights.no_tensors"))
     return Original(path.name, tensors, numbers)
 
 
@@ -124,18 +124,16 @@ def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -
         inside = Path(work) / "empty"
         inside.mkdir()
         try:
-            code, phrase = sandbox.start(path, copy, inside, memory, seconds)
+            code, problem = sandbox.start(path, copy, inside, memory, seconds)
         except subprocess.TimeoutExpired:
-            raise BadInput(
-                f"{path.name} took more than {seconds:g} s to read and was given up; {EXPECTED}"
-            ) from None
+            raise _no_weights(path, Message("weights.too_slow", {"seconds": seconds})) from None
         if code == sandbox.REFUSED:
-            raise BadInput(f"{path.name} {phrase}; {EXPECTED}")
+            raise _no_weights(path, problem)
         if code != 0:  # a limit of the system, or a crash
-            raise BadInput(
-                f"{path.name} could not be read within {seconds:g} s and {memory / 1e9:.1f} GB "
-                f"(exit code {code}); {EXPECTED}"
+            limits = Message(
+                "weights.not_read", {"seconds": seconds, "gigabytes": memory / 1e9, "exit_code": code}
             )
+            raise _no_weights(path, limits)
         original = _read_safetensors(copy, path.name)
         return Original(path.name, original.tensors, json.loads(original.numbers["numbers"]))
 

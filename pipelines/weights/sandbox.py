@@ -2,7 +2,7 @@
 
 After `lock`, the process cannot open a file, import a module, start a program or reach the network, whatever the pickle
 says. It writes the tensors as safetensors, with the plain values as JSON in the metadata "numbers". It ends with 0, or
-with REFUSED and one phrase on standard output that says what is wrong with the file.
+with REFUSED and a message as JSON on standard output that says what is wrong with the file, after "it".
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipelines.errors import Message, templates
 from pipelines.weights.pickle_file import Contents, write
 from pipelines.weights.unpickle import Refused
 
 REFUSED = 3  # exit code
+MOST_SAID = 4000  # bytes of its answer that are read
 ROOT = Path(__file__).resolve().parents[2]
 START = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
@@ -29,8 +31,8 @@ START = (
 KEPT_VARIABLES = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # without which Python may not start
 
 
-def start(source: Path, output: Path, folder: Path, memory: int, seconds: float) -> tuple[int, str]:
-    """Convert the pickled checkpoint `source` to `output` in a process of its own; its exit code and its phrase.
+def start(source: Path, output: Path, folder: Path, memory: int, seconds: float) -> tuple[int, Message]:
+    """Convert the pickled checkpoint `source` to `output` in a process of its own; its exit code and what it said.
 
     `folder` is where the process runs. `memory` (bytes) limits what it uses and writes. It is ended after `seconds`,
     with subprocess.TimeoutExpired.
@@ -45,7 +47,8 @@ def start(source: Path, output: Path, folder: Path, memory: int, seconds: float)
         capture_output=True,
         timeout=seconds,
     )
-    return done.returncode, " ".join(done.stdout.decode("utf-8", "replace").split())[:240]
+    said = done.stdout[:MOST_SAID].decode("utf-8", "replace")
+    return done.returncode, Message.from_text(said) or Message.from_json("")
 
 
 # ------------------------------------------------------------------------------------------ inside the process
@@ -66,18 +69,23 @@ def lock(memory: int, seconds: int) -> None:
         new_user, new_network = 0x10000000, 0x40000000
         ctypes.CDLL(None).unshare(new_user | new_network)  # where it is allowed: a network without any device
     "".encode("cp437")  # what zipfile will want, while modules can still be imported
+    templates()  # what a message will want, while files can still be opened
 
     def doorkeeper(event: str, _: Any) -> None:
         if event != "pickle.find_class":
-            raise Refused(f"tried to do something that no checkpoint does ({event})")
+            raise Refused("weights.tried_something", event=event)
 
     sys.addaudithook(doorkeeper)
 
 
-def _leave(phrase: str) -> NoReturn:
+def _leave(problem: Refused) -> NoReturn:
     """End at once, without Python's own tidying, which a hostile object could be part of."""
-    os.write(1, phrase.encode("utf-8", "replace"))
+    os.write(1, problem.message.to_text().encode())
     os._exit(REFUSED)
+
+
+def _line(problem: BaseException) -> str:
+    return " ".join(str(problem)[:100].split())
 
 
 def main(source: str, output: str, memory: str, seconds: str) -> NoReturn:
@@ -88,13 +96,14 @@ def main(source: str, output: str, memory: str, seconds: str) -> NoReturn:
             write(Contents(file, int(memory)), out)
             out.flush()
         except Refused as problem:
-            _leave(str(problem))
+            _leave(problem)
         except MemoryError:
-            _leave(f"needs more than {int(memory) / 1e9:.1f} GB of memory")
+            _leave(Refused("weights.needs_memory", gigabytes=int(memory) / 1e9))
         except OSError as problem:
-            _leave(f"could not be unpacked ({(problem.strerror or str(problem)).lower()[:100]})")
+            reason = (problem.strerror or str(problem)).lower()[:100]
+            _leave(Refused("weights.not_unpacked", reason=reason))
         except (EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as problem:
-            _leave(f"is damaged or cut off ({str(problem)[:100]})")
+            _leave(Refused("weights.damaged", reason=_line(problem)))
         except BaseException as problem:
-            _leave(f"is damaged or not a checkpoint ({type(problem).__name__}: {str(problem)[:100]})")
+            _leave(Refused("weights.no_checkpoint", kind=type(problem).__name__, reason=_line(problem)))
         os._exit(0)

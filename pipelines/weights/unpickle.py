@@ -15,6 +15,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from pipelines.errors import CodedError
+
 DTYPES = {  # torch's name: safetensors' name, bytes
     "float64": ("F64", 8),
     "float32": ("F32", 4),
@@ -64,8 +66,8 @@ NUMPY_KINDS = {
 }
 
 
-class Refused(Exception):
-    """The file is not what it should be; the message is a phrase that goes on from "it"."""
+class Refused(CodedError):
+    """The file is not what it should be; the sentence goes on from "it"."""
 
 
 # Descriptions are tuples, which a pickle cannot change afterwards.
@@ -174,7 +176,7 @@ def checked_tensor(storage: Any, dtype: Any, offset: Any, shape: Any, strides: A
     if not good or any(
         type(number) is not int or not 0 <= number < 2**48 for number in (offset, *shape, *strides)
     ):
-        raise Refused(f"holds a tensor of an absurd shape or kind ({str(shape)[:60]}, {str(dtype)[:20]})")
+        raise Refused("weights.absurd_tensor", shape=str(shape)[:60], dtype=str(dtype)[:20])
     return Tensor(storage, dtype, offset, tuple(shape), tuple(strides))
 
 
@@ -249,8 +251,8 @@ class Unpickler(pickle.Unpickler):
         if isinstance(pid, tuple) and pid[:1] == ("module",):
             return Stub  # old files keep the source of a network's class
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and pid[1] in STORAGES):
-            raise Refused("holds a reference that is not a storage")
+            raise Refused("weights.not_a_storage")
         if len(pid) > 5 and pid[5] is not None:
-            raise Refused("holds views of storages, which only very old versions of PyTorch wrote")
+            raise Refused("weights.storage_view")
         key = self.prefix + str(pid[2])
         return self.storages.setdefault(key, Storage(key, STORAGES[pid[1]]))

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from app.recipe import MOST, read_recipe, recipe_of
-from app.ui.i18n import _chinese
 from app.ui.link import copy_link, opened
 from pipelines.core.pipeline import Pipeline
 from pipelines.core.settings import Settings
@@ -83,7 +82,7 @@ def test_what_is_too_long_for_a_link_is_said() -> None:
     prompt = "".join(chance.choice("abcdefghijklmnopqrstuvwxyz0123456789 ") for _ in range(1999)) + "."
     with pytest.raises(BadInput, match="room for 1,500") as told:
         recipe_of("generate", {"prompt": prompt}).text()
-    assert "请保存 PNG" in _chinese(str(told.value))
+    assert "请保存 PNG" in told.value.text("zh")
     button = copy_link("generate", {"prompt": prompt})
     assert 'data-link=""' in button and "<input" not in button and "save the PNG" in button
     assert len(recipe_of("generate", {"prompt": "the same words again " * 95}).text()) < 200
@@ -121,7 +120,7 @@ FORGED: list[tuple[str, str]] = [
 def test_a_strangers_recipe_is_checked(text: str, sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence.replace("'", ".")) as told:
         read_recipe(text)
-    assert any("\u4e00" <= letter <= "\u9fff" for letter in _chinese(str(told.value))), str(told.value)
+    assert any("\u4e00" <= letter <= "\u9fff" for letter in told.value.text("zh")), str(told.value)
 
 
 def test_chance_is_never_more_than_a_sentence() -> None:

@@ -18,6 +18,7 @@ from app import space
 from app.jobs.queue import Job, Lane
 from app.ui.i18n import both_sentence
 from pipelines.core.pipeline import Result, run
+from pipelines.errors import Message
 from tests.support.tiny import tiny_edit, tiny_generate, tiny_optimize
 from tests.support.zero_gpu import ZeroGpuPlatform
 
@@ -100,5 +101,5 @@ def uncut(name: str, settings: dict[str, Any]) -> list[bytes]:
     return [one.image.tobytes() for one in result.pictures]
 
 
-def chinese(sentence: str) -> str:
-    return html.unescape(re.findall(r'<span class="zh"[^>]*>(.*?)</span>', both_sentence(sentence))[0])
+def chinese(message: Message) -> str:
+    return html.unescape(re.findall(r'<span class="zh"[^>]*>(.*?)</span>', both_sentence(message))[0])

@@ -17,6 +17,7 @@ from app.ui.i18n import both, both_sentence, pair, words
 from app.ui.link import copy_link
 from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
+from pipelines.errors import Message
 
 CURVE_WIDTH, CURVE_HEIGHT = 1000, 72
 KEYS = Markup("<span class='keys'><kbd>Ctrl</kbd> <kbd>Enter</kbd></span>")
@@ -62,9 +63,9 @@ def plain(key: str, **facts: object) -> Markup:
     return html('<p class="note">{}</p>', both(key, **facts))
 
 
-def trouble(sentence: str) -> Markup:
+def trouble(problem: Message | Exception) -> Markup:
     """A note that something is not."""
-    return html('<p class="note trouble">{}</p>', both_sentence(sentence))
+    return html('<p class="note trouble">{}</p>', both_sentence(problem))
 
 
 def chips(prompts: Iterable[tuple[str, str]]) -> Markup:
@@ -108,21 +109,27 @@ def underway(job: Job, prefix: str = "stage_") -> tuple[str, str, float]:
 
 
 def standing(
-    job: Job, title: str, ended: tuple[str, str], *, prefix: str = "stage_", beside: str = "", cause: str = ""
+    job: Job,
+    title: str,
+    ended: tuple[str, str],
+    *,
+    prefix: str = "stage_",
+    beside: str = "",
+    cause: Message | None = None,
 ) -> Markup:
     """One line on where a run stands, a sentence when it failed or `cause` says more, and a bar while it works.
 
     `ended` is what is said of a job that is over, and where it ended; `beside` is put at the end of the line.
     """
     doing, place, share = (*ended, 0.0) if job.is_over else underway(job, prefix)
-    reasons = [sentence for sentence in (job.error if job.state == "failed" else "", cause) if sentence]
+    reason = cause or (job.problem if job.state == "failed" else None)
     return html(
         '<div class="said"><b>{}</b><span>{}</span><span class="eta">{}</span>{}</div>{}{}',
         doing,
         place,
         eta(job),
         beside,
-        joined(html('<p class="cause">{}</p>', both_sentence(reason)) for reason in reasons[-1:]),
+        html('<p class="cause">{}</p>', both_sentence(reason)) if reason else "",
         "" if job.is_over else bar(title, share),
     )
 
@@ -150,7 +157,7 @@ def eta(job: Job) -> str:
 def announcement(job: Job) -> Markup:
     """One sentence for those who hear the page; it changes with the state only."""
     if job.state == "failed":
-        return html("{}. {}", both("failed"), both_sentence(job.error))
+        return html("{}. {}", both("failed"), both_sentence(job.problem) if job.problem else "")
     return html("{}: {}", both("stage_draw" if job.state == "running" else job.state), title_of(job))
 
 

@@ -113,7 +113,7 @@ def controls(job: Job | None) -> Markup:
     """The button that is next; Ctrl+Enter presses it. What happened is said for those who hear the page."""
     heard = ""
     if job is not None:
-        cause = html(". {}", both_sentence(job.error)) if job.state == "failed" else ""
+        cause = html(". {}", both_sentence(job.problem)) if job.state == "failed" and job.problem else ""
         word = "edit_stage_learn" if job.state == "running" else job.state
         heard = html('<span class="only-heard" role="status">{}{}</span>', both(word), cause)
     if job is not None and not job.is_over:

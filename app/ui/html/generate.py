@@ -102,7 +102,9 @@ def _ended(job: Job, pictures: Pictures, previews: list[Image.Image] | None) -> 
         '<p class="caption">{}</p></section>',
         job.state,
         both(job.state),
-        html('<p class="cause">{}</p>', both_sentence(job.error)) if job.state == "failed" else "",
+        html('<p class="cause">{}</p>', both_sentence(job.problem))
+        if job.state == "failed" and job.problem
+        else "",
         outcome,
         "" if job.state == "done" else button("again", "again", job=job.id),
         _tiles(_columns(kept or len(previews or ())), shown, "tiles faded") if shown else "",

@@ -34,7 +34,7 @@ from app.ui.html.common import (
 from app.ui.i18n import KNOBS, both, pair
 from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.optimize.prompts import parse_story
 
 PIXELS = 512  # of the live picture
@@ -97,7 +97,9 @@ def _standing(job: Job, trace: Trace) -> Markup:
     else:
         how = both("failed" if job.state == "failed" else "opt_interrupted")
         ended = how, both("opt_kept", step=step) if step else both("failed_kept")
-    cause = str(job.pictures[-1].get("ended") or "") if job.pictures else ""
+    last = job.pictures[-1] if job.pictures else {}
+    told = last.get("ended_by") or last.get("ended")  # records of earlier versions have the sentence alone
+    cause = Message.from_json(told) if told else None
     return standing(job, in_force(job)["prompt"], ended, beside=_switch(job), cause=cause)
 
 

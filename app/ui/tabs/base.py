@@ -204,7 +204,7 @@ class RunTab:
         try:
             return answer(*values)
         except (BadInput, CannotSave, ValueError) as problem:
-            return {self.note: common.trouble(str(problem))}
+            return {self.note: common.trouble(problem)}
 
     def stop(self, job_id: str) -> None:
         """Stop the job that is looked at; the next look shows what was kept."""

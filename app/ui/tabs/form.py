@@ -111,5 +111,5 @@ def painted_mask(form: dict[str, Any]) -> str:
     """The mask of a form, the empty text when there is none. BadInput when it was not painted on this page."""
     mask = str(form.get("mask") or "")
     if mask and not mask.startswith(MASK_HEAD):
-        raise BadInput("the mask was not painted on this page; paint it again")
+        raise BadInput("page.mask_not_painted_here")
     return mask

@@ -41,7 +41,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         try:
             entries = shell.library.search(shell.studio.clip(), text[:500], PAGE)
         except BadInput as problem:
-            return trouble(str(problem))
+            return trouble(problem)
         return _ranked(shell, entries, both("library_found", text=text))
 
     def act(count: float, event: gr.EventData) -> Update:
@@ -60,7 +60,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
                 return {shell.hand: hand, shell.tabs: gr.Tabs(selected=tab_name)}
             entries = shell.library.similar(shell.studio.clip(), path, PAGE)
         except BadInput as problem:
-            return {wall: trouble(str(problem))}
+            return {wall: trouble(problem)}
         return {wall: _ranked(shell, entries, both("library_alike"))}
 
     gr.on([find.click, query.submit], look_for, [query], [wall], **QUIET)

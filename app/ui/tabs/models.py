@@ -14,7 +14,7 @@ from app.space import free_memory
 from app.ui.context import DRAWING, QUIET, Shell, acting, clicked, drawing_pipeline
 from app.ui.i18n import both, both_sentence
 from app.ui.markup import html, joined
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.weights import catalog
 from pipelines.weights.catalog import PACKS, checkpoint_of, needed
 from pipelines.weights.checkpoint import Checkpoint
@@ -44,7 +44,7 @@ class ModelsTab:
     def act(self, event: gr.EventData) -> str:
         """A click: look at licences, get models, stop that, or use another pack. "watch" only looks again."""
         told = clicked(event)
-        act, asked, trouble = told.get("act", ""), told.get("asked", ""), ""
+        act, asked, trouble = told.get("act", ""), told.get("asked", ""), None
         try:
             if self.may_change and act == "fetch":
                 self.shell.downloads.start(told.get("names", "").split())
@@ -53,17 +53,17 @@ class ModelsTab:
             elif self.may_change and act == "switch":
                 self._switch(told.get("pack", ""))
             elif act == "watch":
-                trouble = told.get("trouble", "")
+                trouble = Message.from_text(told.get("trouble", ""))
         except BadInput as problem:
-            trouble = str(problem)
+            trouble = problem.message
         return self.page(asked if act in ("ask", "watch") else "", trouble)
 
     def _switch(self, pack: str) -> None:
         """Use another pack from now on. BadInput while jobs run or wait, whose models these are."""
         if self.shell.lane.busy:
-            raise BadInput("a job runs or waits; use another pack when all are done")
+            raise BadInput("page.jobs_use_pack")
         if self._needs_new_page(pack):
-            raise BadInput(f"the pack {pack[:40]} has another Generate; close this and run: {_command(pack)}")
+            raise BadInput("page.other_generate", pack=pack[:40], command=_command(pack))
         self.shell.studio.switch(pack)
 
     def _needs_new_page(self, pack: str) -> bool:
@@ -78,7 +78,7 @@ class ModelsTab:
 
     # ----------------------------------------------------------------------------------------------------- what is seen
 
-    def page(self, asked: str = "", trouble: str = "") -> str:
+    def page(self, asked: str = "", trouble: Message | None = None) -> str:
         """All of the tab. `asked` is the pack, or "pack/model", whose licences are shown before a download.
 
         Places stay where they are when empty: what changes is patched in, and the focus is not lost.
@@ -107,7 +107,7 @@ class ModelsTab:
             '<div role="alert">{}</div>{}{}{}</section>',
             watching,
             asked,
-            trouble,
+            trouble.to_text() if trouble else "",
             head,
             problem,
             self._download(now),
@@ -154,7 +154,7 @@ class ModelsTab:
             title, heard = both(f"fetch_{now.state}", name=now.name), ""
             go_on = now.state != "done" and self.may_change
             side = _button("fetch_go_on", "fetch", names=rest) if go_on else ""
-            below = html("<p>{}</p>", both_sentence(now.error)) if now.error else ""
+            below = html("<p>{}</p>", both_sentence(now.problem)) if now.problem else ""
         if now.waiting:
             below += html('<p class="facts">{}</p>', both("fetch_then", names=", ".join(now.waiting)))
         return html(

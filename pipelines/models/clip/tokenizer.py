@@ -39,7 +39,7 @@ class Tokenizer:
             known = frozenset(words.read_text("utf-8").split()) if words.exists() else frozenset()
             return cls(tokenizers.Tokenizer.from_str(path.read_text("utf-8")), known)
         except Exception as error:  # the library raises bare Exception
-            raise BadInput(f"the vocabulary {path.name} is missing or damaged; restore the file") from error
+            raise BadInput("models.vocabulary_damaged", file=path.name) from error
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int) -> Tokenizer:

@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.io.files import write_atomically
+from pipelines.models.checkpoint import ABSENT
 from pipelines.models.dalle_mini.network import DalleMiniConfig
 from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
 from pipelines.models.source import Converted, Original
 
 CODE_COUNT = 2**14  # of the VQGAN that both models were trained with
 HEAD_SIZE = 64  # of mini and mega
-NAMES = "min-dalle's encoder.pt and decoder.pt, or dalle-mini's flax_model.msgpack"
 
 # How the fused parameters of our layers are made from the published ones.
 SELF_ATTENTION = {
@@ -77,8 +77,8 @@ def merge(encoder: Original, decoder: Original) -> Original:
     """
     for original, half in ((encoder, "encoder"), (decoder, "decoder")):
         if _half(original.tensors) != half:
-            found = _half(original.tensors) or "other names"
-            raise BadInput(f"{original.file} should hold min-dalle's {half} and holds {found}; give {NAMES}")
+            found = _half(original.tensors) or Message("models.other_names")
+            raise BadInput("models.not_this_half", file=original.file, half=half, found=found)
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.tensors.items()}
     tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.tensors.items()}
     return Original(f"{encoder.file} and {decoder.file}", tensors, {**encoder.numbers, **decoder.numbers})
@@ -94,10 +94,8 @@ def convert(original: Original) -> Converted:
     tensors = _from_flax(original) if "lm_head.kernel" in original.tensors else dict(original.tensors)
     if "decoder.lm_head.weight" not in tensors or "encoder.embed_tokens.weight" not in tensors:
         half = _half(tensors)
-        found = f"only min-dalle's {half}" if half else "other names"
-        raise BadInput(
-            f"{original.file} should hold DALL·E mini, both halves, and holds {found}; give {NAMES}"
-        )
+        found = Message("models.only_half", {"half": half}) if half else Message("models.other_names")
+        raise BadInput("models.not_both_halves", file=original.file, found=found)
     config = _config(original, tensors)
     shapes = _shapes(config)
     for name in shapes:
@@ -107,8 +105,11 @@ def convert(original: Original) -> Converted:
         expected, found = shapes.get(name), tuple(tensors[name].shape) if name in tensors else None
         if expected != found:
             raise BadInput(
-                f"{original.file} does not fit DALL·E mini: {name} should be {expected or 'absent'} and is "
-                f"{found or 'absent'}; give {NAMES}"
+                "models.not_dalle_mini",
+                file=original.file,
+                name=name,
+                expected=expected or ABSENT,
+                found=found or ABSENT,
             )
     return Converted("dalle-mini", config.to_dict(), _fused(config, tensors))
 
@@ -147,7 +148,7 @@ def _config(original: Original, tensors: dict[str, Tensor]) -> DalleMiniConfig:
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in tensors or tensors[name].ndim != 2:
-            raise BadInput(f"{original.file} does not fit DALL·E mini: it has no matrix {name}; give {NAMES}")
+            raise BadInput("models.dalle_mini_lacks", file=original.file, name=name)
         return tuple(tensors[name].shape)
 
     text_vocabulary, width = shape("encoder.embed_tokens.weight")
@@ -155,16 +156,16 @@ def _config(original: Original, tensors: dict[str, Tensor]) -> DalleMiniConfig:
     token_count = shape("decoder.embed_tokens.weight")[0]
     if math.isqrt(image_length) ** 2 != image_length:
         raise BadInput(
-            f"{original.file} has {image_length} image positions; a square picture has {math.isqrt(image_length) ** 2}"
+            "models.not_square",
+            file=original.file,
+            image_length=image_length,
+            square=math.isqrt(image_length) ** 2,
         )
     heads = original.numbers.get(
         "encoder_attention_heads", width // HEAD_SIZE if not width % HEAD_SIZE else None
     )
     if not str(heads).isdigit() or not int(heads) or width % int(heads):
-        raise BadInput(
-            f"{original.file} is {width} wide, and the number of heads that share it is {heads}; put a divisor of it "
-            "beside the weights as encoder_attention_heads, as dalle-mini's config.json does"
-        )
+        raise BadInput("models.heads_do_not_divide", file=original.file, width=width, heads=heads)
     counts = {side: _layer_count(side, tensors) for side in SIDES}
     return DalleMiniConfig(
         text_vocabulary=text_vocabulary,

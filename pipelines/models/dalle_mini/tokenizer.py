@@ -61,7 +61,7 @@ class DalleMiniTokenizer:
             return cls(vocabulary, [(first, second) for first, second in pairs])
         except Exception as error:  # the library raises bare Exception
             raise BadInput(
-                f"the vocabulary {path.name} with {merges_path.name} is missing or damaged ({error}); restore the files"
+                "models.vocabulary_pair_damaged", file=path.name, merges=merges_path.name, reason=error
             ) from error
 
     def encode(self, text: str) -> list[int]:

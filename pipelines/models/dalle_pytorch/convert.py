@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.models.dalle_pytorch.network import (
     ATTENTION_TYPES,
     DallePytorch,
@@ -101,11 +101,9 @@ def _parts(original: Original) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if name.startswith("weights.") and not name.startswith("weights.vae.")
     }
     if not isinstance(hparams, dict) or not state:
-        raise BadInput(
-            f"{original.file} is no checkpoint of DALLE-pytorch: expected hparams and weights, found "
-            f"{', '.join(sorted(original.numbers))[:60] or 'no plain values'} and {len(original.tensors)} tensors; "
-            "give the .pt file that its train_dalle.py saved"
-        )
+        found = ", ".join(sorted(original.numbers))[:60] or Message("models.no_plain_values")
+        count = len(original.tensors)
+        raise BadInput("models.not_dalle_pytorch", file=original.file, found=found, count=count)
     return hparams, state
 
 
@@ -113,20 +111,18 @@ def _refuse_unknown(original: Original) -> None:
     """BadInput for the kinds of layers that the network does not have."""
     hparams = original.numbers
     if hparams.get("reversible"):
-        raise BadInput(
-            f"{original.file} has reversible {str(hparams['reversible'])[:40]}, which Atelier cannot draw with; expected "
-            "False; give a checkpoint trained without --reversible"
-        )
+        raise BadInput("models.reversible", file=original.file, value=str(hparams["reversible"])[:40])
     if hparams.get("sparse_attn"):
         raise BadInput(
-            f"{original.file} has sparse_attn {str(hparams['sparse_attn'])[:40]}, attention of DeepSpeed; expected False; "
-            f"give a checkpoint with the attention types {', '.join(ATTENTION_TYPES)}"
+            "models.sparse_attention",
+            file=original.file,
+            value=str(hparams["sparse_attn"])[:40],
+            known=", ".join(ATTENTION_TYPES),
         )
     for one in _attention_types(hparams):
         if one not in ATTENTION_TYPES:
             raise BadInput(
-                f"{original.file} has the attention type {one!r}; expected {', '.join(ATTENTION_TYPES)}; give a "
-                "checkpoint trained with those"
+                "models.attention_type", file=original.file, type=one, known=", ".join(ATTENTION_TYPES)
             )
 
 
@@ -139,9 +135,7 @@ def _told(original: Original, name: str, default: int) -> int:
     """A count among the hparams, or the library's default. BadInput when it is none."""
     value = original.numbers.get(name, default)
     if not isinstance(value, int) or not 1 <= value <= MOST:
-        raise BadInput(
-            f"{original.file} has {name} {str(value)[:40]!r} among its hparams; expected a positive count"
-        )
+        raise BadInput("models.not_a_count", file=original.file, name=name, value=str(value)[:40])
     return value
 
 
@@ -182,9 +176,12 @@ def _pixel_frequencies(original: Original, sizes: dict[str, Any]) -> str:
         if found.shape == (1, *angles.shape) and torch.allclose(found[0], angles, rtol=1e-3, atol=1e-2):
             return rule
     raise BadInput(
-        f"{original.file} has rotary positions (transformer.pos_emb, {tuple(found.shape)}) of another rule than those "
-        f"of DALLE-pytorch for {sizes['text_length']} text tokens, a grid of {sizes['grid']} and heads of "
-        f"{sizes['head_size']}; name another file"
+        "models.rotary_positions",
+        file=original.file,
+        shape=tuple(found.shape),
+        text_length=sizes["text_length"],
+        grid=sizes["grid"],
+        head_size=sizes["head_size"],
     )
 
 
@@ -199,10 +196,7 @@ def convert_vae(original: Original) -> Converted:
         if name.startswith(prefix)
     }
     if "codebook.weight" not in state or not isinstance(numbers, dict):
-        raise BadInput(
-            f"{original.file} has no DiscreteVAE of DALLE-pytorch: expected {hparams} and {prefix}codebook.weight; when "
-            "it was trained on the tokens of a VQGAN or of OpenAI's dVAE, give that one's own file"
-        )
+        raise BadInput("models.no_discrete_vae", file=original.file, hparams=hparams, prefix=prefix)
     original = Original(original.file, state, numbers)
     sizes = {
         "image_size": _told(original, "image_size", 256),

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.models.ddpm.network import Ddpm, DdpmConfig
 from pipelines.models.source import Converted, Original, count_of, fitted
 
@@ -60,13 +60,10 @@ def convert(original: Original) -> Converted:
     except BadInput:
         raise
     except KeyError as missing:
-        raise BadInput(
-            f"{original.file} is no whole diffusion model: {missing.args[0]} is missing; get the file again"
-        ) from None
+        raise BadInput("models.diffusion_incomplete", file=original.file, name=missing.args[0]) from None
     except (ValueError, IndexError, TypeError, RuntimeError) as error:
         raise BadInput(
-            f"{original.file} has sizes that no such network has ({' '.join(str(error).split())[:80]}); "
-            "get the file again"
+            "models.diffusion_sizes", file=original.file, reason=" ".join(str(error).split())[:80]
         ) from None
 
 
@@ -79,10 +76,15 @@ def _network_in(original: Original) -> tuple[str, dict[str, Tensor]]:
             prefix = next((one for one in prefixes if "ema" in one), prefixes[-1])
             cut = len(prefix)
             return layout, {k[cut:]: v for k, v in original.tensors.items() if k.startswith(prefix)}
-    first = next(iter(original.tensors), "nothing")
+    found = next((name[:60] for name in original.tensors), Message("models.nothing"))
+    diffusers, original_layout, adm = MARKS
     raise BadInput(
-        f"{original.file} holds no diffusion model of pixels: expected {' or '.join(MARKS)}, found {first[:60]}; "
-        "give a DDPM .ckpt, an ADM .pt or the unet of a diffusers folder"
+        "models.no_pixel_diffusion",
+        file=original.file,
+        diffusers=diffusers,
+        original=original_layout,
+        adm=adm,
+        found=found,
     )
 
 
@@ -115,9 +117,7 @@ def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmC
     }
     for name, value in FIXED.items():
         if (given := original.numbers.get(name, value)) != value:
-            raise BadInput(
-                f"{original.file} has {name} {given!r} in its config.json; only {value!r} is understood"
-            )
+            raise BadInput("models.config_value", file=original.file, name=name, value=given, expected=value)
     if "block_out_channels" in original.numbers:
         defaults = {  # of UNet2DModel, where its config is silent
             "attention_head_dim": 8,
@@ -193,10 +193,7 @@ def _from_original(original: Original, state: dict[str, Tensor]) -> tuple[DdpmCo
 
 def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
     if "label_emb.weight" in state:
-        raise BadInput(
-            f"{original.file} draws by class labels, which Edit cannot tell; give an unconditional model such as "
-            "256x256_diffusion_uncond.pt"
-        )
+        raise BadInput("models.class_labels", file=original.file)
     config = _adm_config(original.numbers, state)
     places = _adm_places(config, state)
     tensors = {}
@@ -205,9 +202,7 @@ def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig,
         depth = 3 if parts[0] in ("input_blocks", "output_blocks") else 2
         module, inner, kind = ".".join(parts[:depth]), ".".join(parts[depth:-1]), parts[-1]
         if module not in places:
-            raise BadInput(
-                f"{original.file} is not an ADM that Atelier knows: {name[:80]} has no place in it"
-            )
+            raise BadInput("models.adm_unknown", file=original.file, name=name[:80])
         place = f"network.{places[module]}"
         if inner == "qkv":
             tensors |= _attention(place, kind, value, config, original.numbers)

@@ -22,7 +22,7 @@ import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.io.files import write_atomically
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import END, START, ClipTokenizer, WordPieceTokenizer
@@ -66,14 +66,14 @@ TRANSFORMERS_NAMES = (
 
 # What tells relatives apart that are not supported: a key's beginning, and what it is.
 STRANGERS = (
-    ("visual.trunk.", "an image tower of timm"),
-    ("text.transformer.embeddings.", "a text tower of transformers inside open_clip"),
-    ("text.transformer.encoder.", "a text tower of transformers inside open_clip"),
-    ("text.transformer.shared.", "a text tower of transformers inside open_clip"),
-    ("text_decoder.", "a CoCa"),
-    ("logit_bias", "a SigLIP"),
-    ("visual.attn_pool.", "an image tower with an attentional pooler"),
-    ("bert.", "the original layout of Chinese CLIP"),
+    ("visual.trunk.", Message("models.timm_tower")),
+    ("text.transformer.embeddings.", Message("models.transformers_tower")),
+    ("text.transformer.encoder.", Message("models.transformers_tower")),
+    ("text.transformer.shared.", Message("models.transformers_tower")),
+    ("text_decoder.", Message("models.coca")),
+    ("logit_bias", Message("models.siglip")),
+    ("visual.attn_pool.", Message("models.attentional_pooler")),
+    ("bert.", Message("models.original_chinese_clip")),
 )
 
 
@@ -107,20 +107,14 @@ def bared(original: Original) -> tuple[Original, bool]:
     }
     for beginning, stranger in STRANGERS:
         if any(name.startswith(beginning) for name in tensors):
-            raise BadInput(
-                f"{original.file} is {stranger}, which is not supported; use a CLIP in the layout of OpenAI, "
-                "open_clip or transformers"
-            )
+            raise BadInput("models.clip_unsupported", file=original.file, kind=stranger)
     return replace(original, tensors=tensors), tensors.keys() <= original.tensors.keys()
 
 
 def no_clip(original: Original) -> BadInput:
     """The error for a file that has the names of no CLIP."""
-    found = ", ".join(sorted(original.tensors)[:3]) or "nothing"
-    return BadInput(
-        f"{original.file} is not a CLIP: expected the names of OpenAI, open_clip or transformers, "
-        f"such as token_embedding.weight, and found {found}"
-    )
+    found = ", ".join(sorted(original.tensors)[:3]) or Message("models.nothing")
+    return BadInput("models.not_a_clip", file=original.file, found=found)
 
 
 def convert_openai(original: Original, activation: str, note: str) -> Converted:
@@ -166,11 +160,11 @@ def convert_openai(original: Original, activation: str, note: str) -> Converted:
 def shape(original: Original, name: str, rank: int) -> tuple[int, ...]:
     """The shape of a tensor that a CLIP must have."""
     value = original.tensors.get(name)
-    if value is None or value.dim() != rank:
-        found = "is absent" if value is None else f"has the shape {tuple(value.shape)}"
-        raise BadInput(
-            f"{original.file} is not a whole CLIP: {name} {found} and {rank} dimensions were expected; fetch it again"
-        )
+    if value is None:
+        raise BadInput("models.clip_tensor_missing", file=original.file, name=name, rank=rank)
+    if value.dim() != rank:
+        found = tuple(value.shape)
+        raise BadInput("models.clip_tensor_shape", file=original.file, name=name, shape=found, rank=rank)
     return tuple(value.shape)
 
 
@@ -184,9 +178,7 @@ def grid(original: Original, name: str) -> int:
     places = shape(original, name, 2)[0] - 1
     side = math.isqrt(max(places, 0))
     if side == 0 or side * side != places:
-        raise BadInput(
-            f"{original.file} does not look at squares: {name} has {places} places; use another CLIP"
-        )
+        raise BadInput("models.clip_not_square", file=original.file, name=name, places=places)
     return side
 
 
@@ -231,9 +223,7 @@ def told_activation(original: Original, tower: str, default: str) -> tuple[str, 
     if activation is None and "quickgelu" in original.file.lower():
         activation = "quick_gelu"
     if activation not in (None, "quick_gelu", "gelu"):
-        raise BadInput(
-            f"{original.file} has the activation {activation!r}; only quick_gelu and gelu are supported"
-        )
+        raise BadInput("models.clip_activation", file=original.file, activation=activation)
     return activation or default, activation is not None
 
 
@@ -246,10 +236,7 @@ def told_heads(original: Original, tower: str, width: int) -> int:
         )
         heads = width / head_width
     if not isinstance(heads, (int, float)) or heads < 1 or width % heads:
-        raise BadInput(
-            f"{original.file} does not say how many heads its {tower} tower of width {width} has; "
-            'give "num_attention_heads", as its config.json does'
-        )
+        raise BadInput("models.clip_heads", file=original.file, tower=tower, width=width)
     return int(heads)
 
 
@@ -372,7 +359,5 @@ def write_tokenizer(source: Path, target: Path) -> None:
         specials = WordPieceTokenizer if book.token_to_id("[CLS]") is not None else ClipTokenizer
         specials(book)
     except Exception as error:  # the library raises bare Exception
-        raise BadInput(
-            f"{source.name} is not a CLIP's vocabulary ({error}); use OpenAI's table or a tokenizer.json"
-        ) from error
+        raise BadInput("models.not_a_clip_vocabulary", file=source.name, reason=error) from error
     write_atomically(target, book.to_str().encode())

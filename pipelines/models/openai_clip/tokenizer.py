@@ -52,9 +52,7 @@ class BookTokenizer:
         try:
             return cls(tokenizers.Tokenizer.from_str(path.read_text("utf-8")))
         except Exception as error:  # the library raises bare Exception
-            raise BadInput(
-                f"the vocabulary {path.name} is missing, damaged or of another model ({error}); fetch it again"
-            ) from error
+            raise BadInput("models.vocabulary_of_other_model", file=path.name, reason=error) from error
 
 
 class ClipTokenizer(BookTokenizer):

@@ -23,8 +23,7 @@ def merge(encoder: Original, decoder: Original) -> Original:
         first = original.tensors.get("blocks.input.w")
         if first is None or first.ndim != 4 or first.shape[-1] != kernel:
             raise BadInput(
-                f"{original.file} is not the {part} of OpenAI's dVAE: blocks.input.w should be {kernel}x{kernel} "
-                f"and is {shape_of(first)}; give encoder.pkl and decoder.pkl, in this order"
+                "models.dvae_part", file=original.file, part=part, kernel=kernel, found=shape_of(first)
             )
     tensors = {f"encoder.{name}": one for name, one in encoder.tensors.items()}
     tensors |= {f"decoder.{name}": one for name, one in decoder.tensors.items()}

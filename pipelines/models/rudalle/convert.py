@@ -76,8 +76,7 @@ def _sizes(original: Original) -> dict[str, Any]:
     fitting = [version for version in (3, 2) if _masks_fit(original, RudalleConfig(**sizes, version=version))]
     if not fitting:
         raise BadInput(
-            f"{original.file} has attention masks that are neither ruDALL-E's of version 2 nor of version 3, for "
-            f"{sizes['text_length']} text tokens and a grid of {sizes['grid']}; name another file"
+            "models.rudalle_masks", file=original.file, text_length=sizes["text_length"], grid=sizes["grid"]
         )
     return sizes | {"version": int(told) if told in map(str, fitting) else fitting[0]}
 
@@ -87,10 +86,7 @@ def _head_count(original: Original, width: int) -> int:
     told = original.numbers.get("num_attention_heads")
     count = told if isinstance(told, int) else width // (128 if width == 2048 else 64)
     if count < 1 or width % count:
-        raise BadInput(
-            f"{original.file} does not tell how many attention heads share its width of {width}; expected "
-            "num_attention_heads beside the tensors, or a width that is a multiple of 64"
-        )
+        raise BadInput("models.rudalle_heads", file=original.file, width=width)
     return count
 
 

@@ -47,10 +47,7 @@ class RudalleTokenizer:
             rules = [(left, right, made) for left, right, made in lines[1 + character_count : -1]]
             _check(characters, rules)
         except (OSError, ValueError, IndexError, OverflowError) as error:
-            raise BadInput(
-                f"the vocabulary {path.name} is missing or is not a bpe.model of YouTokenToMe ({error}); "
-                "restore the file"
-            ) from error
+            raise BadInput("models.rudalle_vocabulary", file=path.name, reason=error) from error
         return cls(characters, rules)
 
     def encode(self, text: str) -> list[int]:

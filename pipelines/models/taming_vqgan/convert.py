@@ -41,10 +41,7 @@ def convert(original: Original) -> Converted:
         return size_of(network, name, axis)
 
     if "codes" not in tensors:
-        raise BadInput(
-            f"{original.file} holds no VQGAN: a table of codes was expected, as quantize.embedding.weight, "
-            "quantize.embed.weight or embedding.weight, and there is none; name another file"
-        )
+        raise BadInput("models.no_codes", file=original.file)
     levels = max(1, count_of(tensors, "decoder.up."))
     widths = [size(f"decoder.up.{k}.block.0.conv1.weight") for k in range(levels)]
     has_encoder = "encoder.conv_in.weight" in tensors

@@ -78,10 +78,7 @@ class TamingVqgan(CodecNetwork):
 
     def _features(self, images: Tensor) -> Tensor:
         if not self.config.has_encoder:
-            raise BadInput(
-                "this VQGAN has a decoder only and cannot read pictures; for dalle-mini and mega "
-                "convert vqgan_imagenet_f16_16384, which has the same tokens and an encoder"
-            )
+            raise BadInput("models.decoder_only")
         pixels = (images + 1) / 2 if self.config.unit_range else images
         if self.config.wavelet:
             pixels = F.avg_pool2d(pixels, 2)  # the encoder knows nothing of wavelets, and reads half the size

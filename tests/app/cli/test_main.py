@@ -178,6 +178,14 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_with_json_wrong_input_is_told_with_its_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fly", "--json"]) == 2
+    said = capsys.readouterr()
+    error = json.loads(said.out)["error"]
+    assert error["code"] == "cli.command_unknown" and error["facts"]["command"] == "fly"
+    assert error["text"] in said.err
+
+
 @pytest.mark.usefixtures("tiny_studio")
 @pytest.mark.parametrize("kind", ["text", "truncated", "svg", "gif"])
 def test_strangers_pictures_are_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ import torch
 from PIL import Image
 
 from app.jobs.queue import Job, Lane
+from app.ui.i18n import both_sentence
 from pipelines.core.record import read_record
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from tests.support.fakes import FAKES, FakeStudio
 
 
@@ -120,6 +122,28 @@ def test_a_failing_job_says_why_and_the_next_one_works(lane: Lane, prompt: str, 
     assert words in job.error and "secret detail" not in job.error and "\n" not in job.error
     assert finished(lane, lane.submit("fake", {}, "ann")).state == "done"
     assert torch.is_grad_enabled()
+
+
+def test_why_a_job_failed_is_kept_with_code_and_facts(lane: Lane, studio: FakeStudio, tmp_path: Path) -> None:
+    new, old = (finished(lane, lane.submit("fake", {"prompt": one}, "ann")) for one in ("disk", "crash"))
+    assert new.problem == Message("io.disk_full", {"file": "cat.png"})
+    assert old.problem == Message("core.broke", {"kind": "ZeroDivisionError"})
+    lane.close()
+    with sqlite3.connect(tmp_path / "jobs.sqlite") as jobs:
+        jobs.execute(
+            "UPDATE jobs SET error = 'there was {no} room' WHERE id = ?", (old.id,)
+        )  # as it was before
+    jobs.close()
+    again = Lane(studio, tmp_path, FAKES)
+    try:
+        assert again.job(new.id).problem == new.problem
+        assert "磁盘已满" in both_sentence(new.problem) and "Cat.png was not saved" in both_sentence(
+            new.problem
+        )
+        assert again.job(old.id).error == "there was {no} room"
+        assert "There was {no} room." in both_sentence(again.job(old.id).problem)
+    finally:
+        again.close()
 
 
 def test_wrong_settings_are_refused_at_once(lane: Lane) -> None:

@@ -59,7 +59,7 @@ def test_each_visitor_pays_for_himself(place: Place) -> None:
     assert job.error.startswith(
         "this needs 36 s of GPU time and 10 s of your daily quota are left; try again"
     )
-    assert "3:12:00" in job.error and {"36", "10"} <= set(re.findall(r"\d+", chinese(job.error)))
+    assert "3:12:00" in job.error and {"36", "10"} <= set(re.findall(r"\d+", chinese(job.problem)))
     assert place.finished(place.submit("generate", {"candidates": 2}, "ann's")).state == "done"
     assert place.platform.left["bob's"] == 10 and place.platform.left["ann's"] < 120
     assert [(one.token, one.granted) for one in place.platform.asked] == [("bob's", False), ("ann's", True)]

@@ -20,7 +20,7 @@ from app.jobs.queue import Lane
 from app.library import Library
 from app.ui import api, page
 from pipelines.core.record import read_record
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, templates
 from pipelines.io.images import picture_to_uri
 from tests.support.painter import PAINTERS, PainterStudio
 
@@ -120,6 +120,7 @@ def test_what_is_wrong_is_told_in_a_sentence(
     with pytest.raises(Exception, match=re.escape(sentence)) as told, caplog.at_level(logging.ERROR):
         client.predict(**given, api_name=name)
     assert "\n" not in str(told.value) and "secret" not in str(told.value)
+    assert getattr(told.value, "title", "") in templates()
     if "crash" not in str(given):
         assert caplog.records == [] and "Traceback" not in capfd.readouterr().err
 

@@ -49,7 +49,7 @@ def tuning_of(edit: Edit, mode: str = "quick", lessons: int = 4, **fields: Any) 
 def advance(tuning: Tuning, count: int) -> list[float]:
     losses = []
     for _ in range(count):
-        assert tuning.advance() == ""
+        assert tuning.advance() is None
         losses.append(tuning.loss)
     return losses
 
@@ -160,7 +160,7 @@ def test_the_adapter_stays_finite_when_numbers_break_down(
         monkeypatch.setattr(tuning, "_update", spoil)
     before, step = [one.detach().clone() for one in tuning.parameters], tuning.step
     with torch.no_grad():
-        sentence = tuning.advance()
+        sentence = str(tuning.advance())
     assert "step_size" in sentence and "\n" not in sentence and tuning.step == step
     assert all(torch.equal(one, old) for one, old in zip(tuning.parameters, before, strict=True))
 

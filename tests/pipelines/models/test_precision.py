@@ -117,9 +117,7 @@ def test_where_bfloat16_cannot_be_computed_it_is_refused(monkeypatch: pytest.Mon
     with pytest.raises(BadInput) as refused:
         precision_on(torch.device("mps"), "bfloat16")
     assert str(refused.value) == "precision bfloat16 does not work on this device (mps); try float32"
-    assert "（mps）" in both_sentence(str(refused.value)) and "请用 float32" in both_sentence(
-        str(refused.value)
-    )
+    assert "（mps）" in both_sentence(refused.value) and "请用 float32" in both_sentence(refused.value)
     assert precision_on(torch.device("mps")) == precision_on(torch.device("mps"), "float32") == "float32"
 
 

@@ -116,6 +116,8 @@ def test_the_copy_is_made_once_and_the_code_again_when_asked(
     root, folder, data = tmp_path / "root", tmp_path / "queue", tmp_path / "emoji.safetensors"
     (root / "pipelines").mkdir(parents=True)
     (root / "launch.py").write_text("1")
+    (root / "assets" / "strings").mkdir(parents=True)
+    (root / "assets" / "strings" / "errors.json").write_text("{}")
     (root / "pack").mkdir()
     (root / "pack" / "clip").write_text("old")
     monkeypatch.setattr(queue_module, "ROOT", root)
@@ -124,6 +126,7 @@ def test_the_copy_is_made_once_and_the_code_again_when_asked(
         freeze(folder, data, refresh=False)
     data.write_bytes(b"x")
     freeze(folder, data, refresh=False)
+    assert (folder / "code" / "assets" / "strings" / "errors.json").is_file()
     (root / "launch.py").write_text("2")
     (root / "pack" / "clip").write_text("new")
     freeze(folder, data, refresh=False)

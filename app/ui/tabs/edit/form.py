@@ -73,7 +73,7 @@ def read_form(values: str) -> dict[str, Any]:
     except ValueError:
         form = None
     if not isinstance(form, dict):
-        raise BadInput("the form could not be read; reload the page")
+        raise BadInput("page.form_unreadable")
     return form
 
 

@@ -162,7 +162,7 @@ class EditTab(RunTab):
             survives = float(pipeline.unet.alphas_cumprod[outlook.return_step]) ** 0.5
             return edit_form.outlook(outlook, settings, survives)
         except (BadInput, CannotSave) as problem:
-            return trouble(str(problem))
+            return trouble(problem)
         except Exception as problem:  # a figure less is no reason to stop the artist
             log.exception("the outlook failed")
             return trouble(explain(problem))
@@ -221,7 +221,7 @@ class EditTab(RunTab):
         """The settings that a run's journal was begun with."""
         identity = self.lane.journal(job_id).identity()
         if identity is None:
-            raise BadInput("this run has learned nothing yet")
+            raise BadInput("page.learned_nothing")
         return self.Settings.from_dict(identity["settings"])
 
     # --------------------------------------------------------------------------------------------- pictures to edit

@@ -103,7 +103,7 @@ class GenerateTab(RunTab):
                 told = {self.form.roll: False, self.note: opened(recipe), self.job: ""}
                 return {**self.watch("", visitor, ""), **filled, **told}
         except BadInput as problem:
-            note = trouble(str(problem))
+            note = trouble(problem)
         job = self.find_job(address)
         if job is None and self._is_known(address):  # another tab's: here is shown what was made here last
             job = next((run for run in self.last_runs(visitor) if self.find_job(run.id)), None)
@@ -155,7 +155,7 @@ class GenerateTab(RunTab):
         try:
             job_id = self.lane.submit(self.pipeline, self.form.settings(form), visitor)
         except (BadInput, CannotSave) as problem:
-            return {self.note: trouble(str(problem))}
+            return {self.note: trouble(problem)}
         return {self.job: job_id, self.form.fields["seed"]: form["seed"], self.note: ""}
 
     def act(self, visitor: str, event: gr.EventData) -> Update:

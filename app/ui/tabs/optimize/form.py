@@ -87,7 +87,7 @@ class OptimizeForm(KnobForm):
             plain["init"] = self._start_picture(source)
         for region in parse_regions(str(plain["regions"])):
             if region.where not in SIDES and not region.where.startswith("data:image/"):
-                raise BadInput(f"the region's place {region.where[:40]!r} is not one of {', '.join(SIDES)}")
+                raise BadInput("page.region_place", place=region.where[:40], known=", ".join(SIDES))
         mask = painted_mask(form)
         plain["mask"] = self._fitted(mask, plain, job) if mask else ""
         return plain

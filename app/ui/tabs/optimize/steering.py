@@ -93,7 +93,7 @@ class SteeredTab(RunTab):
         deadline = time.monotonic() + STOP_SECONDS
         while not (job := self.lane.job(job_id)).is_over:
             if time.monotonic() > deadline:
-                raise BadInput("the step that is being made takes long; try again in a moment")
+                raise BadInput("page.step_takes_long")
             time.sleep(0.03)
         return job
 
