@@ -124,21 +124,23 @@ class RunTab:
     # ------------------------------------------------------------------------------------------------------ looking
 
     def arrive(self, address: str, visitor: str, link: str) -> Update:
-        """The first look: the link's recipe, the run of the address, else the visitor's last one, else nothing yet."""
+        """The first look: the link's recipe, the run of the address, else the visitor's last one, else nothing yet.
+
+        Without a run the answer names none: the visitor may have begun one before it came, and the next look shows that.
+        """
         with suppress(BadInput):  # Generate says it
             if recipe := self.shell.recipe(link, self.pipeline):
                 filled = self.fill_settings(recipe.settings.to_dict())
                 told = {self.note: opened(recipe), self.shell.tabs: gr.Tabs(selected=self.name)}
-                return {**self.watch("", visitor, ""), **filled, **told, self.job: ""}
+                return {**self.watch("", visitor, ""), **filled, **told}
         answer: Update = {}
         job = self.find_job(address)
         if job is not None:
             answer[self.shell.tabs] = gr.Tabs(selected=self.name)
         job = job or next(iter(self.last_runs(visitor)), None)
         if job is not None:
-            answer |= self.fill(job)
-        job_id = job.id if job else ""
-        return {**answer, **self.watch(job_id, visitor, ""), self.job: job_id}
+            answer |= {**self.fill(job), self.job: job.id}
+        return {**answer, **self.watch(job.id if job else "", visitor, "")}
 
     def watch(self, job_id: str, visitor: str, seen: str) -> Update:
         """What changed since `seen` for all that shows a run; the timer runs while the run is not over."""

@@ -63,6 +63,29 @@ def test_stop_answers_and_the_next_job_works(visit: Any) -> None:
     wait_state(tab, "done")
 
 
+def test_a_run_that_is_begun_before_the_page_was_answered_is_watched(visit: Any) -> None:
+    tab = visit()
+    arrival = tab.evaluate("gradio_config.dependencies.find((one) => one.api_name === 'arrive_2').id")
+    slow: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if not slow and (route.request.post_data_json or {}).get("fn_index") == arrival:
+            slow.append(route)  # the first answer of Generate, on a slow line
+        else:
+            route.continue_()
+
+    tab.route("**/run/predict*", hold)
+    tab.goto(tab.url.split("?")[0], wait_until="domcontentloaded")
+    tab.locator("#stage section").wait_for()
+    while not slow:
+        tab.wait_for_timeout(20)
+    ask(tab, "a slow comet")
+    wait_state(tab, "running")
+    slow[0].continue_()
+    wait_state(tab, "done")
+    assert tab.locator("#stage figure img").first.get_attribute("alt") == "a slow comet"
+
+
 def test_a_reload_and_a_new_tab_find_the_job_again(visit: Any) -> None:
     tab = visit()
     ask(tab, "a slow tree")

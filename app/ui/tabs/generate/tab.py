@@ -94,23 +94,26 @@ class GenerateTab(RunTab):
     def arrive(self, address: str, visitor: str, link: str) -> Update:
         """The first look: the job of the address or of the last visit with its settings, or the empty stage.
 
-        A link that carries a recipe fills the form and runs nothing.
+        A link that carries a recipe fills the form and runs nothing; its page has no job. The answer names a job only when
+        it is not the page's already: the visitor may have begun one before the answer came, and the next look shows it.
         """
-        note = ""
+        answer: Update = {}
         try:
             if recipe := self.shell.recipe(link, *DRAWING):
                 filled = self.records.fill(recipe.pipeline, recipe.settings.to_dict())
-                told = {self.form.roll: False, self.note: opened(recipe), self.job: ""}
+                told = {self.form.roll: False, self.note: opened(recipe)}
                 return {**self.watch("", visitor, ""), **filled, **told}
         except BadInput as problem:
-            note = trouble(problem)
+            answer[self.note] = trouble(problem)
         job = self.find_job(address)
         if job is None and self._is_known(address):  # another tab's: here is shown what was made here last
             job = next((run for run in self.last_runs(visitor) if self.find_job(run.id)), None)
         filled = self.form.fill(job.settings) if job else {}
         filled.pop(self.form.from_picture, None)  # stays folded
         job_id = job.id if job else address
-        return {**self.watch(job_id, visitor, ""), **filled, self.note: note, self.job: job_id}
+        if job_id != address:
+            answer[self.job] = job_id
+        return {**self.watch(job_id, visitor, ""), **filled, **answer}
 
     def _is_known(self, job_id: str) -> bool:
         try:
