@@ -93,7 +93,7 @@ class Studio:
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """What a pipeline is made of, for the record: role -> name and SHA-256 of the file."""
-        facts = {}
+        facts: dict[str, dict[str, str]] = {}
         for field, checkpoint in parts(self.pack, name, self.use).items():
             with self._lock:
                 if checkpoint not in self._hashes:

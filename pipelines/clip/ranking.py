@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +75,8 @@ def judge(clip: Clip, prompt: str, vectors: Tensor) -> tuple[Tensor, float]:
 def rank(clip: Clip, prompt: str, vectors: Tensor) -> Ranking:
     """Rank pictures by their (n, d) image vectors of unit length."""
     scores, noise = judge(clip, prompt, vectors)
-    order = scores.argsort(descending=True, stable=True).tolist()
+    # cast: torch does not say what tolist() lists.
+    order: list[int] = cast(Any, scores.argsort(descending=True, stable=True)).tolist()
     alike = (vectors @ vectors.T > DUPLICATE).cpu()
     duplicate_of: list[int | None] = [None] * len(order)
     originals: list[int] = []
@@ -83,4 +84,4 @@ def rank(clip: Clip, prompt: str, vectors: Tensor) -> Ranking:
         duplicate_of[k] = next((better for better in originals if alike[k, better]), None)
         if duplicate_of[k] is None:
             originals.append(k)
-    return Ranking(scores.tolist(), noise, order, duplicate_of)
+    return Ranking(cast(Any, scores).tolist(), noise, order, duplicate_of)

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.files import cannot_save, write_atomically
+from pipelines.io.tensors import open_tensors
+from pipelines.io.values import is_dict
 
 EVERY_STEPS = 10  # a snapshot at all multiples of it ...
 EVERY_SECONDS = 5.0  # ... and after so much time
@@ -38,7 +40,7 @@ class Journal:
     """The snapshots of one run in `folder`, or in memory when there is none."""
 
     folder: Path | None = None
-    _memory: dict[int, Snapshot] = field(default_factory=dict)
+    _memory: dict[int, Snapshot] = field(default_factory=dict[int, Snapshot])
     _saved: float = field(default_factory=time.monotonic)
 
     def begin(self, identity: dict[str, Any]) -> None:
@@ -62,7 +64,7 @@ class Journal:
             found = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError):
             found = None
-        if not isinstance(found, dict):
+        if not is_dict(found):
             raise BadInput(f"the journal {self.folder.name} is damaged: its run.json cannot be read")
         return found
 
@@ -100,7 +102,7 @@ class Journal:
             return self._memory[step]
         path = self._path(step)
         try:
-            with safe_open(path, "pt") as file:
+            with open_tensors(path) as file:
                 facts = json.loads((file.metadata() or {})["facts"])
                 names = file.keys() if with_tensors else ()
                 tensors = {name: file.get_tensor(name) for name in names}

@@ -31,7 +31,7 @@ class Step:
     stage: str
     done: int
     total: int
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
     draw: Callable[[], Tensor] | None = None
 
     def preview(self) -> list[Image.Image]:
@@ -49,9 +49,7 @@ class Picture:
     image: Image.Image
     seed: int
     score: float | None = None
-    facts: dict[str, Any] = field(
-        default_factory=dict
-    )  # what the pipeline wants to say of it; JSON values only
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])  # of the pipeline's own; JSON values only
     settings: Settings | None = None
 
 

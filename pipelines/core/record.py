@@ -12,7 +12,7 @@ import platform
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
@@ -30,6 +30,7 @@ from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
 from pipelines.io.images import check_size, picture_format, read_bytes
+from pipelines.io.values import is_dict, is_list
 
 VERSION = "0.1.0"
 MAX_JSON = 8_000_000  # characters; a picture given as a setting is inside, all else is a few hundred
@@ -148,7 +149,8 @@ def without_pictures(source: str | Path | bytes) -> bytes:
 
 def check_complete(record: Record) -> None:
     """BadInput in one sentence when pictures that a run needs were left out of its record."""
-    if isinstance(names := record.picture.get("left_out"), list) and names:
+    names = record.picture.get("left_out")
+    if is_list(names) and names:
         listed = ", ".join(str(one)[:40] for one in names[:8])
         raise BadInput(
             f"the pictures that were given ({listed}) were left out of this record, so it cannot be run again; "
@@ -215,7 +217,7 @@ def record_from_json(text: str) -> Record:
         values = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise BadInput("the picture's record is damaged: it is not JSON") from None
-    if not isinstance(values, dict) or _depth(values) > MAX_DEPTH:
+    if not is_dict(values) or _depth(values) > MAX_DEPTH:
         raise BadInput("the picture's record is not one of Atelier's")
     names = [one.name for one in fields(Record)]
     if missing := [name for name in names if name not in values]:
@@ -229,7 +231,7 @@ def record_from_json(text: str) -> Record:
         _expect(isinstance(values[name], dict) and len(values[name]) <= 50, name)
     _expect(all(isinstance(one, str) and len(one) <= 100 for one in values["versions"].values()), "versions")
     for model in values["models"].values():
-        _expect(isinstance(model, dict) and set(model) == {"name", "sha256"}, "models")
+        _expect(is_dict(model) and set(model) == {"name", "sha256"}, "models")
         _expect(isinstance(model["name"], str) and len(model["name"]) <= 200, "models")
         _expect(
             isinstance(model["sha256"], str) and re.fullmatch("[0-9a-f]{0,64}", model["sha256"]), "models"
@@ -331,7 +333,7 @@ def _no_constant(name: str) -> float:
 
 def _depth(value: Any, limit: int = MAX_DEPTH) -> int:
     """How deep lists and objects are nested, counted no further than one past `limit`."""
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    inside: Iterable[Any] = value.values() if is_dict(value) else value if is_list(value) else ()
     return 1 + max((_depth(one, limit - 1) for one in inside), default=0) if limit >= 0 else 1
 
 
@@ -349,7 +351,7 @@ class Comparison:
     identical: bool
     largest: int | None  # None when the sizes differ
     share: float  # of pixels that differ at all, 0 to 1
-    environment: list[str] = field(default_factory=list)  # what is not as it was, one phrase each
+    environment: list[str] = field(default_factory=list[str])  # what is not as it was, one phrase each
 
     def sentence(self) -> str:
         """The verdict in one sentence."""

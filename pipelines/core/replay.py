@@ -57,7 +57,7 @@ def same_picture(result: Result, record: Record) -> tuple[int, Picture]:
     same = [(rank, picture) for rank, picture in ranked if picture.seed == record.picture["seed"]]
     if len(same) == 1:
         return same[0]
-    place = min(record.picture["rank"], len(ranked)) - 1
+    place: int = min(record.picture["rank"], len(ranked)) - 1
     if place < 0:
         raise BadInput("the run gave no picture to compare with")
     return ranked[place]

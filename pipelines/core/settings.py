@@ -58,7 +58,7 @@ class Knob:
 
     def range_text(self) -> str:
         """What may be given and what is meant when nothing is, in brackets; nothing when there is nothing to say."""
-        parts = []
+        parts: list[str] = []
         if self.choices:
             parts.append("one of " + ", ".join(self.choices))
         elif self.lo is not None and self.hi is not None:

@@ -56,7 +56,7 @@ def to_pil(pictures: Tensor) -> list[Image.Image]:
 def to_tensor(pictures: list[Image.Image]) -> Tensor:
     """n pictures of one size -> (n, 3, h, w) float32 in [-1, 1]; transparency must be gone already."""
     levels = np.stack([np.asarray(one.convert("RGB")) for one in pictures])  # (n, h, w, 3) uint8
-    return torch.from_numpy(levels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.as_tensor(levels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def open_picture(

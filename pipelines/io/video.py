@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -132,7 +132,9 @@ def _encode(
     with av.open(str(draft), "w", format=draft.suffix[1:], container_options=container_options) as film:
         if scenes:
             film.metadata["title"] = _title(scenes, 0)
-        stream = cast("VideoStream", film.add_stream(codec, rate=rate, options=options))
+        container = cast("Any", film)  # PyAV leaves parts of its types open
+        stream = cast("VideoStream", container.add_stream(codec, rate=rate, options=options))
+        encoder = cast("Any", stream)
         stream.height, stream.width, stream.pix_fmt = *first.shape[:2], pixels
         stream.thread_count = 1  # what several threads make may differ from run to run
         if pixels == "yuv420p":  # say how RGB became YUV: players guess otherwise
@@ -150,8 +152,8 @@ def _encode(
                     threads=1,
                 )
             frame.pts, frame.time_base = number - 1, beat
-            film.mux(stream.encode(frame))
-        film.mux(stream.encode())
+            container.mux(encoder.encode(frame))
+        container.mux(encoder.encode())
         if scenes and len(marks) > 1:
             named = [(mark.frame, {"title": _title(scenes, mark.scene)}) for mark in marks]
             ends = [*[mark.frame for mark in marks[1:]], number]
@@ -292,7 +294,7 @@ def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:
                         taken += 1
                         if taken > limit:
                             raise BadInput(_too_long(f"more than {limit:,}", limit))
-                        image = _reduced(frame.to_image(), longest)
+                        image = _reduced(cast("Any", frame).to_image(), longest)
                         yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
     except BadInput:
         raise

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from pipelines.errors import BadInput
+from pipelines.io.tensors import open_tensors
 from pipelines.weights.checkpoint import PROJECT, Checkpoint, size_of
 from pipelines.weights.install import find, installed
 from pipelines.weights.open_weights import OPEN_WEIGHTS
@@ -83,7 +84,7 @@ def checkpoint_of(name: str) -> Checkpoint:
 def kind_of(path: Path) -> str:
     """The kind of network that a converted file says it holds; "" for files that do not say, as the tiny pack's."""
     try:
-        with safe_open(path, "np") as file:
+        with open_tensors(path, "np") as file:
             return (file.metadata() or {}).get("kind", "")
     except (SafetensorError, OSError):
         return ""  # who reads its weights will say what is wrong with it

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.files import cannot_save, home_path
+from pipelines.io.values import is_dict
 from pipelines.models.checkpoint import file_hash
 from pipelines.models.source import Converted, Original
 from pipelines.models.spec import ModelSpec, families
@@ -166,7 +167,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path.name} cannot be opened ({(error.strerror or str(error)).lower()})") from None
     except ValueError as error:
         raise BadInput(f"{path.name} is no JSON ({str(error)[:80]}); give the model's config.json") from None
-    if not isinstance(values, dict):
+    if not is_dict(values):
         raise BadInput(f"{path.name} is not a model's config; give its config.json")
     return values
 

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from pipelines.errors import BadInput, CannotSave
@@ -234,7 +234,16 @@ def _reason(error: object) -> str:
 class _OnlyHttps(urllib.request.HTTPRedirectHandler):
     """Follows a redirect only to https, or from this machine to itself."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """The request that follows a redirect to `newurl`. BadInput when that is neither https nor this machine."""
         parts = urlsplit(newurl)
         local = parts.scheme == "http" and parts.hostname == "127.0.0.1" == urlsplit(req.full_url).hostname
         if parts.scheme != "https" and not local:

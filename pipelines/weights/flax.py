@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelines.io.values import is_dict
+
 MOST_DEPTH, MOST_VALUES = 64, 2_000_000
 ARRAY, COMPLEX, SCALAR = 1, 2, 3  # Flax's extension types
 CHUNKED = "__msgpack_chunked_array__"  # arrays of more than a gigabyte are cut into flat pieces
@@ -46,7 +48,7 @@ def read_flax(data: memoryview) -> dict[str, Any]:
     """The tree in a whole file, arrays as tensors. ValueError when it is damaged, cut off, or not a tree."""
     reader = _Reader(data)
     tree = reader.value(0)
-    if not isinstance(tree, dict) or reader.at != len(data):
+    if not is_dict(tree) or reader.at != len(data):
         raise ValueError("it is not one map")
     return tree
 
@@ -144,5 +146,5 @@ def _array(shape: Any, name: Any, data: memoryview) -> Tensor:
 
 def _joined(found: dict[str, Any]) -> Tensor:
     shape, chunks = found["shape"], found["chunks"]
-    shape = [shape[str(i)] for i in range(len(shape))] if isinstance(shape, dict) else shape
+    shape = [shape[str(i)] for i in range(len(shape))] if is_dict(shape) else shape
     return torch.cat([chunks[str(i)] for i in range(len(chunks))]).reshape(shape)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path, write_atomically
+from pipelines.io.values import is_dict
 from pipelines.models.spec import families, suffixes
 from pipelines.weights.checkpoint import Checkpoint, models_folder, size_of
 from pipelines.weights.download import Opener, fetch
@@ -177,7 +178,7 @@ def _read_pins() -> dict[str, str]:
         raise BadInput(
             f"{_pin_file()} cannot be read ({str(error)[:80]}); delete it to forget the hashes"
         ) from error
-    return pins if isinstance(pins, dict) else {}
+    return pins if is_dict(pins) else {}
 
 
 def _pin(url: str, sha256: str) -> None:

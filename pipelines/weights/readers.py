@@ -12,10 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pipelines.errors import BadInput
+from pipelines.io.tensors import open_tensors
+from pipelines.io.values import is_dict
 from pipelines.models.source import Original
 from pipelines.weights.flax import is_flax, read_flax
 from pipelines.weights.unpickle import REFUSED
@@ -76,7 +78,7 @@ def _form(file: BinaryIO, size: int) -> str:
 
 def _read_safetensors(path: Path, name: str) -> Original:
     try:
-        with safe_open(path, "pt") as file:
+        with open_tensors(path) as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return Original(name, tensors, dict(file.metadata() or {}))
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
@@ -111,7 +113,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], di
     for key, value in tree.items():
         if isinstance(value, Tensor):
             tensors[f"{prefix}{key}"] = value
-        elif isinstance(value, dict):
+        elif is_dict(value):
             inside, plain = _flat(value, f"{prefix}{key}.")
             tensors |= inside
             numbers |= {str(key): plain} if plain else {}
