@@ -16,7 +16,7 @@ MEMORY_KNOBS = (
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether the processor's or a GPU's memory was too small."""
+    """Whether an exception says that the memory of the processor or of a GPU was too small."""
     return (
         isinstance(problem, (MemoryError, torch.OutOfMemoryError))
         or "can't allocate memory" in str(problem).lower()
@@ -24,7 +24,7 @@ def is_out_of_memory(problem: BaseException) -> bool:
 
 
 def too_large(settings: Settings) -> BadInput:
-    """What is said of a run for which the memory was too small, with a smaller try."""
+    """The BadInput for a run that needed too much memory. Its sentence proposes a smaller value of a setting."""
     advice = "try a smaller picture, or close other programs"
     for name in MEMORY_KNOBS:
         value = getattr(settings, name, None) or 0
@@ -35,7 +35,7 @@ def too_large(settings: Settings) -> BadInput:
 
 
 def explain(problem: BaseException) -> str:
-    """One sentence for the user on why a run failed. What is not foreseen stays general; its traceback is for the log."""
+    """One sentence for the user on why a run failed. Unexpected exceptions are named by their class only."""
     if isinstance(problem, (BadInput, CannotSave)):
         return str(problem)
     if is_out_of_memory(problem):

@@ -1,7 +1,7 @@
-"""Journal: what a long run leaves on disk while it works, so that it can be resumed, stepped back and forked.
+"""Journal: snapshots that a long run writes while it works, so that it can be resumed, stepped back and forked.
 
-A folder holds `run.json` (what is being run) and one small safetensors file per snapshot, tensors and JSON facts, each
-written atomically. A run that finds snapshots in its journal goes on from the last one.
+A folder holds `run.json`, which says what is run, and one small safetensors file a snapshot with tensors and JSON facts.
+Each file is written atomically. A run whose journal has snapshots goes on from the last one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EVERY_SECONDS = 5.0  # ... and after so much time
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run's state after `step` steps: tensors, and facts that JSON can hold."""
+    """A run's state after `step` steps: tensors, and facts as JSON values."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -37,16 +37,18 @@ class Snapshot:
 
 @dataclass
 class Journal:
-    """The snapshots of one run in `folder`, or in memory when there is none."""
+    """The snapshots of one run, in `folder`, or in memory when `folder` is None."""
 
     folder: Path | None = None
     _memory: dict[int, Snapshot] = field(default_factory=dict[int, Snapshot])
     _saved: float = field(default_factory=time.monotonic)
 
     def begin(self, identity: dict[str, Any]) -> None:
-        """Note what is run, JSON values, its settings under "settings"; BadInput when the journal is another run's.
+        """Write what is run into the journal, or check that the journal belongs to the same run.
 
-        Settings that the journal does not know are a later version's, and no difference.
+        `identity` holds JSON values, the settings under "settings". Settings that the journal lacks were added by a later
+        version and are not compared. BadInput when the journal belongs to another run or is damaged; CannotSave when it
+        cannot be written. Without a folder nothing happens.
         """
         if self.folder is None:
             return
@@ -57,7 +59,7 @@ class Journal:
             raise BadInput(f"the journal {self.folder.name} belongs to another run; choose another folder")
 
     def identity(self) -> dict[str, Any] | None:
-        """What `begin` was told, None when nothing was. BadInput when the file is damaged."""
+        """The identity that `begin` wrote. None when there is none or no folder. BadInput when the file is damaged."""
         if self.folder is None or not (path := self.folder / "run.json").is_file():
             return None
         try:
@@ -69,11 +71,11 @@ class Journal:
         return found
 
     def due(self, step: int) -> bool:
-        """Whether it is time for a snapshot."""
+        """Whether a snapshot should be saved after `step` steps: every EVERY_STEPS steps and after EVERY_SECONDS."""
         return step % EVERY_STEPS == 0 or time.monotonic() - self._saved > EVERY_SECONDS
 
     def save(self, snapshot: Snapshot) -> None:
-        """Keep a snapshot. CannotSave when the disk is full."""
+        """Save a snapshot. CannotSave when the file cannot be written."""
         self._saved = time.monotonic()
         if self.folder is None:
             tensors = {name: one.clone() for name, one in snapshot.tensors.items()}
@@ -83,18 +85,18 @@ class Journal:
         write_atomically(self._path(snapshot.step), save(tensors, {"facts": json.dumps(snapshot.facts)}))
 
     def steps(self) -> list[int]:
-        """The steps that have snapshots, in order."""
+        """The steps that have snapshots, in ascending order."""
         if self.folder is None:
             return sorted(self._memory)
         found = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors"))
         return sorted(int(name) for name in found if name.isdigit())
 
     def facts(self, step: int) -> dict[str, Any]:
-        """What a snapshot tells beside its tensors, which stay on the disk. BadInput when it is not there or damaged."""
+        """The facts of a snapshot, without reading its tensors. BadInput when its file is missing or damaged."""
         return self._read(step, with_tensors=False).facts
 
     def load(self, step: int) -> Snapshot:
-        """One snapshot. BadInput when it is not there or damaged."""
+        """The snapshot after `step` steps. BadInput when its file is missing or damaged."""
         return self._read(step, with_tensors=True)
 
     def _read(self, step: int, *, with_tensors: bool) -> Snapshot:
@@ -113,12 +115,16 @@ class Journal:
         return Snapshot(step, tensors, facts)
 
     def latest(self) -> Snapshot | None:
-        """The last snapshot, None when there is none yet."""
+        """The last snapshot, or None when there is none. BadInput when its file is damaged."""
         steps = self.steps()
         return self.load(steps[-1]) if steps else None
 
     def fork(self, folder: Path, step: int) -> Journal:
-        """A new journal in `folder` with copies of the snapshots up to `step`, which must be one of `steps()`."""
+        """A new journal in `folder` with copies of the snapshots up to `step`.
+
+        The journal must have a folder, and `folder` must not exist. BadInput when `step` is not one of `steps()`;
+        CannotSave when the copies cannot be written.
+        """
         steps = self.steps()
         if step not in steps:
             raise BadInput(

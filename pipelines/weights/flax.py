@@ -1,4 +1,4 @@
-"""Flax's checkpoints: a tree of maps in msgpack (msgpack.org), with extension types of Flax's own for arrays."""
+"""Reads Flax's checkpoints: a tree of maps in msgpack (msgpack.org), with Flax's extension types for arrays."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LENGTHS = {
 
 
 def is_flax(start: bytes) -> bool:
-    """Whether a file that begins so may be one: a map that is not empty, whose first key is a text."""
+    """Whether a file with these first bytes may be a Flax checkpoint: a map with entries whose first key is a text."""
     skip = {0xDE: 3, 0xDF: 5}.get(start[0], 1) if start else 0
     key = start[skip : skip + 1]
     return (
@@ -45,7 +45,11 @@ def is_flax(start: bytes) -> bool:
 
 
 def read_flax(data: memoryview) -> dict[str, Any]:
-    """The tree in a whole file, arrays as tensors. ValueError when it is damaged, cut off, or not a tree."""
+    """The tree of maps in the bytes of a file, with arrays as tensors.
+
+    ValueError when it is damaged, cut off, or not a map. Crafted files may also raise TypeError, KeyError,
+    AttributeError, RuntimeError, OverflowError or RecursionError.
+    """
     reader = _Reader(data)
     tree = reader.value(0)
     if not is_dict(tree) or reader.at != len(data):
@@ -54,7 +58,7 @@ def read_flax(data: memoryview) -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads one value after another. Nothing is trusted: each length is held against what is left."""
+    """Reads msgpack values one after another. Each length is checked against the bytes that are left."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
@@ -108,7 +112,7 @@ class _Reader:
         return [self.value(depth + 1) for _ in range(count)]
 
     def map(self, count: int, depth: int) -> Any:
-        """A map with texts as keys; a chunked array becomes whole."""
+        """A map with texts as keys, or the tensor when it is an array in chunks."""
         found: dict[str, Any] = {}
         for _ in range(count):
             key = self.value(depth + 1)
@@ -131,7 +135,7 @@ class _Reader:
 
 
 def _array(shape: Any, name: Any, data: memoryview) -> Tensor:
-    """Flax's (shape, name of the dtype, bytes) as a tensor of its own memory."""
+    """The tensor of Flax's (shape, name of the dtype, bytes), in memory of its own."""
     dtype = DTYPES.get(name)
     if dtype is None:
         raise ValueError(f"the dtype {str(name)[:20]!r} is not known")

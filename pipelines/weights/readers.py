@@ -1,4 +1,4 @@
-"""Opens the forms that published checkpoints come in. Pickles are opened by another process, `unpickle.py`, not here."""
+"""Reads the file formats of published checkpoints. Pickles are read by another process, `unpickle.py`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,20 @@ KEPT_VARIABLES = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # witho
 def read_original(
     path: Path, seconds: float = 600, memory: int = 16 * 2**30, folder: Path | None = None
 ) -> Original:
-    """Read a published file, whatever its name says: the form is told by its first bytes.
+    """Read a published file of weights from an untrusted source. Its first bytes tell the format, not its name.
 
-    `seconds` and `memory` (bytes) limit the process that opens pickles, and `memory` the file; `folder` is where that
-    process leaves its copy for a moment (the system's temporary folder when None). BadInput, with the file's name, when
-    it is none of the forms, damaged, cut off, too large, or tries anything else than to hold tensors.
+    Args:
+        path: The file.
+        seconds: The time that the process which reads pickles may take.
+        memory: The bytes that the process may use, and the largest file that is read.
+        folder: Where that process writes its temporary copy. None is the system's temporary folder.
+
+    Returns:
+        The tensors and plain values in the file.
+
+    Raises:
+        BadInput: When the file is of none of the formats, damaged, cut off or too large, or when a pickle holds anything
+            but tensors and plain values.
     """
     try:
         with open(path, "rb") as file:
@@ -56,7 +65,7 @@ def read_original(
 
 
 def _form(file: BinaryIO, size: int) -> str:
-    """ "safetensors", "pickle" (plain or in PyTorch's zip archive), "flax", or else in words what the file is."""
+    """The format, "safetensors", "pickle" (plain or in PyTorch's zip archive) or "flax"; else what the file is, in words."""
     start = file.read(512)
     file.seek(0)
     if start[:4] == b"PK\x03\x04" or (
@@ -107,7 +116,7 @@ def _read_flax(path: Path, file: BinaryIO) -> Original:
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A tree's tensors by names joined with ".", and its plain values as a tree."""
+    """The tensors of a tree by their names joined with ".", and its plain values as a tree."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
     for key, value in tree.items():
@@ -123,7 +132,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], di
 
 
 def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -> Original:
-    """Have the other process write the tensors as safetensors, and read those."""
+    """Let the other process write a pickle's tensors as safetensors, and read those. BadInput when it fails."""
     with tempfile.TemporaryDirectory(prefix=".atelier-", dir=folder, ignore_cleanup_errors=True) as work:
         copy = Path(work) / "tensors.safetensors"
         inside = Path(work) / "empty"
