@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
+from accelerate import init_empty_weights  # pyright: ignore[reportMissingTypeStubs]
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
@@ -70,7 +70,7 @@ class Studio:
             self._loaded = {name: part for name, part in self._loaded.items() if name in names}
 
     def on(self, device: str) -> Studio:
-        """A studio with the same pack on another device. It takes over this one's networks, so do not use this one again."""
+        """A studio with the same pack on another device. It takes over this one's networks; do not use this one again."""
         other = Studio(self.pack, device, self.use)
         other._lent = dict(self._loaded)
         return other
@@ -132,7 +132,7 @@ class Studio:
         return self._read_network(checkpoint)
 
     def _read_network(self, checkpoint: Checkpoint) -> nn.Module:
-        """The network in a file, frozen, in evaluation mode, on the device. BadInput when no row of SPECS fits the file."""
+        """A file's network, frozen, in evaluation mode, on the device. BadInput when no row of SPECS fits the file."""
         kind = kind_of(checkpoint.path) or checkpoint.kind
         if kind not in SPECS or not SPECS[kind].network:
             raise BadInput(
@@ -172,7 +172,7 @@ class Studio:
 
 
 def _check_present(what: str, checkpoints: list[Checkpoint]) -> None:
-    """BadInput when the files of models are missing. The tiny pack's are checked when they are read."""
+    """BadInput when files of models are missing. The tiny pack's files are checked when they are read."""
     if gone := [one.name for one in checkpoints if not one.present and one.pack != "tiny"]:
         raise BadInput(f"{what} needs {', '.join(gone)}; run: python launch.py models fetch {gone[0]}")
 

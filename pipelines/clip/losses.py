@@ -24,7 +24,7 @@ def great_circle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def text_direction(clip: Clip, source: str, target: str) -> Tensor:
-    """(d,) of unit length: from the mean vector of the source's wordings to the target's (Kim et al. 2022, equation 10)."""
+    """(d,) of unit length: from the mean of the source's wordings to the target's (Kim et al. 2022, equation 10)."""
     from_text, to_text = (clip.encode_text(ensemble(text)).mean(0) for text in (source, target))
     return F.normalize(to_text - from_text, dim=0)
 

@@ -107,7 +107,7 @@ def write_film(
         raise BadInput("a film needs at least one frame, and there is none")
     if not 0 < seconds <= MAX_SECONDS:
         raise BadInput(f"a film lasts more than 0 and at most {MAX_SECONDS} seconds, not {seconds}")
-    import av
+    from av.error import FFmpegError
 
     rate = min(FASTEST, max(SLOWEST, round(count / seconds)))
     marks: list[Mark] = []  # grows while the pictures are drawn
@@ -119,7 +119,7 @@ def write_film(
             )  # a real file: elsewhere an MP4's index cannot move to the front
             _encode(draft, pictures, rate, marks, scenes)
             data = draft.read_bytes()
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         if isinstance(error, OSError):
             raise CannotSave(cannot_save(path, error)) from error
         raise
@@ -218,7 +218,7 @@ def _enlarged(image: Image.Image) -> np.ndarray:
 
 
 def _with_strip(picture: np.ndarray, done: float, marks: list[Mark]) -> np.ndarray:
-    """The picture (height, width, 3) with the strip below it: a line as long as `done`, 0 to 1, and a tick at each mark."""
+    """The picture (height, width, 3) with the strip below it: a line of length `done`, 0 to 1, and a tick at each mark."""
     width = picture.shape[1]
     strip = np.empty((STRIP, width, 3), np.uint8)
     strip[:] = PAPER
@@ -293,6 +293,7 @@ def _natural_order(path: Path) -> tuple[list[int | str], str]:
 def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:
     """The frames of a film. Its first bytes, its size and its header are checked before any frame is decoded."""
     import av
+    from av.error import FFmpegError
 
     rules = {
         "protocol_whitelist": "none",
@@ -322,7 +323,7 @@ def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:
                         yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
     except BadInput:
         raise
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise BadInput(f"the film is damaged or cut off ({_short(reason)}); copy or save it again") from None
     except (OSError, ValueError) as error:

@@ -29,29 +29,17 @@ Opener = Callable[[urllib.request.Request, float], Any]
 def fetch(
     url: str, path: Path, sha256: str | None = None, size: int | None = None, opener: Opener | None = None
 ) -> Generator[tuple[int, int], None, str]:
-    """Download a file.
+    """Download `url` to `path`. Yields (bytes so far, bytes in all) and returns the file's SHA-256 in hexadecimal.
+
+    `url` is an https address, or http on 127.0.0.1. `sha256` (hexadecimal) and `size` (bytes) are the file's, if known.
+    `opener` opens a request within a number of seconds; None is urllib's, restricted to https.
 
     The bytes are kept in path.part, which stays when the generator is closed or the connection breaks. The next call
     resumes from there, unless the server now offers another file. The complete part is hashed before it is renamed to
     `path`; when its hash is wrong it is deleted.
 
-    Args:
-        url: An https address, or http on 127.0.0.1.
-        path: Where to put the file.
-        sha256: Its SHA-256 in hexadecimal, if known.
-        size: Its bytes, if known.
-        opener: Opens a request within a number of seconds. None is urllib's, restricted to https.
-
-    Yields:
-        (bytes so far, bytes in all).
-
-    Returns:
-        The file's SHA-256 in hexadecimal.
-
-    Raises:
-        BadInput: When the address is refused, the server cannot be reached, does not have the file or sends another
-            one, or the disk has too little room.
-        CannotSave: When the file cannot be written.
+    BadInput when the address is refused, the server cannot be reached, does not have the file or sends another one, or
+    the disk has too little room. CannotSave when the file cannot be written.
     """
     check_address(url)
     if path.is_file() and sha256 and file_hash(path) == sha256:

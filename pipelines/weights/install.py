@@ -36,21 +36,9 @@ def published(name: str) -> Checkpoint:
 def install(checkpoint: Checkpoint, opener: Opener | None = None) -> Generator[Step, None, list[str]]:
     """Download a model's files and convert them. Closing the generator keeps the bytes that came, for the next call.
 
-    A file whose SHA-256 is not in the catalog gets the one of its first download, which later downloads must have.
-
-    Args:
-        checkpoint: One of the open weights.
-        opener: As for `fetch`.
-
-    Yields:
-        Steps whose `done` and `total` are megabytes of a file, and one before and one after the conversion.
-
-    Returns:
-        The names of the files whose SHA-256 was not known.
-
-    Raises:
-        BadInput: As `fetch` and `convert_file` raise it.
-        CannotSave: When a file cannot be written.
+    It yields Steps whose `done` and `total` are megabytes of a file, then one before and one after the conversion. It
+    returns the names of the files whose SHA-256 is not in the catalog. The SHA-256 of such a file's first download is
+    stored, and later downloads must have the same. BadInput and CannotSave as `fetch` and `convert_file` raise them.
     """
     from pipelines.core.pipeline import Step
 

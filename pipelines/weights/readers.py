@@ -65,7 +65,7 @@ def read_original(
 
 
 def _form(file: BinaryIO, size: int) -> str:
-    """The format, "safetensors", "pickle" (plain or in PyTorch's zip archive) or "flax"; else what the file is, in words."""
+    """The format: "safetensors", "pickle" (plain or in PyTorch's zip) or "flax". For others, what the file is in words."""
     start = file.read(512)
     file.seek(0)
     if start[:4] == b"PK\x03\x04" or (
