@@ -92,10 +92,12 @@ class CodedError(Exception):
 
     @property
     def code(self) -> str:
+        """Which sentence it is, AREA.NAME."""
         return self.message.code
 
     @property
     def facts(self) -> dict[str, Any]:
+        """What the sentence is filled with, by name."""
         return self.message.facts
 
     def text(self, language: str = "en") -> str:
@@ -129,7 +131,11 @@ class CannotSave(CodedError):
 
 
 class Stopped(Exception):
-    """The run was asked to stop; thrown in by consumers between two Steps. Who can keep what there is catches it."""
+    """The run was asked to stop.
+
+    Whoever consumes a run throws it into the generator between two Steps. A Resumable pipeline catches it and returns its
+    pictures so far; other pipelines let it pass.
+    """
 
 
 @cache

@@ -160,7 +160,8 @@ class Edit(Resumable[EditSettings]):
 
     def _purified(self, settings: EditSettings, x: Tensor) -> Generator[Step, None, Tensor]:
         """A drawing or a stranger's picture brought into the model's world: to the return step with fresh noise and back
-        in six steps, again and again (Kim et al. 2022, section 3.4; Meng et al. 2022, SDEdit)."""
+        in six steps, again and again (Kim et al. 2022, section 3.4; Meng et al. 2022, SDEdit).
+        """
         last = settings.return_step - 1
         for k in range(settings.purify):
             generator = torch.Generator().manual_seed((settings.seed << 20) + k)

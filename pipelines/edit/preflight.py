@@ -23,7 +23,8 @@ ALIKE = 0.985  # cosine of two texts that CLIP takes for one
 class Outlook:
     """What can be said before a run. `match`: the share of the pack's pictures that fit the source text less than
     this one, in [0, 1], None without a picture; `alike`: the cosine of the two texts; seconds and
-    megabytes are estimates."""
+    megabytes are estimates.
+    """
 
     match: float | None
     alike: float

@@ -28,7 +28,8 @@ class Use:
 @dataclass(frozen=True, kw_only=True)
 class EditSettings(Settings):
     """`source` says what the picture shows, `prompt` what it should show. Without a picture one of
-    the pack's is taken that fits the source."""
+    the pack's is taken that fits the source.
+    """
 
     subject: ClassVar[str] = "image"
 

@@ -75,7 +75,8 @@ class Tuning:
 
     def advance(self) -> Message | None:
         """One update (in the paper's recipe, one picture). Returns why, and keeps the last good state, when the numbers
-        broke down."""
+        broke down.
+        """
         good = [one.detach().clone() for one in self.parameters]
         generator = torch.Generator().manual_seed((self.settings.seed << 20) + self.step)
         recipe = self._paper if self.settings.mode == "paper" else self._one_step

@@ -178,7 +178,8 @@ class TransformerBlock(nn.Module):
 
 class TransformerTower(nn.Module):
     """(n, 3, s, s) normalized pictures -> (n, d), not normalized: a ViT whose patches are made by a few convolutions
-    (Xiao et al. 2021, "Early convolutions help Transformers see better"), and which is read by its mean."""
+    (Xiao et al. 2021, "Early convolutions help Transformers see better"), and which is read by its mean.
+    """
 
     def __init__(self, config: ClipConfig):
         super().__init__()

@@ -287,7 +287,8 @@ class DalleMini(nn.Module):
 
 class StepGraphs:
     """One step on CUDA, recorded as a graph for each of a few lengths, because launching its kernels takes longer than
-    running them. All buffers, the cache too, stay where they are, and serve every later drawing of this shape."""
+    running them. All buffers, the cache too, stay where they are, and serve every later drawing of this shape.
+    """
 
     def __init__(self, network: DalleMini, cache: Cache, shape: tuple[int, int]):
         self.network, self.cache, self.shape = network, cache, shape

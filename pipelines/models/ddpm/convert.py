@@ -69,7 +69,8 @@ def convert(original: Original) -> Converted:
 
 def _network_in(original: Original) -> tuple[str, dict[str, Tensor]]:
     """Its layout, and its tensors without what stands before all their names. Averaged weights (EMA) are preferred;
-    in training's lists they come last."""
+    in training's lists they come last.
+    """
     for mark, layout in MARKS.items():
         found = [name.removesuffix(mark) for name in original.tensors if name.endswith(mark)]
         if prefixes := [one for one in found if one == "" or one.endswith(".")]:
