@@ -106,7 +106,7 @@ def read_scene(pipe: Any, settings: DiffuseSettings) -> Scene | None:
     if not settings.mask:
         return Scene(picture, latents, None, None, None)
     mask = open_picture(settings.mask).convert("L")
-    white = torch.from_numpy(np.asarray(mask) > 127).to(x)[None, None]
+    white = torch.as_tensor(np.asarray(mask) > 127).to(x)[None, None]
     small_mask = F.interpolate(white, latents.mean.shape[-2:])
     masked_latents = encode(pipe.vae, x * (1 - white)) if is_inpainting(pipe) else None
     return Scene(picture, latents, mask, small_mask, masked_latents)

@@ -9,9 +9,13 @@ from typing import Any
 import torch
 
 from pipelines.errors import BadInput
+from pipelines.models.typed import is_dict, is_list
 
-KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-KINDS += tuple(one.replace("Pipeline", f"{job}Pipeline") for one in KINDS for job in ("Img2Img", "Inpaint"))
+TEXT_KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+KINDS = (
+    *TEXT_KINDS,
+    *(kind.replace("Pipeline", f"{job}Pipeline") for kind in TEXT_KINDS for job in ("Img2Img", "Inpaint")),
+)
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # whose classes a folder may name
 WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
@@ -103,15 +107,17 @@ def _check_kind(pipe: Any, name: str) -> None:
 def _index(folder: Path) -> tuple[str, list[str]]:
     """The class that a folder's model_index.json names, and the parts that it has."""
     try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        index: Any = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         raise BadInput(
             f"{folder.name} is no diffusers folder: it has no readable model_index.json; give the folder that holds it"
         ) from None
-    kind = index.get("_class_name") if isinstance(index, dict) else None
+    kind = index.get("_class_name") if is_dict(index) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise BadInput(f"{folder.name} is a {str(kind)[:60]}; Generate takes {', '.join(KINDS[:2])}")
-    parts = {name: one for name, one in index.items() if isinstance(one, list) and len(one) == 2}
+    parts: dict[str, list[Any]] = {
+        name: part for name, part in index.items() if is_list(part) and len(part) == 2
+    }
     for name, (library, _) in parts.items():
         if library not in LIBRARIES:
             raise BadInput(

@@ -99,7 +99,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
         scene = read_scene(self.diffusion, settings)
         conditioning = self._conditioning(settings, rows)
         drawn: list[Image.Image] = []
-        vectors = []
+        vectors: list[Tensor] = []
         for batch in batches(seeds, rows):
             latents = yield from self._draw(settings, batch, conditioning, scene)
             images = to_pil(torch.cat([decode(self.diffusion.vae, row[None]) for row in latents]))

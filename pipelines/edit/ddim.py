@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipelines.models.typed import integers
 from pipelines.models.unet.network import CLEAN, ddim_step, guess
 
 NoiseOf = Callable[[Tensor, int], Tensor]  # (n, 3, h, w) at a step in [0, 1000) -> the noise in it
@@ -20,8 +21,8 @@ NoiseOf = Callable[[Tensor, int], Tensor]  # (n, 3, h, w) at a step in [0, 1000)
 
 def time_grid(return_step: int, count: int) -> list[int]:
     """count + 1 steps from CLEAN up to `return_step` - 1, about evenly; fewer where they would coincide."""
-    steps = torch.linspace(CLEAN, return_step - 1, count + 1, dtype=torch.float64).round().int().tolist()
-    return list(dict.fromkeys(steps))
+    steps = torch.linspace(CLEAN, return_step - 1, count + 1, dtype=torch.float64).round().int()
+    return list(dict.fromkeys(integers(steps)))
 
 
 def levels(alphas_cumprod: Tensor, grid: list[int]) -> list[float]:
@@ -50,7 +51,9 @@ def walk_up(
 ) -> Generator[int, None, Trajectory]:
     """Yield the number of steps made; return the Trajectory. Costs 1 + `refine` calls of `noise_of` a step, and one."""
     alphas = levels(alphas_cumprod, grid)
-    states, noises, errors = [x], [], []
+    states = [x]
+    noises: list[Tensor] = []
+    errors: list[Tensor] = []
     noise = noise_of(x, 0)
     for k, step in enumerate(grid[1:]):
         up = ddim_step(x, noise, alphas[k], alphas[k + 1])

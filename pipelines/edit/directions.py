@@ -15,7 +15,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +27,7 @@ from pipelines.errors import BadInput
 from pipelines.io.files import home_path, write_atomically
 from pipelines.models.base import Denoiser, Network
 from pipelines.models.checkpoint import BUILDING, in_order
+from pipelines.models.typed import is_dict
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
 MAX_BYTES = 32_000_000
@@ -106,7 +107,7 @@ def read_direction(source: str | Path) -> Direction:
         facts = json.loads(metadata["facts"])
     except (KeyError, TypeError, ValueError, RecursionError):
         raise BadInput("the file is no direction: it carries no facts; give one that Edit saved") from None
-    if not isinstance(facts, dict):
+    if not is_dict(facts):
         raise BadInput("the file is no direction: its facts are not an object")
     for name, most in TEXTS.items():
         if not isinstance(facts.get(name), str) or len(facts[name]) > most:
@@ -118,7 +119,7 @@ def read_direction(source: str | Path) -> Direction:
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
             raise BadInput(f"the direction is damaged: its {name} is not a number from 1 to {most}")
     for name, one in header.items():
-        if not isinstance(one, dict) or one.get("dtype") != "F16":
+        if not is_dict(one) or one.get("dtype") != "F16":
             raise BadInput(f"the direction is damaged: {name[:60]} is not float16")
     try:
         tensors = load(data)
@@ -165,7 +166,7 @@ def _header(data: bytes) -> dict[str, Any]:
         header = json.loads(data[8 : 8 + length])
     except (ValueError, RecursionError):
         header = None
-    if not isinstance(header, dict):
+    if not is_dict(header):
         raise BadInput("the file is no safetensors file, so it is no direction")
     return header
 
@@ -241,7 +242,7 @@ class Wearing:
             r=rank, lora_alpha=rank, target_modules=list(TARGETS), lora_dropout=0.0, bias="none"
         )
         self.names.append(f"direction{len(self.names)}")
-        with BUILDING, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with BUILDING, cast(Any, torch.random).fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # several adapters are meant; the weights that peft draws are replaced

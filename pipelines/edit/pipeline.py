@@ -233,7 +233,9 @@ class Edit(Resumable[EditSettings]):
             yield Step("draw", done, len(way.errors), {}, lambda clean=clean: clean[-len(strengths) :])
 
     def _noise_of(self, x: Tensor, step: int) -> Tensor:
-        parts = [self.unet(part, torch.full((len(part),), step, device=x.device)) for part in x.split(16)]
+        parts = [
+            self.unet(part, torch.full((len(part),), step, device=x.device)) for part in torch.split(x, 16)
+        ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 

@@ -30,12 +30,13 @@ class Outlook:
     return_step: int
     seconds: float
     megabytes: float
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list[str])
 
 
 def outlook(models: Models, settings: EditSettings) -> Outlook:
     """What to expect of a run of prepared settings."""
-    alike, match, warnings = 0.0, None, []
+    alike, match = 0.0, None
+    warnings: list[str] = []
     if not settings.directions and not settings.examples:
         alike = texts_cosine(models.clip, settings)
         if alike < 0.35:
@@ -99,7 +100,7 @@ def _cost(models: Models, settings: EditSettings) -> tuple[float, float]:
 
 def _fastest(call: Callable[[], Any]) -> float:
     """Seconds of the faster of three calls."""
-    seconds = []
+    seconds: list[float] = []
     for _ in range(3):
         begun = time.perf_counter()
         call()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -42,16 +44,16 @@ def as_pictures(
     kept, original = settings, None  # what the record says
     if inputs.picture.width * inputs.picture.height > LARGE:
         kept, original = reduced_settings(settings, inputs.picture), list(inputs.picture.size)
-    found = []
+    pictures: list[Picture] = []
     for rank, (k, figures) in enumerate(
         zip(order, _figures(settings, inputs, [images[k] for k in order]), strict=True)
     ):
-        facts = {"strength": strengths[k], "return_step": settings.return_step, **figures}
+        facts: dict[str, Any] = {"strength": strengths[k], "return_step": settings.return_step, **figures}
         if original:
             facts["original"] = original
         score = figures["critic target"] if rank == 0 else None
-        found.append(Picture(images[k], settings.seed, score, facts, kept))
-    return found
+        pictures.append(Picture(images[k], settings.seed, score, facts, kept))
+    return pictures
 
 
 def _figures(settings: EditSettings, inputs: EditInputs, images: list[Image.Image]) -> list[dict[str, float]]:
@@ -60,7 +62,8 @@ def _figures(settings: EditSettings, inputs: EditInputs, images: list[Image.Imag
     shown = torch.cat([before, *(inputs.framing.reduced(image).to(before.device) for image in images)])
     by_clip, by_critic = (judge.encode_image(shown) for judge in (inputs.models.clip, inputs.models.critic))
     source, target = (text_vector(inputs.models.critic, text) for text in (settings.source, settings.prompt))
-    direction, found = inputs.direction, []
+    direction = inputs.direction
+    rows: list[dict[str, float]] = []
     for k in range(1, len(shown)):
         after = shown[k : k + 1]
         figures = {
@@ -73,8 +76,8 @@ def _figures(settings: EditSettings, inputs: EditInputs, images: list[Image.Imag
             "L1": (after - before).abs().mean() / 2,
             "SSIM": ssim((after + 1) / 2, (before + 1) / 2),
         }
-        found.append({name: round(value.item(), 4) for name, value in figures.items()})
-    return found
+        rows.append({name: round(value.item(), 4) for name, value in figures.items()})
+    return rows
 
 
 def as_direction(
@@ -85,7 +88,7 @@ def as_direction(
     curves: list[list[float]],
 ) -> Direction:
     """float16, with everything that says what it is."""
-    facts = {
+    facts: dict[str, Any] = {
         "source": settings.source,
         "target": settings.prompt,
         "by": "pictures" if settings.examples else "texts",

@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from pipelines.errors import BadInput
 from pipelines.io.images import DAMAGED
 from pipelines.models.base import Clip
+from pipelines.models.typed import integers, is_list
 
 CHUNK = 64  # pictures that CLIP sees at a time
 
@@ -28,7 +30,9 @@ class Examples:
 
     pictures: Tensor
     names: list[str]
-    _seen: WeakKeyDictionary[Clip, Tensor] = field(default_factory=WeakKeyDictionary, init=False, repr=False)
+    _seen: WeakKeyDictionary[Clip, Tensor] = field(
+        default_factory=WeakKeyDictionary[Clip, Tensor], init=False, repr=False
+    )
 
     @classmethod
     def load(cls, path: Path) -> Examples:
@@ -38,9 +42,10 @@ class Examples:
                 f"the example pictures {path.name} are missing; restore assets/tiny, for example with git checkout"
             )
         try:
-            with safe_open(path, "np") as file:
-                metadata = file.metadata() or {}
-                webp, offset = file.get_tensor("webp"), file.get_tensor("offset")
+            with cast(Any, safe_open(path, "np")) as file:
+                metadata: dict[str, str] = file.metadata() or {}
+                webp: np.ndarray = file.get_tensor("webp")
+                offset: np.ndarray = file.get_tensor("offset")
             config, facts = json.loads(metadata["config"]), json.loads(metadata["facts"])
             size, count, names = config["image_size"], config["count"], facts["names"]
             _check(size, count, names, webp, offset)
@@ -54,7 +59,7 @@ class Examples:
             raise BadInput(
                 f"the example pictures {path.name} are damaged ({error}); restore the file"
             ) from error
-        return cls(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), names)
+        return cls(torch.as_tensor(pictures).permute(0, 3, 1, 2).contiguous(), names)
 
     @classmethod
     def none(cls) -> Examples:
@@ -76,7 +81,7 @@ class Examples:
 
     def nearest(self, clip: Clip, vectors: Tensor, count: int) -> list[int]:
         """The rows of the `count` pictures nearest to the mean of `vectors` (k, d), nearest first."""
-        return self.cosines(clip, vectors).argsort(descending=True, stable=True)[:count].tolist()
+        return integers(self.cosines(clip, vectors).argsort(descending=True, stable=True)[:count])
 
     def _vectors(self, clip: Clip) -> Tensor:
         """(n, d) of unit length, encoded when this CLIP is first asked and remembered as long as it lives."""
@@ -91,7 +96,7 @@ def _check(size: object, count: object, names: object, webp: np.ndarray, offset:
     """ValueError unless the parts of a file agree with one another."""
     if not (isinstance(size, int) and isinstance(count, int) and count > 0):
         raise ValueError("its config is strange")
-    if not (isinstance(names, list) and len(names) == count and all(isinstance(one, str) for one in names)):
+    if not (is_list(names) and len(names) == count and all(isinstance(one, str) for one in names)):
         raise ValueError("its names are not one for each picture")
     if webp.dtype != np.uint8 or webp.ndim != 1 or offset.dtype != np.int64 or offset.shape != (count + 1,):
         raise ValueError("its tensors are not those of its config")

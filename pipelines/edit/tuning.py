@@ -25,6 +25,7 @@ from pipelines.edit.ddim import Trajectory, levels, noised, time_grid
 from pipelines.edit.directions import Wearing
 from pipelines.edit.settings import EditSettings
 from pipelines.models.base import Clip, Denoiser
+from pipelines.models.typed import integers
 from pipelines.models.unet.network import ddim_step, guess
 
 PAPER_UP, PAPER_DOWN = 40, 6
@@ -64,7 +65,7 @@ class Tuning:
         self.unet, self.alphas = unet, unet.alphas_cumprod
         self.wearing = Wearing(unet)
         self.parameters = self.wearing.add(settings.rank, settings.seed)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.step_size)
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(self.parameters, lr=settings.step_size)
         self.step = 0
         self.loss = math.nan
         self.curves: list[list[float]] = []  # [update, CLIP's directional similarity, the critic's]
@@ -108,7 +109,7 @@ class Tuning:
         """The picture at the return step and at levels below it, from its walk up: noisy, the noise, the steps (n,)."""
         assert self.ways is not None
         steps = len(self.ways.noises)
-        lower = torch.randint(steps // 2, steps, (BATCH - 1,), generator=generator).tolist()
+        lower = integers(torch.randint(steps // 2, steps, (BATCH - 1,), generator=generator))
         chosen = [steps - 1, *lower]
         noisy = torch.cat([self.ways.states[k + 1] for k in chosen])
         noise = torch.cat([self.ways.noises[k] for k in chosen])
@@ -170,7 +171,7 @@ class Tuning:
 
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
 

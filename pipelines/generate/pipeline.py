@@ -21,6 +21,7 @@ from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec, Decoder, Tokenizer
 from pipelines.models.dalle.network import sample
+from pipelines.models.typed import integers
 
 
 @dataclass
@@ -56,7 +57,8 @@ class Generate(Pipeline[GenerateSettings]):
         assert settings.batch is not None
         seeds = candidate_seeds(settings.seed, settings.candidates)
         likeness, start = self._picture_prompt(settings)
-        tokens, vectors = [], []
+        tokens: list[Tensor] = []
+        vectors: list[Tensor] = []
         for batch in batches(seeds, settings.batch):
             drawn = yield from self._draw(settings, batch, start, likeness)
             images = self.vqgan.pictures_of(drawn)
@@ -74,7 +76,7 @@ class Generate(Pipeline[GenerateSettings]):
                 image,
                 seeds[k],
                 ranking.scores[k],
-                {**ranking.facts(k, seeds), "tokens": drawn[k].flatten().tolist()},
+                {**ranking.facts(k, seeds), "tokens": integers(drawn[k].flatten())},
             )
             for image, k in zip(pictures, kept, strict=True)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,22 +24,22 @@ def straight_through(z: Tensor, vqgan: Codec) -> Tensor:
 
 class _ClampWithGradient(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, x: Tensor, low: float, high: float) -> Tensor:
-        context.save_for_backward(x)
-        context.bounds = (low, high)
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bounds = (low, high)
         return x.clamp(low, high)
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = gradients
-        (x,) = context.saved_tensors
-        outside = x - x.clamp(*context.bounds)
+        (x,) = ctx.saved_tensors
+        outside = x - x.clamp(*ctx.bounds)
         return gradient * (gradient * outside >= 0), None, None
 
 
 def clamp_with_gradient(x: Tensor, low: float, high: float) -> Tensor:
     """Clamp; going back, a value outside the bounds gets the gradient only where descent leads it back inside."""
-    return _ClampWithGradient.apply(x, low, high)
+    return cast(Any, _ClampWithGradient).apply(x, low, high)
 
 
 def side_region(name: str, size: tuple[int, int]) -> Tensor:

@@ -11,6 +11,7 @@ from pipelines.clip.cutouts import whole_view
 from pipelines.core.pipeline import Picture
 from pipelines.io.images import to_pil
 from pipelines.models.base import Clip
+from pipelines.models.typed import integers
 from pipelines.optimize.canvas import Canvas
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.state import State
@@ -51,7 +52,7 @@ class Judges:
         """CLIP's and the critic's weighted cosine with the targets, of the whole picture."""
         whole = [one for one in targets if one.region is None and one.critic is not None]
         total = sum(abs(one.weight) for one in whole)
-        scores = []
+        scores: list[float] = []
         for model, name in ((self.clip, "vector"), (self.critic, "critic")):
             seen = model.encode_image(whole_view(self.canvas.cropped(picture), model.config.image_size))[0]
             scores.append(sum(one.weight / total * (seen @ getattr(one, name)).item() for one in whole))
@@ -83,7 +84,7 @@ class Judges:
         clip, critic = self.scores(picture, targets)
         curve = [*state.curve, (state.step, clip, critic)]
         thin = -(-len(curve) // 100)
-        shared = {
+        shared: dict[str, Any] = {
             "steps": state.step,
             "curve": [[step, round(a, 4), round(b, 4)] for step, a, b in curve[::-1][::thin][::-1]],
             "drift": drifting(curve),
@@ -94,7 +95,7 @@ class Judges:
         def made(tokens: Tensor, shown: Tensor, step: int, clip: float, critic: float) -> Picture:
             facts: dict[str, Any] = {"step": step, "clip": clip, **shared}
             if tokens.numel() <= TILES:
-                facts["tokens"] = tokens.flatten().tolist()
+                facts["tokens"] = integers(tokens.flatten())
             image = to_pil(canvas.cropped(shown))[0]
             return Picture(image, settings.seed, critic, facts, settings)
 

@@ -101,7 +101,7 @@ def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
 
 def parse_regions(text: str) -> list[Region]:
     """Regions between bars, `TARGET @ WHERE`, read from the right. BadInput when one says no place."""
-    regions = []
+    regions: list[Region] = []
     for part in text.split("|"):
         if not part.strip():
             continue

@@ -18,6 +18,7 @@ from pipelines.core.pipeline import Picture
 from pipelines.io.images import to_pil
 from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
+from pipelines.models.typed import integers
 from pipelines.optimize.canvas import (
     Canvas,
     canvas_size,
@@ -94,7 +95,7 @@ class Painting:
         picture = self.canvas.composite(decoded, now.mask, self.state.base)
         seen = picture
         if self.settings.tile:  # a view may lie across the edges
-            shift = torch.randint(10**6, (2,), generator=generator).tolist()
+            shift = integers(torch.randint(10**6, (2,), generator=generator))
             seen = seen.roll((shift[0] % seen.shape[2], shift[1] % seen.shape[3]), (2, 3))
         count = self._cutout_count(now)
         config = self.clip.config
@@ -106,7 +107,7 @@ class Painting:
             parts.append(cutouts(part, max(4, count // 2), size, generator, now.scheme, now.closest))
         lengths = [len(part) for part in parts]
         vectors = self.clip.encode_image(clamp_with_gradient(torch.cat(parts), -1.0, 1.0))
-        whole, *inside = vectors.split(lengths)
+        whole, *inside = torch.split(vectors, lengths)
         of_regions = iter(inside)  # in the order of the targets
         loss = regularizers(now, picture, self.home)
         total = sum(abs(one.weight) for one in targets)

@@ -14,6 +14,7 @@ from pipelines.clip.cutouts import SCHEMES
 from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
 from pipelines.models.device import PRECISIONS
+from pipelines.models.typed import is_dict
 from pipelines.optimize.prompts import (
     check_targets,
     map_regions,
@@ -184,12 +185,12 @@ class OptimizeSettings(Settings):
             found = json.loads(self.changes)
         except (ValueError, RecursionError):
             found = None
-        if not isinstance(found, dict):
+        if not is_dict(found):
             raise BadInput('changes is not a JSON object; write it like {"80": {"prompt": "a green apple"}}')
         names = {one.name for one in self.knobs()} - set(FIXED)
         steps: list[tuple[int, dict[str, Any]]] = []
         for key, fields in found.items():
-            if not re.fullmatch(r"[1-9]\d{0,4}", key) or not isinstance(fields, dict):
+            if not re.fullmatch(r"[1-9]\d{0,4}", key) or not is_dict(fields):
                 raise BadInput(f"changes has {key[:20]!r} where a step from 1 on should be")
             for name in fields:
                 if name not in names:

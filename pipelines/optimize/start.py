@@ -70,7 +70,7 @@ def start_of(
         side = size if start == "noise" else (2, 2)
         pictures = torch.rand(STARTS, 3, *side, generator=generator) * 2 - 1
         pictures = F.interpolate(pictures, size, mode="bilinear", align_corners=True)
-        starts = torch.cat([canvas.encode(one) for one in pictures.to(canvas.device).split(1)])
+        starts = torch.cat([canvas.encode(one) for one in torch.split(pictures.to(canvas.device), 1)])
     return _nearest(starts, first, targets)
 
 
@@ -81,8 +81,8 @@ def _nearest(starts: Tensor, first: OptimizeSettings, targets: Targets) -> Tenso
     scene = story_of(first)[0][1]
     whole = [one for one in targets.read(first, scene, size) if one.region is None]
     target = torch.stack([one.weight * one.vector for one in whole]).sum(0)
-    scores = []
-    for some in starts.split(max(1, 8 * 128**2 // math.prod(size))):
+    scores: list[Tensor] = []
+    for some in torch.split(starts, max(1, 8 * 128**2 // math.prod(size))):
         pictures = canvas.decode(canvas.codec.embed(canvas.codec.nearest(some)))
         scores.append(clip.encode_image(whole_view(pictures, clip.config.image_size)) @ target)
     best = int(torch.cat(scores).argmax())

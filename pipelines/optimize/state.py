@@ -19,8 +19,10 @@ class State:
     step: int = 0
     base: Tensor | None = None  # (1, 3, h, w) in [-1, 1]: what a mask keeps
     best: tuple[float, int, Tensor] | None = None  # the critic's score, the step and its tokens
-    curve: list[tuple[int, float, float]] = field(default_factory=list)  # step, CLIP's and the critic's score
-    frames: list[tuple[int, Tensor]] = field(default_factory=list)  # step and tokens, since the last snapshot
+    # (step, CLIP's score, the critic's score)
+    curve: list[tuple[int, float, float]] = field(default_factory=list[tuple[int, float, float]])
+    # (step, tokens) since the last snapshot
+    frames: list[tuple[int, Tensor]] = field(default_factory=list[tuple[int, Tensor]])
 
     def shown(self, average: float) -> Tensor:
         """z, or its average where the settings ask for one."""

@@ -54,7 +54,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     A few dozen rows of float32 on a CPU go about twice as fast the other way round, as (weight x^T)^T.
     """
     if x.device.type == "cpu" and 4 <= x.shape[0] * x.shape[1] <= 128:
-        return (weight @ x.flatten(0, 1).T).T.unflatten(0, x.shape[:2])
+        return cast(Tensor, (weight @ x.flatten(0, 1).T).T.unflatten(0, x.shape[:2]))
     return F.linear(x, weight)
 
 
@@ -71,7 +71,7 @@ class SelfAttention(nn.Module):
     def queries_keys_values(self, x: Tensor) -> Tensor:
         """(n, t, width) -> (3, n, heads, t, width / heads)."""
         qkv = product(self.norm_in(x), self.qkv.weight)
-        return qkv.unflatten(2, (3, self.head_count, -1)).permute(2, 0, 3, 1, 4)
+        return cast(Tensor, qkv.unflatten(2, (3, self.head_count, -1))).permute(2, 0, 3, 1, 4)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(n, t, width) -> the same shape; `mask` is True where a query may look."""
@@ -98,7 +98,7 @@ class CrossAttention(nn.Module):
     def read(self, text: Tensor) -> Tensor:
         """(n, text_length, width) -> the text's keys and values, (2, n, heads, text_length, width / heads)."""
         kv = F.linear(text, self.keys_values.weight)
-        return kv.unflatten(2, (2, self.head_count, -1)).permute(2, 0, 3, 1, 4)
+        return cast(Tensor, kv.unflatten(2, (2, self.head_count, -1))).permute(2, 0, 3, 1, 4)
 
     def forward(self, x: Tensor, kv: Tensor, mask: Tensor) -> Tensor:
         """(rows, t, width) -> the same shape; kv is what `read` gives for n texts, each for rows / n neighbours.
@@ -106,7 +106,8 @@ class CrossAttention(nn.Module):
         The mask, (n, 1, 1, text_length), is True where the text is no padding.
         """
         q = product(self.norm_in(x), self.query.weight)
-        q = q.reshape(kv.shape[1], -1, *q.shape[2:]).unflatten(2, (self.head_count, -1)).transpose(1, 2)
+        q = q.reshape(kv.shape[1], -1, *q.shape[2:])
+        q = cast(Tensor, q.unflatten(2, (self.head_count, -1))).transpose(1, 2)
         h = F.scaled_dot_product_attention(q.contiguous(), kv[0], kv[1], attn_mask=mask)
         return x + self.norm_out(product(h.transpose(1, 2).reshape(x.shape), self.out.weight))
 
@@ -185,7 +186,7 @@ class DalleMini(nn.Module):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> DalleMini:
         """Moving or converting the weights ends what was recorded with them."""
         self._graphs = None
-        return super()._apply(fn, recurse)
+        return cast(Any, super())._apply(fn, recurse)
 
     @property
     def device(self) -> torch.device:

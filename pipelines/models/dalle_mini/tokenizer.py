@@ -82,7 +82,7 @@ class DalleMiniTokenizer:
 def spell(text: str) -> str:
     """Lower case, single spaces, and ASCII as far as a Latin letter, a mark or an emoji has such a spelling."""
     plain = unicodedata.normalize("NFKC", text).lower().translate(SPELLINGS)
-    letters = []
+    letters: list[str] = []
     for letter in plain:
         base = unicodedata.normalize("NFKD", letter)[0]
         if unicodedata.category(letter) == "So":

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import isqrt
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from pipelines.models.dalle_pytorch.network import (
     rotary_angles,
 )
 from pipelines.models.source import Converted, Original, count_of, fitted, size_of
+from pipelines.models.typed import is_dict
 
 NAMES = {
     "text_emb.weight": "text_token.weight",
@@ -100,7 +102,7 @@ def _parts(original: Original) -> tuple[dict[str, Any], dict[str, Tensor]]:
         for name, tensor in original.tensors.items()
         if name.startswith("weights.") and not name.startswith("weights.vae.")
     }
-    if not isinstance(hparams, dict) or not state:
+    if not is_dict(hparams) or not state:
         raise BadInput(
             f"{original.file} is no checkpoint of DALLE-pytorch: expected hparams and weights, found "
             f"{', '.join(sorted(original.numbers))[:60] or 'no plain values'} and {len(original.tensors)} tensors; "
@@ -131,8 +133,10 @@ def _refuse_unknown(original: Original) -> None:
 
 
 def _attention_types(hparams: dict[str, Any]) -> tuple[str, ...]:
-    told = hparams.get("attn_types") or ("full",)
-    return tuple(map(str, told)) if isinstance(told, list | tuple) else (str(told)[:40],)
+    types: Any = hparams.get("attn_types") or ("full",)
+    if isinstance(types, list | tuple):
+        return tuple(map(str, cast(Sequence[Any], types)))
+    return (str(types)[:40],)
 
 
 def _told(original: Original, name: str, default: int) -> int:
@@ -198,7 +202,7 @@ def convert_vae(original: Original) -> Converted:
         for name, tensor in original.tensors.items()
         if name.startswith(prefix)
     }
-    if "codebook.weight" not in state or not isinstance(numbers, dict):
+    if "codebook.weight" not in state or not is_dict(numbers):
         raise BadInput(
             f"{original.file} has no DiscreteVAE of DALLE-pytorch: expected {hparams} and {prefix}codebook.weight; when "
             "it was trained on the tokens of a VQGAN or of OpenAI's dVAE, give that one's own file"

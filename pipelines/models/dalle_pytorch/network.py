@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log2, pi
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -134,7 +134,7 @@ def shift_text(x: Tensor) -> Tensor:
 def shift_image(x: Tensor, grid: int) -> Tensor:
     """(n, t, width), t tokens in raster order: a quarter of the channels from above, one from the left, or 0."""
     t, quarter = x.shape[1], shifted_channels(x.shape[2]) // 2
-    above, left, kept = x.split([quarter, quarter, x.shape[2] - 2 * quarter], -1)
+    above, left, kept = torch.split(x, [quarter, quarter, x.shape[2] - 2 * quarter], -1)
     above = F.pad(above, (0, 0, grid, 0))[:, :t]
     inside = torch.arange(t, device=x.device) % grid != 0
     left = F.pad(left, (0, 0, 1, 0))[:, :t] * inside[:, None]
@@ -417,7 +417,7 @@ class Doubling(nn.ConvTranspose2d):
     """(n, a, h, w) -> (n, b, 2 h, 2 w). With `wraps` opposite edges are neighbours, which torch has for others only."""
 
     def __init__(self, width_in: int, width: int):
-        super().__init__(width_in, width, 4, stride=2, padding=1)
+        cast(Any, super()).__init__(width_in, width, 4, stride=2, padding=1)
         self.wraps = False
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]

@@ -95,7 +95,7 @@ def _square(value: Tensor) -> Tensor:
 
 
 def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         if found := re.fullmatch(r"(.*attentions\.\d+\.)(query|key|value|proj_attn)(\..*)", name):
             name, value = found[1] + OLD[found[2]] + found[3], _square(value)
@@ -173,7 +173,7 @@ def _from_original(original: Original, state: dict[str, Tensor]) -> tuple[DdpmCo
         r"(down|up)\.(\d+)\.(down|up)sample": r"\1_blocks.\2.\3samplers.0",
     }
     within = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0", "norm": "group_norm"}
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         for old, new in parts.items():
             name = re.sub(rf"^{old}\.", f"{new}.", name)
@@ -199,7 +199,7 @@ def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig,
         )
     config = _adm_config(original.numbers, state)
     places = _adm_places(config, state)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         parts = name.split(".")
         depth = 3 if parts[0] in ("input_blocks", "output_blocks") else 2

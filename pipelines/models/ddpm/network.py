@@ -7,6 +7,7 @@ Both are diffusers' UNet2DModel; what tells them apart is in the config. The def
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,7 @@ class Ddpm(nn.Module):
             if isinstance(module, Attention):
                 module.heads = module.inner_dim // config.head_size if config.head_size else config.head_count
                 module.scale = (module.inner_dim // module.heads) ** -0.5
-            elif isinstance(module, ResnetBlock2D) and module.downsample is not None:
+            elif isinstance(module, ResnetBlock2D) and cast(Any, module).downsample is not None:
                 module.downsample = nn.AvgPool2d(
                     2
                 )  # the same without a part called "conv", which adapters look for

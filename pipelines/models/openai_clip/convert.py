@@ -27,6 +27,7 @@ from pipelines.io.files import write_atomically
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import END, START, ClipTokenizer, WordPieceTokenizer
 from pipelines.models.source import Converted, Original, fitted
+from pipelines.models.typed import is_dict
 
 IDLE = (
     "position_ids",
@@ -214,11 +215,11 @@ def image_sizes(original: Original) -> dict[str, Any]:
 def told(original: Original, tower: str, *names: str) -> Any:
     """What the numbers say of a tower, "vision" or "text", under any of these names; None when nothing."""
     top = original.numbers
-    inner = top.get("model_cfg") or {}
+    inner: dict[str, Any] = top.get("model_cfg") or {}
     for place in (top, inner):
         for section in (place.get(f"{tower}_config"), place.get(f"{tower}_cfg"), place):
             for name in names:
-                if isinstance(section, dict) and section.get(name) is not None:
+                if is_dict(section) and section.get(name) is not None:
                     return section[name]
     return None
 
@@ -334,7 +335,7 @@ def tokenizer_from_merges(
         ]
     )
     book.decoder = decoders.ByteLevel()
-    book.add_special_tokens([START, END])
+    cast(Any, book).add_special_tokens([START, END])
     return book
 
 

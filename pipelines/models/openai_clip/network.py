@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -67,7 +68,7 @@ def activate(x: Tensor, activation: str) -> Tensor:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, head_count: int, causal: bool = False) -> Tensor:
     """Multi-head attention of (n, s, width) queries over (n, t, width) keys and values -> (n, s, width)."""
-    q, k, v = (x.unflatten(-1, (head_count, -1)).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (cast(Tensor, x.unflatten(-1, (head_count, -1))).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
 
 

@@ -19,10 +19,13 @@ from pipelines.errors import BadInput
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 # What editors make of plain characters: curly quotes, ligatures, the full-width forms of Chinese typing, control codes.
-PLAIN = {ord(quote): "'" for quote in "ʼ‘’‚‛"} | {ord(quote): '"' for quote in "“”„‟"}
-PLAIN |= {code: unicodedata.normalize("NFKC", chr(code)) for code in (0x3000, *range(0xFF01, 0xFFF0))}
-PLAIN |= {ord(one): unicodedata.normalize("NFKC", one) for one in "ĲĳŉǱǲǳǄǅǆǇǈǉǊǋǌﬀﬁﬂﬃﬄﬅﬆ"}
-PLAIN |= dict.fromkeys((*range(9), 0x0B, *range(0x0E, 0x20), 0x7F, 0xFEFF), "")
+PLAIN = {
+    **{ord(quote): "'" for quote in "ʼ‘’‚‛"},
+    **{ord(quote): '"' for quote in "“”„‟"},
+    **{code: unicodedata.normalize("NFKC", chr(code)) for code in (0x3000, *range(0xFF01, 0xFFF0))},
+    **{ord(letter): unicodedata.normalize("NFKC", letter) for letter in "ĲĳŉǱǲǳǄǅǆǇǈǉǊǋǌﬀﬁﬂﬃﬄﬅﬆ"},
+    **dict.fromkeys((*range(9), 0x0B, *range(0x0E, 0x20), 0x7F, 0xFEFF), ""),
+}
 
 
 def clean(text: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from pipelines.errors import BadInput
 from pipelines.models.source import Converted, Original, count_of, fitted, size_of
 from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
+from pipelines.models.typed import is_dict
 
 # Where a file keeps the network: in Lightning's dictionary, as another network's first stage, as rudalle's model.
 PREFIXES = [
@@ -31,7 +32,7 @@ def convert(original: Original) -> Converted:
     """Losses, optimizers and averages are left behind. Sizes are inferred; the training size is 256 unless told."""
     bare = _bare(original.tensors)
     flax = any(name.endswith(".kernel") for name in bare)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, one in _without_wavelets(_from_flax(bare) if flax else bare).items():
         if name in TABLES or name.startswith(PARTS):
             tensors[TABLES.get(name, name)] = one
@@ -83,7 +84,7 @@ def _from_flax(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     also applies all attentions of a level after each block; our network keeps to the order in which the weights
     were trained, one after each block, as min-dalle does.)
     """
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for name, one in tensors.items():
         if ".mid." not in name:
             name = re.sub(r"\b(down|up|block|attn)_(\d+)\.", r"\1.\2.", name)
@@ -114,5 +115,5 @@ def _resolution(numbers: dict[str, Any]) -> int | None:
     told = numbers.get("resolution")
     if isinstance(told, int) and 16 <= told <= 4096 and told % 16 == 0:
         return told
-    inside = (_resolution(one) for one in numbers.values() if isinstance(one, dict))
+    inside = (_resolution(one) for one in numbers.values() if is_dict(one))
     return next((size for size in inside if size), None)
