@@ -106,7 +106,7 @@ class Clip(Network, Protocol):
         ...
 
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """n texts -> (n, embedding_size) float32 of unit length, without a gradient. Long texts are cut."""
+        """List of n texts -> (n, embedding_size) float32 of unit length, without a gradient. Long texts are cut."""
         ...
 
     def encode_image(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Who judges a run: CLIP, which it is optimized for, and the critic, which never gives a gradient."""
+"""The scores of a run: by CLIP, which it is optimized for, and by the critic, a CLIP that never gives a gradient."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pipelines.optimize.state import State
 from pipelines.optimize.targets import EncodedTarget
 
 JUDGE_EVERY = 5  # steps
-TILES = 4096  # the most image tokens that are told of a picture
+TILES = 4096  # the most image tokens in a picture's facts
 
 
 def drifting(curve: list[tuple[int, float, float]], window: int = 8) -> bool:
-    """Whether over the last `window` judgements CLIP's score climbed while the critic's fell.
+    """Whether over the last `window` rows CLIP's score rose by more than 0.005 and the critic's fell by more than 0.01.
 
-    `curve` holds (step, CLIP, critic). Both trends are least-squares lines; a fall below 0.01 in all is no fall.
+    `curve` holds rows (step, CLIP's score, critic's score). Rise and fall are those of least-squares lines.
     """
     if len(curve) < window:
         return False
@@ -35,7 +35,7 @@ def drifting(curve: list[tuple[int, float, float]], window: int = 8) -> bool:
 
 
 def metrics(state: State, loss: float) -> dict[str, float]:
-    """What a Step tells of the run."""
+    """The metrics of a Step: loss, drift (0 or 1) and, once judged, the last scores of CLIP and of the critic."""
     told = {"loss": loss}
     if state.curve:
         _, told["clip"], told["critic"] = state.curve[-1]
@@ -43,13 +43,13 @@ def metrics(state: State, loss: float) -> dict[str, float]:
 
 
 class Judges:
-    """CLIP and the critic, each looking at the whole picture once."""
+    """Scores whole pictures with CLIP and with the critic, one view each."""
 
     def __init__(self, clip: Clip, critic: Clip, canvas: Canvas):
         self.clip, self.critic, self.canvas = clip, critic, canvas
 
     def scores(self, picture: Tensor, targets: list[EncodedTarget]) -> tuple[float, float]:
-        """CLIP's and the critic's weighted cosine with the targets, of the whole picture."""
+        """CLIP's and the critic's weighted mean cosine of a picture (1, 3, h, w) with the targets without a region."""
         whole = [one for one in targets if one.region is None and one.critic is not None]
         total = sum(abs(one.weight) for one in whole)
         scores: list[float] = []
@@ -59,7 +59,7 @@ class Judges:
         return scores[0], scores[1]
 
     def judge(self, state: State, picture: Tensor, targets: list[EncodedTarget]) -> None:
-        """Note the scores of the picture of this step, and its tokens where the critic finds it the best so far."""
+        """Append the scores of this step's picture to the curve; keep its tokens if the critic's score is the best."""
         clip, critic = self.scores(picture, targets)
         state.curve.append((state.step, clip, critic))
         full = state.z.shape[-2:] == (self.canvas.rows, self.canvas.columns)
@@ -74,9 +74,9 @@ class Judges:
         settings: OptimizeSettings,
         ended: str,
     ) -> list[Picture]:
-        """The last picture, and before it the critic's best when that is another one.
+        """The last picture, preceded by the critic's best one if that scored higher.
 
-        `now` are the settings in force, `settings` those that are recorded.
+        `now` are the settings in force, `settings` those that are recorded. `ended` says why the run ended early, or is "".
         """
         canvas = self.canvas
         tokens = canvas.codec.nearest(state.shown(now.average))

@@ -280,7 +280,7 @@ class Clip(nn.Module):
         return self.log_scale.device
 
     def tokenize(self, prompts: list[str]) -> Tensor:
-        """n texts -> (n, t) token ids, END and padding 0. Texts are cut to the context length; t is the longest."""
+        """List of n texts -> (n, t) token ids, END and padding 0, cut to the context length; t is the longest."""
         rows = [self.tokenizer.encode(prompt)[: self.config.context_length - 1] for prompt in prompts]
         tokens = torch.zeros(len(rows), 1 + max(map(len, rows)), dtype=torch.long)
         for row, ids in zip(tokens, rows, strict=True):
@@ -302,7 +302,7 @@ class Clip(nn.Module):
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """n texts -> (n, d) float32 of unit length, without a gradient, cached per prompt."""
+        """List of n texts -> (n, d) float32 of unit length, without a gradient, cached per prompt."""
         return remembered(self._remembered, prompts, lambda new: self.text(self.tokenize(new)), self.device)
 
     def encode_image(self, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""A checkpoint of DALLE-pytorch, {"hparams", "vae_params", "weights", ...}, to `pipelines.models.dalle_pytorch.network`.
+"""Converts checkpoints of DALLE-pytorch, {"hparams", "vae_params", "weights", ...}.
 
-`convert` takes the transformer, and `convert_vae` the DiscreteVAE that may lie beside it, or in a file of its own.
+`convert` reads the transformer, and `convert_vae` the DiscreteVAE from the same file or from a file of its own.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ LAYER_NAMES = {  # of the two halves of a layer, without the wrappers' "fn.", of
 
 
 def convert(original: Original) -> Converted:
-    """The transformer. The logits of text are left out, since only pictures are drawn."""
+    """Convert the transformer to kind "dalle-pytorch", without its logits of text tokens.
+
+    BadInput when the file is no such checkpoint, or has layers that `DallePytorch` lacks.
+    """
     hparams, state = _parts(original)
     original = Original(original.file, state, hparams)
     _refuse_unknown(original)
@@ -140,7 +143,7 @@ def _attention_types(hparams: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _told(original: Original, name: str, default: int) -> int:
-    """A count among the hparams, or the library's default. BadInput when it is none."""
+    """An integer hparam from 1 to MOST, or the library's default when absent. BadInput for another value."""
     value = original.numbers.get(name, default)
     if not isinstance(value, int) or not 1 <= value <= MOST:
         raise BadInput(
@@ -150,7 +153,7 @@ def _told(original: Original, name: str, default: int) -> int:
 
 
 def _sizes(original: Original) -> dict[str, Any]:
-    """The config's fields: from shapes where they tell, else from the hparams, else the library's defaults."""
+    """The config's fields: from shapes where possible, else from the hparams, else the library's defaults."""
     hparams, state = original.numbers, original.tensors
     rotary = "text_pos_emb.weight" not in state
     text_length = (
@@ -179,7 +182,7 @@ def _sizes(original: Original) -> dict[str, Any]:
 
 
 def _pixel_frequencies(original: Original, sizes: dict[str, Any]) -> str:
-    """Which rule made the rotary angles that the file carries. BadInput when none did."""
+    """The rule, "linear" or "octaves", that gives the rotary angles in the file. BadInput when neither does."""
     found = original.tensors["transformer.pos_emb"].float()
     for rule in ("linear", "octaves"):
         angles = rotary_angles(DallePytorchConfig(**sizes, pixel_frequencies=rule))
@@ -193,7 +196,10 @@ def _pixel_frequencies(original: Original, sizes: dict[str, Any]) -> str:
 
 
 def convert_vae(original: Original) -> Converted:
-    """The DiscreteVAE of a DALL·E checkpoint ("weights.vae."), or of the file that train_vae.py saves ("weights.")."""
+    """Convert the DiscreteVAE of a DALL·E checkpoint, or of a file that train_vae.py saved, to kind "dalle-pytorch-vae".
+
+    Its names begin with "weights.vae." in the former, and with "weights." in the latter. BadInput without a DiscreteVAE.
+    """
     inside = any(name.startswith("weights.vae.") for name in original.tensors)
     prefix, hparams = ("weights.vae.", "vae_params") if inside else ("weights.", "hparams")
     numbers = original.numbers.get(hparams)

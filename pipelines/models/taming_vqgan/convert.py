@@ -1,4 +1,4 @@
-"""The VQGANs that are published: CompVis and LDM (Lightning), Sber (Gumbel, wavelets), dalle-mini (Flax), min-dalle."""
+"""Converts the published VQGANs: CompVis and LDM (Lightning), Sber (Gumbel, wavelets), dalle-mini (Flax), min-dalle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
 def convert(original: Original) -> Converted:
-    """Losses, optimizers and averages are left behind. Sizes are inferred; the training size is 256 unless told."""
+    """Convert to kind "taming-vqgan", without losses, optimizers and averaged weights. BadInput without a VQGAN.
+
+    Sizes are inferred from shapes; the side of a training picture is 256 unless the file states it.
+    """
     bare = _bare(original.tensors)
     flax = any(name.endswith(".kernel") for name in bare)
     tensors: dict[str, Tensor] = {}
@@ -68,7 +71,7 @@ def convert(original: Original) -> Converted:
 
 
 def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the VQGAN, without what stands before their names."""
+    """The tensors of the VQGAN, without their common prefix."""
     for prefix in PREFIXES:
         inside = {name[len(prefix) :]: one for name, one in tensors.items() if name.startswith(prefix)}
         if any(name.startswith("decoder.") for name in inside):
@@ -77,10 +80,10 @@ def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_flax(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """By PyTorch's names and layout.
+    """The tensors of vqgan-jax by PyTorch's names and layout.
 
-    In vqgan-jax a list's number hangs on by an underscore (down_0.block_1, but the middle's block_1 is its own name),
-    kernels are (height, width, in, out), and a norm's scale and bias may have leading axes of length 1. (vqgan-jax
+    vqgan-jax joins the number in a list by an underscore (down_0.block_1, but the middle's block_1 is its own name).
+    Kernels are (height, width, in, out), and a norm's scale and bias may have leading axes of length 1. (vqgan-jax
     also applies all attentions of a level after each block; our network keeps to the order in which the weights
     were trained, one after each block, as min-dalle does.)
     """
@@ -98,7 +101,7 @@ def _from_flax(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _without_wavelets(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Sber's wavelet decoder holds the usual one, its own convolution after the codes, and constant filters."""
+    """The tensors without the wrapper of Sber's wavelet decoder: the inner decoder, without constant filters."""
     if not any(name.startswith("decoder.decoder.") for name in tensors):
         return tensors
     kept = {
@@ -111,7 +114,7 @@ def _without_wavelets(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _resolution(numbers: dict[str, Any]) -> int | None:
-    """Pixels along a side of a training picture, as the hyperparameters tell it at any depth."""
+    """Pixels along a side of a training picture, from the hyperparameters at any depth; None when absent."""
     told = numbers.get("resolution")
     if isinstance(told, int) and 16 <= told <= 4096 and told % 16 == 0:
         return told
