@@ -30,7 +30,10 @@ from pipelines.models.base import Clip
 
 @dataclass
 class Diffuse(Pipeline[DiffuseSettings]):
-    """A prompt, and optionally a picture and a mask, to ranked pictures. `diffusion` is a pipeline of one of KINDS."""
+    """Draws candidates with Stable Diffusion, from a prompt, a picture or within a mask, and ranks them by CLIP.
+
+    `diffusion` is a diffusers pipeline of one of KINDS.
+    """
 
     diffusion: Any
     clip: Clip

@@ -37,7 +37,7 @@ def walk_down_guided(
 ) -> Generator[tuple[int, Tensor], None, Tensor]:
     """Sample from the end of one picture's Trajectory; returns (n, 3, h, w), one for each of (n,) strengths.
 
-    The first strength must be 0. `direction` is (d,) of unit length; `keep` and `smooth` weigh the terms of `keeping_loss`;
+    The first strength must be 0. `direction` is (d,) of unit length; `keep` and `smooth` are weights of `keeping_loss`;
     outside `mask`, (1, 1, h, w) in [0, 1], the states are those of the Trajectory. Yields the number of steps made and the
     predicted clean pictures (n, 3, h, w).
     """
@@ -68,7 +68,7 @@ def _push(
     smooth: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """The gradient of the loss at `after` (n, 3, h, w), scaled to a root mean square of |strength| for each picture."""
+    """The gradient of the loss at `after` (n, 3, h, w), scaled to a root mean square of |strength| each."""
     after = after.detach().requires_grad_()
     before = before.detach()
     seen = views_alike(torch.cat([before, after]), VIEWS, clip.config.small_size, generator).flatten(0, 1)

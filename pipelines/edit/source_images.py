@@ -1,4 +1,4 @@
-"""Examples: the few hundred pictures that Edit learns a direction from, and which of them CLIP finds nearest to a text."""
+"""The pack's few hundred pictures from which Edit learns reusable directions, and their cosines with texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHUNK = 64  # pictures that CLIP sees at a time
 
 @dataclass(eq=False)
 class Examples:
-    """`pictures` (n, 3, s, s) uint8, what they show in `names`, and what each CLIP has seen in them."""
+    """`pictures`, (n, 3, s, s) uint8, their n `names`, and a cache of each CLIP's vectors of them."""
 
     pictures: Tensor
     names: list[str]
@@ -36,7 +36,7 @@ class Examples:
 
     @classmethod
     def load(cls, path: Path) -> Examples:
-        """The file that `launch.py data` writes. BadInput, in one sentence, when it is missing or damaged."""
+        """Read a file that `launch.py data` wrote. BadInput when it is missing or damaged."""
         if not path.is_file():
             raise BadInput(
                 f"the example pictures {path.name} are missing; restore assets/tiny, for example with git checkout"
@@ -63,7 +63,7 @@ class Examples:
 
     @classmethod
     def none(cls) -> Examples:
-        """No pictures: a pack that has none of its own."""
+        """An empty set, for packs without pictures."""
         return cls(torch.empty(0, 3, 8, 8, dtype=torch.uint8), [])
 
     def __len__(self) -> int:
@@ -75,16 +75,16 @@ class Examples:
 
     @torch.no_grad()
     def cosines(self, clip: Clip, vectors: Tensor) -> Tensor:
-        """How near every picture is to the mean of `vectors` (k, d), by this CLIP: (n,) cosines, on its device."""
+        """(n,) cosines of every picture with the mean of `vectors` (k, d), by this CLIP, on its device."""
         seen = self._vectors(clip)
         return seen @ F.normalize(vectors.to(seen).mean(0), dim=0)
 
     def nearest(self, clip: Clip, vectors: Tensor, count: int) -> list[int]:
-        """The rows of the `count` pictures nearest to the mean of `vectors` (k, d), nearest first."""
+        """The rows of the `count` pictures with the highest cosine with the mean of `vectors` (k, d), highest first."""
         return integers(self.cosines(clip, vectors).argsort(descending=True, stable=True)[:count])
 
     def _vectors(self, clip: Clip) -> Tensor:
-        """(n, d) of unit length, encoded when this CLIP is first asked and remembered as long as it lives."""
+        """(n, d) of unit length: this CLIP's vectors of the pictures, encoded once and cached while the CLIP exists."""
         if clip not in self._seen:
             rows = list(range(len(self)))
             chunks = [self.tensor(rows[k : k + CHUNK]).to(clip.device) for k in range(0, len(rows), CHUNK)]
@@ -105,7 +105,7 @@ def _check(size: object, count: object, names: object, webp: np.ndarray, offset:
 
 
 def _decoded(data: bytes, size: int) -> np.ndarray:
-    """One WebP of size x size pixels -> (size, size, 3) uint8; its header is believed before its pixels are."""
+    """One WebP of size x size pixels -> (size, size, 3) uint8. ValueError, before decoding, for another size."""
     picture = Image.open(io.BytesIO(data), formats=["WEBP"])
     if picture.size != (size, size):
         raise ValueError(f"a picture is {picture.width} x {picture.height} and not {size} x {size}")

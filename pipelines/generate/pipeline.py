@@ -26,7 +26,7 @@ from pipelines.models.typed import integers
 
 @dataclass
 class Generate(Pipeline[GenerateSettings]):
-    """A prompt to ranked pictures, best first."""
+    """Draws many candidates of a prompt with a DALL·E and returns those that CLIP ranks best."""
 
     tokenizer: Tokenizer
     dalle: Decoder

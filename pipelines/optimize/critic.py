@@ -49,7 +49,7 @@ class Judges:
         self.clip, self.critic, self.canvas = clip, critic, canvas
 
     def scores(self, picture: Tensor, targets: list[EncodedTarget]) -> tuple[float, float]:
-        """CLIP's and the critic's weighted mean cosine of a picture (1, 3, h, w) with the targets without a region."""
+        """The weighted mean cosines, CLIP's and the critic's, of (1, 3, h, w) with the targets without a region."""
         whole = [one for one in targets if one.region is None and one.critic is not None]
         total = sum(abs(one.weight) for one in whole)
         scores: list[float] = []
@@ -76,7 +76,7 @@ class Judges:
     ) -> list[Picture]:
         """The last picture, preceded by the critic's best one if that scored higher.
 
-        `now` are the settings in force, `settings` those that are recorded. `ended` says why the run ended early, or is "".
+        `now` are the settings in force, `settings` those that are recorded. `ended` is why the run ended early, or "".
         """
         canvas = self.canvas
         tokens = canvas.codec.nearest(state.shown(now.average))

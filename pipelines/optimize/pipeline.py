@@ -35,7 +35,7 @@ from pipelines.optimize.timelapse import film_of
 
 @dataclass
 class Optimize(Resumable[OptimizeSettings]):
-    """A prompt to pictures by optimizing latents under CLIP's gradient, from random codes, a picture or its tokens."""
+    """Optimizes a picture under CLIP's gradient, starting from random codes, a picture or image tokens."""
 
     vqgan: Codec
     clip: Clip

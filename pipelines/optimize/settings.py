@@ -147,7 +147,7 @@ class OptimizeSettings(Settings):
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """The settings of a record. Before `precision` was a setting, the facts of a picture held it, as bf16 or float32."""
+        """The settings of a record. In earlier versions `precision` was a fact of the picture, bf16 or float32."""
         earlier = {"bf16": "bfloat16", "float32": "float32"}.get(str(picture.get("precision")))
         return {"precision": earlier, **values} if earlier else values
 
