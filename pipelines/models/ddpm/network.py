@@ -58,9 +58,10 @@ class Ddpm(nn.Module):
 
     def __init__(self, config: DdpmConfig):
         super().__init__()
-        from diffusers import UNet2DModel  # costs seconds to import, so only when a network is made
+        # Costs seconds to import, so only when a network is made.
         from diffusers.models.attention_processor import Attention
         from diffusers.models.resnet import ResnetBlock2D
+        from diffusers.models.unets.unet_2d import UNet2DModel
 
         self.config = config
         resampling = "resnet" if config.residual_resampling else "conv"

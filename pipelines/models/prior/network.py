@@ -46,8 +46,9 @@ class Prior(nn.Module):
 
     def __init__(self, config: PriorConfig):
         super().__init__()
-        from diffusers import UNet2DConditionModel  # costs seconds to import, so only when a network is made
+        # Costs seconds to import, so only when a network is made.
         from diffusers.models.attention_processor import AttnProcessor
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         self.config = config
         attends = [k >= len(config.widths) - 2 for k in range(len(config.widths))]

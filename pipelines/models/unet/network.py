@@ -54,7 +54,8 @@ class Unet(nn.Module):
 
     def __init__(self, config: UnetConfig):
         super().__init__()
-        from diffusers import UNet2DModel  # costs seconds to import, so only when a network is made
+        # Costs seconds to import, so only when a network is made.
+        from diffusers.models.unets.unet_2d import UNet2DModel
 
         self.config = config
         attends = [k >= len(config.widths) - config.attention_count for k in range(len(config.widths))]

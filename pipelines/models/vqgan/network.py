@@ -42,7 +42,8 @@ class Vqgan(CodecNetwork):
 
     def __init__(self, config: VqganConfig):
         super().__init__()
-        from diffusers import VQModel  # costs seconds to import, so only when a network is made
+        # Costs seconds to import, so only when a network is made.
+        from diffusers.models.autoencoders.vq_model import VQModel
 
         self.config = config
         count = len(config.widths)
