@@ -1,7 +1,7 @@
-"""Editing without learning: on the way down the noise, CLIP's gradient pushes the guess of the clean picture.
+"""Editing without learning: at every sampling step CLIP's gradient moves the predicted clean picture.
 
-In the manner of classifier guidance (Dhariwal and Nichol 2021) and of its asymmetric form (Kwon and Ye 2023), which moves
-the guess itself and lets the diffusion model put right what the push broke.
+It follows classifier guidance (Dhariwal and Nichol 2021) and its asymmetric form (Kwon and Ye 2023), which changes the
+predicted picture and keeps the predicted noise.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ def walk_down_guided(
     generator: torch.Generator,
     mask: Tensor | None = None,
 ) -> Generator[tuple[int, Tensor], None, Tensor]:
-    """From the top of the walk of one picture down to (n, 3, h, w), one for each of (n,) strengths; the first must be 0.
+    """Sample from the end of one picture's Trajectory; returns (n, 3, h, w), one for each of (n,) strengths.
 
-    Yields the number of steps made and what the clean pictures look like from there.
+    The first strength must be 0. `direction` is (d,) of unit length; `keep` and `smooth` are weights of `keeping_loss`;
+    outside `mask`, (1, 1, h, w) in [0, 1], the states are those of the Trajectory. Yields the number of steps made and the
+    predicted clean pictures (n, 3, h, w).
     """
     n = len(strengths)
     x = way.states[-1].expand(n, -1, -1, -1)
@@ -66,7 +68,7 @@ def _push(
     smooth: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """The loss's gradient at `after`, of root mean square |strength| for each picture; 0 where it has no slope."""
+    """The gradient of the loss at `after` (n, 3, h, w), scaled to a root mean square of |strength| each."""
     after = after.detach().requires_grad_()
     before = before.detach()
     seen = views_alike(torch.cat([before, after]), VIEWS, clip.config.small_size, generator).flatten(0, 1)

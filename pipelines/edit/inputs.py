@@ -1,4 +1,4 @@
-"""What a run of Edit works out once of its settings: the picture and its framing, the pictures to learn from, the vectors.
+"""The inputs of Edit, computed once a run: the picture and its framing, the pictures to learn from, the direction.
 
 `pictures_as_settings` makes the pictures part of the settings before a run. `read_inputs` reads them again for the run.
 """
@@ -42,9 +42,9 @@ class Models(Protocol):
 
 @dataclass(frozen=True)
 class EditInputs:
-    """The picture of a run, its framing, what the model sees of it, and what follows from these and the settings.
+    """The picture of a run, its framing, the model's input `x`, and values that follow from these and the settings.
 
-    The properties are worked out when they are first asked for. None depends on the strength or on the updates.
+    The properties are computed on first use. None depends on the strength or on the updates.
     """
 
     models: Models
@@ -57,7 +57,7 @@ class EditInputs:
 
     @cached_property
     def source_images(self) -> Tensor:
-        """(n, 3, s, s): the user's own pictures to learn from, or those of the pack that fit the source best."""
+        """(n, 3, s, s): the user's own pictures to learn from, or the pack's that fit the source text best."""
         settings, clip, pictures = self.settings, self.models.clip, self.models.pictures
         if settings.lessons:
             return self._read(settings.lessons).to(clip.device)
@@ -75,14 +75,14 @@ class EditInputs:
         return self._towards_examples(self.x if self._learns_from_itself else self.source_images)
 
     def direction_from(self, x: Tensor) -> Aim:
-        """The direction for what `purify` made of the picture. It differs only from one picture to the examples."""
+        """The direction for x, the picture after `purify`; it differs from `direction` only from a picture to examples."""
         if x is self.x or not self.settings.examples or not self._learns_from_itself:
             return self.direction
         return self._towards_examples(x)
 
     @cached_property
     def _example_vectors(self) -> Aim:
-        """(d,): the mean of what each judge sees in the examples."""
+        """The mean vector (d,) of the examples, for CLIP and for the critic."""
         shown = self._read(self.settings.examples).to(self.x.device)
         return Aim(*(judge.encode_image(shown).mean(0) for judge in (self.models.clip, self.models.critic)))
 
@@ -99,13 +99,13 @@ class EditInputs:
         return Aim(clip, critic)
 
     def _read(self, sources: str) -> Tensor:
-        """A list of pictures as the model sees them: (n, 3, s, s)."""
+        """A list of pictures as input of the model: (n, 3, s, s) in [-1, 1]. BadInput for unreadable pictures."""
         shown = [on_white(open_picture(one)) for one in split_list(sources)]
         return torch.cat([Framing.of(one.size, None, self.framing.side).reduced(one) for one in shown])
 
 
 def read_inputs(models: Models, settings: EditSettings) -> EditInputs:
-    """The picture and the mask of prepared settings, read once."""
+    """Read the picture and the mask of prepared settings. BadInput when one is unreadable, or the crop outside."""
     picture = on_white(open_picture(settings.image)) if settings.image else _chosen(models, settings)
     framing = Framing.of(picture.size, settings.box(), models.unet.config.image_size)
     mask = read_mask(settings.mask, picture.size, None) if settings.mask else None
@@ -116,13 +116,13 @@ def read_inputs(models: Models, settings: EditSettings) -> EditInputs:
 
 
 def nearest_to_source(models: Models, settings: EditSettings, count: int) -> list[int]:
-    """Rows of the pack's pictures that CLIP finds nearest to the source text."""
+    """Rows of the pack's `count` pictures with the highest cosine with the source text, highest first."""
     text = text_vector(models.clip, settings.source)
     return models.pictures.nearest(models.clip, text[None], min(count, len(models.pictures)))
 
 
 def source_image_count(models: Models, settings: EditSettings) -> int:
-    """How many pictures a reusable direction is learned from."""
+    """The number of pictures that a reusable direction is learned from."""
     return len(split_list(settings.lessons)) or min(settings.learn_from, len(models.pictures))
 
 
@@ -133,7 +133,10 @@ def _chosen(models: Models, settings: EditSettings) -> Image.Image:
 
 
 def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, Any]:
-    """The picture, the mask and the lists of pictures as fields that need no file. BadInput where one will not do."""
+    """The picture, the mask and the lists of pictures as fields of the settings, with data URIs.
+
+    BadInput for unreadable pictures, a crop outside the picture, and too few or too many pictures in a list.
+    """
     fields: dict[str, Any] = {}
     side = models.unet.config.image_size
     size = (side, side)
@@ -162,7 +165,7 @@ def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, An
 
 
 def reduced_settings(settings: EditSettings, picture: Image.Image) -> EditSettings:
-    """The settings for the record of a large picture's edit: everything reduced alike."""
+    """The settings for the record of a large picture's edit: picture, mask and crop reduced to LARGE pixels."""
     scale = (LARGE / (picture.width * picture.height)) ** 0.5
     size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
     fields: dict[str, Any] = {"image": picture_to_uri(picture.resize(size, Image.Resampling.BOX))}
@@ -176,7 +179,7 @@ def reduced_settings(settings: EditSettings, picture: Image.Image) -> EditSettin
 
 
 def _unfolded(source: str) -> list[str]:
-    """A folder's pictures, or the picture itself."""
+    """The paths of a folder's pictures, or the source itself. BadInput for a folder without pictures."""
     if not source.startswith("data:") and (folder := home_path(source)).is_dir():
         found = sorted(
             one for one in folder.iterdir() if one.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")

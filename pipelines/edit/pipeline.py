@@ -1,8 +1,7 @@
 """Edit (DiffusionCLIP, Kim et al. 2022): a picture changed along a text direction.
 
-Up the noise to the return step, deterministically; then down again by a model that CLIP's directional loss has moved, or
-under CLIP's gradient. Strength 0 gives the picture back bit for bit. The critic, a CLIP that steers nothing, has the last
-word on whether it worked.
+DDIM inversion to the return step, then sampling with a model that CLIP's directional loss has adapted, or under CLIP's
+gradient. Strength 0 gives the picture back bit for bit. The critic, a CLIP that gives no gradient, scores the results.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from pipelines.models.unet.network import CLEAN, walk
 
 @dataclass
 class Edit(Resumable[EditSettings]):
-    """A picture changed along the direction from one text to another, by a diffusion model that CLIP moves."""
+    """Changes a picture along the direction from one text to another, with a diffusion model guided by CLIP."""
 
     unet: Denoiser
     clip: Clip
@@ -46,7 +45,10 @@ class Edit(Resumable[EditSettings]):
     # ------------------------------------------------------------------------------------------------------ preparing
 
     def prepare(self, settings: EditSettings) -> EditSettings:
-        """Pictures and directions become part of the settings, and what is proposed is written down."""
+        """The settings with pictures and directions as data URIs, and with the proposed return step.
+
+        BadInput for unreadable files, for directions of another base model, and for texts that CLIP cannot tell apart.
+        """
         fields = pictures_as_settings(self, settings)
         if settings.directions:
             settings = settings.map_directions(lambda source: read_direction(source).to_uri())
@@ -64,7 +66,7 @@ class Edit(Resumable[EditSettings]):
         return replace(settings, **fields)
 
     def check(self, settings: EditSettings) -> Outlook:
-        """What to expect of a run, before it. BadInput where the run would refuse."""
+        """Estimates and warnings before a run. BadInput where the run would raise it."""
         return outlook(self, self.prepare(settings))
 
     # -------------------------------------------------------------------------------------------------------- running
@@ -73,7 +75,10 @@ class Edit(Resumable[EditSettings]):
     def __call__(
         self, settings: EditSettings, journal: Journal | None = None
     ) -> Generator[Step, None, list[Picture]]:
-        """Learn, walk up, walk down. Stopped, thrown in, ends the learning, and the run with what was learned."""
+        """Learn, invert, sample: yield Steps, return one picture for each strength, the chosen strength first.
+
+        Stopped, thrown in at a yield, ends the learning; the pictures are then drawn with what was learned so far.
+        """
         journal = journal or Journal()
         identity = {"settings": settings.to_dict(), "models": self.fingerprint()}
         journal.begin(identity, settings.current_names)
@@ -128,7 +133,7 @@ class Edit(Resumable[EditSettings]):
             raise BadInput("edit.nothing_to_save")
 
     def direction(self, settings: EditSettings, journal: Journal) -> Direction:
-        """What a run of these prepared settings has learned, for a file. BadInput when it learned nothing."""
+        """The direction that a run of these prepared settings learned. BadInput when it learned none."""
         snapshot = journal.latest()
         if snapshot is None:
             raise BadInput("edit.learned_nothing", mode=settings.mode)
@@ -136,7 +141,7 @@ class Edit(Resumable[EditSettings]):
 
     @torch.no_grad()
     def glimpse(self, settings: EditSettings, journal: Journal, step: int) -> Image.Image:
-        """The edit by what had been learned at one snapshot of a journal of these prepared settings, in a few steps."""
+        """The edit with the direction of one snapshot of a journal of these prepared settings, in at most 8 steps."""
         wearing = Wearing(self.unet)
         wearing.wear(as_direction(self, settings, adapter_of(journal.load(step)), step, []))
         inputs = read_inputs(self, settings)
@@ -148,19 +153,21 @@ class Edit(Resumable[EditSettings]):
 
     @torch.no_grad()
     def round_trip(self, settings: EditSettings, x: Tensor) -> Tensor:
-        """(n, 3, s, s) up the noise and down again by the model alone, the errors not added back."""
+        """(n, 3, s, s) -> the same shape, inverted and sampled by the model alone, errors not added back."""
         way = _last(self._up(settings, x))
         return _last(walk_down(self._noise_of, way, add_back=False)).clamp(-1, 1)
 
     def fingerprint(self) -> str:
-        """A short hash of the networks, so that a journal is not resumed with others."""
+        """A short hash of the denoiser's and CLIP's weights, to refuse a journal of other networks."""
         return network_hash(self.unet)[:8] + network_hash(self.clip.image)[:8]
 
     # ---------------------------------------------------------------------------------------------------------- stages
 
     def _purified(self, settings: EditSettings, x: Tensor) -> Generator[Step, None, Tensor]:
-        """A drawing or a stranger's picture brought into the model's world: to the return step with fresh noise and back
-        in six steps, again and again (Kim et al. 2022, section 3.4; Meng et al. 2022, SDEdit).
+        """The picture after `purify` rounds of adding noise to the return step and sampling in PAPER_DOWN steps.
+
+        This moves pictures of other kinds towards the model's distribution (Kim et al. 2022, section 3.4; Meng et al.
+        2022, SDEdit).
         """
         last = settings.return_step - 1
         for k in range(settings.purify):
@@ -173,7 +180,7 @@ class Edit(Resumable[EditSettings]):
     def _learn(
         self, settings: EditSettings, tuning: Tuning, journal: Journal, stop: _Stop
     ) -> Generator[Step, None, Message | None]:
-        """All updates that are left; returns why when the numbers broke down."""
+        """Make the updates that are left. Returns why when the loss is not finite, else None."""
         if (snapshot := journal.latest()) is not None:
             tuning.restore(snapshot)
         trouble, saved = None, tuning.step
@@ -204,7 +211,7 @@ class Edit(Resumable[EditSettings]):
         wearing: Wearing | None,
         strengths: list[float],
     ) -> Generator[Step, None, Tensor]:
-        """The strip: (n, 3, s, s), one picture for each strength: by what is worn, or, without, under CLIP's gradient."""
+        """(n, 3, s, s), one picture for each strength: with the adapters, or, without, under CLIP's gradient."""
         device = inputs.x.device
         if wearing is not None:
             uses = settings.uses()
@@ -233,18 +240,20 @@ class Edit(Resumable[EditSettings]):
             yield Step("draw", done, len(way.errors), {}, lambda clean=clean: clean[-len(strengths) :])
 
     def _noise_of(self, x: Tensor, step: int) -> Tensor:
-        parts = [self.unet(part, torch.full((len(part),), step, device=x.device)) for part in x.split(16)]
+        parts = [
+            self.unet(part, torch.full((len(part),), step, device=x.device)) for part in torch.split(x, 16)
+        ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 @dataclass
 class _Stop:
-    """Whether the run has been asked to end. What is left to do then is done without a word."""
+    """Whether the run has been asked to end. What is left to do is then done without Steps."""
 
     asked: bool = False
 
     def quietly(self, work: Generator[Step, None, Any]) -> Generator[Step, None, Any]:
-        """The work with its steps until a stop, and then without them."""
+        """Do the work, yielding its steps until a stop. Returns what the work returns."""
         while True:
             try:
                 step = next(work)
@@ -260,7 +269,7 @@ class _Stop:
 def _shown(
     stage: str, total: int, walk: Generator[int, None, Any], x: Tensor | None = None
 ) -> Generator[Step, None, Any]:
-    """A walk as Steps."""
+    """A generator of numbers of steps as one of Steps that show x. Returns what the walk returns."""
     while True:
         try:
             done = next(walk)
@@ -270,7 +279,7 @@ def _shown(
 
 
 def _last(work: Generator[Any, None, Any]) -> Any:
-    """What a generator returns."""
+    """Run a generator to its end. Returns what it returns."""
     while True:
         try:
             next(work)

@@ -1,4 +1,4 @@
-"""What is told before a run of Edit: whether the texts and the picture fit, the return step, seconds and megabytes."""
+"""Checks and estimates before a run of Edit: fit of texts and picture, return step, seconds and megabytes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ ALIKE = 0.985  # cosine of two texts that CLIP takes for one
 
 @dataclass(frozen=True)
 class Outlook:
-    """What can be said before a run. `match`: the share of the pack's pictures that fit the source text less than
-    this one, in [0, 1], None without a picture; `alike`: the cosine of the two texts; seconds and
-    megabytes are estimates.
+    """Estimates before a run.
+
+    `match`, in [0, 1], is the share of the pack's pictures that fit the source text less than the picture, None without
+    one. `alike` is the cosine of the two texts. `seconds` and `megabytes` are estimates of time and memory.
     """
 
     match: float | None
@@ -31,12 +32,13 @@ class Outlook:
     return_step: int
     seconds: float
     megabytes: float
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list[str])
 
 
 def outlook(models: Models, settings: EditSettings) -> Outlook:
-    """What to expect of a run of prepared settings."""
-    alike, match, warnings = 0.0, None, []
+    """Estimates and warnings for a run of prepared settings. Times one call of each network."""
+    alike, match = 0.0, None
+    warnings: list[str] = []
     if not settings.directions and not settings.examples:
         alike = texts_cosine(models.clip, settings)
         if alike < 0.35:
@@ -55,7 +57,7 @@ def outlook(models: Models, settings: EditSettings) -> Outlook:
 
 
 def check_texts(clip: Clip, settings: EditSettings) -> None:
-    """BadInput when CLIP takes the two texts for one."""
+    """BadInput when the cosine of the two texts is above ALIKE. Not checked when examples replace the target."""
     if not settings.examples and (alike := texts_cosine(clip, settings)) > ALIKE:
         raise BadInput(
             "edit.texts_too_alike", source=settings.source[:60], target=settings.prompt[:60], cosine=alike
@@ -63,12 +65,15 @@ def check_texts(clip: Clip, settings: EditSettings) -> None:
 
 
 def texts_cosine(clip: Clip, settings: EditSettings) -> float:
-    """The cosine of the two texts."""
+    """The cosine of source and target text, in [-1, 1]."""
     return (text_vector(clip, settings.source) @ text_vector(clip, settings.prompt)).item()
 
 
 def proposed_return_step(clip: Clip, settings: EditSettings) -> int:
-    """Texts that are farther apart need to return to more noise (after Kwon et al. 2023, Asyrp, section 4.2)."""
+    """A return step from 350 to 600 that grows with the distance of the texts; 500 for examples.
+
+    After Kwon et al. 2023, Asyrp, section 4.2.
+    """
     if settings.examples:
         return 500
     return int(min(max(350 + 350 * (1 - texts_cosine(clip, settings)), 350), 600)) // 10 * 10
@@ -76,7 +81,7 @@ def proposed_return_step(clip: Clip, settings: EditSettings) -> int:
 
 @torch.no_grad()
 def _cost(models: Models, settings: EditSettings) -> tuple[float, float]:
-    """Seconds and megabytes that a prepared run will take, from the time of one call of each network here."""
+    """Estimated seconds and megabytes of a prepared run, from the time of one call of each network."""
     side = models.unet.config.image_size
     x = torch.zeros(1, 3, side, side, device=models.clip.device)
     times = torch.zeros(1, dtype=torch.long, device=x.device)
@@ -99,7 +104,7 @@ def _cost(models: Models, settings: EditSettings) -> tuple[float, float]:
 
 def _fastest(call: Callable[[], Any]) -> float:
     """Seconds of the faster of three calls."""
-    seconds = []
+    seconds: list[float] = []
     for _ in range(3):
         begun = time.perf_counter()
         call()

@@ -1,4 +1,4 @@
-"""What Edit depends on: the picture, the two texts, how fast, how far, and where."""
+"""The settings of Edit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AFTERWARDS = ("strength", "strip", "automatic_mask", "until")  # settings that t
 
 @dataclass(frozen=True)
 class Use:
-    """One saved direction in use: its file (a path or a data URI), its strength, and the steps at which it acts."""
+    """One saved direction in use: its file (a path or a data URI), its strength, and the noise levels at which it acts."""
 
     file: str
     strength: float = 1.0
@@ -27,8 +27,10 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True)
 class EditSettings(Settings):
-    """`source` says what the picture shows, `prompt` what it should show. Without a picture one of
-    the pack's is taken that fits the source.
+    """The settings of Edit: `source` describes the picture, `prompt` the result.
+
+    Without an image, one of the pack's pictures that fit the source is taken. BadInput when both texts are the same, and
+    for a crop or directions that do not follow their grammar.
     """
 
     subject: ClassVar[str] = "image"
@@ -110,7 +112,7 @@ class EditSettings(Settings):
         self.uses()
 
     def box(self) -> tuple[int, int, int, int] | None:
-        """`crop` as left, top, right, bottom; None for the whole picture."""
+        """`crop` as left, top, right, bottom in pixels; None for the whole picture. BadInput when it is not valid."""
         if not self.crop:
             return None
         found = re.fullmatch(
@@ -122,27 +124,30 @@ class EditSettings(Settings):
         return x, y, x + width, y + height
 
     def uses(self) -> list[Use]:
-        """`directions`, read; BadInput when one is not FILE[:STRENGTH][@FROM-TO]."""
+        """`directions`, parsed. BadInput when strength or window of one is out of range."""
         return [_use(part) for part in split_list(self.directions)]
 
     def update_count(self) -> int:
-        """How often the adapter is updated; 0 when nothing is learned."""
+        """The number of updates of the adapter; 0 when nothing is learned."""
         if self.directions or self.mode == "instant":
             return 0
         return self.updates or {"quick": 40, "reusable": 60, "paper": 250}[self.mode]
 
     def changed(self, step: int, **fields: object) -> EditSettings:
-        """These settings for a run that goes on from a snapshot: only what comes after the learning may differ."""
+        """The settings with fields changed, for a run that resumes from a snapshot.
+
+        BadInput for fields that influence the learning, that is all but AFTERWARDS.
+        """
         if other := [name for name in fields if name not in AFTERWARDS]:
             raise BadInput("edit.cannot_change", setting=other[0], known=", ".join(AFTERWARDS))
         return replace(self, **fields)  # type: ignore[arg-type]
 
     def step_count(self) -> int:
-        """Steps up the noise, and down again."""
+        """The number of steps of the inversion, and of the sampling after it."""
         return self.steps or (10 if self.directions or self.mode == "instant" else 20)
 
     def map_pictures(self, change: Callable[[str], str]) -> EditSettings:
-        """Also the pictures in lists."""
+        """The settings with `change` applied to every picture, also in lists."""
         fields = {name: getattr(self, name) for name in ("image", "mask") if getattr(self, name)}
         fields = {name: change(value) for name, value in fields.items()}
         for name in ("examples", "lessons"):
@@ -150,7 +155,7 @@ class EditSettings(Settings):
         return replace(self, **fields)
 
     def files(self) -> list[str]:
-        """Pictures and directions."""
+        """All paths and data URIs in the settings, of pictures and of directions."""
         return [*super().files(), *(one.file for one in self.uses())]
 
     def map_directions(self, change: Callable[[str], str]) -> EditSettings:
@@ -160,12 +165,12 @@ class EditSettings(Settings):
 
 
 def split_list(text: str) -> list[str]:
-    """The parts between bars, without the empty ones."""
+    """The parts of a text between bars, stripped, without empty ones."""
     return [part.strip() for part in text.split("|") if part.strip()]
 
 
 def written(use: Use) -> str:
-    """As `directions` spells it."""
+    """A Use in the form FILE:STRENGTH[@FROM-TO], as in `directions`."""
     window = "" if use.window == (1000, 0) else f"@{use.window[0]}-{use.window[1]}"
     strength = f"{use.strength:.6f}".rstrip("0").rstrip(".")
     return f"{use.file}:{strength}{window}"

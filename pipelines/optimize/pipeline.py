@@ -2,7 +2,7 @@
 
 z -> nearest code, straight-through -> decoder -> clamp with a one-sided gradient -> augmented cutouts -> CLIP ->
 weighted great-circle distance -> optimizer on z -> z clamped to the codebook's range. Generating and editing differ only
-in where z starts. A second CLIP, the critic, never gives a gradient: it says whether the picture really gets better.
+in the initial z. A second CLIP, the critic, gives no gradient; its score selects the best step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pipelines.optimize.timelapse import film_of
 
 @dataclass
 class Optimize(Resumable[OptimizeSettings]):
-    """A picture that grows under CLIP's gradient, from a splash, a picture or a draft, and is steered on the way."""
+    """Optimizes a picture under CLIP's gradient, starting from random codes, a picture or image tokens."""
 
     vqgan: Codec
     clip: Clip
@@ -46,7 +46,10 @@ class Optimize(Resumable[OptimizeSettings]):
     # ------------------------------------------------------------------------------------------------------ preparing
 
     def prepare(self, settings: OptimizeSettings) -> OptimizeSettings:
-        """Pictures become small PNGs inside the settings; a draft's tokens are read from its record; "auto" is decided."""
+        """The settings with pictures as PNG data URIs, a draft's tokens read from its record, and a definite precision.
+
+        BadInput for unreadable pictures, and when tokens or precision do not fit the canvas, the codec or the device.
+        """
         width, height = canvas_size(settings.size, settings.init, self.vqgan)
         init_size = None
         fields: dict[str, Any] = {"precision": precision_on(self.vqgan.codes.device, settings.precision)}
@@ -85,7 +88,7 @@ class Optimize(Resumable[OptimizeSettings]):
         return settings
 
     def _draft(self, source: str, fitted: Image.Image) -> str:
-        """The image tokens in the record of a picture that was made here, when they really decode to its pixels."""
+        """The image tokens in a picture's record, if they decode to its pixels (mean difference below 0.01); else ""."""
         try:
             record = json.loads(read_texts(source).get("atelier", ""))
             tokens = [int(one) for one in record["picture"]["tokens"]]
@@ -108,7 +111,10 @@ class Optimize(Resumable[OptimizeSettings]):
     def __call__(
         self, settings: OptimizeSettings, journal: Journal | None = None
     ) -> Generator[Step, None, list[Picture]]:
-        """Go on from the journal's last snapshot, or begin. Stopped, thrown in, ends the run with what there is."""
+        """Yield a Step an update, starting from the journal's last snapshot if it has one; return the pictures.
+
+        Stopped, thrown in at a yield, ends the run with its pictures so far. BadInput when the journal is another run's.
+        """
         journal = journal or Journal()
         identity = {"settings": settings.to_dict(), "models": self.fingerprint()}
         journal.begin(identity, settings.current_names)
@@ -136,18 +142,18 @@ class Optimize(Resumable[OptimizeSettings]):
         return run.pictures(settings, ended)
 
     def film(self, settings: OptimizeSettings, journal: Journal) -> Film:
-        """All pictures that a journal of these prepared settings has seen."""
+        """The time-lapse of a journal of these prepared settings."""
         return film_of(self._painting(settings), journal)
 
     @torch.no_grad()
     def glimpse(self, settings: OptimizeSettings, journal: Journal, step: int) -> Image.Image:
-        """The picture at one snapshot of a journal of these prepared settings."""
+        """The picture at the snapshot of `step` in a journal of these prepared settings. BadInput without the snapshot."""
         run = self._painting(settings)
         run.restore(journal.load(step))
         return run.picture_now()
 
     def fingerprint(self) -> str:
-        """A short hash of the networks, so that a journal is not resumed with others."""
+        """A hash of samples of the networks' weights, 16 hexadecimal digits, to refuse a journal of other networks."""
         digest = hashlib.sha256()
         for network in (self.vqgan, self.clip, self.critic):
             for one in network.parameters():  # a little of each will do

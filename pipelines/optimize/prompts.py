@@ -1,4 +1,4 @@
-"""What an artist may write into a prompt besides words: weights, stops, scenes over time, places on the canvas.
+"""The grammar of prompts: targets with weights and stops, scenes over time, regions of the canvas.
 
     a castle | fog:0.5 | blur:-0.3 | a moon:1:0.7      several targets, TEXT[:WEIGHT[:STOP]]
     a castle ^ a ruin @80                              scenes; each begins at its step, or all share the run evenly
@@ -22,10 +22,10 @@ SIDES = ("left", "right", "top", "bottom", "centre")
 
 @dataclass(frozen=True)
 class Target:
-    """Something to steer to. `text` is words, a picture's place or a number, as its list says.
+    """A target of the loss. `text` is words, the path or data URI of a picture, or a number, depending on its list.
 
-    `weight` below zero steers away. `stop` is a great-circle distance (theta^2 / 2) at which steering ends: nearer than
-    that nothing pulls, and for a negative weight farther than that nothing pushes. None steers for ever.
+    A `weight` below zero maximizes the distance. `stop` is a great-circle distance (theta^2 / 2) below which there is no
+    gradient, or for a negative weight above which there is none. None means no limit.
     """
 
     text: str
@@ -35,14 +35,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Region:
-    """A target for a part of the canvas: `where` is one of SIDES or a mask picture, white where it counts."""
+    """A target for a part of the canvas: `where` is one of SIDES or a mask picture, white in the region."""
 
     target: Target
     where: str
 
 
 def parse_target(text: str) -> Target:
-    """`TEXT[:WEIGHT[:STOP]]`, read from the right."""
+    """Parse `TEXT[:WEIGHT[:STOP]]` from the right; the weight is 1 when there is none."""
     text = text.strip()
     head, last = _split_number(text)
     if last is None:
@@ -63,12 +63,12 @@ def _split_number(text: str) -> tuple[str, float | None]:
 
 
 def parse_targets(text: str) -> list[Target]:
-    """Targets between bars; empty ones are dropped, and those of weight 0."""
+    """Parse targets separated by bars; empty ones and those of weight 0 are dropped."""
     return [one for part in text.split("|") if part.strip() and (one := parse_target(part)).weight != 0]
 
 
 def check_targets(targets: list[Target]) -> None:
-    """BadInput unless something pulls: not only negative weights, and not weights that cancel each other."""
+    """BadInput when no target has a positive weight, or when the weights sum to zero."""
     if not any(one.weight > 0 for one in targets):
         raise BadInput("optimize.no_positive_weight")
     if abs(sum(one.weight for one in targets)) < 1e-6:
@@ -76,9 +76,9 @@ def check_targets(targets: list[Target]) -> None:
 
 
 def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
-    """Scenes between carets with the step at which each begins, in order; the first begins at 0.
+    """Parse scenes separated by carets: (first step, prompt) in order; the first begins at step 0.
 
-    A scene without `@STEP` begins at its even share of the run. BadInput when the steps do not grow.
+    Scene k of n without `@STEP` begins at k * steps / n. BadInput for an empty scene, or when the steps do not increase.
     """
     parts = [part.strip() for part in text.split("^")]
     if any(not part for part in parts):
@@ -96,8 +96,8 @@ def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
 
 
 def parse_regions(text: str) -> list[Region]:
-    """Regions between bars, `TARGET @ WHERE`, read from the right. BadInput when one says no place."""
-    regions = []
+    """Parse regions `TARGET @ WHERE` separated by bars. BadInput when one has no target or no place."""
+    regions: list[Region] = []
     for part in text.split("|"):
         if not part.strip():
             continue
@@ -110,12 +110,12 @@ def parse_regions(text: str) -> list[Region]:
 
 
 def map_targets(text: str, change: Callable[[str], str]) -> str:
-    """The list of targets with every text changed, weights and stops as they are."""
+    """The list of targets with `change` applied to every text; weights and stops are kept."""
     return " | ".join(_written(Target(change(one.text), one.weight, one.stop)) for one in parse_targets(text))
 
 
 def map_regions(text: str, change: Callable[[str], str]) -> str:
-    """The list of regions with every mask picture changed; the named sides stay."""
+    """The list of regions with `change` applied to every mask picture; named sides are kept."""
     return " | ".join(
         f"{_written(one.target)} @ {one.where if one.where in SIDES else change(one.where)}"
         for one in parse_regions(text)
@@ -128,7 +128,7 @@ def _written(target: Target) -> str:
 
 
 def parse_palette(text: str) -> list[list[float]]:
-    """`#rrggbb` colours, spaces or commas between them -> rows of three in [-1, 1]."""
+    """Parse 1 to 32 `#rrggbb` colours, separated by spaces or commas -> rows (r, g, b) in [-1, 1]. BadInput for others."""
     colours = text.replace(",", " ").split()
     for one in colours:
         if not re.fullmatch(r"#?[0-9a-fA-F]{6}", one):

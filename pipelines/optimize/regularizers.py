@@ -1,4 +1,4 @@
-"""What a run wants of its picture besides the prompts: nearness to its anchor, smoothness, colours, symmetry."""
+"""The terms of the loss besides the targets: distance from the anchor, smoothness, colours, symmetry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pipelines.optimize.settings import OptimizeSettings
 
 
 def regularizers(now: OptimizeSettings, picture: Tensor, anchor: Tensor | None) -> Tensor:
-    """The sum of the terms that the settings ask for, of a picture (1, 3, h, w) in [-1, 1]."""
+    """The weighted sum, a scalar, of the terms that the settings turn on.
+
+    `picture` is (1, 3, h, w) in [-1, 1]; `anchor` is what `pull` compares it with, of the same or a larger size.
+    """
     loss = torch.zeros((), device=picture.device)
     if now.pull and anchor is not None and not now.animate:
         apart = (picture - resized(anchor, picture.shape[-2:])).square().sum(1)
@@ -31,7 +34,10 @@ def regularizers(now: OptimizeSettings, picture: Tensor, anchor: Tensor | None) 
 
 
 def colourfulness(picture: Tensor) -> Tensor:
-    """Hasler and Suesstrunk 2003 on (1, 3, h, w) in [-1, 1]: spread and distance from grey in two opponent colours."""
+    """Colourfulness, a scalar, of (1, 3, h, w) in [-1, 1]: spread and mean of two opponent colours.
+
+    Hasler and Suesstrunk 2003, "Measuring colourfulness in natural images".
+    """
     red, green, blue = picture.unbind(1)
     a, b = red - green, (red + green) / 2 - blue
     spread = (a.var() + b.var() + 1e-8).sqrt()

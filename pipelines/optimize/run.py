@@ -1,4 +1,4 @@
-"""How Optimize paints: the algorithm of VQGAN-CLIP step by step, and the state that it keeps between steps."""
+"""The algorithm of Optimize (VQGAN-CLIP, Crowson et al. 2022): its steps, and snapshots of its state."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pipelines.errors import Message
 from pipelines.io.images import to_pil
 from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
+from pipelines.models.typed import integers
 from pipelines.optimize.canvas import (
     Canvas,
     canvas_size,
@@ -36,7 +37,10 @@ from pipelines.optimize.targets import EncodedTarget, Targets, story_of
 
 
 class Painting:
-    """One run: the algorithm, and the state it keeps."""
+    """One run of Optimize. `begin` or `restore` sets the state, `advance` makes one step.
+
+    BadInput when the settings do not fit the codec.
+    """
 
     def __init__(self, vqgan: Codec, clip: Clip, critic: Clip, settings: OptimizeSettings):
         self.clip, self.settings = clip, settings
@@ -52,7 +56,7 @@ class Painting:
         self.loss = math.nan
 
     def begin(self) -> None:
-        """Be at step 0."""
+        """Set the state of step 0."""
         z = start_of(self.settings, self.timeline[0][1], self.targets, self._grid_at(0), self.given)
         self.state = State(z, self._optimizer(z), z.clone())
         if self.now.mask:
@@ -61,7 +65,7 @@ class Painting:
     # ------------------------------------------------------------------------------------------------- the algorithm
 
     def advance(self) -> Message | None:
-        """One step. Returns why, and changes nothing, when the numbers broke down."""
+        """Make one step. Returns None, or why loss or gradient is not finite; the state is then unchanged."""
         state = self.state
         self._begin_step()
         now, generator = self.now, generator_of(self.settings.seed, state.step, "step")
@@ -86,13 +90,13 @@ class Painting:
 
     @torch.enable_grad()
     def _gradient(self, now: OptimizeSettings, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss at z, its gradient, and the picture it was computed on."""
+        """The loss at z (a scalar), its gradient (as z), and the picture (1, 3, h, w) it was computed on."""
         z, targets = self.state.z.detach().requires_grad_(), self.targets_now()
         decoded = self.canvas.decode(straight_through(z, self.canvas.codec))
         picture = self.canvas.composite(decoded, now.mask, self.state.base)
         seen = picture
         if self.settings.tile:  # a view may lie across the edges
-            shift = torch.randint(10**6, (2,), generator=generator).tolist()
+            shift = integers(torch.randint(10**6, (2,), generator=generator))
             seen = seen.roll((shift[0] % seen.shape[2], shift[1] % seen.shape[3]), (2, 3))
         count = self._cutout_count(now)
         config = self.clip.config
@@ -104,7 +108,7 @@ class Painting:
             parts.append(cutouts(part, max(4, count // 2), size, generator, now.scheme, now.closest))
         lengths = [len(part) for part in parts]
         vectors = self.clip.encode_image(clamp_with_gradient(torch.cat(parts), -1.0, 1.0))
-        whole, *inside = vectors.split(lengths)
+        whole, *inside = torch.split(vectors, lengths)
         of_regions = iter(inside)  # in the order of the targets
         loss = regularizers(now, picture, self.home)
         total = sum(abs(one.weight) for one in targets)
@@ -121,22 +125,22 @@ class Painting:
 
     @property
     def now(self) -> OptimizeSettings:
-        """The settings in force at this step."""
+        """The settings in force at the current step."""
         return self._settings_at(self.state.step)
 
     def _settings_at(self, step: int) -> OptimizeSettings:
         return next(one for begin, one in reversed(self.timeline) if begin <= step)
 
     def last_step(self) -> int:
-        """Where the run ends, as things stand."""
+        """The step at which the run ends by the current settings."""
         return min(self.now.steps, self.settings.until or self.now.steps)
 
     def turns(self) -> bool:
-        """Whether the run ends here, or is about to change its course."""
+        """Whether the run ends, or its settings change, at the current step."""
         return self.state.step == self.last_step() or self.state.step in dict(self.timeline)
 
     def _begin_step(self) -> None:
-        """What the timeline has for this step: a new scene or change, a larger canvas, a move of the canvas."""
+        """Apply what is due before this step: a new scene or change of settings, a larger canvas, a move of the canvas."""
         step, state = self.state.step, self.state
         if step and (step in dict(self.timeline) or step in dict(story_of(self.now))):
             state.best = None  # another question: the critic begins anew
@@ -153,14 +157,14 @@ class Painting:
             self._move()
 
     def _grid_at(self, step: int) -> tuple[int, int]:
-        """Rows and columns of z at a step: halved for every doubling that is still to come."""
+        """Rows and columns of z at a step: the canvas's, halved for every doubling that is still to come."""
         stages = self.settings.coarse + 1
         passed = min(step * stages // self._settings_at(step).steps, self.settings.coarse)
         shrink = 2 ** (self.settings.coarse - passed)
         return -(-self.canvas.rows // shrink), -(-self.canvas.columns // shrink)
 
     def _transform(self, change: Callable[[Tensor], Tensor], z: Tensor | None = None) -> None:
-        """Put another z in place, carrying the optimizer's memory of every cell along."""
+        """Replace z by `z`, or by `change` of the old z, and apply `change` to the optimizer's state of every cell."""
         old = self.state
         fresh = change(old.z) if z is None else z
         optimizer = self._optimizer(fresh)
@@ -176,7 +180,7 @@ class Painting:
         old.z, old.optimizer = fresh, optimizer
 
     def _move(self) -> None:
-        """Zoom, pan and rotate the picture; z is read from the moved picture, the optimizer's memory moves with it."""
+        """Zoom, pan and rotate the picture and the optimizer's state; z is encoded from the moved picture."""
         now = self.now
         picture = self._picture(self.state.average)
         height, width = picture.shape[-2:]
@@ -196,7 +200,7 @@ class Painting:
         return OPTIMIZERS[self.settings.optimizer]([z], lr=self.settings.step_size, foreach=False)
 
     def _cutout_count(self, now: OptimizeSettings) -> int:
-        """From `cutouts` to `cutouts_end` over the run."""
+        """The number of cutouts at this step, linear from `cutouts` to `cutouts_end` over the run."""
         end = now.cutouts_end or now.cutouts
         share = self.state.step / max(now.steps - 1, 1)
         return max(1, round(now.cutouts + (end - now.cutouts) * min(share, 1.0)))
@@ -204,38 +208,38 @@ class Painting:
     # ------------------------------------------------------------------------------------------------ what there is to see
 
     def targets_now(self) -> list[EncodedTarget]:
-        """The targets at this step, for what is decoded at this step."""
+        """The targets at this step, with regions of the size that is decoded at this step."""
         return self.targets.at(self.now, self.state.step, self.canvas.pixels(self._grid_at(self.state.step)))
 
     def _picture(self, z: Tensor) -> Tensor:
-        """(1, 3, h, w) in [-1, 1]: what z, or an average of it, looks like under the mask of now."""
+        """Latents (1, c, rows, columns) -> (1, 3, h, w) in [-1, 1], quantized, decoded, under the current mask."""
         return self.render(self.canvas.codec.nearest(z))
 
     def render(self, tokens: Tensor) -> Tensor:
-        """(1, h, w) tokens -> (1, 3, h, w) in [-1, 1] under the mask of now."""
+        """Tokens (1, rows, columns) -> (1, 3, h, w) in [-1, 1], under the current mask."""
         return self.canvas.render(tokens, self.now.mask, self.state.base)
 
     def draw(self) -> Tensor:
-        """(1, 3, height, width): the picture of the last step, which is there already."""
+        """(1, 3, height, width) in [-1, 1]: the picture of the last step, without decoding again."""
         assert self.shown is not None
         return self.canvas.cropped(self.shown)
 
     def picture_now(self) -> Image.Image:
-        """What stands on the canvas."""
+        """The picture of the current state."""
         return to_pil(self.canvas.cropped(self._picture(self.state.shown(self.now.average))))[0]
 
     def metrics(self) -> dict[str, float]:
-        """What a Step tells of the run."""
+        """The metrics of a Step, as `critic.metrics`."""
         return metrics(self.state, self.loss)
 
     def pictures(self, settings: OptimizeSettings, ended: Message | None) -> list[Picture]:
-        """The last picture, and before it the critic's best when that is another one."""
+        """The last picture, preceded by the critic's best one if that scored higher, as `Judges.pictures`."""
         return self.judges.pictures(self.state, self.now, self.targets_now(), settings, ended)
 
     # ------------------------------------------------------------------------------------------------------ snapshots
 
     def snapshot(self) -> Snapshot:
-        """Everything that the next step depends on, and the pictures since the snapshot before."""
+        """The state that the next step depends on, and the tokens of the steps since the last snapshot."""
         state = self.state
         tensors = {"z": state.z, "average": state.average}
         for key, value in state.optimizer.state[state.z].items():
@@ -253,7 +257,7 @@ class Painting:
         return Snapshot(state.step, tensors, facts)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Be where the snapshot was taken."""
+        """Set the state to that of a snapshot."""
         tensors, facts = snapshot.tensors, snapshot.facts
         z = tensors["z"].to(self.canvas.device).clone()
         optimizer = self._optimizer(z)

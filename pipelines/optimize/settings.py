@@ -1,4 +1,4 @@
-"""What decides a run of Optimize, and how it may change on the way."""
+"""The settings of Optimize, and their changes during a run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from pipelines.clip.cutouts import SCHEMES
 from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
+from pipelines.io.values import is_dict
 from pipelines.models.device import PRECISIONS
 from pipelines.optimize.prompts import (
     check_targets,
@@ -37,7 +38,10 @@ FIXED = (
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizeSettings(Settings):
-    """What decides a run. `changes` are what the artist changed while it ran, so that it can be run again."""
+    """The settings of Optimize. `changes` are the changes that were made during the run, so that it can be replayed.
+
+    BadInput for text that does not follow its grammar, and for a mask together with `animate`.
+    """
 
     # fmt: off
     prompt: str = knob("a red heart", label=("prompt", "提示词"), kind="prompt",
@@ -141,7 +145,7 @@ class OptimizeSettings(Settings):
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """Before `precision` was a setting, what it had been was told of the picture, as bf16 or float32."""
+        """The settings of a record. In earlier versions `precision` was a fact of the picture, bf16 or float32."""
         values = super().recorded(values, picture)
         earlier = {"bf16": "bfloat16", "float32": "float32"}.get(str(picture.get("precision")))
         return {"precision": earlier, **values} if earlier else values
@@ -163,14 +167,14 @@ class OptimizeSettings(Settings):
         return values if current == changes else {**values, "changes": json.dumps(current)}
 
     def timeline(self) -> list[tuple[int, OptimizeSettings]]:
-        """The settings in force from each step on, from step 0; BadInput when `changes` is not what it should be."""
+        """(step, the settings in force from it on), from step 0. BadInput when `changes` is not valid."""
         steps: list[tuple[int, OptimizeSettings]] = [(0, replace(self, changes=""))]
         for step, fields in self.changes_by_step():
             steps.append((step, replace(steps[-1][1], **fields)))
         return steps
 
     def changed(self, step: int, **fields: Any) -> OptimizeSettings:
-        """These settings with fields changed from `step` on; what was planned for later steps is forgotten."""
+        """These settings with fields changed from `step` on. Earlier entries of `changes` for later steps are dropped."""
         past = {str(when): what for when, what in self.changes_by_step() if when < step}
         now = next(settings for when, settings in reversed(self.timeline()) if when <= step)
         same_step = dict(self.changes_by_step()).get(step, {})
@@ -182,7 +186,7 @@ class OptimizeSettings(Settings):
         return replace(self, changes=json.dumps(past) if past else "")
 
     def map_pictures(self, change: Callable[[str], str]) -> OptimizeSettings:
-        """Also the pictures inside lists of targets and inside changes."""
+        """The settings with `change` applied to every picture, also in lists of targets and in `changes`."""
         fields = map_pictures_in(
             {name: getattr(self, name) for name in ("init", "mask", "regions", "image_prompts")}, change
         )
@@ -192,19 +196,19 @@ class OptimizeSettings(Settings):
         return replace(self, **fields)
 
     def changes_by_step(self) -> list[tuple[int, dict[str, Any]]]:
-        """`changes`, read and in order: step and the fields that change there."""
+        """`changes` as (step, changed fields), in order of steps. BadInput when it is not valid."""
         if not self.changes:
             return []
         try:
             found = json.loads(self.changes)
         except (ValueError, RecursionError):
             found = None
-        if not isinstance(found, dict):
+        if not is_dict(found):
             raise BadInput("optimize.changes_form")
         names = {one.name for one in self.knobs()} - set(FIXED)
         steps: list[tuple[int, dict[str, Any]]] = []
         for key, fields in found.items():
-            if not re.fullmatch(r"[1-9]\d{0,4}", key) or not isinstance(fields, dict):
+            if not re.fullmatch(r"[1-9]\d{0,4}", key) or not is_dict(fields):
                 raise BadInput("optimize.changes_step", step=key[:20])
             for name in fields:
                 if name not in names:
@@ -216,7 +220,7 @@ class OptimizeSettings(Settings):
 
 
 def map_pictures_in(fields: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """The same fields with every picture in them changed."""
+    """The fields with `change` applied to every picture in them."""
     mapped = dict(fields)
     for name in ("init", "mask"):
         if mapped.get(name):

@@ -1,7 +1,7 @@
-"""DALL·E mini and mega: min-dalle's two PyTorch state dicts, or dalle-mini's one Flax tree, into `DalleMini`.
+"""Converts DALL·E mini and mega: min-dalle's two PyTorch state dicts, or dalle-mini's one Flax tree, into `DalleMini`.
 
-A Flax tree is first renamed to min-dalle's names, so that there is one way from there: fuse the matrices that are always
-used together, and cut the head to the tokens that can be drawn.
+A Flax tree is first renamed to min-dalle's names. Then matrices that are always used together are fused, and the head is
+cut to the image tokens.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ FLAX = {
 
 
 def merge(encoder: Original, decoder: Original) -> Original:
-    """min-dalle's two files as one, with "encoder." and "decoder." before their names.
+    """Join min-dalle's two files, with "encoder." and "decoder." as prefixes of the names.
 
     BadInput when a file is not the half that it should be.
     """
@@ -85,11 +85,11 @@ def merge(encoder: Original, decoder: Original) -> Original:
 
 
 def convert(original: Original) -> Converted:
-    """From dalle-mini's Flax tree, or what `merge` makes of min-dalle's two files.
+    """Convert dalle-mini's Flax tree, or the result of `merge`, to kind "dalle-mini".
 
-    The number of heads is `encoder_attention_heads` among the numbers, as in dalle-mini's config.json, or else one for
-    64 of the width. The decoder starts from its last token, as the released weights of both sizes do. BadInput when the
-    file is something else or only half of it.
+    The number of heads is `encoder_attention_heads` in `numbers`, as in dalle-mini's config.json, or else width / 64. The
+    decoder's start token is its last one, as in the released weights. BadInput when the file is not such a model, or one
+    half of it.
     """
     tensors = _from_flax(original) if "lm_head.kernel" in original.tensors else dict(original.tensors)
     if "decoder.lm_head.weight" not in tensors or "encoder.embed_tokens.weight" not in tensors:
@@ -115,7 +115,7 @@ def convert(original: Original) -> Converted:
 
 
 def _half(tensors: dict[str, Tensor]) -> str:
-    """ "encoder" or "decoder" when these are one of min-dalle's files, or else nothing."""
+    """Which of min-dalle's files has these tensors: "encoder", "decoder", or "" for neither."""
     if "embed_tokens.weight" not in tensors:
         return ""
     return "decoder" if "lm_head.weight" in tensors else "encoder"
@@ -186,7 +186,7 @@ def _layer_count(side: str, tensors: dict[str, Tensor]) -> int:
 
 
 def _shapes(config: DalleMiniConfig) -> dict[str, tuple[int, ...]]:
-    """Every name of min-dalle's with its shape."""
+    """Every name of min-dalle -> its shape."""
     width, inner, tokens = config.width, config.inner_width, config.start_token + 1
     shapes: dict[str, tuple[int, ...]] = {"decoder.lm_head.weight": (tokens, width)}
     sizes = {
@@ -211,7 +211,7 @@ def _shapes(config: DalleMiniConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _fused(config: DalleMiniConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """min-dalle's tensors, all present, as ours."""
+    """min-dalle's tensors, all present -> the tensors of `DalleMini`."""
     fused = {"image_head.weight": tensors["decoder.lm_head.weight"][: config.image_vocabulary].clone()}
     for side, prefix in SIDES.items():
         fused[f"{prefix}_token.weight"] = tensors[f"{side}.embed_tokens.weight"]
@@ -230,5 +230,8 @@ def _fused(config: DalleMiniConfig, tensors: dict[str, Tensor]) -> dict[str, Ten
 
 
 def write_tokenizer(source: Path, target: Path) -> None:
-    """Write our tokenizer.json of a published vocabulary, its merges beside it. BadInput when the file is not one."""
+    """Convert a published vocabulary, with its merges in the same folder, to a tokenizer.json at `target`.
+
+    BadInput when the file is not such a vocabulary. CannotSave when `target` cannot be written.
+    """
     write_atomically(target, DalleMiniTokenizer.load(source).book.to_str().encode())

@@ -1,18 +1,20 @@
-"""A checkpoint of DALLE-pytorch, {"hparams", "vae_params", "weights", ...}, to `pipelines.models.dalle_pytorch.network`.
+"""Converts checkpoints of DALLE-pytorch, {"hparams", "vae_params", "weights", ...}.
 
-`convert` takes the transformer, and `convert_vae` the DiscreteVAE that may lie beside it, or in a file of its own.
+`convert` reads the transformer, and `convert_vae` the DiscreteVAE from the same file or from a file of its own.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import isqrt
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from pipelines.errors import BadInput, Message
+from pipelines.io.values import is_dict
 from pipelines.models.dalle_pytorch.network import (
     ATTENTION_TYPES,
     DallePytorch,
@@ -65,7 +67,10 @@ LAYER_NAMES = {  # of the two halves of a layer, without the wrappers' "fn.", of
 
 
 def convert(original: Original) -> Converted:
-    """The transformer. The logits of text are left out, since only pictures are drawn."""
+    """Convert the transformer to kind "dalle-pytorch", without its logits of text tokens.
+
+    BadInput when the file is no such checkpoint, or has layers that `DallePytorch` lacks.
+    """
     hparams, state = _parts(original)
     original = Original(original.file, state, hparams)
     _refuse_unknown(original)
@@ -100,7 +105,7 @@ def _parts(original: Original) -> tuple[dict[str, Any], dict[str, Tensor]]:
         for name, tensor in original.tensors.items()
         if name.startswith("weights.") and not name.startswith("weights.vae.")
     }
-    if not isinstance(hparams, dict) or not state:
+    if not is_dict(hparams) or not state:
         found = ", ".join(sorted(original.numbers))[:60] or Message("models.no_plain_values")
         count = len(original.tensors)
         raise BadInput("models.not_dalle_pytorch", file=original.file, found=found, count=count)
@@ -127,12 +132,14 @@ def _refuse_unknown(original: Original) -> None:
 
 
 def _attention_types(hparams: dict[str, Any]) -> tuple[str, ...]:
-    told = hparams.get("attn_types") or ("full",)
-    return tuple(map(str, told)) if isinstance(told, list | tuple) else (str(told)[:40],)
+    types: Any = hparams.get("attn_types") or ("full",)
+    if isinstance(types, list | tuple):
+        return tuple(map(str, cast(Sequence[Any], types)))
+    return (str(types)[:40],)
 
 
 def _told(original: Original, name: str, default: int) -> int:
-    """A count among the hparams, or the library's default. BadInput when it is none."""
+    """An integer hparam from 1 to MOST, or the library's default when absent. BadInput for another value."""
     value = original.numbers.get(name, default)
     if not isinstance(value, int) or not 1 <= value <= MOST:
         raise BadInput("models.not_a_count", file=original.file, name=name, value=str(value)[:40])
@@ -140,7 +147,7 @@ def _told(original: Original, name: str, default: int) -> int:
 
 
 def _sizes(original: Original) -> dict[str, Any]:
-    """The config's fields: from shapes where they tell, else from the hparams, else the library's defaults."""
+    """The config's fields: from shapes where possible, else from the hparams, else the library's defaults."""
     hparams, state = original.numbers, original.tensors
     rotary = "text_pos_emb.weight" not in state
     text_length = (
@@ -169,7 +176,7 @@ def _sizes(original: Original) -> dict[str, Any]:
 
 
 def _pixel_frequencies(original: Original, sizes: dict[str, Any]) -> str:
-    """Which rule made the rotary angles that the file carries. BadInput when none did."""
+    """The rule, "linear" or "octaves", that gives the rotary angles in the file. BadInput when neither does."""
     found = original.tensors["transformer.pos_emb"].float()
     for rule in ("linear", "octaves"):
         angles = rotary_angles(DallePytorchConfig(**sizes, pixel_frequencies=rule))
@@ -186,7 +193,10 @@ def _pixel_frequencies(original: Original, sizes: dict[str, Any]) -> str:
 
 
 def convert_vae(original: Original) -> Converted:
-    """The DiscreteVAE of a DALL·E checkpoint ("weights.vae."), or of the file that train_vae.py saves ("weights.")."""
+    """Convert the DiscreteVAE of a DALL·E checkpoint, or of a file that train_vae.py saved, to kind "dalle-pytorch-vae".
+
+    Its names begin with "weights.vae." in the former, and with "weights." in the latter. BadInput without a DiscreteVAE.
+    """
     inside = any(name.startswith("weights.vae.") for name in original.tensors)
     prefix, hparams = ("weights.vae.", "vae_params") if inside else ("weights.", "hparams")
     numbers = original.numbers.get(hparams)
@@ -195,7 +205,7 @@ def convert_vae(original: Original) -> Converted:
         for name, tensor in original.tensors.items()
         if name.startswith(prefix)
     }
-    if "codebook.weight" not in state or not isinstance(numbers, dict):
+    if "codebook.weight" not in state or not is_dict(numbers):
         raise BadInput("models.no_discrete_vae", file=original.file, hparams=hparams, prefix=prefix)
     original = Original(original.file, state, numbers)
     sizes = {

@@ -1,4 +1,4 @@
-"""Diffusion models of pixels, from the three layouts in which they are published, for `pipelines.models.ddpm.network`.
+"""Converts pixel diffusion models from the three layouts in which they are published.
 
 Ho et al. 2020 in PyTorch (down.0.block.0..., .ckpt), the same in diffusers' names (down_blocks.0.resnets.0..., a
 folder with its config.json), and Dhariwal & Nichol 2021 (ADM: input_blocks.1.0..., .pt).
@@ -51,7 +51,7 @@ FIXED = {  # values of a diffusers config that DdpmConfig does not vary, where t
 
 
 def convert(original: Original) -> Converted:
-    """To a Ddpm. BadInput when the file holds no network of the three layouts, or not every tensor of one."""
+    """Convert to kind "ddpm". BadInput when the file has none of the three layouts, or lacks a tensor."""
     layout, state = _network_in(original)
     read = {"diffusers": _from_diffusers, "original": _from_original, "adm": _from_adm}[layout]
     try:
@@ -68,8 +68,9 @@ def convert(original: Original) -> Converted:
 
 
 def _network_in(original: Original) -> tuple[str, dict[str, Tensor]]:
-    """Its layout, and its tensors without what stands before all their names. Averaged weights (EMA) are preferred;
-    in training's lists they come last.
+    """The layout of a file, and its network's tensors without their common prefix.
+
+    Averaged weights (EMA) are preferred; in lists of networks they come last. BadInput when there is no known layout.
     """
     for mark, layout in MARKS.items():
         found = [name.removesuffix(mark) for name in original.tensors if name.endswith(mark)]
@@ -90,7 +91,7 @@ def _network_in(original: Original) -> tuple[str, dict[str, Tensor]]:
 
 
 def _square(value: Tensor) -> Tensor:
-    """A 1x1 convolution as the matrix that it is; biases stay."""
+    """The weight of a 1x1 convolution (o, i, 1, ...) as a matrix (o, i); other tensors unchanged."""
     return value.flatten(1) if value.ndim > 2 else value
 
 
@@ -98,7 +99,7 @@ def _square(value: Tensor) -> Tensor:
 
 
 def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         if found := re.fullmatch(r"(.*attentions\.\d+\.)(query|key|value|proj_attn)(\..*)", name):
             name, value = found[1] + OLD[found[2]] + found[3], _square(value)
@@ -141,7 +142,7 @@ def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmC
 
 
 def _image_size(original: Original, attends: tuple[bool, ...]) -> int:
-    """As told, or from the level with attention, which Ho et al. have at 16 x 16 in all their models."""
+    """The side of a picture: from `numbers`, or from the level with attention, which is at 16 x 16 in Ho et al. 2020."""
     for name in ("image_size", "sample_size", "resolution"):
         if isinstance(told := original.numbers.get(name), int):
             return told
@@ -174,7 +175,7 @@ def _from_original(original: Original, state: dict[str, Tensor]) -> tuple[DdpmCo
         r"(down|up)\.(\d+)\.(down|up)sample": r"\1_blocks.\2.\3samplers.0",
     }
     within = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0", "norm": "group_norm"}
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         for old, new in parts.items():
             name = re.sub(rf"^{old}\.", f"{new}.", name)
@@ -197,7 +198,7 @@ def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig,
         raise BadInput("models.class_labels", file=original.file)
     config = _adm_config(original.numbers, state)
     places = _adm_places(config, state)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         parts = name.split(".")
         depth = 3 if parts[0] in ("input_blocks", "output_blocks") else 2
@@ -219,7 +220,7 @@ def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig,
 
 
 def _adm_config(numbers: dict[str, Any], state: dict[str, Tensor]) -> DdpmConfig:
-    """The sizes of an ADM, from its tensors and from what the file tells beside them. KeyError where one is missing."""
+    """The config of an ADM, from its tensors and the file's plain values. KeyError when a needed tensor is missing."""
     block_count = count_of(state, "input_blocks.")
     ups = [k for k in range(block_count) if _upsampler(state, k) is not None]
     layer_count = ups[0] if ups else block_count - 1
@@ -252,7 +253,7 @@ def _adm_config(numbers: dict[str, Any], state: dict[str, Tensor]) -> DdpmConfig
 
 
 def _adm_places(config: DdpmConfig, state: dict[str, Tensor]) -> dict[str, str]:
-    """ADM's names of modules -> diffusers' names: its numbered blocks by level, and what stands outside of blocks."""
+    """ADM's names of modules -> diffusers' names, of its numbered blocks and of the modules outside of blocks."""
     layer_count = config.layer_count
     places = dict(OUTSIDE)
     for level in range(len(config.widths)):
@@ -275,7 +276,7 @@ def _adm_places(config: DdpmConfig, state: dict[str, Tensor]) -> dict[str, str]:
 
 
 def _upsampler(state: dict[str, Tensor], block: int) -> int | None:
-    """Which part of an output block doubles the side: a convolution, or a second residual block."""
+    """The index of the part of an output block that doubles the side, 1 or 2; None without one."""
     for part in (1, 2):
         names = (f"output_blocks.{block}.{part}.{one}.weight" for one in ("conv", "in_layers.0"))
         if any(name in state for name in names):
@@ -286,7 +287,10 @@ def _upsampler(state: dict[str, Tensor], block: int) -> int | None:
 def _attention(
     place: str, kind: str, value: Tensor, config: DdpmConfig, numbers: dict[str, Any]
 ) -> dict[str, Tensor]:
-    """Queries, keys and values out of one matrix, where each head has its own three together, unless told otherwise."""
+    """Split the joint matrix or bias of queries, keys and values into three tensors, by diffusers' names.
+
+    Rows are ordered by head, then query, key, value; with `use_new_attention_order` in `numbers`, the other way round.
+    """
     flat = _square(value)
     width = len(flat) // 3
     heads = width // config.head_size if config.head_size else config.head_count

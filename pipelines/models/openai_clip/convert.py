@@ -1,9 +1,9 @@
-"""The published CLIPs, in the three layouts that they come in, and their vocabularies.
+"""Converts the published CLIPs, in the three layouts that they have, and their vocabularies.
 
-A network's activation cannot be seen from shapes. OpenAI's archives are QuickGELU; elsewhere `Original.numbers` may say
-it, flat or as the config.json of transformers or open_clip ("hidden_act", or "quick_gelu" true or false), and so may
-"quickgelu" in the file's name. When nothing does, a default is taken, and the config's note says which: "quick_gelu" for
-transformers' layout and a bare .pt of OpenAI's names, "gelu" for open_clip's safetensors, .bin and training checkpoints.
+A network's activation does not follow from its shapes. OpenAI's archives have QuickGELU; elsewhere `Original.numbers` may
+state it, flat or as the config.json of transformers or open_clip ("hidden_act", or "quick_gelu" true or false), and so may
+"quickgelu" in the file's name. Otherwise a default is taken, and the config's `note` records it: "quick_gelu" for the
+layout of transformers and a bare .pt of OpenAI's names, "gelu" for open_clip's safetensors, .bin and training checkpoints.
 The numbers may also hold "num_attention_heads", "heads" or "head_width"; else heads are as wide as in published models.
 """
 
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import write_atomically
+from pipelines.io.values import is_dict
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import END, START, ClipTokenizer, WordPieceTokenizer
 from pipelines.models.source import Converted, Original, fitted
@@ -78,9 +79,9 @@ STRANGERS = (
 
 
 def convert(original: Original) -> Converted:
-    """OpenAI's or open_clip's CLIP, or transformers' CLIPModel, as our "openai-clip".
+    """Convert a CLIP of OpenAI or open_clip, or a CLIPModel of transformers, to kind "openai-clip".
 
-    BadInput when the file is none of these, or not whole.
+    BadInput when the file is none of these, or incomplete.
     """
     original, bare = bared(original)
     tensors = original.tensors
@@ -96,9 +97,9 @@ def convert(original: Original) -> Converted:
 
 
 def bared(original: Original) -> tuple[Original, bool]:
-    """The tensors without prefixes of training and without idle buffers, and whether none had such a prefix.
+    """The tensors without the prefixes of training checkpoints and without unused buffers; True if none had a prefix.
 
-    BadInput for relatives that are not supported.
+    BadInput for related models that are not supported.
     """
     tensors = {
         name.removeprefix("state_dict.").removeprefix("module."): value
@@ -118,7 +119,10 @@ def no_clip(original: Original) -> BadInput:
 
 
 def convert_openai(original: Original, activation: str, note: str) -> Converted:
-    """From OpenAI's names; `activation` and `note` are for a file that does not name its activation."""
+    """Convert from OpenAI's names. `activation` and `note` apply when the file states no activation.
+
+    BadInput when a tensor is missing or has an unexpected shape.
+    """
     tensors = {
         name.removeprefix("text."): value
         for name, value in original.tensors.items()
@@ -158,7 +162,7 @@ def convert_openai(original: Original, activation: str, note: str) -> Converted:
 
 
 def shape(original: Original, name: str, rank: int) -> tuple[int, ...]:
-    """The shape of a tensor that a CLIP must have."""
+    """The shape of a tensor. BadInput when it is absent or does not have `rank` dimensions."""
     value = original.tensors.get(name)
     if value is None:
         raise BadInput("models.clip_tensor_missing", file=original.file, name=name, rank=rank)
@@ -169,12 +173,12 @@ def shape(original: Original, name: str, rank: int) -> tuple[int, ...]:
 
 
 def count(original: Original, beginning: str) -> int:
-    """How many numbers follow `beginning` in the names: layers, or a stage's blocks."""
+    """How many different numbers follow `beginning` in the names: layers, or a stage's blocks."""
     return len({n[len(beginning) :].split(".")[0] for n in original.tensors if n.startswith(beginning)})
 
 
 def grid(original: Original, name: str) -> int:
-    """The side of the square of places that have a position in a tensor, besides the first."""
+    """The side of the square grid of a position table (1 + side^2, width). BadInput when it is not square."""
     places = shape(original, name, 2)[0] - 1
     side = math.isqrt(max(places, 0))
     if side == 0 or side * side != places:
@@ -183,7 +187,7 @@ def grid(original: Original, name: str) -> int:
 
 
 def image_sizes(original: Original) -> dict[str, Any]:
-    """The image tower's part of the config, from OpenAI's names."""
+    """The image tower's fields of the config, from OpenAI's names. BadInput when a tensor is missing."""
     if "visual.layer1.0.conv1.weight" in original.tensors:
         width = shape(original, "visual.layer1.0.conv1.weight", 4)[0]
         return {
@@ -204,19 +208,19 @@ def image_sizes(original: Original) -> dict[str, Any]:
 
 
 def told(original: Original, tower: str, *names: str) -> Any:
-    """What the numbers say of a tower, "vision" or "text", under any of these names; None when nothing."""
+    """The first value among the plain values for a tower, "vision" or "text", under any of these names; None if absent."""
     top = original.numbers
-    inner = top.get("model_cfg") or {}
+    inner: dict[str, Any] = top.get("model_cfg") or {}
     for place in (top, inner):
         for section in (place.get(f"{tower}_config"), place.get(f"{tower}_cfg"), place):
             for name in names:
-                if isinstance(section, dict) and section.get(name) is not None:
+                if is_dict(section) and section.get(name) is not None:
                     return section[name]
     return None
 
 
 def told_activation(original: Original, tower: str, default: str) -> tuple[str, bool]:
-    """A tower's activation, and whether the numbers state it."""
+    """A tower's activation, and whether the file states it. BadInput for one that is not supported."""
     activation = told(original, tower, "hidden_act")
     if activation is None and (quick := told(original, tower, "quick_gelu")) is not None:
         activation = "quick_gelu" if quick else "gelu"
@@ -228,7 +232,7 @@ def told_activation(original: Original, tower: str, default: str) -> tuple[str, 
 
 
 def told_heads(original: Original, tower: str, width: int) -> int:
-    """How many heads share a width, as stated or else as in the published models."""
+    """The number of heads of a tower, as stated, or else as in the published models. BadInput when it does not divide."""
     heads = told(original, tower, "num_attention_heads", "heads")
     if heads is None:
         head_width = told(original, tower, "head_width") or (
@@ -244,7 +248,7 @@ def told_heads(original: Original, tower: str, width: int) -> int:
 
 
 def renamed(original: Original) -> Original:
-    """transformers' names to OpenAI's: q, k and v in one tensor, and both projections transposed."""
+    """The names of transformers to OpenAI's: q, k and v in one tensor, and both projections transposed."""
     tensors: dict[str, Tensor] = {}
     for name, value in original.tensors.items():
         for theirs, ours in TRANSFORMERS_NAMES:
@@ -266,7 +270,7 @@ def renamed(original: Original) -> Original:
 
 
 def folded(original: Original) -> Original:
-    """Every batch norm folded into the bias-free convolution before it: bn1 into conv1, downsample.1 into downsample.0."""
+    """Fold every batch norm into the bias-free convolution before it: bn1 into conv1, downsample.1 into downsample.0."""
     tensors = dict(original.tensors)
     for mean_name in [name for name in tensors if name.endswith(".running_mean")]:
         norm = mean_name.removesuffix(".running_mean")
@@ -290,7 +294,7 @@ WORDS = r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|
 
 
 def byte_letters() -> list[str]:
-    """One printable character for each byte, in the order of OpenAI's table: bytes that print as themselves come first."""
+    """One printable character for each byte, in the order of OpenAI's table: printable bytes come first."""
     themselves = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in themselves]
     return [chr(byte) for byte in themselves] + [chr(256 + k) for k in range(len(others))]
@@ -299,9 +303,10 @@ def byte_letters() -> list[str]:
 def tokenizer_from_merges(
     lines: Iterable[str], vocabulary: dict[str, int] | None = None
 ) -> tokenizers.Tokenizer:
-    """CLIP's tokenizer from the lines of OpenAI's table or of a merges.txt; a line with the version may be first.
+    """CLIP's tokenizer from the lines of OpenAI's table or of a merges.txt; the first line may name the version.
 
-    Without a vocabulary, ids are OpenAI's: bytes, bytes that end a word, 48,894 merges, start, end.
+    Without a vocabulary, ids are OpenAI's: bytes, bytes that end a word, 48,894 merges, start, end. ValueError when a
+    line is not a pair.
     """
     pairs = [line.split() for line in lines if line.strip() and "#version" not in line]
     if vocabulary is None:
@@ -321,7 +326,7 @@ def tokenizer_from_merges(
         ]
     )
     book.decoder = decoders.ByteLevel()
-    book.add_special_tokens([START, END])
+    cast(Any, book).add_special_tokens([START, END])
     return book
 
 
@@ -336,7 +341,11 @@ def tokenizer_from_words(lines: Iterable[str]) -> tokenizers.Tokenizer:
 
 
 def read_tokenizer(source: Path) -> tokenizers.Tokenizer:
-    """Any published form, also .gz: OpenAI's table, vocab.json (and merges.txt beside it), tokenizer.json, vocab.txt."""
+    """Read a vocabulary in any published form, also gzipped.
+
+    Forms are OpenAI's table, vocab.json with merges.txt in the same folder, tokenizer.json, and vocab.txt. Raises OSError,
+    ValueError, or what the tokenizers library raises.
+    """
     data = source.read_bytes()
     text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
     if not text.startswith("{"):
@@ -353,7 +362,7 @@ def read_tokenizer(source: Path) -> tokenizers.Tokenizer:
 
 
 def write_tokenizer(source: Path, target: Path) -> None:
-    """Write our tokenizer.json of a published vocabulary in any form. BadInput when the file is not one."""
+    """Convert a published vocabulary in any form to a tokenizer.json at `target`. BadInput when it is not one."""
     try:
         book = read_tokenizer(source)
         specials = WordPieceTokenizer if book.token_to_id("[CLS]") is not None else ClipTokenizer

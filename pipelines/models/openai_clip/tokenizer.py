@@ -19,23 +19,27 @@ from pipelines.errors import BadInput
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 # What editors make of plain characters: curly quotes, ligatures, the full-width forms of Chinese typing, control codes.
-PLAIN = {ord(quote): "'" for quote in "ʼ‘’‚‛"} | {ord(quote): '"' for quote in "“”„‟"}
-PLAIN |= {code: unicodedata.normalize("NFKC", chr(code)) for code in (0x3000, *range(0xFF01, 0xFFF0))}
-PLAIN |= {ord(one): unicodedata.normalize("NFKC", one) for one in "ĲĳŉǱǲǳǄǅǆǇǈǉǊǋǌﬀﬁﬂﬃﬄﬅﬆ"}
-PLAIN |= dict.fromkeys((*range(9), 0x0B, *range(0x0E, 0x20), 0x7F, 0xFEFF), "")
+PLAIN = {
+    **{ord(quote): "'" for quote in "ʼ‘’‚‛"},
+    **{ord(quote): '"' for quote in "“”„‟"},
+    **{code: unicodedata.normalize("NFKC", chr(code)) for code in (0x3000, *range(0xFF01, 0xFFF0))},
+    **{ord(letter): unicodedata.normalize("NFKC", letter) for letter in "ĲĳŉǱǲǳǄǅǆǇǈǉǊǋǌﬀﬁﬂﬃﬄﬅﬆ"},
+    **dict.fromkeys((*range(9), 0x0B, *range(0x0E, 0x20), 0x7F, 0xFEFF), ""),
+}
 
 
 def clean(text: str) -> str:
-    """As OpenAI cleaned captions: plain quotes and widths, composed accents, no HTML entities, single spaces, lower case.
+    """The text cleaned like OpenAI's captions.
 
-    OpenAI also repaired text that was decoded wrongly, like "schÃ¶n"; that is left out, since prompts are typed.
+    Quotes and widths become plain, accents composed, HTML entities characters, spaces single, letters lower case. OpenAI
+    also repaired wrongly decoded text such as "schÃ¶n"; that is left out, since prompts are typed.
     """
     text = html.unescape(html.unescape(text)).translate(PLAIN)
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip().lower()
 
 
 class BookTokenizer:
-    """What both tokenizers share: a tokenizer.json, and the specials that a network needs around a text."""
+    """Base of both tokenizers: a tokenizer.json, and the special tokens that it must have. ValueError without them."""
 
     specials: tuple[str, ...]
 
@@ -48,7 +52,7 @@ class BookTokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """From a tokenizer.json. BadInput when it is missing, damaged or another model's."""
+        """Read a tokenizer.json. BadInput when it is missing, damaged or of another model."""
         try:
             return cls(tokenizers.Tokenizer.from_str(path.read_text("utf-8")))
         except Exception as error:  # the library raises bare Exception
@@ -56,7 +60,7 @@ class BookTokenizer:
 
 
 class ClipTokenizer(BookTokenizer):
-    """OpenAI's byte-level BPE: 256 bytes, the same as ends of words, 48,894 merges, `start` and `end`."""
+    """OpenAI's byte-level BPE: 256 bytes, 256 bytes that end a word, 48,894 merges, `start` and `end`."""
 
     specials = (START, END)
 
@@ -76,7 +80,7 @@ class ClipTokenizer(BookTokenizer):
         return [piece.replace("\ufffd", "?").replace("</w>", " ") for piece in pieces]
 
     def unknown_words(self, text: str) -> list[str]:
-        """Always empty: bytes spell every word, and the words of the training captions were not published."""
+        """Always empty: every word has byte tokens, and the words of the training captions were not published."""
         return []
 
 
@@ -104,7 +108,7 @@ class WordPieceTokenizer(BookTokenizer):
         ]
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words, once each, that have no token and that the network cannot read."""
+        """Words that have no token, each once, in order."""
         found = self.book.encode(text, add_special_tokens=False)
         spans = zip(found.tokens, found.offsets, strict=True)
         return list(dict.fromkeys(text[start:end] for token, (start, end) in spans if token == "[UNK]"))

@@ -1,4 +1,4 @@
-"""OpenAI's dVAE: encoder.pkl and decoder.pkl, two pickled modules, become one network."""
+"""Converts OpenAI's dVAE: encoder.pkl and decoder.pkl, two pickled modules, to one network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCK = re.compile(
 
 
 def merge(encoder: Original, decoder: Original) -> Original:
-    """Both files as one Original, which `convert` reads. BadInput when one is not what it should be."""
+    """Join both files, with "encoder." and "decoder." as prefixes of the names. BadInput when one is another file."""
     for original, kernel, part in ((encoder, 7, "encoder"), (decoder, 1, "decoder")):
         first = original.tensors.get("blocks.input.w")
         if first is None or first.ndim != 4 or first.shape[-1] != kernel:
@@ -31,7 +31,10 @@ def merge(encoder: Original, decoder: Original) -> Original:
 
 
 def convert(original: Original) -> Converted:
-    """Of what `merge` gives. The decoder's first convolution, bias and all, becomes the table of codes."""
+    """Convert the result of `merge` to kind "openai-dvae". BadInput when names or shapes do not fit.
+
+    The weight and the bias of the decoder's first convolution become the table of codes.
+    """
     tensors = original.tensors
     names = {
         "encoder_width": ("encoder.blocks.input.w", 0),
@@ -54,7 +57,7 @@ def convert(original: Original) -> Converted:
 
 
 def _our_name(name: str) -> str:
-    """A tensor's name in our encoder or decoder; a name that the dVAE does not have stays what it is."""
+    """A published name -> the name in `Encoder` or `Decoder`; an unknown name is returned unchanged."""
     found = BLOCK.fullmatch(name)
     if found is None:
         return name

@@ -1,4 +1,4 @@
-"""ruDALL-E's state dict (pytorch_model.bin of Malevich, Emojich, Surrealist, Kandinsky) to `models.rudalle.network`."""
+"""Converts ruDALL-E's state dict: pytorch_model.bin of Malevich, Emojich, Surrealist or Kandinsky."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MASKS = {  # buffers of the file, and our words for them; the last one tells the
 
 
 def convert(original: Original) -> Converted:
-    """Any size. The logits of text are left out, since only pictures are drawn."""
+    """Convert a ruDALL-E of any size to kind "rudalle", without its logits of text tokens. BadInput for other files."""
     sizes = _sizes(original)
     text_vocabulary: int = sizes["text_vocabulary"]
     tensors: dict[str, Tensor] = {}
@@ -61,7 +61,7 @@ def convert(original: Original) -> Converted:
 
 
 def _sizes(original: Original) -> dict[str, Any]:
-    """The config's fields, from shapes; the version from the masks, and where both have the same from the file's name."""
+    """The config's fields, from shapes; the version from the masks, or from the file's name if both versions fit."""
     width = size_of(original, "text_embeddings.weight", 1)
     sizes: dict[str, Any] = {
         "text_vocabulary": size_of(original, "text_embeddings.weight", 0),
@@ -82,7 +82,7 @@ def _sizes(original: Original) -> dict[str, Any]:
 
 
 def _head_count(original: Original, width: int) -> int:
-    """As told beside the tensors, or by the published rule: heads of 128 in the models 2048 wide, else of 64."""
+    """`num_attention_heads` of the file, or by the published rule: heads of 128 for a width of 2048, else of 64."""
     told = original.numbers.get("num_attention_heads")
     count = told if isinstance(told, int) else width // (128 if width == 2048 else 64)
     if count < 1 or width % count:
@@ -91,7 +91,7 @@ def _head_count(original: Original, width: int) -> int:
 
 
 def _masks_fit(original: Original, config: RudalleConfig) -> bool:
-    """Are the masks that the file carries, if any, those of this config?"""
+    """Whether the attention masks in the file, if any, are those of this config."""
     for name, pattern in MASKS.items():
         found = original.tensors.get(name)
         if found is not None:
@@ -102,6 +102,6 @@ def _masks_fit(original: Original, config: RudalleConfig) -> bool:
 
 
 def write_tokenizer(source: Path, target: Path) -> None:
-    """Keep a published vocabulary as it is, once it was read. BadInput when the file is not one."""
+    """Copy a published vocabulary to `target` after reading it once. BadInput when the file is not one."""
     RudalleTokenizer.load(source)
     write_atomically(target, source.read_bytes())
