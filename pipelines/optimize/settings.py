@@ -159,11 +159,9 @@ class OptimizeSettings(Settings):
             changes = json.loads(values.get("changes") or "{}")
         except (TypeError, ValueError, RecursionError):
             return values  # `changes_by_step` says what is wrong with it
-        if not isinstance(changes, dict):
+        if not is_dict(changes):
             return values
-        current = {
-            step: rename(fields) if isinstance(fields, dict) else fields for step, fields in changes.items()
-        }
+        current = {step: rename(fields) if is_dict(fields) else fields for step, fields in changes.items()}
         return values if current == changes else {**values, "changes": json.dumps(current)}
 
     def timeline(self) -> list[tuple[int, OptimizeSettings]]:

@@ -11,7 +11,7 @@ import math
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -136,7 +136,8 @@ class NumpyType(Stub):
     @property
     def dtype(self) -> str | None:
         """torch's name of it, None for what is no tensor (objects, texts, big-endian numbers)."""
-        big = isinstance(self.state, tuple) and len(self.state) > 1 and self.state[1] == ">"
+        state = cast("tuple[Any, ...]", held) if isinstance(held := cast(object, self.state), tuple) else ()
+        big = len(state) > 1 and state[1] == ">"
         return None if big else NUMPY_KINDS.get(str(self.entries["name"]).lstrip("<|="))
 
 
@@ -248,11 +249,12 @@ class Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Storage | type[Stub]:
         """torch's mark for a storage: ("storage", class, key, device, count, and in old files a view)."""
-        if isinstance(pid, tuple) and pid[:1] == ("module",):
+        mark = cast("tuple[Any, ...]", pid) if isinstance(pid, tuple) else ()
+        if mark[:1] == ("module",):
             return Stub  # old files keep the source of a network's class
-        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and pid[1] in STORAGES):
+        if not (len(mark) >= 5 and mark[0] == "storage" and mark[1] in STORAGES):
             raise Refused("weights.not_a_storage")
-        if len(pid) > 5 and pid[5] is not None:
+        if len(mark) > 5 and mark[5] is not None:
             raise Refused("weights.storage_view")
-        key = self.prefix + str(pid[2])
-        return self.storages.setdefault(key, Storage(key, STORAGES[pid[1]]))
+        key = self.prefix + str(mark[2])
+        return self.storages.setdefault(key, Storage(key, STORAGES[mark[1]]))
