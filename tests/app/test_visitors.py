@@ -144,12 +144,12 @@ def test_each_visitor_has_his_own(beyond: Callable[..., Beyond]) -> None:
     for client, seen in ((ann, True), (bob, False)):
         assert ("a red heart" in str(site.call(client, "arrive_2", made["job"], "x" * 32, "", ""))) == seen
         assert ("a slow tree" in str(site.call(client, "arrive_1", grown, "x" * 32, ""))) == seen
-    site.call(bob, "stop_job", grown)
+    site.call(bob, "stop", grown)
     assert not site.lane._live[grown].stop
     until = time.monotonic() + 30
     while not site.lane.journal(grown).steps() and time.monotonic() < until:
         time.sleep(0.02)
-    site.call(ann, "stop_job", grown)
+    site.call(ann, "stop", grown)
     site.finished(grown)
     assert ann.get(f"/film/{grown}.mp4").status_code == 200
     mine = bob.get(f"/film/{grown}.mp4")
