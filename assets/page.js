@@ -356,35 +356,25 @@
   const maskBox = () => find("#opt-mask textarea, #opt-mask input");
   const brush = makeBrush(frame, () => find("#brush [data-brush]"), (uri) => write(maskBox(), uri));
 
-  // The prompt as rows. The text is the truth: a slider rewrites it, and whatever else changes it redraws the rows.
+  // The prompt as rows. The text is the truth: a slider rewrites it, and whatever else changes it redraws the rows, as soon as
+  // the server has parsed it. Until then the rows stand for an older text and change nothing.
   const promptBox = () => find("#opt-prompt textarea");
-  let written = null; // what the rows wrote themselves
+  let shown = null; // the text that the rows stand for
   const muted = new Map(); // text -> its weight before it was left out
   const word = (name, fact = "") => (find(`[data-words] [data-word=${name}]`)?.innerHTML || "").replaceAll("#", String(fact));
   const plain = (name) => find(`[data-words] [data-word=${name}] .${root.dataset.lang}`)?.textContent || "";
-  const split = (text) => { // as pipelines/prompts.py reads it: numbers from the right
-    const at = text.lastIndexOf(":"), tail = text.slice(at + 1).trim();
-    const good = at > 0 && text.slice(0, at).trim() && /^-?(?:0|[1-9]\d?)?(?:\.\d+)?$/.test(tail) && /\d/.test(tail) && Math.abs(tail) <= 10;
-    return good ? [text.slice(0, at).trim(), Number(tail)] : [text, null];
-  };
-  const target = (text) => {
-    const [head, last] = split(text.trim());
-    if (last === null) return { text: head, weight: 1, stop: null };
-    const [first, weight] = split(head);
-    return weight === null ? { text: head, weight: last, stop: null } : { text: first, weight, stop: Math.abs(last) };
-  };
-  const read = (text) => text.split("^").map((scene) => {
-    const [, words, step] = scene.match(/^([^]*\S)\s*@\s*(\d{1,6})\s*$/) || [null, scene, ""];
-    return { step, targets: words.split("|").filter((one) => one.trim()).map(target) };
-  });
   const say = (scenes) => scenes.map(({ step, targets }) => targets.map(({ text, weight, stop }) =>
     text + (weight === 1 && stop === null ? "" : `:${weight}`) + (stop === null ? "" : `:${stop}`)).join(" | ") + (step && ` @${step}`)).join(" ^ ");
   let story = [];
-  const rewrite = () => { written = say(story); write(promptBox(), written); };
-  const drawRows = (text) => {
+  const rewrite = (change) => {
+    if (promptBox()?.value !== shown) return;
+    change();
+    shown = say(story);
+    write(promptBox(), shown);
+  };
+  const drawRows = () => {
     const place = find("[data-targets]");
     if (!place) return;
-    story = read(text || "");
     place.replaceChildren();
     story.forEach((scene, number) => {
       if (story.length > 1) {
@@ -412,14 +402,17 @@
           row.classList.toggle("off", one.weight === 0);
           slider.style.setProperty("--at", `${100 * (one.weight - slider.min) / (slider.max - slider.min)}%`);
         };
-        slider.addEventListener("input", () => { one.weight = Number(slider.value); show(); rewrite(); });
-        eye.addEventListener("click", () => {
+        slider.addEventListener("input", () => rewrite(() => { one.weight = Number(slider.value); show(); }));
+        eye.addEventListener("click", () => rewrite(() => {
           if (one.weight) { muted.set(one.text, one.weight); one.weight = 0; } else one.weight = muted.get(one.text) || 1;
           slider.value = one.weight;
           show();
-          rewrite();
-        });
-        drop.addEventListener("click", () => { scene.targets.splice(scene.targets.indexOf(one), 1); story = story.filter((each) => each.targets.length); rewrite(); drawRows(written); });
+        }));
+        drop.addEventListener("click", () => rewrite(() => {
+          scene.targets.splice(scene.targets.indexOf(one), 1);
+          story = story.filter((each) => each.targets.length);
+          drawRows();
+        }));
         show();
         place.append(row);
       });
@@ -446,17 +439,25 @@
     transport(element) {
       find("#opt-announce")?.setAttribute("aria-live", "polite");
       find("#opt-note")?.setAttribute("role", "status");
-      requestAnimationFrame(() => window.atelier.targets(promptBox()?.value));
       setTimeout(() => { const box = maskBox(); if (box) window.atelier.mask(box.value); });
       watching(element, () => {
         if (pressed && document.activeElement === document.body) element.querySelector("button")?.focus();
         pressed = false;
       });
     },
-    targets(text) {
-      if (written !== null && promptBox()?.value === written && find("[data-targets] .target")) return;
-      written = null;
-      drawRows(text);
+    rows(ask) {
+      shown = null;
+      drawRows();
+      ask();
+    },
+    // What the server parsed; an answer about an older text than the box's is left out.
+    targets(parsed) {
+      const { text, scenes } = JSON.parse(parsed);
+      const present = text.replace(/\r\n?/g, "\n"); // as a box tells its lines
+      if (promptBox()?.value !== present || shown === present) return;
+      shown = present;
+      story = scenes;
+      drawRows();
     },
     mask(uri) { brush.set(uri); },
   });

@@ -85,12 +85,12 @@ class Shell:
 
     def watch(
         self, look: Callable[..., Any], inputs: list[Any], outputs: list[Any], *when: Any, **options: Any
-    ) -> None:
+    ) -> Any:
         """Call `look` at these events, one call at a time and once more for what happened meanwhile.
 
         On a slow line answers could overtake each other, and an old one would stay.
         """
-        gr.on(list(when), look, inputs, outputs, trigger_mode="always_last", **QUIET, **options)
+        return gr.on(list(when), look, inputs, outputs, trigger_mode="always_last", **QUIET, **options)
 
     def answered(self, answer: Any, beat: Any, job: Any = None) -> Any:
         """After an answer: the page's address names the job, if one is given; a change of `beat` makes the tab look."""

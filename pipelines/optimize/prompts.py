@@ -34,6 +34,18 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Scene:
+    """One scene as it was written. `targets` are all of `words`, those of weight 0 too.
+
+    `step` holds the digits after `@`, the empty text where there are none.
+    """
+
+    words: str
+    step: str
+    targets: list[Target]
+
+
+@dataclass(frozen=True)
 class Region:
     """A target for a part of the canvas: `where` is one of SIDES or a mask picture, white in the region."""
 
@@ -64,7 +76,11 @@ def _split_number(text: str) -> tuple[str, float | None]:
 
 def parse_targets(text: str) -> list[Target]:
     """Parse targets separated by bars; empty ones and those of weight 0 are dropped."""
-    return [one for part in text.split("|") if part.strip() and (one := parse_target(part)).weight != 0]
+    return [target for target in _written_targets(text) if target.weight != 0]
+
+
+def _written_targets(text: str) -> list[Target]:
+    return [parse_target(part) for part in text.split("|") if part.strip()]
 
 
 def check_targets(targets: list[Target]) -> None:
@@ -75,24 +91,33 @@ def check_targets(targets: list[Target]) -> None:
         raise BadInput("optimize.weights_cancel", target=targets[0].text)
 
 
+def parse_scenes(text: str) -> list[Scene]:
+    """Scenes between carets as they were written, also empty ones and steps that do not grow. Raises nothing."""
+    scenes = []
+    for part in map(str.strip, text.split("^")):
+        match = re.fullmatch(r"(.*\S)\s*@\s*(\d{1,6})", part, re.DOTALL)
+        words, step = (match[1], match[2]) if match else (part, "")
+        scenes.append(Scene(words, step, _written_targets(words)))
+    return scenes
+
+
 def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
     """Parse scenes separated by carets: (first step, prompt) in order; the first begins at step 0.
 
     Scene k of n without `@STEP` begins at k * steps / n. BadInput for an empty scene, or when the steps do not increase.
     """
-    parts = [part.strip() for part in text.split("^")]
-    if any(not part for part in parts):
+    scenes = parse_scenes(text)
+    if any(not scene.words for scene in scenes):
         raise BadInput("optimize.scene_empty")
-    scenes: list[tuple[int, str]] = []
-    for k, part in enumerate(parts):
-        found = re.fullmatch(r"(.*\S)\s*@\s*(\d{1,6})", part, re.DOTALL)
-        begin, words = (int(found[2]), found[1]) if found else (k * steps // len(parts), part)
+    story: list[tuple[int, str]] = []
+    for k, scene in enumerate(scenes):
+        begin = int(scene.step) if scene.step else k * steps // len(scenes)
         if k == 0 and begin != 0:
             raise BadInput("optimize.first_scene_late", step=begin)
-        if scenes and begin <= scenes[-1][0]:
+        if story and begin <= story[-1][0]:
             raise BadInput("optimize.scene_out_of_order", scene=k + 1, step=begin)
-        scenes.append((begin, words))
-    return scenes
+        story.append((begin, scene.words))
+    return story
 
 
 def parse_regions(text: str) -> list[Region]:

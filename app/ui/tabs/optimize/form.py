@@ -22,9 +22,14 @@ MOST_MASK_SIDE = 4096  # pixels
 
 
 class OptimizeForm(KnobForm):
-    """The settings of a run. `source` is hidden: where the start picture comes from when the studio has it as a file."""
+    """The settings of a run.
+
+    `source` is hidden: where the start picture comes from when the studio has it as a file. `parsed` is hidden: the
+    prompt and its parts as JSON, for the script.
+    """
 
     rows: Any
+    parsed: Any
     source: Any
 
     def __init__(self, shell: Shell, pipeline: str, knobs: dict[str, Knob]):
@@ -35,7 +40,9 @@ class OptimizeForm(KnobForm):
     def compose_prompt(self) -> None:
         """The prompt, and where the script lists its parts."""
         self.add_prompt("opt_prompt_hint", lines=1, max_lines=6)
-        self.rows = gr.HTML(plate.rows(), elem_id="opt-rows", apply_default_css=False)
+        script = "window.atelier.rows(() => trigger('click', {}));"
+        self.rows = gr.HTML(plate.rows(), elem_id="opt-rows", js_on_load=script, apply_default_css=False)
+        self.parsed = gr.Textbox(visible=False)
 
     def compose_settings(self) -> None:
         """Everything below the prompt."""

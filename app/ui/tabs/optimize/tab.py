@@ -5,6 +5,8 @@ The page only steers; form, timeline and canvas hold nothing on the server.
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -22,6 +24,7 @@ from app.ui.tabs.optimize.steering import SteeredTab
 from pipelines.core.record import read_record
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
+from pipelines.optimize.prompts import parse_scenes
 
 PIPELINE = "optimize"
 HAND_OVER_STEPS = 30  # a draft needs few
@@ -105,15 +108,23 @@ class OptimizeTab(SteeredTab):
         begun = [*laid, form.source, init, fields["steps"], fields["mask"]]
         self.canvas.click(self.begin, None, begun, **QUIET)
         self.connect_hand([*laid, *filled])
-        for name, call in (("prompt", "targets"), ("mask", "mask")):
-            js = f"(value) => {{ window.atelier.{call}(value) }}"
-            fields[name].change(None, [fields[name]], None, js=js, **QUIET)
+        when = (fields["prompt"].change, form.rows.click)
+        parsed = shell.watch(self.parse, [fields["prompt"]], [form.parsed], *when)
+        js = "(parsed) => { window.atelier.targets(parsed) }"
+        parsed.then(None, [form.parsed], None, js=js, **QUIET)
+        js = "(uri) => { window.atelier.mask(uri) }"
+        fields["mask"].change(None, [fields["mask"]], None, js=js, **QUIET)
         self.chips.click(self.take_chip, None, [fields["prompt"]], **QUIET)
         form.connect_dice()
 
     def take_chip(self, event: gr.EventData) -> str:
         """The prompt of the example that was clicked."""
         return clicked(event).get("prompt", "")[:200]
+
+    def parse(self, prompt: str | None) -> str:
+        """A prompt and its scenes as JSON, from which the script draws rows."""
+        prompt = prompt or ""
+        return json.dumps({"text": prompt, "scenes": [asdict(scene) for scene in parse_scenes(prompt)]})
 
     # ----------------------------------------------------------------------------------------------------- looking
 

@@ -198,6 +198,44 @@ def test_rows_show_the_prompt_and_sliders_write_it(visit: Any, lane: Lane) -> No
     assert newest(lane).settings["prompt"] == "a castle at 10:30 | blur:-0.3:0.7 ^ a ruin @20"
 
 
+def test_rows_of_an_older_prompt_change_nothing_on_a_slow_line(visit: Any) -> None:
+    tab = visit()
+    enter(tab)
+    box, rows = tab.locator("#opt-prompt textarea"), tab.locator("#opt-rows .target")
+    box.fill("a | b")
+    rows.nth(1).wait_for()
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        data = (route.request.post_data_json or {}).get("data", [])
+        if data in (["a | b | c"], ["a | b | c | d"]):
+            held.append(route)
+        else:
+            route.continue_()
+
+    def wait_for_held(count: int) -> None:
+        for _ in range(500):
+            if len(held) == count:
+                return
+            tab.wait_for_timeout(20)
+        raise AssertionError(held)
+
+    tab.route("**/run/predict*", hold)
+    box.fill("a | b | c")
+    wait_for_held(1)
+    box.fill("a | b | c | d")
+    rows.nth(0).locator("input").press("ArrowRight")
+    rows.nth(1).locator(".drop").click()
+    assert box.input_value() == "a | b | c | d" and rows.count() == 2
+    held[0].continue_()
+    wait_for_held(2)
+    tab.wait_for_timeout(200)
+    assert rows.count() == 2  # the answer about three came too late
+    held[1].continue_()
+    rows.nth(3).wait_for()
+    assert box.input_value() == "a | b | c | d"
+
+
 def test_a_mask_is_painted_over_the_start_picture(visit: Any, lane: Lane, tmp_path: Path) -> None:
     Image.new("RGB", (96, 64), "navy").save(tmp_path / "start.png")
     tab = visit()
