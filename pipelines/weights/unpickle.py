@@ -108,20 +108,25 @@ class Stub:
     values: list[Any]
 
     def __setstate__(self, state: Any) -> None:
+        """Keep the state."""
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        """Keep an entry, as of a dict."""
         self.entries[key] = value
 
     def __call__(self, *_: Any, **__: Any) -> Stub:
+        """Another Stub, for the result of a call."""
         return Stub()
 
     def append(self, value: Any) -> None:
+        """Keep a value, as of a list."""
         self.values.append(value)
 
     add = append
 
     def extend(self, values: list[Any]) -> None:
+        """Keep several values."""
         self.values.extend(values)
 
 
