@@ -149,12 +149,12 @@
   // Ctrl+Enter or Cmd+Enter does the next thing, from inside the prompt box and from every setting below it.
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
-    const place = event.target.closest?.("#composer, #instrument, #plate-side, #edit-side, #proof-side, .plain");
+    const place = event.target.closest?.("#generate-controls, #optimize-controls, #optimize-view, #edit-controls, #edit-view, .plain");
     if (!place) return;
     event.preventDefault();
     event.stopPropagation();
-    const next = { composer: "#go", "edit-side": "#edit-transport [data-key]", "proof-side": "#edit-transport [data-key]" };
-    document.querySelector(place.matches(".plain") ? `#${place.id} [data-key]` : next[place.id] || "#transport [data-key]")?.click();
+    const next = { "generate-controls": "#go", "edit-controls": "#edit-buttons [data-key]", "edit-view": "#edit-buttons [data-key]" };
+    document.querySelector(place.matches(".plain") ? `#${place.id} [data-key]` : next[place.id] || "#optimize-buttons [data-key]")?.click();
   }, true);
 
   // A file dropped anywhere is a picture with settings, on Optimize the picture to start from, on Edit the picture to edit or a
@@ -170,17 +170,17 @@
     hover(-depth);
     if (!elsewhere(event)) return;
     event.preventDefault();
-    const optimizing = document.querySelector("#workbench")?.offsetParent;
-    if (optimizing) document.querySelector("#opt-init button[aria-label='Remove Image']")?.click(); // one picture at a time
-    const editing = document.querySelector("#darkroom")?.offsetParent;
+    const optimizing = document.querySelector("#optimize")?.offsetParent;
+    if (optimizing) document.querySelector("#opt-image button[aria-label='Remove Image']")?.click(); // one picture at a time
+    const editing = document.querySelector("#edit")?.offsetParent;
     const plain = Array.from(document.querySelectorAll(".plain")).find((one) => one.offsetParent);
     if (plain) { giveFile(`#${plain.id} input[type=file]`, event.dataTransfer.files[0]); return; }
-    giveFile(optimizing ? "#opt-init input[type=file]" : editing ? PICTURE_TO_EDIT : "#drop input[type=file]", event.dataTransfer.files[0]);
+    giveFile(optimizing ? "#opt-image input[type=file]" : editing ? PICTURE_TO_EDIT : "#drop input[type=file]", event.dataTransfer.files[0]);
   });
   // A picture pasted on Edit is the picture to edit.
   document.addEventListener("paste", (event) => {
     const file = Array.from(event.clipboardData?.files || [])[0];
-    if (!file || !document.querySelector("#darkroom")?.offsetParent) return;
+    if (!file || !document.querySelector("#edit")?.offsetParent) return;
     event.preventDefault();
     giveFile(PICTURE_TO_EDIT, file);
   });
@@ -436,7 +436,7 @@
     },
     timeline(element) { watching(element, () => { if (back || find("#timeline .scrubbed:not([hidden])")) quietly(element); }); },
     // The button that was pressed is another one now; the keyboard stays where it was.
-    transport(element) {
+    controls(element) {
       find("#opt-announce")?.setAttribute("aria-live", "polite");
       find("#opt-note")?.setAttribute("role", "status");
       setTimeout(() => { const box = maskBox(); if (box) window.atelier.mask(box.value); });
@@ -470,9 +470,9 @@
   };
 
   document.addEventListener("click", (event) => {
-    const at = event.target.closest?.("[data-scrub], [data-now], [data-back], [data-view], [data-paint], [data-erase], [data-invert], [data-clear], #transport button");
+    const at = event.target.closest?.("[data-scrub], [data-now], [data-back], [data-view], [data-paint], [data-erase], [data-invert], [data-clear], #optimize-buttons button");
     if (!at) return;
-    if (at.closest("#transport")) pressed = true;
+    if (at.closest("#optimize-buttons")) pressed = true;
     if ("scrub" in at.dataset) lookBack(Number(at.dataset.scrub));
     if ("now" in at.dataset) lookBack(NaN);
     if ("back" in at.dataset) walk(-1);
@@ -502,7 +502,7 @@
   let ask = null; // asks for the outlook
   let pending = "";
   let asking = 0;
-  const soon = () => { clearTimeout(asking); asking = setTimeout(() => { if (ask && find("#darkroom")?.offsetParent) ask(); }, 450); };
+  const soon = () => { clearTimeout(asking); asking = setTimeout(() => { if (ask && find("#edit")?.offsetParent) ask(); }, 450); };
   const minus = (number) => String(Number(number)).replace("-", "−");
   const directions = () => {
     const uses = {};
@@ -510,14 +510,14 @@
       if (row.querySelector("[data-use]").checked) uses[row.dataset.direction] = Number(row.querySelector("input[type=range]").value);
     return uses;
   };
-  const entries = (name) => document.querySelectorAll(name ? `#edit-side [name="${CSS.escape(name)}"]` : "#edit-side [name]");
+  const entries = (name) => document.querySelectorAll(name ? `#edit-controls [name="${CSS.escape(name)}"]` : "#edit-controls [name]");
   const showForm = () => {
-    const far = find("#edit-side [name=strength]");
+    const far = find("#edit-controls [name=strength]");
     if (!far) return;
     far.parentNode.querySelector("output").textContent = minus(far.value);
     far.style.setProperty("--at", `${100 * (far.value - far.min) / (far.max - far.min)}%`);
     far.style.setProperty("--zero", `${100 * -far.min / (far.max - far.min)}%`);
-    find("#edit-side")?.classList.toggle("directed", Object.keys(directions()).length > 0);
+    find("#edit-controls")?.classList.toggle("directed", Object.keys(directions()).length > 0);
   };
   // A step of what was learned over the picture as it is now; the server needs a second or two to draw one.
   let at = null; // { job, step }
@@ -578,12 +578,12 @@
     form(element, look) {
       ask = look;
       if (pending) setTimeout(() => { window.atelier.fill(pending); pending = ""; });
-      const side = element.closest("#edit-side");
+      const side = element.closest("#edit-controls");
       setTimeout(() => side.append(element.querySelector(".rest"))); // what is seldom needed comes after button and shelf
       side.addEventListener("input", () => { showForm(); soon(); });
       element.addEventListener("keydown", (event) => {
         if (event.key === "Enter" && event.target.matches(".words input") && !event.isComposing && !event.ctrlKey && !event.metaKey)
-          find("#edit-transport [data-key]")?.click();
+          find("#edit-buttons [data-key]")?.click();
       });
       side.addEventListener("click", (event) => {
         const pair = event.target.closest("[data-from]");
@@ -628,7 +628,7 @@
     lookAt(steps[Math.max(0, Math.min(steps.length - 1, now + by))]);
   });
   document.addEventListener("click", (event) => {
-    const one = event.target.closest?.("#darkroom :is([data-strength], [data-choose], [data-present])");
+    const one = event.target.closest?.("#edit :is([data-strength], [data-choose], [data-present])");
     if (!one) return;
     if ("choose" in one.dataset) find(PICTURE_TO_EDIT)?.click();
     if ("present" in one.dataset) lookAt(NaN);

@@ -18,11 +18,11 @@ from pipelines.core.pipeline import Pipeline
 from pipelines.diffuse.load import load_diffusers
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.edit.pipeline import Edit
-from pipelines.edit.source_images import Examples
+from pipelines.edit.source_images import SourceImages
 from pipelines.errors import BadInput
 from pipelines.generate.pipeline import Generate
 from pipelines.models.base import Clip
-from pipelines.models.checkpoint import BUILDING, file_hash, load_weights, read_header
+from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
 from pipelines.models.spec import SPECS, families
 from pipelines.optimize.pipeline import Optimize
@@ -125,7 +125,7 @@ class Studio:
         if checkpoint.role == "tokenizer":
             return _read_tokenizer(checkpoint)
         if checkpoint.role == "pictures":
-            return Examples.load(checkpoint.path)
+            return SourceImages.load(checkpoint.path)
         if checkpoint.role == "diffusion":
             device = self.torch_device
             return load_diffusers(checkpoint.path, device, dtype_of(checkpoint.kind, device))
@@ -141,7 +141,7 @@ class Studio:
         extra = [self.load(spec.vocabulary)] if spec.vocabulary else []
         try:
             config: Any = config_type.from_dict(values)
-            with BUILDING, init_empty_weights():  # no time and memory for numbers that are thrown away
+            with META_INIT_LOCK, init_empty_weights():  # no time and memory for numbers that are thrown away
                 network: nn.Module = network_type(config, *extra)
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
             raise BadInput("studio.config_strange", file=checkpoint.path.name) from error

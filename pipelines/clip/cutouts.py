@@ -46,9 +46,9 @@ WIDE = Views(
 POOLED = Views((1.0, 1.0), "shorter", 0.1, rotation=15, shear=5, perspective=0.35, colour=0.1, erase=0.7)
 
 
-def close_views(closest: float) -> Views:
-    """Views of a part of the canvas, from `closest` to 0.95 of its shorter side."""
-    sides = (min(closest, 0.95), 0.95)
+def close_views(min_crop: float) -> Views:
+    """Views of a part of the canvas, from `min_crop` to 0.95 of its shorter side."""
+    sides = (min(min_crop, 0.95), 0.95)
     return Views(
         sides, "shorter", 1.0, rotation=12, shear=5, perspective=0.2, flip=True, colour=0.1, erase=0.3
     )
@@ -60,7 +60,7 @@ def cutouts(
     size: int,
     generator: torch.Generator,
     scheme: str = "mixed",
-    closest: float = 0.4,
+    min_crop: float = 0.4,
     noise: float = 0.1,
 ) -> Tensor:
     """Cut augmented views from a canvas.
@@ -71,7 +71,7 @@ def cutouts(
         size: The side of a view in pixels.
         generator: A generator on the CPU, from which all random numbers come.
         scheme: One of SCHEMES.
-        closest: The smallest side of a close view, as a share of the canvas's shorter side.
+        min_crop: The smallest side of a close view, as a share of the canvas's shorter side.
         noise: The largest standard deviation of the noise that is added to a view.
 
     Returns:
@@ -83,7 +83,7 @@ def cutouts(
         wide = math.ceil(
             count * min(0.4 * longer / shorter, 0.7)
         )  # a long canvas needs more looks at the whole
-        parts = [(WIDE, wide, canvas), (close_views(closest), count - wide, canvas)]
+        parts = [(WIDE, wide, canvas), (close_views(min_crop), count - wide, canvas)]
     elif scheme == "pooled":
         pooled = (F.adaptive_avg_pool2d(canvas, size) + F.adaptive_max_pool2d(canvas, size)) / 2
         parts = [(POOLED, count, pooled)]

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipelines.clip.ranking import ensemble
 from pipelines.models.base import Clip
 
-REACH = 0.3  # how far an edit of strength 1 moves a picture along the texts' direction, in cosine
+UNIT_SHIFT = 0.3  # how far an edit of strength 1 moves a picture along the texts' direction, in cosine
 
 
 def great_circle(a: Tensor, b: Tensor) -> Tensor:
@@ -51,20 +51,27 @@ def directional_loss(before: Tensor, after: Tensor, direction: Tensor, form: str
     return 1 - cosine
 
 
-def keeping_loss(before: Tensor, after: Tensor, keep: float, smooth: float) -> Tensor:
-    """`keep` times the mean L1 of the change plus `smooth` times its total variation: (n, 3, h, w) twice -> (n,)."""
+def preservation_loss(before: Tensor, after: Tensor, l1_weight: float, tv_weight: float) -> Tensor:
+    """`l1_weight` times the mean L1 of the change plus `tv_weight` times its total variation.
+
+    (n, 3, h, w) twice -> (n,).
+    """
     change = after - before
     across = (change[..., 1:] - change[..., :-1]).abs().mean((1, 2, 3))
     down = (change[..., 1:, :] - change[..., :-1, :]).abs().mean((1, 2, 3))
-    return keep * change.abs().mean((1, 2, 3)) + smooth * (across + down)
+    return l1_weight * change.abs().mean((1, 2, 3)) + tv_weight * (across + down)
 
 
-def reach_loss(before: Tensor, after: Tensor, direction: Tensor, strength: Tensor | float = 1.0) -> Tensor:
-    """What is missing of the change along the direction, in units of REACH: (..., d) unit vectors -> (...,) at least 0.
+def magnitude_loss(
+    before: Tensor, after: Tensor, direction: Tensor, strength: Tensor | float = 1.0
+) -> Tensor:
+    """What is missing of the change along the direction, in units of UNIT_SHIFT.
 
-    `directional_loss` does not depend on the length of the change; this loss asks for a length of `strength` * REACH. A
+    (..., d) unit vectors -> (...,) at least 0.
+
+    `directional_loss` does not depend on the length of the change; this loss asks for a length of `strength` * UNIT_SHIFT. A
     negative strength asks for a change in the opposite direction.
     """
     strength = torch.as_tensor(strength, device=before.device)
     along = ((after - before) @ direction) * strength.sign()
-    return (strength.abs() - along / REACH).clamp(min=0)
+    return (strength.abs() - along / UNIT_SHIFT).clamp(min=0)

@@ -61,7 +61,7 @@ class Ranking:
 
 
 @torch.no_grad()
-def judge(clip: Clip, prompt: str, vectors: Tensor) -> tuple[Tensor, float]:
+def score(clip: Clip, prompt: str, vectors: Tensor) -> tuple[Tensor, float]:
     """(n, d) image vectors of unit length -> (n,) cosines with the prompt in [-1, 1], and the noise of a score.
 
     The noise is the standard error of a score over the wordings of the prompt. It is 0 for a single picture.
@@ -77,7 +77,7 @@ def judge(clip: Clip, prompt: str, vectors: Tensor) -> tuple[Tensor, float]:
 
 def rank(clip: Clip, prompt: str, vectors: Tensor) -> Ranking:
     """Rank n pictures for a prompt by their (n, d) image vectors of unit length."""
-    scores, noise = judge(clip, prompt, vectors)
+    scores, noise = score(clip, prompt, vectors)
     # cast: torch does not say what tolist() lists.
     order: list[int] = cast(Any, scores.argsort(descending=True, stable=True)).tolist()
     alike = (vectors @ vectors.T > DUPLICATE).cpu()

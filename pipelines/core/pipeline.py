@@ -17,7 +17,7 @@ from pipelines.io.images import to_pil
 
 if TYPE_CHECKING:
     from pipelines.core.journal import Journal
-    from pipelines.io.video import Film
+    from pipelines.io.video import Timelapse
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,16 @@ class Resumable(Pipeline[S]):
 class HasTimelapse(Protocol):
     """A Resumable pipeline that makes a film of a journal."""
 
-    def film(self, settings: Any, journal: Journal) -> Film:
+    def timelapse(self, settings: Any, journal: Journal) -> Timelapse:
         """The pictures of all steps in the journal, drawn while they are taken."""
         ...
 
 
 @runtime_checkable
-class HasGlimpses(Protocol):
+class HasStepImages(Protocol):
     """A Resumable pipeline that draws the picture of any snapshot in its journal."""
 
-    def glimpse(self, settings: Any, journal: Journal, step: int) -> Image.Image:
+    def image_at(self, settings: Any, journal: Journal, step: int) -> Image.Image:
         """The picture at `step`, which is one of `journal.steps()`."""
         ...
 

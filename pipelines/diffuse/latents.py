@@ -21,7 +21,7 @@ from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, to_tensor
 from pipelines.io.masks import read_mask
-from pipelines.models.unet.network import guess
+from pipelines.models.unet.network import predict_x0
 
 PREVIEW_LATENTS = 32  # of a preview's longer side
 
@@ -68,7 +68,7 @@ def preview_x0(pipe: Any, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     if kind == "v_prediction":
         clean = alpha**0.5 * latents - (1 - alpha) ** 0.5 * noise
     else:
-        clean = noise if kind == "sample" else guess(latents, noise, alpha)
+        clean = noise if kind == "sample" else predict_x0(latents, noise, alpha)
     fewer = math.ceil(max(clean.shape[-2:]) / PREVIEW_LATENTS)
     return decode(pipe.vae, F.avg_pool2d(clean, fewer))
 
@@ -161,6 +161,6 @@ def begin(
     else:
         latents = scheduler.add_noise(known, noise, times[:1])
     if is_inpainting(pipe) and scene is not None and mask is not None:
-        around = sample_latents(vae, scene.masked_latents, generators)
-        mask_channels = torch.cat([mask.expand(len(generators), -1, -1, -1), around], 1)
+        masked_image_latents = sample_latents(vae, scene.masked_latents, generators)
+        mask_channels = torch.cat([mask.expand(len(generators), -1, -1, -1), masked_image_latents], 1)
     return Start(times, latents, noise, known, mask_channels)

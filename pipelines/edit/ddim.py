@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from pipelines.models.typed import integers
-from pipelines.models.unet.network import CLEAN, ddim_step, guess
+from pipelines.models.unet.network import CLEAN, ddim_step, predict_x0
 
-NoiseOf = Callable[[Tensor, int], Tensor]  # (n, 3, h, w) at a step in [0, 1000) -> the noise in it
+NoisePredictor = Callable[[Tensor, int], Tensor]  # (n, 3, h, w) at a step in [0, 1000) -> the noise in it
 
 
 def time_grid(return_step: int, count: int) -> list[int]:
@@ -25,7 +25,7 @@ def time_grid(return_step: int, count: int) -> list[int]:
     return list(dict.fromkeys(integers(steps)))
 
 
-def levels(alphas_cumprod: Tensor, grid: list[int]) -> list[float]:
+def alphas_at(alphas_cumprod: Tensor, grid: list[int]) -> list[float]:
     """The value of alphas_cumprod at each step of a grid, 1 for CLEAN."""
     return [1.0 if step == CLEAN else alphas_cumprod[step].item() for step in grid]
 
@@ -45,21 +45,21 @@ class Trajectory:
     errors: list[Tensor]
 
 
-def walk_up(
-    noise_of: NoiseOf, alphas_cumprod: Tensor, x: Tensor, grid: list[int], refine: int
+def ddim_invert(
+    noise_of: NoisePredictor, alphas_cumprod: Tensor, x: Tensor, grid: list[int], iterations: int
 ) -> Generator[int, None, Trajectory]:
     """Invert pictures x (n, 3, h, w). Yields the number of steps made and returns the Trajectory.
 
     Each step calls `noise_of` 1 + `refine` times; there is one more call before the first step.
     """
-    alphas = levels(alphas_cumprod, grid)
+    alphas = alphas_at(alphas_cumprod, grid)
     states = [x]
     noises: list[Tensor] = []
     errors: list[Tensor] = []
     noise = noise_of(x, 0)
     for k, step in enumerate(grid[1:]):
         up = ddim_step(x, noise, alphas[k], alphas[k + 1])
-        for _ in range(refine):
+        for _ in range(iterations):
             up = ddim_step(x, noise_of(up, step), alphas[k], alphas[k + 1])
         noise = noise_of(up, step)
         noises.append(noise)
@@ -70,29 +70,33 @@ def walk_up(
     return Trajectory(grid, alphas, states, noises, errors)
 
 
-def walk_down(
-    noise_of: NoiseOf, way: Trajectory, copies: int = 1, mask: Tensor | None = None, add_back: bool = True
+def ddim_sample(
+    noise_of: NoisePredictor,
+    inversion: Trajectory,
+    copies: int = 1,
+    mask: Tensor | None = None,
+    add_back: bool = True,
 ) -> Generator[tuple[int, Tensor], None, Tensor]:
     """Sample from the end of a Trajectory with another noise predictor; returns pictures (n * copies, 3, h, w).
 
     Yields the number of steps made and the predicted clean pictures. With the same predictor, and the errors added back,
     the result is the start. Outside `mask`, (1, 1, h, w) in [0, 1], the states are those of the Trajectory.
     """
-    x = way.states[-1].repeat_interleave(copies, 0)
-    for k in reversed(range(len(way.errors))):
-        noise = noise_of(x, way.grid[k + 1])
-        clean = guess(x, noise, way.alphas[k + 1])
-        x = ddim_step(x, noise, way.alphas[k + 1], way.alphas[k])
+    x = inversion.states[-1].repeat_interleave(copies, 0)
+    for k in reversed(range(len(inversion.errors))):
+        noise = noise_of(x, inversion.grid[k + 1])
+        clean = predict_x0(x, noise, inversion.alphas[k + 1])
+        x = ddim_step(x, noise, inversion.alphas[k + 1], inversion.alphas[k])
         if add_back:
-            x = x + way.errors[k].repeat_interleave(copies, 0)
+            x = x + inversion.errors[k].repeat_interleave(copies, 0)
         if mask is not None:
-            there = way.states[k].repeat_interleave(copies, 0)
+            there = inversion.states[k].repeat_interleave(copies, 0)
             x = there + mask * (x - there)
-        yield len(way.errors) - k, clean
+        yield len(inversion.errors) - k, clean
     return x
 
 
-def noised(x: Tensor, alpha: Tensor | float, generator: torch.Generator) -> Tensor:
+def add_noise(x: Tensor, alpha: Tensor | float, generator: torch.Generator) -> Tensor:
     """sqrt(alpha) x + sqrt(1 - alpha) noise, with Gaussian noise drawn on the CPU (Ho et al. 2020, equation 4)."""
     noise = torch.randn(x.shape, generator=generator).to(x.device)
     return alpha**0.5 * x + (1 - alpha) ** 0.5 * noise

@@ -27,7 +27,7 @@ from pipelines.errors import BadInput
 from pipelines.io.files import home_path, write_atomically
 from pipelines.io.values import is_dict
 from pipelines.models.base import Denoiser, Network
-from pipelines.models.checkpoint import BUILDING, in_order
+from pipelines.models.checkpoint import META_INIT_LOCK, canonical_bytes
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
 MAX_BYTES = 32_000_000
@@ -77,7 +77,7 @@ class Direction:
             "facts": json.dumps(self.facts, ensure_ascii=False, sort_keys=True),
             "lora_adapter_metadata": json.dumps(adapter),  # as diffusers names it
         }
-        return in_order(save({name: one.contiguous() for name, one in self.tensors.items()}, metadata))
+        return canonical_bytes(save({name: one.contiguous() for name, one in self.tensors.items()}, metadata))
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically. BadInput unless the name ends in .safetensors; CannotSave when writing fails."""
@@ -167,7 +167,7 @@ def _header(data: bytes) -> dict[str, Any]:
     return header
 
 
-class Wearing:
+class AdaptedUnet:
     """A copy of a denoiser with adapters, each with its own strength for every picture of a batch.
 
     At strength 0 its output is that of the denoiser, bit for bit.
@@ -179,7 +179,7 @@ class Wearing:
         self.names: list[str] = []
         self.layers: list[Any] = []
 
-    def add(self, rank: int, seed: int = 0) -> list[Tensor]:
+    def new_adapter(self, rank: int, seed: int = 0) -> list[Tensor]:
         """Add a new adapter, initialized from the seed, without effect; returns its parameters, with gradients on."""
         self._inject(rank)
         generator = torch.Generator().manual_seed(seed)
@@ -193,7 +193,7 @@ class Wearing:
             parameters += [down.weight, up.weight]
         return [one.requires_grad_(True) for one in parameters]
 
-    def wear(self, direction: Direction) -> None:
+    def load_adapter(self, direction: Direction) -> None:
         """Add a saved direction. BadInput when it was learned on another base model."""
         if direction.facts["base"] != self.base:
             raise BadInput(
@@ -203,9 +203,9 @@ class Wearing:
                 base=self.base[:12],
             )
         self._inject(direction.rank)
-        self.put(direction.tensors)
+        self.set_weights(direction.tensors)
 
-    def put(self, tensors: dict[str, Tensor]) -> None:
+    def set_weights(self, tensors: dict[str, Tensor]) -> None:
         """Set the weights of the adapter added last. BadInput when names or shapes differ from its own."""
         expected = {name: one.shape for name, one in self.tensors().items()}
         found = {name: one.shape for name, one in tensors.items()}
@@ -240,7 +240,7 @@ class Wearing:
             r=rank, lora_alpha=rank, target_modules=list(TARGETS), lora_dropout=0.0, bias="none"
         )
         self.names.append(f"direction{len(self.names)}")
-        with BUILDING, cast(Any, torch.random).fork_rng(devices=[]), warnings.catch_warnings():
+        with META_INIT_LOCK, cast(Any, torch.random).fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # several adapters are meant; the weights that peft draws are replaced

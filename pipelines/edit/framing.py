@@ -17,7 +17,7 @@ from torch import Tensor
 from pipelines.errors import BadInput
 from pipelines.io.images import to_tensor
 
-LEAST = 8  # pixels of a crop's side
+MIN_SIDE = 8  # pixels of a crop's side
 RADIUS = 2  # of the guided filter, in the model's pixels
 FLAT = 0.004  # its epsilon: variance below this counts as flat
 
@@ -39,8 +39,8 @@ class Framing:
         left, top, right, bottom = box or (0, 0, width, height)
         if right > width or bottom > height:
             raise BadInput("edit.crop_outside", right=right, bottom=bottom, width=width, height=height)
-        if min(right - left, bottom - top) < LEAST:
-            raise BadInput("edit.crop_too_small", width=right - left, height=bottom - top, least=LEAST)
+        if min(right - left, bottom - top) < MIN_SIDE:
+            raise BadInput("edit.crop_too_small", width=right - left, height=bottom - top, least=MIN_SIDE)
         return cls((left, top, right, bottom), side)
 
     def reduced(self, picture: Image.Image) -> Tensor:

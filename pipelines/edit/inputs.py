@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pipelines.clip.losses import text_direction
 from pipelines.clip.ranking import text_vector
-from pipelines.edit.framing import LEAST, Framing
+from pipelines.edit.framing import MIN_SIDE, Framing
 from pipelines.edit.settings import EditSettings, split_list
-from pipelines.edit.source_images import Examples
-from pipelines.edit.tuning import Aim
+from pipelines.edit.source_images import SourceImages
+from pipelines.edit.tuning import TargetDirection
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil
@@ -37,7 +37,7 @@ class Models(Protocol):
     unet: Denoiser
     clip: Clip
     critic: Clip
-    pictures: Examples
+    pictures: SourceImages
 
 
 @dataclass(frozen=True)
@@ -59,44 +59,48 @@ class EditInputs:
     def source_images(self) -> Tensor:
         """(n, 3, s, s): the user's own pictures to learn from, or the pack's that fit the source text best."""
         settings, clip, pictures = self.settings, self.models.clip, self.models.pictures
-        if settings.lessons:
-            return self._read(settings.lessons).to(clip.device)
-        return pictures.tensor(nearest_to_source(self.models, settings, settings.learn_from)).to(clip.device)
+        if settings.source_images:
+            return self._read(settings.source_images).to(clip.device)
+        return pictures.tensor(nearest_to_source(self.models, settings, settings.source_count)).to(
+            clip.device
+        )
 
     @cached_property
-    def direction(self) -> Aim:
+    def direction(self) -> TargetDirection:
         """The direction between the texts, or from the source's pictures to the examples (Gal et al. 2022, 4.3)."""
         settings, models = self.settings, self.models
-        if not settings.examples:
+        if not settings.target_images:
             clip, critic = (
                 text_direction(one, settings.source, settings.prompt) for one in (models.clip, models.critic)
             )
-            return Aim(clip, critic)
-        return self._towards_examples(self.x if self._learns_from_itself else self.source_images)
+            return TargetDirection(clip, critic)
+        return self._towards_target_images(self.x if self._learns_from_itself else self.source_images)
 
-    def direction_from(self, x: Tensor) -> Aim:
+    def direction_from(self, x: Tensor) -> TargetDirection:
         """The direction for x, the picture after `purify`; it differs from `direction` only from a picture to examples."""
-        if x is self.x or not self.settings.examples or not self._learns_from_itself:
+        if x is self.x or not self.settings.target_images or not self._learns_from_itself:
             return self.direction
-        return self._towards_examples(x)
+        return self._towards_target_images(x)
 
     @cached_property
-    def _example_vectors(self) -> Aim:
+    def _target_image_vectors(self) -> TargetDirection:
         """The mean vector (d,) of the examples, for CLIP and for the critic."""
-        shown = self._read(self.settings.examples).to(self.x.device)
-        return Aim(*(judge.encode_image(shown).mean(0) for judge in (self.models.clip, self.models.critic)))
+        shown = self._read(self.settings.target_images).to(self.x.device)
+        return TargetDirection(
+            *(judge.encode_image(shown).mean(0) for judge in (self.models.clip, self.models.critic))
+        )
 
     @property
     def _learns_from_itself(self) -> bool:
         return self.settings.mode in ("instant", "quick")
 
-    def _towards_examples(self, before: Tensor) -> Aim:
-        after, models = self._example_vectors, self.models
+    def _towards_target_images(self, before: Tensor) -> TargetDirection:
+        after, models = self._target_image_vectors, self.models
         pairs = ((models.clip, after.clip), (models.critic, after.critic))
         clip, critic = (
             F.normalize(vector - judge.encode_image(before).mean(0), dim=0) for judge, vector in pairs
         )
-        return Aim(clip, critic)
+        return TargetDirection(clip, critic)
 
     def _read(self, sources: str) -> Tensor:
         """A list of pictures as input of the model: (n, 3, s, s) in [-1, 1]. BadInput for unreadable pictures."""
@@ -123,7 +127,7 @@ def nearest_to_source(models: Models, settings: EditSettings, count: int) -> lis
 
 def source_image_count(models: Models, settings: EditSettings) -> int:
     """The number of pictures that a reusable direction is learned from."""
-    return len(split_list(settings.lessons)) or min(settings.learn_from, len(models.pictures))
+    return len(split_list(settings.source_images)) or min(settings.source_count, len(models.pictures))
 
 
 def _chosen(models: Models, settings: EditSettings) -> Image.Image:
@@ -148,18 +152,18 @@ def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, An
     elif not len(models.pictures):
         raise BadInput("edit.no_picture")
     if settings.mode in ("reusable", "paper") and not (
-        settings.directions or settings.lessons or len(models.pictures)
+        settings.directions or settings.source_images or len(models.pictures)
     ):
         raise BadInput("edit.no_lessons", mode=settings.mode)
     Framing.of(size, settings.box(), side)
     if settings.mask:
         fields["mask"] = picture_to_uri(read_mask(settings.mask, size, None))
-    for name in ("examples", "lessons"):
+    for name in ("target_images", "source_images"):
         sources = [one for part in split_list(getattr(settings, name)) for one in _unfolded(part)]
         if len(sources) > MOST_LISTED:
             raise BadInput("edit.too_many_pictures", setting=name, count=len(sources), most=MOST_LISTED)
         fields[name] = " | ".join(_likeness(one, side) for one in sources)
-    if settings.lessons and len(split_list(fields["lessons"])) < 2:
+    if settings.source_images and len(split_list(fields["source_images"])) < 2:
         raise BadInput("edit.single_lesson")
     return fields
 
@@ -172,7 +176,7 @@ def reduced_settings(settings: EditSettings, picture: Image.Image) -> EditSettin
     if settings.mask:
         fields["mask"] = picture_to_uri(open_picture(settings.mask).resize(size, Image.Resampling.BOX))
     if (box := settings.box()) is not None:
-        width, height = (max(LEAST, int((box[k + 2] - box[k]) * scale)) for k in (0, 1))
+        width, height = (max(MIN_SIDE, int((box[k + 2] - box[k]) * scale)) for k in (0, 1))
         left, top = min(int(box[0] * scale), size[0] - width), min(int(box[1] * scale), size[1] - height)
         fields["crop"] = f"{left},{top},{width}x{height}"
     return replace(settings, **fields)

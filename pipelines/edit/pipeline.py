@@ -17,18 +17,24 @@ from torch import Tensor
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture, Resumable, Step
 from pipelines.core.settings import Settings
-from pipelines.edit.ddim import Trajectory, noised, time_grid, walk_down, walk_up
-from pipelines.edit.directions import Direction, Wearing, check_direction_name, network_hash, read_direction
-from pipelines.edit.guidance import walk_down_guided
+from pipelines.edit.ddim import Trajectory, add_noise, ddim_invert, ddim_sample, time_grid
+from pipelines.edit.directions import (
+    AdaptedUnet,
+    Direction,
+    check_direction_name,
+    network_hash,
+    read_direction,
+)
+from pipelines.edit.guidance import guided_sample
 from pipelines.edit.inputs import EditInputs, pictures_as_settings, read_inputs
-from pipelines.edit.preflight import Outlook, check_texts, outlook, proposed_return_step
+from pipelines.edit.preflight import Estimate, check_texts, estimate, proposed_return_step
 from pipelines.edit.results import as_direction, as_pictures, edited_images, overshot, strip
 from pipelines.edit.settings import EditSettings
-from pipelines.edit.source_images import Examples
-from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, Tuning, adapter_of
+from pipelines.edit.source_images import SourceImages
+from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, AdapterTraining, adapter_of
 from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.base import Clip, Denoiser
-from pipelines.models.unet.network import CLEAN, walk
+from pipelines.models.unet.network import CLEAN, ddim_walk
 
 
 @dataclass
@@ -38,7 +44,7 @@ class Edit(Resumable[EditSettings]):
     unet: Denoiser
     clip: Clip
     critic: Clip
-    pictures: Examples = field(default_factory=Examples.none)
+    pictures: SourceImages = field(default_factory=SourceImages.none)
 
     Settings: ClassVar[type[Settings]] = EditSettings
 
@@ -52,10 +58,10 @@ class Edit(Resumable[EditSettings]):
         fields = pictures_as_settings(self, settings)
         if settings.directions:
             settings = settings.map_directions(lambda source: read_direction(source).to_uri())
-            worn = Wearing(self.unet)
+            adapted_unet = AdaptedUnet(self.unet)
             directions = [read_direction(one.file) for one in settings.uses()]
             for one in directions:
-                worn.wear(one)
+                adapted_unet.load_adapter(one)
             fields["return_step"] = settings.return_step or max(one.return_step for one in directions)
             fields |= {"source": directions[0].facts["source"], "prompt": directions[0].facts["target"]}
         else:
@@ -65,9 +71,9 @@ class Edit(Resumable[EditSettings]):
             fields["return_step"] = max(fields["return_step"], PAPER_UP)
         return replace(settings, **fields)
 
-    def check(self, settings: EditSettings) -> Outlook:
+    def estimate(self, settings: EditSettings) -> Estimate:
         """Estimates and warnings before a run. BadInput where the run would raise it."""
-        return outlook(self, self.prepare(settings))
+        return estimate(self, self.prepare(settings))
 
     # -------------------------------------------------------------------------------------------------------- running
 
@@ -85,42 +91,52 @@ class Edit(Resumable[EditSettings]):
         stop, trouble = _Stop(), None
         inputs = read_inputs(self, settings)
         x = yield from self._purified(settings, inputs.x)
-        way: Any = None  # a Trajectory, once the walk up is made
-        wearing: Wearing | None = None
-        tuning: Tuning | None = None
+        inversion: Any = None  # a Trajectory, once the walk up is made
+        adapted_unet: AdaptedUnet | None = None
+        training: AdapterTraining | None = None
         learns = settings.update_count() > 0
         if not learns or settings.mode == "quick":
-            way = yield from _shown("invert", settings.step_count(), self._up(settings, x), x)
+            inversion = yield from _shown("invert", settings.step_count(), self._up(settings, x), x)
         if settings.directions:
-            wearing = Wearing(self.unet)
+            adapted_unet = AdaptedUnet(self.unet)
             for use in settings.uses():
-                wearing.wear(read_direction(use.file))
+                adapted_unet.load_adapter(read_direction(use.file))
         elif learns:
-            lessons, ways = x, way
+            training_images, inversions = x, inversion
             if settings.mode != "quick":
-                lessons = inputs.source_images
-                ways = None
+                training_images = inputs.source_images
+                inversions = None
             if settings.mode == "paper":
-                lessons = lessons[: settings.update_count()]
-                ways = yield from _shown("invert", PAPER_UP, self._up(settings, lessons, PAPER_UP), lessons)
-            tuning = Tuning(
+                training_images = training_images[: settings.update_count()]
+                inversions = yield from _shown(
+                    "invert", PAPER_UP, self._up(settings, training_images, PAPER_UP), training_images
+                )
+            training = AdapterTraining(
                 self.unet, self.clip, self.critic, settings, settings.return_step, inputs.direction_from(x),
-                lessons, ways,
+                training_images, inversions,
             )  # fmt: skip
-            trouble = yield from self._learn(settings, tuning, journal, stop)
+            trouble = yield from self._learn(settings, training, journal, stop)
             if stop.asked or trouble:
-                settings = replace(settings, until=tuning.step)
-            wearing = Wearing(self.unet)
-            learned = as_direction(self, settings, tuning.wearing.tensors(), tuning.step, tuning.curves)
-            wearing.wear(learned)
-        if way is None:
-            way = yield from stop.quietly(_shown("invert", settings.step_count(), self._up(settings, x), x))
+                settings = replace(settings, until=training.step)
+            adapted_unet = AdaptedUnet(self.unet)
+            learned = as_direction(
+                self, settings, training.adapted_unet.tensors(), training.step, training.curves
+            )
+            adapted_unet.load_adapter(learned)
+        if inversion is None:
+            inversion = yield from stop.quietly(
+                _shown("invert", settings.step_count(), self._up(settings, x), x)
+            )
         strengths = strip(settings.strength, settings.strip)
-        drawn = yield from stop.quietly(self._draw(settings, inputs, way, wearing, strengths))
+        drawn = yield from stop.quietly(self._draw(settings, inputs, inversion, adapted_unet, strengths))
         images = edited_images(settings, inputs, x, strengths, drawn)
         pictures = as_pictures(settings, inputs, strengths, images)
-        if tuning is not None:
-            told = {"updates": tuning.step, "curves": tuning.curves, "overshot": overshot(tuning.curves)}
+        if training is not None:
+            told = {
+                "updates": training.step,
+                "curves": training.curves,
+                "overshot": overshot(training.curves),
+            }
             told |= {"ended": str(trouble), "ended_by": trouble.to_json()} if trouble else {}
             pictures = [replace(one, facts=one.facts | told) for one in pictures]
         return pictures
@@ -140,22 +156,22 @@ class Edit(Resumable[EditSettings]):
         return as_direction(self, settings, adapter_of(snapshot), snapshot.step, snapshot.facts["curves"])
 
     @torch.no_grad()
-    def glimpse(self, settings: EditSettings, journal: Journal, step: int) -> Image.Image:
+    def image_at(self, settings: EditSettings, journal: Journal, step: int) -> Image.Image:
         """The edit with the direction of one snapshot of a journal of these prepared settings, in at most 8 steps."""
-        wearing = Wearing(self.unet)
-        wearing.wear(as_direction(self, settings, adapter_of(journal.load(step)), step, []))
+        adapted_unet = AdaptedUnet(self.unet)
+        adapted_unet.load_adapter(as_direction(self, settings, adapter_of(journal.load(step)), step, []))
         inputs = read_inputs(self, settings)
-        quicker = replace(settings, steps=min(settings.step_count(), 8), refine=0)
+        quicker = replace(settings, steps=min(settings.step_count(), 8), inversion_iterations=0)
         x = _last(self._purified(settings, inputs.x))
-        way = _last(self._up(quicker, x))
-        drawn = _last(self._draw(quicker, inputs, way, wearing, [settings.strength]))
+        inversion = _last(self._up(quicker, x))
+        drawn = _last(self._draw(quicker, inputs, inversion, adapted_unet, [settings.strength]))
         return edited_images(settings, inputs, x, [settings.strength], drawn)[0]
 
     @torch.no_grad()
     def round_trip(self, settings: EditSettings, x: Tensor) -> Tensor:
         """(n, 3, s, s) -> the same shape, inverted and sampled by the model alone, errors not added back."""
-        way = _last(self._up(settings, x))
-        return _last(walk_down(self._noise_of, way, add_back=False)).clamp(-1, 1)
+        inversion = _last(self._up(settings, x))
+        return _last(ddim_sample(self._noise_of, inversion, add_back=False)).clamp(-1, 1)
 
     def fingerprint(self) -> str:
         """A short hash of the denoiser's and CLIP's weights, to refuse a journal of other networks."""
@@ -172,72 +188,72 @@ class Edit(Resumable[EditSettings]):
         last = settings.return_step - 1
         for k in range(settings.purify):
             generator = torch.Generator().manual_seed((settings.seed << 20) + k)
-            noisy = noised(x, self.unet.alphas_cumprod[last], generator)
-            x = walk(self.unet, noisy, last, CLEAN, PAPER_DOWN).clamp(-1, 1)
+            noisy = add_noise(x, self.unet.alphas_cumprod[last], generator)
+            x = ddim_walk(self.unet, noisy, last, CLEAN, PAPER_DOWN).clamp(-1, 1)
             yield Step("purify", k + 1, settings.purify, {}, lambda x=x: x)
         return x
 
     def _learn(
-        self, settings: EditSettings, tuning: Tuning, journal: Journal, stop: _Stop
+        self, settings: EditSettings, training: AdapterTraining, journal: Journal, stop: _Stop
     ) -> Generator[Step, None, Message | None]:
         """Make the updates that are left. Returns why when the loss is not finite, else None."""
         if (snapshot := journal.latest()) is not None:
-            tuning.restore(snapshot)
-        trouble, saved = None, tuning.step
+            training.restore(snapshot)
+        trouble, saved = None, training.step
         count = min(settings.update_count(), settings.until or settings.update_count())
-        while tuning.step < count and not stop.asked:
-            if trouble := tuning.advance():
+        while training.step < count and not stop.asked:
+            if trouble := training.advance():
                 break
-            if journal.due(tuning.step) or tuning.step == count:
-                journal.save(tuning.snapshot())
-                saved = tuning.step
+            if journal.due(training.step) or training.step == count:
+                journal.save(training.snapshot())
+                saved = training.step
             try:
-                yield Step("learn", tuning.step, count, tuning.metrics(), lambda: tuning.shown)  # type: ignore[arg-type, return-value]
+                yield Step("learn", training.step, count, training.metrics(), lambda: training.shown)  # type: ignore[arg-type, return-value]
             except Stopped:
                 stop.asked = True
-        if saved != tuning.step:
-            journal.save(tuning.snapshot())
+        if saved != training.step:
+            journal.save(training.snapshot())
         return trouble
 
     def _up(self, settings: EditSettings, x: Tensor, steps: int = 0) -> Generator[int, None, Trajectory]:
         grid = time_grid(settings.return_step, steps or settings.step_count())
-        return walk_up(self._noise_of, self.unet.alphas_cumprod, x, grid, settings.refine)
+        return ddim_invert(self._noise_of, self.unet.alphas_cumprod, x, grid, settings.inversion_iterations)
 
     def _draw(
         self,
         settings: EditSettings,
         inputs: EditInputs,
-        way: Trajectory,
-        wearing: Wearing | None,
+        inversion: Trajectory,
+        adapted_unet: AdaptedUnet | None,
         strengths: list[float],
     ) -> Generator[Step, None, Tensor]:
         """(n, 3, s, s), one picture for each strength: with the adapters, or, without, under CLIP's gradient."""
         device = inputs.x.device
-        if wearing is not None:
+        if adapted_unet is not None:
             uses = settings.uses()
             amount = torch.tensor(strengths, device=device)
 
             def noise_of(x: Tensor, step: int) -> Tensor:
-                worn = [amount * use.strength * (use.window[0] > step >= use.window[1]) for use in uses] or [
-                    amount
-                ]
-                wearing.set_strengths(worn)
-                return wearing.noise_of(x, step)
+                amounts = [
+                    amount * use.strength * (use.window[0] > step >= use.window[1]) for use in uses
+                ] or [amount]
+                adapted_unet.set_strengths(amounts)
+                return adapted_unet.noise_of(x, step)
 
-            walk = walk_down(noise_of, way, len(strengths), inputs.small_mask)
+            sampling = ddim_sample(noise_of, inversion, len(strengths), inputs.small_mask)
         else:
-            walk = walk_down_guided(
-                self._noise_of, self.clip, inputs.direction_from(way.states[0]).clip, way,
-                torch.tensor([0.0, *strengths], device=device), guidance=settings.guidance, keep=settings.keep,
-                smooth=settings.smooth,
+            sampling = guided_sample(
+                self._noise_of, self.clip, inputs.direction_from(inversion.states[0]).clip, inversion,
+                torch.tensor([0.0, *strengths], device=device), guidance=settings.guidance, l1_weight=settings.l1_weight,
+                tv_weight=settings.tv_weight,
                 generator=torch.Generator().manual_seed(settings.seed), mask=inputs.small_mask,
             )  # fmt: skip
         while True:
             try:
-                done, clean = next(walk)
+                done, clean = next(sampling)
             except StopIteration as end:
                 return end.value[-len(strengths) :]
-            yield Step("draw", done, len(way.errors), {}, lambda clean=clean: clean[-len(strengths) :])
+            yield Step("draw", done, len(inversion.errors), {}, lambda clean=clean: clean[-len(strengths) :])
 
     def _noise_of(self, x: Tensor, step: int) -> Tensor:
         parts = [

@@ -20,7 +20,7 @@ ALIKE = 0.985  # cosine of two texts that CLIP takes for one
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Estimate:
     """Estimates before a run.
 
     `match`, in [0, 1], is the share of the pack's pictures that fit the source text less than the picture, None without
@@ -35,11 +35,11 @@ class Outlook:
     warnings: list[str] = field(default_factory=list[str])
 
 
-def outlook(models: Models, settings: EditSettings) -> Outlook:
+def estimate(models: Models, settings: EditSettings) -> Estimate:
     """Estimates and warnings for a run of prepared settings. Times one call of each network."""
     alike, match = 0.0, None
     warnings: list[str] = []
-    if not settings.directions and not settings.examples:
+    if not settings.directions and not settings.target_images:
         alike = texts_cosine(models.clip, settings)
         if alike < 0.35:
             warnings.append("far apart")
@@ -53,12 +53,12 @@ def outlook(models: Models, settings: EditSettings) -> Outlook:
         if match is not None and match < 0.8 and not settings.directions:
             warnings.append("source does not describe it")
     seconds, megabytes = _cost(models, settings)
-    return Outlook(match, alike, settings.return_step, seconds, megabytes, warnings)
+    return Estimate(match, alike, settings.return_step, seconds, megabytes, warnings)
 
 
 def check_texts(clip: Clip, settings: EditSettings) -> None:
     """BadInput when the cosine of the two texts is above ALIKE. Not checked when examples replace the target."""
-    if not settings.examples and (alike := texts_cosine(clip, settings)) > ALIKE:
+    if not settings.target_images and (alike := texts_cosine(clip, settings)) > ALIKE:
         raise BadInput(
             "edit.texts_too_alike", source=settings.source[:60], target=settings.prompt[:60], cosine=alike
         )
@@ -74,7 +74,7 @@ def proposed_return_step(clip: Clip, settings: EditSettings) -> int:
 
     After Kwon et al. 2023, Asyrp, section 4.2.
     """
-    if settings.examples:
+    if settings.target_images:
         return 500
     return int(min(max(350 + 350 * (1 - texts_cosine(clip, settings)), 350), 600)) // 10 * 10
 
@@ -88,7 +88,10 @@ def _cost(models: Models, settings: EditSettings) -> tuple[float, float]:
     unet, clip = (
         _fastest(call) for call in (lambda: models.unet(x, times), lambda: models.clip.encode_image(x))
     )
-    up, down = settings.step_count() * (1 + settings.refine), settings.step_count() * settings.strip
+    up, down = (
+        settings.step_count() * (1 + settings.inversion_iterations),
+        settings.step_count() * settings.strip,
+    )
     calls = up + down * (1 if settings.mode == "instant" else 1.5)
     updates, learning = settings.update_count(), 0.0
     if settings.mode == "instant" and not settings.directions:

@@ -91,7 +91,7 @@ def as_direction(
     facts: dict[str, Any] = {
         "source": settings.source,
         "target": settings.prompt,
-        "by": "pictures" if settings.examples else "texts",
+        "by": "pictures" if settings.target_images else "texts",
         "base": network_hash(models.unet),
         "clip": network_hash(models.clip.image)[:16],
         "mode": settings.mode,
@@ -100,7 +100,7 @@ def as_direction(
         "seed": settings.seed,
         "updates": updates,
         "loss": settings.loss,
-        "keep": settings.keep,
+        "keep": settings.l1_weight,
     }
     if curves:
         facts["figures"] = {"clip direction": curves[-1][1], "critic direction": curves[-1][2]}

@@ -34,6 +34,15 @@ class EditSettings(Settings):
     """
 
     subject: ClassVar[str] = "image"
+    aliases: ClassVar[dict[str, str]] = {
+        "keep": "l1_weight",
+        "smooth": "tv_weight",
+        "chain": "backprop_through_chain",
+        "refine": "inversion_iterations",
+        "learn_from": "source_count",
+        "examples": "target_images",
+        "lessons": "source_images",
+    }
 
     # fmt: off
     prompt: str = knob("an angry face", label=("prompt", "提示词"), kind="prompt", flag="target",
@@ -62,14 +71,14 @@ class EditSettings(Settings):
     return_step: int = knob(0, 0, 999, label=("return step", "返回步"), advanced=True,
         help="the noise level that the edit returns to, 0 to propose one",
         help_zh="编辑退回到的噪声级别；0 表示自动建议")
-    keep: float = knob(3.3, 0.0, 10.0, label=("stay with the picture", "贴近原图"), advanced=True,
+    l1_weight: float = knob(3.3, 0.0, 10.0, label=("stay with the picture", "贴近原图"), advanced=True,
         help="how strongly to stay with the picture (L1)", help_zh="多大程度上保留原图（L1）")
-    smooth: float = knob(1.0, 0.0, 10.0, label=("smooth", "平滑"), advanced=True,
+    tv_weight: float = knob(1.0, 0.0, 10.0, label=("smooth", "平滑"), advanced=True,
         help="how smooth the change is (total variation)", help_zh="变化有多平滑（全变差）")
     steps: int = knob(0, 0, 200, label=("steps", "步数"), advanced=True,
         help="steps up the noise, and down again, 0 for what the mode needs",
         help_zh="走进噪声再走回来的步数；0 表示按方式决定")
-    refine: int = knob(1, 0, 8, label=("refine", "细化"), advanced=True,
+    inversion_iterations: int = knob(1, 0, 8, label=("refine", "细化"), advanced=True,
         help="fixed-point refinements of each step up", help_zh="每一步向上走时的定点细化次数")
     guidance: float = knob(1.0, 0.1, 10.0, label=("guidance", "引导强度"), advanced=True,
         help="of the instant mode: how hard CLIP pushes", help_zh="即时方式：CLIP 推得多用力")
@@ -85,15 +94,15 @@ class EditSettings(Settings):
     loss: str = knob("log", label=("loss", "损失"), choices=LOSSES, advanced=True,
         help="the directional loss: the official code's or the paper's",
         help_zh="方向损失：log 为官方代码，plain 为论文")
-    chain: bool = knob(False, label=("chain", "链式"), advanced=True,
+    backprop_through_chain: bool = knob(False, label=("chain", "链式"), advanced=True,
         help="of the paper's recipe: one update through all six steps",
         help_zh="论文方法：一次更新穿过全部六步")
-    learn_from: int = knob(50, 2, 640, label=("learn from", "学习张数"), advanced=True,
+    source_count: int = knob(50, 2, 640, label=("learn from", "学习张数"), advanced=True,
         help="pictures that a reusable direction learns from", help_zh="可复用方向从多少张图片学习")
-    examples: str = knob("", label=("example pictures", "示例图片"), kind="pictures", advanced=True,
+    target_images: str = knob("", label=("example pictures", "示例图片"), kind="pictures", advanced=True,
         help="pictures that show the target instead of its text: FILE | FILE ...",
         help_zh="用图片而不是文字说明目标")
-    lessons: str = knob("", label=("own pictures to learn from", "自备学习图片"), kind="pictures", advanced=True,
+    source_images: str = knob("", label=("own pictures to learn from", "自备学习图片"), kind="pictures", advanced=True,
         help="your own pictures to learn a reusable direction from: FILE | FILE ...",
         help_zh="从自己的图片学习可复用方向")
     purify: int = knob(0, 0, 20, label=("purify", "净化"), advanced=True,
@@ -105,7 +114,7 @@ class EditSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.directions and not self.examples and _plain(self.source) == _plain(self.prompt):
+        if not self.directions and not self.target_images and _plain(self.source) == _plain(self.prompt):
             raise BadInput("edit.source_is_target", text=self.source[:60])
         if self.crop:
             self.box()
@@ -150,7 +159,7 @@ class EditSettings(Settings):
         """The settings with `change` applied to every picture, also in lists."""
         fields = {name: getattr(self, name) for name in ("image", "mask") if getattr(self, name)}
         fields = {name: change(value) for name, value in fields.items()}
-        for name in ("examples", "lessons"):
+        for name in ("target_images", "source_images"):
             fields[name] = " | ".join(change(one) for one in split_list(getattr(self, name)))
         return replace(self, **fields)
 

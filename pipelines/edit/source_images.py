@@ -26,7 +26,7 @@ CHUNK = 64  # pictures that CLIP sees at a time
 
 
 @dataclass(eq=False)
-class Examples:
+class SourceImages:
     """`pictures`, (n, 3, s, s) uint8, their n `names`, and a cache of each CLIP's vectors of them."""
 
     pictures: Tensor
@@ -36,7 +36,7 @@ class Examples:
     )
 
     @classmethod
-    def load(cls, path: Path) -> Examples:
+    def load(cls, path: Path) -> SourceImages:
         """Read a file that `launch.py data` wrote. BadInput when it is missing or damaged."""
         if not path.is_file():
             raise BadInput("edit.source_images_missing", file=path.name)
@@ -59,7 +59,7 @@ class Examples:
         return cls(torch.as_tensor(pictures).permute(0, 3, 1, 2).contiguous(), names)
 
     @classmethod
-    def none(cls) -> Examples:
+    def none(cls) -> SourceImages:
         """An empty set, for packs without pictures."""
         return cls(torch.empty(0, 3, 8, 8, dtype=torch.uint8), [])
 

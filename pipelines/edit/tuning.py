@@ -6,7 +6,7 @@ and total variation of the change. There are two recipes:
 * quick and reusable: the loss of the clean picture that is predicted from one noise level (Starodubcev et al. 2023,
   "Towards real-time text-driven image manipulation with unconditional diffusion models").
 * paper (Kim et al. 2022): inversion in 40 steps, sampling in 6, and an update after each of them on the predicted clean
-  picture; or, with `chain`, one update through all six.
+  picture; or, with `backprop_through_chain`, one update through all six.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ import torch
 from torch import Tensor
 
 from pipelines.clip.cutouts import views_alike
-from pipelines.clip.losses import directional_loss, directional_similarity, keeping_loss, reach_loss
+from pipelines.clip.losses import directional_loss, directional_similarity, magnitude_loss, preservation_loss
 from pipelines.core.journal import Snapshot
-from pipelines.edit.ddim import Trajectory, levels, noised, time_grid
-from pipelines.edit.directions import Wearing
+from pipelines.edit.ddim import Trajectory, add_noise, alphas_at, time_grid
+from pipelines.edit.directions import AdaptedUnet
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import Message
 from pipelines.models.base import Clip, Denoiser
 from pipelines.models.typed import integers
-from pipelines.models.unet.network import ddim_step, guess
+from pipelines.models.unet.network import ddim_step, predict_x0
 
 PAPER_UP, PAPER_DOWN = 40, 6
 VIEWS = 4  # of each picture
 BATCH = 4  # noise levels of the one picture, or pictures
 JUDGE_EVERY = 5
-REACHING = 2.0  # weight of the length of the change beside its direction
+MAGNITUDE_WEIGHT = 2.0  # weight of the length of the change beside its direction
 
 
 @dataclass(frozen=True)
-class Aim:
+class TargetDirection:
     """A direction as vectors (d,): in CLIP's space, which gives the gradient, and in the critic's, for figures only."""
 
     clip: Tensor
     critic: Tensor
 
 
-class Tuning:
+class AdapterTraining:
     """The training of one adapter, and its state.
 
     `lessons` are the training pictures (n, 3, s, s) in [-1, 1], and `ways` their inversions where the recipe needs them.
@@ -57,15 +57,20 @@ class Tuning:
         critic: Clip,
         settings: EditSettings,
         return_step: int,
-        aim: Aim,
-        lessons: Tensor,
-        ways: Trajectory | None,
+        target_direction: TargetDirection,
+        training_images: Tensor,
+        inversions: Trajectory | None,
     ):
-        self.clip, self.critic, self.settings, self.aim = clip, critic, settings, aim
-        self.return_step, self.lessons, self.ways = return_step, lessons, ways
+        self.clip, self.critic, self.settings, self.target_direction = (
+            clip,
+            critic,
+            settings,
+            target_direction,
+        )
+        self.return_step, self.training_images, self.inversions = return_step, training_images, inversions
         self.unet, self.alphas = unet, unet.alphas_cumprod
-        self.wearing = Wearing(unet)
-        self.parameters = self.wearing.add(settings.rank, settings.seed)
+        self.adapted_unet = AdaptedUnet(unet)
+        self.parameters = self.adapted_unet.new_adapter(settings.rank, settings.seed)
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(self.parameters, lr=settings.step_size)
         self.step = 0
         self.loss = math.nan
@@ -95,62 +100,64 @@ class Tuning:
 
     def _one_step(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
         """One update by the clean pictures predicted with and without the adapter: (before, after, loss)."""
-        noisy, noise, times = self._walked(generator) if self.ways is not None else self._noised(generator)
+        noisy, noise, times = (
+            self._inverted(generator) if self.inversions is not None else self._with_noise(generator)
+        )
         alpha = self.alphas[times][:, None, None, None]
-        before = guess(noisy, noise, alpha)
-        self.wearing.set_strengths([torch.ones(len(noisy), device=noisy.device)])
+        before = predict_x0(noisy, noise, alpha)
+        self.adapted_unet.set_strengths([torch.ones(len(noisy), device=noisy.device)])
         with torch.enable_grad():
-            after = guess(noisy, self.wearing.unet(noisy, times), alpha)
+            after = predict_x0(noisy, self.adapted_unet.unet(noisy, times), alpha)
             loss = self._loss(before, after, generator)
             self._update(loss)
         return before, after.detach(), loss.item()
 
-    def _walked(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _inverted(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """The picture at the return step and at random steps below, from its inversion: noisy, noise, steps (n,)."""
-        assert self.ways is not None
-        steps = len(self.ways.noises)
+        assert self.inversions is not None
+        steps = len(self.inversions.noises)
         lower = integers(torch.randint(steps // 2, steps, (BATCH - 1,), generator=generator))
         chosen = [steps - 1, *lower]
-        noisy = torch.cat([self.ways.states[k + 1] for k in chosen])
-        noise = torch.cat([self.ways.noises[k] for k in chosen])
-        return noisy, noise, torch.tensor([self.ways.grid[k + 1] for k in chosen], device=noisy.device)
+        noisy = torch.cat([self.inversions.states[k + 1] for k in chosen])
+        noise = torch.cat([self.inversions.noises[k] for k in chosen])
+        return noisy, noise, torch.tensor([self.inversions.grid[k + 1] for k in chosen], device=noisy.device)
 
-    def _noised(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _with_noise(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """The next lessons with new noise below the return step: noisy, the noise predicted in them, steps (n,)."""
         first = self.step * BATCH
-        rows = [self._lesson(k) for k in range(first, first + BATCH)]
-        x = self.lessons[rows]
+        rows = [self._training_image(k) for k in range(first, first + BATCH)]
+        x = self.training_images[rows]
         times = torch.randint(self.return_step // 2, self.return_step, (BATCH,), generator=generator).to(
             x.device
         )
-        noisy = noised(x, self.alphas[times][:, None, None, None], generator)
+        noisy = add_noise(x, self.alphas[times][:, None, None, None], generator)
         return noisy, self.unet(noisy, times), times
 
-    def _lesson(self, k: int) -> int:
+    def _training_image(self, k: int) -> int:
         """The row of the k-th lesson; every epoch is a new permutation, drawn from the seed."""
-        turn, place = divmod(k, len(self.lessons))
+        turn, place = divmod(k, len(self.training_images))
         order = torch.Generator().manual_seed((self.settings.seed << 20) + turn)
-        return int(torch.randperm(len(self.lessons), generator=order)[place])
+        return int(torch.randperm(len(self.training_images), generator=order)[place])
 
     def _paper(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
         """Sample one picture in PAPER_DOWN steps, with an update after each, or one through all: (before, after, loss)."""
-        assert self.ways is not None
-        row = self.step % len(self.lessons)
-        before = self.lessons[row : row + 1]
+        assert self.inversions is not None
+        row = self.step % len(self.training_images)
+        before = self.training_images[row : row + 1]
         grid = time_grid(self.return_step, PAPER_DOWN)
-        alphas = levels(self.alphas, grid)
-        self.wearing.set_strengths([torch.ones(1, device=before.device)])
-        x, after, total = self.ways.states[-1][row : row + 1], before, 0.0
+        alphas = alphas_at(self.alphas, grid)
+        self.adapted_unet.set_strengths([torch.ones(1, device=before.device)])
+        x, after, total = self.inversions.states[-1][row : row + 1], before, 0.0
         with torch.enable_grad():
             for k in reversed(range(len(grid) - 1)):
-                noise = self.wearing.noise_of(x, grid[k + 1])
-                after = guess(x, noise, alphas[k + 1])
+                noise = self.adapted_unet.noise_of(x, grid[k + 1])
+                after = predict_x0(x, noise, alphas[k + 1])
                 x = ddim_step(x, noise, alphas[k + 1], alphas[k])
-                if not self.settings.chain:
+                if not self.settings.backprop_through_chain:
                     loss = self._loss(before, after, generator)
                     self._update(loss)
                     x, total = x.detach(), total + loss.item() / (len(grid) - 1)
-            if self.settings.chain:
+            if self.settings.backprop_through_chain:
                 after = x
                 loss = self._loss(before, x, generator)
                 self._update(loss)
@@ -164,10 +171,14 @@ class Tuning:
         with torch.no_grad():
             vectors = self.clip.encode_image(seen[: VIEWS * len(before)])
         changed = self.clip.encode_image(seen[VIEWS * len(before) :])
-        loss = directional_loss(vectors, changed, self.aim.clip, self.settings.loss).mean()
+        loss = directional_loss(vectors, changed, self.target_direction.clip, self.settings.loss).mean()
         if self.settings.mode != "paper":
-            loss = loss + REACHING * reach_loss(vectors, changed, self.aim.clip).mean()
-        return loss + keeping_loss(before, after, self.settings.keep, self.settings.smooth).mean()
+            loss = (
+                loss + MAGNITUDE_WEIGHT * magnitude_loss(vectors, changed, self.target_direction.clip).mean()
+            )
+        return (
+            loss + preservation_loss(before, after, self.settings.l1_weight, self.settings.tv_weight).mean()
+        )
 
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
@@ -180,7 +191,10 @@ class Tuning:
     def _judge(self, before: Tensor, after: Tensor) -> None:
         """Append CLIP's and the critic's directional similarity of the last batch, in whole pictures, to the curves."""
         row: list[float] = [self.step]
-        for judge, direction in ((self.clip, self.aim.clip), (self.critic, self.aim.critic)):
+        for judge, direction in (
+            (self.clip, self.target_direction.clip),
+            (self.critic, self.target_direction.critic),
+        ):
             vectors = [judge.encode_image(one.clamp(-1, 1)) for one in (before, after)]
             row.append(round(directional_similarity(vectors[0], vectors[1], direction).mean().item(), 4))
         self.curves.append(row)
@@ -194,7 +208,7 @@ class Tuning:
 
     def snapshot(self) -> Snapshot:
         """The adapter, the optimizer's state, the curves and the loss."""
-        tensors = {f"adapter/{name}": one for name, one in self.wearing.tensors().items()}
+        tensors = {f"adapter/{name}": one for name, one in self.adapted_unet.tensors().items()}
         for k, parameter in enumerate(self.parameters):
             memory: dict[str, Any] = self.optimizer.state.get(parameter, {})
             tensors |= {f"adam/{k}/{name}": value for name, value in memory.items()}
@@ -206,7 +220,7 @@ class Tuning:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Set the state to that of a snapshot. BadInput when its adapter does not fit the denoiser."""
-        self.wearing.put(adapter_of(snapshot))
+        self.adapted_unet.set_weights(adapter_of(snapshot))
         for k, parameter in enumerate(self.parameters):
             memory = {
                 name: snapshot.tensors.get(f"adam/{k}/{name}") for name in ("step", "exp_avg", "exp_avg_sq")
@@ -221,5 +235,5 @@ class Tuning:
 
 
 def adapter_of(snapshot: Snapshot) -> dict[str, Tensor]:
-    """The adapter's weights in a snapshot of a Tuning, by peft's names."""
+    """The adapter's weights in a snapshot of an AdapterTraining, by peft's names."""
     return {k.removeprefix("adapter/"): v for k, v in snapshot.tensors.items() if k.startswith("adapter/")}

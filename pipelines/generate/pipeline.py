@@ -65,7 +65,7 @@ class Generate(Pipeline[GenerateSettings]):
         vectors: list[Tensor] = []
         for batch in batches(seeds, settings.batch):
             drawn = yield from self._draw(settings, batch, start, likeness)
-            images = self.vqgan.pictures_of(drawn)
+            images = self.vqgan.decode_tokens(drawn)
             count = len(batch.seeds)
             vectors.append(self.clip.encode_image(images)[:count])
             tokens.append(drawn[:count])
@@ -74,7 +74,7 @@ class Generate(Pipeline[GenerateSettings]):
         ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
         drawn = torch.cat(tokens)
         kept = ranking.kept(settings.keep, settings.hide_duplicates)
-        pictures = to_pil(torch.cat([self.vqgan.pictures_of(drawn[k : k + 1]) for k in kept]))
+        pictures = to_pil(torch.cat([self.vqgan.decode_tokens(drawn[k : k + 1]) for k in kept]))
         return [
             Picture(
                 image,
@@ -115,14 +115,14 @@ class Generate(Pipeline[GenerateSettings]):
         uniform = torch.stack([_uniform(seed, config.image_length) for seed in batch.row_seeds]).to(device)
         canvas = self._blank().repeat(rows, 1)  # (rows, image_length), what has not been drawn yet is white
         guided = settings.guidance != 1
-        cache, logits = self.dalle.read_text(self._text(settings.prompt, guided), rows * (1 + guided))
+        cache, logits = self.dalle.prefill(self._text(settings.prompt, guided), rows * (1 + guided))
         for position in range(config.image_length):
             if position < len(start):
                 token = start[position].expand(rows)
             else:
                 if guided:
-                    said, blank = logits.chunk(2)
-                    logits = blank + settings.guidance * (said - blank)
+                    cond, uncond = logits.chunk(2)
+                    logits = uncond + settings.guidance * (cond - uncond)
                 if likeness is not None:
                     logits = logits + likeness[position]
                 token = sample(
@@ -132,9 +132,9 @@ class Generate(Pipeline[GenerateSettings]):
             if position % grid == grid - 1:
                 shown = canvas[: len(batch.seeds)].view(-1, grid, grid)
                 done, total = batch.index * grid + position // grid + 1, batch.count * grid
-                yield Step("draw", done, total, {}, lambda shown=shown: self.vqgan.pictures_of(shown))
+                yield Step("draw", done, total, {}, lambda shown=shown: self.vqgan.decode_tokens(shown))
             if position + 1 < config.image_length:
-                logits = self.dalle.next_logits(cache, token.repeat(1 + guided), position)
+                logits = self.dalle.decode_step(cache, token.repeat(1 + guided), position)
         return canvas.view(rows, grid, grid)
 
     def _text(self, prompt: str, guided: bool) -> Tensor:
@@ -147,7 +147,7 @@ class Generate(Pipeline[GenerateSettings]):
         if not getattr(self.vqgan.config, "has_encoder", True):
             return torch.zeros(1, self.dalle.config.image_length, dtype=torch.long, device=self.dalle.device)
         size = self.dalle.config.grid * self.vqgan.config.factor
-        return self.vqgan.tokens_of(torch.ones(1, 3, size, size, device=self.dalle.device)).flatten(1)
+        return self.vqgan.encode_tokens(torch.ones(1, 3, size, size, device=self.dalle.device)).flatten(1)
 
     def _picture_prompt(self, settings: GenerateSettings) -> tuple[Tensor | None, Tensor]:
         """The terms that a picture prompt adds: a bias of the logits or None, and the tokens of its top rows.
@@ -158,7 +158,7 @@ class Generate(Pipeline[GenerateSettings]):
         if not settings.image:
             return None, torch.empty(0, dtype=torch.long)
         picture = to_tensor([open_picture(settings.image)]).to(self.dalle.device)
-        tokens = self.vqgan.tokens_of(picture).flatten()
+        tokens = self.vqgan.encode_tokens(picture).flatten()
         start = tokens[: settings.keep_rows * self.dalle.config.grid]
         if settings.likeness == 0:
             return None, start

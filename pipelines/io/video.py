@@ -56,7 +56,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Film:
+class Timelapse:
     """The frames of a film, their number, and the text of each scene."""
 
     frames: Iterator[Frame]

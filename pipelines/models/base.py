@@ -149,7 +149,7 @@ class Codec(Network, Protocol):
         """(n, c, h, w) codes, or anything between them -> (n, 3, h * factor, w * factor), about [-1, 1]."""
         ...
 
-    def nearest(self, z: Tensor) -> Tensor:
+    def quantize(self, z: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, h, w) tokens: the nearest code by Euclidean distance."""
         ...
 
@@ -157,11 +157,11 @@ class Codec(Network, Protocol):
         """(n, h, w) tokens -> (n, c, h, w) their codes."""
         ...
 
-    def tokens_of(self, images: Tensor) -> Tensor:
+    def encode_tokens(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, h / factor, w / factor) tokens."""
         ...
 
-    def pictures_of(self, tokens: Tensor) -> Tensor:
+    def decode_tokens(self, tokens: Tensor) -> Tensor:
         """(n, h, w) tokens -> (n, 3, h * factor, w * factor), about [-1, 1]."""
         ...
 
@@ -211,15 +211,15 @@ class Decoder(Network, Protocol):
         """A prompt's ids -> (text_length,), cut or padded. The empty list gives the text without a condition."""
         ...
 
-    def read_text(self, text: Tensor, row_count: int) -> tuple[Any, Tensor]:
+    def prefill(self, text: Tensor, row_count: int) -> tuple[Any, Tensor]:
         """(n, text_length) texts, each serving row_count / n neighbouring rows.
 
-        Returns the cache for `next_logits` and the logits of the first image token, (row_count, image_vocabulary)
+        Returns the cache for `decode_step` and the logits of the first image token, (row_count, image_vocabulary)
         float32.
         """
         ...
 
-    def next_logits(self, cache: Any, token: Tensor, position: int) -> Tensor:
+    def decode_step(self, cache: Any, token: Tensor, position: int) -> Tensor:
         """The image token (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 of the one after."""
         ...
 
@@ -272,7 +272,7 @@ class CodecNetwork(nn.Module, ABC):
     def decode(self, codes: Tensor) -> Tensor:
         """(n, c, h, w) codes, or anything between them -> (n, 3, h * factor, w * factor), about [-1, 1]."""
 
-    def nearest(self, z: Tensor) -> Tensor:
+    def quantize(self, z: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, h, w) tokens: the nearest code by Euclidean distance."""
         n, c, h, w = z.shape
         flat, codes = z.permute(0, 2, 3, 1).reshape(-1, c).float(), self.codes.float()
@@ -283,11 +283,11 @@ class CodecNetwork(nn.Module, ABC):
         """(n, h, w) tokens -> (n, c, h, w) their codes."""
         return F.embedding(tokens, self.codes).permute(0, 3, 1, 2)
 
-    def tokens_of(self, images: Tensor) -> Tensor:
+    def encode_tokens(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, h / factor, w / factor) tokens."""
-        return self.nearest(self.encode(images))
+        return self.quantize(self.encode(images))
 
-    def pictures_of(self, tokens: Tensor) -> Tensor:
+    def decode_tokens(self, tokens: Tensor) -> Tensor:
         """(n, h, w) tokens -> (n, 3, h * factor, w * factor), about [-1, 1]."""
         return self.decode(self.embed(tokens))
 
@@ -301,7 +301,7 @@ class CodecNetwork(nn.Module, ABC):
         return twin
 
 
-def remembered(
+def cached_text_embeddings(
     memory: dict[str, Tensor], prompts: list[str], read: Callable[[list[str]], Tensor], device: torch.device
 ) -> Tensor:
     """(n, d) float32 of unit length: the normalized output of `read` for each prompt, cached in `memory`.

@@ -19,7 +19,7 @@ from pipelines.io.files import write_atomically
 from pipelines.io.values import is_dict, is_list
 
 # Held while networks or adapters are built: accelerate's `init_empty_weights` changes torch for all threads.
-BUILDING = threading.RLock()
+META_INIT_LOCK = threading.RLock()
 ABSENT = Message("models.absent")  # said in the place of a shape
 
 
@@ -98,7 +98,7 @@ def load_weights(path: Path, network: nn.Module, dtype: torch.dtype = torch.floa
     network.load_state_dict(tensors, assign=any(one.is_meta for one in network.parameters()))
 
 
-def in_order(data: bytes) -> bytes:
+def canonical_bytes(data: bytes) -> bytes:
     """The bytes of a safetensors file with the keys of its header sorted.
 
     safetensors writes metadata in random order; sorted, equal contents have equal hashes.

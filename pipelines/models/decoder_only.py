@@ -9,7 +9,7 @@ from pipelines.models.checkpoint import Config
 from pipelines.models.typed import integers
 
 
-class StreamConfig(Config):
+class DecoderOnlyConfig(Config):
     """Base of their configs: the lengths of a stream, in tokens."""
 
     text_length: int
@@ -26,7 +26,7 @@ class StreamConfig(Config):
         return self.grid * self.grid
 
 
-class Cache:
+class KVCache:
     """A static cache of the keys and values of every slot. `seen[layer][slot]` are the slots that a slot attends to.
 
     A step gathers only those: for image tokens a few dozen keys instead of a thousand.

@@ -56,7 +56,9 @@ def dtype_of(kind: str, device: torch.device) -> torch.dtype:
 
 # ----------------------------------------------------------------------------------------------------------------- room
 
-ROOM = 0.5  # the share of a GPU's memory that weights may fill; the rest is for what is computed with them
+WEIGHTS_SHARE = (
+    0.5  # the share of a GPU's memory that weights may fill; the rest is for what is computed with them
+)
 
 
 def networks_of(part: Any) -> list[nn.Module]:
@@ -65,20 +67,20 @@ def networks_of(part: Any) -> list[nn.Module]:
     return [one for one in inside if isinstance(one, nn.Module)]
 
 
-def weight(network: nn.Module) -> int:
+def parameter_bytes(network: nn.Module) -> int:
     """Bytes of a network's parameters."""
     return sum(one.numel() * one.element_size() for one in network.parameters())
 
 
-def to_move_off(parts: list[nn.Module], waiting: list[nn.Module], room: float) -> list[nn.Module]:
+def networks_to_offload(parts: list[nn.Module], waiting: list[nn.Module], room: float) -> list[nn.Module]:
     """The networks of `waiting` to move off, largest first, until the weights of all networks are at most `room` bytes."""
-    total = sum(weight(one) for one in (*parts, *waiting))
+    total = sum(parameter_bytes(one) for one in (*parts, *waiting))
     leaving: list[nn.Module] = []
-    for one in sorted(waiting, key=weight, reverse=True):
+    for one in sorted(waiting, key=parameter_bytes, reverse=True):
         if total <= room:
             break
         leaving.append(one)
-        total -= weight(one)
+        total -= parameter_bytes(one)
     return leaving
 
 
@@ -93,7 +95,7 @@ def make_room(parts: Iterable[Any], loaded: Iterable[Any], device: torch.device)
     networks = [network for part in loaded for network in networks_of(part)]
     waiting = [one for one in networks if one not in wanted and next(one.parameters()).is_cuda]
     total: int = cast(Any, torch.cuda).get_device_properties(device).total_memory
-    for network in to_move_off(wanted, waiting, ROOM * total):
+    for network in networks_to_offload(wanted, waiting, WEIGHTS_SHARE * total):
         network.to("cpu")
     for network in wanted:
         network.to(device)

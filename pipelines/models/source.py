@@ -14,12 +14,12 @@ from pipelines.models.checkpoint import ABSENT, Config
 
 
 @dataclass(frozen=True)
-class Original:
+class SourceCheckpoint:
     """Contents of a published file: tensors by flat names (nested names joined by "."), and its other plain values."""
 
     file: str  # its name, for messages
     tensors: dict[str, Tensor]
-    numbers: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Converted:
     tensors: dict[str, Tensor]
 
 
-def size_of(original: Original, name: str, axis: int) -> int:
+def size_of(original: SourceCheckpoint, name: str, axis: int) -> int:
     """The length of a tensor along an axis. BadInput when the tensor is absent or has fewer axes."""
     tensor = original.tensors.get(name)
     if tensor is None or tensor.ndim <= axis:
@@ -45,9 +45,9 @@ def count_of(tensors: dict[str, Tensor], prefix: str, first: int = 0) -> int:
     return next(k for k in range(65) if str(first + k) not in found or k == 64)
 
 
-def fitted(
+def checked(
     kind: str,
-    original: Original,
+    original: SourceCheckpoint,
     config_type: type[Config],
     sizes: dict[str, Any],
     network: Callable[[Any], nn.Module],

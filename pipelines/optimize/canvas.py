@@ -19,7 +19,7 @@ LARGEST = 1024 * 1024  # pixels of a canvas
 
 def straight_through(z: Tensor, vqgan: Codec) -> Tensor:
     """Latents (n, c, h, w) -> their nearest codes, with the gradient of the identity (van den Oord et al. 2017)."""
-    return vqgan.embed(vqgan.nearest(z.detach())) + (z - z.detach())
+    return vqgan.embed(vqgan.quantize(z.detach())) + (z - z.detach())
 
 
 class _ClampWithGradient(torch.autograd.Function):
@@ -42,7 +42,7 @@ def clamp_with_gradient(x: Tensor, low: float, high: float) -> Tensor:
     return cast(Any, _ClampWithGradient).apply(x, low, high)
 
 
-def side_region(name: str, size: tuple[int, int]) -> Tensor:
+def named_region(name: str, size: tuple[int, int]) -> Tensor:
     """(1, 1, h, w): 1 on the half "top", "bottom", "left" or "right" of the canvas, or in its middle, and 0 elsewhere."""
     height, width = size
     region = torch.zeros(1, 1, height, width)
@@ -61,7 +61,7 @@ def side_region(name: str, size: tuple[int, int]) -> Tensor:
     return region
 
 
-def only_inside(picture: Tensor, region: Tensor | None) -> Tensor:
+def crop_to_region(picture: Tensor, region: Tensor | None) -> Tensor:
     """(1, 3, h, w) cropped to the bounding box of a region (1, 1, h, w); outside the region there is no gradient."""
     assert region is not None
     picture = picture.detach() + region * (picture - picture.detach())
@@ -73,12 +73,12 @@ def only_inside(picture: Tensor, region: Tensor | None) -> Tensor:
     return picture[:, :, top:bottom, left:right]
 
 
-def eight_bits(picture: Tensor) -> Tensor:
+def round_to_uint8(picture: Tensor) -> Tensor:
     """A picture in [-1, 1] rounded to the 256 levels of an 8-bit picture; any shape."""
     return (((picture.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).contiguous()
 
 
-def canvas_size(size: str, init: str, vqgan: Codec) -> tuple[int, int]:
+def canvas_size(size: str, image: str, vqgan: Codec) -> tuple[int, int]:
     """Width and height of the result in pixels: `size` such as 192x128, else the start picture's, else the codec's.
 
     BadInput when `size` is not a multiple of the codec's factor or above LARGEST pixels, or the start picture too small.
@@ -102,8 +102,8 @@ def canvas_size(size: str, init: str, vqgan: Codec) -> tuple[int, int]:
                 "optimize.canvas_too_large", width=width, height=height, pixels=width * height, most=LARGEST
             )
         return width, height
-    if init:
-        width, height = open_picture(init).size
+    if image:
+        width, height = open_picture(image).size
         if (longer := max(width, height)) > LONGEST:
             width, height = (max(1, round(side * LONGEST / longer)) for side in (width, height))
         if min(width, height) < 2 * factor:

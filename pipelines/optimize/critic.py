@@ -70,18 +70,18 @@ class Judges:
     def pictures(
         self,
         state: State,
-        now: OptimizeSettings,
+        current: OptimizeSettings,
         targets: list[EncodedTarget],
         settings: OptimizeSettings,
         ended: Message | None,
     ) -> list[Picture]:
         """The last picture, preceded by the critic's best one if that scored higher.
 
-        `now` are the settings in force, `settings` those that are recorded. `ended` is why the run ended early, or "".
+        `current` are the settings in force, `settings` those that are recorded. `ended` is why the run ended early, or "".
         """
         canvas = self.canvas
-        tokens = canvas.codec.nearest(state.shown(now.average))
-        last, picture = tokens[0].int().cpu(), canvas.render(tokens, now.mask, state.base)
+        tokens = canvas.codec.quantize(state.shown(current.ema_decay))
+        last, picture = tokens[0].int().cpu(), canvas.render(tokens, current.mask, state.base)
         clip, critic = self.scores(picture, targets)
         curve = [*state.curve, (state.step, clip, critic)]
         thin = -(-len(curve) // 100)
@@ -103,6 +103,6 @@ class Judges:
         pictures = [made(last, picture, state.step, clip, critic)]
         if state.best is not None and state.best[0] > critic:
             score, step, tokens = state.best
-            shown = canvas.render(tokens[None].to(canvas.device).long(), now.mask, state.base)
+            shown = canvas.render(tokens[None].to(canvas.device).long(), current.mask, state.base)
             pictures.insert(0, made(tokens, shown, step, self.scores(shown, targets)[0], score))
         return pictures

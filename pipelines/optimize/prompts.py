@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 from pipelines.errors import BadInput
 
-MOST = 10.0  # the largest weight; a larger number after a colon is part of the sentence, as in "at 10:30"
+MAX_WEIGHT = (
+    10.0  # the largest weight; a larger number after a colon is part of the sentence, as in "at 10:30"
+)
 NUMBER = re.compile(r"-?(?:0|[1-9]\d?)?(?:\.\d+)?")
 SIDES = ("left", "right", "top", "bottom", "centre")
 
@@ -71,7 +73,7 @@ def _split_number(text: str) -> tuple[str, float | None]:
     if not colon or not head.strip() or not any(map(str.isdigit, tail)) or not NUMBER.fullmatch(tail):
         return text, None
     number = float(tail)
-    return (head.strip(), number) if abs(number) <= MOST else (text, None)
+    return (head.strip(), number) if abs(number) <= MAX_WEIGHT else (text, None)
 
 
 def parse_targets(text: str) -> list[Target]:
@@ -93,7 +95,7 @@ def check_targets(targets: list[Target]) -> None:
 
 def parse_scenes(text: str) -> list[Scene]:
     """Scenes between carets as they were written, also empty ones and steps that do not grow. Raises nothing."""
-    scenes = []
+    scenes: list[Scene] = []
     for part in map(str.strip, text.split("^")):
         match = re.fullmatch(r"(.*\S)\s*@\s*(\d{1,6})", part, re.DOTALL)
         words, step = (match[1], match[2]) if match else (part, "")

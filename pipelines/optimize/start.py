@@ -23,7 +23,7 @@ SPLASH = 0.6  # radius of a splash; 1 reaches the edges
 
 def given_picture(settings: OptimizeSettings, canvas: Canvas) -> Tensor | None:
     """(1, 3, h, w) in [-1, 1]: the start picture of the settings on the canvas; None without one."""
-    return canvas.on_canvas(to_tensor([open_picture(settings.init)])) if settings.init else None
+    return canvas.on_canvas(to_tensor([open_picture(settings.image)])) if settings.image else None
 
 
 def anchor_of(settings: OptimizeSettings, canvas: Canvas, given: Tensor | None) -> Tensor | None:
@@ -84,7 +84,7 @@ def _nearest(starts: Tensor, first: OptimizeSettings, targets: Targets) -> Tenso
     target = torch.stack([one.weight * one.vector for one in whole]).sum(0)
     scores: list[Tensor] = []
     for some in torch.split(starts, max(1, 8 * 128**2 // math.prod(size))):
-        pictures = canvas.decode(canvas.codec.embed(canvas.codec.nearest(some)))
+        pictures = canvas.decode(canvas.codec.embed(canvas.codec.quantize(some)))
         scores.append(clip.encode_image(whole_view(pictures, clip.config.image_size)) @ target)
     best = int(torch.cat(scores).argmax())
     return starts[best : best + 1].clone()
@@ -100,7 +100,7 @@ def _disc(rows: int, columns: int) -> Tensor:
 def read_tokens(settings: OptimizeSettings, vqgan: Codec) -> Tensor:
     """(1, rows, columns) int64: the tokens in the settings. BadInput when they do not fit the canvas or the codebook."""
     tokens = torch.tensor([int(one) for one in settings.tokens.split()])
-    width, height = canvas_size(settings.size, settings.init, vqgan)
+    width, height = canvas_size(settings.size, settings.image, vqgan)
     rows, columns = token_grid(width, height, vqgan)
     if len(tokens) != rows * columns:
         raise BadInput(

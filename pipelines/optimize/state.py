@@ -15,7 +15,7 @@ class State:
 
     z: Tensor  # (1, c, h / factor, w / factor), continuous
     optimizer: torch.optim.Optimizer
-    average: Tensor  # of z, what is shown
+    ema: Tensor  # of z, what is shown
     step: int = 0
     base: Tensor | None = None  # (1, 3, h, w) in [-1, 1]: what a mask keeps
     best: tuple[float, int, Tensor] | None = None  # the critic's score, the step and its tokens
@@ -24,9 +24,9 @@ class State:
     # (step, tokens) since the last snapshot
     frames: list[tuple[int, Tensor]] = field(default_factory=list[tuple[int, Tensor]])
 
-    def shown(self, average: float) -> Tensor:
+    def shown(self, ema_decay: float) -> Tensor:
         """The latents to show, (1, c, rows, columns): the running average if `average` is above 0, else z."""
-        return self.average if average else self.z
+        return self.ema if ema_decay else self.z
 
 
 def generator_of(seed: int, step: int, purpose: str) -> torch.Generator:

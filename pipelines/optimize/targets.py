@@ -12,7 +12,7 @@ from pipelines.clip.cutouts import whole_view
 from pipelines.clip.ranking import text_vector
 from pipelines.io.images import open_picture, to_tensor
 from pipelines.models.base import Clip
-from pipelines.optimize.canvas import Canvas, side_region
+from pipelines.optimize.canvas import Canvas, named_region
 from pipelines.optimize.prompts import SIDES, parse_regions, parse_story, parse_targets
 from pipelines.optimize.settings import OptimizeSettings
 
@@ -45,32 +45,34 @@ class Targets:
         self.clip, self.critic, self.canvas = clip, critic, canvas
         self._encoded: dict[tuple[str, ...], list[EncodedTarget]] = {}
 
-    def at(self, now: OptimizeSettings, step: int, size: tuple[int, int]) -> list[EncodedTarget]:
+    def at(self, current: OptimizeSettings, step: int, size: tuple[int, int]) -> list[EncodedTarget]:
         """The targets at a step; `size` is the (height, width) of the picture that is decoded at that step."""
-        scene = scene_at(now, step)
-        key = (scene, now.regions, now.image_prompts, now.noise_prompts, str(size))
+        scene = scene_at(current, step)
+        key = (scene, current.regions, current.image_prompts, current.noise_prompts, str(size))
         if key not in self._encoded:
-            self._encoded = {key: self.read(now, scene, size)}
+            self._encoded = {key: self.read(current, scene, size)}
         return self._encoded[key]
 
     @torch.no_grad()
-    def read(self, now: OptimizeSettings, scene: str, size: tuple[int, int]) -> list[EncodedTarget]:
+    def read(self, current: OptimizeSettings, scene: str, size: tuple[int, int]) -> list[EncodedTarget]:
         """All targets of the settings with the prompt `scene`; regions are (1, 1, *size)."""
         clip, critic, device = self.clip, self.critic, self.canvas.device
         targets = [
             EncodedTarget(text_vector(clip, one.text), text_vector(critic, one.text), one.weight, one.stop)
             for one in parse_targets(scene)
         ]
-        for one in parse_regions(now.regions):
+        for one in parse_regions(current.regions):
             target = one.target
-            region = side_region(one.where, size) if one.where in SIDES else self.canvas.mask(one.where, size)
+            region = (
+                named_region(one.where, size) if one.where in SIDES else self.canvas.mask(one.where, size)
+            )
             vector = text_vector(clip, target.text)
             targets.append(EncodedTarget(vector, None, target.weight, target.stop, region.to(device)))
-        for one in parse_targets(now.image_prompts):
+        for one in parse_targets(current.image_prompts):
             picture = to_tensor([open_picture(one.text)]).to(device)
             vectors = [m.encode_image(whole_view(picture, m.config.image_size))[0] for m in (clip, critic)]
             targets.append(EncodedTarget(vectors[0], vectors[1], one.weight, one.stop))
-        for one in parse_targets(now.noise_prompts):
+        for one in parse_targets(current.noise_prompts):
             generator = torch.Generator().manual_seed(int(one.text))
             vector = torch.randn(clip.config.embedding_size, generator=generator)
             targets.append(EncodedTarget(F.normalize(vector, dim=0).to(device), None, one.weight))

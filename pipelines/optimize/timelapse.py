@@ -11,13 +11,13 @@ from PIL import Image
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture
 from pipelines.io.images import picture_to_uri, to_pil
-from pipelines.io.video import Film, Frame
-from pipelines.optimize.run import Painting
+from pipelines.io.video import Frame, Timelapse
+from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.targets import story_of
 
 
-def film_of(run: Painting, journal: Journal) -> Film:
+def timelapse_of(run: OptimizeRun, journal: Journal) -> Timelapse:
     """The film of a journal: all steps, or, for a run that moves its canvas, the last step before each move.
 
     Frames are decoded as the film is read, by restoring `run` from the snapshots.
@@ -47,7 +47,7 @@ def film_of(run: Painting, journal: Journal) -> Film:
                 scene = sum(begin <= at for begin, _ in scenes) - 1
                 yield Frame(to_pil(run.canvas.cropped(picture))[0], scene)
 
-    return Film(draw(), sum(map(len, kept)), [words for _, words in scenes])
+    return Timelapse(draw(), sum(map(len, kept)), [words for _, words in scenes])
 
 
 def _scenes(timeline: list[tuple[int, OptimizeSettings]], end: int) -> list[tuple[int, str]]:
@@ -68,7 +68,7 @@ def restyle(settings: OptimizeSettings, frame: Image.Image, before: Picture | No
 
     With the result of the frame before, z starts from its tokens, so that frames stay alike.
     """
-    settings = replace(settings, init=picture_to_uri(frame))
+    settings = replace(settings, image=picture_to_uri(frame))
     if before is None:
         return settings
     return replace(settings, tokens=" ".join(map(str, before.facts["tokens"])))

@@ -18,7 +18,7 @@ from pipelines.errors import BadInput, Message
 from pipelines.io.files import cannot_save, home_path
 from pipelines.io.values import is_dict
 from pipelines.models.checkpoint import file_hash
-from pipelines.models.source import Converted, Original
+from pipelines.models.source import Converted, SourceCheckpoint
 from pipelines.models.spec import ModelSpec, families
 from pipelines.weights.readers import read_original
 
@@ -72,14 +72,14 @@ def convert_file(
     }
     _make_folder(out)
     originals = [read_original(file, folder=out.parent) for file in weights]
-    originals = [replace(one, numbers=one.numbers | numbers) for one in originals]
+    originals = [replace(one, metadata=one.metadata | numbers) for one in originals]
     converted = convert_originals(originals, family)
     sources = {file.name: file_hash(file) for file in weights}
     write_converted(out, converted, {**(facts or {}), "sources": sources})
     return converted.kind
 
 
-def convert_originals(originals: list[Original], family: str | None = None) -> Converted:
+def convert_originals(originals: list[SourceCheckpoint], family: str | None = None) -> Converted:
     """Convert one or two read files with the named family, or with the first that can. BadInput when none can."""
     networks = families()
     if family is not None and family not in networks:
@@ -125,7 +125,7 @@ def convert_vocabulary(paths: list[Path], out: Path, family: str) -> str:
     return family
 
 
-def _as_family(originals: list[Original], rows: list[ModelSpec]) -> Converted:
+def _as_family(originals: list[SourceCheckpoint], rows: list[ModelSpec]) -> Converted:
     """Convert files with one family: with its row whose mark is among the tensors, else with its first row.
 
     BadInput when the files are not of the family.
@@ -150,7 +150,7 @@ def _as_family(originals: list[Original], rows: list[ModelSpec]) -> Converted:
         return convert(merged)
 
 
-def _described(originals: list[Original]) -> Message:
+def _described(originals: list[SourceCheckpoint]) -> Message:
     """The number of tensors in files, and the names and shapes of the first three, in words."""
     tensors = {name: one for original in originals for name, one in original.tensors.items()}
     some = [

@@ -16,14 +16,14 @@ from torch import Tensor
 from pipelines.errors import BadInput, Message
 from pipelines.io.tensors import open_tensors
 from pipelines.io.values import is_dict
-from pipelines.models.source import Original
+from pipelines.models.source import SourceCheckpoint
 from pipelines.weights import sandbox
 from pipelines.weights.flax import is_flax, read_flax
 
 
 def read_original(
     path: Path, seconds: float = 600, memory: int = 16 * 2**30, folder: Path | None = None
-) -> Original:
+) -> SourceCheckpoint:
     """Read a published file of weights from an untrusted source. Its first bytes tell the format, not its name.
 
     Args:
@@ -84,16 +84,16 @@ def _form(file: BinaryIO, size: int) -> Literal["safetensors", "pickle", "flax"]
     return Message("weights.is_unknown")
 
 
-def _read_safetensors(path: Path, name: str) -> Original:
+def _read_safetensors(path: Path, name: str) -> SourceCheckpoint:
     try:
         with open_tensors(path) as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return Original(name, tensors, dict(file.metadata() or {}))
+            return SourceCheckpoint(name, tensors, dict(file.metadata() or {}))
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise BadInput("weights.file_damaged", file=name, reason=_short(error)) from None
 
 
-def _read_flax(path: Path, file: BinaryIO) -> Original:
+def _read_flax(path: Path, file: BinaryIO) -> SourceCheckpoint:
     try:
         tree = read_flax(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except (
@@ -109,7 +109,7 @@ def _read_flax(path: Path, file: BinaryIO) -> Original:
     tensors, numbers = _flat(tree)
     if not tensors:
         raise _no_weights(path, Message("weights.no_tensors"))
-    return Original(path.name, tensors, numbers)
+    return SourceCheckpoint(path.name, tensors, numbers)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -128,7 +128,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], di
     return tensors, numbers
 
 
-def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -> Original:
+def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -> SourceCheckpoint:
     """Let the other process write a pickle's tensors as safetensors, and read those. BadInput when it fails."""
     with tempfile.TemporaryDirectory(prefix=".atelier-", dir=folder, ignore_cleanup_errors=True) as work:
         copy = Path(work) / "tensors.safetensors"
@@ -138,7 +138,7 @@ def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -
             code, problem = sandbox.start(path, copy, inside, memory, seconds)
         except subprocess.TimeoutExpired:
             raise _no_weights(path, Message("weights.too_slow", {"seconds": seconds})) from None
-        if code == sandbox.REFUSED:
+        if code == sandbox.EXIT_REFUSED:
             raise _no_weights(path, problem)
         if code != 0:  # a limit of the system, or a crash
             limits = Message(
@@ -146,7 +146,7 @@ def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -
             )
             raise _no_weights(path, limits)
         original = _read_safetensors(copy, path.name)
-        return Original(path.name, original.tensors, json.loads(original.numbers["numbers"]))
+        return SourceCheckpoint(path.name, original.tensors, json.loads(original.metadata["numbers"]))
 
 
 def _short(error: BaseException) -> str:

@@ -99,6 +99,7 @@ class Stub:
     """Stands for an object of any other class: it keeps what it is given, for its tensors, and does nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> Stub:
+        """Made from anything; only what follows is kept."""
         stub = super().__new__(cls)
         stub.state, stub.entries, stub.values = None, {}, []
         return stub
@@ -134,6 +135,7 @@ class NumpyType(Stub):
     """numpy.dtype, by its short name."""
 
     def __new__(cls, name: Any = "", *_: Any) -> NumpyType:
+        """Made from the short name, such as "<f4"."""
         stub = super().__new__(cls)
         stub.entries = {"name": name}
         return stub  # type: ignore[return-value]

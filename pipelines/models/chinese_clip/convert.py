@@ -21,12 +21,12 @@ from pipelines.models.openai_clip.convert import (
     told_heads,
 )
 from pipelines.models.openai_clip.tokenizer import WordPieceTokenizer
-from pipelines.models.source import Converted, Original, fitted
+from pipelines.models.source import Converted, SourceCheckpoint, checked
 
 WORDS = "text_model.embeddings.word_embeddings.weight"  # a name that only this family has
 
 
-def convert(original: Original) -> Converted:
+def convert(original: SourceCheckpoint) -> Converted:
     """Convert a ChineseCLIPModel of transformers to kind "chinese-clip"; names stay. BadInput for any other file."""
     original, _ = bared(original)
     if WORDS not in original.tensors:
@@ -39,7 +39,7 @@ def convert(original: Original) -> Converted:
     if "logit_scale" in original.tensors:
         tensors["log_scale"] = original.tensors["logit_scale"].squeeze()
     image_activation, stated = told_activation(original, "vision", "quick_gelu")
-    text_config: dict[str, Any] = original.numbers.get("text_config") or {}
+    text_config: dict[str, Any] = original.metadata.get("text_config") or {}
     text_activation: str = text_config.get("hidden_act", "gelu")
     text = "text_model.embeddings."
     vocabulary_size, text_width = shape(original, WORDS, 2)
@@ -58,7 +58,7 @@ def convert(original: Original) -> Converted:
         note="" if stated else f"{UNNAMED} transformers' default was taken",
     )
     config = replace(config, context_length=min(config.context_length, config.position_count))
-    return fitted(
+    return checked(
         "chinese-clip",
         original,
         ChineseClipConfig,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.base import remembered
+from pipelines.models.base import cached_text_embeddings
 from pipelines.models.checkpoint import Config
 from pipelines.models.clip.tokenizer import Tokenizer
 
@@ -95,7 +95,7 @@ class ImageTower(nn.Module):
         return self.project(self.norm(F.silu(self.features(x)[-1]).mean((2, 3))))
 
 
-def padded(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def tf_same_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """(n, c, h, w) -> `conv(x)` with TensorFlow's "same" padding, whose odd pixel is at the right and the bottom.
 
     With stride 1 the convolution pads by itself.
@@ -121,11 +121,11 @@ class MobileBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, width_in, h, w) -> (n, width, h / stride, w / stride), rounded up."""
         h = F.relu6(self.expand(x)) if self.expand is not None else x
-        h = self.narrow(F.relu6(padded(self.filter, h)))
+        h = self.narrow(F.relu6(tf_same_conv(self.filter, h)))
         return x + h if self.skips else h
 
 
-class MobileTower(nn.Module):
+class EfficientNetTower(nn.Module):
     """(n, 3, s, s) normalized pictures -> (n, d), not normalized: an EfficientNet-Lite without batch norm.
 
     Batch norm's ImageNet statistics are folded into the convolutions, so a vector does not depend on its batch.
@@ -155,7 +155,7 @@ class MobileTower(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The output of every stage, coarse last: sizes s/2, s/4, s/8, s/16, s/16, s/32, s/32."""
-        h = F.relu6(padded(self.stem, x))
+        h = F.relu6(tf_same_conv(self.stem, x))
         outputs: list[Tensor] = []
         for stage in self.stages:
             h = stage(h)
@@ -268,7 +268,13 @@ class Clip(nn.Module):
     def __init__(self, config: ClipConfig, tokenizer: Tokenizer):
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
-        tower = TransformerTower if config.image_layer_count else MobileTower if config.mobile else ImageTower
+        tower = (
+            TransformerTower
+            if config.image_layer_count
+            else EfficientNetTower
+            if config.mobile
+            else ImageTower
+        )
         self.image = tower(config)
         self.text = TextTower(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature
@@ -303,7 +309,9 @@ class Clip(nn.Module):
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
         """List of n texts -> (n, d) float32 of unit length, without a gradient, cached per prompt."""
-        return remembered(self._remembered, prompts, lambda new: self.text(self.tokenize(new)), self.device)
+        return cached_text_embeddings(
+            self._remembered, prompts, lambda new: self.text(self.tokenize(new)), self.device
+        )
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, d) float32 of unit length, differentiable."""

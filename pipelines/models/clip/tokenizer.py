@@ -24,9 +24,9 @@ class Tokenizer:
     Texts are NFKC-normalized and lower-cased first. `vocabulary_size` counts END, which is token 0.
     """
 
-    def __init__(self, book: tokenizers.Tokenizer, words: frozenset[str] = frozenset()):
-        self.book, self.words = book, words
-        self.vocabulary_size = book.get_vocab_size()
+    def __init__(self, vocabulary: tokenizers.Tokenizer, words: frozenset[str] = frozenset()):
+        self.vocabulary, self.words = vocabulary, words
+        self.vocabulary_size = vocabulary.get_vocab_size()
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -44,25 +44,25 @@ class Tokenizer:
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
         """A tokenizer whose merges are learned from texts, with at most `vocabulary_size` tokens, END included."""
-        book = tokenizers.Tokenizer(tokenizers.models.BPE())
-        book.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
-        book.decoder = tokenizers.decoders.ByteLevel()
+        vocabulary = tokenizers.Tokenizer(tokenizers.models.BPE())
+        vocabulary.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+        vocabulary.decoder = tokenizers.decoders.ByteLevel()
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=vocabulary_size,
             special_tokens=[END],
             initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        book.train_from_iterator((clean(text) for text in texts), trainer)
-        return cls(book)
+        vocabulary.train_from_iterator((clean(text) for text in texts), trainer)
+        return cls(vocabulary)
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without END."""
-        return self.book.encode(clean(text)).ids
+        return self.vocabulary.encode(clean(text)).ids
 
     def pieces(self, text: str) -> list[str]:
         """The tokens as readable text, one string a token; bytes of a split character show as "?"."""
-        return [self.book.decode([token]).replace("\ufffd", "?") for token in self.encode(text)]
+        return [self.vocabulary.decode([token]).replace("\ufffd", "?") for token in self.encode(text)]
 
     def unknown_words(self, text: str) -> list[str]:
         """Words (in Chinese: characters) that are in no training caption, each once; empty without a list of words."""
@@ -78,7 +78,7 @@ class Tokenizer:
         dropout of the tokenizers library cannot be seeded.
         """
         ids: list[int] = []
-        for word, _ in self.book.pre_tokenizer.pre_tokenize_str(clean(text)):
+        for word, _ in self.vocabulary.pre_tokenizer.pre_tokenize_str(clean(text)):
             parts = list(word)
             while len(parts) > 1:
                 pairs = [(self._ranks.get(pair), k) for k, pair in enumerate(pairwise(parts))]
@@ -87,13 +87,13 @@ class Tokenizer:
                     break
                 _, k = min(kept)
                 parts[k : k + 2] = [parts[k] + parts[k + 1]]
-            ids += [self.book.token_to_id(part) or 0 for part in parts]
+            ids += [self.vocabulary.token_to_id(part) or 0 for part in parts]
         return ids
 
     @cached_property
     def _ranks(self) -> dict[tuple[str, str], int]:
         """Pairs that merge -> their rank; the lowest rank merges first."""
-        merges = json.loads(self.book.to_str())["model"]["merges"]
+        merges = json.loads(self.vocabulary.to_str())["model"]["merges"]
         return {tuple(pair): rank for rank, pair in enumerate(merges)}
 
 

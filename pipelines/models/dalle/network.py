@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.decoder_only import Cache, StreamConfig, image_pattern
+from pipelines.models.decoder_only import DecoderOnlyConfig, KVCache, image_pattern
 
 
 @dataclass(frozen=True)
-class DalleConfig(StreamConfig):
+class DalleConfig(DecoderOnlyConfig):
     """Sizes. `grid` is image tokens along a side. Texts are padded to `text_length`, with one pad vector a position."""
 
     text_vocabulary: int
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
 
 class Dalle(nn.Module):
-    """The Decoder. `forward` is for training; `read_text` and `next_logits` sample with a static key/value cache."""
+    """The Decoder. `forward` is for training; `prefill` and `decode_step` sample with a static key/value cache."""
 
     masks: Tensor
 
@@ -147,14 +147,14 @@ class Dalle(nn.Module):
         """(n, text_length) and (n, image_length) tokens -> (n, image_length, image_vocabulary) float32, no cache."""
         return self.image_head(self.forward(text, image)[:, self.config.text_length - 1 :]).float()
 
-    def read_text(self, text: Tensor, row_count: int) -> tuple[Cache, Tensor]:
+    def prefill(self, text: Tensor, row_count: int) -> tuple[KVCache, Tensor]:
         """(n, text_length) texts -> a cache of row_count rows, and the first image token's logits.
 
         Each text serves row_count / n neighbouring rows. The logits are (row_count, image_vocabulary) float32.
         """
         config = self.config
         head_size, every = config.width // config.head_count, list(range(config.layer_count))
-        cache = Cache(self.masks, every, row_count, config.head_count, head_size, self.pad)
+        cache = KVCache(self.masks, every, row_count, config.head_count, head_size, self.pad)
         x, t = self.embed_text(text), config.text_length
         for layer, block in enumerate(self.layers):
             q, k, v = block.queries_keys_values(x)
@@ -163,7 +163,7 @@ class Dalle(nn.Module):
         logits = self.image_head(self.norm(x[:, -1])).float()
         return cache, logits.repeat_interleave(row_count // len(text), 0)
 
-    def next_logits(self, cache: Cache, token: Tensor, position: int) -> Tensor:
+    def decode_step(self, cache: KVCache, token: Tensor, position: int) -> Tensor:
         """Image tokens (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 logits of the next."""
         x, slot = self.embed_image(token[:, None], position), self.config.text_length + position
         for layer, block in enumerate(self.layers):

@@ -18,7 +18,7 @@ from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import ABSENT
 from pipelines.models.dalle_mini.network import DalleMiniConfig
 from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
-from pipelines.models.source import Converted, Original
+from pipelines.models.source import Converted, SourceCheckpoint
 
 CODE_COUNT = 2**14  # of the VQGAN that both models were trained with
 HEAD_SIZE = 64  # of mini and mega
@@ -70,7 +70,7 @@ FLAX = {
 }
 
 
-def merge(encoder: Original, decoder: Original) -> Original:
+def merge(encoder: SourceCheckpoint, decoder: SourceCheckpoint) -> SourceCheckpoint:
     """Join min-dalle's two files, with "encoder." and "decoder." as prefixes of the names.
 
     BadInput when a file is not the half that it should be.
@@ -81,10 +81,12 @@ def merge(encoder: Original, decoder: Original) -> Original:
             raise BadInput("models.not_this_half", file=original.file, half=half, found=found)
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.tensors.items()}
     tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.tensors.items()}
-    return Original(f"{encoder.file} and {decoder.file}", tensors, {**encoder.numbers, **decoder.numbers})
+    return SourceCheckpoint(
+        f"{encoder.file} and {decoder.file}", tensors, {**encoder.metadata, **decoder.metadata}
+    )
 
 
-def convert(original: Original) -> Converted:
+def convert(original: SourceCheckpoint) -> Converted:
     """Convert dalle-mini's Flax tree, or the result of `merge`, to kind "dalle-mini".
 
     The number of heads is `encoder_attention_heads` in `numbers`, as in dalle-mini's config.json, or else width / 64. The
@@ -121,7 +123,7 @@ def _half(tensors: dict[str, Tensor]) -> str:
     return "decoder" if "lm_head.weight" in tensors else "encoder"
 
 
-def _from_flax(original: Original) -> dict[str, Tensor]:
+def _from_flax(original: SourceCheckpoint) -> dict[str, Tensor]:
     """Flax names to min-dalle's: layers are stacked on axis 0, kernels are transposed, a norm's weight is its "scale"."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in original.tensors.items():
@@ -143,7 +145,7 @@ def _from_flax(original: Original) -> dict[str, Tensor]:
     return tensors
 
 
-def _config(original: Original, tensors: dict[str, Tensor]) -> DalleMiniConfig:
+def _config(original: SourceCheckpoint, tensors: dict[str, Tensor]) -> DalleMiniConfig:
     """Sizes, from shapes."""
 
     def shape(name: str) -> tuple[int, ...]:
@@ -161,7 +163,7 @@ def _config(original: Original, tensors: dict[str, Tensor]) -> DalleMiniConfig:
             image_length=image_length,
             square=math.isqrt(image_length) ** 2,
         )
-    heads = original.numbers.get(
+    heads = original.metadata.get(
         "encoder_attention_heads", width // HEAD_SIZE if not width % HEAD_SIZE else None
     )
     if not str(heads).isdigit() or not int(heads) or width % int(heads):
@@ -234,4 +236,4 @@ def write_tokenizer(source: Path, target: Path) -> None:
 
     BadInput when the file is not such a vocabulary. CannotSave when `target` cannot be written.
     """
-    write_atomically(target, DalleMiniTokenizer.load(source).book.to_str().encode())
+    write_atomically(target, DalleMiniTokenizer.load(source).vocabulary.to_str().encode())

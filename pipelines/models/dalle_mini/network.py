@@ -147,7 +147,7 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
 
 
-class Cache:
+class KVCache:
     """The static buffers of a drawing: all keys and values, and the head's weights in float32.
 
     `image` is (layers, 2, rows, heads, image_length, head size), `text` is (layers, 2, texts, heads, text_length, head
@@ -165,7 +165,7 @@ class Cache:
 
 
 class DalleMini(nn.Module):
-    """The Decoder. `forward` gives all logits at once; `read_text` and `next_logits` sample with a static cache."""
+    """The Decoder. `forward` gives all logits at once; `prefill` and `decode_step` sample with a static cache."""
 
     def __init__(self, config: DalleMiniConfig):
         super().__init__()
@@ -227,7 +227,7 @@ class DalleMini(nn.Module):
         return F.linear(self.image_norm_out(x).float(), self.image_head.weight.float())
 
     @torch.no_grad()
-    def read_text(self, text: Tensor, row_count: int) -> tuple[Cache, Tensor]:
+    def prefill(self, text: Tensor, row_count: int) -> tuple[KVCache, Tensor]:
         """(n, text_length) texts -> a cache of row_count rows, and the first image token's logits.
 
         Each text serves row_count / n neighbouring rows. The logits are (row_count, image_vocabulary) float32. On CUDA,
@@ -243,7 +243,7 @@ class DalleMini(nn.Module):
         return cache, self._logits_at(cache, start, 0)
 
     @torch.no_grad()
-    def next_logits(self, cache: Cache, token: Tensor, position: int) -> Tensor:
+    def decode_step(self, cache: KVCache, token: Tensor, position: int) -> Tensor:
         """Image tokens (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 logits of the next."""
         return self._logits_at(cache, token, position + 1)
 
@@ -254,21 +254,21 @@ class DalleMini(nn.Module):
         """The decoder's layers, with their own type."""
         return cast(list[DecoderLayer], list(self.decoder))
 
-    def _cache(self, rows: int, texts: int) -> Cache:
+    def _cache(self, rows: int, texts: int) -> KVCache:
         if self.device.type != "cuda":
-            return Cache(self.config, rows, texts, self.image_head.weight)
+            return KVCache(self.config, rows, texts, self.image_head.weight)
         shape = (rows, texts)
         if self._graphs is None or self._graphs.shape != shape:
             self._graphs = None  # gives its memory back first
-            self._graphs = StepGraphs(self, Cache(self.config, rows, texts, self.image_head.weight), shape)
+            self._graphs = StepGraphs(self, KVCache(self.config, rows, texts, self.image_head.weight), shape)
         return self._graphs.cache
 
-    def _logits_at(self, cache: Cache, token: Tensor, place: int) -> Tensor:
+    def _logits_at(self, cache: KVCache, token: Tensor, place: int) -> Tensor:
         if self._graphs is not None and self._graphs.cache is cache:
             return self._graphs.logits_at(token, place)
         return self.step(cache, token, cache.places[place : place + 1], place + 1)
 
-    def step(self, cache: Cache, token: Tensor, place: Tensor, length: int, masked: bool = False) -> Tensor:
+    def step(self, cache: KVCache, token: Tensor, place: Tensor, length: int, masked: bool = False) -> Tensor:
         """Tokens (rows,) at `place`, a (1,) tensor -> (rows, image_vocabulary) float32 logits of the next.
 
         Attention reads the first `length` slots of the cache. With `masked`, slots after `place` are masked, so that one
@@ -294,7 +294,7 @@ class StepGraphs:
     every later drawing of the same `shape` (rows, texts).
     """
 
-    def __init__(self, network: DalleMini, cache: Cache, shape: tuple[int, int]):
+    def __init__(self, network: DalleMini, cache: KVCache, shape: tuple[int, int]):
         self.network, self.cache, self.shape = network, cache, shape
         self.token = torch.zeros(shape[0], dtype=torch.long, device=network.device)
         self.place = torch.zeros(1, dtype=torch.long, device=network.device)

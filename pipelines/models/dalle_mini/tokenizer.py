@@ -30,15 +30,15 @@ class DalleMiniTokenizer:
     """
 
     def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]]):
-        self.book = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges, unk_token=UNKNOWN))
-        self.book.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        self.vocabulary = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges, unk_token=UNKNOWN))
+        self.vocabulary.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
             [
                 tokenizers.pre_tokenizers.WhitespaceSplit(),
                 tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False),
             ]
         )
-        self.book.decoder = tokenizers.decoders.ByteLevel()
-        self.vocabulary_size = self.book.get_vocab_size()
+        self.vocabulary.decoder = tokenizers.decoders.ByteLevel()
+        self.vocabulary_size = self.vocabulary.get_vocab_size()
 
     @classmethod
     def load(cls, path: Path) -> DalleMiniTokenizer:
@@ -66,17 +66,17 @@ class DalleMiniTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without those that begin and end a text."""
-        return self.book.encode(_ascii(spell(text)), add_special_tokens=False).ids
+        return self.vocabulary.encode(_ascii(spell(text)), add_special_tokens=False).ids
 
     def pieces(self, text: str) -> list[str]:
         """The tokens as readable text, one string a token."""
-        return [self.book.decode([token], skip_special_tokens=False) for token in self.encode(text)]
+        return [self.vocabulary.decode([token], skip_special_tokens=False) for token in self.encode(text)]
 
     def unknown_words(self, text: str) -> list[str]:
         """Words, each once, in order, with a letter that has no ASCII form or no token."""
-        unknown = self.book.token_to_id(UNKNOWN)
+        unknown = self.vocabulary.token_to_id(UNKNOWN)
         words = dict.fromkeys(spell(text).split())
-        return [word for word in words if not word.isascii() or unknown in self.book.encode(word).ids]
+        return [word for word in words if not word.isascii() or unknown in self.vocabulary.encode(word).ids]
 
 
 def spell(text: str) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipelines.models.base import CodecNetwork
 from pipelines.models.checkpoint import Config
-from pipelines.models.decoder_only import Cache, StreamConfig, image_pattern
+from pipelines.models.decoder_only import DecoderOnlyConfig, KVCache, image_pattern
 
 ATTENTION_TYPES = ("full", "axial_row", "axial_col", "conv_like")
 FAR_TEXT = 8192.0  # where image tokens stand on the line of text positions
@@ -25,7 +25,7 @@ FAR_PICTURE = -10.0  # where text tokens stand on the picture's axes, which run 
 
 
 @dataclass(frozen=True)
-class DallePytorchConfig(StreamConfig):
+class DallePytorchConfig(DecoderOnlyConfig):
     """Sizes. `text_vocabulary` counts one pad for each of the `text_length` positions, at its end.
 
     `attention_types` repeat, layer by layer. With `rotary` there are no learned positions. `pixel_frequencies`, of the
@@ -150,7 +150,7 @@ def shifted_channels(width: int) -> int:
     return 2 * -(-width // 4)
 
 
-class StepCache(Cache):
+class StepKVCache(KVCache):
     """A Cache that also keeps, for the token shift, the shifted channels of the last `grid` tokens in every half layer."""
 
     def __init__(
@@ -214,7 +214,7 @@ class Block(nn.Module):
 
 
 class DallePytorch(nn.Module):
-    """The Decoder. `forward` gives all logits at once; `read_text` and `next_logits` sample with a static cache."""
+    """The Decoder. `forward` gives all logits at once; `prefill` and `decode_step` sample with a static cache."""
 
     masks: Tensor
     cosine: Tensor
@@ -285,19 +285,19 @@ class DallePytorch(nn.Module):
             x, _, _ = self._layer(layer, x)
         return self.logits(x[:, self.config.text_slots - 1 :])
 
-    def read_text(self, text: Tensor, row_count: int) -> tuple[StepCache, Tensor]:
+    def prefill(self, text: Tensor, row_count: int) -> tuple[StepKVCache, Tensor]:
         """(n, text_length) texts -> a cache of row_count rows, and the first image token's logits.
 
         Each text serves row_count / n neighbouring rows. The logits are (row_count, image_vocabulary) float32.
         """
-        cache = StepCache(self.masks, self.mask_of_layer, row_count, self.config, self.head.weight)
+        cache = StepKVCache(self.masks, self.mask_of_layer, row_count, self.config, self.head.weight)
         x = self.embed_text(text)
         for layer in range(self.config.layer_count):
             x, k, v = self._layer(layer, x)
             cache.write(layer, 0, k, v)
         return cache, self.logits(x[:, -1]).repeat_interleave(row_count // len(text), 0)
 
-    def next_logits(self, cache: StepCache, token: Tensor, position: int) -> Tensor:
+    def decode_step(self, cache: StepKVCache, token: Tensor, position: int) -> Tensor:
         """Image tokens (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 logits of the next."""
         x, slot = self.embed_image(token[:, None], position), self.config.text_slots + position
         shifts = self.config.shift_tokens
@@ -381,9 +381,9 @@ class DiscreteVae(CodecNetwork):
 
     def encode(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor): the codes of the likeliest tokens."""
-        return self.embed(self.tokens_of(images))
+        return self.embed(self.encode_tokens(images))
 
-    def tokens_of(self, images: Tensor) -> Tensor:
+    def encode_tokens(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, h / factor, w / factor) likeliest tokens."""
         return self.encoder(images.to(self.codes.dtype)).argmax(1)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipelines.errors import BadInput, Message
 from pipelines.models.ddpm.network import Ddpm, DdpmConfig
-from pipelines.models.source import Converted, Original, count_of, fitted
+from pipelines.models.source import Converted, SourceCheckpoint, checked, count_of
 
 MARKS = {  # a name that only this layout has
     "time_embedding.linear_1.weight": "diffusers",
@@ -50,13 +50,13 @@ FIXED = {  # values of a diffusers config that DdpmConfig does not vary, where t
 }
 
 
-def convert(original: Original) -> Converted:
+def convert(original: SourceCheckpoint) -> Converted:
     """Convert to kind "ddpm". BadInput when the file has none of the three layouts, or lacks a tensor."""
     layout, state = _network_in(original)
     read = {"diffusers": _from_diffusers, "original": _from_original, "adm": _from_adm}[layout]
     try:
         config, tensors = read(original, state)
-        return fitted("ddpm", original, DdpmConfig, config.to_dict(), Ddpm, tensors)
+        return checked("ddpm", original, DdpmConfig, config.to_dict(), Ddpm, tensors)
     except BadInput:
         raise
     except KeyError as missing:
@@ -67,7 +67,7 @@ def convert(original: Original) -> Converted:
         ) from None
 
 
-def _network_in(original: Original) -> tuple[str, dict[str, Tensor]]:
+def _network_in(original: SourceCheckpoint) -> tuple[str, dict[str, Tensor]]:
     """The layout of a file, and its network's tensors without their common prefix.
 
     Averaged weights (EMA) are preferred; in lists of networks they come last. BadInput when there is no known layout.
@@ -98,7 +98,9 @@ def _square(value: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------- diffusers
 
 
-def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
+def _from_diffusers(
+    original: SourceCheckpoint, state: dict[str, Tensor]
+) -> tuple[DdpmConfig, dict[str, Tensor]]:
     tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         if found := re.fullmatch(r"(.*attentions\.\d+\.)(query|key|value|proj_attn)(\..*)", name):
@@ -118,9 +120,9 @@ def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmC
         "image_size": _image_size(original, attends),
     }
     for name, value in FIXED.items():
-        if (given := original.numbers.get(name, value)) != value:
+        if (given := original.metadata.get(name, value)) != value:
             raise BadInput("models.config_value", file=original.file, name=name, value=given, expected=value)
-    if "block_out_channels" in original.numbers:
+    if "block_out_channels" in original.metadata:
         defaults = {  # of UNet2DModel, where its config is silent
             "attention_head_dim": 8,
             "downsample_padding": 1,
@@ -129,7 +131,7 @@ def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmC
             "norm_eps": 1e-5,
             "norm_num_groups": 32,
         }
-        told = {name: original.numbers.get(name, value) for name, value in defaults.items()}
+        told = {name: original.metadata.get(name, value) for name, value in defaults.items()}
         sizes |= {
             "head_size": told["attention_head_dim"] or 0,
             "padding": told["downsample_padding"],
@@ -141,10 +143,10 @@ def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmC
     return DdpmConfig(**sizes), tensors
 
 
-def _image_size(original: Original, attends: tuple[bool, ...]) -> int:
+def _image_size(original: SourceCheckpoint, attends: tuple[bool, ...]) -> int:
     """The side of a picture: from `numbers`, or from the level with attention, which is at 16 x 16 in Ho et al. 2020."""
     for name in ("image_size", "sample_size", "resolution"):
-        if isinstance(told := original.numbers.get(name), int):
+        if isinstance(told := original.metadata.get(name), int):
             return told
     return 16 * 2 ** attends.index(True) if True in attends else 8 * 2 ** (len(attends) - 1)
 
@@ -152,7 +154,9 @@ def _image_size(original: Original, attends: tuple[bool, ...]) -> int:
 # -------------------------------------------------------------------------------------------------------------- original
 
 
-def _from_original(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
+def _from_original(
+    original: SourceCheckpoint, state: dict[str, Tensor]
+) -> tuple[DdpmConfig, dict[str, Tensor]]:
     level_count = count_of(state, "down.")
     layer_count = count_of(state, "down.0.block.")
     widths = tuple(state[f"down.{k}.block.0.conv1.weight"].shape[0] for k in range(level_count))
@@ -193,10 +197,10 @@ def _from_original(original: Original, state: dict[str, Tensor]) -> tuple[DdpmCo
 # ------------------------------------------------------------------------------------------------------------------- ADM
 
 
-def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
+def _from_adm(original: SourceCheckpoint, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
     if "label_emb.weight" in state:
         raise BadInput("models.class_labels", file=original.file)
-    config = _adm_config(original.numbers, state)
+    config = _adm_config(original.metadata, state)
     places = _adm_places(config, state)
     tensors: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -207,7 +211,7 @@ def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig,
             raise BadInput("models.adm_unknown", file=original.file, name=name[:80])
         place = f"network.{places[module]}"
         if inner == "qkv":
-            tensors |= _attention(place, kind, value, config, original.numbers)
+            tensors |= _attention(place, kind, value, config, original.metadata)
         elif inner in ("proj_out", "norm"):
             tensors[f"{place}.{'to_out.0' if inner == 'proj_out' else 'group_norm'}.{kind}"] = _square(value)
         elif inner == "op":

@@ -4,7 +4,7 @@ A network's activation does not follow from its shapes. OpenAI's archives have Q
 state it, flat or as the config.json of transformers or open_clip ("hidden_act", or "quick_gelu" true or false), and so may
 "quickgelu" in the file's name. Otherwise a default is taken, and the config's `note` records it: "quick_gelu" for the
 layout of transformers and a bare .pt of OpenAI's names, "gelu" for open_clip's safetensors, .bin and training checkpoints.
-The numbers may also hold "num_attention_heads", "heads" or "head_width"; else heads are as wide as in published models.
+The metadata may also hold "num_attention_heads", "heads" or "head_width"; else heads are as wide as in published models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipelines.io.files import write_atomically
 from pipelines.io.values import is_dict
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import END, START, ClipTokenizer, WordPieceTokenizer
-from pipelines.models.source import Converted, Original, fitted
+from pipelines.models.source import Converted, SourceCheckpoint, checked
 
 IDLE = (
     "position_ids",
@@ -66,7 +66,7 @@ TRANSFORMERS_NAMES = (
 )
 
 # What tells relatives apart that are not supported: a key's beginning, and what it is.
-STRANGERS = (
+UNSUPPORTED = (
     ("visual.trunk.", Message("models.timm_tower")),
     ("text.transformer.embeddings.", Message("models.transformers_tower")),
     ("text.transformer.encoder.", Message("models.transformers_tower")),
@@ -78,7 +78,7 @@ STRANGERS = (
 )
 
 
-def convert(original: Original) -> Converted:
+def convert(original: SourceCheckpoint) -> Converted:
     """Convert a CLIP of OpenAI or open_clip, or a CLIPModel of transformers, to kind "openai-clip".
 
     BadInput when the file is none of these, or incomplete.
@@ -96,7 +96,7 @@ def convert(original: Original) -> Converted:
     raise no_clip(original)
 
 
-def bared(original: Original) -> tuple[Original, bool]:
+def bared(original: SourceCheckpoint) -> tuple[SourceCheckpoint, bool]:
     """The tensors without the prefixes of training checkpoints and without unused buffers; True if none had a prefix.
 
     BadInput for related models that are not supported.
@@ -106,19 +106,19 @@ def bared(original: Original) -> tuple[Original, bool]:
         for name, value in original.tensors.items()
         if not name.endswith(IDLE)
     }
-    for beginning, stranger in STRANGERS:
+    for beginning, stranger in UNSUPPORTED:
         if any(name.startswith(beginning) for name in tensors):
             raise BadInput("models.clip_unsupported", file=original.file, kind=stranger)
     return replace(original, tensors=tensors), tensors.keys() <= original.tensors.keys()
 
 
-def no_clip(original: Original) -> BadInput:
+def no_clip(original: SourceCheckpoint) -> BadInput:
     """The error for a file that has the names of no CLIP."""
     found = ", ".join(sorted(original.tensors)[:3]) or Message("models.nothing")
     return BadInput("models.not_a_clip", file=original.file, found=found)
 
 
-def convert_openai(original: Original, activation: str, note: str) -> Converted:
+def convert_openai(original: SourceCheckpoint, activation: str, note: str) -> Converted:
     """Convert from OpenAI's names. `activation` and `note` apply when the file states no activation.
 
     BadInput when a tensor is missing or has an unexpected shape.
@@ -148,7 +148,7 @@ def convert_openai(original: Original, activation: str, note: str) -> Converted:
     tensors = folded(original).tensors
     if "logit_scale" in tensors:
         tensors["log_scale"] = tensors.pop("logit_scale").squeeze()
-    return fitted(
+    return checked(
         "openai-clip",
         original,
         OpenaiClipConfig,
@@ -161,7 +161,7 @@ def convert_openai(original: Original, activation: str, note: str) -> Converted:
 # ---------------------------------------------------------------------------------------------------- sizes and facts
 
 
-def shape(original: Original, name: str, rank: int) -> tuple[int, ...]:
+def shape(original: SourceCheckpoint, name: str, rank: int) -> tuple[int, ...]:
     """The shape of a tensor. BadInput when it is absent or does not have `rank` dimensions."""
     value = original.tensors.get(name)
     if value is None:
@@ -172,12 +172,12 @@ def shape(original: Original, name: str, rank: int) -> tuple[int, ...]:
     return tuple(value.shape)
 
 
-def count(original: Original, beginning: str) -> int:
+def count(original: SourceCheckpoint, beginning: str) -> int:
     """How many different numbers follow `beginning` in the names: layers, or a stage's blocks."""
     return len({n[len(beginning) :].split(".")[0] for n in original.tensors if n.startswith(beginning)})
 
 
-def grid(original: Original, name: str) -> int:
+def grid(original: SourceCheckpoint, name: str) -> int:
     """The side of the square grid of a position table (1 + side^2, width). BadInput when it is not square."""
     places = shape(original, name, 2)[0] - 1
     side = math.isqrt(max(places, 0))
@@ -186,7 +186,7 @@ def grid(original: Original, name: str) -> int:
     return side
 
 
-def image_sizes(original: Original) -> dict[str, Any]:
+def image_sizes(original: SourceCheckpoint) -> dict[str, Any]:
     """The image tower's fields of the config, from OpenAI's names. BadInput when a tensor is missing."""
     if "visual.layer1.0.conv1.weight" in original.tensors:
         width = shape(original, "visual.layer1.0.conv1.weight", 4)[0]
@@ -207,9 +207,9 @@ def image_sizes(original: Original) -> dict[str, Any]:
     }
 
 
-def told(original: Original, tower: str, *names: str) -> Any:
+def told(original: SourceCheckpoint, tower: str, *names: str) -> Any:
     """The first value among the plain values for a tower, "vision" or "text", under any of these names; None if absent."""
-    top = original.numbers
+    top = original.metadata
     inner: dict[str, Any] = top.get("model_cfg") or {}
     for place in (top, inner):
         for section in (place.get(f"{tower}_config"), place.get(f"{tower}_cfg"), place):
@@ -219,7 +219,7 @@ def told(original: Original, tower: str, *names: str) -> Any:
     return None
 
 
-def told_activation(original: Original, tower: str, default: str) -> tuple[str, bool]:
+def told_activation(original: SourceCheckpoint, tower: str, default: str) -> tuple[str, bool]:
     """A tower's activation, and whether the file states it. BadInput for one that is not supported."""
     activation = told(original, tower, "hidden_act")
     if activation is None and (quick := told(original, tower, "quick_gelu")) is not None:
@@ -231,7 +231,7 @@ def told_activation(original: Original, tower: str, default: str) -> tuple[str, 
     return activation or default, activation is not None
 
 
-def told_heads(original: Original, tower: str, width: int) -> int:
+def told_heads(original: SourceCheckpoint, tower: str, width: int) -> int:
     """The number of heads of a tower, as stated, or else as in the published models. BadInput when it does not divide."""
     heads = told(original, tower, "num_attention_heads", "heads")
     if heads is None:
@@ -247,7 +247,7 @@ def told_heads(original: Original, tower: str, width: int) -> int:
 # ------------------------------------------------------------------------------------------------------ names to names
 
 
-def renamed(original: Original) -> Original:
+def renamed(original: SourceCheckpoint) -> SourceCheckpoint:
     """The names of transformers to OpenAI's: q, k and v in one tensor, and both projections transposed."""
     tensors: dict[str, Tensor] = {}
     for name, value in original.tensors.items():
@@ -269,7 +269,7 @@ def renamed(original: Original) -> Original:
     return replace(original, tensors=tensors)
 
 
-def folded(original: Original) -> Original:
+def folded(original: SourceCheckpoint) -> SourceCheckpoint:
     """Fold every batch norm into the bias-free convolution before it: bn1 into conv1, downsample.1 into downsample.0."""
     tensors = dict(original.tensors)
     for mean_name in [name for name in tensors if name.endswith(".running_mean")]:

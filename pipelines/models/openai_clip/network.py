@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.base import remembered
+from pipelines.models.base import cached_text_embeddings
 from pipelines.models.checkpoint import Config
 from pipelines.models.openai_clip.tokenizer import ClipTokenizer, WordPieceTokenizer
 
@@ -308,7 +308,7 @@ class PublishedClip(nn.Module, ABC):
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
         """List of n texts -> (n, d) float32 of unit length, without a gradient, cached per prompt."""
-        return remembered(
+        return cached_text_embeddings(
             self._remembered, prompts, lambda new: self.text_features(self.tokenize(new)), self.device
         )
 

@@ -38,17 +38,17 @@ def clean(text: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip().lower()
 
 
-class BookTokenizer:
+class VocabularyTokenizer:
     """Base of both tokenizers: a tokenizer.json, and the special tokens that it must have. ValueError without them."""
 
     specials: tuple[str, ...]
 
-    def __init__(self, book: tokenizers.Tokenizer):
-        ids = [book.token_to_id(name) for name in self.specials]
+    def __init__(self, vocabulary: tokenizers.Tokenizer):
+        ids = [vocabulary.token_to_id(name) for name in self.specials]
         if None in ids:
             raise ValueError(f"it has no token {self.specials[ids.index(None)]}")
-        self.book = book
-        self.vocabulary_size = book.get_vocab_size()
+        self.vocabulary = vocabulary
+        self.vocabulary_size = vocabulary.get_vocab_size()
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -59,24 +59,24 @@ class BookTokenizer:
             raise BadInput("models.vocabulary_of_other_model", file=path.name, reason=error) from error
 
 
-class ClipTokenizer(BookTokenizer):
+class ClipTokenizer(VocabularyTokenizer):
     """OpenAI's byte-level BPE: 256 bytes, 256 bytes that end a word, 48,894 merges, `start` and `end`."""
 
     specials = (START, END)
 
-    def __init__(self, book: tokenizers.Tokenizer):
-        super().__init__(book)
-        self.start, self.end = book.token_to_id(START), book.token_to_id(END)
+    def __init__(self, vocabulary: tokenizers.Tokenizer):
+        super().__init__(vocabulary)
+        self.start, self.end = vocabulary.token_to_id(START), vocabulary.token_to_id(END)
         if self.end != self.vocabulary_size - 1:
             raise ValueError(f"{END} is not its last token, by which the network finds the end of a text")
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without START and END."""
-        return self.book.encode(clean(text)).ids
+        return self.vocabulary.encode(clean(text)).ids
 
     def pieces(self, text: str) -> list[str]:
         """The tokens as readable text, with a space where a word ends; bytes of a split character show as "?"."""
-        pieces = [self.book.decode([token], skip_special_tokens=False) for token in self.encode(text)]
+        pieces = [self.vocabulary.decode([token], skip_special_tokens=False) for token in self.encode(text)]
         return [piece.replace("\ufffd", "?").replace("</w>", " ") for piece in pieces]
 
     def unknown_words(self, text: str) -> list[str]:
@@ -84,24 +84,24 @@ class ClipTokenizer(BookTokenizer):
         return []
 
 
-class WordPieceTokenizer(BookTokenizer):
+class WordPieceTokenizer(VocabularyTokenizer):
     """BERT's WordPiece (Devlin et al. 2019): words from pieces, every Chinese character by itself; padding is token 0."""
 
     specials = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
-    def __init__(self, book: tokenizers.Tokenizer):
-        super().__init__(book)
-        self.start, self.end = book.token_to_id("[CLS]"), book.token_to_id("[SEP]")
-        if book.token_to_id("[PAD]") != 0:
+    def __init__(self, vocabulary: tokenizers.Tokenizer):
+        super().__init__(vocabulary)
+        self.start, self.end = vocabulary.token_to_id("[CLS]"), vocabulary.token_to_id("[SEP]")
+        if vocabulary.token_to_id("[PAD]") != 0:
             raise ValueError("[PAD] is not its token 0")
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without [CLS] and [SEP]."""
-        return self.book.encode(text, add_special_tokens=False).ids
+        return self.vocabulary.encode(text, add_special_tokens=False).ids
 
     def pieces(self, text: str) -> list[str]:
         """The tokens as readable text; what has no token shows as itself."""
-        found = self.book.encode(text, add_special_tokens=False)
+        found = self.vocabulary.encode(text, add_special_tokens=False)
         return [
             text[start:end] if token == "[UNK]" else token.removeprefix("##")
             for token, (start, end) in zip(found.tokens, found.offsets, strict=True)
@@ -109,6 +109,6 @@ class WordPieceTokenizer(BookTokenizer):
 
     def unknown_words(self, text: str) -> list[str]:
         """Words that have no token, each once, in order."""
-        found = self.book.encode(text, add_special_tokens=False)
+        found = self.vocabulary.encode(text, add_special_tokens=False)
         spans = zip(found.tokens, found.offsets, strict=True)
         return list(dict.fromkeys(text[start:end] for token, (start, end) in spans if token == "[UNK]"))

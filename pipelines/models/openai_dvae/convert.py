@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipelines.errors import BadInput
 from pipelines.models.openai_dvae.network import Dvae, DvaeConfig
-from pipelines.models.source import Converted, Original, count_of, fitted, shape_of, size_of
+from pipelines.models.source import Converted, SourceCheckpoint, checked, count_of, shape_of, size_of
 
 BLOCK = re.compile(
     r"blocks\.(?:group_(?P<group>[1-4])\.block_(?P<block>\d+)\.(?P<path>id_path|res_path\.conv_(?P<layer>[1-4]))"
@@ -17,7 +17,7 @@ BLOCK = re.compile(
 )
 
 
-def merge(encoder: Original, decoder: Original) -> Original:
+def merge(encoder: SourceCheckpoint, decoder: SourceCheckpoint) -> SourceCheckpoint:
     """Join both files, with "encoder." and "decoder." as prefixes of the names. BadInput when one is another file."""
     for original, kernel, part in ((encoder, 7, "encoder"), (decoder, 1, "decoder")):
         first = original.tensors.get("blocks.input.w")
@@ -27,10 +27,12 @@ def merge(encoder: Original, decoder: Original) -> Original:
             )
     tensors = {f"encoder.{name}": one for name, one in encoder.tensors.items()}
     tensors |= {f"decoder.{name}": one for name, one in decoder.tensors.items()}
-    return Original(f"{encoder.file} and {decoder.file}", tensors, encoder.numbers | decoder.numbers)
+    return SourceCheckpoint(
+        f"{encoder.file} and {decoder.file}", tensors, encoder.metadata | decoder.metadata
+    )
 
 
-def convert(original: Original) -> Converted:
+def convert(original: SourceCheckpoint) -> Converted:
     """Convert the result of `merge` to kind "openai-dvae". BadInput when names or shapes do not fit.
 
     The weight and the bias of the decoder's first convolution become the table of codes.
@@ -53,7 +55,7 @@ def convert(original: Original) -> Converted:
         if not name.startswith("decoder.blocks.input."):
             part, _, rest = name.partition(".")
             ours[f"{part}.{_our_name(rest)}"] = one
-    return fitted("openai-dvae", original, DvaeConfig, sizes, Dvae, ours)
+    return checked("openai-dvae", original, DvaeConfig, sizes, Dvae, ours)
 
 
 def _our_name(name: str) -> str:

@@ -53,9 +53,9 @@ class Dvae(CodecNetwork):
 
     def encode(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, c, h / 8, w / 8): the codes of the likeliest tokens."""
-        return self.embed(self.tokens_of(images))
+        return self.embed(self.encode_tokens(images))
 
-    def tokens_of(self, images: Tensor) -> Tensor:
+    def encode_tokens(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, h / 8, w / 8) likeliest tokens."""
         pixels = (
             0.4 * images + 0.5

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.decoder_only import Cache, StreamConfig, image_pattern
+from pipelines.models.decoder_only import DecoderOnlyConfig, KVCache, image_pattern
 
 BOS, EOS = 2, 3  # the ids of every ruDALL-E vocabulary; 0 is the pad, 1 the unknown
 HALF_LIMIT = 65504  # the largest float16; trained in half precision, the network clamps what attention adds
 
 
 @dataclass(frozen=True)
-class RudalleConfig(StreamConfig):
+class RudalleConfig(DecoderOnlyConfig):
     """Sizes, by default Malevich's.
 
     `text_vocabulary` counts one pad for each of the `text_length` positions, at its end. `version` is 2 or 3: in
@@ -112,7 +112,7 @@ class Block(nn.Module):
 
 
 class Rudalle(nn.Module):
-    """The Decoder. `forward` gives all logits at once; `read_text` and `next_logits` sample with a static cache."""
+    """The Decoder. `forward` gives all logits at once; `prefill` and `decode_step` sample with a static cache."""
 
     masks: Tensor
 
@@ -178,14 +178,14 @@ class Rudalle(nn.Module):
             x = block.attend(x, *block.queries_keys_values(x), self.masks[number, :t, :t])
         return self.logits(x[:, self.config.text_slots - 1 :])
 
-    def read_text(self, text: Tensor, row_count: int) -> tuple[Cache, Tensor]:
+    def prefill(self, text: Tensor, row_count: int) -> tuple[KVCache, Tensor]:
         """(n, text_length) texts -> a cache of row_count rows, and the first image token's logits.
 
         Each text serves row_count / n neighbouring rows. The logits are (row_count, image_vocabulary) float32.
         """
         config = self.config
         head_size = config.width // config.head_count
-        cache = Cache(
+        cache = KVCache(
             self.masks, self.mask_of_layer, row_count, config.head_count, head_size, self.head.weight
         )
         x, t = self.embed_text(text), config.text_slots
@@ -195,7 +195,7 @@ class Rudalle(nn.Module):
             x = block.attend(x, q, k, v, self.masks[self.mask_of_layer[layer], :t, :t])
         return cache, self.logits(x[:, -1]).repeat_interleave(row_count // len(text), 0)
 
-    def next_logits(self, cache: Cache, token: Tensor, position: int) -> Tensor:
+    def decode_step(self, cache: KVCache, token: Tensor, position: int) -> Tensor:
         """Image tokens (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 logits of the next."""
         x, slot = self.embed_image(token[:, None], position), self.config.text_slots + position
         for layer, block in enumerate(self.layers):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipelines.errors import BadInput
 from pipelines.io.values import is_dict
-from pipelines.models.source import Converted, Original, count_of, fitted, size_of
+from pipelines.models.source import Converted, SourceCheckpoint, checked, count_of, size_of
 from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
 
 # Where a file keeps the network: in Lightning's dictionary, as another network's first stage, as rudalle's model.
@@ -28,7 +28,7 @@ TABLES = {
 PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
-def convert(original: Original) -> Converted:
+def convert(original: SourceCheckpoint) -> Converted:
     """Convert to kind "taming-vqgan", without losses, optimizers and averaged weights. BadInput without a VQGAN.
 
     Sizes are inferred from shapes; the side of a training picture is 256 unless the file states it.
@@ -39,7 +39,7 @@ def convert(original: Original) -> Converted:
     for name, one in _without_wavelets(_from_flax(bare) if flax else bare).items():
         if name in TABLES or name.startswith(PARTS):
             tensors[TABLES.get(name, name)] = one
-    network = Original(original.file, tensors, original.numbers)
+    network = SourceCheckpoint(original.file, tensors, original.metadata)
 
     def size(name: str, axis: int = 0) -> int:
         return size_of(network, name, axis)
@@ -51,7 +51,7 @@ def convert(original: Original) -> Converted:
     has_encoder = "encoder.conv_in.weight" in tensors
     wavelet = size("decoder.conv_out.weight") == 12
     sizes: dict[str, Any] = {
-        "image_size": (_resolution(original.numbers) or 256) * (1 + wavelet),
+        "image_size": (_resolution(original.metadata) or 256) * (1 + wavelet),
         "input_width": size("encoder.conv_in.weight") if has_encoder else widths[0],
         "widths": widths,
         "block_count": count_of(tensors, "decoder.up.0.block.") - 1,
@@ -64,7 +64,7 @@ def convert(original: Original) -> Converted:
         "unit_range": flax or "embedding.weight" in bare,  # dalle-mini's training, whose heir min-dalle is
         "has_encoder": has_encoder,
     }
-    return fitted("taming-vqgan", original, TamingVqganConfig, sizes, TamingVqgan, tensors)
+    return checked("taming-vqgan", original, TamingVqganConfig, sizes, TamingVqgan, tensors)
 
 
 def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

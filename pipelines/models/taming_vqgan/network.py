@@ -62,12 +62,12 @@ class TamingVqgan(CodecNetwork):
 
         With `gumbel`, the codes of the likeliest tokens instead, without a gradient. BadInput without an encoder.
         """
-        return self.embed(self.tokens_of(images)) if self.config.gumbel else self._features(images)
+        return self.embed(self.encode_tokens(images)) if self.config.gumbel else self._features(images)
 
-    def tokens_of(self, images: Tensor) -> Tensor:
+    def encode_tokens(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, h / factor, w / factor) nearest or, with `gumbel`, likeliest tokens."""
         features = self._features(images)
-        return self.logits(features).argmax(1) if self.config.gumbel else self.nearest(features)
+        return self.logits(features).argmax(1) if self.config.gumbel else self.quantize(features)
 
     def decode(self, codes: Tensor) -> Tensor:
         """(n, c, h, w) codes, or anything between them -> (n, 3, h * factor, w * factor), about [-1, 1]."""

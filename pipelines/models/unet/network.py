@@ -79,7 +79,7 @@ class Unet(nn.Module):
         return F.pixel_shuffle(self.network(small, t, return_dict=False)[0], self.config.patch)
 
 
-def guess(x: Tensor, noise: Tensor, alpha: Tensor | float) -> Tensor:
+def predict_x0(x: Tensor, noise: Tensor, alpha: Tensor | float) -> Tensor:
     """The clean picture predicted from x and the noise in it: (n, 3, s, s) -> the same shape.
 
     `alpha` is the value of `alphas_cumprod` at x's step, in (0, 1]. Song et al. 2021, DDIM, equation 9.
@@ -94,11 +94,11 @@ def ddim_step(x: Tensor, noise: Tensor, alpha_from: Tensor | float, alpha_to: Te
     as numbers or tensors that broadcast against `x`. The step denoises if alpha_to is above
     alpha_from, and adds noise (DDIM inversion) if it is below.
     """
-    return alpha_to**0.5 * guess(x, noise, alpha_from) + (1 - alpha_to) ** 0.5 * noise
+    return alpha_to**0.5 * predict_x0(x, noise, alpha_from) + (1 - alpha_to) ** 0.5 * noise
 
 
 @torch.no_grad()
-def walk(unet: Denoiser, x: Tensor, start: int, end: int, count: int) -> Tensor:
+def ddim_walk(unet: Denoiser, x: Tensor, start: int, end: int, count: int) -> Tensor:
     """(n, 3, s, s) at step `start` -> (n, 3, s, s) at step `end` by `count` DDIM steps in either direction.
 
     Steps are in [0, step_count), or CLEAN. The noise of each DDIM step is predicted at the step where it begins, as in
