@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from app.jobs.threads import aside
+from app.jobs.threads import run_in_own_thread
 from pipelines.core.record import Record, read_texts, record_from_json
 from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save
@@ -110,7 +110,7 @@ class Library:
                     return self._entry(path, modified, record)
         raise BadInput("app.picture_not_in_library", picture=picture_id[:40])
 
-    @aside
+    @run_in_own_thread
     def search(self, clip: ClipLike, text: str, count: int = 24) -> list[tuple[Entry, float]]:
         """The pictures that look most like the text, best first, each with its cosine."""
         entries, vectors = self._vectors(clip)
@@ -120,7 +120,7 @@ class Library:
             wanted = clip.encode_text([text])[0].float().cpu().numpy()  # (d,)
         return _nearest(entries, vectors @ wanted, count)
 
-    @aside
+    @run_in_own_thread
     def similar(self, clip: ClipLike, path: str | Path, count: int = 24) -> list[tuple[Entry, float]]:
         """The pictures that look most like the one at `path`, which need not be in the library, without itself."""
         wanted = _encode(clip, [Path(path)])[0]

@@ -18,8 +18,10 @@ from pipelines.core.pipeline import Pipeline
 from pipelines.core.settings import HasTimeline, Knob, Settings
 from pipelines.errors import BadInput
 
-MOST = 1_500  # characters of the text
-MOST_UNPACKED = 20_000  # bytes of its JSON: two prompts of the longest kind, in any script, and all numbers
+MAX_CHARACTERS = 1_500  # characters of the text
+MAX_UNPACKED_BYTES = (
+    20_000  # bytes of its JSON: two prompts of the longest kind, in any script, and all numbers
+)
 
 Kinds = Mapping[str, type[Pipeline[Any]]]
 
@@ -44,8 +46,8 @@ class Recipe:
         packer = zlib.compressobj(9, zlib.DEFLATED, -15)
         packed = packer.compress(plain.encode("utf-8", "replace")) + packer.flush()
         text = base64.urlsafe_b64encode(packed).decode("ascii").rstrip("=")
-        if len(text) > MOST:
-            raise BadInput("app.settings_too_long", count=len(text), most=MOST)
+        if len(text) > MAX_CHARACTERS:
+            raise BadInput("app.settings_too_long", count=len(text), most=MAX_CHARACTERS)
         return text
 
 
@@ -79,8 +81,8 @@ def recipe_of(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = 
 
 def read_recipe(text: str, kinds: Kinds | None = None) -> Recipe:
     """The recipe that a link carries, every part of it checked. BadInput in one sentence when it is none."""
-    if len(text) > MOST:
-        raise BadInput("app.recipe_too_long", count=len(text), most=MOST)
+    if len(text) > MAX_CHARACTERS:
+        raise BadInput("app.recipe_too_long", count=len(text), most=MAX_CHARACTERS)
     values = _unpacked(text)
     if not isinstance(values, list) or len(values) not in (2, 3):
         raise BadInput("app.link_foreign")
@@ -107,7 +109,9 @@ def _unpacked(text: str) -> Any:
         raise BadInput("app.link_damaged")
     unpacker = zlib.decompressobj(-15)
     try:
-        plain = unpacker.decompress(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), MOST_UNPACKED)
+        plain = unpacker.decompress(
+            base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), MAX_UNPACKED_BYTES
+        )
         if not unpacker.eof:  # cut off, or larger than anything that is written here
             raise BadInput("app.link_damaged")
         return json.loads(plain)

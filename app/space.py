@@ -43,7 +43,9 @@ FIRST_ESTIMATES: dict[str, Callable[[Any], float]] = {
     "generate": lambda settings: 20 + 0.5 * settings.candidates,
     "diffuse": lambda settings: 5 + 0.2 * settings.candidates * (settings.steps or 30),
     "edit": lambda settings: (
-        10 + 0.2 * settings.step_count() * (1 + settings.refine + settings.strip) + settings.update_count()
+        10
+        + 0.2 * settings.step_count() * (1 + settings.inversion_iterations + settings.strip)
+        + settings.update_count()
     ),
     "optimize": lambda settings: 0.2 * settings.timeline()[-1][1].steps,
 }

@@ -12,58 +12,58 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from app.jobs.queue import Lane
-from app.jobs.threads import aside
+from app.jobs.queue import JobQueue
+from app.jobs.threads import run_in_own_thread
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import HasGlimpses, HasTimelapse
+from pipelines.core.pipeline import HasStepImages, HasTimelapse
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.video import write_film
 
 KINDS = {".mp4": "video/mp4", ".webp": "image/webp"}
-GLIMPSE_PIXELS = 768  # of the longer side
+STEP_IMAGE_PIXELS = 768  # of the longer side
 
-_filming, _glimpsing = (
+_making_timelapse, _drawing_image = (
     threading.Lock(),
     threading.Lock(),
-)  # one of each at a time: they share the device with the lane
+)  # one of each at a time: they share the device with the queue
 
 
-@aside
-def make_film(lane: Lane, job_id: str, suffix: str) -> Path:
+@run_in_own_thread
+def make_timelapse(queue: JobQueue, job_id: str, suffix: str) -> Path:
     """The film of a run as it stands, made anew when its journal has grown. BadInput when there is nothing to show."""
     if suffix not in KINDS:
         raise BadInput("app.film_form", suffix=suffix[:10])
-    pipeline, settings, journal = _run_of(lane, job_id)
+    pipeline, settings, journal = _run_of(queue, job_id)
     if not isinstance(pipeline, HasTimelapse):
         raise BadInput("app.no_film")
     assert journal.folder is not None
     path = journal.folder / f"film{suffix}"
-    with _filming:
+    with _making_timelapse:
         snapshots = [one.stat().st_mtime for one in journal.folder.glob("step-*.safetensors")]
         if not path.is_file() or path.stat().st_mtime < max(snapshots):
-            film = pipeline.film(settings, journal)
+            film = pipeline.timelapse(settings, journal)
             write_film(path, film.frames, film.count, scenes=film.scenes)
     return path
 
 
-@aside
-def glimpse(lane: Lane, job_id: str, step: int) -> Image.Image:
+@run_in_own_thread
+def image_at(queue: JobQueue, job_id: str, step: int) -> Image.Image:
     """The picture of a run at one of its snapshots."""
-    pipeline, settings, journal = _run_of(lane, job_id)
+    pipeline, settings, journal = _run_of(queue, job_id)
     if step not in journal.steps():
         raise BadInput("app.no_snapshot", step=step)
-    with _glimpsing:
-        return pipeline.glimpse(settings, journal, step)
+    with _drawing_image:
+        return pipeline.image_at(settings, journal, step)
 
 
-def _run_of(lane: Lane, job_id: str) -> tuple[Any, Any, Journal]:
+def _run_of(queue: JobQueue, job_id: str) -> tuple[Any, Any, Journal]:
     """What shows a run: its pipeline, its prepared settings and its journal, which is not empty."""
-    journal = lane.journal(job_id)
+    journal = queue.journal(job_id)
     if not journal.steps():
         raise BadInput("app.no_pictures_yet")
-    job = lane.job(job_id)
-    pipeline = lane.studio.pipeline(job.pipeline)
-    if not isinstance(pipeline, HasGlimpses):
+    job = queue.job(job_id)
+    pipeline = queue.studio.pipeline(job.pipeline)
+    if not isinstance(pipeline, HasStepImages):
         raise BadInput("app.no_looking_back")
     identity = journal.identity()
     if identity is not None:
@@ -75,13 +75,13 @@ def _run_of(lane: Lane, job_id: str) -> tuple[Any, Any, Journal]:
     )  # a fork that still waits
 
 
-def routes(lane: Lane) -> list[Route]:
+def routes(queue: JobQueue) -> list[Route]:
     """/film/JOB.mp4, /film/JOB.webp and /glimpse/JOB/STEP.jpg."""
 
     def film(request: Request) -> Response:
         job_id, dot, kind = str(request.path_params["name"]).rpartition(".")
         try:
-            path = make_film(lane, job_id, dot + kind)
+            path = make_timelapse(queue, job_id, dot + kind)
         except (BadInput, CannotSave) as problem:
             return PlainTextResponse(str(problem), 404)
         headers = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
@@ -91,10 +91,10 @@ def routes(lane: Lane) -> list[Route]:
 
     def one_glimpse(request: Request) -> Response:
         try:
-            picture = glimpse(lane, request.path_params["job"], request.path_params["step"])
+            picture = image_at(queue, request.path_params["job"], request.path_params["step"])
         except (BadInput, CannotSave) as problem:
             return PlainTextResponse(str(problem), 404)
-        picture.thumbnail((GLIMPSE_PIXELS, GLIMPSE_PIXELS))
+        picture.thumbnail((STEP_IMAGE_PIXELS, STEP_IMAGE_PIXELS))
         buffer = io.BytesIO()
         picture.convert("RGB").save(buffer, "JPEG", quality=90)
         headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}

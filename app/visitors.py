@@ -1,4 +1,4 @@
-"""What one visitor sees where visitors are apart: of the lane his own jobs, of the library his own pictures."""
+"""What one visitor sees where visitors are apart: of the queue his own jobs, of the library his own pictures."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 from PIL import Image
 
-from app.jobs.queue import Job, Lane
+from app.jobs.queue import Job, JobQueue
 from app.library import ClipLike, Entry, Library
 from pipelines.core.journal import Journal
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 
 
-class OwnLane:
-    """The lane as whoever asks sees it: his own jobs. Those of others are as unknown as those that never were.
+class OwnQueue:
+    """The queue as whoever asks sees it: his own jobs. Those of others are as unknown as those that never were.
 
-    `asking` tells who asks, as `owner_of` gives it. What is not of one visitor (folder, pipelines, queue) is the lane's.
+    `asking` tells who asks, as `owner_of` gives it. What is not of one visitor (folder, pipelines, queue) is the queue's.
     """
 
-    def __init__(self, lane: Lane, asking: Callable[[], str]) -> None:
-        self._lane, self._asking = lane, asking
+    def __init__(self, queue: JobQueue, asking: Callable[[], str]) -> None:
+        self._queue, self._asking = queue, asking
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._lane, name)
+        return getattr(self._queue, name)
 
     def submit(
         self,
@@ -37,36 +37,36 @@ class OwnLane:
     ) -> str:
         if after is not None:
             self.job(after[0])
-        return self._lane.submit(pipeline, settings, self._asking(), after)
+        return self._queue.submit(pipeline, settings, self._asking(), after)
 
     def job(self, job_id: str) -> Job:
-        job = self._lane.job(job_id)
+        job = self._queue.job(job_id)
         if job.session != self._asking():
-            raise self._lane.unknown(job_id)
+            raise self._queue.unknown(job_id)
         return job
 
     def jobs(self, session: str | None = None, count: int = 50) -> list[Job]:
-        return self._lane.jobs(self._asking(), count)
+        return self._queue.jobs(self._asking(), count)
 
     def preview(self, job_id: str) -> list[Image.Image] | None:
         self.job(job_id)
-        return self._lane.preview(job_id)
+        return self._queue.preview(job_id)
 
     def journal(self, job_id: str) -> Journal:
         self.job(job_id)
-        return self._lane.journal(job_id)
+        return self._queue.journal(job_id)
 
     def stop(self, job_id: str) -> Job:
         self.job(job_id)
-        return self._lane.stop(job_id)
+        return self._queue.stop(job_id)
 
     def cancel(self, job_id: str) -> bool:
         self.job(job_id)
-        return self._lane.cancel(job_id)
+        return self._queue.cancel(job_id)
 
     def resume(self, job_id: str) -> str:
         self.job(job_id)
-        return self._lane.resume(job_id)
+        return self._queue.resume(job_id)
 
 
 class OwnLibrary:

@@ -149,12 +149,12 @@
   // Ctrl+Enter or Cmd+Enter does the next thing, from inside the prompt box and from every setting below it.
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
-    const place = event.target.closest?.("#composer, #instrument, #plate-side, #edit-side, #proof-side, .plain");
+    const place = event.target.closest?.("#generate-controls, #optimize-controls, #optimize-view, #edit-controls, #edit-view, .plain");
     if (!place) return;
     event.preventDefault();
     event.stopPropagation();
-    const next = { composer: "#go", "edit-side": "#edit-transport [data-key]", "proof-side": "#edit-transport [data-key]" };
-    document.querySelector(place.matches(".plain") ? `#${place.id} [data-key]` : next[place.id] || "#transport [data-key]")?.click();
+    const next = { "generate-controls": "#go", "edit-controls": "#edit-buttons [data-key]", "edit-view": "#edit-buttons [data-key]" };
+    document.querySelector(place.matches(".plain") ? `#${place.id} [data-key]` : next[place.id] || "#optimize-buttons [data-key]")?.click();
   }, true);
 
   // A file dropped anywhere is a picture with settings, on Optimize the picture to start from, on Edit the picture to edit or a
@@ -170,17 +170,17 @@
     hover(-depth);
     if (!elsewhere(event)) return;
     event.preventDefault();
-    const optimizing = document.querySelector("#workbench")?.offsetParent;
-    if (optimizing) document.querySelector("#opt-init button[aria-label='Remove Image']")?.click(); // one picture at a time
-    const editing = document.querySelector("#darkroom")?.offsetParent;
+    const optimizing = document.querySelector("#optimize")?.offsetParent;
+    if (optimizing) document.querySelector("#opt-image button[aria-label='Remove Image']")?.click(); // one picture at a time
+    const editing = document.querySelector("#edit")?.offsetParent;
     const plain = Array.from(document.querySelectorAll(".plain")).find((one) => one.offsetParent);
     if (plain) { giveFile(`#${plain.id} input[type=file]`, event.dataTransfer.files[0]); return; }
-    giveFile(optimizing ? "#opt-init input[type=file]" : editing ? PICTURE_TO_EDIT : "#drop input[type=file]", event.dataTransfer.files[0]);
+    giveFile(optimizing ? "#opt-image input[type=file]" : editing ? PICTURE_TO_EDIT : "#drop input[type=file]", event.dataTransfer.files[0]);
   });
   // A picture pasted on Edit is the picture to edit.
   document.addEventListener("paste", (event) => {
     const file = Array.from(event.clipboardData?.files || [])[0];
-    if (!file || !document.querySelector("#darkroom")?.offsetParent) return;
+    if (!file || !document.querySelector("#edit")?.offsetParent) return;
     event.preventDefault();
     giveFile(PICTURE_TO_EDIT, file);
   });
@@ -356,35 +356,25 @@
   const maskBox = () => find("#opt-mask textarea, #opt-mask input");
   const brush = makeBrush(frame, () => find("#brush [data-brush]"), (uri) => write(maskBox(), uri));
 
-  // The prompt as rows. The text is the truth: a slider rewrites it, and whatever else changes it redraws the rows.
+  // The prompt as rows. The text is the truth: a slider rewrites it, and whatever else changes it redraws the rows, as soon as
+  // the server has parsed it. Until then the rows stand for an older text and change nothing.
   const promptBox = () => find("#opt-prompt textarea");
-  let written = null; // what the rows wrote themselves
+  let shown = null; // the text that the rows stand for
   const muted = new Map(); // text -> its weight before it was left out
   const word = (name, fact = "") => (find(`[data-words] [data-word=${name}]`)?.innerHTML || "").replaceAll("#", String(fact));
   const plain = (name) => find(`[data-words] [data-word=${name}] .${root.dataset.lang}`)?.textContent || "";
-  const split = (text) => { // as pipelines/prompts.py reads it: numbers from the right
-    const at = text.lastIndexOf(":"), tail = text.slice(at + 1).trim();
-    const good = at > 0 && text.slice(0, at).trim() && /^-?(?:0|[1-9]\d?)?(?:\.\d+)?$/.test(tail) && /\d/.test(tail) && Math.abs(tail) <= 10;
-    return good ? [text.slice(0, at).trim(), Number(tail)] : [text, null];
-  };
-  const target = (text) => {
-    const [head, last] = split(text.trim());
-    if (last === null) return { text: head, weight: 1, stop: null };
-    const [first, weight] = split(head);
-    return weight === null ? { text: head, weight: last, stop: null } : { text: first, weight, stop: Math.abs(last) };
-  };
-  const read = (text) => text.split("^").map((scene) => {
-    const [, words, step] = scene.match(/^([^]*\S)\s*@\s*(\d{1,6})\s*$/) || [null, scene, ""];
-    return { step, targets: words.split("|").filter((one) => one.trim()).map(target) };
-  });
   const say = (scenes) => scenes.map(({ step, targets }) => targets.map(({ text, weight, stop }) =>
     text + (weight === 1 && stop === null ? "" : `:${weight}`) + (stop === null ? "" : `:${stop}`)).join(" | ") + (step && ` @${step}`)).join(" ^ ");
   let story = [];
-  const rewrite = () => { written = say(story); write(promptBox(), written); };
-  const drawRows = (text) => {
+  const rewrite = (change) => {
+    if (promptBox()?.value !== shown) return;
+    change();
+    shown = say(story);
+    write(promptBox(), shown);
+  };
+  const drawRows = () => {
     const place = find("[data-targets]");
     if (!place) return;
-    story = read(text || "");
     place.replaceChildren();
     story.forEach((scene, number) => {
       if (story.length > 1) {
@@ -412,14 +402,17 @@
           row.classList.toggle("off", one.weight === 0);
           slider.style.setProperty("--at", `${100 * (one.weight - slider.min) / (slider.max - slider.min)}%`);
         };
-        slider.addEventListener("input", () => { one.weight = Number(slider.value); show(); rewrite(); });
-        eye.addEventListener("click", () => {
+        slider.addEventListener("input", () => rewrite(() => { one.weight = Number(slider.value); show(); }));
+        eye.addEventListener("click", () => rewrite(() => {
           if (one.weight) { muted.set(one.text, one.weight); one.weight = 0; } else one.weight = muted.get(one.text) || 1;
           slider.value = one.weight;
           show();
-          rewrite();
-        });
-        drop.addEventListener("click", () => { scene.targets.splice(scene.targets.indexOf(one), 1); story = story.filter((each) => each.targets.length); rewrite(); drawRows(written); });
+        }));
+        drop.addEventListener("click", () => rewrite(() => {
+          scene.targets.splice(scene.targets.indexOf(one), 1);
+          story = story.filter((each) => each.targets.length);
+          drawRows();
+        }));
         show();
         place.append(row);
       });
@@ -443,20 +436,28 @@
     },
     timeline(element) { watching(element, () => { if (back || find("#timeline .scrubbed:not([hidden])")) quietly(element); }); },
     // The button that was pressed is another one now; the keyboard stays where it was.
-    transport(element) {
+    controls(element) {
       find("#opt-announce")?.setAttribute("aria-live", "polite");
       find("#opt-note")?.setAttribute("role", "status");
-      requestAnimationFrame(() => window.atelier.targets(promptBox()?.value));
       setTimeout(() => { const box = maskBox(); if (box) window.atelier.mask(box.value); });
       watching(element, () => {
         if (pressed && document.activeElement === document.body) element.querySelector("button")?.focus();
         pressed = false;
       });
     },
-    targets(text) {
-      if (written !== null && promptBox()?.value === written && find("[data-targets] .target")) return;
-      written = null;
-      drawRows(text);
+    rows(ask) {
+      shown = null;
+      drawRows();
+      ask();
+    },
+    // What the server parsed; an answer about an older text than the box's is left out.
+    targets(parsed) {
+      const { text, scenes } = JSON.parse(parsed);
+      const present = text.replace(/\r\n?/g, "\n"); // as a box tells its lines
+      if (promptBox()?.value !== present || shown === present) return;
+      shown = present;
+      story = scenes;
+      drawRows();
     },
     mask(uri) { brush.set(uri); },
   });
@@ -469,9 +470,9 @@
   };
 
   document.addEventListener("click", (event) => {
-    const at = event.target.closest?.("[data-scrub], [data-now], [data-back], [data-view], [data-paint], [data-erase], [data-invert], [data-clear], #transport button");
+    const at = event.target.closest?.("[data-scrub], [data-now], [data-back], [data-view], [data-paint], [data-erase], [data-invert], [data-clear], #optimize-buttons button");
     if (!at) return;
-    if (at.closest("#transport")) pressed = true;
+    if (at.closest("#optimize-buttons")) pressed = true;
     if ("scrub" in at.dataset) lookBack(Number(at.dataset.scrub));
     if ("now" in at.dataset) lookBack(NaN);
     if ("back" in at.dataset) walk(-1);
@@ -501,7 +502,7 @@
   let ask = null; // asks for the outlook
   let pending = "";
   let asking = 0;
-  const soon = () => { clearTimeout(asking); asking = setTimeout(() => { if (ask && find("#darkroom")?.offsetParent) ask(); }, 450); };
+  const soon = () => { clearTimeout(asking); asking = setTimeout(() => { if (ask && find("#edit")?.offsetParent) ask(); }, 450); };
   const minus = (number) => String(Number(number)).replace("-", "−");
   const directions = () => {
     const uses = {};
@@ -509,14 +510,14 @@
       if (row.querySelector("[data-use]").checked) uses[row.dataset.direction] = Number(row.querySelector("input[type=range]").value);
     return uses;
   };
-  const entries = (name) => document.querySelectorAll(name ? `#edit-side [name="${CSS.escape(name)}"]` : "#edit-side [name]");
+  const entries = (name) => document.querySelectorAll(name ? `#edit-controls [name="${CSS.escape(name)}"]` : "#edit-controls [name]");
   const showForm = () => {
-    const far = find("#edit-side [name=strength]");
+    const far = find("#edit-controls [name=strength]");
     if (!far) return;
     far.parentNode.querySelector("output").textContent = minus(far.value);
     far.style.setProperty("--at", `${100 * (far.value - far.min) / (far.max - far.min)}%`);
     far.style.setProperty("--zero", `${100 * -far.min / (far.max - far.min)}%`);
-    find("#edit-side")?.classList.toggle("directed", Object.keys(directions()).length > 0);
+    find("#edit-controls")?.classList.toggle("directed", Object.keys(directions()).length > 0);
   };
   // A step of what was learned over the picture as it is now; the server needs a second or two to draw one.
   let at = null; // { job, step }
@@ -577,12 +578,12 @@
     form(element, look) {
       ask = look;
       if (pending) setTimeout(() => { window.atelier.fill(pending); pending = ""; });
-      const side = element.closest("#edit-side");
+      const side = element.closest("#edit-controls");
       setTimeout(() => side.append(element.querySelector(".rest"))); // what is seldom needed comes after button and shelf
       side.addEventListener("input", () => { showForm(); soon(); });
       element.addEventListener("keydown", (event) => {
         if (event.key === "Enter" && event.target.matches(".words input") && !event.isComposing && !event.ctrlKey && !event.metaKey)
-          find("#edit-transport [data-key]")?.click();
+          find("#edit-buttons [data-key]")?.click();
       });
       side.addEventListener("click", (event) => {
         const pair = event.target.closest("[data-from]");
@@ -627,7 +628,7 @@
     lookAt(steps[Math.max(0, Math.min(steps.length - 1, now + by))]);
   });
   document.addEventListener("click", (event) => {
-    const one = event.target.closest?.("#darkroom :is([data-strength], [data-choose], [data-present])");
+    const one = event.target.closest?.("#edit :is([data-strength], [data-choose], [data-present])");
     if (!one) return;
     if ("choose" in one.dataset) find(PICTURE_TO_EDIT)?.click();
     if ("present" in one.dataset) lookAt(NaN);

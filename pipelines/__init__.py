@@ -1,7 +1,7 @@
 """Atelier for programmers: `from pipelines import Studio, run, GenerateSettings`.
 
-`Studio` loads the models of a pack, `run` runs a pipeline on its Settings, and `PIPELINES` names the pipelines. The names
-are imported when they are asked for, because torch takes a second.
+`Studio` loads the models of a pack, `run` runs a pipeline on its Settings, and `PIPELINES` maps names to pipeline classes.
+Each name is imported when it is first used, because importing torch takes a second.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, from the module where it is defined. AttributeError for others."""
+    """Import a public name from the module that defines it. AttributeError for other names."""
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

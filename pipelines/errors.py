@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 FOLDER = Path(__file__).parents[1] / "assets" / "strings" / "errors"
 LANGUAGES = ("en", "zh")
@@ -27,7 +27,7 @@ class Message:
     """
 
     code: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def text(self, language: str = "en", labels: Mapping[str, str] | None = None) -> str:
         """The sentence in "en" or "zh", without a capital and a full stop; `labels` are settings' names as shown."""
@@ -59,13 +59,15 @@ class Message:
     @classmethod
     def from_json(cls, value: Any) -> Self:
         """What `to_json` gave. Anything else, such as the plain text of an earlier version, is a sentence as it is."""
-        if not isinstance(value, dict) or not isinstance(value.get("facts"), dict):
-            return cls(str(value))
-        facts = {
-            str(name): cls.from_json(fact) if isinstance(fact, dict) else fact
-            for name, fact in value["facts"].items()
+        values = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        given = values.get("facts")
+        if not isinstance(given, dict):
+            return cls(str(cast(object, value)))
+        facts = cast("dict[str, Any]", given)
+        read = {
+            str(name): cls.from_json(fact) if isinstance(fact, dict) else fact for name, fact in facts.items()
         }
-        return cls(str(value.get("code", "")), facts)
+        return cls(str(values.get("code", "")), read)
 
     def to_text(self) -> str:
         """As JSON text, for a file, a page or another process."""
@@ -92,10 +94,12 @@ class CodedError(Exception):
 
     @property
     def code(self) -> str:
+        """Which sentence it is, AREA.NAME."""
         return self.message.code
 
     @property
     def facts(self) -> dict[str, Any]:
+        """What the sentence is filled with, by name."""
         return self.message.facts
 
     def text(self, language: str = "en") -> str:
@@ -129,7 +133,11 @@ class CannotSave(CodedError):
 
 
 class Stopped(Exception):
-    """The run was asked to stop; thrown in by consumers between two Steps. Who can keep what there is catches it."""
+    """The run was asked to stop.
+
+    Whoever consumes a run throws it into the generator between two Steps. A Resumable pipeline catches it and returns its
+    pictures so far; other pipelines let it pass.
+    """
 
 
 @cache

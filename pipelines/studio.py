@@ -1,4 +1,4 @@
-"""The Studio owns the device and the loaded models. Ask twice, get the same object: that is why CLIP exists once."""
+"""The Studio owns the device and the loaded models. Each model is loaded once and shared by all pipelines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
+from accelerate import init_empty_weights  # pyright: ignore[reportMissingTypeStubs]
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
@@ -18,11 +18,11 @@ from pipelines.core.pipeline import Pipeline
 from pipelines.diffuse.load import load_diffusers
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.edit.pipeline import Edit
-from pipelines.edit.source_images import Examples
+from pipelines.edit.source_images import SourceImages
 from pipelines.errors import BadInput
 from pipelines.generate.pipeline import Generate
 from pipelines.models.base import Clip
-from pipelines.models.checkpoint import BUILDING, file_hash, load_weights, read_header
+from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
 from pipelines.models.spec import SPECS, families
 from pipelines.optimize.pipeline import Optimize
@@ -38,9 +38,11 @@ PIPELINES: dict[str, type[Pipeline[Any]]] = {
 
 
 class Studio:
-    """Loads each checkpoint at most once, whoever asks. Loaded networks are frozen and shared: never change one.
+    """Loads the models of a pack, each at most once. Loaded networks are frozen and shared, so do not change them.
 
-    `use` replaces parts of the pack's pipelines: {"clip": "clip-vit-l-14"}.
+    `pack` is a name in PACKS. `device` is "auto", "cpu", "cuda" or another name that torch knows. `use` replaces parts of
+    the pack's pipelines, for example {"clip": "clip-vit-l-14"}. BadInput for an unknown pack, part, model or device.
+    A studio may be used by several threads.
     """
 
     def __init__(self, pack: str = "tiny", device: str = "auto", use: dict[str, str] | None = None):
@@ -53,11 +55,14 @@ class Studio:
 
     @property
     def device(self) -> str:
-        """The device in words."""
+        """The device's name in torch, such as "cpu" or "cuda:0"."""
         return str(self.torch_device)
 
     def switch(self, pack: str) -> None:
-        """Go on with another pack; what the two share stays loaded. BadInput, and all stays, when files are missing."""
+        """Change to another pack. Models that both packs use stay loaded.
+
+        BadInput for an unknown pack or when files of it are missing; the studio is then unchanged.
+        """
         _check_present(f"the pack {pack}", needed(pack, self.use))
         with self._lock:
             self.pack = pack
@@ -65,13 +70,17 @@ class Studio:
             self._loaded = {name: part for name, part in self._loaded.items() if name in names}
 
     def on(self, device: str) -> Studio:
-        """The same studio on another device, which takes this one's networks as it needs them: use this one no more."""
+        """A studio with the same pack on another device. It takes over this one's networks; do not use this one again."""
         other = Studio(self.pack, device, self.use)
         other._lent = dict(self._loaded)
         return other
 
     def load(self, name: str) -> Any:
-        """The network (or tokenizer, or pictures) behind a checkpoint's name."""
+        """The network, tokenizer or set of pictures of a checkpoint, by the checkpoint's name.
+
+        Networks are in evaluation mode, without gradients, on the device. BadInput when the name is unknown, or its file
+        is missing or damaged.
+        """
         checkpoint = checkpoint_of(name)
         with self._lock:
             if name in self._lent:
@@ -82,7 +91,11 @@ class Studio:
             return self._loaded[name]
 
     def pipeline(self, name: str) -> Pipeline[Any]:
-        """The pipeline of this pack, its models loaded and on the device."""
+        """A pipeline of the pack, with its models loaded and on the device.
+
+        `name` is a name in PIPELINES. BadInput when the pack has no such pipeline, when files are missing, or when two
+        of its models do not fit together.
+        """
         with self._lock:
             names = parts(self.pack, name, self.use)
             _check_present(f"{name} in the pack {self.pack}", with_tokenizers(names.values()))
@@ -92,8 +105,11 @@ class Studio:
             return PIPELINES[name](**models)
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
-        """What a pipeline is made of, for the record: role -> name and SHA-256 of the file."""
-        facts = {}
+        """The models of a pipeline, for the record: role -> {"name", "sha256"}, the SHA-256 being that of the file.
+
+        BadInput when the pack has no such pipeline.
+        """
+        facts: dict[str, dict[str, str]] = {}
         for field, checkpoint in parts(self.pack, name, self.use).items():
             with self._lock:
                 if checkpoint not in self._hashes:
@@ -102,21 +118,21 @@ class Studio:
         return facts
 
     def clip(self) -> Clip:
-        """The pack's CLIP: the judge of Generate and the search index of the library."""
+        """The pack's CLIP, loaded. Generate ranks with it and the library searches with it."""
         return self.load(parts(self.pack, "optimize", self.use)["clip"])
 
     def _read(self, checkpoint: Checkpoint) -> Any:
         if checkpoint.role == "tokenizer":
             return _read_tokenizer(checkpoint)
         if checkpoint.role == "pictures":
-            return Examples.load(checkpoint.path)
+            return SourceImages.load(checkpoint.path)
         if checkpoint.role == "diffusion":
             device = self.torch_device
             return load_diffusers(checkpoint.path, device, dtype_of(checkpoint.kind, device))
         return self._read_network(checkpoint)
 
     def _read_network(self, checkpoint: Checkpoint) -> nn.Module:
-        """Frozen, in evaluation mode, on the device. BadInput for a file that no row of SPECS fits."""
+        """A file's network, frozen, in evaluation mode, on the device. BadInput when no row of SPECS fits the file."""
         kind = kind_of(checkpoint.path) or checkpoint.kind
         if kind not in SPECS or not SPECS[kind].network:
             raise BadInput("studio.kind_unknown", file=checkpoint.path.name, kind=kind[:40])
@@ -125,7 +141,7 @@ class Studio:
         extra = [self.load(spec.vocabulary)] if spec.vocabulary else []
         try:
             config: Any = config_type.from_dict(values)
-            with BUILDING, init_empty_weights():  # no time and memory for numbers that are thrown away
+            with META_INIT_LOCK, init_empty_weights():  # no time and memory for numbers that are thrown away
                 network: nn.Module = network_type(config, *extra)
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
             raise BadInput("studio.config_strange", file=checkpoint.path.name) from error
@@ -142,7 +158,7 @@ class Studio:
         return network.eval().requires_grad_(False).to(self.torch_device)
 
     def _take_over(self, checkpoint: Checkpoint, part: Any) -> Any:
-        """What another studio has loaded, on this one's device and in the precision that it has there."""
+        """A model that another studio has loaded, moved to this one's device and to the precision used there."""
         device = self.torch_device
         kind = (
             checkpoint.kind if checkpoint.role == "diffusion" else kind_of(checkpoint.path) or checkpoint.kind
@@ -154,13 +170,13 @@ class Studio:
 
 
 def _check_present(what: str, checkpoints: list[Checkpoint]) -> None:
-    """BadInput when models are not here yet, before any is loaded. What is shipped is looked for when it is read."""
+    """BadInput when files of models are missing. The tiny pack's files are checked when they are read."""
     if gone := [one.name for one in checkpoints if not one.present and one.pack != "tiny"]:
         raise BadInput("studio.models_missing", what=what, models=", ".join(gone), first=gone[0])
 
 
 def _check_fit(models: dict[str, Any]) -> None:
-    """BadInput when a DALL·E draws tokens that its codec does not have."""
+    """BadInput when a DALL·E can draw image tokens that its codec does not have."""
     if "dalle" in models:
         drawn, known = models["dalle"].config.image_vocabulary, len(models["vqgan"].codes)
         if drawn > known:
@@ -168,7 +184,7 @@ def _check_fit(models: dict[str, Any]) -> None:
 
 
 def _read_tokenizer(checkpoint: Checkpoint) -> Any:
-    """A vocabulary of the catalog, or one that the user added, which tells by its tokens what it is."""
+    """A vocabulary of the catalog, or one that the user added, whose kind is the first that can read it."""
     if checkpoint.spec.tokenizer:
         return checkpoint.spec.part("tokenizer").load(checkpoint.path)
     for spec in (row for rows in families(vocabularies=True).values() for row in rows):
@@ -178,7 +194,7 @@ def _read_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def _hash(path: Path) -> str:
-    """A file's SHA-256; of a folder, the SHA-256 over those of its files in order of their names."""
+    """A file's SHA-256. For a folder, the SHA-256 over the names and hashes of its files, in order of their names."""
     if path.is_file():
         return file_hash(path)
     digest = hashlib.sha256()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.library import Library
 from tests.support import chromium as browsers
 from tests.support.browser import make
@@ -16,26 +16,26 @@ from tests.support.painter import PAINTERS, PainterStudio
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Lane]]:
-    """A served page: its address and its lane."""
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, JobQueue]]:
+    """A served page: its address and its queue."""
     from app.ui import page
 
     folder = tmp_path_factory.mktemp("outputs")
     made = PainterStudio()
-    lane = Lane(made, folder, PAINTERS)
+    queue = JobQueue(made, folder, PAINTERS)
     examples = tmp_path_factory.mktemp("examples")
-    shutil.copy(make(lane, "an example", seed=4), examples / "an-example.png")
-    blocks = page.build(made, lane, Library(folder), examples)
+    shutil.copy(make(queue, "an example", seed=4), examples / "an-example.png")
+    blocks = page.build(made, queue, Library(folder), examples)
     assert sum(one.get_block_name() != "api" for one in blocks.blocks.values()) <= 150
     _, url = page.launch(blocks, port=None)
-    yield url, lane
+    yield url, queue
     blocks.close(verbose=False)
-    lane.close()
+    queue.close()
 
 
 @pytest.fixture
-def lane(studio: tuple[str, Lane]) -> Iterator[Lane]:
-    """The lane behind the page; what a test leaves running is stopped."""
+def queue(studio: tuple[str, JobQueue]) -> Iterator[JobQueue]:
+    """The queue behind the page; what a test leaves running is stopped."""
     yield studio[1]
     for job in studio[1].jobs(count=10):
         if not job.is_over:
@@ -55,7 +55,7 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(studio: tuple[str, Lane], chromium: Any) -> Iterator[Any]:
+def visit(studio: tuple[str, JobQueue], chromium: Any) -> Iterator[Any]:
     """A function that opens the page as a new visitor. Requests to other machines fail the test, as do script errors."""
     url, _ = studio
     contexts: list[Any] = []

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from app.cli.flags import pipeline_parser, settings_values
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.recipe import read_recipe, recipe_of
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture
@@ -101,10 +101,10 @@ def test_a_link_may_have_former_names() -> None:
 
 
 def test_a_kept_job_may_have_former_names(tmp_path: Path) -> None:
-    def lane() -> Lane:
-        return Lane(FakeStudio(), tmp_path, FAKES)
+    def queue() -> JobQueue:
+        return JobQueue(FakeStudio(), tmp_path, FAKES)
 
-    first = lane()
+    first = queue()
     job_id = first.submit("fake", {"count": 4, "prompt": "a star"}, "ann")
     first.close()
     with sqlite3.connect(tmp_path / "jobs.sqlite") as file:
@@ -114,7 +114,7 @@ def test_a_kept_job_may_have_former_names(tmp_path: Path) -> None:
         old = json.dumps({("count" if name == "candidates" else name): settings[name] for name in settings})
         file.execute("UPDATE jobs SET settings = ?", (old,))
     file.close()
-    second = lane()
+    second = queue()
     assert second.job(job_id).settings == settings and second.jobs("ann")[0].settings == settings
     second.close()
 

@@ -14,11 +14,11 @@ import gradio as gr
 import pytest
 
 from app.cli.flags import pipeline_parser, settings_values
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.library import Library
 from app.ui import i18n, page
 from app.ui.components import plain_field
-from app.ui.context import Shell
+from app.ui.context import PageContext
 from pipelines.core.pipeline import Pipeline
 from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
@@ -56,27 +56,27 @@ def test_a_setting_is_one_field(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture
-def lane(tmp_path: Path) -> Iterator[Lane]:
-    lane = Lane(PainterStudio(), tmp_path, PAINTERS)
-    yield lane
-    lane.close()
+def queue(tmp_path: Path) -> Iterator[JobQueue]:
+    queue = JobQueue(PainterStudio(), tmp_path, PAINTERS)
+    yield queue
+    queue.close()
 
 
 def test_a_designed_tab_is_one_file_and_its_strings(
-    lane: Lane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A builder in TOOLS and its word in the table of strings make a tab."""
 
-    def build(shell: Shell, tab: gr.Tab) -> None:
+    def build(shell: PageContext, tab: gr.Tab) -> None:
         shell.words(gr.Button(elem_id="greet"), value="greet")
 
     monkeypatch.setitem(page.TOOLS, "greeting", build)
     strings = {**i18n.words(), "tab_greeting": ("Greeting", "问候"), "greet": ("Hello", "你好")}
     monkeypatch.setattr(i18n, "words", lambda: strings)
-    blocks = page.build(lane.studio, lane, Library(tmp_path), tmp_path)
+    blocks = page.build(queue.studio, queue, Library(tmp_path), tmp_path)
     made = {one.elem_id: one for one in blocks.blocks.values() if getattr(one, "elem_id", None)}
     assert {"tab-greeting", "greet"} <= made.keys()
-    shell: Shell = blocks.atelier  # type: ignore[attr-defined]
+    shell: PageContext = blocks.atelier  # type: ignore[attr-defined]
     labels = shell.relabel("zh")
     assert labels[made["tab-greeting"]]["label"] == "问候" and labels[made["greet"]]["value"] == "你好"
     blocks.close(verbose=False)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.core.journal import Journal
     from pipelines.core.pipeline import Pipeline, Result, Step
     from pipelines.core.record import Record
-    from pipelines.io.video import Film
+    from pipelines.io.video import Timelapse
     from pipelines.studio import Studio
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> 
         made.append(told)
         first = first or record
     if video and journal is not None and isinstance(pipeline, HasTimelapse):
-        _write_film(video, pipeline.film(result.settings, journal))
+        _write_film(video, pipeline.timelapse(result.settings, journal))
     if keep and journal is not None and isinstance(pipeline, LearnsDirection):
         pipeline.direction(result.settings, journal).save(keep)
     seconds = {"load": round(load_seconds, 3), "run": round(result.seconds, 3)}
@@ -139,7 +139,7 @@ def _restyle(
 ) -> int:
     """One run for every frame of a folder or a film, each beginning with the result of the one before."""
     from pipelines.core.record import write_pictures
-    from pipelines.io.video import Film, Frame, read_frames
+    from pipelines.io.video import Frame, Timelapse, read_frames
     from pipelines.optimize.timelapse import restyle
 
     frames, before, made = read_frames(options.frames), None, []
@@ -158,13 +158,13 @@ def _restyle(
         if interrupted:
             return INTERRUPTED
     if options.video:
-        _write_film(options.video, Film(iter(Frame(one) for one in made), len(made), [settings.prompt]))
+        _write_film(options.video, Timelapse(iter(Frame(one) for one in made), len(made), [settings.prompt]))
     if options.json:
         print(json.dumps({"frames": len(made), "folder": str(folder), "video": options.video}))
     return 0
 
 
-def _write_film(path: str, film: Film) -> None:
+def _write_film(path: str, film: Timelapse) -> None:
     from pipelines.io.video import write_film
 
     write_film(path, film.frames, film.count, scenes=film.scenes)

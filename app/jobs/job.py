@@ -58,7 +58,7 @@ class ActiveJob:
     """What a job has besides its snapshot while this process knows it. Touched under the queue's lock."""
 
     job: Job
-    ticket: int  # order of arrival
+    sequence: int  # order of arrival
     context: contextvars.Context = field(default_factory=contextvars.copy_context)  # of who asked for it
     stop: bool = False
     asked: float = -1e9  # when somebody last asked for a preview, monotonic seconds

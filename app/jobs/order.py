@@ -15,10 +15,10 @@ def running_order(jobs: Iterable[ActiveJob], turns: Mapping[str, int]) -> list[A
     `turns` gives the number of each session's last turn.
     """
     own: dict[str, list[ActiveJob]] = {}
-    for live in sorted(jobs, key=lambda one: one.ticket):
+    for live in sorted(jobs, key=lambda one: one.sequence):
         if live.job.state == "queued":
             own.setdefault(live.job.session, []).append(live)
-    sessions = sorted(own, key=lambda name: (turns.get(name, 0), own[name][0].ticket))
+    sessions = sorted(own, key=lambda name: (turns.get(name, 0), own[name][0].sequence))
     rounds = zip_longest(*(own[name] for name in sessions))
     return [live for turn in rounds for live in turn if live is not None]
 

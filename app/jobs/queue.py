@@ -1,4 +1,4 @@
-"""The lane: jobs belong to the server, one runs at a time on a device, and a page only watches.
+"""The queue: jobs belong to the server, one runs at a time on a device, and a page only watches.
 
 A job lives from `submit` on in memory and in one SQLite file beside the pictures. A tab may close, the server may
 restart: queued jobs stay queued, finished ones are found by their id, and one that was running when the server went
@@ -32,7 +32,7 @@ from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.images import open_picture, picture_format, read_bytes
 
-__all__ = ["MAX_PICTURE_BYTES", "Job", "Lane"]
+__all__ = ["MAX_PICTURE_BYTES", "Job", "JobQueue"]
 
 MAX_PICTURE_BYTES = 8_000_000  # of a picture given as a setting: it is kept inside the job
 KEPT_JOURNALS = 200  # of the newest runs that can be resumed
@@ -40,10 +40,10 @@ KEPT_JOURNALS = 200  # of the newest runs that can be resumed
 log = logging.getLogger(__name__)
 
 
-class Lane:
+class JobQueue:
     """One device's jobs: one at a time, fair between sessions, kept in `folder`/jobs.sqlite.
 
-    Any thread may call the methods; they answer at once. Pipelines run and draw previews on the lane's one thread only.
+    Any thread may call the methods; they answer at once. Pipelines run and draw previews on the queue's one thread only.
     `pipelines` is what names are looked up in, PIPELINES unless given. `run` gives the events of a run, here and now
     unless given; it is called in the context (contextvars) in which the job was asked for.
     """
@@ -72,10 +72,10 @@ class Lane:
         self._running: ActiveJob | None = None
         self._turns: dict[str, int] = {}  # session -> number of its last turn, for the round robin
         self._store = JobStore(self.folder, pipelines)
-        self._ticket = self._store.last_ticket()
+        self._sequence = self._store.last_sequence()
         _forget_journals(self.folder / "runs")
-        self._live |= {job.id: ActiveJob(job, ticket) for ticket, job in self._store.reopen()}
-        self._thread = threading.Thread(target=Worker(self, self._lock, run).work, name="lane", daemon=True)
+        self._live |= {job.id: ActiveJob(job, sequence) for sequence, job in self._store.reopen()}
+        self._thread = threading.Thread(target=Worker(self, self._lock, run).work, name="queue", daemon=True)
         self._thread.start()
 
     # ---------------------------------------------------------------------------------------------------- asking
@@ -102,7 +102,7 @@ class Lane:
             self._check_room(session)
             if after is not None:
                 self.journal(after[0]).fork(self._run_folder(job_id), after[1])
-            self._ticket += 1
+            self._sequence += 1
             job = Job(
                 id=job_id,
                 session=session,
@@ -111,8 +111,8 @@ class Lane:
                 state="queued",
                 created=time.time(),
             )
-            live = ActiveJob(job, self._ticket)
-            self._store.save(job, live.ticket)
+            live = ActiveJob(job, self._sequence)
+            self._store.save(job, live.sequence)
             self._live[job.id] = live
             self._wake.notify_all()
             return job.id
@@ -130,8 +130,8 @@ class Lane:
         with self._lock:
             past = self._store.recent(session, count)
             live = [one for one in self._live.values() if session is None or one.job.session == session]
-            found = {job.id: (ticket, job.with_files()) for ticket, job in past}
-            found |= {one.job.id: (one.ticket, self._snapshot(one)) for one in live}
+            found = {job.id: (sequence, job.with_files()) for sequence, job in past}
+            found |= {one.job.id: (one.sequence, self._snapshot(one)) for one in live}
             newest = sorted(found.values(), key=lambda pair: pair[0], reverse=True)
             return [job for _, job in newest[:count]]
 
@@ -146,7 +146,7 @@ class Lane:
         with self._lock:
             return self._running is not None or bool(self._order())
 
-    def queue(self) -> list[str]:
+    def waiting(self) -> list[str]:
         """The ids of waiting jobs in the order in which they will run."""
         with self._lock:
             return [one.job.id for one in self._order()]
@@ -206,10 +206,10 @@ class Lane:
                 raise BadInput("jobs.pipeline_gone", pipeline=job.pipeline)
             self.pipelines[job.pipeline].Settings.from_dict(job.settings)
             self._check_room(job.session)
-            self._ticket += 1
+            self._sequence += 1
             fresh = Job(job.id, job.session, job.pipeline, job.settings, "queued", created=time.time())
-            self._store.save(fresh, self._ticket)
-            self._live[job_id] = ActiveJob(fresh, self._ticket)
+            self._store.save(fresh, self._sequence)
+            self._live[job_id] = ActiveJob(fresh, self._sequence)
             self._wake.notify_all()
             return job_id
 
@@ -251,7 +251,7 @@ class Lane:
             live.job = replace(live.job, **changes)
             if keep:
                 try:
-                    self._store.save(live.job, live.ticket)
+                    self._store.save(live.job, live.sequence)
                 except CannotSave as problem:  # the disk is full: memory still knows
                     log.error("%s", problem)
 
@@ -277,7 +277,7 @@ class Lane:
         return running_order(self._live.values(), self._turns)
 
     def _snapshot(self, live: ActiveJob) -> Job:
-        """The job with what only the lane knows: its place in the queue and when it will be finished."""
+        """The job with what only the queue knows: its place and when it will be finished."""
         expected = self._store.mean_seconds
         if live.job.state == "running":
             left = remaining_seconds(live, expected(live.job))

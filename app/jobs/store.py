@@ -61,7 +61,7 @@ class JobStore:
             raise BadInput("jobs.folder_in_use", folder=folder) from None
         return guard
 
-    def save(self, job: Job, ticket: int) -> None:
+    def save(self, job: Job, sequence: int) -> None:
         pictures = json.dumps([{**one, "path": self._relative(one["path"])} for one in job.pictures])
         settings, metrics, seconds = (
             json.dumps(job.settings),
@@ -71,14 +71,14 @@ class JobStore:
         problem = job.problem.to_text() if job.problem else ""
         row = (
             *(job.id, job.session, job.pipeline, settings, job.state, metrics, pictures, problem),
-            *(job.created, job.started, job.finished, seconds, ticket, timing_key(self.pipelines, job)),
+            *(job.created, job.started, job.finished, seconds, sequence, timing_key(self.pipelines, job)),
         )
         try:
             marks = ", ".join("?" * len(row))
             self._db.execute(f"INSERT OR REPLACE INTO jobs ({self.COLUMNS}) VALUES ({marks})", row)
             if job.is_over:
                 self._db.execute(
-                    "DELETE FROM jobs WHERE finished IS NOT NULL AND ticket <= ?", (ticket - KEPT_JOBS,)
+                    "DELETE FROM jobs WHERE finished IS NOT NULL AND ticket <= ?", (sequence - KEPT_JOBS,)
                 )
         except sqlite3.DatabaseError as error:
             raise CannotSave("jobs.not_noted", reason=error) from None
@@ -95,13 +95,13 @@ class JobStore:
     def reopen(self) -> list[tuple[int, Job]]:
         """What waits from before, in order. What was running then is interrupted."""
         rows = self._rows("WHERE state IN ('queued', 'running') ORDER BY ticket", ())
-        for ticket, job in rows:
+        for sequence, job in rows:
             if job.state == "running":
                 ended = replace(job, state="interrupted", finished=time.time(), stage="", done=0, total=0)
-                self.save(ended, ticket)
-        return [(ticket, job) for ticket, job in rows if job.state == "queued"]
+                self.save(ended, sequence)
+        return [(sequence, job) for sequence, job in rows if job.state == "queued"]
 
-    def last_ticket(self) -> int:
+    def last_sequence(self) -> int:
         return self._db.execute("SELECT coalesce(max(ticket), 0) FROM jobs").fetchone()[0]
 
     def mean_seconds(self, job: Job) -> float | None:
@@ -132,7 +132,7 @@ class JobStore:
     def _read(self, row: tuple[Any, ...]) -> tuple[int, Job]:
         names = [name.strip() for name in self.COLUMNS.split(",")]
         values = dict(zip(names, row, strict=True))
-        ticket, _ = values.pop("ticket"), values.pop("shape")
+        sequence, _ = values.pop("ticket"), values.pop("shape")
         for name in ("settings", "metrics", "pictures", "seconds"):
             values[name] = json.loads(values[name])
         if values["pipeline"] in self.pipelines:  # an earlier version may have written former names
@@ -142,7 +142,7 @@ class JobStore:
         values["problem"] = Message.from_text(values.pop("error"))
         if values["state"] not in get_args(State):
             values["state"] = "failed"
-        return ticket, Job(**values)
+        return sequence, Job(**values)
 
     def _relative(self, path: str) -> str:
         """Paths are kept relative to the folder, so that it can be moved."""

@@ -13,12 +13,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def aside(work: Callable[P, R]) -> Callable[P, R]:
+def run_in_own_thread(work: Callable[P, R]) -> Callable[P, R]:
     """Decorator: do `work` in a thread of its own, which ends with it, and wait for that.
 
     A thread that computes with torch on the CPU keeps a team of OpenMP workers until it ends. As soon as all teams
     together have more members than there are cores, libgomp lets waiting members sleep instead of spin, and every one
-    of a run's many small operations pays for being woken: the lane ran at half its speed for as long as a worker of the
+    of a run's many small operations pays for being woken: the queue ran at half its speed for as long as a worker of the
     web server lived that had computed once.
     """
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from app.jobs.job import ActiveJob, State
-from app.jobs.threads import aside
+from app.jobs.threads import run_in_own_thread
 from app.owners import home_of
 from pipelines.core.execute import Events, follow
 from pipelines.core.explain import explain
@@ -65,11 +65,11 @@ class Worker:
             state: State = "failed"
             message: Message | None = None
             try:
-                aside(live.context.run)(self._run, live)
+                run_in_own_thread(live.context.run)(self._run, live)
                 state = "done"
             except Stopped:
                 state = "interrupted" if self._queue.closing and not live.stop else "stopped"
-            except BaseException as problem:  # even an exit asked for by a library must not end the lane
+            except BaseException as problem:  # even an exit asked for by a library must not end the queue
                 message = explain(problem)
                 if not isinstance(problem, (BadInput, CannotSave)):
                     log.exception("job %s failed", live.job.id)

@@ -23,11 +23,11 @@ import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
-from app.jobs.queue import Job, Lane
-from app.jobs.threads import aside
+from app.jobs.queue import Job, JobQueue
+from app.jobs.threads import run_in_own_thread
 from app.library import as_shown, vectors_of
 from app.recipe import travels
-from app.ui.context import Shell
+from app.ui.context import PageContext
 from pipelines.clip.ranking import rank as ranked
 from pipelines.core.explain import explain
 from pipelines.core.settings import Knob, Settings, clean_prompt
@@ -47,22 +47,22 @@ HIDDEN = (
 DATA_URI = "a data:image/png;base64, URI"
 
 log = logging.getLogger(__name__)
-_ranking = threading.Lock()  # one at a time: it shares the device with the lane
+_ranking = threading.Lock()  # one at a time: it shares the device with the queue
 
 
-def build(shell: Shell) -> None:
+def build(context: PageContext) -> None:
     """Add the five endpoints to the page that is being built."""
     runs = {
-        "generate": (shell.drawing, "Draw candidates for a prompt and rank them with CLIP."),
+        "generate": (context.drawing, "Draw candidates for a prompt and rank them with CLIP."),
         "optimize": (
             "optimize",
             f"Let CLIP's gradient grow a picture towards a prompt, in at most {MOST_STEPS} steps.",
         ),
         "edit": ("edit", "Change a picture from one text to another, by several strengths."),
     }
-    tools = [_run_tool(shell.lane, name, *what) for name, what in runs.items()]
-    for tool in (*tools, _rank_tool(shell), _search_tool(shell)):
-        # not in Gradio's queue: the lane has its own, and agents are then answered without a second connection
+    tools = [_run_tool(context.queue, name, *what) for name, what in runs.items()]
+    for tool in (*tools, _rank_tool(context), _search_tool(context)):
+        # not in Gradio's queue: jobs have their own, and agents are then answered without a second connection
         gr.api(tool, api_name=tool.__name__, queue=False, concurrency_limit=None)
 
 
@@ -74,9 +74,9 @@ def caller(request: gr.Request) -> str:
 # ------------------------------------------------------------------------------------------------------------ running
 
 
-def _run_tool(lane: Lane, name: str, pipeline: str, about: str) -> Callable[..., Any]:
+def _run_tool(queue: JobQueue, name: str, pipeline: str, about: str) -> Callable[..., Any]:
     """A function that runs a pipeline, its arguments and their words taken from the Settings."""
-    kind = lane.pipelines[pipeline].Settings
+    kind = queue.pipelines[pipeline].Settings
     knobs = [one for one in kind.knobs() if one.name not in HIDDEN]
     knobs.sort(key=lambda one: one.kind != "prompt")  # the texts first: they must be given
     names = [one.name for one in knobs]
@@ -85,7 +85,7 @@ def _run_tool(lane: Lane, name: str, pipeline: str, about: str) -> Callable[...,
         with _one_sentence():
             settings = kind.from_dict(dict(zip(names, values, strict=True)))
             _check(name, settings)
-            job = await _finished(lane, pipeline, settings, caller(request))
+            job = await _finished(queue, pipeline, settings, caller(request))
             pictures = [_told(one) for one in job.pictures]
             plain = {
                 one.name: job.settings[one.name]
@@ -122,10 +122,10 @@ def _check(name: str, settings: Settings) -> None:
             raise BadInput("api.picture_outside", picture=source[:40])
 
 
-async def _finished(lane: Lane, pipeline: str, settings: Settings, session: str) -> Job:
+async def _finished(queue: JobQueue, pipeline: str, settings: Settings, session: str) -> Job:
     """The job of these settings once it is done; BadInput when it ended in another way."""
-    job_id = await asyncio.to_thread(lane.submit, pipeline, settings, session)  # it opens the pictures
-    while not (job := lane.job(job_id)).is_over:
+    job_id = await asyncio.to_thread(queue.submit, pipeline, settings, session)  # it opens the pictures
+    while not (job := queue.job(job_id)).is_over:
         await asyncio.sleep(0.1)
     if job.state != "done" or not job.pictures:
         raise BadInput.of(job.problem) if job.problem else BadInput("api.job_ended", state=job.state)
@@ -151,10 +151,10 @@ def _help_of(name: str, one: Knob) -> str:
 # ---------------------------------------------------------------------------------------------------------- pictures
 
 
-def _rank_tool(shell: Shell) -> Callable[..., Any]:
+def _rank_tool(context: PageContext) -> Callable[..., Any]:
     def rank(pictures: list[str], text: str) -> dict:
         with _one_sentence():
-            return _rank(shell.studio, pictures, clean_prompt(_text(text)))
+            return _rank(context.studio, pictures, clean_prompt(_text(text)))
 
     rank.__doc__ = f"""Order pictures by how well CLIP finds that they show a text.
 
@@ -167,7 +167,7 @@ def _rank_tool(shell: Shell) -> Callable[..., Any]:
     return rank
 
 
-@aside
+@run_in_own_thread
 def _rank(studio: Any, pictures: Sequence[str], text: str) -> dict[str, Any]:
     if not isinstance(pictures, (list, tuple)) or not 1 <= len(pictures) <= MOST_PICTURES:
         raise BadInput("api.pictures_form", most=MOST_PICTURES)
@@ -183,12 +183,12 @@ def _rank(studio: Any, pictures: Sequence[str], text: str) -> dict[str, Any]:
     return {"ranking": rows, "noise": found.noise, "tied": found.tied}
 
 
-def _search_tool(shell: Shell) -> Callable[..., Any]:
+def _search_tool(context: PageContext) -> Callable[..., Any]:
     def search(text: str, count: int = 12) -> list[dict]:
         with _one_sentence():
             if not isinstance(count, int) or not 1 <= count <= MOST_FOUND:
                 raise BadInput("api.count_form", count=str(count)[:20], most=MOST_FOUND)
-            found = shell.library.search(shell.studio.clip(), clean_prompt(_text(text)), count)
+            found = context.library.search(context.studio.clip(), clean_prompt(_text(text)), count)
             return [
                 {
                     "file": _file(entry.path),

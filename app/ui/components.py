@@ -6,20 +6,20 @@ from typing import Any
 
 import gradio as gr
 
-from app.ui.context import Shell
+from app.ui.context import PageContext
 from app.ui.i18n import KNOBS, knob_help, knob_words, pair
 from app.ui.markup import html, joined
 from pipelines.core.settings import Knob
 
 
-def _worded(one: Knob, pipeline: str) -> str:
+def _translated(one: Knob, pipeline: str) -> str:
     """The key of a setting's words in KNOBS: a pipeline may have its own for a name that others have too."""
     return own if (own := f"{pipeline}_{one.name}") in KNOBS else one.name
 
 
 def plain_field(one: Knob, pipeline: str) -> str:
     """The same as HTML, for forms of our own: an input named as the setting, its words in both languages."""
-    label, translated, help_translated = knob_words(_worded(one, pipeline))
+    label, translated, help_translated = knob_words(_translated(one, pipeline))
     said = html("<b>{}</b>", pair(label, translated))
     told = html("<small>{}</small>", pair(knob_help(one, "en"), help_translated or one.help))
     if one.type is bool:
@@ -56,14 +56,14 @@ def plain_field(one: Knob, pipeline: str) -> str:
 
 
 def field(
-    shell: Shell, one: Knob, prefix: str = "knob", *, pipeline: str = "", picture_height: int = 180
+    context: PageContext, one: Knob, prefix: str = "knob", *, pipeline: str = "", picture_height: int = 180
 ) -> Any:
     """A component with the setting's range, default and words; its element's id is `prefix`-NAME."""
-    words = _worded(one, pipeline)
+    words = _translated(one, pipeline)
     common = {"elem_id": f"{prefix}-{one.name}", "min_width": 96}
     if one.kind == "picture":
         component: Any = picture_field(common["elem_id"], picture_height)
-        return shell.words(component, label=f"knob_{words}")
+        return context.translate(component, label=f"knob_{words}")
     if one.choices is not None:
         component = gr.Dropdown(list(one.choices), value=one.default, **common)
     elif one.type is bool:
@@ -71,14 +71,16 @@ def field(
     elif one.optional:
         component = gr.Number(one.default, precision=0 if one.type is int else None, **common)
     elif not one.advanced and one.type is int:
-        return shell.words(gr.Number(one.default, precision=0, scale=1, **common), label=f"knob_{words}")
+        return context.translate(
+            gr.Number(one.default, precision=0, scale=1, **common), label=f"knob_{words}"
+        )
     elif one.type in (int, float) and one.lo is not None and one.hi is not None:
         component = gr.Slider(one.lo, one.hi, value=one.default, step=_step(one), **common)
     elif one.type in (int, float):
         component = gr.Number(one.default, precision=0 if one.type is int else None, **common)
     else:
         component = gr.Textbox(one.default, **common)
-    return shell.words(component, label=f"knob_{words}", info=f"help_{words}")
+    return context.translate(component, label=f"knob_{words}", info=f"help_{words}")
 
 
 def picture_field(elem_id: str, height: int) -> gr.Image:

@@ -1,4 +1,4 @@
-"""What the tabs share: the studio, the lane, the visitor, and the labels that change with the language."""
+"""What the tabs share: the studio, the queue, the visitor, and the labels that change with the language."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.downloads import Downloads
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.library import Library
 from app.recipe import Recipe, read_recipe
 from app.saved_directions import Shelf
@@ -35,11 +35,11 @@ ACTS = """element.addEventListener('click', (event) => {
 
 
 @dataclass
-class Shell:
+class PageContext:
     """One page being built. Tabs add components to it; nothing of a visitor's is kept here."""
 
     studio: Any
-    lane: Lane
+    queue: JobQueue
     library: Library
     pictures: Pictures
     shelf: Shelf
@@ -50,24 +50,26 @@ class Shell:
     names: dict[str, tuple[str, str]] = field(
         default_factory=dict
     )  # words that are not the page's own, by key
-    worded: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
+    translated: list[tuple[Any, dict[str, str]]] = field(default_factory=list)
     tabs: Any = None
-    visitor: Any = None  # hidden: who is here, for fairness in the lane
+    visitor: Any = None  # hidden: who is here, for fairness in the queue
     job: Any = None  # hidden: the job that is looked at
     link: Any = None  # hidden: the recipe in the page's address, the empty text when there is none
-    lane_line: Any = None
-    hand: Any = None  # hidden: "TAB:start:NAME" or "TAB:settings:NAME", a picture that goes to another tab
-    filling: Any = (
+    queue_status: Any = None
+    handover: Any = (
+        None  # hidden: "TAB:start:NAME" or "TAB:settings:NAME", a picture that goes to another tab
+    )
+    form_values: Any = (
         None  # hidden: JSON that the script fills into Edit's form; outside the tabs, which appear late
     )
     # answers to opening the page: function, inputs, outputs, and what makes the tab look
     arrivals: list[tuple[Any, list[Any], list[Any], Any]] = field(default_factory=list)
 
-    def words(self, component: Any, **keys: str) -> Any:
-        """Note that these properties of a component are words: `shell.words(gr.Button(), value="go")`."""
+    def translate(self, component: Any, **keys: str) -> Any:
+        """Note that these properties of a component are words: `context.translate(gr.Button(), value="go")`."""
         for name, key in keys.items():
             setattr(component, name, text(key))
-        self.worded.append((component, keys))
+        self.translated.append((component, keys))
         return component
 
     def missing(self, pipeline: str) -> list[Checkpoint]:
@@ -80,22 +82,22 @@ class Shell:
 
     def recipe(self, link: str, *pipelines: str) -> Recipe | None:
         """The recipe of the page's address, when it is for one of these pipelines; BadInput when it is none at all."""
-        recipe = read_recipe(link, self.lane.pipelines) if link else None
+        recipe = read_recipe(link, self.queue.pipelines) if link else None
         return recipe if recipe and recipe.pipeline in pipelines else None
 
     def watch(
         self, look: Callable[..., Any], inputs: list[Any], outputs: list[Any], *when: Any, **options: Any
-    ) -> None:
+    ) -> Any:
         """Call `look` at these events, one call at a time and once more for what happened meanwhile.
 
         On a slow line answers could overtake each other, and an old one would stay.
         """
-        gr.on(list(when), look, inputs, outputs, trigger_mode="always_last", **QUIET, **options)
+        return gr.on(list(when), look, inputs, outputs, trigger_mode="always_last", **QUIET, **options)
 
-    def answered(self, answer: Any, beat: Any, job: Any = None) -> Any:
-        """After an answer: the page's address names the job, if one is given; a change of `beat` makes the tab look."""
+    def answered(self, answer: Any, refresh: Any, job: Any = None) -> Any:
+        """After an answer: the page's address names the job, if one is given; a change of `refresh` makes the tab look."""
         named = None if job is None else [job]
-        return answer.then(None, named, [beat], js="(job) => window.atelier.answered(job)", **QUIET)
+        return answer.then(None, named, [refresh], js="(job) => window.atelier.answered(job)", **QUIET)
 
     def hand_over(self, event: gr.EventData) -> Update:
         """A picture whose "Optimize this" or "Edit this" was clicked opens that tab and goes to it."""
@@ -103,11 +105,11 @@ class Shell:
         tab = data.get("act", "")
         if tab not in ("optimize", "edit") or "name" not in data:
             return gr.skip()
-        return {self.hand: f"{tab}:start:{data['name']}", self.tabs: gr.Tabs(selected=tab)}
+        return {self.handover: f"{tab}:start:{data['name']}", self.tabs: gr.Tabs(selected=tab)}
 
     def relabel(self, language: str) -> Update:
         """All components with words, their words in a language."""
-        return {component: gr.update(**self._words(keys, language)) for component, keys in self.worded}
+        return {component: gr.update(**self._words(keys, language)) for component, keys in self.translated}
 
     def _words(self, keys: dict[str, str], language: str) -> dict[str, Any]:
         own = {key: pair[LANGUAGES.index(language)] for key, pair in self.names.items()}
@@ -124,6 +126,6 @@ def clicked(event: gr.EventData) -> dict[str, str]:
     return {key: str(value) for key, value in (event._data or {}).items()}
 
 
-def acting(value: str = "", *, script: str = "", **options: Any) -> gr.HTML:
+def clickable_html(value: str = "", *, script: str = "", **options: Any) -> gr.HTML:
     """A place for our own HTML; its `click` event brings the data of what was clicked. `script` runs when it appears."""
     return gr.HTML(value, js_on_load=ACTS + script, apply_default_css=False, **options)

@@ -19,26 +19,26 @@ from starlette.middleware import Middleware
 
 from app import space
 from app import timelapse as films
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.library import Library
 from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving
 from app.ui import api, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
-from app.ui.context import DRAWING, QUIET, Shell, Update, acting, clicked, drawing_pipeline
+from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked, drawing_pipeline
 from app.ui.door import Door
 from app.ui.html.page import header, served
 from app.ui.i18n import LANGUAGES, knob_help, translations
 from app.ui.pictures import Pictures
 from app.ui.tabs import edit, generate, library, models, optimize, plain
 from app.ui.visits import House, Visits, asking
-from app.visitors import OwnLane, OwnLibrary
+from app.visitors import OwnLibrary, OwnQueue
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import restrict_pillow
 
 log = logging.getLogger(__name__)
 
-TabBuilder = Callable[[Shell, gr.Tab], None]
+TabBuilder = Callable[[PageContext, gr.Tab], None]
 
 # name -> what builds the tab. Its word is `tab_NAME` in assets/strings/page.json. Pipelines without a designed tab get a
 # plain one, between these two groups.
@@ -46,67 +46,69 @@ TOOLS: dict[str, TabBuilder] = {"generate": generate.build, "optimize": optimize
 PLACES: dict[str, TabBuilder] = {"library": library.build, "models": models.build}
 
 
-def tabs_of(shell: Shell) -> dict[str, TabBuilder]:
+def tabs_of(context: PageContext) -> dict[str, TabBuilder]:
     """All tabs in order, by name. Notes what plain ones are called."""
     plain_tabs: dict[str, TabBuilder] = {}
-    for name, pipeline in shell.lane.pipelines.items():
+    for name, pipeline in context.queue.pipelines.items():
         if name not in (*TOOLS, *DRAWING):
-            shell.names[f"tab_{name}"] = plain.tab_name(pipeline)
+            context.names[f"tab_{name}"] = plain.tab_name(pipeline)
             plain_tabs[name] = partial(plain.build, pipeline=name)
     return {**TOOLS, **plain_tabs, **PLACES}
 
 
 def build(
     studio: Any,
-    lane: Lane,
+    queue: JobQueue,
     pictures_library: Library,
     examples: Path = theme.ASSETS / "examples",
     serving: Serving = LOCAL,
 ) -> gr.Blocks:
-    """The whole page over a studio, its lane and its library; `examples` are pictures shown before there are others."""
-    house = House(lane.folder, serving.apart)
+    """The whole page over a studio, its queue and its library; `examples` are pictures shown before there are others."""
+    house = House(queue.folder, serving.apart)
     pictures = Pictures(house.home, examples, house.key)
     if serving.apart:
-        lane = cast(Lane, OwnLane(lane, asking))
+        queue = cast(JobQueue, OwnQueue(queue, asking))
         pictures_library = cast(Library, OwnLibrary(house.home))
     helps: dict[str, str] = {}
-    for name, kind in lane.pipelines.items():
+    for name, kind in queue.pipelines.items():
         for one in kind.Settings.knobs():
             helps.setdefault(one.name, knob_help(one, "en"))
             helps[f"{name}_{one.name}"] = knob_help(one, "en")
     drawing = drawing_pipeline(studio.pack)
-    shell = Shell(studio, lane, pictures_library, pictures, Shelf(house.home), serving, drawing, helps=helps)
+    context = PageContext(
+        studio, queue, pictures_library, pictures, Shelf(house.home), serving, drawing, helps=helps
+    )
     with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:
-        head = acting(header(), elem_id="masthead")
-        shell.lane_line = gr.HTML(elem_id="lane", apply_default_css=False)
-        shell.visitor, shell.job, shell.link = (gr.Textbox(visible=False) for _ in range(3))
-        shell.hand, shell.filling = gr.Textbox(visible=False), gr.Textbox(visible=False)
-        with gr.Tabs(selected="generate", elem_id="tabs") as shell.tabs:
-            for name, build_tab in tabs_of(shell).items():
-                tab = shell.words(gr.Tab(id=name, elem_id=f"tab-{name}"), label=f"tab_{name}")
+        head = clickable_html(header(), elem_id="masthead")
+        context.queue_status = gr.HTML(elem_id="queue-status", apply_default_css=False)
+        context.visitor, context.job, context.link = (gr.Textbox(visible=False) for _ in range(3))
+        context.handover, context.form_values = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        with gr.Tabs(selected="generate", elem_id="tabs") as context.tabs:
+            for name, build_tab in tabs_of(context).items():
+                tab = context.translate(gr.Tab(id=name, elem_id=f"tab-{name}"), label=f"tab_{name}")
                 with tab:
-                    build_tab(shell, tab)
+                    build_tab(context, tab)
         if serving.beyond:
             gr.HTML(served(serving), elem_id="served", apply_default_css=False)
-        labels = [component for component, _ in shell.worded]
+        labels = [component for component, _ in context.translated]
 
         def speak(language: str) -> Update:
             """New labels for all of Gradio's components; our own HTML holds both languages already."""
-            return shell.relabel(language) if language in LANGUAGES else gr.skip()
+            return context.relabel(language) if language in LANGUAGES else gr.skip()
 
         def switch(event: gr.EventData) -> Update:
             """The language that was clicked."""
             return speak(clicked(event).get("to", ""))
 
         head.click(switch, None, labels, **QUIET)
-        hidden = [shell.visitor, shell.job, shell.link]
+        hidden = [context.visitor, context.job, context.link]
         arrived = page.load(None, None, hidden, js="() => window.atelier.arrive()", **QUIET)
-        for answer, inputs, outputs, beat in shell.arrivals:
-            shell.answered(arrived.then(answer, inputs, outputs, **QUIET), beat)
+        for answer, inputs, outputs, refresh in context.arrivals:
+            context.answered(arrived.then(answer, inputs, outputs, **QUIET), refresh)
         spoken = "() => [window.atelier.spoken()]"  # in the place of a component that it does not read
-        arrived.then(speak, [shell.filling], labels, js=spoken, **QUIET)
-        api.build(shell)
-    page.atelier = shell  # type: ignore[attr-defined]
+        arrived.then(speak, [context.form_values], labels, js=spoken, **QUIET)
+        api.build(context)
+    page.atelier = context  # type: ignore[attr-defined]
     return page
 
 
@@ -117,9 +119,9 @@ def launch(page: gr.Blocks, *, port: int | None = None, mcp: bool = False) -> tu
     """
     if mcp:
         api.check_extra()
-    shell: Shell = page.atelier  # type: ignore[attr-defined]
-    serving = replace(shell.serving, port=port)
-    house = House(shell.lane.folder, serving.apart)
+    context: PageContext = page.atelier  # type: ignore[attr-defined]
+    serving = replace(context.serving, port=port)
+    house = House(context.queue.folder, serving.apart)
     restrict_pillow()
     forbid_fetching()
     os.environ["FORWARDED_ALLOW_IPS"] = ""  # the door decides whose word on a request's origin is believed
@@ -147,13 +149,13 @@ def launch(page: gr.Blocks, *, port: int | None = None, mcp: bool = False) -> tu
         theme=theme.studio_theme(),
         css=theme.style(),
         head=theme.head(apart=serving.apart),
-        i18n=translations(shell.helps, shell.names),
+        i18n=translations(context.helps, context.names),
         favicon_path=theme.ASSETS / "favicon.svg",
         app_kwargs={
             "routes": [
-                *shell.pictures.routes(),
-                *films.routes(shell.lane),
-                *shell.shelf.routes(),
+                *context.pictures.routes(),
+                *films.routes(context.queue),
+                *context.shelf.routes(),
                 *house.routes(),
             ],
             "middleware": _guards(serving),
@@ -172,7 +174,7 @@ def _guards(serving: Serving) -> list[Middleware]:
 
 def serve(
     studio: Any,
-    lane: Lane,
+    queue: JobQueue,
     pictures_library: Library,
     *,
     serving: Serving = LOCAL,
@@ -180,7 +182,7 @@ def serve(
     mcp: bool = False,
 ) -> int:
     """Serve the page until Ctrl+C; models load in the background once it is up. Returns the exit code."""
-    page = build(studio, lane, pictures_library, serving=serving)
+    page = build(studio, queue, pictures_library, serving=serving)
     port = serving.port or PORT
     try:
         _, here = launch(page, port=port, mcp=mcp)
@@ -197,7 +199,7 @@ def serve(
         print("closing", flush=True)
     finally:
         page.close(verbose=False)
-        lane.close()
+        queue.close()
     return 0
 
 
@@ -213,7 +215,7 @@ def _wake(studio: Any) -> None:
 
 def open_studio(
     pack: str, device: str, folder: Path, use: dict[str, str] | None = None
-) -> tuple[Any, Lane, Library]:
+) -> tuple[Any, JobQueue, Library]:
     """The studio behind the page: models of a pack on a device, jobs and pictures in a folder."""
     studio, run = space.open_studio(pack, device, folder, use)
-    return studio, Lane(studio, folder, run=run), Library(folder)
+    return studio, JobQueue(studio, folder, run=run), Library(folder)

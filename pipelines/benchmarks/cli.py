@@ -134,7 +134,7 @@ def bench_optimize(device: str = "auto", steps: int = 24, rounds: int = 3) -> di
         "device": studio.device,
         "precision": settings.precision,
         "cutouts": settings.cutouts,
-        "canvas": "x".join(map(str, canvas_size(settings.size, settings.init, pipeline.vqgan))),
+        "canvas": "x".join(map(str, canvas_size(settings.size, settings.image, pipeline.vqgan))),
         "steps a second": steps / ours,
         "bfloat16: times float32": float32 / bfloat16,
         "plain loop: steps a second": steps / plain,
@@ -177,7 +177,9 @@ def bench_vqgan_clip(device: str = "auto", cutouts: int = 32) -> dict[str, Any]:
     clip.encode_text = lambda prompts: target.expand(len(prompts), -1)  # random weights read nothing
     pipeline = Optimize(vqgan, clip, clip)  # pyright: ignore[reportArgumentType]
     steps = 100 if place.type == "cuda" else 2
-    settings = pipeline.prepare(OptimizeSettings(steps=steps, cutouts=cutouts, views="full", start="white"))
+    settings = pipeline.prepare(
+        OptimizeSettings(steps=steps, cutouts=cutouts, cutout_size="full", start="white")
+    )
     _optimize(pipeline, replace(settings, until=1))  # warms up
     seconds = _optimize(pipeline, settings)
     with FlopCounterMode(display=False) as counter:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pipelines.benchmarks.machine import matmul_rate, memory_bandwidth
 from pipelines.models.dalle.network import sample
-from pipelines.models.dalle_mini.network import Cache, DalleMini, DalleMiniConfig
+from pipelines.models.dalle_mini.network import DalleMini, DalleMiniConfig, KVCache
 
 MINI = DalleMiniConfig(text_vocabulary=50264)
 MEGA = DalleMiniConfig(50272, start_token=16415, width=2048, inner_width=4096, encoder_layer_count=24,
@@ -61,7 +61,7 @@ def _beside_min_dalle(config: DalleMiniConfig, counts: tuple[int, ...] = (1, 9))
         else:
             figures["min-dalle"] = "is not installed, so nothing to compare with"
         for count in counts:
-            cache, _ = network.read_text(_texts(network), 2 * count)
+            cache, _ = network.prefill(_texts(network), 2 * count)
             ours, theirs = [], []
             for first in BLOCKS:
                 ours.append(median(_our_steps(network, cache, count, first)))
@@ -104,12 +104,12 @@ def _drawn(logits: Tensor) -> Tensor:
     return sample(blank + GUIDANCE * (said - blank), uniform, 1.0, TOP_K, 1.0)
 
 
-def _our_steps(network: DalleMini, cache: Cache, count: int, first: int) -> list[float]:
+def _our_steps(network: DalleMini, cache: KVCache, count: int, first: int) -> list[float]:
     """Seconds of each of a block's steps, from a token to the next one."""
     token, seconds = torch.zeros(count, dtype=torch.long), []
     for position in range(first, first + BLOCK):
         begun = time.perf_counter()
-        token = _drawn(network.next_logits(cache, token.repeat(2), position))
+        token = _drawn(network.decode_step(cache, token.repeat(2), position))
         seconds.append(time.perf_counter() - begun)
     return seconds
 
@@ -143,8 +143,8 @@ class MinDalle:
         theirs = load_file(self.file.with_name("logits.safetensors"))[
             "logits"
         ]  # (length, 2, vocabulary), blank first
-        cache, logits = network.read_text(_texts(network), 2)
-        ours = [logits] + [network.next_logits(cache, torch.tensor([k, k]), k - 1) for k in range(1, length)]
+        cache, logits = network.prefill(_texts(network), 2)
+        ours = [logits] + [network.decode_step(cache, torch.tensor([k, k]), k - 1) for k in range(1, length)]
         stacked = torch.stack(ours)
         return ((stacked - theirs.flip(1)).abs().max() / stacked.abs().max()).item()
 
@@ -254,11 +254,11 @@ def _whole_pictures(
         for _ in range(rounds + 1):  # the first round records the graphs
             torch.cuda.synchronize()
             begun = time.perf_counter()
-            cache, logits = network.read_text(_texts(network), 2 * count)
+            cache, logits = network.prefill(_texts(network), 2 * count)
             for position in range(MEGA.image_length):
                 token = _drawn(logits)
                 if position + 1 < MEGA.image_length:
-                    logits = network.next_logits(cache, token.repeat(2), position)
+                    logits = network.decode_step(cache, token.repeat(2), position)
             torch.cuda.synchronize()
             seconds.append(time.perf_counter() - begun)
         best = median(seconds[1:])

@@ -1,10 +1,11 @@
-"""Cutouts: the augmented views of a canvas that CLIP looks at, so that it cannot be fooled by single pixels.
+"""Cutouts: augmented views of a canvas for CLIP, so that single pixels cannot raise its score.
 
-All views of a step are one batch: a homography each (crop, rotation, shear, flip and perspective in one matrix, so that
-pixels are resampled once), one `grid_sample`, then colours, boxes and noise. Everything random comes from one generator.
+All views of a step are one batch. Each has a homography, which holds crop, rotation, shear, flip and perspective in one
+matrix, so that pixels are resampled once, by one `grid_sample`. Colours, boxes and noise follow. All random numbers come
+from one generator.
 
-Schemes: "mixed" looks closely and widely, whatever the canvas's shape; "pooled" squashes the whole canvas to CLIP's size
-and augments that; "original" cuts random squares and no more (Crowson et al. 2022).
+Schemes: "mixed" has close views and views of the whole canvas; "pooled" resizes the whole canvas to CLIP's size and
+augments that; "original" cuts random squares without augmentation (Crowson et al. 2022).
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ SCHEMES = ("mixed", "pooled", "original")
 
 @dataclass(frozen=True)
 class Views:
-    """How strongly one kind of view is augmented. Angles in degrees; `sides` in shares of `of` the canvas."""
+    """How strongly one kind of view is augmented.
+
+    Angles are in degrees. `sides` is the range of a view's side as shares of the canvas's side that `of` names.
+    """
 
     sides: tuple[float, float]
     of: str  # "shorter" or "longer" side of the canvas
@@ -42,9 +46,9 @@ WIDE = Views(
 POOLED = Views((1.0, 1.0), "shorter", 0.1, rotation=15, shear=5, perspective=0.35, colour=0.1, erase=0.7)
 
 
-def close_views(closest: float) -> Views:
-    """Views of a part of the canvas, from `closest` to 0.95 of its shorter side."""
-    sides = (min(closest, 0.95), 0.95)
+def close_views(min_crop: float) -> Views:
+    """Views of a part of the canvas, from `min_crop` to 0.95 of its shorter side."""
+    sides = (min(min_crop, 0.95), 0.95)
     return Views(
         sides, "shorter", 1.0, rotation=12, shear=5, perspective=0.2, flip=True, colour=0.1, erase=0.3
     )
@@ -56,12 +60,22 @@ def cutouts(
     size: int,
     generator: torch.Generator,
     scheme: str = "mixed",
-    closest: float = 0.4,
+    min_crop: float = 0.4,
     noise: float = 0.1,
 ) -> Tensor:
-    """(1, 3, h, w) in [-1, 1] -> (count, 3, size, size), a little outside [-1, 1] where noise adds to it.
+    """Cut augmented views from a canvas.
 
-    `closest` is the smallest side of a close view as a share of the canvas's shorter side.
+    Args:
+        canvas: (1, 3, h, w) in [-1, 1].
+        count: The number of views.
+        size: The side of a view in pixels.
+        generator: A generator on the CPU, from which all random numbers come.
+        scheme: One of SCHEMES.
+        min_crop: The smallest side of a close view, as a share of the canvas's shorter side.
+        noise: The largest standard deviation of the noise that is added to a view.
+
+    Returns:
+        (count, 3, size, size), differentiable. Noise takes some values outside [-1, 1].
     """
     height, width = canvas.shape[-2:]
     longer, shorter = max(height, width), min(height, width)
@@ -69,7 +83,7 @@ def cutouts(
         wide = math.ceil(
             count * min(0.4 * longer / shorter, 0.7)
         )  # a long canvas needs more looks at the whole
-        parts = [(WIDE, wide, canvas), (close_views(closest), count - wide, canvas)]
+        parts = [(WIDE, wide, canvas), (close_views(min_crop), count - wide, canvas)]
     elif scheme == "pooled":
         pooled = (F.adaptive_avg_pool2d(canvas, size) + F.adaptive_max_pool2d(canvas, size)) / 2
         parts = [(POOLED, count, pooled)]
@@ -92,9 +106,10 @@ ALIKE = Views((0.7, 1.0), "shorter", 1.0, rotation=8, shear=3, perspective=0.1, 
 def views_alike(
     pictures: Tensor, count: int, size: int, generator: torch.Generator, noise: float = 0.05
 ) -> Tensor:
-    """(n, 3, h, w), all seen through the same `count` views, with the same noise: (n, count, 3, size, size).
+    """(n, 3, h, w) in [-1, 1] -> (n, count, 3, size, size): the same views with the same noise of every picture.
 
-    For losses that compare pictures: a difference between two of them is then one of content.
+    Losses that compare pictures use it, so that views of two pictures differ in content only. `noise` is the noise's
+    standard deviation.
     """
     n, _, height, width = pictures.shape
     matrices = homographies(ALIKE, count, height, width, generator)
@@ -107,7 +122,7 @@ def views_alike(
 
 
 def whole_view(canvas: Tensor, size: int) -> Tensor:
-    """(n, 3, h, w) -> (n, 3, size, size): the whole canvas once, not squashed: its edges fill the shorter sides."""
+    """(n, 3, h, w) -> (n, 3, size, size): the whole canvas, made square by repeating its edge pixels, then resized."""
     height, width = canvas.shape[-2:]
     if height != width:
         side = max(height, width)
@@ -118,7 +133,11 @@ def whole_view(canvas: Tensor, size: int) -> Tensor:
 
 
 def homographies(kind: Views, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """(count, 3, 3) matrices from a view's [-1, 1]^2 to the canvas's [-1, 1]^2, both in (x, y, 1)."""
+    """Random matrices of one kind of view, (count, 3, 3) float32 on the CPU.
+
+    They take points (x, y, 1) of a view to points of the canvas, both in [-1, 1]^2. `height` and `width` are the
+    canvas's, in pixels.
+    """
 
     def uniform(lo: float, hi: float) -> Tensor:
         return torch.rand(count, generator=generator) * (hi - lo) + lo
@@ -154,7 +173,10 @@ def homographies(kind: Views, count: int, height: int, width: int, generator: to
 
 
 def sample_views(canvas: Tensor, matrices: Tensor, size: int, padding: str) -> Tensor:
-    """(1, 3, h, w) seen through (n, 3, 3) homographies -> (n, 3, size, size), bilinear."""
+    """(1, c, h, w) and (n, 3, 3) homographies -> (n, c, size, size), sampled bilinearly.
+
+    `padding` is `grid_sample`'s mode for points outside the canvas.
+    """
     n = len(matrices)
     line = (torch.arange(size) * 2 + 1) / size - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
@@ -190,7 +212,10 @@ def _views(
 
 
 def colour_jitter(count: int, strength: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(n, 3, 3) matrices and (n, 3) biases on RGB in [-1, 1]: brightness, contrast, saturation, and hue as a rotation."""
+    """Random changes of brightness, contrast, saturation and hue: (n, 3, 3) matrices and (n, 3) biases.
+
+    They apply to RGB in [-1, 1]. Hue is a rotation about the grey axis. `strength` is the largest change, 0 for none.
+    """
     change = (torch.rand(4, count, generator=generator) * 2 - 1) * strength
     change = change * (torch.rand(count, generator=generator) < 0.7)
     brightness, contrast, saturation, hue = change
@@ -205,7 +230,11 @@ def colour_jitter(count: int, strength: float, generator: torch.Generator) -> tu
 
 
 def boxes(count: int, size: int, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random erasing (Zhong et al. 2020): where a box hides the view, (n, 1, s, s) bool, and its grey, (n, 1, 1, 1)."""
+    """Random boxes that hide a part of a view (random erasing, Zhong et al. 2020).
+
+    Returns (n, 1, size, size) bool, true inside the box, and its grey (n, 1, 1, 1) in [-1, 1]. A view has a box with
+    `probability`.
+    """
     uniform = torch.rand(6, count, generator=generator)
     area, ratio = 0.05 + 0.2 * uniform[0], torch.exp((uniform[1] * 2 - 1) * math.log(2.0))
     half_x, half_y = (area * ratio).sqrt() / 2, (area / ratio).sqrt() / 2

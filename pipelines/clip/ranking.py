@@ -1,10 +1,10 @@
-"""CLIP as the judge: a prompt ensemble, a ranking with its noise, near-duplicates."""
+"""Ranking pictures by CLIP: a prompt ensemble, scores with their noise, near-duplicates."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,19 +18,19 @@ CHINESE_TEMPLATES = ("{}", "立体的{}", "扁平的{}", "卡通的{}")
 
 
 def ensemble(prompt: str) -> list[str]:
-    """The prompt in several wordings; their average is a steadier judge than any one (Radford et al. 2021, 3.1.4)."""
+    """The prompt in several wordings, whose mean vector scores more steadily than one (Radford et al. 2021, 3.1.4)."""
     chinese = re.search(r"[\u4e00-\u9fff]", prompt) is not None
     return [template.format(prompt) for template in (CHINESE_TEMPLATES if chinese else TEMPLATES)]
 
 
 def text_vector(clip: Clip, text: str) -> Tensor:
-    """(d,) of unit length: the mean over the text's wordings."""
+    """(d,) of unit length: the mean of the vectors of the text's wordings."""
     return F.normalize(clip.encode_text(ensemble(text)).mean(0), dim=0)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Candidates judged by one prompt. Lists are in order of candidates; `order` is best first."""
+    """The scores of candidates for one prompt. Lists are in order of candidates, except `order`, which is best first."""
 
     scores: list[float]  # mean cosine over the ensemble
     noise: float  # how far a score moves, on average, with the wording of the prompt
@@ -39,16 +39,16 @@ class Ranking:
 
     @property
     def tied(self) -> int:
-        """How many of the first are within the noise of the best; 1 when the best stands alone."""
+        """The number of candidates whose score is within the noise of the best, the best included."""
         best = self.scores[self.order[0]]
         return sum(best - score < self.noise * 2**0.5 for score in self.scores)
 
     def kept(self, count: int, hide_duplicates: bool) -> list[int]:
-        """The best candidates, without those that look like a better one when these are hidden."""
+        """The numbers of the best `count` candidates, best first, without near-duplicates when `hide_duplicates`."""
         return [k for k in self.order if not (hide_duplicates and self.duplicate_of[k] is not None)][:count]
 
     def facts(self, k: int, seeds: list[int]) -> dict[str, Any]:
-        """What a candidate's record says of its ranking; `seeds` are those of all candidates."""
+        """The facts of candidate `k` for its record, as JSON values. `seeds` are those of all candidates."""
         twin = self.duplicate_of[k]
         return {
             "candidate": k,
@@ -61,8 +61,11 @@ class Ranking:
 
 
 @torch.no_grad()
-def judge(clip: Clip, prompt: str, vectors: Tensor) -> tuple[Tensor, float]:
-    """(n, d) image vectors -> (n,) scores, and the noise of a score."""
+def score(clip: Clip, prompt: str, vectors: Tensor) -> tuple[Tensor, float]:
+    """(n, d) image vectors of unit length -> (n,) cosines with the prompt in [-1, 1], and the noise of a score.
+
+    The noise is the standard error of a score over the wordings of the prompt. It is 0 for a single picture.
+    """
     wordings = clip.encode_text(ensemble(prompt))
     each = vectors @ wordings.T  # (n, wordings)
     scores = vectors @ F.normalize(wordings.mean(0), dim=0)
@@ -73,9 +76,10 @@ def judge(clip: Clip, prompt: str, vectors: Tensor) -> tuple[Tensor, float]:
 
 
 def rank(clip: Clip, prompt: str, vectors: Tensor) -> Ranking:
-    """Rank pictures by their (n, d) image vectors of unit length."""
-    scores, noise = judge(clip, prompt, vectors)
-    order = scores.argsort(descending=True, stable=True).tolist()
+    """Rank n pictures for a prompt by their (n, d) image vectors of unit length."""
+    scores, noise = score(clip, prompt, vectors)
+    # cast: torch does not say what tolist() lists.
+    order: list[int] = cast(Any, scores.argsort(descending=True, stable=True)).tolist()
     alike = (vectors @ vectors.T > DUPLICATE).cpu()
     duplicate_of: list[int | None] = [None] * len(order)
     originals: list[int] = []
@@ -83,4 +87,4 @@ def rank(clip: Clip, prompt: str, vectors: Tensor) -> Ranking:
         duplicate_of[k] = next((better for better in originals if alike[k, better]), None)
         if duplicate_of[k] is None:
             originals.append(k)
-    return Ranking(scores.tolist(), noise, order, duplicate_of)
+    return Ranking(cast(Any, scores).tolist(), noise, order, duplicate_of)

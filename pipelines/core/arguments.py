@@ -1,4 +1,4 @@
-"""Command-line flags whose complaints are one sentence, like all others."""
+"""Command-line flags whose errors are BadInput, one sentence each."""
 
 from __future__ import annotations
 
@@ -10,17 +10,25 @@ from pipelines.errors import BadInput
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that raises BadInput instead of printing its usage and leaving."""
+    """An ArgumentParser that raises BadInput where argparse would print its usage and exit.
+
+    It takes ArgumentParser's keywords. Flags cannot be abbreviated.
+    """
 
     def __init__(self, **words: Any) -> None:
         super().__init__(allow_abbrev=False, **words)
 
     def error(self, message: str) -> NoReturn:
+        """Raise BadInput with argparse's message and a hint at --help."""
         raise BadInput("core.usage", message=message, program=self.prog)
 
 
 def number(kind: type, lo: float, hi: float) -> Callable[[str], Any]:
-    """A flag's type: an int or a float from `lo` to `hi`, both allowed; nan is in no range."""
+    """A function for argparse's `type` that reads a number from `lo` to `hi`, both included.
+
+    `kind` is int or float. The function takes the flag's text and raises ArgumentTypeError for what is no such number,
+    nan included.
+    """
 
     def read(text: str) -> Any:
         try:

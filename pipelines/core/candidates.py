@@ -1,4 +1,4 @@
-"""Candidates: several pictures for one prompt, each drawn from a seed of its own, in batches of one fixed size."""
+"""Candidates: several pictures for one prompt, each with its own seed, drawn in batches of one fixed size."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reading:
-    """How the model reads a prompt: its tokens, how many fit, what was cut, which words it never saw."""
+    """How a model reads a prompt."""
 
-    tokens: list[str]
-    limit: int
-    cut: str
-    unknown: list[str]
+    tokens: list[str]  # the pieces that it reads, at most `limit`
+    limit: int  # the number of tokens that fit
+    cut: str  # the end of the prompt that does not fit
+    unknown: list[str]  # words that were in no training text
 
 
 def candidate_seed(seed: int, index: int) -> int:
-    """The seed of one candidate of a run. The first has the run's own, so any candidate can be redrawn as a run of one."""
+    """The seed, in [0, 2^32), of the candidate `index` (from 0) of a run with `seed`.
+
+    The first candidate has the run's seed, so any candidate can be drawn again as a run of one with its own seed.
+    """
     if index == 0:
         return seed
     digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=4).digest()
@@ -25,7 +28,7 @@ def candidate_seed(seed: int, index: int) -> int:
 
 
 def candidate_seeds(seed: int, count: int) -> list[int]:
-    """The seeds of the first `count` candidates of a run."""
+    """The seeds of the first `count` candidates of a run with `seed`, in order."""
     return [candidate_seed(seed, index) for index in range(count)]
 
 
@@ -33,8 +36,8 @@ def candidate_seeds(seed: int, count: int) -> list[int]:
 class Batch:
     """Candidates that are drawn together.
 
-    `rows` pictures are drawn whatever the number of candidates, so that how numbers round does not depend on it. The
-    last batch is filled up with idle rows.
+    Every batch draws `rows` pictures, so that rounding does not depend on the number of candidates. The last batch is
+    filled up with idle rows.
     """
 
     seeds: list[int]  # of the candidates that were asked for, at most `rows`
@@ -44,16 +47,16 @@ class Batch:
 
     @property
     def row_seeds(self) -> list[int]:
-        """One seed for each row; idle rows repeat the first."""
+        """One seed a row, `rows` of them. Idle rows repeat the first."""
         return [*self.seeds, *self.seeds[:1] * (self.rows - len(self.seeds))]
 
     @property
     def finished(self) -> int:
-        """Candidates of the run that are drawn when this batch is."""
+        """The number of the run's candidates that are drawn after this batch."""
         return self.index * self.rows + len(self.seeds)
 
 
 def batches(seeds: list[int], rows: int) -> list[Batch]:
-    """The candidates with these seeds, in order, `rows` at a time."""
+    """Batches of `rows` for the candidates with these seeds, in order."""
     parts = [seeds[first : first + rows] for first in range(0, len(seeds), rows)]
     return [Batch(part, rows, index, len(parts)) for index, part in enumerate(parts)]

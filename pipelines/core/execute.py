@@ -1,4 +1,4 @@
-"""Running a pipeline to its end, whoever watches: the command line, jobs, a script."""
+"""Running a pipeline to its end, for the command line, jobs and scripts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ Events = Generator[Step | Result, None, None]
 
 
 def follow(events: Events, shall_stop: Callable[[Step], bool], *, resumable: bool) -> tuple[Result, bool]:
-    """The Result of a run, and whether it was stopped before its end.
+    """Take the events of a run until its Result.
 
-    `shall_stop` sees every Step and says whether to stop there. A resumable run then gives the pictures that it has.
-    Stopped when there are none to give. The generator is closed in any case.
+    Args:
+        events: The generator that `run` returns. It is closed in any case.
+        shall_stop: Called with every Step; True stops the run there.
+        resumable: Whether the pipeline is Resumable, so that a stopped run still has pictures.
+
+    Returns:
+        The Result, and whether the run was stopped before its end.
+
+    Raises:
+        Stopped: When the run was stopped and gives no pictures.
     """
     with closing(events):
         for event in events:
@@ -31,5 +39,5 @@ def follow(events: Events, shall_stop: Callable[[Step], bool], *, resumable: boo
 
 
 def result_of(pipeline: Pipeline[Any], settings: Settings) -> Result:
-    """Run to the end without watching."""
+    """Run a pipeline to its end and return its Result."""
     return follow(run(pipeline, settings), lambda step: False, resumable=False)[0]

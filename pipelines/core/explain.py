@@ -16,7 +16,7 @@ MEMORY_KNOBS = (
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether the processor's or a GPU's memory was too small."""
+    """Whether an exception says that the memory of the processor or of a GPU was too small."""
     return (
         isinstance(problem, (MemoryError, torch.OutOfMemoryError))
         or "can't allocate memory" in str(problem).lower()
@@ -24,7 +24,7 @@ def is_out_of_memory(problem: BaseException) -> bool:
 
 
 def too_large(settings: Settings) -> BadInput:
-    """What is said of a run for which the memory was too small, with a smaller try."""
+    """The BadInput for a run that needed too much memory. Its sentence proposes a smaller value of a setting."""
     advice = Message("core.smaller_picture")
     for name in MEMORY_KNOBS:
         value = getattr(settings, name, None) or 0
@@ -35,7 +35,7 @@ def too_large(settings: Settings) -> BadInput:
 
 
 def explain(problem: BaseException) -> Message:
-    """Why a run failed. What is not foreseen stays general; its traceback is for the log."""
+    """Why a run failed, for the user. Unexpected exceptions are named by their class only; the log has the traceback."""
     if isinstance(problem, (BadInput, CannotSave)):
         return problem.message
     if is_out_of_memory(problem):

@@ -1,7 +1,7 @@
-"""Journal: what a long run leaves on disk while it works, so that it can be resumed, stepped back and forked.
+"""Journal: snapshots that a long run writes while it works, so that it can be resumed, stepped back and forked.
 
-A folder holds `run.json` (what is being run) and one small safetensors file per snapshot, tensors and JSON facts, each
-written atomically. A run that finds snapshots in its journal goes on from the last one.
+A folder holds `run.json`, which says what is run, and one small safetensors file a snapshot with tensors and JSON facts.
+Each file is written atomically. A run whose journal has snapshots goes on from the last one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save, write_atomically
+from pipelines.io.tensors import open_tensors
+from pipelines.io.values import is_dict
 
 EVERY_STEPS = 10  # a snapshot at all multiples of it ...
 EVERY_SECONDS = 5.0  # ... and after so much time
@@ -27,7 +29,7 @@ EVERY_SECONDS = 5.0  # ... and after so much time
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run's state after `step` steps: tensors, and facts that JSON can hold."""
+    """A run's state after `step` steps: tensors, and facts as JSON values."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -36,10 +38,10 @@ class Snapshot:
 
 @dataclass
 class Journal:
-    """The snapshots of one run in `folder`, or in memory when there is none."""
+    """The snapshots of one run, in `folder`, or in memory when `folder` is None."""
 
     folder: Path | None = None
-    _memory: dict[int, Snapshot] = field(default_factory=dict)
+    _memory: dict[int, Snapshot] = field(default_factory=dict[int, Snapshot])
     _saved: float = field(default_factory=time.monotonic)
 
     def begin(
@@ -47,10 +49,12 @@ class Journal:
         identity: dict[str, Any],
         current_names: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> None:
-        """Note what is run, JSON values, its settings under "settings"; BadInput when the journal is another run's.
+        """Write what is run into the journal, or check that the journal belongs to the same run.
 
-        Settings that the journal does not know are a later version's, and no difference; those that it knows by former
-        names are read through `current_names`, which is the Settings' own.
+        `identity` holds JSON values, the settings under "settings". Settings that the journal lacks were added by a later
+        version and are not compared; former names of settings are read through the Settings' own `current_names`. BadInput
+        when the journal belongs to another run or is damaged; CannotSave when it cannot be written. Without a folder
+        nothing happens.
         """
         if self.folder is None:
             return
@@ -61,23 +65,23 @@ class Journal:
             raise BadInput("core.journal_of_other_run", journal=self.folder.name)
 
     def identity(self) -> dict[str, Any] | None:
-        """What `begin` was told, None when nothing was. BadInput when the file is damaged."""
+        """The identity that `begin` wrote. None when there is none or no folder. BadInput when the file is damaged."""
         if self.folder is None or not (path := self.folder / "run.json").is_file():
             return None
         try:
             found = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError):
             found = None
-        if not isinstance(found, dict):
+        if not is_dict(found):
             raise BadInput("core.journal_damaged", journal=self.folder.name)
         return found
 
     def due(self, step: int) -> bool:
-        """Whether it is time for a snapshot."""
+        """Whether a snapshot should be saved after `step` steps: every EVERY_STEPS steps and after EVERY_SECONDS."""
         return step % EVERY_STEPS == 0 or time.monotonic() - self._saved > EVERY_SECONDS
 
     def save(self, snapshot: Snapshot) -> None:
-        """Keep a snapshot. CannotSave when the disk is full."""
+        """Save a snapshot. CannotSave when the file cannot be written."""
         self._saved = time.monotonic()
         if self.folder is None:
             tensors = {name: one.clone() for name, one in snapshot.tensors.items()}
@@ -87,18 +91,18 @@ class Journal:
         write_atomically(self._path(snapshot.step), save(tensors, {"facts": json.dumps(snapshot.facts)}))
 
     def steps(self) -> list[int]:
-        """The steps that have snapshots, in order."""
+        """The steps that have snapshots, in ascending order."""
         if self.folder is None:
             return sorted(self._memory)
         found = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors"))
         return sorted(int(name) for name in found if name.isdigit())
 
     def facts(self, step: int) -> dict[str, Any]:
-        """What a snapshot tells beside its tensors, which stay on the disk. BadInput when it is not there or damaged."""
+        """The facts of a snapshot, without reading its tensors. BadInput when its file is missing or damaged."""
         return self._read(step, with_tensors=False).facts
 
     def load(self, step: int) -> Snapshot:
-        """One snapshot. BadInput when it is not there or damaged."""
+        """The snapshot after `step` steps. BadInput when its file is missing or damaged."""
         return self._read(step, with_tensors=True)
 
     def _read(self, step: int, *, with_tensors: bool) -> Snapshot:
@@ -106,7 +110,7 @@ class Journal:
             return self._memory[step]
         path = self._path(step)
         try:
-            with safe_open(path, "pt") as file:
+            with open_tensors(path) as file:
                 facts = json.loads((file.metadata() or {})["facts"])
                 names = file.keys() if with_tensors else ()
                 tensors = {name: file.get_tensor(name) for name in names}
@@ -115,12 +119,16 @@ class Journal:
         return Snapshot(step, tensors, facts)
 
     def latest(self) -> Snapshot | None:
-        """The last snapshot, None when there is none yet."""
+        """The last snapshot, or None when there is none. BadInput when its file is damaged."""
         steps = self.steps()
         return self.load(steps[-1]) if steps else None
 
     def fork(self, folder: Path, step: int) -> Journal:
-        """A new journal in `folder` with copies of the snapshots up to `step`, which must be one of `steps()`."""
+        """A new journal in `folder` with copies of the snapshots up to `step`.
+
+        The journal must have a folder, and `folder` must not exist. BadInput when `step` is not one of `steps()`;
+        CannotSave when the copies cannot be written.
+        """
         steps = self.steps()
         if step not in steps:
             if not steps:

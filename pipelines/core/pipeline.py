@@ -1,4 +1,4 @@
-"""The contract every pipeline keeps: Settings in, Steps while it works, Pictures out, one way to run it."""
+"""What every pipeline does: it takes Settings, yields Steps while it works and returns Pictures. `run` runs it."""
 
 from __future__ import annotations
 
@@ -17,49 +17,48 @@ from pipelines.io.images import to_pil
 
 if TYPE_CHECKING:
     from pipelines.core.journal import Journal
-    from pipelines.io.video import Film
+    from pipelines.io.video import Timelapse
 
 
 @dataclass(frozen=True)
 class Step:
-    """One tick of work.
+    """One unit of work that is done.
 
-    `draw` gives the present pictures as an (n, 3, h, w) tensor in [-1, 1]; it reads live state, so call it before the
-    next step or not at all, and only when somebody is looking: it may cost as much as a step.
+    `draw` returns the pictures at this step as an (n, 3, h, w) tensor in [-1, 1], or is None when there are none. It reads
+    the run's live state, so it must be called before the next step. It may take as long as a step.
     """
 
-    stage: str
-    done: int
+    stage: str  # what is being done, in a word or two
+    done: int  # of `total`, in this stage
     total: int
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
     draw: Callable[[], Tensor] | None = None
 
     def preview(self) -> list[Image.Image]:
-        """The present pictures, or none when this step has nothing to show."""
+        """The pictures at this step as images. Empty when there are none."""
         return [] if self.draw is None else to_pil(self.draw())
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One finished picture. `score` is a CLIP's cosine with the prompt, in [-1, 1]: the judge's that ranks here.
+    """One finished picture.
 
-    `settings` are those that make it again, when they are not what was asked for: a run that was stopped early.
+    `score` is its cosine with the prompt, in [-1, 1], by the CLIP that ranks in this pipeline. `settings` are those that
+    make the picture again, where they differ from those asked for, as after a run that was stopped early.
     """
 
     image: Image.Image
     seed: int
     score: float | None = None
-    facts: dict[str, Any] = field(
-        default_factory=dict
-    )  # what the pipeline wants to say of it; JSON values only
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])  # of the pipeline's own; JSON values only
     settings: Settings | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: its pictures, best first, the settings it really used, and the seconds it took.
+    """The end of a run: its pictures, best first, the settings that were used, and the seconds it took.
 
-    `device` is where it ran, when that is not where the studio is.
+    `device` is where it ran, where that is not the studio's device, else empty.
     """
 
     pictures: list[Picture]
@@ -77,20 +76,27 @@ class Pipeline(ABC, Generic[S]):
     Settings: ClassVar[type[Settings]]
 
     def prepare(self, settings: S) -> S:
-        """The settings with everything outside them (pictures named by path) read in, so that they can be replayed."""
+        """The settings with pictures that are given by path read in as data URIs, so that a record can be replayed.
+
+        BadInput when a picture cannot be read.
+        """
         return settings
 
     @abstractmethod
     def __call__(self, settings: S) -> Generator[Step, None, list[Picture]]:
-        """Work on prepared settings."""
+        """Yield Steps while working on prepared settings, and return the Pictures, best first."""
 
 
 class Resumable(Pipeline[S]):
-    """A pipeline that keeps a journal, goes on from what it finds there, and can be stopped without losing its work."""
+    """A pipeline that saves snapshots in a journal, goes on from the last one, and has pictures when it is stopped."""
 
     @abstractmethod
     def __call__(self, settings: S, journal: Journal | None = None) -> Generator[Step, None, list[Picture]]:
-        """Work on prepared settings. Stopped, thrown in at a yield, ends the run with the pictures there are."""
+        """Yield Steps while working on prepared settings, and return the Pictures, best first.
+
+        When Stopped is thrown in at a yield, the run ends and returns its pictures so far. BadInput when the journal
+        belongs to another run.
+        """
 
 
 # ------------------------------------------------------------------------------------------------ what some can do
@@ -98,27 +104,27 @@ class Resumable(Pipeline[S]):
 
 @runtime_checkable
 class HasTimelapse(Protocol):
-    """A Resumable pipeline that shows its whole journal as a film."""
+    """A Resumable pipeline that makes a film of a journal."""
 
-    def film(self, settings: Any, journal: Journal) -> Film:
-        """The pictures of all steps."""
+    def timelapse(self, settings: Any, journal: Journal) -> Timelapse:
+        """The pictures of all steps in the journal, drawn while they are taken."""
         ...
 
 
 @runtime_checkable
-class HasGlimpses(Protocol):
+class HasStepImages(Protocol):
     """A Resumable pipeline that draws the picture of any snapshot in its journal."""
 
-    def glimpse(self, settings: Any, journal: Journal, step: int) -> Image.Image:
-        """The picture at one of `journal.steps()`."""
+    def image_at(self, settings: Any, journal: Journal, step: int) -> Image.Image:
+        """The picture at `step`, which is one of `journal.steps()`."""
         ...
 
 
 class Savable(Protocol):
-    """What has a file form."""
+    """An object that can be saved as a file."""
 
     def save(self, path: str) -> None:
-        """Write the file. CannotSave when that fails."""
+        """Write the file. CannotSave when it cannot be written."""
         ...
 
 
@@ -128,16 +134,16 @@ class LearnsDirection(Protocol):
 
     @staticmethod
     def check_direction(settings: Any, path: str) -> None:
-        """BadInput when a run with these settings learns none, or when it cannot be saved under this name."""
+        """BadInput when a run with these settings learns no direction, or none can be saved as `path`."""
         ...
 
     def direction(self, settings: Any, journal: Journal) -> Savable:
-        """What was learned."""
+        """The direction that the run with this journal learned."""
         ...
 
 
 class StudioLike(Protocol):
-    """A Studio, or what stands for one: the pack in use and its pipelines with their models."""
+    """What a Studio offers to those who run pipelines: the pack in use and its pipelines with their models."""
 
     @property
     def pack(self) -> str:
@@ -146,25 +152,26 @@ class StudioLike(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it computes, as torch names it."""
+        """The device's name in torch, such as "cpu" or "cuda:0"."""
         ...
 
     def pipeline(self, name: str) -> Pipeline[Any]:
-        """The pipeline with its models loaded."""
+        """The pipeline of this name with its models loaded. BadInput when it cannot be loaded."""
         ...
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
-        """Role -> {"name", "sha256"} of a pipeline's models."""
+        """The models of a pipeline: role -> {"name", "sha256"}."""
         ...
 
 
 def run(
     pipeline: Pipeline[S], settings: S, journal: Journal | None = None
 ) -> Generator[Step | Result, None, None]:
-    """The one way to run anything: every Step, then exactly one Result.
+    """Run a pipeline: yields every Step, then exactly one Result.
 
-    Close the generator to give up, or throw Stopped into it: a Resumable pipeline then gives its Result at once.
-    BadInput when the device's memory is too small for it, with a smaller try to offer.
+    Close the generator to give up. Throw Stopped into it to stop: a Resumable pipeline then yields its Result at once,
+    and others raise Stopped. BadInput when the settings cannot be run, or when the device's memory is too small, with a
+    smaller value of a setting to try.
     """
     started = time.perf_counter()
     settings = pipeline.prepare(settings)

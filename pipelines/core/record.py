@@ -1,7 +1,7 @@
-"""Record: what was run, as JSON inside every PNG. Enough to run it again and to prove that the result is the same.
+"""Record: what was run, as JSON inside every PNG. It is enough to run it again and to compare the results.
 
-Two texts go into the file: `atelier`, the whole record as JSON, and `parameters`, the lines that other studios read.
-A record found in a stranger's file is an untrusted form: everything in it is checked before it is believed.
+Two texts are written into the file: `atelier`, the whole record as JSON, and `parameters`, the lines that other programs
+read. Records come from untrusted files, so every value is checked before it is used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import platform
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
@@ -30,6 +30,7 @@ from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
 from pipelines.io.images import check_size, picture_format, read_bytes
+from pipelines.io.values import is_dict, is_list
 
 VERSION = "0.1.0"
 MAX_JSON = 8_000_000  # characters; a picture given as a setting is inside, all else is a few hundred
@@ -39,7 +40,7 @@ MAX_CHUNKS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Everything one picture came from. All values are plain JSON."""
+    """What one picture was made from. All values are JSON's."""
 
     pipeline: str
     pack: str
@@ -51,7 +52,7 @@ class Record:
     created: str  # ISO 8601 with the offset of the place
 
     def to_json(self) -> str:
-        """One line of ASCII."""
+        """The record as JSON, in one line of ASCII. ValueError for numbers that JSON does not have, such as nan."""
         return json.dumps(asdict(self), allow_nan=False)
 
 
@@ -65,7 +66,7 @@ def record_of(
     picture: Picture,
     rank: int,
 ) -> Record:
-    """The record of a picture that has just been made here; `rank` counts from 1, the best."""
+    """The record of a picture that was just made on this machine. `rank` counts from 1, the best."""
     return Record(
         pipeline=pipeline,
         pack=pack,
@@ -80,7 +81,7 @@ def record_of(
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of what decides pixels, without importing any of it."""
+    """The versions of Atelier, Python and the libraries that determine pixels, by name. Imports none of them."""
     found = {"atelier": VERSION, "python": platform.python_version()}
     for name in ("torch", "diffusers", "transformers", "numpy", "pillow"):
         with suppress(metadata.PackageNotFoundError):
@@ -94,9 +95,20 @@ def versions() -> dict[str, str]:
 def write_pictures(
     folder: Path, stem: str, *, pipeline: str, studio: StudioLike, result: Result
 ) -> Iterator[tuple[dict[str, Any], Record]]:
-    """Write `stem`-1.png, `stem`-2.png, ... with their records; after each, what is told of it: path, score, seed, ...
+    """Write the pictures of a run with their records as `stem`-1.png, `stem`-2.png and so on, best first.
 
-    `studio` is what made them. CannotSave when one cannot be written.
+    Args:
+        folder: Where to write them. It is made when it is missing.
+        stem: The beginning of the files' names.
+        pipeline: The name of the pipeline that made them.
+        studio: The studio whose models made them.
+        result: The end of the run.
+
+    Yields:
+        After each file its facts ("path", "score", "seed", "rank" and the pipeline's own) and its record.
+
+    Raises:
+        CannotSave: When a file cannot be written.
     """
     models = studio.models(pipeline)
     for rank, picture in enumerate(result.pictures, start=1):
@@ -116,7 +128,7 @@ def write_pictures(
 
 
 def write_png(path: str | Path, image: Image.Image, record: Record) -> None:
-    """Write the picture with its record inside: whole or not at all. CannotSave in one sentence when it cannot be."""
+    """Write a picture as PNG with its record inside, atomically. CannotSave when it cannot be written."""
     texts = PngInfo()
     texts.add_text("parameters", parameters_text(record, image.size))
     texts.add_text("atelier", record.to_json())
@@ -126,9 +138,10 @@ def write_png(path: str | Path, image: Image.Image, record: Record) -> None:
 
 
 def without_pictures(source: str | Path | bytes) -> bytes:
-    """A PNG of ours whose record holds none of the pictures that were given, nor the tokens of a start picture.
+    """A PNG with a record, without the pictures in its settings and without the tokens of a start picture.
 
-    The record says under `left_out` which settings that were. Pixels and all else stay. BadInput when it has no record.
+    The record names the settings that were removed under `left_out` of its picture. Pixels and all other settings stay.
+    Returns the file's bytes. BadInput when `source` is no PNG with a record.
     """
     data = read_bytes(source)
     texts = read_texts(data)
@@ -147,14 +160,18 @@ def without_pictures(source: str | Path | bytes) -> bytes:
 
 
 def check_complete(record: Record) -> None:
-    """BadInput in one sentence when pictures that a run needs were left out of its record."""
-    if isinstance(names := record.picture.get("left_out"), list) and names:
+    """BadInput when pictures that the run needs were left out of the record, see `without_pictures`."""
+    names = record.picture.get("left_out")
+    if is_list(names) and names:
         listed = ", ".join(str(one)[:40] for one in names[:8])
         raise BadInput("core.pictures_left_out", settings=listed)
 
 
 def parameters_text(record: Record, size: tuple[int, int]) -> str:
-    """The text other studios show and read: the prompt, a line break, then `Steps: 1, Seed: 7, ...`."""
+    """The text that other programs show and read: the prompt, a line break, then `Steps: 1, Seed: 7, ...`.
+
+    `size` is (width, height) in pixels.
+    """
     settings, picture = record.settings, record.picture
     first = next(iter(record.models.values()), {"name": record.pack, "sha256": ""})
     pairs = {
@@ -173,7 +190,7 @@ def parameters_text(record: Record, size: tuple[int, int]) -> str:
 
 
 def _quoted(value: Any) -> str:
-    """Values with commas, colons or line breaks in double quotes, as the readers of this text expect."""
+    """A value as text, in double quotes when it holds a comma, a colon, a line break or a quote."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ',:\n"') else text
 
@@ -182,10 +199,17 @@ def _quoted(value: Any) -> str:
 
 
 def read_record(source: str | Path | bytes, pipelines: Mapping[str, type[Pipeline[Any]]]) -> Record:
-    """The record inside a PNG, every part of it checked, its settings against the pipeline's own ranges.
+    """Read and check the record inside a PNG from an untrusted source.
 
-    `pipelines` is what names are looked up in. BadInput, in one sentence, when there is no record or when it is not one
-    that this studio could have written.
+    Args:
+        source: A path, a data URI, or the file's bytes.
+        pipelines: The pipeline classes by name. Settings are checked against the ranges of the pipeline's Settings.
+
+    Returns:
+        The record. Pictures in its settings are data URIs, never paths.
+
+    Raises:
+        BadInput: When there is no record, or one that Atelier could not have written.
     """
     text = read_texts(source).get("atelier")
     if text is None:
@@ -205,14 +229,14 @@ def read_record(source: str | Path | bytes, pipelines: Mapping[str, type[Pipelin
 
 
 def record_from_json(text: str) -> Record:
-    """A Record of the right shape from JSON; its settings are not yet checked. BadInput in one sentence."""
+    """A Record from its JSON. Its settings are not checked yet. BadInput when a part is missing or of the wrong type."""
     if len(text) > MAX_JSON:
         raise BadInput("core.record_too_long", count=len(text), most=MAX_JSON)
     try:
         values = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise BadInput("core.record_not_json") from None
-    if not isinstance(values, dict) or _depth(values) > MAX_DEPTH:
+    if not is_dict(values) or _depth(values) > MAX_DEPTH:
         raise BadInput("core.record_foreign")
     names = [one.name for one in fields(Record)]
     if missing := [name for name in names if name not in values]:
@@ -226,7 +250,7 @@ def record_from_json(text: str) -> Record:
         _expect(isinstance(values[name], dict) and len(values[name]) <= 50, name)
     _expect(all(isinstance(one, str) and len(one) <= 100 for one in values["versions"].values()), "versions")
     for model in values["models"].values():
-        _expect(isinstance(model, dict) and set(model) == {"name", "sha256"}, "models")
+        _expect(is_dict(model) and set(model) == {"name", "sha256"}, "models")
         _expect(isinstance(model["name"], str) and len(model["name"]) <= 200, "models")
         _expect(
             isinstance(model["sha256"], str) and re.fullmatch("[0-9a-f]{0,64}", model["sha256"]), "models"
@@ -239,9 +263,9 @@ def record_from_json(text: str) -> Record:
 
 
 def read_parameters(source: str | Path | bytes) -> dict[str, Any]:
-    """What a picture of another studio tells in its `parameters` text: {"prompt": str, "seed": int}, as far as known.
+    """The settings in the `parameters` text of a PNG made by another program: {"prompt": str, "seed": int}.
 
-    BadInput when there is no such text.
+    Keys that the text does not tell are left out. BadInput when there is no such text.
     """
     text = read_texts(source).get("parameters")
     if text is None:
@@ -257,9 +281,9 @@ def read_parameters(source: str | Path | bytes) -> dict[str, Any]:
 
 
 def read_texts(source: str | Path | bytes) -> dict[str, str]:
-    """The texts of a PNG by name, the first of each name, read without decoding any pixel.
+    """The texts in a PNG by name, the first of each name. No pixel is decoded.
 
-    BadInput in one sentence when it is no PNG, claims a giant size, is cut off, or unpacks to too much.
+    BadInput when it is no PNG, too large, damaged or cut off, or when a text unpacks to more than MAX_JSON bytes.
     """
     data = read_bytes(source)
     if picture_format(data) != "PNG":
@@ -292,7 +316,7 @@ def read_texts(source: str | Path | bytes) -> dict[str, str]:
 
 
 def _text_of(kind: bytes, body: bytes) -> tuple[str, str]:
-    """Name and text of one text chunk of a PNG."""
+    """The name and the text of one text chunk of a PNG. `kind` is tEXt, zTXt or iTXt."""
     key, _, rest = body.partition(b"\0")
     packed, encoding = kind == b"zTXt", "latin-1"
     if kind == b"zTXt":
@@ -325,8 +349,8 @@ def _no_constant(name: str) -> float:
 
 
 def _depth(value: Any, limit: int = MAX_DEPTH) -> int:
-    """How deep lists and objects are nested, counted no further than one past `limit`."""
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    """How deep lists and dicts are nested, 1 for a plain value. Counts to `limit` + 2 at most."""
+    inside: Iterable[Any] = value.values() if is_dict(value) else value if is_list(value) else ()
     return 1 + max((_depth(one, limit - 1) for one in inside), default=0) if limit >= 0 else 1
 
 
@@ -339,15 +363,18 @@ def _shown(text: str) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A picture and its replay. `largest` is the largest difference of one channel of one pixel, 0 to 255."""
+    """How the replay of a picture differs from the picture.
+
+    `largest` is the largest difference of one channel of one pixel, 0 to 255.
+    """
 
     identical: bool
     largest: int | None  # None when the sizes differ
     share: float  # of pixels that differ at all, 0 to 1
-    environment: list[str] = field(default_factory=list)  # what is not as it was, one phrase each
+    environment: list[str] = field(default_factory=list[str])  # what is not as it was, one phrase each
 
     def sentence(self) -> str:
-        """The verdict in one sentence."""
+        """The comparison in one sentence for the user."""
         if self.identical:
             return "identical: every pixel is the same"
         if self.largest is None:
@@ -360,7 +387,7 @@ class Comparison:
 
 
 def compare(old: Image.Image, new: Image.Image, old_record: Record, new_record: Record) -> Comparison:
-    """Whether a replayed picture is the same, pixel for pixel, and what differs between then and now."""
+    """Compare a picture with its replay, pixel by pixel in RGB, and the environments in their two records."""
     changes: list[str] = []
     if old_record.pack != new_record.pack:
         changes.append(f"pack was {old_record.pack}, is {new_record.pack}")

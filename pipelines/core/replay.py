@@ -17,7 +17,7 @@ from pipelines.errors import BadInput
 
 @dataclass(frozen=True)
 class Replay:
-    """A picture made again, its record, and how it differs from the first."""
+    """A picture made again, its new record, and how it differs from the first picture."""
 
     picture: Picture
     record: Record
@@ -30,10 +30,19 @@ def replay(
     studio: StudioLike,
     watch: Callable[[Pipeline[Any], Settings], Result] = result_of,
 ) -> Replay:
-    """Run `record` again with the models of `studio`, and compare with `image`, the picture that it was found in.
+    """Run a record again and compare the result with the picture.
 
-    `record` is as `read_record` gives it. `watch` runs a pipeline to its end. BadInput when pictures that the run needs
-    were left out of the record.
+    Args:
+        image: The picture that the record was read from.
+        record: A record as `read_record` returns it.
+        studio: The studio whose models are used.
+        watch: A function that runs a pipeline with settings to its end and returns the Result.
+
+    Returns:
+        The new picture and how it differs.
+
+    Raises:
+        BadInput: When pictures that the run needs were left out of the record, or the run cannot be made here.
     """
     check_complete(record)
     pipeline = studio.pipeline(record.pipeline)
@@ -52,12 +61,16 @@ def replay(
 
 
 def same_picture(result: Result, record: Record) -> tuple[int, Picture]:
-    """The picture of a replayed run that a record is about, after its rank: by its seed, else by the rank it had."""
+    """The rank (from 1) and the picture in a replayed run that the record describes.
+
+    It is the picture with the record's seed. When none or several have it, it is the one with the record's rank, or the
+    last. BadInput when the run has no pictures.
+    """
     ranked = list(enumerate(result.pictures, start=1))
     same = [(rank, picture) for rank, picture in ranked if picture.seed == record.picture["seed"]]
     if len(same) == 1:
         return same[0]
-    place = min(record.picture["rank"], len(ranked)) - 1
+    place: int = min(record.picture["rank"], len(ranked)) - 1
     if place < 0:
         raise BadInput("core.nothing_to_compare")
     return ranked[place]

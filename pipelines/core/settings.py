@@ -1,4 +1,4 @@
-"""Settings: what a run depends on besides the models, as a frozen dataclass whose fields say what they accept."""
+"""Settings: what a run depends on besides the models, as a frozen dataclass whose fields carry their ranges."""
 
 from __future__ import annotations
 
@@ -24,13 +24,23 @@ def knob(
     kind: str | None = None,
     flag: str | None = None,
 ) -> Any:
-    """A field of Settings that carries its own range and words. A default of None means what the model likes.
+    """A field of Settings that carries its range and its words for the page, the command line, the API and the record.
 
-    The page, the command line, the HTTP API and the record all read them here. `label` is the page's name for it, in
-    English and Chinese; `help` says what it does, `help_zh` the same in Chinese. `lo` and `hi` are inclusive;
-    `choices` lists the allowed values; `kind` is "prompt" (free text), "picture" (a path or a data URI of a picture),
-    "seed", a pipeline's own word for text of its own grammar, or None for what the type says. `flag` is the name on the
-    command line when it is not the field's.
+    Args:
+        default: The default value. None means that the model's own value is used.
+        lo: The least value, included.
+        hi: The largest value, included.
+        help: What the setting does, in English.
+        label: Its name on the page, in English and in Chinese.
+        help_zh: What the setting does, in Chinese.
+        advanced: Whether the page shows it among the advanced settings.
+        choices: The allowed values.
+        kind: "prompt" (free text), "picture" (a path or a data URI of a picture), "seed", a pipeline's own word for a
+            text with a grammar, or None for what the type says.
+        flag: Its name on the command line, where that is not the field's name.
+
+    Returns:
+        A dataclass field.
     """
     facts = {"lo": lo, "hi": hi, "label": label, "help": help, "help_zh": help_zh}
     facts |= {"advanced": advanced, "choices": choices}
@@ -40,7 +50,7 @@ def knob(
 
 @dataclass(frozen=True)
 class Knob:
-    """What `knob` said about one field, read back by `Settings.knobs`."""
+    """One field of Settings with what `knob` was given, as `Settings.knobs` returns it."""
 
     name: str
     type: type
@@ -57,8 +67,8 @@ class Knob:
     flag: str | None
 
     def range_text(self) -> str:
-        """What may be given and what is meant when nothing is, in brackets; nothing when there is nothing to say."""
-        parts = []
+        """The range and the default in brackets, as " (1 to 9; default: 4)". Empty when it has neither."""
+        parts: list[str] = []
         if self.choices:
             parts.append("one of " + ", ".join(self.choices))
         elif self.lo is not None and self.hi is not None:
@@ -77,11 +87,11 @@ PROMPT_LIMIT = 2000  # characters; a prompt is a sentence, not a book
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything a run depends on besides the models. Equal settings, equal pictures.
+    """Everything a run depends on besides the models. Equal settings give equal pictures.
 
     Subclasses add fields made by `knob`. Values are checked on construction: BadInput names the field, the value and
-    what would be accepted. `subject` is the field that a command is given without a flag. `aliases` holds the former
-    names of fields that were renamed, former name -> field: records, journals, jobs and links may hold them.
+    what would be accepted. `subject` is the field that the command line takes without a flag. `aliases` maps former names
+    of fields, which records, journals, jobs and links may hold, to their present names.
     """
 
     subject: ClassVar[str] = "prompt"
@@ -124,10 +134,10 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Settings from plain values, as a record or a form holds them, by present or former names.
+        """Settings from plain values by present or former name, as a record or a form holds them.
 
-        Unknown names are refused with BadInput. Before None meant what the model likes, 0 did. So 0 is still read as None
-        where the setting itself begins above it.
+        Earlier versions wrote 0 for the model's own value, so 0 is read as None where the range begins above 0. BadInput
+        for unknown names and for values out of range.
         """
         values = cls.current_names(values)
         known = {knob.name: knob for knob in cls.knobs()}
@@ -152,18 +162,18 @@ class Settings:
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """The settings in a record by present names, with what earlier versions kept among the facts of its `picture`.
+        """The settings of a record by present names, not checked yet.
 
-        Still unchecked.
+        Subclasses add what earlier versions kept in its `picture`.
         """
         return cls.current_names(values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """The values by name, as JSON can hold them."""
         return dataclasses.asdict(self)
 
     def files(self) -> list[str]:
-        """All that is outside: paths and data URIs in the settings."""
+        """The pictures in the settings, each a path or a data URI."""
         found: list[str] = []
         self.map_pictures(lambda source: found.append(source) or source)
         return found
@@ -178,7 +188,7 @@ class Settings:
 
 @runtime_checkable
 class Changeable(Protocol):
-    """Settings of a Resumable pipeline: a run may go on from a snapshot with other settings."""
+    """Settings of a Resumable pipeline whose runs may go on from a snapshot with other settings."""
 
     def changed(self, step: int, **fields: Any) -> Settings:
         """These settings with fields changed from `step` on. BadInput for fields that cannot change there."""
@@ -187,21 +197,21 @@ class Changeable(Protocol):
 
 @runtime_checkable
 class HasTimeline(Protocol):
-    """Settings that hold what was changed while the run went on."""
+    """Settings that hold what was changed during the run."""
 
     def timeline(self) -> list[tuple[int, Settings]]:
-        """The settings in force from each step on, from step 0."""
+        """Pairs of a step and the settings in force from it on, in order, the first at step 0."""
         ...
 
 
 def _without_old_zero(knob: Knob, value: Any) -> Any:
-    """None for a 0 that can only mean what the model likes."""
+    """None for a 0 where the range begins above 0, which means the model's own value. Other values are unchanged."""
     is_zero = isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
     return None if is_zero and knob.optional and (knob.lo or 0) > 0 else value
 
 
 def _checked(one: Knob, value: Any) -> Any:
-    """The value in the knob's type, or BadInput in one sentence."""
+    """The value in the knob's type. BadInput when it is of another type, out of range or not among the choices."""
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     if one.type is bool:
         if not isinstance(value, bool):
@@ -232,7 +242,10 @@ def _checked(one: Knob, value: Any) -> Any:
 
 
 def clean_prompt(text: str) -> str:
-    """The prompt with white space collapsed; BadInput when it is empty, too long or holds control characters."""
+    """The prompt with runs of white space made one space each and none at its ends.
+
+    BadInput when it is empty, longer than PROMPT_LIMIT characters, or holds control characters or lone surrogates.
+    """
     for character in text:
         if (ord(character) < 32 and character not in "\t\r\n") or 127 <= ord(character) < 160:
             raise BadInput("settings.control_character", number=ord(character))

@@ -1,7 +1,7 @@
-"""The latents of Diffuse: pictures through the VAE and back, a given picture and its mask, what a batch begins with.
+"""The latents of Diffuse: the VAE, a given picture and its mask, and the latents that a batch starts from.
 
-`pipe` is a diffusers pipeline as `load_diffusers` gives it. Latents are float32, (n, c, h, w), as the network wants them:
-about zero mean and unit variance.
+`pipe` is a diffusers pipeline that `load_diffusers` returned. Latents are float32 (n, c, h, w) of about zero mean and unit
+variance.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, to_tensor
 from pipelines.io.masks import read_mask
-from pipelines.models.unet.network import guess
+from pipelines.models.unet.network import predict_x0
 
 PREVIEW_LATENTS = 32  # of a preview's longer side
 
@@ -29,25 +29,25 @@ PREVIEW_LATENTS = 32  # of a preview's longer side
 
 
 def encode(vae: Any, x: Tensor) -> Any:
-    """(1, 3, h, w) in [-1, 1] -> the distribution of its latents as the VAE gives them."""
+    """(1, 3, h, w) in [-1, 1] -> the VAE's distribution of its latents, not normalized."""
     return vae.encode(x.to(vae.dtype)).latent_dist
 
 
 def sample_latents(vae: Any, distribution: Any, generators: list[torch.Generator]) -> Tensor:
-    """Latents drawn from a distribution of `encode`, one picture for each generator."""
+    """Normalized latents (n, c, h, w), one sample of an `encode` distribution for each of n generators."""
     drawn = torch.cat([distribution.sample(generator=generator) for generator in generators]).float()
     mean, deviation = latent_stats(vae)
     return (drawn - mean) / deviation
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
-    """Latents -> (n, 3, H, W) about [-1, 1]."""
+    """Normalized latents (n, c, h, w) -> (n, 3, H, W) float32, about [-1, 1]."""
     mean, deviation = latent_stats(vae)
     return vae.decode((latents * deviation + mean).to(vae.dtype), return_dict=False)[0].float()
 
 
 def latent_stats(vae: Any) -> tuple[Tensor | float, Tensor | float]:
-    """Mean and deviation of the VAE's own latents: numbers, in some models (1, c, 1, 1)."""
+    """Mean and deviation of the VAE's own latents: numbers, or in some models tensors (1, c, 1, 1)."""
     means, deviations = vae.config.get("latents_mean"), vae.config.get("latents_std")
     if means is None or deviations is None:
         return 0.0, 1 / vae.config.scaling_factor
@@ -59,13 +59,16 @@ def latent_stats(vae: Any) -> tuple[Tensor | float, Tensor | float]:
 
 @torch.no_grad()
 def preview_x0(pipe: Any, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """The clean pictures that latents and predicted noise point to, decoded from few latents: (n, 3, H, W)."""
+    """A small preview (n, 3, H, W) of the clean pictures predicted from latents and the network's output at step t.
+
+    The latents are reduced to at most PREVIEW_LATENTS a side before decoding.
+    """
     alpha = pipe.scheduler.alphas_cumprod[round(t.item())].item()
     kind = pipe.scheduler.config.prediction_type
     if kind == "v_prediction":
         clean = alpha**0.5 * latents - (1 - alpha) ** 0.5 * noise
     else:
-        clean = noise if kind == "sample" else guess(latents, noise, alpha)
+        clean = noise if kind == "sample" else predict_x0(latents, noise, alpha)
     fewer = math.ceil(max(clean.shape[-2:]) / PREVIEW_LATENTS)
     return decode(pipe.vae, F.avg_pool2d(clean, fewer))
 
@@ -75,7 +78,7 @@ def preview_x0(pipe: Any, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scene:
-    """The picture of a run, the distribution of its latents, and where it may change."""
+    """The picture of a run, the distribution of its latents, and the mask of what may change."""
 
     picture: Image.Image
     latents: Any  # a distribution
@@ -87,7 +90,7 @@ class Scene:
 
 
 def fitted_mask(source: str, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The mask of a picture as RGB, black or white, scaled and cropped to `size`. BadInput when nothing may change."""
+    """The mask of a picture as RGB, black or white, scaled and cropped to `size`. BadInput when it is all black."""
     mask = read_mask(source, picture.size, None).convert("L")
     light = np.asarray(ImageOps.fit(mask, size, Image.Resampling.BOX))
     mask = Image.fromarray(np.where(light > 127, 255, 0).astype(np.uint8))
@@ -106,7 +109,7 @@ def read_scene(pipe: Any, settings: DiffuseSettings) -> Scene | None:
     if not settings.mask:
         return Scene(picture, latents, None, None, None)
     mask = open_picture(settings.mask).convert("L")
-    white = torch.from_numpy(np.asarray(mask) > 127).to(x)[None, None]
+    white = torch.as_tensor(np.asarray(mask) > 127).to(x)[None, None]
     small_mask = F.interpolate(white, latents.mean.shape[-2:])
     masked_latents = encode(pipe.vae, x * (1 - white)) if is_inpainting(pipe) else None
     return Scene(picture, latents, mask, small_mask, masked_latents)
@@ -117,13 +120,13 @@ def read_scene(pipe: Any, settings: DiffuseSettings) -> Scene | None:
 
 @dataclass(frozen=True)
 class Start:
-    """What a batch begins with. Tensors are (rows, c, h, w)."""
+    """The start of a batch. Tensors are (rows, c, h, w)."""
 
-    times: Tensor  # of the steps that are left to do
+    times: Tensor  # (steps,) of the steps to do
     latents: Tensor
     noise: Tensor
-    known: Tensor | None  # latents of the given picture, where the walk needs them
-    mask_channels: Tensor | None  # what an inpainting network sees beside the latents
+    known: Tensor | None  # latents of the given picture, if they are used
+    mask_channels: Tensor | None  # further input channels of an inpainting network
 
 
 def begin(
@@ -133,9 +136,9 @@ def begin(
     scene: Scene | None,
     generators: list[torch.Generator],
 ) -> Start:
-    """The start of a batch, one row for each generator. `scheduler` has its steps set, and is told where it begins.
+    """The start of a batch, one row for each generator. Sets the begin index of `scheduler`, whose steps are set.
 
-    A generator draws on the CPU, in the order in which diffusers draws: the picture, the noise, the masked picture.
+    Random numbers are drawn on the CPU in the order of diffusers: the picture, the noise, the masked picture.
     """
     assert settings.steps is not None and settings.width is not None and settings.height is not None
     vae, times = pipe.vae, scheduler.timesteps
@@ -158,6 +161,6 @@ def begin(
     else:
         latents = scheduler.add_noise(known, noise, times[:1])
     if is_inpainting(pipe) and scene is not None and mask is not None:
-        around = sample_latents(vae, scene.masked_latents, generators)
-        mask_channels = torch.cat([mask.expand(len(generators), -1, -1, -1), around], 1)
+        masked_image_latents = sample_latents(vae, scene.masked_latents, generators)
+        mask_channels = torch.cat([mask.expand(len(generators), -1, -1, -1), masked_image_latents], 1)
     return Start(times, latents, noise, known, mask_channels)

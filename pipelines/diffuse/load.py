@@ -1,4 +1,4 @@
-"""Stable Diffusion from a local diffusers folder, and which kind of it that is."""
+"""Loads Stable Diffusion from a local diffusers folder, and tells its variants apart."""
 
 from __future__ import annotations
 
@@ -9,33 +9,38 @@ from typing import Any
 import torch
 
 from pipelines.errors import BadInput
+from pipelines.io.values import is_dict, is_list
 
-KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-KINDS += tuple(one.replace("Pipeline", f"{job}Pipeline") for one in KINDS for job in ("Img2Img", "Inpaint"))
+TEXT_KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+KINDS = (
+    *TEXT_KINDS,
+    *(kind.replace("Pipeline", f"{job}Pipeline") for kind in TEXT_KINDS for job in ("Img2Img", "Inpaint")),
+)
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # whose classes a folder may name
 WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
 def is_xl(pipe: Any) -> bool:
-    """XL reads with two text encoders."""
+    """Whether a pipeline is Stable Diffusion XL, which has two text encoders."""
     return hasattr(pipe, "text_encoder_2")
 
 
 def is_inpainting(pipe: Any) -> bool:
-    """An inpainting network also sees the mask and the picture around it: 9 channels."""
+    """Whether the network is for inpainting: 9 input channels, with the mask and the masked picture."""
     return pipe.unet.config.in_channels == 9
 
 
 def is_turbo(pipe: Any) -> bool:
-    """Turbo draws in one step. Its folder differs only in how the scheduler spaces the steps."""
+    """Whether a pipeline is a Turbo model, for one step: its scheduler's spacing is "trailing" with unscaled betas."""
     config = pipe.scheduler.config
     return config.get("timestep_spacing") == "trailing" and not config.get("rescale_betas_zero_snr")
 
 
 def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
-    """The diffusers pipeline in a local folder, frozen: networks in `dtype`, the VAE in float32, which XL's needs.
+    """The diffusers pipeline in a local folder, without gradients: networks in `dtype`, the VAE in float32.
 
-    Nothing is downloaded, no code in the folder is run, no pickle opened. BadInput when the folder is something else.
+    XL's VAE overflows in float16. Nothing is downloaded, no code in the folder is run, no pickle is opened. BadInput when
+    the folder is not Stable Diffusion, or cannot be loaded.
     """
     import diffusers
     from safetensors import SafetensorError
@@ -76,7 +81,7 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
 
 
 def _options(folder: Path, kind: str, parts: list[str]) -> dict[str, Any]:
-    """What diffusers is told of the folder. BadInput when a network has no safetensors file."""
+    """Arguments of `from_pretrained` for the folder. BadInput when a network has no safetensors file."""
     for name in WEIGHTS:
         if name in parts and not any((folder / name).glob("*.safetensors")):
             raise BadInput("diffuse.no_safetensors", model=folder.name, part=name)
@@ -98,17 +103,19 @@ def _check_kind(pipe: Any, name: str) -> None:
 
 
 def _index(folder: Path) -> tuple[str, list[str]]:
-    """The class that a folder's model_index.json names, and the parts that it has."""
+    """The class that a folder's model_index.json names, and the names of its parts. BadInput for other folders."""
     try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        index: Any = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         raise BadInput("diffuse.no_model_index", folder=folder.name) from None
-    kind = index.get("_class_name") if isinstance(index, dict) else None
+    kind = index.get("_class_name") if is_dict(index) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise BadInput(
             "diffuse.other_pipeline", model=folder.name, kind=str(kind)[:60], known=", ".join(KINDS[:2])
         )
-    parts = {name: one for name, one in index.items() if isinstance(one, list) and len(one) == 2}
+    parts: dict[str, list[Any]] = {
+        name: part for name, part in index.items() if is_list(part) and len(part) == 2
+    }
     for name, (library, _) in parts.items():
         if library not in LIBRARIES:
             raise BadInput("diffuse.own_code", model=folder.name, part=name[:40])

@@ -1,7 +1,7 @@
 """Diffuse (Rombach et al. 2022; Podell et al. 2023; Sauer et al. 2023): candidates by Stable Diffusion, ranked by CLIP.
 
-diffusers has the networks and the schedulers; the walk is written out here, so that it can be watched and stopped at
-every step. From a prompt alone, from a picture (Meng et al. 2022, SDEdit), or within a mask.
+Networks and schedulers are those of diffusers; the denoising loop is written out here, so that every step is a Step. It
+starts from a prompt alone, from a picture (Meng et al. 2022, SDEdit), or within a mask.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from pipelines.models.base import Clip
 
 @dataclass
 class Diffuse(Pipeline[DiffuseSettings]):
-    """Text, and pictures, to ranked pictures. `diffusion` is a diffusers pipeline of one of KINDS."""
+    """Draws candidates with Stable Diffusion, from a prompt, a picture or within a mask, and ranks them by CLIP.
+
+    `diffusion` is a diffusers pipeline of one of KINDS.
+    """
 
     diffusion: Any
     clip: Clip
@@ -40,7 +43,10 @@ class Diffuse(Pipeline[DiffuseSettings]):
     # ------------------------------------------------------------------------------------------------------ preparing
 
     def prepare(self, settings: DiffuseSettings) -> DiffuseSettings:
-        """Pictures become small PNGs inside the settings, in the size of the run, and what is proposed is written down."""
+        """The settings with pictures as PNG data URIs in the size of the run, and with proposed values for None.
+
+        BadInput when an inpainting model gets no mask, when the strength leaves no step, or for unreadable pictures.
+        """
         if is_inpainting(self.diffusion) and not settings.mask:
             raise BadInput("diffuse.only_completes")
         picture = on_white(open_picture(settings.image)) if settings.image else None
@@ -66,7 +72,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
         return replace(settings, **fields)
 
     def _size(self, settings: DiffuseSettings, picture: Image.Image | None) -> tuple[int, int]:
-        """Width and height: as asked for, else as many pixels as the model was made for in the picture's proportions."""
+        """Width and height: as set, else the model's number of pixels in the picture's proportions."""
         width, height = float(settings.width or 0), float(settings.height or 0)
         aspect = picture.width / picture.height if picture else 1.0
         if not width and not height:
@@ -81,7 +87,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
         return w, h
 
     def read_prompt(self, prompt: str) -> Reading:
-        """What the model sees of a prompt. It knows every word, by its letters if need be."""
+        """The pieces of a prompt that the model reads, its limit, and the text that is cut off; no word is unknown."""
         tokenizer = self.diffusion.tokenizer or self.diffusion.tokenizer_2
         limit = tokenizer.model_max_length - 2
         read = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -93,13 +99,16 @@ class Diffuse(Pipeline[DiffuseSettings]):
 
     @torch.no_grad()
     def __call__(self, settings: DiffuseSettings) -> Generator[Step, None, list[Picture]]:
-        """Draw in batches of one fixed size, so that a candidate's numbers do not depend on its company."""
+        """Yield a Step a denoising step and a batch; return the best pictures.
+
+        Batches have one fixed size, so that a candidate does not depend on the other candidates of its batch.
+        """
         seeds = candidate_seeds(settings.seed, settings.candidates)
         rows = self._rows(settings)
         scene = read_scene(self.diffusion, settings)
         conditioning = self._conditioning(settings, rows)
         drawn: list[Image.Image] = []
-        vectors = []
+        vectors: list[Tensor] = []
         for batch in batches(seeds, rows):
             latents = yield from self._draw(settings, batch, conditioning, scene)
             images = to_pil(torch.cat([decode(self.diffusion.vae, row[None]) for row in latents]))
@@ -118,9 +127,9 @@ class Diffuse(Pipeline[DiffuseSettings]):
         ]
 
     def _rows(self, settings: DiffuseSettings) -> int:
-        """Candidates drawn together: by the size of the picture alone, and filled up with idle ones where fewer are left.
+        """Rows of a batch, by the size of the picture alone; when fewer candidates are left, the rest are unused.
 
-        A processor gains nothing from company. A GPU does while pictures are small.
+        A CPU gains nothing from batches. A GPU gains while pictures are small.
         """
         assert settings.width is not None and settings.height is not None
         if self._device.type == "cpu":
@@ -132,7 +141,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
         return self.diffusion.unet.device
 
     def _conditioning(self, settings: DiffuseSettings, rows: int) -> dict[str, Any]:
-        """What the network is told besides the latents; for guidance the negative prompt's rows come first."""
+        """The network's inputs besides the latents; when guided, the rows of the negative prompt come first."""
         pipe, guided = self.diffusion, (settings.guidance or 0) > 1
         asked = (settings.prompt, self._device, 1, guided, settings.negative_prompt or None)
         unet, added = pipe.unet, {}
@@ -157,7 +166,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
     def _draw(
         self, settings: DiffuseSettings, batch: Batch, conditioning: dict[str, Any], scene: Scene | None
     ) -> Generator[Step, None, Tensor]:
-        """Draw one batch, a Step per step of the scheduler. Returns (rows, c, h, w) latents, float32 all the way."""
+        """Denoise one batch. Yields a Step for each step of the scheduler and returns (rows, c, h, w) float32 latents."""
         pipe, unet = self.diffusion, self.diffusion.unet
         scheduler = copy.deepcopy(pipe.scheduler)  # it counts its steps, and is shared
         scheduler.set_timesteps(settings.steps, device=self._device)

@@ -1,4 +1,4 @@
-"""What decides a run of Diffuse."""
+"""The settings of Diffuse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ SIDE_MULTIPLE = 8  # the sides are multiples of this, in pixels
 
 @dataclass(frozen=True, kw_only=True)
 class DiffuseSettings(Settings):
-    """What decides a set of candidates. What is None is proposed, and written down before the run."""
+    """The settings of Diffuse. Before a run, `Diffuse.prepare` replaces None by the value that the model proposes.
+
+    BadInput for sides that are not multiples of SIDE_MULTIPLE, and for a mask without an image.
+    """
 
     # fmt: off
     negative_prompt: str = knob("", label=("leave out", "不要出现"),

@@ -1,8 +1,8 @@
-"""Up the noise and down again, deterministically (DDIM), so that the way back ends exactly where the way up began.
+"""DDIM inversion and sampling (Song et al. 2021) on a truncated grid of steps, as in DiffusionCLIP (Kim et al. 2022).
 
-DiffusionCLIP walks a truncated grid of steps that need not be even. On the way up each step is solved for the state from
-which the step down arrives (fixed-point iteration, Pan et al. 2023; Garibi et al. 2024, ReNoise); what error remains is
-kept and added on the way down (Ju et al. 2023, "Direct Inversion").
+Each inversion step is solved by fixed-point iteration for the state whose sampling step gives the state before (Pan et al.
+2023; Garibi et al. 2024, ReNoise). The remaining errors are kept and added back in sampling (Ju et al. 2023, "Direct
+Inversion"), so that sampling with the same network gives the picture back.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipelines.models.unet.network import CLEAN, ddim_step, guess
+from pipelines.models.typed import integers
+from pipelines.models.unet.network import CLEAN, ddim_step, predict_x0
 
-NoiseOf = Callable[[Tensor, int], Tensor]  # (n, 3, h, w) at a step in [0, 1000) -> the noise in it
+NoisePredictor = Callable[[Tensor, int], Tensor]  # (n, 3, h, w) at a step in [0, 1000) -> the noise in it
 
 
 def time_grid(return_step: int, count: int) -> list[int]:
-    """count + 1 steps from CLEAN up to `return_step` - 1, about evenly; fewer where they would coincide."""
-    steps = torch.linspace(CLEAN, return_step - 1, count + 1, dtype=torch.float64).round().int().tolist()
-    return list(dict.fromkeys(steps))
+    """Increasing steps from CLEAN to `return_step` - 1, about evenly spaced: count + 1, or fewer where they coincide."""
+    steps = torch.linspace(CLEAN, return_step - 1, count + 1, dtype=torch.float64).round().int()
+    return list(dict.fromkeys(integers(steps)))
 
 
-def levels(alphas_cumprod: Tensor, grid: list[int]) -> list[float]:
-    """alphas_cumprod at each step of a grid, 1 for CLEAN."""
+def alphas_at(alphas_cumprod: Tensor, grid: list[int]) -> list[float]:
+    """The value of alphas_cumprod at each step of a grid, 1 for CLEAN."""
     return [1.0 if step == CLEAN else alphas_cumprod[step].item() for step in grid]
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A walk up. `states[k]` (n, 3, h, w) is at `grid[k]`, whose alphas_cumprod is `alphas[k]`;
-    `states[0]` is the picture.
+    """A DDIM inversion. `states[k]`, (n, 3, h, w), is at step `grid[k]`, and `alphas[k]` is alphas_cumprod there.
 
-    `noises[k]` is the noise that was seen in `states[k + 1]`, and `errors[k]` what the step down from there misses
-    `states[k]` by.
+    `states[0]` is the picture. `noises[k]` is the noise predicted in `states[k + 1]`, and `errors[k]` is `states[k]` minus
+    the result of the sampling step from `states[k + 1]`.
     """
 
     grid: list[int]
@@ -45,16 +45,21 @@ class Trajectory:
     errors: list[Tensor]
 
 
-def walk_up(
-    noise_of: NoiseOf, alphas_cumprod: Tensor, x: Tensor, grid: list[int], refine: int
+def ddim_invert(
+    noise_of: NoisePredictor, alphas_cumprod: Tensor, x: Tensor, grid: list[int], iterations: int
 ) -> Generator[int, None, Trajectory]:
-    """Yield the number of steps made; return the Trajectory. Costs 1 + `refine` calls of `noise_of` a step, and one."""
-    alphas = levels(alphas_cumprod, grid)
-    states, noises, errors = [x], [], []
+    """Invert pictures x (n, 3, h, w). Yields the number of steps made and returns the Trajectory.
+
+    Each step calls `noise_of` 1 + `refine` times; there is one more call before the first step.
+    """
+    alphas = alphas_at(alphas_cumprod, grid)
+    states = [x]
+    noises: list[Tensor] = []
+    errors: list[Tensor] = []
     noise = noise_of(x, 0)
     for k, step in enumerate(grid[1:]):
         up = ddim_step(x, noise, alphas[k], alphas[k + 1])
-        for _ in range(refine):
+        for _ in range(iterations):
             up = ddim_step(x, noise_of(up, step), alphas[k], alphas[k + 1])
         noise = noise_of(up, step)
         noises.append(noise)
@@ -65,29 +70,33 @@ def walk_up(
     return Trajectory(grid, alphas, states, noises, errors)
 
 
-def walk_down(
-    noise_of: NoiseOf, way: Trajectory, copies: int = 1, mask: Tensor | None = None, add_back: bool = True
+def ddim_sample(
+    noise_of: NoisePredictor,
+    inversion: Trajectory,
+    copies: int = 1,
+    mask: Tensor | None = None,
+    add_back: bool = True,
 ) -> Generator[tuple[int, Tensor], None, Tensor]:
-    """From the top of a Trajectory down to pictures (n * copies, 3, h, w), by another noise than the one it went up by.
+    """Sample from the end of a Trajectory with another noise predictor; returns pictures (n * copies, 3, h, w).
 
-    Yields the number of steps made and what the clean picture looks like from there. With the same noise, and the errors
-    added back, the pictures are those of the start. Outside `mask` (1, 1, h, w) the walk down follows the walk up.
+    Yields the number of steps made and the predicted clean pictures. With the same predictor, and the errors added back,
+    the result is the start. Outside `mask`, (1, 1, h, w) in [0, 1], the states are those of the Trajectory.
     """
-    x = way.states[-1].repeat_interleave(copies, 0)
-    for k in reversed(range(len(way.errors))):
-        noise = noise_of(x, way.grid[k + 1])
-        clean = guess(x, noise, way.alphas[k + 1])
-        x = ddim_step(x, noise, way.alphas[k + 1], way.alphas[k])
+    x = inversion.states[-1].repeat_interleave(copies, 0)
+    for k in reversed(range(len(inversion.errors))):
+        noise = noise_of(x, inversion.grid[k + 1])
+        clean = predict_x0(x, noise, inversion.alphas[k + 1])
+        x = ddim_step(x, noise, inversion.alphas[k + 1], inversion.alphas[k])
         if add_back:
-            x = x + way.errors[k].repeat_interleave(copies, 0)
+            x = x + inversion.errors[k].repeat_interleave(copies, 0)
         if mask is not None:
-            there = way.states[k].repeat_interleave(copies, 0)
+            there = inversion.states[k].repeat_interleave(copies, 0)
             x = there + mask * (x - there)
-        yield len(way.errors) - k, clean
+        yield len(inversion.errors) - k, clean
     return x
 
 
-def noised(x: Tensor, alpha: Tensor | float, generator: torch.Generator) -> Tensor:
-    """Pictures with fresh Gaussian noise, drawn on the CPU, of the share 1 - alpha of the variance."""
+def add_noise(x: Tensor, alpha: Tensor | float, generator: torch.Generator) -> Tensor:
+    """sqrt(alpha) x + sqrt(1 - alpha) noise, with Gaussian noise drawn on the CPU (Ho et al. 2020, equation 4)."""
     noise = torch.randn(x.shape, generator=generator).to(x.device)
     return alpha**0.5 * x + (1 - alpha) ** 0.5 * noise

@@ -1,7 +1,7 @@
-"""Directions: small files that change what a diffusion model draws, and the private copy of a model that wears them.
+"""Directions: LoRA adapters (Hu et al. 2022) of a diffusion model as small files, and copies of a model with adapters.
 
-A direction is a LoRA adapter (Hu et al. 2022) on attention and convolutions, safetensors with its whole story inside:
-the two texts, the return step, the base model's hash, CLIP's name, the seed, and figures. peft does the algebra.
+An adapter changes attention and convolutions. Its file is safetensors, with the two texts, the return step, the hashes of
+the base model and of CLIP, the seed and figures as metadata. The adapters are those of peft.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from pipelines.core.settings import clean_prompt
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path, write_atomically
+from pipelines.io.values import is_dict
 from pipelines.models.base import Denoiser, Network
-from pipelines.models.checkpoint import BUILDING, in_order
+from pipelines.models.checkpoint import META_INIT_LOCK, canonical_bytes
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
 MAX_BYTES = 32_000_000
@@ -44,28 +45,28 @@ TEXTS = {
 
 @dataclass(frozen=True)
 class Direction:
-    """`tensors` are float16, named as peft names them; `facts` are JSON values, TEXTS, rank and return_step among them."""
+    """`tensors` are float16, by peft's names; `facts` are JSON values, with those of TEXTS, rank and return_step."""
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
 
     @property
     def rank(self) -> int:
-        """Of the adapter."""
+        """The rank of the adapter."""
         return self.facts["rank"]
 
     @property
     def return_step(self) -> int:
-        """The noise level that it was learned for."""
+        """The noise level that it was learned for, a step from 1 to 999."""
         return self.facts["return_step"]
 
     @property
     def words(self) -> str:
-        """The text pair in one line."""
+        """Source and target text in one line."""
         return f"{self.facts['source']} → {self.facts['target']}"
 
     def to_bytes(self) -> bytes:
-        """The file: equal directions give equal bytes."""
+        """The contents of the file. Equal directions give equal bytes."""
         adapter = {
             "peft_type": "LORA",
             "r": self.rank,
@@ -76,28 +77,28 @@ class Direction:
             "facts": json.dumps(self.facts, ensure_ascii=False, sort_keys=True),
             "lora_adapter_metadata": json.dumps(adapter),  # as diffusers names it
         }
-        return in_order(save({name: one.contiguous() for name, one in self.tensors.items()}, metadata))
+        return canonical_bytes(save({name: one.contiguous() for name, one in self.tensors.items()}, metadata))
 
     def save(self, path: str | Path) -> None:
-        """Whole or not at all. BadInput unless the name ends in .safetensors."""
+        """Write the file atomically. BadInput unless the name ends in .safetensors; CannotSave when writing fails."""
         check_direction_name(path)
         write_atomically(path, self.to_bytes())
 
     def to_uri(self) -> str:
-        """The file as a data URI, which `read_direction` reads back."""
+        """The contents of the file as a data URI, which `read_direction` accepts."""
         return URI_HEAD + base64.b64encode(self.to_bytes()).decode("ascii")
 
 
 def check_direction_name(path: str | Path) -> None:
-    """BadInput unless a direction can be saved under this name."""
+    """BadInput unless the name ends in .safetensors."""
     if Path(path).suffix.lower() != ".safetensors":
         raise BadInput("edit.direction_suffix", path=str(path)[:80])
 
 
 def read_direction(source: str | Path) -> Direction:
-    """A stranger's direction, a path or a data URI, its header checked before any tensor is made.
+    """Read an untrusted direction from a path or a data URI. The header is checked before tensors are made.
 
-    BadInput, in one sentence, when it is not a direction of Atelier's.
+    BadInput when it is too large, damaged, or not a direction that Edit saved.
     """
     data = _read(source)
     header = _header(data)
@@ -106,7 +107,7 @@ def read_direction(source: str | Path) -> Direction:
         facts = json.loads(metadata["facts"])
     except (KeyError, TypeError, ValueError, RecursionError):
         raise BadInput("edit.direction_without_facts") from None
-    if not isinstance(facts, dict):
+    if not is_dict(facts):
         raise BadInput("edit.direction_facts_form")
     for name, most in TEXTS.items():
         if not isinstance(facts.get(name), str) or len(facts[name]) > most:
@@ -118,7 +119,7 @@ def read_direction(source: str | Path) -> Direction:
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
             raise BadInput("edit.direction_number", field=name, most=most)
     for name, one in header.items():
-        if not isinstance(one, dict) or one.get("dtype") != "F16":
+        if not is_dict(one) or one.get("dtype") != "F16":
             raise BadInput("edit.direction_dtype", tensor=name[:60])
     try:
         tensors = load(data)
@@ -153,7 +154,7 @@ def _read(source: str | Path) -> bytes:
 
 
 def _header(data: bytes) -> dict[str, Any]:
-    """The JSON header of a safetensors file."""
+    """The JSON header of a safetensors file. BadInput when there is none."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= length <= min(MAX_HEADER, len(data) - 8):
         raise BadInput("edit.not_safetensors")
@@ -161,15 +162,15 @@ def _header(data: bytes) -> dict[str, Any]:
         header = json.loads(data[8 : 8 + length])
     except (ValueError, RecursionError):
         header = None
-    if not isinstance(header, dict):
+    if not is_dict(header):
         raise BadInput("edit.not_safetensors")
     return header
 
 
-class Wearing:
-    """A private copy of a UNet with adapters in it, each with its own strength for every picture of a batch.
+class AdaptedUnet:
+    """A copy of a denoiser with adapters, each with its own strength for every picture of a batch.
 
-    At strength 0 the copy gives what the UNet gives, bit for bit.
+    At strength 0 its output is that of the denoiser, bit for bit.
     """
 
     def __init__(self, unet: Denoiser):
@@ -178,8 +179,8 @@ class Wearing:
         self.names: list[str] = []
         self.layers: list[Any] = []
 
-    def add(self, rank: int, seed: int = 0) -> list[Tensor]:
-        """A fresh adapter that changes nothing yet; its parameters, which learn."""
+    def new_adapter(self, rank: int, seed: int = 0) -> list[Tensor]:
+        """Add a new adapter, initialized from the seed, without effect; returns its parameters, with gradients on."""
         self._inject(rank)
         generator = torch.Generator().manual_seed(seed)
         parameters: list[Tensor] = []
@@ -192,7 +193,7 @@ class Wearing:
             parameters += [down.weight, up.weight]
         return [one.requires_grad_(True) for one in parameters]
 
-    def wear(self, direction: Direction) -> None:
+    def load_adapter(self, direction: Direction) -> None:
         """Add a saved direction. BadInput when it was learned on another base model."""
         if direction.facts["base"] != self.base:
             raise BadInput(
@@ -202,10 +203,10 @@ class Wearing:
                 base=self.base[:12],
             )
         self._inject(direction.rank)
-        self.put(direction.tensors)
+        self.set_weights(direction.tensors)
 
-    def put(self, tensors: dict[str, Tensor]) -> None:
-        """The weights of the adapter added last. BadInput when they are not those of its layers."""
+    def set_weights(self, tensors: dict[str, Tensor]) -> None:
+        """Set the weights of the adapter added last. BadInput when names or shapes differ from its own."""
         expected = {name: one.shape for name, one in self.tensors().items()}
         found = {name: one.shape for name, one in tensors.items()}
         if expected != found:
@@ -215,11 +216,11 @@ class Wearing:
             parameter.data.copy_(tensors[name].to(parameter.dtype))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights of the adapter added last, float32."""
+        """The weights of the adapter added last, float32, by peft's names."""
         return {name: one.detach() for name, one in self._parameters().items()}
 
     def set_strengths(self, strengths: list[Tensor]) -> None:
-        """For each adapter, in the order added, (n,) strengths, one for each picture of the next batches."""
+        """Set (n,) strengths for each adapter, in the order added: one for each picture of the next batches."""
         for layer in self.layers:
             convolves = isinstance(layer.base_layer, nn.Conv2d)
             per_picture = layer.base_layer in self._time_layers
@@ -228,7 +229,7 @@ class Wearing:
                 layer.scaling[name] = strength.view(shape)
 
     def noise_of(self, x: Tensor, step: int) -> Tensor:
-        """The noise in (n, 3, h, w) at a step, as everything in `diffusion` asks for it."""
+        """(n, 3, h, w) noisy pictures at a step -> the noise in them, the same shape; a NoiseOf of `ddim`."""
         return self.unet(x, torch.full((len(x),), step, device=x.device))
 
     def _inject(self, rank: int) -> None:
@@ -239,7 +240,7 @@ class Wearing:
             r=rank, lora_alpha=rank, target_modules=list(TARGETS), lora_dropout=0.0, bias="none"
         )
         self.names.append(f"direction{len(self.names)}")
-        with BUILDING, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with META_INIT_LOCK, cast(Any, torch.random).fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # several adapters are meant; the weights that peft draws are replaced
@@ -256,7 +257,7 @@ class Wearing:
         }
 
     def _parameters(self) -> dict[str, nn.Parameter]:
-        """Those of the adapter added last, by the names that peft writes into files."""
+        """The parameters of the adapter added last, by the names that peft writes into files."""
         mark = f".{self.names[-1]}."
         return {
             name.removeprefix("network.").replace(mark, "."): one
@@ -266,7 +267,7 @@ class Wearing:
 
 
 def network_hash(network: Network) -> str:
-    """SHA-256 of a network's weights, in hexadecimal: the same on every machine that loaded the same file."""
+    """SHA-256 of a network's weights as float32, in hexadecimal; the same on every machine."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())

@@ -1,7 +1,7 @@
-"""Between a picture of any size and the model's small square: in by reduction, back by adding the change.
+"""Between a picture of any size and the model's small square: pictures are reduced, changes are enlarged and added.
 
-Only the change comes back, so that a large picture keeps its own detail; where nothing changed, and outside crop and mask,
-not one bit differs.
+Adding only the change keeps the detail of a large picture. Where nothing changed, and outside of crop and mask, the result
+is the picture bit for bit.
 """
 
 from __future__ import annotations
@@ -17,42 +17,45 @@ from torch import Tensor
 from pipelines.errors import BadInput
 from pipelines.io.images import to_tensor
 
-LEAST = 8  # pixels of a crop's side
+MIN_SIDE = 8  # pixels of a crop's side
 RADIUS = 2  # of the guided filter, in the model's pixels
 FLAT = 0.004  # its epsilon: variance below this counts as flat
 
 
 @dataclass(frozen=True)
 class Framing:
-    """`box` (left, top, right, bottom) of a picture goes, padded to a square by its edges, to side x side pixels."""
+    """Maps the `box` (left, top, right, bottom) of a picture, padded to a square with its edges, to side x side pixels."""
 
     box: tuple[int, int, int, int]
     side: int
 
     @classmethod
     def of(cls, size: tuple[int, int], box: tuple[int, int, int, int] | None, side: int) -> Framing:
-        """For a picture of (width, height); the whole of it without a box. BadInput when the box is not inside."""
+        """The framing of a picture of (width, height); without a box, of the whole picture.
+
+        BadInput when the box is not inside the picture, or has a side below LEAST.
+        """
         width, height = size
         left, top, right, bottom = box or (0, 0, width, height)
         if right > width or bottom > height:
             raise BadInput("edit.crop_outside", right=right, bottom=bottom, width=width, height=height)
-        if min(right - left, bottom - top) < LEAST:
-            raise BadInput("edit.crop_too_small", width=right - left, height=bottom - top, least=LEAST)
+        if min(right - left, bottom - top) < MIN_SIDE:
+            raise BadInput("edit.crop_too_small", width=right - left, height=bottom - top, least=MIN_SIDE)
         return cls((left, top, right, bottom), side)
 
     def reduced(self, picture: Image.Image) -> Tensor:
-        """What the model sees: (1, 3, side, side) in [-1, 1], 8-bit values where the part has that very size."""
+        """The model's input: (1, 3, side, side) in [-1, 1], not resampled if the box has that size."""
         return self._square(to_tensor([picture.crop(self.box)]))
 
     def reduced_mask(self, mask: Image.Image) -> Tensor:
-        """A grey picture's part -> (1, 1, side, side) in [0, 1]."""
+        """The box of a grey picture -> (1, 1, side, side) in [0, 1]."""
         return self._square(to_tensor([mask.convert("RGB").crop(self.box)]))[:, :1] / 2 + 0.5
 
     def returned(self, picture: Image.Image, change: Tensor, mask: Image.Image | None) -> Image.Image:
-        """The picture with `change` (1, 3, side, side), in units of [-1, 1], added to its part, as far as `mask` allows.
+        """The picture with `change`, (1, 3, side, side) in units of [-1, 1], times `mask` added to its box.
 
-        A larger part gets the change by a fast guided filter (He and Sun 2015), which lets its edges follow the part's
-        own, and what the filter smooths away by interpolation.
+        For a larger box the change is enlarged by a fast guided filter (He and Sun 2015), so that its edges follow the
+        picture's; the part that the filter removes is enlarged by bilinear interpolation.
         """
         part = to_tensor([picture.crop(self.box)])  # (1, 3, h, w)
         height, width = part.shape[-2:]
@@ -84,7 +87,7 @@ class Framing:
         return left, longer - width - left, top, longer - height - top
 
     def _enlarged(self, change: Tensor, part: Tensor) -> Tensor:
-        """(1, 3, side, side) -> the size of part (1, 3, h, w)."""
+        """The change (1, 3, side, side) -> the size of part (1, 3, h, w)."""
         height, width = part.shape[-2:]
         left, _, top, _ = self._edges(height, width)
         longer = max(height, width)

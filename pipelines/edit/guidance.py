@@ -1,7 +1,7 @@
-"""Editing without learning: on the way down the noise, CLIP's gradient pushes the guess of the clean picture.
+"""Editing without learning: at every sampling step CLIP's gradient moves the predicted clean picture.
 
-In the manner of classifier guidance (Dhariwal and Nichol 2021) and of its asymmetric form (Kwon and Ye 2023), which moves
-the guess itself and lets the diffusion model put right what the push broke.
+It follows classifier guidance (Dhariwal and Nichol 2021) and its asymmetric form (Kwon and Ye 2023), which changes the
+predicted picture and keeps the predicted noise.
 """
 
 from __future__ import annotations
@@ -12,61 +12,65 @@ import torch
 from torch import Tensor
 
 from pipelines.clip.cutouts import views_alike
-from pipelines.clip.losses import directional_loss, keeping_loss, reach_loss
-from pipelines.edit.ddim import NoiseOf, Trajectory
+from pipelines.clip.losses import directional_loss, magnitude_loss, preservation_loss
+from pipelines.edit.ddim import NoisePredictor, Trajectory
 from pipelines.models.base import Clip
-from pipelines.models.unet.network import guess
+from pipelines.models.unet.network import predict_x0
 
 PUSHES = 2  # a step
 VIEWS = 3  # of each picture
 STEP = 0.06  # root mean square of one push, in units of [-1, 1], at guidance 1 and strength 1
 
 
-def walk_down_guided(
-    noise_of: NoiseOf,
+def guided_sample(
+    noise_of: NoisePredictor,
     clip: Clip,
     direction: Tensor,
-    way: Trajectory,
+    inversion: Trajectory,
     strengths: Tensor,
     *,
     guidance: float,
-    keep: float,
-    smooth: float,
+    l1_weight: float,
+    tv_weight: float,
     generator: torch.Generator,
     mask: Tensor | None = None,
 ) -> Generator[tuple[int, Tensor], None, Tensor]:
-    """From the top of the walk of one picture down to (n, 3, h, w), one for each of (n,) strengths; the first must be 0.
+    """Sample from the end of one picture's Trajectory; returns (n, 3, h, w), one for each of (n,) strengths.
 
-    Yields the number of steps made and what the clean pictures look like from there.
+    The first strength must be 0. `direction` is (d,) of unit length; `l1_weight` and `tv_weight` are weights of
+    `preservation_loss`; outside `mask`, (1, 1, h, w) in [0, 1], the states are those of the Trajectory. Yields the number of
+    steps made and the predicted clean pictures (n, 3, h, w).
     """
     n = len(strengths)
-    x = way.states[-1].expand(n, -1, -1, -1)
-    for k in reversed(range(len(way.errors))):
-        alpha, alpha_next = way.alphas[k + 1], way.alphas[k]
-        noise = noise_of(x, way.grid[k + 1])
-        clean = guess(x, noise, alpha)
+    x = inversion.states[-1].expand(n, -1, -1, -1)
+    for k in reversed(range(len(inversion.errors))):
+        alpha, alpha_next = inversion.alphas[k + 1], inversion.alphas[k]
+        noise = noise_of(x, inversion.grid[k + 1])
+        clean = predict_x0(x, noise, alpha)
         for _ in range(PUSHES):
-            push = _push(clip, direction, clean[:1], clean, strengths, keep, smooth, generator)
+            push = _guidance_gradient(
+                clip, direction, clean[:1], clean, strengths, l1_weight, tv_weight, generator
+            )
             clean = clean - guidance * STEP * push
-        x = alpha_next**0.5 * clean + (1 - alpha_next) ** 0.5 * noise + way.errors[k]
+        x = alpha_next**0.5 * clean + (1 - alpha_next) ** 0.5 * noise + inversion.errors[k]
         if mask is not None:
-            x = way.states[k] + mask * (x - way.states[k])
-        yield len(way.errors) - k, clean
+            x = inversion.states[k] + mask * (x - inversion.states[k])
+        yield len(inversion.errors) - k, clean
     return x
 
 
 @torch.enable_grad()
-def _push(
+def _guidance_gradient(
     clip: Clip,
     direction: Tensor,
     before: Tensor,
     after: Tensor,
     strengths: Tensor,
-    keep: float,
-    smooth: float,
+    l1_weight: float,
+    tv_weight: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """The loss's gradient at `after`, of root mean square |strength| for each picture; 0 where it has no slope."""
+    """The gradient of the loss at `after` (n, 3, h, w), scaled to a root mean square of |strength| each."""
     after = after.detach().requires_grad_()
     before = before.detach()
     seen = views_alike(torch.cat([before, after]), VIEWS, clip.config.small_size, generator).flatten(0, 1)
@@ -74,9 +78,9 @@ def _push(
         vectors = clip.encode_image(seen[:VIEWS]).repeat(len(after), 1)
     strength = strengths.repeat_interleave(VIEWS)
     changed = clip.encode_image(seen[VIEWS:])
-    loss = reach_loss(vectors, changed, direction, strength)
+    loss = magnitude_loss(vectors, changed, direction, strength)
     loss = loss + directional_loss(vectors, changed, strength.sign()[:, None] * direction)
-    loss = loss.sum() / VIEWS + keeping_loss(before, after, keep, smooth).sum()
+    loss = loss.sum() / VIEWS + preservation_loss(before, after, l1_weight, tv_weight).sum()
     (gradient,) = torch.autograd.grad(loss, after)
     size = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
     return gradient / (size + 1e-8) * strengths.abs()[:, None, None, None]

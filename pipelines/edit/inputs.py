@@ -1,4 +1,4 @@
-"""What a run of Edit works out once of its settings: the picture and its framing, the pictures to learn from, the vectors.
+"""The inputs of Edit, computed once a run: the picture and its framing, the pictures to learn from, the direction.
 
 `pictures_as_settings` makes the pictures part of the settings before a run. `read_inputs` reads them again for the run.
 """
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pipelines.clip.losses import text_direction
 from pipelines.clip.ranking import text_vector
-from pipelines.edit.framing import LEAST, Framing
+from pipelines.edit.framing import MIN_SIDE, Framing
 from pipelines.edit.settings import EditSettings, split_list
-from pipelines.edit.source_images import Examples
-from pipelines.edit.tuning import Aim
+from pipelines.edit.source_images import SourceImages
+from pipelines.edit.tuning import TargetDirection
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil
@@ -37,14 +37,14 @@ class Models(Protocol):
     unet: Denoiser
     clip: Clip
     critic: Clip
-    pictures: Examples
+    pictures: SourceImages
 
 
 @dataclass(frozen=True)
 class EditInputs:
-    """The picture of a run, its framing, what the model sees of it, and what follows from these and the settings.
+    """The picture of a run, its framing, the model's input `x`, and values that follow from these and the settings.
 
-    The properties are worked out when they are first asked for. None depends on the strength or on the updates.
+    The properties are computed on first use. None depends on the strength or on the updates.
     """
 
     models: Models
@@ -57,55 +57,59 @@ class EditInputs:
 
     @cached_property
     def source_images(self) -> Tensor:
-        """(n, 3, s, s): the user's own pictures to learn from, or those of the pack that fit the source best."""
+        """(n, 3, s, s): the user's own pictures to learn from, or the pack's that fit the source text best."""
         settings, clip, pictures = self.settings, self.models.clip, self.models.pictures
-        if settings.lessons:
-            return self._read(settings.lessons).to(clip.device)
-        return pictures.tensor(nearest_to_source(self.models, settings, settings.learn_from)).to(clip.device)
+        if settings.source_images:
+            return self._read(settings.source_images).to(clip.device)
+        return pictures.tensor(nearest_to_source(self.models, settings, settings.source_count)).to(
+            clip.device
+        )
 
     @cached_property
-    def direction(self) -> Aim:
+    def direction(self) -> TargetDirection:
         """The direction between the texts, or from the source's pictures to the examples (Gal et al. 2022, 4.3)."""
         settings, models = self.settings, self.models
-        if not settings.examples:
+        if not settings.target_images:
             clip, critic = (
                 text_direction(one, settings.source, settings.prompt) for one in (models.clip, models.critic)
             )
-            return Aim(clip, critic)
-        return self._towards_examples(self.x if self._learns_from_itself else self.source_images)
+            return TargetDirection(clip, critic)
+        return self._towards_target_images(self.x if self._learns_from_itself else self.source_images)
 
-    def direction_from(self, x: Tensor) -> Aim:
-        """The direction for what `purify` made of the picture. It differs only from one picture to the examples."""
-        if x is self.x or not self.settings.examples or not self._learns_from_itself:
+    def direction_from(self, x: Tensor) -> TargetDirection:
+        """The direction for x, the picture after `purify`; it differs from `direction` only from a picture to examples."""
+        if x is self.x or not self.settings.target_images or not self._learns_from_itself:
             return self.direction
-        return self._towards_examples(x)
+        return self._towards_target_images(x)
 
     @cached_property
-    def _example_vectors(self) -> Aim:
-        """(d,): the mean of what each judge sees in the examples."""
-        shown = self._read(self.settings.examples).to(self.x.device)
-        return Aim(*(judge.encode_image(shown).mean(0) for judge in (self.models.clip, self.models.critic)))
+    def _target_image_vectors(self) -> TargetDirection:
+        """The mean vector (d,) of the examples, for CLIP and for the critic."""
+        shown = self._read(self.settings.target_images).to(self.x.device)
+        return TargetDirection(
+            *(judge.encode_image(shown).mean(0) for judge in (self.models.clip, self.models.critic))
+        )
 
     @property
     def _learns_from_itself(self) -> bool:
         return self.settings.mode in ("instant", "quick")
 
-    def _towards_examples(self, before: Tensor) -> Aim:
-        after, models = self._example_vectors, self.models
+    def _towards_target_images(self, before: Tensor) -> TargetDirection:
+        after, models = self._target_image_vectors, self.models
         pairs = ((models.clip, after.clip), (models.critic, after.critic))
         clip, critic = (
             F.normalize(vector - judge.encode_image(before).mean(0), dim=0) for judge, vector in pairs
         )
-        return Aim(clip, critic)
+        return TargetDirection(clip, critic)
 
     def _read(self, sources: str) -> Tensor:
-        """A list of pictures as the model sees them: (n, 3, s, s)."""
+        """A list of pictures as input of the model: (n, 3, s, s) in [-1, 1]. BadInput for unreadable pictures."""
         shown = [on_white(open_picture(one)) for one in split_list(sources)]
         return torch.cat([Framing.of(one.size, None, self.framing.side).reduced(one) for one in shown])
 
 
 def read_inputs(models: Models, settings: EditSettings) -> EditInputs:
-    """The picture and the mask of prepared settings, read once."""
+    """Read the picture and the mask of prepared settings. BadInput when one is unreadable, or the crop outside."""
     picture = on_white(open_picture(settings.image)) if settings.image else _chosen(models, settings)
     framing = Framing.of(picture.size, settings.box(), models.unet.config.image_size)
     mask = read_mask(settings.mask, picture.size, None) if settings.mask else None
@@ -116,14 +120,14 @@ def read_inputs(models: Models, settings: EditSettings) -> EditInputs:
 
 
 def nearest_to_source(models: Models, settings: EditSettings, count: int) -> list[int]:
-    """Rows of the pack's pictures that CLIP finds nearest to the source text."""
+    """Rows of the pack's `count` pictures with the highest cosine with the source text, highest first."""
     text = text_vector(models.clip, settings.source)
     return models.pictures.nearest(models.clip, text[None], min(count, len(models.pictures)))
 
 
 def source_image_count(models: Models, settings: EditSettings) -> int:
-    """How many pictures a reusable direction is learned from."""
-    return len(split_list(settings.lessons)) or min(settings.learn_from, len(models.pictures))
+    """The number of pictures that a reusable direction is learned from."""
+    return len(split_list(settings.source_images)) or min(settings.source_count, len(models.pictures))
 
 
 def _chosen(models: Models, settings: EditSettings) -> Image.Image:
@@ -133,7 +137,10 @@ def _chosen(models: Models, settings: EditSettings) -> Image.Image:
 
 
 def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, Any]:
-    """The picture, the mask and the lists of pictures as fields that need no file. BadInput where one will not do."""
+    """The picture, the mask and the lists of pictures as fields of the settings, with data URIs.
+
+    BadInput for unreadable pictures, a crop outside the picture, and too few or too many pictures in a list.
+    """
     fields: dict[str, Any] = {}
     side = models.unet.config.image_size
     size = (side, side)
@@ -145,38 +152,38 @@ def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, An
     elif not len(models.pictures):
         raise BadInput("edit.no_picture")
     if settings.mode in ("reusable", "paper") and not (
-        settings.directions or settings.lessons or len(models.pictures)
+        settings.directions or settings.source_images or len(models.pictures)
     ):
         raise BadInput("edit.no_lessons", mode=settings.mode)
     Framing.of(size, settings.box(), side)
     if settings.mask:
         fields["mask"] = picture_to_uri(read_mask(settings.mask, size, None))
-    for name in ("examples", "lessons"):
+    for name in ("target_images", "source_images"):
         sources = [one for part in split_list(getattr(settings, name)) for one in _unfolded(part)]
         if len(sources) > MOST_LISTED:
             raise BadInput("edit.too_many_pictures", setting=name, count=len(sources), most=MOST_LISTED)
         fields[name] = " | ".join(_likeness(one, side) for one in sources)
-    if settings.lessons and len(split_list(fields["lessons"])) < 2:
+    if settings.source_images and len(split_list(fields["source_images"])) < 2:
         raise BadInput("edit.single_lesson")
     return fields
 
 
 def reduced_settings(settings: EditSettings, picture: Image.Image) -> EditSettings:
-    """The settings for the record of a large picture's edit: everything reduced alike."""
+    """The settings for the record of a large picture's edit: picture, mask and crop reduced to LARGE pixels."""
     scale = (LARGE / (picture.width * picture.height)) ** 0.5
     size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
     fields: dict[str, Any] = {"image": picture_to_uri(picture.resize(size, Image.Resampling.BOX))}
     if settings.mask:
         fields["mask"] = picture_to_uri(open_picture(settings.mask).resize(size, Image.Resampling.BOX))
     if (box := settings.box()) is not None:
-        width, height = (max(LEAST, int((box[k + 2] - box[k]) * scale)) for k in (0, 1))
+        width, height = (max(MIN_SIDE, int((box[k + 2] - box[k]) * scale)) for k in (0, 1))
         left, top = min(int(box[0] * scale), size[0] - width), min(int(box[1] * scale), size[1] - height)
         fields["crop"] = f"{left},{top},{width}x{height}"
     return replace(settings, **fields)
 
 
 def _unfolded(source: str) -> list[str]:
-    """A folder's pictures, or the picture itself."""
+    """The paths of a folder's pictures, or the source itself. BadInput for a folder without pictures."""
     if not source.startswith("data:") and (folder := home_path(source)).is_dir():
         found = sorted(
             one for one in folder.iterdir() if one.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")

@@ -1,8 +1,7 @@
 """Edit (DiffusionCLIP, Kim et al. 2022): a picture changed along a text direction.
 
-Up the noise to the return step, deterministically; then down again by a model that CLIP's directional loss has moved, or
-under CLIP's gradient. Strength 0 gives the picture back bit for bit. The critic, a CLIP that steers nothing, has the last
-word on whether it worked.
+DDIM inversion to the return step, then sampling with a model that CLIP's directional loss has adapted, or under CLIP's
+gradient. Strength 0 gives the picture back bit for bit. The critic, a CLIP that gives no gradient, scores the results.
 """
 
 from __future__ import annotations
@@ -18,42 +17,51 @@ from torch import Tensor
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture, Resumable, Step
 from pipelines.core.settings import Settings
-from pipelines.edit.ddim import Trajectory, noised, time_grid, walk_down, walk_up
-from pipelines.edit.directions import Direction, Wearing, check_direction_name, network_hash, read_direction
-from pipelines.edit.guidance import walk_down_guided
+from pipelines.edit.ddim import Trajectory, add_noise, ddim_invert, ddim_sample, time_grid
+from pipelines.edit.directions import (
+    AdaptedUnet,
+    Direction,
+    check_direction_name,
+    network_hash,
+    read_direction,
+)
+from pipelines.edit.guidance import guided_sample
 from pipelines.edit.inputs import EditInputs, pictures_as_settings, read_inputs
-from pipelines.edit.preflight import Outlook, check_texts, outlook, proposed_return_step
+from pipelines.edit.preflight import Estimate, check_texts, estimate, proposed_return_step
 from pipelines.edit.results import as_direction, as_pictures, edited_images, overshot, strip
 from pipelines.edit.settings import EditSettings
-from pipelines.edit.source_images import Examples
-from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, Tuning, adapter_of
+from pipelines.edit.source_images import SourceImages
+from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, AdapterTraining, adapter_of
 from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.base import Clip, Denoiser
-from pipelines.models.unet.network import CLEAN, walk
+from pipelines.models.unet.network import CLEAN, ddim_walk
 
 
 @dataclass
 class Edit(Resumable[EditSettings]):
-    """A picture changed along the direction from one text to another, by a diffusion model that CLIP moves."""
+    """Changes a picture along the direction from one text to another, with a diffusion model guided by CLIP."""
 
     unet: Denoiser
     clip: Clip
     critic: Clip
-    pictures: Examples = field(default_factory=Examples.none)
+    pictures: SourceImages = field(default_factory=SourceImages.none)
 
     Settings: ClassVar[type[Settings]] = EditSettings
 
     # ------------------------------------------------------------------------------------------------------ preparing
 
     def prepare(self, settings: EditSettings) -> EditSettings:
-        """Pictures and directions become part of the settings, and what is proposed is written down."""
+        """The settings with pictures and directions as data URIs, and with the proposed return step.
+
+        BadInput for unreadable files, for directions of another base model, and for texts that CLIP cannot tell apart.
+        """
         fields = pictures_as_settings(self, settings)
         if settings.directions:
             settings = settings.map_directions(lambda source: read_direction(source).to_uri())
-            worn = Wearing(self.unet)
+            adapted_unet = AdaptedUnet(self.unet)
             directions = [read_direction(one.file) for one in settings.uses()]
             for one in directions:
-                worn.wear(one)
+                adapted_unet.load_adapter(one)
             fields["return_step"] = settings.return_step or max(one.return_step for one in directions)
             fields |= {"source": directions[0].facts["source"], "prompt": directions[0].facts["target"]}
         else:
@@ -63,9 +71,9 @@ class Edit(Resumable[EditSettings]):
             fields["return_step"] = max(fields["return_step"], PAPER_UP)
         return replace(settings, **fields)
 
-    def check(self, settings: EditSettings) -> Outlook:
-        """What to expect of a run, before it. BadInput where the run would refuse."""
-        return outlook(self, self.prepare(settings))
+    def estimate(self, settings: EditSettings) -> Estimate:
+        """Estimates and warnings before a run. BadInput where the run would raise it."""
+        return estimate(self, self.prepare(settings))
 
     # -------------------------------------------------------------------------------------------------------- running
 
@@ -73,49 +81,62 @@ class Edit(Resumable[EditSettings]):
     def __call__(
         self, settings: EditSettings, journal: Journal | None = None
     ) -> Generator[Step, None, list[Picture]]:
-        """Learn, walk up, walk down. Stopped, thrown in, ends the learning, and the run with what was learned."""
+        """Learn, invert, sample: yield Steps, return one picture for each strength, the chosen strength first.
+
+        Stopped, thrown in at a yield, ends the learning; the pictures are then drawn with what was learned so far.
+        """
         journal = journal or Journal()
         identity = {"settings": settings.to_dict(), "models": self.fingerprint()}
         journal.begin(identity, settings.current_names)
         stop, trouble = _Stop(), None
         inputs = read_inputs(self, settings)
         x = yield from self._purified(settings, inputs.x)
-        way: Any = None  # a Trajectory, once the walk up is made
-        wearing: Wearing | None = None
-        tuning: Tuning | None = None
+        inversion: Any = None  # a Trajectory, once the walk up is made
+        adapted_unet: AdaptedUnet | None = None
+        training: AdapterTraining | None = None
         learns = settings.update_count() > 0
         if not learns or settings.mode == "quick":
-            way = yield from _shown("invert", settings.step_count(), self._up(settings, x), x)
+            inversion = yield from _shown("invert", settings.step_count(), self._up(settings, x), x)
         if settings.directions:
-            wearing = Wearing(self.unet)
+            adapted_unet = AdaptedUnet(self.unet)
             for use in settings.uses():
-                wearing.wear(read_direction(use.file))
+                adapted_unet.load_adapter(read_direction(use.file))
         elif learns:
-            lessons, ways = x, way
+            training_images, inversions = x, inversion
             if settings.mode != "quick":
-                lessons = inputs.source_images
-                ways = None
+                training_images = inputs.source_images
+                inversions = None
             if settings.mode == "paper":
-                lessons = lessons[: settings.update_count()]
-                ways = yield from _shown("invert", PAPER_UP, self._up(settings, lessons, PAPER_UP), lessons)
-            tuning = Tuning(
+                training_images = training_images[: settings.update_count()]
+                inversions = yield from _shown(
+                    "invert", PAPER_UP, self._up(settings, training_images, PAPER_UP), training_images
+                )
+            training = AdapterTraining(
                 self.unet, self.clip, self.critic, settings, settings.return_step, inputs.direction_from(x),
-                lessons, ways,
+                training_images, inversions,
             )  # fmt: skip
-            trouble = yield from self._learn(settings, tuning, journal, stop)
+            trouble = yield from self._learn(settings, training, journal, stop)
             if stop.asked or trouble:
-                settings = replace(settings, until=tuning.step)
-            wearing = Wearing(self.unet)
-            learned = as_direction(self, settings, tuning.wearing.tensors(), tuning.step, tuning.curves)
-            wearing.wear(learned)
-        if way is None:
-            way = yield from stop.quietly(_shown("invert", settings.step_count(), self._up(settings, x), x))
+                settings = replace(settings, until=training.step)
+            adapted_unet = AdaptedUnet(self.unet)
+            learned = as_direction(
+                self, settings, training.adapted_unet.tensors(), training.step, training.curves
+            )
+            adapted_unet.load_adapter(learned)
+        if inversion is None:
+            inversion = yield from stop.quietly(
+                _shown("invert", settings.step_count(), self._up(settings, x), x)
+            )
         strengths = strip(settings.strength, settings.strip)
-        drawn = yield from stop.quietly(self._draw(settings, inputs, way, wearing, strengths))
+        drawn = yield from stop.quietly(self._draw(settings, inputs, inversion, adapted_unet, strengths))
         images = edited_images(settings, inputs, x, strengths, drawn)
         pictures = as_pictures(settings, inputs, strengths, images)
-        if tuning is not None:
-            told = {"updates": tuning.step, "curves": tuning.curves, "overshot": overshot(tuning.curves)}
+        if training is not None:
+            told = {
+                "updates": training.step,
+                "curves": training.curves,
+                "overshot": overshot(training.curves),
+            }
             told |= {"ended": str(trouble), "ended_by": trouble.to_json()} if trouble else {}
             pictures = [replace(one, facts=one.facts | told) for one in pictures]
         return pictures
@@ -128,122 +149,127 @@ class Edit(Resumable[EditSettings]):
             raise BadInput("edit.nothing_to_save")
 
     def direction(self, settings: EditSettings, journal: Journal) -> Direction:
-        """What a run of these prepared settings has learned, for a file. BadInput when it learned nothing."""
+        """The direction that a run of these prepared settings learned. BadInput when it learned none."""
         snapshot = journal.latest()
         if snapshot is None:
             raise BadInput("edit.learned_nothing", mode=settings.mode)
         return as_direction(self, settings, adapter_of(snapshot), snapshot.step, snapshot.facts["curves"])
 
     @torch.no_grad()
-    def glimpse(self, settings: EditSettings, journal: Journal, step: int) -> Image.Image:
-        """The edit by what had been learned at one snapshot of a journal of these prepared settings, in a few steps."""
-        wearing = Wearing(self.unet)
-        wearing.wear(as_direction(self, settings, adapter_of(journal.load(step)), step, []))
+    def image_at(self, settings: EditSettings, journal: Journal, step: int) -> Image.Image:
+        """The edit with the direction of one snapshot of a journal of these prepared settings, in at most 8 steps."""
+        adapted_unet = AdaptedUnet(self.unet)
+        adapted_unet.load_adapter(as_direction(self, settings, adapter_of(journal.load(step)), step, []))
         inputs = read_inputs(self, settings)
-        quicker = replace(settings, steps=min(settings.step_count(), 8), refine=0)
+        quicker = replace(settings, steps=min(settings.step_count(), 8), inversion_iterations=0)
         x = _last(self._purified(settings, inputs.x))
-        way = _last(self._up(quicker, x))
-        drawn = _last(self._draw(quicker, inputs, way, wearing, [settings.strength]))
+        inversion = _last(self._up(quicker, x))
+        drawn = _last(self._draw(quicker, inputs, inversion, adapted_unet, [settings.strength]))
         return edited_images(settings, inputs, x, [settings.strength], drawn)[0]
 
     @torch.no_grad()
     def round_trip(self, settings: EditSettings, x: Tensor) -> Tensor:
-        """(n, 3, s, s) up the noise and down again by the model alone, the errors not added back."""
-        way = _last(self._up(settings, x))
-        return _last(walk_down(self._noise_of, way, add_back=False)).clamp(-1, 1)
+        """(n, 3, s, s) -> the same shape, inverted and sampled by the model alone, errors not added back."""
+        inversion = _last(self._up(settings, x))
+        return _last(ddim_sample(self._noise_of, inversion, add_back=False)).clamp(-1, 1)
 
     def fingerprint(self) -> str:
-        """A short hash of the networks, so that a journal is not resumed with others."""
+        """A short hash of the denoiser's and CLIP's weights, to refuse a journal of other networks."""
         return network_hash(self.unet)[:8] + network_hash(self.clip.image)[:8]
 
     # ---------------------------------------------------------------------------------------------------------- stages
 
     def _purified(self, settings: EditSettings, x: Tensor) -> Generator[Step, None, Tensor]:
-        """A drawing or a stranger's picture brought into the model's world: to the return step with fresh noise and back
-        in six steps, again and again (Kim et al. 2022, section 3.4; Meng et al. 2022, SDEdit)."""
+        """The picture after `purify` rounds of adding noise to the return step and sampling in PAPER_DOWN steps.
+
+        This moves pictures of other kinds towards the model's distribution (Kim et al. 2022, section 3.4; Meng et al.
+        2022, SDEdit).
+        """
         last = settings.return_step - 1
         for k in range(settings.purify):
             generator = torch.Generator().manual_seed((settings.seed << 20) + k)
-            noisy = noised(x, self.unet.alphas_cumprod[last], generator)
-            x = walk(self.unet, noisy, last, CLEAN, PAPER_DOWN).clamp(-1, 1)
+            noisy = add_noise(x, self.unet.alphas_cumprod[last], generator)
+            x = ddim_walk(self.unet, noisy, last, CLEAN, PAPER_DOWN).clamp(-1, 1)
             yield Step("purify", k + 1, settings.purify, {}, lambda x=x: x)
         return x
 
     def _learn(
-        self, settings: EditSettings, tuning: Tuning, journal: Journal, stop: _Stop
+        self, settings: EditSettings, training: AdapterTraining, journal: Journal, stop: _Stop
     ) -> Generator[Step, None, Message | None]:
-        """All updates that are left; returns why when the numbers broke down."""
+        """Make the updates that are left. Returns why when the loss is not finite, else None."""
         if (snapshot := journal.latest()) is not None:
-            tuning.restore(snapshot)
-        trouble, saved = None, tuning.step
+            training.restore(snapshot)
+        trouble, saved = None, training.step
         count = min(settings.update_count(), settings.until or settings.update_count())
-        while tuning.step < count and not stop.asked:
-            if trouble := tuning.advance():
+        while training.step < count and not stop.asked:
+            if trouble := training.advance():
                 break
-            if journal.due(tuning.step) or tuning.step == count:
-                journal.save(tuning.snapshot())
-                saved = tuning.step
+            if journal.due(training.step) or training.step == count:
+                journal.save(training.snapshot())
+                saved = training.step
             try:
-                yield Step("learn", tuning.step, count, tuning.metrics(), lambda: tuning.shown)  # type: ignore[arg-type, return-value]
+                yield Step("learn", training.step, count, training.metrics(), lambda: training.shown)  # type: ignore[arg-type, return-value]
             except Stopped:
                 stop.asked = True
-        if saved != tuning.step:
-            journal.save(tuning.snapshot())
+        if saved != training.step:
+            journal.save(training.snapshot())
         return trouble
 
     def _up(self, settings: EditSettings, x: Tensor, steps: int = 0) -> Generator[int, None, Trajectory]:
         grid = time_grid(settings.return_step, steps or settings.step_count())
-        return walk_up(self._noise_of, self.unet.alphas_cumprod, x, grid, settings.refine)
+        return ddim_invert(self._noise_of, self.unet.alphas_cumprod, x, grid, settings.inversion_iterations)
 
     def _draw(
         self,
         settings: EditSettings,
         inputs: EditInputs,
-        way: Trajectory,
-        wearing: Wearing | None,
+        inversion: Trajectory,
+        adapted_unet: AdaptedUnet | None,
         strengths: list[float],
     ) -> Generator[Step, None, Tensor]:
-        """The strip: (n, 3, s, s), one picture for each strength: by what is worn, or, without, under CLIP's gradient."""
+        """(n, 3, s, s), one picture for each strength: with the adapters, or, without, under CLIP's gradient."""
         device = inputs.x.device
-        if wearing is not None:
+        if adapted_unet is not None:
             uses = settings.uses()
             amount = torch.tensor(strengths, device=device)
 
             def noise_of(x: Tensor, step: int) -> Tensor:
-                worn = [amount * use.strength * (use.window[0] > step >= use.window[1]) for use in uses] or [
-                    amount
-                ]
-                wearing.set_strengths(worn)
-                return wearing.noise_of(x, step)
+                amounts = [
+                    amount * use.strength * (use.window[0] > step >= use.window[1]) for use in uses
+                ] or [amount]
+                adapted_unet.set_strengths(amounts)
+                return adapted_unet.noise_of(x, step)
 
-            walk = walk_down(noise_of, way, len(strengths), inputs.small_mask)
+            sampling = ddim_sample(noise_of, inversion, len(strengths), inputs.small_mask)
         else:
-            walk = walk_down_guided(
-                self._noise_of, self.clip, inputs.direction_from(way.states[0]).clip, way,
-                torch.tensor([0.0, *strengths], device=device), guidance=settings.guidance, keep=settings.keep,
-                smooth=settings.smooth,
+            sampling = guided_sample(
+                self._noise_of, self.clip, inputs.direction_from(inversion.states[0]).clip, inversion,
+                torch.tensor([0.0, *strengths], device=device), guidance=settings.guidance, l1_weight=settings.l1_weight,
+                tv_weight=settings.tv_weight,
                 generator=torch.Generator().manual_seed(settings.seed), mask=inputs.small_mask,
             )  # fmt: skip
         while True:
             try:
-                done, clean = next(walk)
+                done, clean = next(sampling)
             except StopIteration as end:
                 return end.value[-len(strengths) :]
-            yield Step("draw", done, len(way.errors), {}, lambda clean=clean: clean[-len(strengths) :])
+            yield Step("draw", done, len(inversion.errors), {}, lambda clean=clean: clean[-len(strengths) :])
 
     def _noise_of(self, x: Tensor, step: int) -> Tensor:
-        parts = [self.unet(part, torch.full((len(part),), step, device=x.device)) for part in x.split(16)]
+        parts = [
+            self.unet(part, torch.full((len(part),), step, device=x.device)) for part in torch.split(x, 16)
+        ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 @dataclass
 class _Stop:
-    """Whether the run has been asked to end. What is left to do then is done without a word."""
+    """Whether the run has been asked to end. What is left to do is then done without Steps."""
 
     asked: bool = False
 
     def quietly(self, work: Generator[Step, None, Any]) -> Generator[Step, None, Any]:
-        """The work with its steps until a stop, and then without them."""
+        """Do the work, yielding its steps until a stop. Returns what the work returns."""
         while True:
             try:
                 step = next(work)
@@ -259,7 +285,7 @@ class _Stop:
 def _shown(
     stage: str, total: int, walk: Generator[int, None, Any], x: Tensor | None = None
 ) -> Generator[Step, None, Any]:
-    """A walk as Steps."""
+    """A generator of numbers of steps as one of Steps that show x. Returns what the walk returns."""
     while True:
         try:
             done = next(walk)
@@ -269,7 +295,7 @@ def _shown(
 
 
 def _last(work: Generator[Any, None, Any]) -> Any:
-    """What a generator returns."""
+    """Run a generator to its end. Returns what it returns."""
     while True:
         try:
             next(work)

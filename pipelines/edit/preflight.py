@@ -1,4 +1,4 @@
-"""What is told before a run of Edit: whether the texts and the picture fit, the return step, seconds and megabytes."""
+"""Checks and estimates before a run of Edit: fit of texts and picture, return step, seconds and megabytes."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ ALIKE = 0.985  # cosine of two texts that CLIP takes for one
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What can be said before a run. `match`: the share of the pack's pictures that fit the source text less than
-    this one, in [0, 1], None without a picture; `alike`: the cosine of the two texts; seconds and
-    megabytes are estimates."""
+class Estimate:
+    """Estimates before a run.
+
+    `match`, in [0, 1], is the share of the pack's pictures that fit the source text less than the picture, None without
+    one. `alike` is the cosine of the two texts. `seconds` and `megabytes` are estimates of time and memory.
+    """
 
     match: float | None
     alike: float
     return_step: int
     seconds: float
     megabytes: float
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list[str])
 
 
-def outlook(models: Models, settings: EditSettings) -> Outlook:
-    """What to expect of a run of prepared settings."""
-    alike, match, warnings = 0.0, None, []
-    if not settings.directions and not settings.examples:
+def estimate(models: Models, settings: EditSettings) -> Estimate:
+    """Estimates and warnings for a run of prepared settings. Times one call of each network."""
+    alike, match = 0.0, None
+    warnings: list[str] = []
+    if not settings.directions and not settings.target_images:
         alike = texts_cosine(models.clip, settings)
         if alike < 0.35:
             warnings.append("far apart")
@@ -50,39 +53,45 @@ def outlook(models: Models, settings: EditSettings) -> Outlook:
         if match is not None and match < 0.8 and not settings.directions:
             warnings.append("source does not describe it")
     seconds, megabytes = _cost(models, settings)
-    return Outlook(match, alike, settings.return_step, seconds, megabytes, warnings)
+    return Estimate(match, alike, settings.return_step, seconds, megabytes, warnings)
 
 
 def check_texts(clip: Clip, settings: EditSettings) -> None:
-    """BadInput when CLIP takes the two texts for one."""
-    if not settings.examples and (alike := texts_cosine(clip, settings)) > ALIKE:
+    """BadInput when the cosine of the two texts is above ALIKE. Not checked when examples replace the target."""
+    if not settings.target_images and (alike := texts_cosine(clip, settings)) > ALIKE:
         raise BadInput(
             "edit.texts_too_alike", source=settings.source[:60], target=settings.prompt[:60], cosine=alike
         )
 
 
 def texts_cosine(clip: Clip, settings: EditSettings) -> float:
-    """The cosine of the two texts."""
+    """The cosine of source and target text, in [-1, 1]."""
     return (text_vector(clip, settings.source) @ text_vector(clip, settings.prompt)).item()
 
 
 def proposed_return_step(clip: Clip, settings: EditSettings) -> int:
-    """Texts that are farther apart need to return to more noise (after Kwon et al. 2023, Asyrp, section 4.2)."""
-    if settings.examples:
+    """A return step from 350 to 600 that grows with the distance of the texts; 500 for examples.
+
+    After Kwon et al. 2023, Asyrp, section 4.2.
+    """
+    if settings.target_images:
         return 500
     return int(min(max(350 + 350 * (1 - texts_cosine(clip, settings)), 350), 600)) // 10 * 10
 
 
 @torch.no_grad()
 def _cost(models: Models, settings: EditSettings) -> tuple[float, float]:
-    """Seconds and megabytes that a prepared run will take, from the time of one call of each network here."""
+    """Estimated seconds and megabytes of a prepared run, from the time of one call of each network."""
     side = models.unet.config.image_size
     x = torch.zeros(1, 3, side, side, device=models.clip.device)
     times = torch.zeros(1, dtype=torch.long, device=x.device)
     unet, clip = (
         _fastest(call) for call in (lambda: models.unet(x, times), lambda: models.clip.encode_image(x))
     )
-    up, down = settings.step_count() * (1 + settings.refine), settings.step_count() * settings.strip
+    up, down = (
+        settings.step_count() * (1 + settings.inversion_iterations),
+        settings.step_count() * settings.strip,
+    )
     calls = up + down * (1 if settings.mode == "instant" else 1.5)
     updates, learning = settings.update_count(), 0.0
     if settings.mode == "instant" and not settings.directions:
@@ -98,7 +107,7 @@ def _cost(models: Models, settings: EditSettings) -> tuple[float, float]:
 
 def _fastest(call: Callable[[], Any]) -> float:
     """Seconds of the faster of three calls."""
-    seconds = []
+    seconds: list[float] = []
     for _ in range(3):
         begun = time.perf_counter()
         call()

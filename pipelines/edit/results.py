@@ -1,6 +1,8 @@
-"""What a run of Edit gives: the strip as pictures with their figures, and what was learned as a direction for a file."""
+"""The results of Edit: the pictures of all strengths with their figures, and the learned direction for a file."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +22,10 @@ from pipelines.io.images import ssim
 def edited_images(
     settings: EditSettings, inputs: EditInputs, x: Tensor, strengths: list[float], drawn: Tensor
 ) -> list[Image.Image]:
-    """The drawn strip (n, 3, s, s) as pictures of the original's size, in its order.
+    """The sampled pictures `drawn`, (n, 3, s, s), as pictures of the original's size, in the same order.
 
-    `x` is what the model began from: the picture, or what became of it in the model's world, which is approached
-    with the strength, so that 0 gives the picture itself here too.
+    `x` is the picture that was inverted, after `purify`. Its difference from the original is added in proportion to the
+    strength, at most once, so that strength 0 gives the original.
     """
     nearness = torch.tensor([min(1.0, abs(one)) for one in strengths], device=x.device)
     change = drawn - x + (x - inputs.x) * nearness[:, None, None, None]
@@ -37,30 +39,31 @@ def edited_images(
 def as_pictures(
     settings: EditSettings, inputs: EditInputs, strengths: list[float], images: list[Image.Image]
 ) -> list[Picture]:
-    """The strip with its figures, the chosen strength first."""
+    """The pictures with their figures as facts, the chosen strength first, the others by increasing strength."""
     order = sorted(range(len(strengths)), key=lambda k: (strengths[k] != settings.strength, strengths[k]))
     kept, original = settings, None  # what the record says
     if inputs.picture.width * inputs.picture.height > LARGE:
         kept, original = reduced_settings(settings, inputs.picture), list(inputs.picture.size)
-    found = []
+    pictures: list[Picture] = []
     for rank, (k, figures) in enumerate(
         zip(order, _figures(settings, inputs, [images[k] for k in order]), strict=True)
     ):
-        facts = {"strength": strengths[k], "return_step": settings.return_step, **figures}
+        facts: dict[str, Any] = {"strength": strengths[k], "return_step": settings.return_step, **figures}
         if original:
             facts["original"] = original
         score = figures["critic target"] if rank == 0 else None
-        found.append(Picture(images[k], settings.seed, score, facts, kept))
-    return found
+        pictures.append(Picture(images[k], settings.seed, score, facts, kept))
+    return pictures
 
 
 def _figures(settings: EditSettings, inputs: EditInputs, images: list[Image.Image]) -> list[dict[str, float]]:
-    """Of each picture how far along the direction it is (both judges), how much like the start, what the critic sees."""
+    """For each picture: CLIP's and the critic's cosines with direction and texts; L1 in [0, 1] and SSIM."""
     before = inputs.x
     shown = torch.cat([before, *(inputs.framing.reduced(image).to(before.device) for image in images)])
     by_clip, by_critic = (judge.encode_image(shown) for judge in (inputs.models.clip, inputs.models.critic))
     source, target = (text_vector(inputs.models.critic, text) for text in (settings.source, settings.prompt))
-    direction, found = inputs.direction, []
+    direction = inputs.direction
+    rows: list[dict[str, float]] = []
     for k in range(1, len(shown)):
         after = shown[k : k + 1]
         figures = {
@@ -73,8 +76,8 @@ def _figures(settings: EditSettings, inputs: EditInputs, images: list[Image.Imag
             "L1": (after - before).abs().mean() / 2,
             "SSIM": ssim((after + 1) / 2, (before + 1) / 2),
         }
-        found.append({name: round(value.item(), 4) for name, value in figures.items()})
-    return found
+        rows.append({name: round(value.item(), 4) for name, value in figures.items()})
+    return rows
 
 
 def as_direction(
@@ -84,11 +87,11 @@ def as_direction(
     updates: int,
     curves: list[list[float]],
 ) -> Direction:
-    """float16, with everything that says what it is."""
-    facts = {
+    """A Direction of float16 tensors, with the facts of its training. `curves` are the rows of `Tuning.curves`."""
+    facts: dict[str, Any] = {
         "source": settings.source,
         "target": settings.prompt,
-        "by": "pictures" if settings.examples else "texts",
+        "by": "pictures" if settings.target_images else "texts",
         "base": network_hash(models.unet),
         "clip": network_hash(models.clip.image)[:16],
         "mode": settings.mode,
@@ -97,7 +100,7 @@ def as_direction(
         "seed": settings.seed,
         "updates": updates,
         "loss": settings.loss,
-        "keep": settings.keep,
+        "keep": settings.l1_weight,
     }
     if curves:
         facts["figures"] = {"clip direction": curves[-1][1], "critic direction": curves[-1][2]}
@@ -105,7 +108,7 @@ def as_direction(
 
 
 def strip(strength: float, count: int) -> list[float]:
-    """`count` strengths from 0 to the strongest on the side of `strength`, which takes the place of the nearest."""
+    """`count` even strengths from 0 to 1.5, or to -1 for a negative `strength`, which replaces the nearest of them."""
     if count == 1:
         return [strength]
     end = 1.5 if strength >= 0 else -1.0
@@ -116,9 +119,9 @@ def strip(strength: float, count: int) -> list[float]:
 
 
 def overshot(curves: list[list[float]]) -> int:
-    """The update after which the critic's similarity fell well below its best while CLIP's rose; 0 when it did not.
+    """The update with the critic's best similarity, if it later fell by more than 0.1 while CLIP's did not; else 0.
 
-    Judged by means of three rows, since one batch says little.
+    Rows of `curves` are averaged over three, since single batches are noisy.
     """
     means = [[curves[k + 1][0], *np.mean(curves[k : k + 3], 0)[1:]] for k in range(len(curves) - 2)]
     if len(means) < 3:
@@ -128,7 +131,7 @@ def overshot(curves: list[list[float]]) -> int:
 
 
 def automatic_mask(change: Tensor) -> Tensor:
-    """(n, 3, h, w) changes -> (n, 1, h, w) in [0, 1]: 0 where the edit hardly differs.
+    """(n, 3, h, w) changes -> (n, 1, h, w) in [0, 1]: 0 where the change is small.
 
     After DiffEdit (Couairon et al. 2023), which compares the noise that two prompts predict.
     """

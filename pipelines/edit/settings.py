@@ -1,4 +1,4 @@
-"""What Edit depends on: the picture, the two texts, how fast, how far, and where."""
+"""The settings of Edit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AFTERWARDS = ("strength", "strip", "automatic_mask", "until")  # settings that t
 
 @dataclass(frozen=True)
 class Use:
-    """One saved direction in use: its file (a path or a data URI), its strength, and the steps at which it acts."""
+    """One saved direction in use: its file (a path or a data URI), its strength, and the noise levels at which it acts."""
 
     file: str
     strength: float = 1.0
@@ -27,10 +27,22 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True)
 class EditSettings(Settings):
-    """`source` says what the picture shows, `prompt` what it should show. Without a picture one of
-    the pack's is taken that fits the source."""
+    """The settings of Edit: `source` describes the picture, `prompt` the result.
+
+    Without an image, one of the pack's pictures that fit the source is taken. BadInput when both texts are the same, and
+    for a crop or directions that do not follow their grammar.
+    """
 
     subject: ClassVar[str] = "image"
+    aliases: ClassVar[dict[str, str]] = {
+        "keep": "l1_weight",
+        "smooth": "tv_weight",
+        "chain": "backprop_through_chain",
+        "refine": "inversion_iterations",
+        "learn_from": "source_count",
+        "examples": "target_images",
+        "lessons": "source_images",
+    }
 
     # fmt: off
     prompt: str = knob("an angry face", label=("prompt", "提示词"), kind="prompt", flag="target",
@@ -59,14 +71,14 @@ class EditSettings(Settings):
     return_step: int = knob(0, 0, 999, label=("return step", "返回步"), advanced=True,
         help="the noise level that the edit returns to, 0 to propose one",
         help_zh="编辑退回到的噪声级别；0 表示自动建议")
-    keep: float = knob(3.3, 0.0, 10.0, label=("stay with the picture", "贴近原图"), advanced=True,
+    l1_weight: float = knob(3.3, 0.0, 10.0, label=("stay with the picture", "贴近原图"), advanced=True,
         help="how strongly to stay with the picture (L1)", help_zh="多大程度上保留原图（L1）")
-    smooth: float = knob(1.0, 0.0, 10.0, label=("smooth", "平滑"), advanced=True,
+    tv_weight: float = knob(1.0, 0.0, 10.0, label=("smooth", "平滑"), advanced=True,
         help="how smooth the change is (total variation)", help_zh="变化有多平滑（全变差）")
     steps: int = knob(0, 0, 200, label=("steps", "步数"), advanced=True,
         help="steps up the noise, and down again, 0 for what the mode needs",
         help_zh="走进噪声再走回来的步数；0 表示按方式决定")
-    refine: int = knob(1, 0, 8, label=("refine", "细化"), advanced=True,
+    inversion_iterations: int = knob(1, 0, 8, label=("refine", "细化"), advanced=True,
         help="fixed-point refinements of each step up", help_zh="每一步向上走时的定点细化次数")
     guidance: float = knob(1.0, 0.1, 10.0, label=("guidance", "引导强度"), advanced=True,
         help="of the instant mode: how hard CLIP pushes", help_zh="即时方式：CLIP 推得多用力")
@@ -82,15 +94,15 @@ class EditSettings(Settings):
     loss: str = knob("log", label=("loss", "损失"), choices=LOSSES, advanced=True,
         help="the directional loss: the official code's or the paper's",
         help_zh="方向损失：log 为官方代码，plain 为论文")
-    chain: bool = knob(False, label=("chain", "链式"), advanced=True,
+    backprop_through_chain: bool = knob(False, label=("chain", "链式"), advanced=True,
         help="of the paper's recipe: one update through all six steps",
         help_zh="论文方法：一次更新穿过全部六步")
-    learn_from: int = knob(50, 2, 640, label=("learn from", "学习张数"), advanced=True,
+    source_count: int = knob(50, 2, 640, label=("learn from", "学习张数"), advanced=True,
         help="pictures that a reusable direction learns from", help_zh="可复用方向从多少张图片学习")
-    examples: str = knob("", label=("example pictures", "示例图片"), kind="pictures", advanced=True,
+    target_images: str = knob("", label=("example pictures", "示例图片"), kind="pictures", advanced=True,
         help="pictures that show the target instead of its text: FILE | FILE ...",
         help_zh="用图片而不是文字说明目标")
-    lessons: str = knob("", label=("own pictures to learn from", "自备学习图片"), kind="pictures", advanced=True,
+    source_images: str = knob("", label=("own pictures to learn from", "自备学习图片"), kind="pictures", advanced=True,
         help="your own pictures to learn a reusable direction from: FILE | FILE ...",
         help_zh="从自己的图片学习可复用方向")
     purify: int = knob(0, 0, 20, label=("purify", "净化"), advanced=True,
@@ -102,14 +114,14 @@ class EditSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.directions and not self.examples and _plain(self.source) == _plain(self.prompt):
+        if not self.directions and not self.target_images and _plain(self.source) == _plain(self.prompt):
             raise BadInput("edit.source_is_target", text=self.source[:60])
         if self.crop:
             self.box()
         self.uses()
 
     def box(self) -> tuple[int, int, int, int] | None:
-        """`crop` as left, top, right, bottom; None for the whole picture."""
+        """`crop` as left, top, right, bottom in pixels; None for the whole picture. BadInput when it is not valid."""
         if not self.crop:
             return None
         found = re.fullmatch(
@@ -121,35 +133,38 @@ class EditSettings(Settings):
         return x, y, x + width, y + height
 
     def uses(self) -> list[Use]:
-        """`directions`, read; BadInput when one is not FILE[:STRENGTH][@FROM-TO]."""
+        """`directions`, parsed. BadInput when strength or window of one is out of range."""
         return [_use(part) for part in split_list(self.directions)]
 
     def update_count(self) -> int:
-        """How often the adapter is updated; 0 when nothing is learned."""
+        """The number of updates of the adapter; 0 when nothing is learned."""
         if self.directions or self.mode == "instant":
             return 0
         return self.updates or {"quick": 40, "reusable": 60, "paper": 250}[self.mode]
 
     def changed(self, step: int, **fields: object) -> EditSettings:
-        """These settings for a run that goes on from a snapshot: only what comes after the learning may differ."""
+        """The settings with fields changed, for a run that resumes from a snapshot.
+
+        BadInput for fields that influence the learning, that is all but AFTERWARDS.
+        """
         if other := [name for name in fields if name not in AFTERWARDS]:
             raise BadInput("edit.cannot_change", setting=other[0], known=", ".join(AFTERWARDS))
         return replace(self, **fields)  # type: ignore[arg-type]
 
     def step_count(self) -> int:
-        """Steps up the noise, and down again."""
+        """The number of steps of the inversion, and of the sampling after it."""
         return self.steps or (10 if self.directions or self.mode == "instant" else 20)
 
     def map_pictures(self, change: Callable[[str], str]) -> EditSettings:
-        """Also the pictures in lists."""
+        """The settings with `change` applied to every picture, also in lists."""
         fields = {name: getattr(self, name) for name in ("image", "mask") if getattr(self, name)}
         fields = {name: change(value) for name, value in fields.items()}
-        for name in ("examples", "lessons"):
+        for name in ("target_images", "source_images"):
             fields[name] = " | ".join(change(one) for one in split_list(getattr(self, name)))
         return replace(self, **fields)
 
     def files(self) -> list[str]:
-        """Pictures and directions."""
+        """All paths and data URIs in the settings, of pictures and of directions."""
         return [*super().files(), *(one.file for one in self.uses())]
 
     def map_directions(self, change: Callable[[str], str]) -> EditSettings:
@@ -159,12 +174,12 @@ class EditSettings(Settings):
 
 
 def split_list(text: str) -> list[str]:
-    """The parts between bars, without the empty ones."""
+    """The parts of a text between bars, stripped, without empty ones."""
     return [part.strip() for part in text.split("|") if part.strip()]
 
 
 def written(use: Use) -> str:
-    """As `directions` spells it."""
+    """A Use in the form FILE:STRENGTH[@FROM-TO], as in `directions`."""
     window = "" if use.window == (1000, 0) else f"@{use.window[0]}-{use.window[1]}"
     strength = f"{use.strength:.6f}".rstrip("0").rstrip(".")
     return f"{use.file}:{strength}{window}"

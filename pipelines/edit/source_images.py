@@ -1,4 +1,4 @@
-"""Examples: the few hundred pictures that Edit learns a direction from, and which of them CLIP finds nearest to a text."""
+"""The pack's few hundred pictures from which Edit learns reusable directions, and their cosines with texts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,28 +18,33 @@ from torch import Tensor
 
 from pipelines.errors import BadInput
 from pipelines.io.images import DAMAGED
+from pipelines.io.values import is_list
 from pipelines.models.base import Clip
+from pipelines.models.typed import integers
 
 CHUNK = 64  # pictures that CLIP sees at a time
 
 
 @dataclass(eq=False)
-class Examples:
-    """`pictures` (n, 3, s, s) uint8, what they show in `names`, and what each CLIP has seen in them."""
+class SourceImages:
+    """`pictures`, (n, 3, s, s) uint8, their n `names`, and a cache of each CLIP's vectors of them."""
 
     pictures: Tensor
     names: list[str]
-    _seen: WeakKeyDictionary[Clip, Tensor] = field(default_factory=WeakKeyDictionary, init=False, repr=False)
+    _seen: WeakKeyDictionary[Clip, Tensor] = field(
+        default_factory=WeakKeyDictionary[Clip, Tensor], init=False, repr=False
+    )
 
     @classmethod
-    def load(cls, path: Path) -> Examples:
-        """The file that `launch.py data` writes. BadInput, in one sentence, when it is missing or damaged."""
+    def load(cls, path: Path) -> SourceImages:
+        """Read a file that `launch.py data` wrote. BadInput when it is missing or damaged."""
         if not path.is_file():
             raise BadInput("edit.source_images_missing", file=path.name)
         try:
-            with safe_open(path, "np") as file:
-                metadata = file.metadata() or {}
-                webp, offset = file.get_tensor("webp"), file.get_tensor("offset")
+            with cast(Any, safe_open(path, "np")) as file:
+                metadata: dict[str, str] = file.metadata() or {}
+                webp: np.ndarray = file.get_tensor("webp")
+                offset: np.ndarray = file.get_tensor("offset")
             config, facts = json.loads(metadata["config"]), json.loads(metadata["facts"])
             size, count, names = config["image_size"], config["count"], facts["names"]
             _check(size, count, names, webp, offset)
@@ -50,11 +56,11 @@ class Examples:
             )
         except (SafetensorError, Image.DecompressionBombError, *DAMAGED) as error:
             raise BadInput("edit.source_images_damaged", file=path.name, reason=error) from error
-        return cls(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), names)
+        return cls(torch.as_tensor(pictures).permute(0, 3, 1, 2).contiguous(), names)
 
     @classmethod
-    def none(cls) -> Examples:
-        """No pictures: a pack that has none of its own."""
+    def none(cls) -> SourceImages:
+        """An empty set, for packs without pictures."""
         return cls(torch.empty(0, 3, 8, 8, dtype=torch.uint8), [])
 
     def __len__(self) -> int:
@@ -66,16 +72,16 @@ class Examples:
 
     @torch.no_grad()
     def cosines(self, clip: Clip, vectors: Tensor) -> Tensor:
-        """How near every picture is to the mean of `vectors` (k, d), by this CLIP: (n,) cosines, on its device."""
+        """(n,) cosines of every picture with the mean of `vectors` (k, d), by this CLIP, on its device."""
         seen = self._vectors(clip)
         return seen @ F.normalize(vectors.to(seen).mean(0), dim=0)
 
     def nearest(self, clip: Clip, vectors: Tensor, count: int) -> list[int]:
-        """The rows of the `count` pictures nearest to the mean of `vectors` (k, d), nearest first."""
-        return self.cosines(clip, vectors).argsort(descending=True, stable=True)[:count].tolist()
+        """The rows of the `count` pictures with the highest cosine with the mean of `vectors` (k, d), highest first."""
+        return integers(self.cosines(clip, vectors).argsort(descending=True, stable=True)[:count])
 
     def _vectors(self, clip: Clip) -> Tensor:
-        """(n, d) of unit length, encoded when this CLIP is first asked and remembered as long as it lives."""
+        """(n, d) of unit length: this CLIP's vectors of the pictures, encoded once and cached while the CLIP exists."""
         if clip not in self._seen:
             rows = list(range(len(self)))
             chunks = [self.tensor(rows[k : k + CHUNK]).to(clip.device) for k in range(0, len(rows), CHUNK)]
@@ -87,7 +93,7 @@ def _check(size: object, count: object, names: object, webp: np.ndarray, offset:
     """ValueError unless the parts of a file agree with one another."""
     if not (isinstance(size, int) and isinstance(count, int) and count > 0):
         raise ValueError("its config is strange")
-    if not (isinstance(names, list) and len(names) == count and all(isinstance(one, str) for one in names)):
+    if not (is_list(names) and len(names) == count and all(isinstance(one, str) for one in names)):
         raise ValueError("its names are not one for each picture")
     if webp.dtype != np.uint8 or webp.ndim != 1 or offset.dtype != np.int64 or offset.shape != (count + 1,):
         raise ValueError("its tensors are not those of its config")
@@ -96,7 +102,7 @@ def _check(size: object, count: object, names: object, webp: np.ndarray, offset:
 
 
 def _decoded(data: bytes, size: int) -> np.ndarray:
-    """One WebP of size x size pixels -> (size, size, 3) uint8; its header is believed before its pixels are."""
+    """One WebP of size x size pixels -> (size, size, 3) uint8. ValueError, before decoding, for another size."""
     picture = Image.open(io.BytesIO(data), formats=["WEBP"])
     if picture.size != (size, size):
         raise ValueError(f"a picture is {picture.width} x {picture.height} and not {size} x {size}")

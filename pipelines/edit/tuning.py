@@ -1,12 +1,12 @@
-"""How a direction is learned: an adapter is moved by CLIP's directional loss until the model draws the target.
+"""Learns a direction: trains a LoRA adapter of the denoiser with CLIP's directional loss.
 
-Three recipes share the loss, -log((1 + cos) / 2) or 1 - cos between what changed in the picture and in the text, and an L1
-that keeps the rest:
+The loss is -log((1 + cos) / 2) or 1 - cos, with cos between the changes of picture and text in CLIP's space, plus an L1
+and total variation of the change. There are two recipes:
 
-* quick and reusable take one step: the adapted model's guess of the clean picture from one noise level (Starodubcev et al.
-  2023, "Towards real-time text-driven image manipulation with unconditional diffusion models").
-* paper, as Kim et al. 2022 wrote it: walk up in 40 steps, down in 6, and update after each of them on the guess from
-  there; or, with `chain`, once through all six.
+* quick and reusable: the loss of the clean picture that is predicted from one noise level (Starodubcev et al. 2023,
+  "Towards real-time text-driven image manipulation with unconditional diffusion models").
+* paper (Kim et al. 2022): inversion in 40 steps, sampling in 6, and an update after each of them on the predicted clean
+  picture; or, with `backprop_through_chain`, one update through all six.
 """
 
 from __future__ import annotations
@@ -19,34 +19,35 @@ import torch
 from torch import Tensor
 
 from pipelines.clip.cutouts import views_alike
-from pipelines.clip.losses import directional_loss, directional_similarity, keeping_loss, reach_loss
+from pipelines.clip.losses import directional_loss, directional_similarity, magnitude_loss, preservation_loss
 from pipelines.core.journal import Snapshot
-from pipelines.edit.ddim import Trajectory, levels, noised, time_grid
-from pipelines.edit.directions import Wearing
+from pipelines.edit.ddim import Trajectory, add_noise, alphas_at, time_grid
+from pipelines.edit.directions import AdaptedUnet
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import Message
 from pipelines.models.base import Clip, Denoiser
-from pipelines.models.unet.network import ddim_step, guess
+from pipelines.models.typed import integers
+from pipelines.models.unet.network import ddim_step, predict_x0
 
 PAPER_UP, PAPER_DOWN = 40, 6
 VIEWS = 4  # of each picture
 BATCH = 4  # noise levels of the one picture, or pictures
 JUDGE_EVERY = 5
-REACHING = 2.0  # weight of the length of the change beside its direction
+MAGNITUDE_WEIGHT = 2.0  # weight of the length of the change beside its direction
 
 
 @dataclass(frozen=True)
-class Aim:
-    """Where to go, as unit vectors of CLIP and of the critic, which only watches."""
+class TargetDirection:
+    """A direction as vectors (d,): in CLIP's space, which gives the gradient, and in the critic's, for figures only."""
 
     clip: Tensor
     critic: Tensor
 
 
-class Tuning:
-    """One learning: the algorithm, and the state it keeps.
+class AdapterTraining:
+    """The training of one adapter, and its state.
 
-    `lessons` are the pictures (n, 3, s, s) that it learns from, and `ways` their walks up where the recipe needs them.
+    `lessons` are the training pictures (n, 3, s, s) in [-1, 1], and `ways` their inversions where the recipe needs them.
     """
 
     def __init__(
@@ -56,16 +57,21 @@ class Tuning:
         critic: Clip,
         settings: EditSettings,
         return_step: int,
-        aim: Aim,
-        lessons: Tensor,
-        ways: Trajectory | None,
+        target_direction: TargetDirection,
+        training_images: Tensor,
+        inversions: Trajectory | None,
     ):
-        self.clip, self.critic, self.settings, self.aim = clip, critic, settings, aim
-        self.return_step, self.lessons, self.ways = return_step, lessons, ways
+        self.clip, self.critic, self.settings, self.target_direction = (
+            clip,
+            critic,
+            settings,
+            target_direction,
+        )
+        self.return_step, self.training_images, self.inversions = return_step, training_images, inversions
         self.unet, self.alphas = unet, unet.alphas_cumprod
-        self.wearing = Wearing(unet)
-        self.parameters = self.wearing.add(settings.rank, settings.seed)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.step_size)
+        self.adapted_unet = AdaptedUnet(unet)
+        self.parameters = self.adapted_unet.new_adapter(settings.rank, settings.seed)
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(self.parameters, lr=settings.step_size)
         self.step = 0
         self.loss = math.nan
         self.curves: list[list[float]] = []  # [update, CLIP's directional similarity, the critic's]
@@ -74,8 +80,10 @@ class Tuning:
     # ------------------------------------------------------------------------------------------------- the algorithm
 
     def advance(self) -> Message | None:
-        """One update (in the paper's recipe, one picture). Returns why, and keeps the last good state, when the numbers
-        broke down."""
+        """Make one update, or in the paper's recipe the updates of one picture.
+
+        Returns None, or why the loss or the weights are not finite; the adapter before it is then kept.
+        """
         good = [one.detach().clone() for one in self.parameters]
         generator = torch.Generator().manual_seed((self.settings.seed << 20) + self.step)
         recipe = self._paper if self.settings.mode == "paper" else self._one_step
@@ -91,63 +99,65 @@ class Tuning:
         return None
 
     def _one_step(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
-        """Guess the clean picture from one noise level with the adapter and without, and move the adapter."""
-        noisy, noise, times = self._walked(generator) if self.ways is not None else self._noised(generator)
+        """One update by the clean pictures predicted with and without the adapter: (before, after, loss)."""
+        noisy, noise, times = (
+            self._inverted(generator) if self.inversions is not None else self._with_noise(generator)
+        )
         alpha = self.alphas[times][:, None, None, None]
-        before = guess(noisy, noise, alpha)
-        self.wearing.set_strengths([torch.ones(len(noisy), device=noisy.device)])
+        before = predict_x0(noisy, noise, alpha)
+        self.adapted_unet.set_strengths([torch.ones(len(noisy), device=noisy.device)])
         with torch.enable_grad():
-            after = guess(noisy, self.wearing.unet(noisy, times), alpha)
+            after = predict_x0(noisy, self.adapted_unet.unet(noisy, times), alpha)
             loss = self._loss(before, after, generator)
             self._update(loss)
         return before, after.detach(), loss.item()
 
-    def _walked(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The picture at the return step and at levels below it, from its walk up: noisy, the noise, the steps (n,)."""
-        assert self.ways is not None
-        steps = len(self.ways.noises)
-        lower = torch.randint(steps // 2, steps, (BATCH - 1,), generator=generator).tolist()
+    def _inverted(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The picture at the return step and at random steps below, from its inversion: noisy, noise, steps (n,)."""
+        assert self.inversions is not None
+        steps = len(self.inversions.noises)
+        lower = integers(torch.randint(steps // 2, steps, (BATCH - 1,), generator=generator))
         chosen = [steps - 1, *lower]
-        noisy = torch.cat([self.ways.states[k + 1] for k in chosen])
-        noise = torch.cat([self.ways.noises[k] for k in chosen])
-        return noisy, noise, torch.tensor([self.ways.grid[k + 1] for k in chosen], device=noisy.device)
+        noisy = torch.cat([self.inversions.states[k + 1] for k in chosen])
+        noise = torch.cat([self.inversions.noises[k] for k in chosen])
+        return noisy, noise, torch.tensor([self.inversions.grid[k + 1] for k in chosen], device=noisy.device)
 
-    def _noised(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The next lessons with fresh noise up to the return step: noisy, the noise the model sees, the steps (n,)."""
+    def _with_noise(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The next lessons with new noise below the return step: noisy, the noise predicted in them, steps (n,)."""
         first = self.step * BATCH
-        rows = [self._lesson(k) for k in range(first, first + BATCH)]
-        x = self.lessons[rows]
+        rows = [self._training_image(k) for k in range(first, first + BATCH)]
+        x = self.training_images[rows]
         times = torch.randint(self.return_step // 2, self.return_step, (BATCH,), generator=generator).to(
             x.device
         )
-        noisy = noised(x, self.alphas[times][:, None, None, None], generator)
+        noisy = add_noise(x, self.alphas[times][:, None, None, None], generator)
         return noisy, self.unet(noisy, times), times
 
-    def _lesson(self, k: int) -> int:
-        """The row of the k-th lesson; every round goes through all of them in an order of its own."""
-        turn, place = divmod(k, len(self.lessons))
+    def _training_image(self, k: int) -> int:
+        """The row of the k-th lesson; every epoch is a new permutation, drawn from the seed."""
+        turn, place = divmod(k, len(self.training_images))
         order = torch.Generator().manual_seed((self.settings.seed << 20) + turn)
-        return int(torch.randperm(len(self.lessons), generator=order)[place])
+        return int(torch.randperm(len(self.training_images), generator=order)[place])
 
     def _paper(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
-        """One picture down in six steps: an update after each, or one through all of them."""
-        assert self.ways is not None
-        row = self.step % len(self.lessons)
-        before = self.lessons[row : row + 1]
+        """Sample one picture in PAPER_DOWN steps, with an update after each, or one through all: (before, after, loss)."""
+        assert self.inversions is not None
+        row = self.step % len(self.training_images)
+        before = self.training_images[row : row + 1]
         grid = time_grid(self.return_step, PAPER_DOWN)
-        alphas = levels(self.alphas, grid)
-        self.wearing.set_strengths([torch.ones(1, device=before.device)])
-        x, after, total = self.ways.states[-1][row : row + 1], before, 0.0
+        alphas = alphas_at(self.alphas, grid)
+        self.adapted_unet.set_strengths([torch.ones(1, device=before.device)])
+        x, after, total = self.inversions.states[-1][row : row + 1], before, 0.0
         with torch.enable_grad():
             for k in reversed(range(len(grid) - 1)):
-                noise = self.wearing.noise_of(x, grid[k + 1])
-                after = guess(x, noise, alphas[k + 1])
+                noise = self.adapted_unet.noise_of(x, grid[k + 1])
+                after = predict_x0(x, noise, alphas[k + 1])
                 x = ddim_step(x, noise, alphas[k + 1], alphas[k])
-                if not self.settings.chain:
+                if not self.settings.backprop_through_chain:
                     loss = self._loss(before, after, generator)
                     self._update(loss)
                     x, total = x.detach(), total + loss.item() / (len(grid) - 1)
-            if self.settings.chain:
+            if self.settings.backprop_through_chain:
                 after = x
                 loss = self._loss(before, x, generator)
                 self._update(loss)
@@ -155,43 +165,50 @@ class Tuning:
         return before, after.detach(), total
 
     def _loss(self, before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:
-        """The directional loss over views alike, and the L1 that keeps the rest."""
+        """The loss, a scalar, of pictures (n, 3, s, s): directional over paired views, L1 and smoothness."""
         size = self.clip.config.small_size
         seen = views_alike(torch.cat([before, after]), VIEWS, size, generator).flatten(0, 1)
         with torch.no_grad():
             vectors = self.clip.encode_image(seen[: VIEWS * len(before)])
         changed = self.clip.encode_image(seen[VIEWS * len(before) :])
-        loss = directional_loss(vectors, changed, self.aim.clip, self.settings.loss).mean()
+        loss = directional_loss(vectors, changed, self.target_direction.clip, self.settings.loss).mean()
         if self.settings.mode != "paper":
-            loss = loss + REACHING * reach_loss(vectors, changed, self.aim.clip).mean()
-        return loss + keeping_loss(before, after, self.settings.keep, self.settings.smooth).mean()
+            loss = (
+                loss + MAGNITUDE_WEIGHT * magnitude_loss(vectors, changed, self.target_direction.clip).mean()
+            )
+        return (
+            loss + preservation_loss(before, after, self.settings.l1_weight, self.settings.tv_weight).mean()
+        )
 
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
 
     # ---------------------------------------------------------------------------------------------------- the state
 
     def _judge(self, before: Tensor, after: Tensor) -> None:
-        """Both judges' directional similarity of the last batch, whole pictures."""
+        """Append CLIP's and the critic's directional similarity of the last batch, in whole pictures, to the curves."""
         row: list[float] = [self.step]
-        for judge, direction in ((self.clip, self.aim.clip), (self.critic, self.aim.critic)):
+        for judge, direction in (
+            (self.clip, self.target_direction.clip),
+            (self.critic, self.target_direction.critic),
+        ):
             vectors = [judge.encode_image(one.clamp(-1, 1)) for one in (before, after)]
             row.append(round(directional_similarity(vectors[0], vectors[1], direction).mean().item(), 4))
         self.curves.append(row)
 
     def metrics(self) -> dict[str, float]:
-        """For a Step."""
+        """The metrics of a Step: loss and, once judged, the directional similarities of CLIP and of the critic."""
         told = {"loss": self.loss}
         if self.curves:
             told |= {"clip": self.curves[-1][1], "critic": self.curves[-1][2]}
         return told
 
     def snapshot(self) -> Snapshot:
-        """The adapter, the optimizer's memory and the curves."""
-        tensors = {f"adapter/{name}": one for name, one in self.wearing.tensors().items()}
+        """The adapter, the optimizer's state, the curves and the loss."""
+        tensors = {f"adapter/{name}": one for name, one in self.adapted_unet.tensors().items()}
         for k, parameter in enumerate(self.parameters):
             memory: dict[str, Any] = self.optimizer.state.get(parameter, {})
             tensors |= {f"adam/{k}/{name}": value for name, value in memory.items()}
@@ -202,8 +219,8 @@ class Tuning:
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from a snapshot; the next update is what it would have been."""
-        self.wearing.put(adapter_of(snapshot))
+        """Set the state to that of a snapshot. BadInput when its adapter does not fit the denoiser."""
+        self.adapted_unet.set_weights(adapter_of(snapshot))
         for k, parameter in enumerate(self.parameters):
             memory = {
                 name: snapshot.tensors.get(f"adam/{k}/{name}") for name in ("step", "exp_avg", "exp_avg_sq")
@@ -218,5 +235,5 @@ class Tuning:
 
 
 def adapter_of(snapshot: Snapshot) -> dict[str, Tensor]:
-    """The adapter's weights in a snapshot of a Tuning."""
+    """The adapter's weights in a snapshot of an AdapterTraining, by peft's names."""
     return {k.removeprefix("adapter/"): v for k, v in snapshot.tensors.items() if k.startswith("adapter/")}

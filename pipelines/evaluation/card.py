@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.errors import BadInput
-from pipelines.evaluation.figures import BARS, PARTS, Figures, shown
+from pipelines.evaluation.figures import PARTS, TARGETS, Figures, shown
 from pipelines.io.files import write_atomically
 
 BEGIN, END = "<!-- figures: python launch.py evaluate --card -->", "<!-- end of figures -->"
@@ -13,21 +13,21 @@ BEGIN, END = "<!-- figures: python launch.py evaluate --card -->", "<!-- end of 
 BEGIN_BARS = "<!-- figures with a bar: python launch.py evaluate --card -->"
 
 
-def table(figures: Figures, bars_only: bool = False) -> str:
+def table(figures: Figures, targets_only: bool = False) -> str:
     """The figures as a Markdown table in the order in which they were measured, each part under its own heading."""
     lines = ["| figure | measured | bar |", "|---|---|---|"]
     for part, values in figures.items():
         rows = []
         for name, value in values.items():
-            bar = BARS.get((part, name))
-            if bar is not None or not bars_only:
-                rows.append(f"| {name} | {shown(value)} | {'' if bar is None else shown(bar)} |")
+            target = TARGETS.get((part, name))
+            if target is not None or not targets_only:
+                rows.append(f"| {name} | {shown(value)} | {'' if target is None else shown(target)} |")
         if rows:
             lines += [f"| **{PARTS[part]}** | | |", *rows]
     return "\n".join(lines)
 
 
-def around(path: Path) -> tuple[str, str, str]:
+def split_at_markers(path: Path) -> tuple[str, str, str]:
     """What a document says before its table, the marker there, what it says after. BadInput unless both are there once."""
     try:
         text = path.read_bytes().decode("utf-8")
@@ -41,6 +41,6 @@ def around(path: Path) -> tuple[str, str, str]:
 
 def rewrite(path: Path, figures: Figures) -> None:
     """Put the table between the document's markers; all else stays as it is."""
-    before, begin, after = around(path)
-    made = table(figures, bars_only=begin == BEGIN_BARS)
+    before, begin, after = split_at_markers(path)
+    made = table(figures, targets_only=begin == BEGIN_BARS)
     write_atomically(path, f"{before}{begin}\n{made}\n{END}{after}".encode())

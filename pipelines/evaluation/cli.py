@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     documents = [] if options.card is None else options.card or DOCUMENTS
     for path in documents:
-        card.around(path)  # no long measurement for a document that cannot hold it
+        card.split_at_markers(path)  # no long measurement for a document that cannot hold it
     if documents and options.quick:
         raise BadInput("evaluation.quick_card")
     if options.figures:

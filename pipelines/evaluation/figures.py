@@ -20,7 +20,7 @@ PARTS = {  # what each part of the table is about
     "optimize": "Optimize, common names",
     "edit": "Edit, pairs of texts by reusable directions, ten pictures each",
 }
-BARS = {  # what the figures should reach, on two cores
+TARGETS = {  # what the figures should reach, on two cores
     ("retrieval", "CLIP R@1"): 0.45,
     ("retrieval", "CLIP R@5"): 0.70,
     ("retrieval", "CLIP R@1 Chinese"): 0.35,
@@ -50,8 +50,8 @@ def to_text(figures: Figures) -> str:
     rows = [("part", "figure", "value", "bar")]
     for part, values in figures.items():
         for name, value in values.items():
-            bar = BARS.get((part, name))
-            rows.append((part, name, shown(value), "" if bar is None else shown(bar)))
+            target = TARGETS.get((part, name))
+            rows.append((part, name, shown(value), "" if target is None else shown(target)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -11,7 +11,7 @@ from pipelines.evaluation.synonyms import Entry
 from pipelines.models.base import Clip
 from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.data.emoji import Emoji, on_background
-from pipelines.training.data.icons import Icon, thing
+from pipelines.training.data.icons import Icon, concept
 
 
 class Book:
@@ -21,14 +21,14 @@ class Book:
         named: dict[str, set[str]] = {}
         for icon in icons:
             for text in (icon.name, *icon.also):
-                named.setdefault(text, set()).add(thing(icon))
+                named.setdefault(text, set()).add(concept(icon))
         self.texts = sorted(named)
-        self.things = [named[text] for text in self.texts]
+        self.concepts = [named[text] for text in self.texts]
 
     def rank(self, name: str, scores: Tensor) -> int:
         """How many names of other things score higher than `name`, of (texts,) scores: 0 when it is the first."""
         here = self.texts.index(name)
-        rivals = torch.tensor([not (things & self.things[here]) for things in self.things])
+        rivals = torch.tensor([not (concepts & self.concepts[here]) for concepts in self.concepts])
         return int((scores[rivals] > scores[here]).sum())
 
 
@@ -100,8 +100,8 @@ class Training:
                 chunks.append(thumbnails(images))
         self.vectors = torch.cat(chunks)
 
-    def things(self, vectors: Tensor, count: int) -> list[list[str]]:
+    def concepts(self, vectors: Tensor, count: int) -> list[list[str]]:
         """What the nearest training pictures of each of (n, d) vectors show: `count` different things, nearest first."""
         near = min(count * 8, len(self.icons))
         order = torch.cdist(vectors, self.vectors).topk(near, largest=False).indices.tolist()
-        return [list(dict.fromkeys(thing(self.icons[k]) for k in row))[:count] for row in order]
+        return [list(dict.fromkeys(concept(self.icons[k]) for k in row))[:count] for row in order]

@@ -35,8 +35,8 @@ from pipelines.io.images import to_tensor
 from pipelines.models.base import Clip
 from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.data.emoji import Emoji, on_background
-from pipelines.training.data.icons import VALIDATION_STYLE, thing
-from pipelines.training.report import sheet_of
+from pipelines.training.data.icons import VALIDATION_STYLE, concept
+from pipelines.training.report import image_grid
 
 
 def common_names(emoji: Emoji, count: int) -> list[str]:
@@ -68,7 +68,7 @@ def generation(
 ) -> tuple[dict[str, float], list[Image.Image]]:
     """Accuracy of the best of 1, 4, 16, ... candidates by all judges, and diversity; and the best picture of each name."""
     book, training = Book(emoji.icons), Training(emoji)
-    shows = {icon.name: thing(icon) for icon in emoji.icons}
+    shows = {icon.name: concept(icon) for icon in emoji.icons}
     models = {"critic": critic, "CLIP": pipeline.clip}
     words = {who: model.encode_text(book.texts) for who, model in models.items()}
     steps = [n for n in (1, 4, 16, 64) if n <= candidates]
@@ -82,8 +82,10 @@ def generation(
             for who in models:
                 scores = (words[who] @ vectors[who][k]).cpu()
                 ranks[who, n].append(book.rank(name, scores))
-            things = training.things(thumbnails(to_tensor([pictures[k].image])), 5)[0]
-            ranks["pixels", n].append(things.index(shows[name]) if shows[name] in things else len(things))
+            concepts = training.concepts(thumbnails(to_tensor([pictures[k].image])), 5)[0]
+            ranks["pixels", n].append(
+                concepts.index(shows[name]) if shows[name] in concepts else len(concepts)
+            )
         alike.append(likeness(vectors["critic"]))
         best.append(pictures[0].image)
     figures = {
@@ -147,5 +149,5 @@ def copies(critic: Clip, emoji: Emoji, samples: list[Image.Image], sheet: Path |
 def write_sheet(path: Path, pictures: list[Image.Image], columns: int) -> None:
     """Pictures of one size, row by row, as one PNG."""
     file = io.BytesIO()
-    sheet_of(to_tensor(pictures), columns).save(file, "PNG")
+    image_grid(to_tensor(pictures), columns).save(file, "PNG")
     write_atomically(path, file.getvalue())

@@ -20,7 +20,7 @@ from pipelines.io.files import write_atomically
 from pipelines.io.images import picture_to_uri, to_pil, to_tensor
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import Studio
-from pipelines.training.report import sheet_of
+from pipelines.training.report import image_grid
 from pipelines.weights.catalog import ASSETS
 
 PROMPTS = (
@@ -160,5 +160,5 @@ def _result(events: Iterable[Step | Result]) -> Result:
 
 def _write_sheet(path: Path, pictures: list[Image.Image], columns: int) -> None:
     file = io.BytesIO()
-    sheet_of(to_tensor(pictures), columns).save(file, "PNG")
+    image_grid(to_tensor(pictures), columns).save(file, "PNG")
     write_atomically(path, file.getvalue())

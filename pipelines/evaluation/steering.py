@@ -161,7 +161,7 @@ def round_trip(edit: Edit, pictures: Tensor, return_step: int = 600, steps: int 
     for refine, name in enumerate(("PSNR", "PSNR, refined once")):
         psnr = []
         for x in pictures.to(edit.clip.device).split(32):
-            settings = EditSettings(return_step=return_step, steps=steps, refine=refine)
+            settings = EditSettings(return_step=return_step, steps=steps, inversion_iterations=refine)
             again = edit.round_trip(settings, x)
             psnr.append(-10 * ((again - x) / 2).square().mean((1, 2, 3)).clamp(min=1e-10).log10())
         figures[name] = torch.cat(psnr).mean().item()

@@ -1,6 +1,6 @@
-"""Generate (Ramesh et al. 2021): read a prompt, draw many candidates token by token, keep what CLIP ranks best.
+"""Generate (Ramesh et al. 2021): sample many candidates from a prompt token by token, and keep those CLIP ranks best.
 
-The roles are apart: a tokenizer reads, a decoder draws image tokens, a codec turns them into pixels, CLIP judges.
+A tokenizer encodes the prompt, a Decoder samples image tokens, a Codec decodes them to pixels, a Clip ranks the pictures.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec, Decoder, Tokenizer
 from pipelines.models.dalle.network import sample
+from pipelines.models.typed import integers
 
 
 @dataclass
 class Generate(Pipeline[GenerateSettings]):
-    """Text to ranked pictures."""
+    """Draws many candidates of a prompt with a DALL·E and returns those that CLIP ranks best."""
 
     tokenizer: Tokenizer
     dalle: Decoder
@@ -35,9 +36,10 @@ class Generate(Pipeline[GenerateSettings]):
     Settings: ClassVar[type[Settings]] = GenerateSettings
 
     def prepare(self, settings: GenerateSettings) -> GenerateSettings:
-        """The picture prompt, if any, becomes a small PNG inside the settings, so that the run can be replayed.
+        """The settings with the picture prompt, if any, as a small PNG data URI, and with the size of a batch.
 
-        So does the size of a batch, which rounds a candidate's numbers a little.
+        Both are needed to replay the run; the size of a batch changes how a candidate's numbers are rounded. BadInput when
+        `keep_rows` leaves nothing to draw, or when the picture cannot be read.
         """
         grid = self.dalle.config.grid
         if settings.keep_rows >= grid:
@@ -52,14 +54,18 @@ class Generate(Pipeline[GenerateSettings]):
 
     @torch.no_grad()
     def __call__(self, settings: GenerateSettings) -> Generator[Step, None, list[Picture]]:
-        """Draw in batches of one fixed size, so that a candidate's numbers do not depend on its company."""
+        """Yield a Step a row of tokens and a batch; return the best pictures.
+
+        Batches have one fixed size, so that a candidate does not depend on the other candidates of its batch.
+        """
         assert settings.batch is not None
         seeds = candidate_seeds(settings.seed, settings.candidates)
         likeness, start = self._picture_prompt(settings)
-        tokens, vectors = [], []
+        tokens: list[Tensor] = []
+        vectors: list[Tensor] = []
         for batch in batches(seeds, settings.batch):
             drawn = yield from self._draw(settings, batch, start, likeness)
-            images = self.vqgan.pictures_of(drawn)
+            images = self.vqgan.decode_tokens(drawn)
             count = len(batch.seeds)
             vectors.append(self.clip.encode_image(images)[:count])
             tokens.append(drawn[:count])
@@ -68,22 +74,22 @@ class Generate(Pipeline[GenerateSettings]):
         ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
         drawn = torch.cat(tokens)
         kept = ranking.kept(settings.keep, settings.hide_duplicates)
-        pictures = to_pil(torch.cat([self.vqgan.pictures_of(drawn[k : k + 1]) for k in kept]))
+        pictures = to_pil(torch.cat([self.vqgan.decode_tokens(drawn[k : k + 1]) for k in kept]))
         return [
             Picture(
                 image,
                 seeds[k],
                 ranking.scores[k],
-                {**ranking.facts(k, seeds), "tokens": drawn[k].flatten().tolist()},
+                {**ranking.facts(k, seeds), "tokens": integers(drawn[k].flatten())},
             )
             for image, k in zip(pictures, kept, strict=True)
         ]
 
     @property
     def batch_size(self) -> int:
-        """Candidates drawn together: always this many rows, filled up with idle ones where fewer are asked for.
+        """Rows of a batch; when fewer candidates are left, the rest are unused.
 
-        A large network on a processor is held up by reading its weights, so that four rows cost little more than one.
+        A large network on a CPU is bound by reading its weights, so that four rows cost little more than one.
         """
         large = sum(p.numel() for p in self.dalle.parameters()) > 50_000_000
         if self.dalle.device.type == "cpu":
@@ -91,7 +97,7 @@ class Generate(Pipeline[GenerateSettings]):
         return 16 if large else 64
 
     def read_prompt(self, prompt: str) -> Reading:
-        """What the model sees of a prompt."""
+        """The pieces of a prompt that the model reads, its limit, the text that is cut off, and the unknown words."""
         limit = self.dalle.config.prompt_length
         pieces = self.tokenizer.pieces(prompt)
         return Reading(
@@ -103,20 +109,20 @@ class Generate(Pipeline[GenerateSettings]):
     def _draw(
         self, settings: GenerateSettings, batch: Batch, start: Tensor, likeness: Tensor | None
     ) -> Generator[Step, None, Tensor]:
-        """Draw one batch, a Step per row of tokens. Returns (batch, grid, grid) tokens."""
+        """Sample one batch. Yields a Step for each row of tokens and returns (rows, grid, grid) tokens."""
         config, device = self.dalle.config, self.dalle.device
         grid, rows = config.grid, batch.rows
         uniform = torch.stack([_uniform(seed, config.image_length) for seed in batch.row_seeds]).to(device)
         canvas = self._blank().repeat(rows, 1)  # (rows, image_length), what has not been drawn yet is white
         guided = settings.guidance != 1
-        cache, logits = self.dalle.read_text(self._text(settings.prompt, guided), rows * (1 + guided))
+        cache, logits = self.dalle.prefill(self._text(settings.prompt, guided), rows * (1 + guided))
         for position in range(config.image_length):
             if position < len(start):
                 token = start[position].expand(rows)
             else:
                 if guided:
-                    said, blank = logits.chunk(2)
-                    logits = blank + settings.guidance * (said - blank)
+                    cond, uncond = logits.chunk(2)
+                    logits = uncond + settings.guidance * (cond - uncond)
                 if likeness is not None:
                     logits = logits + likeness[position]
                 token = sample(
@@ -126,32 +132,33 @@ class Generate(Pipeline[GenerateSettings]):
             if position % grid == grid - 1:
                 shown = canvas[: len(batch.seeds)].view(-1, grid, grid)
                 done, total = batch.index * grid + position // grid + 1, batch.count * grid
-                yield Step("draw", done, total, {}, lambda shown=shown: self.vqgan.pictures_of(shown))
+                yield Step("draw", done, total, {}, lambda shown=shown: self.vqgan.decode_tokens(shown))
             if position + 1 < config.image_length:
-                logits = self.dalle.next_logits(cache, token.repeat(1 + guided), position)
+                logits = self.dalle.decode_step(cache, token.repeat(1 + guided), position)
         return canvas.view(rows, grid, grid)
 
     def _text(self, prompt: str, guided: bool) -> Tensor:
-        """(1 or 2, text_length) tokens: the prompt, and for guidance the empty text."""
+        """(1 or 2, text_length) tokens: the prompt and, when guided, the empty text."""
         texts = [self.tokenizer.encode(prompt), []][: 1 + guided]
         return torch.stack([self.dalle.text_tokens(ids) for ids in texts]).to(self.dalle.device)
 
     def _blank(self) -> Tensor:
-        """(1, image_length) tokens of a white picture; of no picture in particular when the codec only decodes."""
+        """(1, image_length) tokens of a white picture; zeros when the codec has no encoder."""
         if not getattr(self.vqgan.config, "has_encoder", True):
             return torch.zeros(1, self.dalle.config.image_length, dtype=torch.long, device=self.dalle.device)
         size = self.dalle.config.grid * self.vqgan.config.factor
-        return self.vqgan.tokens_of(torch.ones(1, 3, size, size, device=self.dalle.device)).flatten(1)
+        return self.vqgan.encode_tokens(torch.ones(1, 3, size, size, device=self.dalle.device)).flatten(1)
 
     def _picture_prompt(self, settings: GenerateSettings) -> tuple[Tensor | None, Tensor]:
-        """What a given picture adds: a bonus on the logits of tokens like its own, and the tokens of its top rows.
+        """The terms that a picture prompt adds: a bias of the logits or None, and the tokens of its top rows.
 
-        The bonus, (image_length, image_vocabulary), falls with the distance between codes.
+        The bias, (image_length, image_vocabulary), is at most 0 and falls with the squared distance between a code and the
+        picture's code. The tokens are (keep_rows * grid,).
         """
         if not settings.image:
             return None, torch.empty(0, dtype=torch.long)
         picture = to_tensor([open_picture(settings.image)]).to(self.dalle.device)
-        tokens = self.vqgan.tokens_of(picture).flatten()
+        tokens = self.vqgan.encode_tokens(picture).flatten()
         start = tokens[: settings.keep_rows * self.dalle.config.grid]
         if settings.likeness == 0:
             return None, start
@@ -161,5 +168,5 @@ class Generate(Pipeline[GenerateSettings]):
 
 
 def _uniform(seed: int, count: int) -> Tensor:
-    """All the chance one candidate gets, drawn on the CPU: one number in [0, 1) a token."""
+    """(count,) float32 in [0, 1), drawn on the CPU: all random numbers of one candidate, one for each token."""
     return torch.rand(count, generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""What decides a run of Generate."""
+"""The settings of Generate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.core.settings import Settings, knob
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateSettings(Settings):
-    """What decides a set of candidates."""
+    """The settings of Generate; a knob holds each field's range and meaning."""
 
     # fmt: off
     candidates: int = knob(16, 1, 512, label=("candidates", "候选数"),

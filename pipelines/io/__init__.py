@@ -1,1 +1,1 @@
-"""Files in and out: whole ones or none, pictures, films."""
+"""Reading and writing files: atomic writes, pictures, masks, films, tensors."""

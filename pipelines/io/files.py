@@ -1,4 +1,4 @@
-"""Writing whole files or none."""
+"""Writing files atomically."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pipelines.errors import CannotSave
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Put `data` at `path` so that a reader sees the old file or the new one, never a part; makes the folder.
+    """Write `data` to `path` so that a reader sees either the old file or the new one, never a part of it.
 
-    CannotSave, in one sentence, when the disk is full or the folder may not be written; nothing is left behind then.
+    Missing folders are made. CannotSave when the disk is full or the folder may not be written; the old file is then
+    unchanged, and no temporary file remains.
     """
     path = Path(path)
     temporary = None
@@ -37,7 +38,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def home_path(source: str | Path) -> Path:
-    """A path with ~ for a home folder; as it is where there is no such home."""
+    """The path with a leading ~ or ~user replaced by the home folder. Unchanged when there is no such home."""
     try:
         return Path(source).expanduser()
     except RuntimeError:
@@ -45,7 +46,7 @@ def home_path(source: str | Path) -> Path:
 
 
 def cannot_save(path: str | Path, error: OSError) -> CannotSave:
-    """Why `path` could not be written, as an error to raise."""
+    """The error to raise when `path` could not be written."""
     file = Path(path).name
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CannotSave("io.disk_full", file=file)

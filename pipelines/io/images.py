@@ -1,7 +1,7 @@
-"""Pictures at the doors: PIL to tensors in [-1, 1] and back, and the one safe way to open a stranger's picture.
+"""Pictures: Pillow's images to tensors in [-1, 1] and back, and opening pictures from untrusted sources.
 
-Three formats are opened, PNG, JPEG and WebP. A file is believed only step by step: its first bytes say which format it
-is, its header says how large it is, and nothing is decoded before both are fine.
+Three formats are opened: PNG, JPEG and WebP. The first bytes tell the format and the header tells the size. Pixels are
+decoded only after both have been checked.
 """
 
 from __future__ import annotations
@@ -48,24 +48,32 @@ TURNS = {  # EXIF orientation -> what makes the picture upright
 
 
 def to_pil(pictures: Tensor) -> list[Image.Image]:
-    """(n, 3, h, w) in [-1, 1] -> n RGB pictures of 8 bits; values outside are clamped."""
+    """(n, 3, h, w) in [-1, 1] -> n RGB images of 8 bits. Values outside the range are clamped."""
     levels = pictures.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return [Image.fromarray(one) for one in levels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def to_tensor(pictures: list[Image.Image]) -> Tensor:
-    """n pictures of one size -> (n, 3, h, w) float32 in [-1, 1]; transparency must be gone already."""
+    """n images of one size -> (n, 3, h, w) float32 in [-1, 1]. Transparency is dropped; see `on_white`."""
     levels = np.stack([np.asarray(one.convert("RGB")) for one in pictures])  # (n, h, w, 3) uint8
-    return torch.from_numpy(levels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.as_tensor(levels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def open_picture(
     source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
 ) -> Image.Image:
-    """A stranger's picture, upright, as RGB or, when it has transparency, RGBA.
+    """Open a picture from an untrusted source.
 
-    `source` is a path, a `data:image/...;base64,` URI or the file's own bytes. BadInput, in one sentence, for anything
-    that is not one whole still PNG, JPEG or WebP picture within `max_pixels` and `max_bytes`.
+    Args:
+        source: A path, a `data:image/...;base64,` URI, or the file's bytes.
+        max_pixels: The largest width times height that is decoded.
+        max_bytes: The largest file that is read.
+
+    Returns:
+        The picture turned upright as its EXIF says, RGBA when it has transparency and RGB otherwise.
+
+    Raises:
+        BadInput: When it is not one whole still PNG, JPEG or WebP picture within the limits.
     """
     data = read_bytes(source, max_bytes=max_bytes)
     kind = picture_format(data)
@@ -97,7 +105,11 @@ def open_picture(
 
 
 def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes behind a path or a data URI, never more than `max_bytes`; BadInput in one sentence otherwise."""
+    """The bytes of a file by its path, of a data URI, or `source` itself when it is bytes.
+
+    BadInput when there is no such file, when it cannot be read, when the URI is not valid base64, or when there are more
+    than `max_bytes` bytes.
+    """
     if isinstance(source, bytes):
         data = source
     elif isinstance(source, str) and source[: len(URI_HEAD)].lower() == URI_HEAD:
@@ -132,7 +144,7 @@ def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> byt
 
 
 def picture_format(data: bytes) -> str:
-    """One of FORMATS by the first bytes; BadInput for everything else, whatever its name ends in."""
+    """The format of a picture by its first bytes, one of FORMATS. BadInput for any other format."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
@@ -145,7 +157,7 @@ def picture_format(data: bytes) -> str:
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """BadInput when a picture of this size, as its header claims, is empty or too large to decode."""
+    """BadInput when a picture of `width` x `height` pixels is empty or has more than `max_pixels`."""
     if width < 1 or height < 1:
         raise BadInput("io.picture_has_no_size", width=width, height=height)
     if width * height > max_pixels:
@@ -155,7 +167,7 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """The picture as RGB with its transparency laid on white."""
+    """The picture as RGB, composited on white where it is transparent."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     rgba = image.convert("RGBA")
@@ -168,7 +180,10 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004) of pictures in [0, 1], an 11-pixel Gaussian window: (n,)."""
+    """Structural similarity of pictures (Wang et al. 2004), with a Gaussian window of 11 pixels.
+
+    (n, c, h, w) in [0, 1] twice -> (n,) in [-1, 1], 1 for equal pictures.
+    """
     ramp = torch.arange(11, device=a.device, dtype=a.dtype) - 5
     gauss = torch.exp(-ramp.square() / (2 * 1.5**2))
     across = (gauss / gauss.sum()).expand(a.shape[1], 1, 1, 11)
@@ -185,16 +200,16 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def picture_to_uri(image: Image.Image) -> str:
-    """The picture as a `data:image/png;base64,` URI, which `open_picture` reads back pixel for pixel."""
+    """The picture as a `data:image/png;base64,` URI. `open_picture` reads back the same pixels."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def restrict_pillow() -> None:
-    """Make Pillow itself read nothing but PNG, JPEG and WebP in this process, and no bombs.
+    """Restrict Pillow in this process to PNG, JPEG and WebP, and to pictures of at most MAX_PIXELS.
 
-    A server calls it once when it starts: it also covers decodes that other libraries do before our code sees a file.
+    A server calls it once when it starts. It also restricts pictures that other libraries open with Pillow.
     """
     Image.init()
     for name in [one for one in Image.OPEN if one not in FORMATS]:
@@ -206,7 +221,8 @@ def restrict_pillow() -> None:
 def _jpeg_without_metadata(data: bytes) -> tuple[bytes, bytes]:
     """A JPEG without its comments, colour profiles and EXIF, and the EXIF by itself.
 
-    Pillow reads those by code that crafted files have kept busy for hours; only pixels go through it.
+    Crafted metadata can keep Pillow's readers of it busy for hours, so only the pixels are given to Pillow. BadInput
+    when the file is damaged or has more than MAX_SCANS scans.
     """
     kept, exif, at = [data[:2]], b"", 2
     if data.count(b"\xff\xda") > MAX_SCANS:  # inside a scan 0xFF is always followed by 0x00 or a restart mark
@@ -233,7 +249,7 @@ def _jpeg_without_metadata(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _orientation(exif: bytes) -> int:
-    """The orientation, 1 to 8, that a block of EXIF tells; 1 when it tells nothing readable."""
+    """The orientation, 1 to 8, in a block of EXIF. 1 when there is none or it cannot be read."""
     tiff = exif[6:] if exif[:6] == b"Exif\0\0" else exif
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
@@ -251,7 +267,7 @@ def _orientation(exif: bytes) -> int:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey brought to 8 bits: Pillow's own conversion would clip it to white."""
+    """A 16-bit grey image converted to 8 bits by scaling, where Pillow would clip. Other images are unchanged."""
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64)
         levels = levels >> 8 if levels.max(initial=0) > 255 else levels

@@ -1,4 +1,4 @@
-"""Masks: a picture that says by its light, or by what is painted on it, where another picture may change."""
+"""Masks: pictures whose brightness or opacity says where another picture may change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from pipelines.io.images import open_picture
 
 
 def read_mask(source: str, size: tuple[int, int], init_size: tuple[int, int] | None) -> Image.Image:
-    """A mask picture as grey of the canvas's size: its light, or, where it has transparency, what is painted."""
+    """Read a mask: white where the picture may change, black where it must stay.
+
+    `source` is a path or a data URI. The mask is the picture's opacity when some of it is transparent, else its
+    brightness. `size` is the canvas's and `init_size` the start picture's, (width, height) in pixels; the mask must have
+    one of them. The result is a grey image in mode RGB, of `size`. BadInput when it cannot be opened, has another size,
+    or is black everywhere.
+    """
     picture = open_picture(source)
     if picture.size != size and picture.size != init_size:
         width, height = picture.size

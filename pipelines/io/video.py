@@ -1,8 +1,8 @@
-"""Moving pictures: the one place that writes films and reads them.
+"""Writing and reading films.
 
-A film is written as MP4 (H.264) or as animated WebP, frame by frame, so that memory does not grow with its length. Under
-the picture runs a strip: a line that grows with time, and a tick wherever another prompt begins to be followed. Reading
-takes a stranger's film or folder of pictures. PyAV is imported only when a film is written or read.
+A film is written as MP4 (H.264) or as animated WebP, frame by frame, so that memory does not grow with its length. A strip
+below the picture shows progress: a line that grows with time, and a tick where each scene begins. Films and folders of
+pictures from untrusted sources are read frame by frame. PyAV is imported only when a film is written or read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -49,15 +49,15 @@ MAX_SIDE = 4096
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a film, and which prompt was being followed; a change of `scene` is marked in the film."""
+    """One picture of a film, and the number of its scene, which is the prompt being followed."""
 
     image: Image.Image  # RGB
     scene: int = 0
 
 
 @dataclass(frozen=True)
-class Film:
-    """The pictures of a run one by one, how many they are, and the texts of its scenes."""
+class Timelapse:
+    """The frames of a film, their number, and the text of each scene."""
 
     frames: Iterator[Frame]
     count: int
@@ -66,7 +66,7 @@ class Film:
 
 @dataclass(frozen=True)
 class Mark:
-    """Where a scene begins: at which frame of the film, and at which part of the strip, 0 to 1."""
+    """Where a scene begins: `frame` counts the film's frames from 0, `part` is a share of the strip's width, 0 to 1."""
 
     scene: int
     frame: int
@@ -74,7 +74,7 @@ class Mark:
 
 
 def check_suffix(path: str | Path) -> str:
-    """The kind of film a path asks for, in lower case; BadInput when it is none of ours."""
+    """The suffix of a film's path in lower case, ".mp4" or ".webp". BadInput for others."""
     suffix = Path(path).suffix.lower()
     if suffix not in ENCODERS:
         raise BadInput("io.film_suffix", file=_short(Path(path).name))
@@ -84,14 +84,22 @@ def check_suffix(path: str | Path) -> str:
 def write_film(
     path: str | Path, frames: Iterable[Frame], count: int, *, seconds: float = 8.0, scenes: Sequence[str] = ()
 ) -> None:
-    """Save `count` frames of one size as a film of about `seconds`, .mp4 or .webp; equal frames make equal bytes.
+    """Save frames as a film. Equal frames make equal bytes.
 
-    The rate is 10 to 30 frames a second, so few frames make a shorter film; of too many, some are skipped evenly, never
-    the first, the last or the first of a scene. The last one stays for a second. `scenes[frame.scene]` is a scene's text:
-    in an MP4 the first becomes the title and, when there are several scenes, all become chapters.
+    The rate is 10 to 30 frames a second, so few frames make a shorter film. Of too many frames some are skipped evenly,
+    but never the first, the last or the first of a scene. The last frame stays for one second. The file is written
+    atomically: when anything fails, also when `frames` raises, an older file is unchanged and no partial file remains.
 
-    BadInput, in one sentence, for another suffix, frames of unequal size, or more or fewer than `count`; CannotSave when
-    the disk refuses. Whatever happens, also when `frames` raises, an older file stays whole and no part is left behind.
+    Args:
+        path: The file to write, ending in .mp4 or .webp.
+        frames: The frames, all of one size, taken one at a time.
+        count: The number of frames.
+        seconds: The length of the film, about, more than 0 and at most MAX_SECONDS.
+        scenes: The text of each scene by its number. In an MP4 the first is the title; several become chapters.
+
+    Raises:
+        BadInput: For another suffix, a length out of range, frames of unequal size, or more or fewer than `count`.
+        CannotSave: When the file cannot be written.
     """
     suffix = check_suffix(path)
     path = Path(path)
@@ -99,7 +107,7 @@ def write_film(
         raise BadInput("io.film_without_frames")
     if not 0 < seconds <= MAX_SECONDS:
         raise BadInput("io.film_seconds", most=MAX_SECONDS, seconds=seconds)
-    import av
+    from av.error import FFmpegError
 
     rate = min(FASTEST, max(SLOWEST, round(count / seconds)))
     marks: list[Mark] = []  # grows while the pictures are drawn
@@ -111,7 +119,7 @@ def write_film(
             )  # a real file: elsewhere an MP4's index cannot move to the front
             _encode(draft, pictures, rate, marks, scenes)
             data = draft.read_bytes()
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         if isinstance(error, OSError):
             raise cannot_save(path, error) from error
         raise
@@ -121,7 +129,10 @@ def write_film(
 def _encode(
     draft: Path, pictures: Iterator[np.ndarray], rate: int, marks: list[Mark], scenes: Sequence[str]
 ) -> None:
-    """Encode `pictures`, (height, width, 3) uint8 each, into the file `draft`; `marks` are whole once they are drawn."""
+    """Encode `pictures`, (height, width, 3) uint8 each, into the file `draft`.
+
+    `marks` are read after the last picture, because taking pictures adds to them.
+    """
     import av
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
@@ -132,7 +143,9 @@ def _encode(
     with av.open(str(draft), "w", format=draft.suffix[1:], container_options=container_options) as film:
         if scenes:
             film.metadata["title"] = _title(scenes, 0)
-        stream = cast("VideoStream", film.add_stream(codec, rate=rate, options=options))
+        container = cast("Any", film)  # PyAV leaves parts of its types open
+        stream = cast("VideoStream", container.add_stream(codec, rate=rate, options=options))
+        encoder = cast("Any", stream)
         stream.height, stream.width, stream.pix_fmt = *first.shape[:2], pixels
         stream.thread_count = 1  # what several threads make may differ from run to run
         if pixels == "yuv420p":  # say how RGB became YUV: players guess otherwise
@@ -150,8 +163,8 @@ def _encode(
                     threads=1,
                 )
             frame.pts, frame.time_base = number - 1, beat
-            film.mux(stream.encode(frame))
-        film.mux(stream.encode())
+            container.mux(encoder.encode(frame))
+        container.mux(encoder.encode())
         if scenes and len(marks) > 1:
             named = [(mark.frame, {"title": _title(scenes, mark.scene)}) for mark in marks]
             ends = [*[mark.frame for mark in marks[1:]], number]
@@ -166,9 +179,10 @@ def _encode(
 def _drawn(
     frames: Iterable[Frame], count: int, *, most: int, hold: int, marks: list[Mark]
 ) -> Iterator[np.ndarray]:
-    """The pictures of the film, strip and all, each (height, width, 3) uint8, the last one `hold` times more.
+    """The pictures of the film with the strip, each (height, width, 3) uint8. The last one is repeated `hold` times.
 
-    About `most` of `count` frames are kept. Each scene's beginning is put into `marks`.
+    About `most` of `count` frames are kept. The beginning of each scene is appended to `marks`. BadInput for frames of
+    unequal size, or more or fewer than `count`.
     """
     kept = min(count, max(2, most))
     even = {place * (count - 1) // max(1, kept - 1) for place in range(kept)}
@@ -193,7 +207,10 @@ def _drawn(
 
 
 def _enlarged(image: Image.Image) -> np.ndarray:
-    """The picture enlarged by a whole factor if it is small, its sides made even by repeating the last row or column."""
+    """The picture as (height, width, 3) uint8, enlarged by a whole factor if it is small.
+
+    Sides are made even by repeating the last row or column.
+    """
     factor = max(GOOD // max(image.size), -(-SMALL // max(image.size)))
     if factor > 1:
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
@@ -201,7 +218,7 @@ def _enlarged(image: Image.Image) -> np.ndarray:
 
 
 def _with_strip(picture: np.ndarray, done: float, marks: list[Mark]) -> np.ndarray:
-    """The picture (height, width, 3) with the strip under it: a line as long as `done`, 0 to 1, and ticks at marks."""
+    """The picture (height, width, 3) with the strip below it: a line of length `done`, 0 to 1, and a tick at each mark."""
     width = picture.shape[1]
     strip = np.empty((STRIP, width, 3), np.uint8)
     strip[:] = PAPER
@@ -213,18 +230,27 @@ def _with_strip(picture: np.ndarray, done: float, marks: list[Mark]) -> np.ndarr
 
 
 def _title(scenes: Sequence[str], scene: int) -> str:
-    """A scene's text in one line, short enough for a chapter; its number when it has no text."""
+    """A scene's text in one line of at most MAX_TITLE bytes. Its number, from 1, when it has no text."""
     text = " ".join(scenes[scene].replace("\0", " ").split()) if 0 <= scene < len(scenes) else ""
     return (text or str(scene + 1)).encode("utf-8", "replace")[:MAX_TITLE].decode("utf-8", "ignore")
 
 
 def read_frames(source: str | Path, *, limit: int = 600, longest: int = 512) -> Iterator[Image.Image]:
-    """The frames of a film (MP4, MOV, WebM) or of a folder of pictures: upright, RGB, one at a time.
+    """Read the frames of a film (MP4, MOV, WebM) or of a folder of pictures from an untrusted source.
 
-    A folder gives its PNG, JPEG and WebP pictures by name, 2 before 10, and nothing else of it is read. Frames larger than
-    `longest` pixels on a side are reduced to it. BadInput, in one sentence, for what is damaged, no film, or longer than
-    `limit` frames; what the file's head tells is checked in this call already, the rest while frames are taken. A cut-off
-    WebM alone is not noticed: it gives the frames before the cut.
+    Of a folder its PNG, JPEG and WebP pictures are read, by name, 2 before 10. The file's header and the first frame are
+    checked in this call, the rest while frames are taken. A WebM that was cut off gives the frames before the cut.
+
+    Args:
+        source: The path of a film or of a folder.
+        limit: The largest number of frames.
+        longest: The longest side of a frame in pixels; larger frames are reduced to it.
+
+    Returns:
+        An iterator of upright RGB images.
+
+    Raises:
+        BadInput: When it is missing, damaged, no film, or longer than `limit`. The iterator raises it too.
     """
     path = Path(source)
     if not os.path.exists(source):  # path.exists() would raise for some names, and take "" for this folder
@@ -237,7 +263,7 @@ def read_frames(source: str | Path, *, limit: int = 600, longest: int = 512) -> 
 
 
 def _of_folder(folder: Path, limit: int, longest: int) -> Iterator[Image.Image]:
-    """The pictures of a folder, in the natural order of their names; hidden files are no pictures."""
+    """The pictures of a folder, in the natural order of their names. Hidden files are skipped."""
     try:
         paths = [
             path
@@ -259,14 +285,15 @@ def _of_folder(folder: Path, limit: int, longest: int) -> Iterator[Image.Image]:
 
 
 def _natural_order(path: Path) -> tuple[list[int | str], str]:
-    """A key that sorts names as people count: 2 before 10."""
+    """A sorting key by which numbers in names count as numbers: 2 before 10."""
     parts = re.split(r"(\d+)", path.name)  # text and digits in turn
     return [int(part) if part.isdecimal() else part.casefold() for part in parts], path.name
 
 
 def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:
-    """The frames of a film, believed step by step: its first bytes, its weight, its head, then each frame."""
+    """The frames of a film. Its first bytes, its size and its header are checked before any frame is decoded."""
     import av
+    from av.error import FFmpegError
 
     rules = {
         "protocol_whitelist": "none",
@@ -290,11 +317,11 @@ def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:
                         taken += 1
                         if taken > limit:
                             raise BadInput("io.film_longer_than", most=limit)
-                        image = _reduced(frame.to_image(), longest)
+                        image = _reduced(cast("Any", frame).to_image(), longest)
                         yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
     except BadInput:
         raise
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise BadInput("io.film_damaged", reason=_short(reason)) from None
     except (OSError, ValueError) as error:
@@ -302,7 +329,7 @@ def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:
 
 
 def _film_stream(film: InputContainer, size: int, limit: int) -> VideoStream:
-    """The pictures of an opened film of `size` bytes, once its head promises nothing that is refused."""
+    """The video stream of an opened film of `size` bytes. BadInput when its header says that it cannot be read here."""
     if not film.streams.video:
         raise BadInput("io.film_without_pictures")
     stream = film.streams.video[0]
@@ -320,7 +347,7 @@ def _film_stream(film: InputContainer, size: int, limit: int) -> VideoStream:
 
 
 def _film_format(head: bytes) -> str:
-    """Which reader a film needs, by its first bytes; BadInput for everything else, whatever its name ends in."""
+    """The container format of a film by its first bytes, "mp4" or "webm". BadInput for others."""
     if head[4:8] == b"ftyp":
         return "mp4"
     if head[:4] == b"\x1a\x45\xdf\xa3":

@@ -1,7 +1,7 @@
-"""The roles of models, as the pipelines know them, and what networks of one role share.
+"""The roles of models, which are all that pipelines know of a network, and the code that networks of one role share.
 
-The roles are Protocols: a network plays one by having its methods, and derives from nothing here. Pictures are float32
-(n, 3, h, w) in [-1, 1], tokens are int64. Every network is an nn.Module.
+The roles are Protocols: a network has a role when it has the role's methods; it need not derive from anything here.
+Pictures are float32 (n, 3, h, w) in [-1, 1], tokens are int64. Every network is an nn.Module.
 """
 
 from __future__ import annotations
@@ -19,72 +19,94 @@ MOST_REMEMBERED = 20_000  # prompts
 
 
 class Tokenizer(Protocol):
-    """Reads texts as token ids."""
+    """Turns texts into token ids."""
 
     vocabulary_size: int
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, each in [0, vocabulary_size), neither cut nor padded, without start and end."""
+        """The ids of a text, each in [0, vocabulary_size), not cut, not padded, without start and end tokens."""
         ...
 
     def pieces(self, text: str) -> list[str]:
-        """What each of these ids stands for, to be shown to a person."""
+        """The readable text of each id that `encode` gives, one string an id, for display."""
         ...
 
     def unknown_words(self, text: str) -> list[str]:
-        """The words that the model has never seen, each once, in order."""
+        """The words of a text that the training texts did not contain, each once, in order."""
         ...
 
 
 class Network(Protocol):
-    """What all roles have of nn.Module."""
+    """The methods of nn.Module that pipelines use on networks of every role."""
 
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
-    def modules(self) -> Iterator[nn.Module]: ...
-    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def requires_grad_(self, requires_grad: bool = True) -> Self: ...
-    def eval(self) -> Self: ...
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters, each once."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All parameters with their dotted names."""
+        ...
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The network itself and all modules inside it."""
+        ...
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """The network itself and all modules inside it, with their dotted names."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Dotted names -> parameters and persistent buffers."""
+        ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Set whether gradients of the parameters are computed. Returns the network."""
+        ...
+
+    def eval(self) -> Self:
+        """Switch to inference mode. Returns the network."""
+        ...
 
 
 class ClipConfig(Protocol):
-    """What pipelines read of a CLIP's config. Sides are in pixels, of square pictures."""
+    """The fields of a CLIP's config that pipelines read. Pictures are square; sides are in pixels."""
 
     @property
     def image_size(self) -> int:
-        """The side that it was trained on."""
+        """The side of a training picture."""
         ...
 
     @property
     def small_size(self) -> int:
-        """A smaller side that it sees almost as well; image_size where there is none."""
+        """A smaller side that the CLIP was also trained on; image_size where there is none."""
         ...
 
     @property
     def embedding_size(self) -> int:
-        """Numbers in a vector."""
+        """Length of an embedding vector."""
         ...
 
 
 class Clip(Network, Protocol):
-    """Puts texts and pictures into one space of unit vectors (Radford et al. 2021). Also the role of the critic."""
+    """Encodes texts and pictures as unit vectors of one space (Radford et al. 2021). The critic has this role too."""
 
     @property
-    def config(self) -> ClipConfig: ...
+    def config(self) -> ClipConfig:
+        """Its sizes."""
+        ...
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         ...
 
     @property
     def image(self) -> nn.Module:
-        """The image tower, by whose weights a CLIP is recognized."""
+        """The image tower. A hash of its weights identifies the CLIP in records."""
         ...
 
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """(n, embedding_size) float32 of unit length, without a gradient. Long texts are cut."""
+        """List of n texts -> (n, embedding_size) float32 of unit length, without a gradient. Long texts are cut."""
         ...
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -93,7 +115,7 @@ class Clip(Network, Protocol):
 
 
 class CodecConfig(Protocol):
-    """What pipelines read of a codec's config. It may also have `has_encoder`, False for one that only decodes."""
+    """The fields of a codec's config that pipelines read. `has_encoder` may be absent; False means it only decodes."""
 
     @property
     def image_size(self) -> int:
@@ -115,7 +137,9 @@ class Codec(Network, Protocol):
     codes: nn.Parameter  # (code_count, c)
 
     @property
-    def config(self) -> CodecConfig: ...
+    def config(self) -> CodecConfig:
+        """Its sizes."""
+        ...
 
     def encode(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor), near the codes. BadInput without an encoder."""
@@ -125,7 +149,7 @@ class Codec(Network, Protocol):
         """(n, c, h, w) codes, or anything between them -> (n, 3, h * factor, w * factor), about [-1, 1]."""
         ...
 
-    def nearest(self, z: Tensor) -> Tensor:
+    def quantize(self, z: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, h, w) tokens: the nearest code by Euclidean distance."""
         ...
 
@@ -133,21 +157,21 @@ class Codec(Network, Protocol):
         """(n, h, w) tokens -> (n, c, h, w) their codes."""
         ...
 
-    def tokens_of(self, images: Tensor) -> Tensor:
+    def encode_tokens(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, h / factor, w / factor) tokens."""
         ...
 
-    def pictures_of(self, tokens: Tensor) -> Tensor:
+    def decode_tokens(self, tokens: Tensor) -> Tensor:
         """(n, h, w) tokens -> (n, 3, h * factor, w * factor), about [-1, 1]."""
         ...
 
     def seamless(self) -> Self:
-        """A twin on the same weights whose convolutions wrap around, so that pictures meet themselves at the edges."""
+        """A copy that shares the weights and whose convolutions pad circularly, so that pictures tile seamlessly."""
         ...
 
 
 class DecoderConfig(Protocol):
-    """What pipelines read of a DALL·E's config."""
+    """The fields of a DALL·E's config that pipelines read."""
 
     @property
     def grid(self) -> int:
@@ -166,40 +190,42 @@ class DecoderConfig(Protocol):
 
     @property
     def image_vocabulary(self) -> int:
-        """How many image tokens there are; the codec has at least as many codes."""
+        """Number of different image tokens. The codec has at least as many codes."""
         ...
 
 
 class Decoder(Network, Protocol):
-    """A DALL·E: reads a text and gives the logits of image tokens, one after the other (Ramesh et al. 2021)."""
+    """A DALL·E: predicts image tokens from a text, one after the other (Ramesh et al. 2021)."""
 
     @property
-    def config(self) -> DecoderConfig: ...
+    def config(self) -> DecoderConfig:
+        """Its sizes."""
+        ...
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         ...
 
     def text_tokens(self, ids: list[int]) -> Tensor:
         """A prompt's ids -> (text_length,), cut or padded. The empty list gives the text without a condition."""
         ...
 
-    def read_text(self, text: Tensor, row_count: int) -> tuple[Any, Tensor]:
+    def prefill(self, text: Tensor, row_count: int) -> tuple[Any, Tensor]:
         """(n, text_length) texts, each serving row_count / n neighbouring rows.
 
-        Returns the cache for `next_logits` and the logits of the first image token, (row_count, image_vocabulary)
+        Returns the cache for `decode_step` and the logits of the first image token, (row_count, image_vocabulary)
         float32.
         """
         ...
 
-    def next_logits(self, cache: Any, token: Tensor, position: int) -> Tensor:
+    def decode_step(self, cache: Any, token: Tensor, position: int) -> Tensor:
         """The image token (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 of the one after."""
         ...
 
 
 class DenoiserConfig(Protocol):
-    """What pipelines read of a denoiser's config."""
+    """The fields of a denoiser's config that pipelines read."""
 
     @property
     def image_size(self) -> int:
@@ -210,17 +236,19 @@ class DenoiserConfig(Protocol):
 class Denoiser(Network, Protocol):
     """Predicts the noise in pictures (Ho et al. 2020).
 
-    `alphas_cumprod` (step_count,) float32 is the share of the picture's variance left at each step.
+    `alphas_cumprod` (step_count,) float32 is the share of the clean picture's variance that is left at each step.
     """
 
     alphas_cumprod: Tensor
 
     @property
-    def config(self) -> DenoiserConfig: ...
+    def config(self) -> DenoiserConfig:
+        """Its sizes."""
+        ...
 
     @property
     def network(self) -> nn.Module:
-        """The part that adapters go into."""
+        """The module that LoRA adapters are injected into."""
         ...
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
@@ -232,7 +260,7 @@ class Denoiser(Network, Protocol):
 
 
 class CodecNetwork(nn.Module, ABC):
-    """A Codec, from the two towers that a subclass brings."""
+    """Base of codecs: a subclass defines `encode` and `decode`, and the rest of the role follows from `codes`."""
 
     codes: nn.Parameter  # (code_count, code_size)
 
@@ -244,7 +272,7 @@ class CodecNetwork(nn.Module, ABC):
     def decode(self, codes: Tensor) -> Tensor:
         """(n, c, h, w) codes, or anything between them -> (n, 3, h * factor, w * factor), about [-1, 1]."""
 
-    def nearest(self, z: Tensor) -> Tensor:
+    def quantize(self, z: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, h, w) tokens: the nearest code by Euclidean distance."""
         n, c, h, w = z.shape
         flat, codes = z.permute(0, 2, 3, 1).reshape(-1, c).float(), self.codes.float()
@@ -255,16 +283,16 @@ class CodecNetwork(nn.Module, ABC):
         """(n, h, w) tokens -> (n, c, h, w) their codes."""
         return F.embedding(tokens, self.codes).permute(0, 3, 1, 2)
 
-    def tokens_of(self, images: Tensor) -> Tensor:
+    def encode_tokens(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, h / factor, w / factor) tokens."""
-        return self.nearest(self.encode(images))
+        return self.quantize(self.encode(images))
 
-    def pictures_of(self, tokens: Tensor) -> Tensor:
+    def decode_tokens(self, tokens: Tensor) -> Tensor:
         """(n, h, w) tokens -> (n, 3, h * factor, w * factor), about [-1, 1]."""
         return self.decode(self.embed(tokens))
 
     def seamless(self) -> Self:
-        """A twin on the same weights whose convolutions wrap around, so that pictures meet themselves at the edges."""
+        """A copy that shares the weights and whose convolutions pad circularly, so that pictures tile seamlessly."""
         shared = {id(one): one for one in (*self.parameters(), *self.buffers())}
         twin = copy.deepcopy(self, shared)
         for module in twin.modules():
@@ -273,10 +301,13 @@ class CodecNetwork(nn.Module, ABC):
         return twin
 
 
-def remembered(
+def cached_text_embeddings(
     memory: dict[str, Tensor], prompts: list[str], read: Callable[[list[str]], Tensor], device: torch.device
 ) -> Tensor:
-    """(n, d) float32 of unit length: what `read` makes of each prompt, from `memory` when it was read before."""
+    """(n, d) float32 of unit length: the normalized output of `read` for each prompt, cached in `memory`.
+
+    `memory` is emptied when it would hold more than MOST_REMEMBERED prompts.
+    """
     new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in memory]
     if len(memory) + len(new) > MOST_REMEMBERED:
         memory.clear()

@@ -1,4 +1,4 @@
-"""One file form for every network: safetensors that carries its own config, training facts and licence."""
+"""The file format of every network: safetensors whose metadata hold the config, training facts and licence."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ from torch import Tensor, nn
 
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import write_atomically
+from pipelines.io.values import is_dict, is_list
 
 # Held while networks or adapters are built: accelerate's `init_empty_weights` changes torch for all threads.
-BUILDING = threading.RLock()
+META_INIT_LOCK = threading.RLock()
 ABSENT = Message("models.absent")  # said in the place of a shape
 
 
 class Config:
-    """Base of every network's config, a frozen dataclass of plain values, which travels in its checkpoint's metadata."""
+    """Base of every network's config: a frozen dataclass of plain values, kept in the checkpoint's metadata."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The fields as JSON values."""
         return asdict(cast(Any, self))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Back from metadata, where tuples have become lists. TypeError for a field that the config does not have."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        """The config from JSON values, with lists as tuples. TypeError for a field that the config does not have."""
+        fields: dict[str, Any] = {k: tuple(v) if is_list(v) else v for k, v in values.items()}
         return cls(**fields)
 
 
 def save_checkpoint(path: Path, network: nn.Module, config: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Write weights as float16 with JSON metadata "config" and "facts"; atomically, so an old file stays whole."""
+    """Write the weights as float16 with the JSON metadata "config" and "facts".
+
+    The write is atomic: an old file stays whole until the new one is complete. CannotSave when the disk is full.
+    """
     tensors = {
         name: value.detach()
         .to("cpu", torch.float16 if value.is_floating_point() else value.dtype)
@@ -49,16 +53,16 @@ def save_checkpoint(path: Path, network: nn.Module, config: dict[str, Any], fact
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The config and the facts of a checkpoint, without its weights. BadInput when the file is not one of ours."""
+    """The config and the facts of a checkpoint, without its weights. BadInput when it is missing or damaged."""
     if not path.is_file():
         raise BadInput("models.weights_missing", file=path.name)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+        with cast(Any, safe_open(path, "pt")) as file:
+            metadata: dict[str, str] = file.metadata() or {}
         config, facts = json.loads(metadata["config"]), json.loads(metadata["facts"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise BadInput("models.weights_damaged", file=path.name, reason=error) from error
-    if not isinstance(config, dict) or not isinstance(facts, dict):
+    if not is_dict(config) or not is_dict(facts):
         raise BadInput("models.weights_without_config", file=path.name)
     return config, facts
 
@@ -66,13 +70,16 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def load_weights(path: Path, network: nn.Module, dtype: torch.dtype = torch.float32) -> None:
     """Load a checkpoint's weights into a network of its config, in `dtype`. BadInput when names or shapes differ.
 
-    A network whose parameters were left out (on the meta device) takes the file's tensors as its own.
+    Parameters on the meta device are replaced by the file's tensors; others are overwritten.
     """
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     tensors: dict[str, Tensor] = {}
     try:
-        with safe_open(path, "pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        with cast(Any, safe_open(path, "pt")) as file:
+            names: list[str] = file.keys()
+            found: dict[str, tuple[int, ...]] = {
+                name: tuple(file.get_slice(name).get_shape()) for name in names
+            }
             for name in sorted(expected.keys() | found.keys()):
                 if expected.get(name) != found.get(name):
                     raise BadInput(
@@ -91,8 +98,11 @@ def load_weights(path: Path, network: nn.Module, dtype: torch.dtype = torch.floa
     network.load_state_dict(tensors, assign=any(one.is_meta for one in network.parameters()))
 
 
-def in_order(data: bytes) -> bytes:
-    """A safetensors file with its header sorted: safetensors shuffles the metadata, and records keep a file's hash."""
+def canonical_bytes(data: bytes) -> bytes:
+    """The bytes of a safetensors file with the keys of its header sorted.
+
+    safetensors writes metadata in random order; sorted, equal contents have equal hashes.
+    """
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8:end]), sort_keys=True, ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8

@@ -1,4 +1,4 @@
-"""What the decoder-only DALL·Es share: a stream of text tokens, then a grid of image tokens, and its key/value cache."""
+"""Shared by the decoder-only DALL·Es: a stream of text tokens, then a grid of image tokens, and its key/value cache."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from pipelines.models.checkpoint import Config
+from pipelines.models.typed import integers
 
 
-class StreamConfig(Config):
-    """The lengths of a stream."""
+class DecoderOnlyConfig(Config):
+    """Base of their configs: the lengths of a stream, in tokens."""
 
     text_length: int
     grid: int  # image tokens along a side
@@ -25,10 +26,10 @@ class StreamConfig(Config):
         return self.grid * self.grid
 
 
-class Cache:
-    """Keys and values of every slot, in place from the start; `seen[layer][slot]` are the slots that a slot looks at.
+class KVCache:
+    """A static cache of the keys and values of every slot. `seen[layer][slot]` are the slots that a slot attends to.
 
-    Reading only those makes a step's attention cost a few dozen image keys, not a thousand.
+    A step gathers only those: for image tokens a few dozen keys instead of a thousand.
     """
 
     def __init__(
@@ -40,14 +41,20 @@ class Cache:
         head_size: int,
         like: Tensor,
     ):
-        """masks: (k, length, length) bool, of which each layer names one. `like` gives device and dtype."""
+        """`masks` is (k, length, length) bool, and `mask_of_layer` the index of each layer's mask in it.
+
+        `like` gives the device and the dtype of the cache.
+        """
         shape = (len(mask_of_layer), row_count, head_count, masks.shape[1], head_size)
         self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
-        slots = [mask.nonzero()[:, 1].split(mask.sum(1).tolist()) for mask in masks]
+        slots = [torch.split(mask.nonzero()[:, 1], integers(mask.sum(1))) for mask in masks]
         self.seen = [slots[number] for number in mask_of_layer]
 
     def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
-        """Keep (n, heads, t, size) for slots from `start` on; each of n serves row_count / n neighbouring rows."""
+        """Store keys and values (n, heads, t, size) at slots start, start + 1, ...
+
+        Each of the n is repeated for row_count / n consecutive rows.
+        """
         end, repeat = start + keys.shape[2], self.keys.shape[1] // len(keys)
         if repeat > 1:
             keys, values = keys.repeat_interleave(repeat, 0), values.repeat_interleave(repeat, 0)
@@ -55,17 +62,17 @@ class Cache:
         self.values[layer, :, :, start:end] = values
 
     def read(self, layer: int, slot: int) -> tuple[Tensor, Tensor]:
-        """The keys and values that `slot` looks at, (row_count, heads, seen, size) each."""
+        """The keys and the values that `slot` attends to, (row_count, heads, seen, size) each."""
         seen = self.seen[layer][slot]
         return self.keys[layer].index_select(2, seen), self.values[layer].index_select(2, seen)
 
 
 def image_pattern(pattern: str, grid: int, kernel: int = 11) -> Tensor:
-    """(grid^2, grid^2) bool: may image token i (row of the result) look at image token j?
+    """(grid^2, grid^2) bool, True where image token i (the row) attends to image token j (the column).
 
     "row": itself and the `grid` tokens before it in raster order, which reaches the same column one row up.
     "column": itself and the tokens above it. "convolution": the causal half of a kernel x kernel window around it,
-    in raster order, so that it wraps at the ends of rows. Ramesh et al. 2021, figure 11.
+    in raster order, so that it wraps at the ends of rows. Ramesh et al. 2021, figure 11. ValueError for other names.
     """
     i = torch.arange(grid * grid)[:, None]
     j = torch.arange(grid * grid)[None, :]

@@ -1,9 +1,9 @@
-"""Devices: which one, what it computes in, what it has room for."""
+"""Devices: choosing one, its precision, and which networks fit into its memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,9 +18,9 @@ USUAL_PRECISION = (
 
 
 def precision_on(device: torch.device, asked: str = "auto") -> str:
-    """ "float32" or "bfloat16": what was asked for, USUAL_PRECISION for "auto".
+    """The precision to compute in, "float32" or "bfloat16". "auto" gives USUAL_PRECISION.
 
-    BadInput when the device cannot compute in bfloat16 at all.
+    BadInput for bfloat16 on a device that cannot multiply bfloat16 matrices.
     """
     if asked == "bfloat16" and not _can_bfloat16(device):
         raise BadInput("models.no_bfloat16", device=device.type)
@@ -28,7 +28,7 @@ def precision_on(device: torch.device, asked: str = "auto") -> str:
 
 
 def _can_bfloat16(device: torch.device) -> bool:
-    """Whether a product of bfloat16 matrices can be computed there, however slowly. CPUs and CUDA can."""
+    """Whether the device can multiply bfloat16 matrices, at any speed. CPUs and CUDA can."""
     one = torch.ones(1, 1)
     try:
         return bool((one.to(device, torch.bfloat16) @ one.to(device, torch.bfloat16)).float().cpu() == 1)
@@ -37,7 +37,7 @@ def _can_bfloat16(device: torch.device) -> bool:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """ "auto" is the first GPU when there is one; BadInput for a device this machine lacks."""
+    """The device of this name; "auto" is the first GPU, or the CPU without one. BadInput when the machine lacks it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -49,48 +49,53 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def dtype_of(kind: str, device: torch.device) -> torch.dtype:
-    """What a kind of network computes in: half precision only on a GPU, and only those that bear it."""
+    """The type that a kind of network computes in: on a GPU its `half` in ModelSpec, else float32."""
     half = SPECS[kind].half if device.type == "cuda" and kind in SPECS else ""
     return getattr(torch, half or "float32")
 
 
 # ----------------------------------------------------------------------------------------------------------------- room
 
-ROOM = 0.5  # the share of a GPU's memory that weights may fill; the rest is for what is computed with them
+WEIGHTS_SHARE = (
+    0.5  # the share of a GPU's memory that weights may fill; the rest is for what is computed with them
+)
 
 
 def networks_of(part: Any) -> list[nn.Module]:
-    """The networks in a part of a pipeline: itself, those of a diffusers pipeline, or none."""
+    """The networks in a part of a pipeline: the part itself, or the components of a diffusers pipeline, or none."""
     inside = getattr(part, "components", {}).values() if not isinstance(part, nn.Module) else [part]
     return [one for one in inside if isinstance(one, nn.Module)]
 
 
-def weight(network: nn.Module) -> int:
+def parameter_bytes(network: nn.Module) -> int:
     """Bytes of a network's parameters."""
     return sum(one.numel() * one.element_size() for one in network.parameters())
 
 
-def to_move_off(parts: list[nn.Module], waiting: list[nn.Module], room: float) -> list[nn.Module]:
-    """Which of the waiting networks must leave so that all weights are at most `room` bytes: the heaviest first."""
-    total = sum(weight(one) for one in (*parts, *waiting))
+def networks_to_offload(parts: list[nn.Module], waiting: list[nn.Module], room: float) -> list[nn.Module]:
+    """The networks of `waiting` to move off, largest first, until the weights of all networks are at most `room` bytes."""
+    total = sum(parameter_bytes(one) for one in (*parts, *waiting))
     leaving: list[nn.Module] = []
-    for one in sorted(waiting, key=weight, reverse=True):
+    for one in sorted(waiting, key=parameter_bytes, reverse=True):
         if total <= room:
             break
         leaving.append(one)
-        total -= weight(one)
+        total -= parameter_bytes(one)
     return leaving
 
 
 def make_room(parts: Iterable[Any], loaded: Iterable[Any], device: torch.device) -> None:
-    """Bring the networks in `parts` to a GPU; before it is full, others of those loaded go to the processor's memory."""
+    """Move the networks in `parts` to a GPU. Does nothing on other devices.
+
+    Weights may fill ROOM of its memory; beyond that, other networks of `loaded` are first moved to the CPU.
+    """
     if device.type != "cuda":
         return
     wanted = [network for part in parts for network in networks_of(part)]
     networks = [network for part in loaded for network in networks_of(part)]
     waiting = [one for one in networks if one not in wanted and next(one.parameters()).is_cuda]
-    total = torch.cuda.get_device_properties(device).total_memory
-    for network in to_move_off(wanted, waiting, ROOM * total):
+    total: int = cast(Any, torch.cuda).get_device_properties(device).total_memory
+    for network in networks_to_offload(wanted, waiting, WEIGHTS_SHARE * total):
         network.to("cpu")
     for network in wanted:
         network.to(device)

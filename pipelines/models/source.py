@@ -1,4 +1,4 @@
-"""What every family's `convert` gets and gives, and what most of them need."""
+"""Input and output of every family's `convert`, and helpers that converters share."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pipelines.models.checkpoint import ABSENT, Config
 
 
 @dataclass(frozen=True)
-class Original:
-    """What a published file holds: tensors under flat names (nested names joined by "."), and plain values beside them."""
+class SourceCheckpoint:
+    """Contents of a published file: tensors by flat names (nested names joined by "."), and its other plain values."""
 
     file: str  # its name, for messages
     tensors: dict[str, Tensor]
-    numbers: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What our file will hold: the kind of network, its config as plain values, its tensors by the network's own names."""
+    """Contents of a file to write: the kind of network, its config as plain values, its tensors by the network's names."""
 
     kind: str
     config: dict[str, Any]
     tensors: dict[str, Tensor]
 
 
-def size_of(original: Original, name: str, axis: int) -> int:
-    """One length of a tensor that the family must have. BadInput when it has not."""
+def size_of(original: SourceCheckpoint, name: str, axis: int) -> int:
+    """The length of a tensor along an axis. BadInput when the tensor is absent or has fewer axes."""
     tensor = original.tensors.get(name)
     if tensor is None or tensor.ndim <= axis:
         raise BadInput("models.tensor_missing", file=original.file, name=name, found=shape_of(tensor))
@@ -40,20 +40,23 @@ def size_of(original: Original, name: str, axis: int) -> int:
 
 
 def count_of(tensors: dict[str, Tensor], prefix: str, first: int = 0) -> int:
-    """How many of prefix + "0", prefix + "1", ... are parts of the network, before the first that is not; at most 64."""
+    """Number of consecutive modules prefix + `first`, prefix + `first + 1`, ... that have tensors; at most 64."""
     found = {name[len(prefix) :].partition(".")[0] for name in tensors if name.startswith(prefix)}
     return next(k for k in range(65) if str(first + k) not in found or k == 64)
 
 
-def fitted(
+def checked(
     kind: str,
-    original: Original,
+    original: SourceCheckpoint,
     config_type: type[Config],
     sizes: dict[str, Any],
     network: Callable[[Any], nn.Module],
     tensors: dict[str, Tensor],
 ) -> Converted:
-    """The tensors as a Converted, if they are those of the network of these sizes, by name and by shape; or BadInput."""
+    """The tensors as a Converted, after comparing their names and shapes with those of `network(config)`.
+
+    `sizes` are the fields of the config. BadInput when no network has these sizes, or when names or shapes differ.
+    """
     try:
         config = config_type.from_dict(sizes)
         with torch.device("meta"):  # shapes without memory
@@ -74,7 +77,7 @@ def fitted(
 
 
 def shape_of(tensor: Tensor | None) -> str | Message:
-    """A tensor's shape such as "3x4", for a sentence."""
+    """A tensor's shape for messages, such as "3x4"; ABSENT for None."""
     if tensor is None:
         return ABSENT
     return "x".join(map(str, tensor.shape)) or Message("models.a_number")

@@ -14,8 +14,8 @@ from typing import Any
 class ModelSpec:
     """One family. Names of classes and functions are "module.name" within the folder of the family; "" for none.
 
-    A network's `convert` takes an Original and gives a Converted. A vocabulary's takes the published file and the path to
-    write. `merge` takes the two Originals of a model that is published in two files and gives one.
+    A network's `convert` takes an Original and returns a Converted. A vocabulary's takes the published file and the path
+    to write. `merge` takes the two Originals of a model that is published in two files and returns one.
     """
 
     kind: str  # unique; what a converted file says it is. Files of the tiny pack do not say it
@@ -35,7 +35,7 @@ class ModelSpec:
     suffix: str = ".safetensors"  # of its files; "" for a folder
 
     def part(self, field: str) -> Any:
-        """The class or function that a field names. AttributeError or ImportError when it names none."""
+        """The class or function that a field names, imported now. AttributeError or ImportError when there is none."""
         module, _, name = getattr(self, field).rpartition(".")
         return getattr(importlib.import_module(f"pipelines.models.{self.folder}.{module}"), name)
 
@@ -202,7 +202,7 @@ SPECS: dict[str, ModelSpec] = {spec.kind: spec for spec in ROWS}
 
 
 def families(*, vocabularies: bool = False) -> dict[str, list[ModelSpec]]:
-    """What can be converted: names of `models add --family` -> their rows, in order; networks, or vocabularies."""
+    """The convertible rows by their name in `models add --family`, in table order; networks, or else vocabularies."""
     rows: dict[str, list[ModelSpec]] = {}
     for spec in SPECS.values():
         if spec.convert and (spec.role == "tokenizer") == vocabularies:
@@ -211,5 +211,5 @@ def families(*, vocabularies: bool = False) -> dict[str, list[ModelSpec]]:
 
 
 def suffixes() -> list[str]:
-    """How the files of models end, each once; "" stands for folders."""
+    """The file suffixes of models, each once; "" stands for folders."""
     return list(dict.fromkeys(spec.suffix for spec in SPECS.values()))

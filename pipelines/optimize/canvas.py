@@ -1,9 +1,9 @@
-"""The canvas of Optimize: its size, its codec, its masks and regions, and the gradients through it."""
+"""The canvas of Optimize: its size, codec, masks and regions, and the straight-through and clamp gradients."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,32 +18,32 @@ LARGEST = 1024 * 1024  # pixels of a canvas
 
 
 def straight_through(z: Tensor, vqgan: Codec) -> Tensor:
-    """The nearest codes of z going forward, the identity going back (van den Oord et al. 2017)."""
-    return vqgan.embed(vqgan.nearest(z.detach())) + (z - z.detach())
+    """Latents (n, c, h, w) -> their nearest codes, with the gradient of the identity (van den Oord et al. 2017)."""
+    return vqgan.embed(vqgan.quantize(z.detach())) + (z - z.detach())
 
 
 class _ClampWithGradient(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, x: Tensor, low: float, high: float) -> Tensor:
-        context.save_for_backward(x)
-        context.bounds = (low, high)
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bounds = (low, high)
         return x.clamp(low, high)
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = gradients
-        (x,) = context.saved_tensors
-        outside = x - x.clamp(*context.bounds)
+        (x,) = ctx.saved_tensors
+        outside = x - x.clamp(*ctx.bounds)
         return gradient * (gradient * outside >= 0), None, None
 
 
 def clamp_with_gradient(x: Tensor, low: float, high: float) -> Tensor:
-    """Clamp; going back, a value outside the bounds gets the gradient only where descent leads it back inside."""
-    return _ClampWithGradient.apply(x, low, high)
+    """Clamp x to [low, high]; outside the bounds the gradient is kept only where descent moves the value inside."""
+    return cast(Any, _ClampWithGradient).apply(x, low, high)
 
 
-def side_region(name: str, size: tuple[int, int]) -> Tensor:
-    """(1, 1, h, w): one on the named half of the canvas, or in its middle."""
+def named_region(name: str, size: tuple[int, int]) -> Tensor:
+    """(1, 1, h, w): 1 on the half "top", "bottom", "left" or "right" of the canvas, or in its middle, and 0 elsewhere."""
     height, width = size
     region = torch.zeros(1, 1, height, width)
     rows, columns = slice(None), slice(None)
@@ -61,8 +61,8 @@ def side_region(name: str, size: tuple[int, int]) -> Tensor:
     return region
 
 
-def only_inside(picture: Tensor, region: Tensor | None) -> Tensor:
-    """The part of the picture around a region; gradients reach nothing outside the region."""
+def crop_to_region(picture: Tensor, region: Tensor | None) -> Tensor:
+    """(1, 3, h, w) cropped to the bounding box of a region (1, 1, h, w); outside the region there is no gradient."""
     assert region is not None
     picture = picture.detach() + region * (picture - picture.detach())
     rows, columns = (region[0, 0] > 0).any(1).nonzero(), (region[0, 0] > 0).any(0).nonzero()
@@ -73,14 +73,15 @@ def only_inside(picture: Tensor, region: Tensor | None) -> Tensor:
     return picture[:, :, top:bottom, left:right]
 
 
-def eight_bits(picture: Tensor) -> Tensor:
+def round_to_uint8(picture: Tensor) -> Tensor:
+    """A picture in [-1, 1] rounded to the 256 levels of an 8-bit picture; any shape."""
     return (((picture.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).contiguous()
 
 
-def canvas_size(size: str, init: str, vqgan: Codec) -> tuple[int, int]:
-    """Width and height of the result: `size` such as 192x128, else the start picture's, else the model's own.
+def canvas_size(size: str, image: str, vqgan: Codec) -> tuple[int, int]:
+    """Width and height of the result in pixels: `size` such as 192x128, else the start picture's, else the codec's.
 
-    BadInput unless tokens can make them.
+    BadInput when `size` is not a multiple of the codec's factor or above LARGEST pixels, or the start picture too small.
     """
     factor = vqgan.config.factor
     if size:
@@ -101,8 +102,8 @@ def canvas_size(size: str, init: str, vqgan: Codec) -> tuple[int, int]:
                 "optimize.canvas_too_large", width=width, height=height, pixels=width * height, most=LARGEST
             )
         return width, height
-    if init:
-        width, height = open_picture(init).size
+    if image:
+        width, height = open_picture(image).size
         if (longer := max(width, height)) > LONGEST:
             width, height = (max(1, round(side * LONGEST / longer)) for side in (width, height))
         if min(width, height) < 2 * factor:
@@ -118,13 +119,15 @@ def token_grid(width: int, height: int, vqgan: Codec) -> tuple[int, int]:
 
 
 def resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(n, c, h, w) reduced to `size` (height, width) by area averaging."""
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="area")
 
 
 class Canvas:
-    """The size of a run's canvas in pixels and tokens, the codec that paints it, and the masks that were read for it.
+    """The size of a run's canvas in pixels and tokens, its codec, and a cache of its masks.
 
-    Sizes of pictures and masks here are (height, width). `size` is (width, height), as people write it.
+    Sizes of pictures and masks are (height, width), but the argument `size` is (width, height). `halves` lets the decoder
+    compute in bfloat16.
     """
 
     def __init__(self, size: tuple[int, int], codec: Codec, *, halves: bool):
@@ -137,34 +140,35 @@ class Canvas:
         self._masks: dict[tuple[str, tuple[int, int]], Tensor] = {}
 
     def pixels(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of so many rows and columns of tokens."""
+        """Height and width in pixels of a grid of (rows, columns) tokens."""
         return grid[0] * self.codec.config.factor, grid[1] * self.codec.config.factor
 
     @property
     def full_size(self) -> tuple[int, int]:
-        """Height and width of the canvas when it is no longer coarse, edges that will be cropped included."""
+        """Height and width in pixels of the full grid of tokens, with the edges that `cropped` removes."""
         return self.pixels((self.rows, self.columns))
 
     def encode(self, picture: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor) float32. BadInput when the codec has no encoder."""
         return self.codec.encode(picture).float().contiguous()
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes -> pictures in float32; only the decoder itself may compute in bfloat16.
+        """Codes (n, c, h, w) -> (n, 3, h * factor, w * factor) float32 in [-1, 1], clamped by `clamp_with_gradient`.
 
-        Everything that is compared with what a step decodes comes from here too: `pull` feels the rounding of one that
-        does not, and the optimizer steps as far for it as for CLIP.
+        With `halves` the decoder computes in bfloat16. Pictures that are compared with a decoded step must be decoded here
+        too, since `pull` would otherwise act on the difference in rounding.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halves):
             picture = self.codec.decode(codes)
         return clamp_with_gradient(picture.float(), -1.0, 1.0)
 
     def render(self, tokens: Tensor, mask: str, base: Tensor | None) -> Tensor:
-        """(1, h, w) tokens -> (1, 3, h, w) in [-1, 1] under a mask picture of the settings."""
+        """Tokens (1, rows, columns) -> (1, 3, h, w) in [-1, 1], composited with `base` by a mask picture."""
         with torch.no_grad():
             return self.composite(self.decode(self.codec.embed(tokens)), mask, base)
 
     def composite(self, picture: Tensor, mask: str, base: Tensor | None) -> Tensor:
-        """The base outside the mask, to the bit; the picture inside; between them where the mask is grey."""
+        """(1, 3, h, w): the base, bit for bit, where the mask is black; the picture where it is white; a blend in grey."""
         if not mask or base is None:
             return picture
         levels = self.mask(mask, (picture.shape[2], picture.shape[3])).to(self.device)
@@ -173,7 +177,7 @@ class Canvas:
         return torch.where(levels > 0, base + levels * (picture - base), base)
 
     def mask(self, source: str, size: tuple[int, int]) -> Tensor:
-        """(1, 1, h, w) in [0, 1] from a mask picture in the settings."""
+        """(1, 1, h, w) in [0, 1] from a mask picture of the settings, reduced to `size` (height, width)."""
         if (source, size) not in self._masks:
             image = open_picture(source).convert("L")
             levels = to_tensor([image.convert("RGB")])[:, :1].add(1).div(2)
@@ -181,13 +185,13 @@ class Canvas:
         return self._masks[source, size]
 
     def on_canvas(self, picture: Tensor) -> Tensor:
-        """The picture with its edges repeated on the right and below until tokens cover it."""
+        """(n, c, height, width) -> (n, c, *full_size), with the edges repeated at the right and below."""
         height, width = self.full_size
         edges = (0, width - picture.shape[-1], 0, height - picture.shape[-2])
         return F.pad(picture, edges, mode="replicate").to(self.device)
 
     def cropped(self, picture: Tensor) -> Tensor:
-        """The picture without the edges that only tokens need; a coarse one as it is."""
+        """(n, c, *full_size) -> (n, c, height, width); a picture of another size is returned unchanged."""
         if picture.shape[-2:] != self.full_size:
             return picture
         return picture[..., : self.height, : self.width]

@@ -2,7 +2,7 @@
 
 z -> nearest code, straight-through -> decoder -> clamp with a one-sided gradient -> augmented cutouts -> CLIP ->
 weighted great-circle distance -> optimizer on z -> z clamped to the codebook's range. Generating and editing differ only
-in where z starts. A second CLIP, the critic, never gives a gradient: it says whether the picture really gets better.
+in the initial z. A second CLIP, the critic, gives no gradient; its score selects the best step.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, Stopped
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_tensor
 from pipelines.io.masks import read_mask
-from pipelines.io.video import Film
+from pipelines.io.video import Timelapse
 from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
 from pipelines.optimize.canvas import canvas_size, token_grid
-from pipelines.optimize.run import Painting
+from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings, map_pictures_in
 from pipelines.optimize.start import read_tokens
-from pipelines.optimize.timelapse import film_of
+from pipelines.optimize.timelapse import timelapse_of
 
 
 @dataclass
 class Optimize(Resumable[OptimizeSettings]):
-    """A picture that grows under CLIP's gradient, from a splash, a picture or a draft, and is steered on the way."""
+    """Optimizes a picture under CLIP's gradient, starting from random codes, a picture or image tokens."""
 
     vqgan: Codec
     clip: Clip
@@ -46,16 +46,19 @@ class Optimize(Resumable[OptimizeSettings]):
     # ------------------------------------------------------------------------------------------------------ preparing
 
     def prepare(self, settings: OptimizeSettings) -> OptimizeSettings:
-        """Pictures become small PNGs inside the settings; a draft's tokens are read from its record; "auto" is decided."""
-        width, height = canvas_size(settings.size, settings.init, self.vqgan)
+        """The settings with pictures as PNG data URIs, a draft's tokens read from its record, and a definite precision.
+
+        BadInput for unreadable pictures, and when tokens or precision do not fit the canvas, the codec or the device.
+        """
+        width, height = canvas_size(settings.size, settings.image, self.vqgan)
         init_size = None
         fields: dict[str, Any] = {"precision": precision_on(self.vqgan.codes.device, settings.precision)}
-        if settings.init:
-            picture = open_picture(settings.init)
+        if settings.image:
+            picture = open_picture(settings.image)
             init_size = picture.size
             fitted = ImageOps.fit(on_white(picture), (width, height), Image.Resampling.LANCZOS)
-            fields["init"] = picture_to_uri(fitted)
-            if not settings.tokens and (tokens := self._draft(settings.init, fitted)):
+            fields["image"] = picture_to_uri(fitted)
+            if not settings.tokens and (tokens := self._draft(settings.image, fitted)):
                 fields["tokens"] = tokens
 
         def mask(source: str) -> str:
@@ -85,7 +88,7 @@ class Optimize(Resumable[OptimizeSettings]):
         return settings
 
     def _draft(self, source: str, fitted: Image.Image) -> str:
-        """The image tokens in the record of a picture that was made here, when they really decode to its pixels."""
+        """The image tokens in a picture's record, if they decode to its pixels (mean difference below 0.01); else ""."""
         try:
             record = json.loads(read_texts(source).get("atelier", ""))
             tokens = [int(one) for one in record["picture"]["tokens"]]
@@ -95,7 +98,7 @@ class Optimize(Resumable[OptimizeSettings]):
         if len(tokens) != rows * columns or not all(0 <= one < len(self.vqgan.codes) for one in tokens):
             return ""
         with torch.no_grad():
-            decoded = self.vqgan.pictures_of(
+            decoded = self.vqgan.decode_tokens(
                 torch.tensor(tokens, device=self.vqgan.codes.device).view(1, rows, columns)
             )
         given = to_tensor([fitted])
@@ -108,24 +111,27 @@ class Optimize(Resumable[OptimizeSettings]):
     def __call__(
         self, settings: OptimizeSettings, journal: Journal | None = None
     ) -> Generator[Step, None, list[Picture]]:
-        """Go on from the journal's last snapshot, or begin. Stopped, thrown in, ends the run with what there is."""
+        """Yield a Step an update, starting from the journal's last snapshot if it has one; return the pictures.
+
+        Stopped, thrown in at a yield, ends the run with its pictures so far. BadInput when the journal is another run's.
+        """
         journal = journal or Journal()
         identity = {"settings": settings.to_dict(), "models": self.fingerprint()}
         journal.begin(identity, settings.current_names)
-        run = self._painting(settings)
+        run = self._run(settings)
         if (snapshot := journal.latest()) is None:
             run.begin()
         else:
             run.restore(snapshot)
         ended, stopped, saved = None, False, run.state.step
         while run.state.step < run.last_step():
-            if ended := run.advance():
+            if ended := run.step():
                 break
-            if journal.due(run.state.step) or run.turns():
+            if journal.due(run.state.step) or run.at_boundary():
                 journal.save(run.snapshot())
                 saved = run.state.step
             try:
-                yield Step("optimize", run.state.step, run.now.steps, run.metrics(), run.draw)
+                yield Step("optimize", run.state.step, run.current.steps, run.metrics(), run.draw)
             except Stopped:
                 stopped = True
                 break
@@ -135,24 +141,24 @@ class Optimize(Resumable[OptimizeSettings]):
             settings = replace(settings, until=run.state.step)
         return run.pictures(settings, ended)
 
-    def film(self, settings: OptimizeSettings, journal: Journal) -> Film:
-        """All pictures that a journal of these prepared settings has seen."""
-        return film_of(self._painting(settings), journal)
+    def timelapse(self, settings: OptimizeSettings, journal: Journal) -> Timelapse:
+        """The time-lapse of a journal of these prepared settings."""
+        return timelapse_of(self._run(settings), journal)
 
     @torch.no_grad()
-    def glimpse(self, settings: OptimizeSettings, journal: Journal, step: int) -> Image.Image:
-        """The picture at one snapshot of a journal of these prepared settings."""
-        run = self._painting(settings)
+    def image_at(self, settings: OptimizeSettings, journal: Journal, step: int) -> Image.Image:
+        """The picture at the snapshot of `step` in a journal of these prepared settings. BadInput without the snapshot."""
+        run = self._run(settings)
         run.restore(journal.load(step))
-        return run.picture_now()
+        return run.current_picture()
 
     def fingerprint(self) -> str:
-        """A short hash of the networks, so that a journal is not resumed with others."""
+        """A hash of samples of the networks' weights, 16 hexadecimal digits, to refuse a journal of other networks."""
         digest = hashlib.sha256()
         for network in (self.vqgan, self.clip, self.critic):
             for one in network.parameters():  # a little of each will do
                 digest.update(one.detach().flatten()[:16].float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def _painting(self, settings: OptimizeSettings) -> Painting:
-        return Painting(self.vqgan, self.clip, self.critic, settings)
+    def _run(self, settings: OptimizeSettings) -> OptimizeRun:
+        return OptimizeRun(self.vqgan, self.clip, self.critic, settings)

@@ -1,4 +1,4 @@
-"""What an artist may write into a prompt besides words: weights, stops, scenes over time, places on the canvas.
+"""The grammar of prompts: targets with weights and stops, scenes over time, regions of the canvas.
 
     a castle | fog:0.5 | blur:-0.3 | a moon:1:0.7      several targets, TEXT[:WEIGHT[:STOP]]
     a castle ^ a ruin @80                              scenes; each begins at its step, or all share the run evenly
@@ -15,17 +15,19 @@ from dataclasses import dataclass
 
 from pipelines.errors import BadInput
 
-MOST = 10.0  # the largest weight; a larger number after a colon is part of the sentence, as in "at 10:30"
+MAX_WEIGHT = (
+    10.0  # the largest weight; a larger number after a colon is part of the sentence, as in "at 10:30"
+)
 NUMBER = re.compile(r"-?(?:0|[1-9]\d?)?(?:\.\d+)?")
 SIDES = ("left", "right", "top", "bottom", "centre")
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something to steer to. `text` is words, a picture's place or a number, as its list says.
+    """A target of the loss. `text` is words, the path or data URI of a picture, or a number, depending on its list.
 
-    `weight` below zero steers away. `stop` is a great-circle distance (theta^2 / 2) at which steering ends: nearer than
-    that nothing pulls, and for a negative weight farther than that nothing pushes. None steers for ever.
+    A `weight` below zero maximizes the distance. `stop` is a great-circle distance (theta^2 / 2) below which there is no
+    gradient, or for a negative weight above which there is none. None means no limit.
     """
 
     text: str
@@ -34,15 +36,27 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Scene:
+    """One scene as it was written. `targets` are all of `words`, those of weight 0 too.
+
+    `step` holds the digits after `@`, the empty text where there are none.
+    """
+
+    words: str
+    step: str
+    targets: list[Target]
+
+
+@dataclass(frozen=True)
 class Region:
-    """A target for a part of the canvas: `where` is one of SIDES or a mask picture, white where it counts."""
+    """A target for a part of the canvas: `where` is one of SIDES or a mask picture, white in the region."""
 
     target: Target
     where: str
 
 
 def parse_target(text: str) -> Target:
-    """`TEXT[:WEIGHT[:STOP]]`, read from the right."""
+    """Parse `TEXT[:WEIGHT[:STOP]]` from the right; the weight is 1 when there is none."""
     text = text.strip()
     head, last = _split_number(text)
     if last is None:
@@ -59,45 +73,58 @@ def _split_number(text: str) -> tuple[str, float | None]:
     if not colon or not head.strip() or not any(map(str.isdigit, tail)) or not NUMBER.fullmatch(tail):
         return text, None
     number = float(tail)
-    return (head.strip(), number) if abs(number) <= MOST else (text, None)
+    return (head.strip(), number) if abs(number) <= MAX_WEIGHT else (text, None)
 
 
 def parse_targets(text: str) -> list[Target]:
-    """Targets between bars; empty ones are dropped, and those of weight 0."""
-    return [one for part in text.split("|") if part.strip() and (one := parse_target(part)).weight != 0]
+    """Parse targets separated by bars; empty ones and those of weight 0 are dropped."""
+    return [target for target in _written_targets(text) if target.weight != 0]
+
+
+def _written_targets(text: str) -> list[Target]:
+    return [parse_target(part) for part in text.split("|") if part.strip()]
 
 
 def check_targets(targets: list[Target]) -> None:
-    """BadInput unless something pulls: not only negative weights, and not weights that cancel each other."""
+    """BadInput when no target has a positive weight, or when the weights sum to zero."""
     if not any(one.weight > 0 for one in targets):
         raise BadInput("optimize.no_positive_weight")
     if abs(sum(one.weight for one in targets)) < 1e-6:
         raise BadInput("optimize.weights_cancel", target=targets[0].text)
 
 
-def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
-    """Scenes between carets with the step at which each begins, in order; the first begins at 0.
-
-    A scene without `@STEP` begins at its even share of the run. BadInput when the steps do not grow.
-    """
-    parts = [part.strip() for part in text.split("^")]
-    if any(not part for part in parts):
-        raise BadInput("optimize.scene_empty")
-    scenes: list[tuple[int, str]] = []
-    for k, part in enumerate(parts):
-        found = re.fullmatch(r"(.*\S)\s*@\s*(\d{1,6})", part, re.DOTALL)
-        begin, words = (int(found[2]), found[1]) if found else (k * steps // len(parts), part)
-        if k == 0 and begin != 0:
-            raise BadInput("optimize.first_scene_late", step=begin)
-        if scenes and begin <= scenes[-1][0]:
-            raise BadInput("optimize.scene_out_of_order", scene=k + 1, step=begin)
-        scenes.append((begin, words))
+def parse_scenes(text: str) -> list[Scene]:
+    """Scenes between carets as they were written, also empty ones and steps that do not grow. Raises nothing."""
+    scenes: list[Scene] = []
+    for part in map(str.strip, text.split("^")):
+        match = re.fullmatch(r"(.*\S)\s*@\s*(\d{1,6})", part, re.DOTALL)
+        words, step = (match[1], match[2]) if match else (part, "")
+        scenes.append(Scene(words, step, _written_targets(words)))
     return scenes
 
 
+def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
+    """Parse scenes separated by carets: (first step, prompt) in order; the first begins at step 0.
+
+    Scene k of n without `@STEP` begins at k * steps / n. BadInput for an empty scene, or when the steps do not increase.
+    """
+    scenes = parse_scenes(text)
+    if any(not scene.words for scene in scenes):
+        raise BadInput("optimize.scene_empty")
+    story: list[tuple[int, str]] = []
+    for k, scene in enumerate(scenes):
+        begin = int(scene.step) if scene.step else k * steps // len(scenes)
+        if k == 0 and begin != 0:
+            raise BadInput("optimize.first_scene_late", step=begin)
+        if story and begin <= story[-1][0]:
+            raise BadInput("optimize.scene_out_of_order", scene=k + 1, step=begin)
+        story.append((begin, scene.words))
+    return story
+
+
 def parse_regions(text: str) -> list[Region]:
-    """Regions between bars, `TARGET @ WHERE`, read from the right. BadInput when one says no place."""
-    regions = []
+    """Parse regions `TARGET @ WHERE` separated by bars. BadInput when one has no target or no place."""
+    regions: list[Region] = []
     for part in text.split("|"):
         if not part.strip():
             continue
@@ -110,12 +137,12 @@ def parse_regions(text: str) -> list[Region]:
 
 
 def map_targets(text: str, change: Callable[[str], str]) -> str:
-    """The list of targets with every text changed, weights and stops as they are."""
+    """The list of targets with `change` applied to every text; weights and stops are kept."""
     return " | ".join(_written(Target(change(one.text), one.weight, one.stop)) for one in parse_targets(text))
 
 
 def map_regions(text: str, change: Callable[[str], str]) -> str:
-    """The list of regions with every mask picture changed; the named sides stay."""
+    """The list of regions with `change` applied to every mask picture; named sides are kept."""
     return " | ".join(
         f"{_written(one.target)} @ {one.where if one.where in SIDES else change(one.where)}"
         for one in parse_regions(text)
@@ -128,7 +155,7 @@ def _written(target: Target) -> str:
 
 
 def parse_palette(text: str) -> list[list[float]]:
-    """`#rrggbb` colours, spaces or commas between them -> rows of three in [-1, 1]."""
+    """Parse 1 to 32 `#rrggbb` colours, separated by spaces or commas -> rows (r, g, b) in [-1, 1]. BadInput for others."""
     colours = text.replace(",", " ").split()
     for one in colours:
         if not re.fullmatch(r"#?[0-9a-fA-F]{6}", one):

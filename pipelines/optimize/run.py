@@ -1,4 +1,4 @@
-"""How Optimize paints: the algorithm of VQGAN-CLIP step by step, and the state that it keeps between steps."""
+"""The algorithm of Optimize (VQGAN-CLIP, Crowson et al. 2022): its steps, and snapshots of its state."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from pipelines.errors import Message
 from pipelines.io.images import to_pil
 from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
+from pipelines.models.typed import integers
 from pipelines.optimize.canvas import (
     Canvas,
     canvas_size,
     clamp_with_gradient,
-    eight_bits,
-    only_inside,
+    crop_to_region,
+    round_to_uint8,
     straight_through,
 )
 from pipelines.optimize.critic import JUDGE_EVERY, Judges, metrics
@@ -35,78 +36,85 @@ from pipelines.optimize.state import State, generator_of
 from pipelines.optimize.targets import EncodedTarget, Targets, story_of
 
 
-class Painting:
-    """One run: the algorithm, and the state it keeps."""
+class OptimizeRun:
+    """One run of Optimize. `begin` or `restore` sets the state, `advance` makes one step.
+
+    BadInput when the settings do not fit the codec.
+    """
 
     def __init__(self, vqgan: Codec, clip: Clip, critic: Clip, settings: OptimizeSettings):
         self.clip, self.settings = clip, settings
-        size = canvas_size(settings.size, settings.init, vqgan)
+        size = canvas_size(settings.size, settings.image, vqgan)
         halves = precision_on(vqgan.codes.device, settings.precision) == "bfloat16"
         self.canvas = Canvas(size, vqgan.seamless() if settings.tile else vqgan, halves=halves)
         self.targets, self.judges = Targets(clip, critic, self.canvas), Judges(clip, critic, self.canvas)
         self.timeline = settings.timeline()
         self.given = given_picture(settings, self.canvas)
-        self.home = anchor_of(settings, self.canvas, self.given)
+        self.anchor = anchor_of(settings, self.canvas, self.given)
         self.state: State  # from `begin` or `restore` on
         self.shown: Tensor | None = None  # (1, 3, h, w) the last step's picture
         self.loss = math.nan
 
     def begin(self) -> None:
-        """Be at step 0."""
+        """Set the state of step 0."""
         z = start_of(self.settings, self.timeline[0][1], self.targets, self._grid_at(0), self.given)
         self.state = State(z, self._optimizer(z), z.clone())
-        if self.now.mask:
-            self.state.base = eight_bits(self._picture(z) if self.home is None else self.home)
+        if self.current.mask:
+            self.state.base = round_to_uint8(self._picture(z) if self.anchor is None else self.anchor)
 
     # ------------------------------------------------------------------------------------------------- the algorithm
 
-    def advance(self) -> Message | None:
-        """One step. Returns why, and changes nothing, when the numbers broke down."""
+    def step(self) -> Message | None:
+        """Make one step. Returns None, or why loss or gradient is not finite; the state is then unchanged."""
         state = self.state
         self._begin_step()
-        now, generator = self.now, generator_of(self.settings.seed, state.step, "step")
-        loss, gradient, picture = self._gradient(now, generator)
+        current, generator = self.current, generator_of(self.settings.seed, state.step, "step")
+        loss, gradient, picture = self._gradient(current, generator)
         if not (torch.isfinite(loss) and torch.isfinite(gradient).all()):
             return Message("optimize.loss_broke", {"loss": f"{loss.item():.3g}", "step": state.step + 1})
-        if now.average:
-            picture = self._picture(state.average)
-        tokens = self.canvas.codec.nearest(state.shown(now.average))[0].int().cpu()
+        if current.ema_decay:
+            picture = self._picture(state.ema)
+        tokens = self.canvas.codec.quantize(state.shown(current.ema_decay))[0].int().cpu()
         state.frames.append((state.step, tokens))
         self.shown, self.loss = picture, loss.item()
         if state.step % JUDGE_EVERY == 0:
-            self.judges.judge(state, picture, self.targets_now())
+            self.judges.judge(state, picture, self.current_targets())
         for group in state.optimizer.param_groups:
-            group["lr"] = now.step_size
+            group["lr"] = current.step_size
         state.z.grad = gradient
         state.optimizer.step()
         state.z.copy_(state.z.clamp(self.canvas.low, self.canvas.high))
-        state.average.lerp_(state.z, 1 - now.average)
+        state.ema.lerp_(state.z, 1 - current.ema_decay)
         state.step += 1
         return None
 
     @torch.enable_grad()
-    def _gradient(self, now: OptimizeSettings, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss at z, its gradient, and the picture it was computed on."""
-        z, targets = self.state.z.detach().requires_grad_(), self.targets_now()
+    def _gradient(
+        self, current: OptimizeSettings, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss at z (a scalar), its gradient (as z), and the picture (1, 3, h, w) it was computed on."""
+        z, targets = self.state.z.detach().requires_grad_(), self.current_targets()
         decoded = self.canvas.decode(straight_through(z, self.canvas.codec))
-        picture = self.canvas.composite(decoded, now.mask, self.state.base)
+        picture = self.canvas.composite(decoded, current.mask, self.state.base)
         seen = picture
         if self.settings.tile:  # a view may lie across the edges
-            shift = torch.randint(10**6, (2,), generator=generator).tolist()
+            shift = integers(torch.randint(10**6, (2,), generator=generator))
             seen = seen.roll((shift[0] % seen.shape[2], shift[1] % seen.shape[3]), (2, 3))
-        count = self._cutout_count(now)
+        count = self._cutout_count(current)
         config = self.clip.config
-        size = config.small_size if now.views == "small" else config.image_size
-        parts = [cutouts(seen, count, size, generator, now.scheme, now.closest)]
+        size = config.small_size if current.cutout_size == "small" else config.image_size
+        parts = [cutouts(seen, count, size, generator, current.cutout_scheme, current.min_crop)]
         regional = [one for one in targets if one.region is not None]
         for one in regional:
-            part = only_inside(picture, one.region)
-            parts.append(cutouts(part, max(4, count // 2), size, generator, now.scheme, now.closest))
+            part = crop_to_region(picture, one.region)
+            parts.append(
+                cutouts(part, max(4, count // 2), size, generator, current.cutout_scheme, current.min_crop)
+            )
         lengths = [len(part) for part in parts]
         vectors = self.clip.encode_image(clamp_with_gradient(torch.cat(parts), -1.0, 1.0))
-        whole, *inside = vectors.split(lengths)
+        whole, *inside = torch.split(vectors, lengths)
         of_regions = iter(inside)  # in the order of the targets
-        loss = regularizers(now, picture, self.home)
+        loss = regularizers(current, picture, self.anchor)
         total = sum(abs(one.weight) for one in targets)
         for one in targets:
             views = whole if one.region is None else next(of_regions)
@@ -120,47 +128,47 @@ class Painting:
     # ---------------------------------------------------------------------------------------------- before every step
 
     @property
-    def now(self) -> OptimizeSettings:
-        """The settings in force at this step."""
+    def current(self) -> OptimizeSettings:
+        """The settings in force at the current step."""
         return self._settings_at(self.state.step)
 
     def _settings_at(self, step: int) -> OptimizeSettings:
         return next(one for begin, one in reversed(self.timeline) if begin <= step)
 
     def last_step(self) -> int:
-        """Where the run ends, as things stand."""
-        return min(self.now.steps, self.settings.until or self.now.steps)
+        """The step at which the run ends by the current settings."""
+        return min(self.current.steps, self.settings.until or self.current.steps)
 
-    def turns(self) -> bool:
-        """Whether the run ends here, or is about to change its course."""
+    def at_boundary(self) -> bool:
+        """Whether the run ends, or its settings change, at the current step."""
         return self.state.step == self.last_step() or self.state.step in dict(self.timeline)
 
     def _begin_step(self) -> None:
-        """What the timeline has for this step: a new scene or change, a larger canvas, a move of the canvas."""
+        """Apply what is due before this step: a new scene or change of settings, a larger canvas, a move of the canvas."""
         step, state = self.state.step, self.state
-        if step and (step in dict(self.timeline) or step in dict(story_of(self.now))):
+        if step and (step in dict(self.timeline) or step in dict(story_of(self.current))):
             state.best = None  # another question: the critic begins anew
             before = next(one for when, one in reversed(self.timeline) if when < step)
-            if self.now.mask and self.now.mask != before.mask:
-                state.base = eight_bits(
-                    self.canvas.composite(self._picture(state.average), before.mask, state.base)
+            if self.current.mask and self.current.mask != before.mask:
+                state.base = round_to_uint8(
+                    self.canvas.composite(self._picture(state.ema), before.mask, state.base)
                 )
         rows, columns = self._grid_at(self.state.step)
         if state.z.shape[-2:] != (rows, columns):
             self._transform(lambda x: F.interpolate(x, (rows, columns), mode="bilinear", align_corners=False))
             state.best = None
-        if self.now.animate and step and step % self.now.animate == 0:
+        if self.current.animate and step and step % self.current.animate == 0:
             self._move()
 
     def _grid_at(self, step: int) -> tuple[int, int]:
-        """Rows and columns of z at a step: halved for every doubling that is still to come."""
+        """Rows and columns of z at a step: the canvas's, halved for every doubling that is still to come."""
         stages = self.settings.coarse + 1
         passed = min(step * stages // self._settings_at(step).steps, self.settings.coarse)
         shrink = 2 ** (self.settings.coarse - passed)
         return -(-self.canvas.rows // shrink), -(-self.canvas.columns // shrink)
 
     def _transform(self, change: Callable[[Tensor], Tensor], z: Tensor | None = None) -> None:
-        """Put another z in place, carrying the optimizer's memory of every cell along."""
+        """Replace z by `z`, or by `change` of the old z, and apply `change` to the optimizer's state of every cell."""
         old = self.state
         fresh = change(old.z) if z is None else z
         optimizer = self._optimizer(fresh)
@@ -172,17 +180,17 @@ class Painting:
             kept["exp_avg_sq"] = kept["exp_avg_sq"].clamp(min=0)
         if kept:
             optimizer.state[fresh] = kept
-        old.average = change(old.average) if z is None else fresh.clone()
+        old.ema = change(old.ema) if z is None else fresh.clone()
         old.z, old.optimizer = fresh, optimizer
 
     def _move(self) -> None:
-        """Zoom, pan and rotate the picture; z is read from the moved picture, the optimizer's memory moves with it."""
-        now = self.now
-        picture = self._picture(self.state.average)
+        """Zoom, pan and rotate the picture and the optimizer's state; z is encoded from the moved picture."""
+        current = self.current
+        picture = self._picture(self.state.ema)
         height, width = picture.shape[-2:]
-        angle = math.radians(now.rotate)
-        cos, sin = math.cos(angle) / now.zoom, math.sin(angle) / now.zoom
-        dx, dy = 2 * now.pan_x / width, 2 * now.pan_y / height
+        angle = math.radians(current.rotate)
+        cos, sin = math.cos(angle) / current.zoom, math.sin(angle) / current.zoom
+        dx, dy = 2 * current.pan_x / width, 2 * current.pan_y / height
         matrix = [[[cos, -sin * height / width, -dx], [sin * width / height, cos, -dy]]]
         theta = torch.tensor(matrix, device=self.canvas.device)
 
@@ -195,49 +203,51 @@ class Painting:
     def _optimizer(self, z: Tensor) -> torch.optim.Optimizer:
         return OPTIMIZERS[self.settings.optimizer]([z], lr=self.settings.step_size, foreach=False)
 
-    def _cutout_count(self, now: OptimizeSettings) -> int:
-        """From `cutouts` to `cutouts_end` over the run."""
-        end = now.cutouts_end or now.cutouts
-        share = self.state.step / max(now.steps - 1, 1)
-        return max(1, round(now.cutouts + (end - now.cutouts) * min(share, 1.0)))
+    def _cutout_count(self, current: OptimizeSettings) -> int:
+        """The number of cutouts at this step, linear from `cutouts` to `cutouts_end` over the run."""
+        end = current.cutouts_end or current.cutouts
+        share = self.state.step / max(current.steps - 1, 1)
+        return max(1, round(current.cutouts + (end - current.cutouts) * min(share, 1.0)))
 
     # ------------------------------------------------------------------------------------------------ what there is to see
 
-    def targets_now(self) -> list[EncodedTarget]:
-        """The targets at this step, for what is decoded at this step."""
-        return self.targets.at(self.now, self.state.step, self.canvas.pixels(self._grid_at(self.state.step)))
+    def current_targets(self) -> list[EncodedTarget]:
+        """The targets at this step, with regions of the size that is decoded at this step."""
+        return self.targets.at(
+            self.current, self.state.step, self.canvas.pixels(self._grid_at(self.state.step))
+        )
 
     def _picture(self, z: Tensor) -> Tensor:
-        """(1, 3, h, w) in [-1, 1]: what z, or an average of it, looks like under the mask of now."""
-        return self.render(self.canvas.codec.nearest(z))
+        """Latents (1, c, rows, columns) -> (1, 3, h, w) in [-1, 1], quantized, decoded, under the current mask."""
+        return self.render(self.canvas.codec.quantize(z))
 
     def render(self, tokens: Tensor) -> Tensor:
-        """(1, h, w) tokens -> (1, 3, h, w) in [-1, 1] under the mask of now."""
-        return self.canvas.render(tokens, self.now.mask, self.state.base)
+        """Tokens (1, rows, columns) -> (1, 3, h, w) in [-1, 1], under the current mask."""
+        return self.canvas.render(tokens, self.current.mask, self.state.base)
 
     def draw(self) -> Tensor:
-        """(1, 3, height, width): the picture of the last step, which is there already."""
+        """(1, 3, height, width) in [-1, 1]: the picture of the last step, without decoding again."""
         assert self.shown is not None
         return self.canvas.cropped(self.shown)
 
-    def picture_now(self) -> Image.Image:
-        """What stands on the canvas."""
-        return to_pil(self.canvas.cropped(self._picture(self.state.shown(self.now.average))))[0]
+    def current_picture(self) -> Image.Image:
+        """The picture of the current state."""
+        return to_pil(self.canvas.cropped(self._picture(self.state.shown(self.current.ema_decay))))[0]
 
     def metrics(self) -> dict[str, float]:
-        """What a Step tells of the run."""
+        """The metrics of a Step, as `critic.metrics`."""
         return metrics(self.state, self.loss)
 
     def pictures(self, settings: OptimizeSettings, ended: Message | None) -> list[Picture]:
-        """The last picture, and before it the critic's best when that is another one."""
-        return self.judges.pictures(self.state, self.now, self.targets_now(), settings, ended)
+        """The last picture, preceded by the critic's best one if that scored higher, as `Judges.pictures`."""
+        return self.judges.pictures(self.state, self.current, self.current_targets(), settings, ended)
 
     # ------------------------------------------------------------------------------------------------------ snapshots
 
     def snapshot(self) -> Snapshot:
-        """Everything that the next step depends on, and the pictures since the snapshot before."""
+        """The state that the next step depends on, and the tokens of the steps since the last snapshot."""
         state = self.state
-        tensors = {"z": state.z, "average": state.average}
+        tensors = {"z": state.z, "average": state.ema}
         for key, value in state.optimizer.state[state.z].items():
             tensors[f"optimizer/{key}"] = torch.as_tensor(value)
         if state.base is not None:
@@ -253,7 +263,7 @@ class Painting:
         return Snapshot(state.step, tensors, facts)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Be where the snapshot was taken."""
+        """Set the state to that of a snapshot."""
         tensors, facts = snapshot.tensors, snapshot.facts
         z = tensors["z"].to(self.canvas.device).clone()
         optimizer = self._optimizer(z)

@@ -1,4 +1,4 @@
-"""What decides a run of Optimize, and how it may change on the way."""
+"""The settings of Optimize, and their changes during a run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from pipelines.clip.cutouts import SCHEMES
 from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
+from pipelines.io.values import is_dict
 from pipelines.models.device import PRECISIONS
 from pipelines.optimize.prompts import (
     check_targets,
@@ -31,13 +32,25 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
 }
 FIXED = (
-    "seed", "size", "init", "start", "tokens", "coarse", "tile", "optimizer", "precision", "until", "changes"
+    "seed", "size", "image", "start", "tokens", "coarse", "tile", "optimizer", "precision", "until", "changes"
 )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizeSettings(Settings):
-    """What decides a run. `changes` are what the artist changed while it ran, so that it can be run again."""
+    """The settings of Optimize. `changes` are the changes that were made during the run, so that it can be replayed.
+
+    BadInput for text that does not follow its grammar, and for a mask together with `animate`.
+    """
+
+    aliases: ClassVar[dict[str, str]] = {
+        "pull": "anchor_weight",
+        "closest": "min_crop",
+        "scheme": "cutout_scheme",
+        "views": "cutout_size",
+        "average": "ema_decay",
+        "init": "image",
+    }
 
     # fmt: off
     prompt: str = knob("a red heart", label=("prompt", "提示词"), kind="prompt",
@@ -48,7 +61,7 @@ class OptimizeSettings(Settings):
     size: str = knob("", label=("size", "尺寸"),
         help="width x height, such as 192x128; empty for the start picture's or the model's own",
         help_zh="宽x高，例如 192x128；留空则与起始图片或模型一致")
-    init: str = knob("", label=("start picture", "起始图片"), kind="picture",
+    image: str = knob("", label=("start picture", "起始图片"), kind="picture",
         help="a picture to start from", help_zh="从哪张图片开始")
     mask: str = knob("", label=("mask", "蒙版"), kind="picture",
         help="where the picture may change: white, or what is painted",
@@ -72,20 +85,20 @@ class OptimizeSettings(Settings):
         help="how far one step moves", help_zh="每一步走多远")
     optimizer: str = knob("adam", label=("optimizer", "优化器"), choices=tuple(OPTIMIZERS), advanced=True,
         help="how steps are made of gradients", help_zh="怎样由梯度得到每一步")
-    average: float = knob(0.0, 0.0, 0.99, label=("average", "平均"), advanced=True,
+    ema_decay: float = knob(0.0, 0.0, 0.99, label=("average", "平均"), advanced=True,
         help="share of the past in what is shown; calmer pictures", help_zh="画面里保留多少过去；越大越平静")
     cutouts: int = knob(16, 1, 128, label=("cutouts", "视图数"), advanced=True,
         help="views that CLIP gets of every step", help_zh="每一步给 CLIP 看多少个视图")
     cutouts_end: int = knob(0, 0, 128, label=("cutouts at the end", "结束时的视图数"), advanced=True,
         help="views at the end; 0 for as many as before", help_zh="最后的视图数；0 表示与开始相同")
-    views: str = knob("small", label=("view size", "视图大小"), choices=("small", "full"), advanced=True,
+    cutout_size: str = knob("small", label=("view size", "视图大小"), choices=("small", "full"), advanced=True,
         help="small views are faster, full ones as large as CLIP can see",
         help_zh="small 小视图更快，full 与 CLIP 能看到的一样大")
-    scheme: str = knob("mixed", label=("cutout scheme", "裁切方式"), choices=SCHEMES, advanced=True,
+    cutout_scheme: str = knob("mixed", label=("cutout scheme", "裁切方式"), choices=SCHEMES, advanced=True,
         help="how the views are cut", help_zh="怎样裁出视图")
-    closest: float = knob(0.4, 0.1, 0.95, label=("closest view", "最近视图"), advanced=True,
+    min_crop: float = knob(0.4, 0.1, 0.95, label=("closest view", "最近视图"), advanced=True,
         help="the closest view, as a share of the shorter side", help_zh="最近的视图占短边的比例")
-    pull: float = knob(1.0, 0.0, 10.0, label=("pull", "贴近原图"), advanced=True,
+    anchor_weight: float = knob(1.0, 0.0, 10.0, label=("pull", "贴近原图"), advanced=True,
         help="stay like the start picture, or white, where CLIP does not care; not while the canvas moves",
         help_zh="CLIP 不在意的地方保持起始图片或白纸的样子（画布移动时除外）")
     smooth: float = knob(0.0, 0.0, 10.0, label=("smooth", "平滑"), advanced=True,
@@ -141,7 +154,7 @@ class OptimizeSettings(Settings):
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """Before `precision` was a setting, what it had been was told of the picture, as bf16 or float32."""
+        """The settings of a record. In earlier versions `precision` was a fact of the picture, bf16 or float32."""
         values = super().recorded(values, picture)
         earlier = {"bf16": "bfloat16", "float32": "float32"}.get(str(picture.get("precision")))
         return {"precision": earlier, **values} if earlier else values
@@ -155,26 +168,24 @@ class OptimizeSettings(Settings):
             changes = json.loads(values.get("changes") or "{}")
         except (TypeError, ValueError, RecursionError):
             return values  # `changes_by_step` says what is wrong with it
-        if not isinstance(changes, dict):
+        if not is_dict(changes):
             return values
-        current = {
-            step: rename(fields) if isinstance(fields, dict) else fields for step, fields in changes.items()
-        }
+        current = {step: rename(fields) if is_dict(fields) else fields for step, fields in changes.items()}
         return values if current == changes else {**values, "changes": json.dumps(current)}
 
     def timeline(self) -> list[tuple[int, OptimizeSettings]]:
-        """The settings in force from each step on, from step 0; BadInput when `changes` is not what it should be."""
+        """(step, the settings in force from it on), from step 0. BadInput when `changes` is not valid."""
         steps: list[tuple[int, OptimizeSettings]] = [(0, replace(self, changes=""))]
         for step, fields in self.changes_by_step():
             steps.append((step, replace(steps[-1][1], **fields)))
         return steps
 
     def changed(self, step: int, **fields: Any) -> OptimizeSettings:
-        """These settings with fields changed from `step` on; what was planned for later steps is forgotten."""
+        """These settings with fields changed from `step` on. Earlier entries of `changes` for later steps are dropped."""
         past = {str(when): what for when, what in self.changes_by_step() if when < step}
-        now = next(settings for when, settings in reversed(self.timeline()) if when <= step)
+        current = next(settings for when, settings in reversed(self.timeline()) if when <= step)
         same_step = dict(self.changes_by_step()).get(step, {})
-        news = {name: value for name, value in fields.items() if value != getattr(now, name)}
+        news = {name: value for name, value in fields.items() if value != getattr(current, name)}
         if step == 0:
             return replace(self, **{**news, "changes": ""})
         if same_step or news:
@@ -182,9 +193,9 @@ class OptimizeSettings(Settings):
         return replace(self, changes=json.dumps(past) if past else "")
 
     def map_pictures(self, change: Callable[[str], str]) -> OptimizeSettings:
-        """Also the pictures inside lists of targets and inside changes."""
+        """The settings with `change` applied to every picture, also in lists of targets and in `changes`."""
         fields = map_pictures_in(
-            {name: getattr(self, name) for name in ("init", "mask", "regions", "image_prompts")}, change
+            {name: getattr(self, name) for name in ("image", "mask", "regions", "image_prompts")}, change
         )
         if self.changes:
             changed = {str(step): map_pictures_in(what, change) for step, what in self.changes_by_step()}
@@ -192,19 +203,19 @@ class OptimizeSettings(Settings):
         return replace(self, **fields)
 
     def changes_by_step(self) -> list[tuple[int, dict[str, Any]]]:
-        """`changes`, read and in order: step and the fields that change there."""
+        """`changes` as (step, changed fields), in order of steps. BadInput when it is not valid."""
         if not self.changes:
             return []
         try:
             found = json.loads(self.changes)
         except (ValueError, RecursionError):
             found = None
-        if not isinstance(found, dict):
+        if not is_dict(found):
             raise BadInput("optimize.changes_form")
         names = {one.name for one in self.knobs()} - set(FIXED)
         steps: list[tuple[int, dict[str, Any]]] = []
         for key, fields in found.items():
-            if not re.fullmatch(r"[1-9]\d{0,4}", key) or not isinstance(fields, dict):
+            if not re.fullmatch(r"[1-9]\d{0,4}", key) or not is_dict(fields):
                 raise BadInput("optimize.changes_step", step=key[:20])
             for name in fields:
                 if name not in names:
@@ -216,9 +227,9 @@ class OptimizeSettings(Settings):
 
 
 def map_pictures_in(fields: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """The same fields with every picture in them changed."""
+    """The fields with `change` applied to every picture in them."""
     mapped = dict(fields)
-    for name in ("init", "mask"):
+    for name in ("image", "mask"):
         if mapped.get(name):
             mapped[name] = change(mapped[name])
     if mapped.get("regions"):

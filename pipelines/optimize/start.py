@@ -1,4 +1,4 @@
-"""Where z begins: in a draft's tokens, in a picture, in white, or in the best of many that chance makes."""
+"""The initial z: from a draft's tokens, from a picture, from white, or the best of many random ones."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.state import generator_of
 from pipelines.optimize.targets import Targets, story_of
 
-STARTS = 32  # made by chance, of which CLIP picks one
+STARTS = 32  # random ones, of which CLIP picks one
 SPLASH = 0.6  # radius of a splash; 1 reaches the edges
 
 
 def given_picture(settings: OptimizeSettings, canvas: Canvas) -> Tensor | None:
-    """(1, 3, h, w): the start picture in the settings, if there is one."""
-    return canvas.on_canvas(to_tensor([open_picture(settings.init)])) if settings.init else None
+    """(1, 3, h, w) in [-1, 1]: the start picture of the settings on the canvas; None without one."""
+    return canvas.on_canvas(to_tensor([open_picture(settings.image)])) if settings.image else None
 
 
 def anchor_of(settings: OptimizeSettings, canvas: Canvas, given: Tensor | None) -> Tensor | None:
-    """(1, 3, h, w): what `pull` pulls to, the given picture, the draft or white; nothing where all is chance."""
+    """(1, 3, h, w) in [-1, 1]: the anchor of `pull`, the given picture, the draft or white; None for random starts."""
     if given is not None:
         return given
     if settings.tokens:
@@ -45,9 +45,10 @@ def start_of(
     grid: tuple[int, int],
     given: Tensor | None,
 ) -> Tensor:
-    """z at step 0 with `grid` rows and columns. Drawn on the CPU from the seed alone, so it is the same on every device.
+    """The z of step 0, (1, c, rows, columns) for `grid` (rows, columns).
 
-    `first` are the settings in force at step 0.
+    Random numbers are drawn on the CPU from the seed alone, so they are the same on every device. `first` are the settings
+    in force at step 0, `given` the start picture. BadInput when tokens do not fit the canvas or the codebook.
     """
     canvas = targets.canvas
     generator = generator_of(settings.seed, 0, "start")
@@ -70,36 +71,36 @@ def start_of(
         side = size if start == "noise" else (2, 2)
         pictures = torch.rand(STARTS, 3, *side, generator=generator) * 2 - 1
         pictures = F.interpolate(pictures, size, mode="bilinear", align_corners=True)
-        starts = torch.cat([canvas.encode(one) for one in pictures.to(canvas.device).split(1)])
+        starts = torch.cat([canvas.encode(one) for one in torch.split(pictures.to(canvas.device), 1)])
     return _nearest(starts, first, targets)
 
 
 def _nearest(starts: Tensor, first: OptimizeSettings, targets: Targets) -> Tensor:
-    """Of z made by chance, (n, c, h, w), the one (1, c, h, w) whose picture CLIP finds nearest to the targets."""
+    """(n, c, h, w) -> (1, c, h, w), the start whose picture has the highest weighted cosine with the targets."""
     clip, canvas = targets.clip, targets.canvas
     size = canvas.pixels((starts.shape[2], starts.shape[3]))
     scene = story_of(first)[0][1]
     whole = [one for one in targets.read(first, scene, size) if one.region is None]
     target = torch.stack([one.weight * one.vector for one in whole]).sum(0)
-    scores = []
-    for some in starts.split(max(1, 8 * 128**2 // math.prod(size))):
-        pictures = canvas.decode(canvas.codec.embed(canvas.codec.nearest(some)))
+    scores: list[Tensor] = []
+    for some in torch.split(starts, max(1, 8 * 128**2 // math.prod(size))):
+        pictures = canvas.decode(canvas.codec.embed(canvas.codec.quantize(some)))
         scores.append(clip.encode_image(whole_view(pictures, clip.config.image_size)) @ target)
     best = int(torch.cat(scores).argmax())
     return starts[best : best + 1].clone()
 
 
 def _disc(rows: int, columns: int) -> Tensor:
-    """(rows, columns) bool: the cells in the middle of the canvas, at least one."""
+    """(rows, columns) bool: True in an ellipse in the middle of the canvas, in at least one cell."""
     down, across = (torch.arange(n).add(0.5).div(n).mul(2).sub(1).square() for n in (rows, columns))
     distance = (down[:, None] + across[None, :]).sqrt()
     return distance <= max(SPLASH, distance.min().item())
 
 
 def read_tokens(settings: OptimizeSettings, vqgan: Codec) -> Tensor:
-    """(1, h, w) tokens named in the settings; BadInput when they do not fit the canvas or the codebook."""
+    """(1, rows, columns) int64: the tokens in the settings. BadInput when they do not fit the canvas or the codebook."""
     tokens = torch.tensor([int(one) for one in settings.tokens.split()])
-    width, height = canvas_size(settings.size, settings.init, vqgan)
+    width, height = canvas_size(settings.size, settings.image, vqgan)
     rows, columns = token_grid(width, height, vqgan)
     if len(tokens) != rows * columns:
         raise BadInput(

@@ -1,4 +1,4 @@
-"""What a run is between two steps, and the chance of every step."""
+"""The state of a run between two steps, and its random numbers."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from torch import Tensor
 
 @dataclass
 class State:
-    """What a run is between two steps."""
+    """The state of a run between two steps."""
 
     z: Tensor  # (1, c, h / factor, w / factor), continuous
     optimizer: torch.optim.Optimizer
-    average: Tensor  # of z, what is shown
+    ema: Tensor  # of z, what is shown
     step: int = 0
     base: Tensor | None = None  # (1, 3, h, w) in [-1, 1]: what a mask keeps
     best: tuple[float, int, Tensor] | None = None  # the critic's score, the step and its tokens
-    curve: list[tuple[int, float, float]] = field(default_factory=list)  # step, CLIP's and the critic's score
-    frames: list[tuple[int, Tensor]] = field(default_factory=list)  # step and tokens, since the last snapshot
+    # (step, CLIP's score, the critic's score)
+    curve: list[tuple[int, float, float]] = field(default_factory=list[tuple[int, float, float]])
+    # (step, tokens) since the last snapshot
+    frames: list[tuple[int, Tensor]] = field(default_factory=list[tuple[int, Tensor]])
 
-    def shown(self, average: float) -> Tensor:
-        """z, or its average where the settings ask for one."""
-        return self.average if average else self.z
+    def shown(self, ema_decay: float) -> Tensor:
+        """The latents to show, (1, c, rows, columns): the running average if `average` is above 0, else z."""
+        return self.ema if ema_decay else self.z
 
 
 def generator_of(seed: int, step: int, purpose: str) -> torch.Generator:
-    """Chance of its own for every step, so that a resumed run needs no memory of the chance before it."""
+    """A CPU generator seeded by seed, step and purpose, so that a resumed run needs no generator state."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{step}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -1,4 +1,4 @@
-"""What a run paints for: the settings' prompts, regions, pictures and noise as vectors in CLIP's space."""
+"""The targets of a run: prompts, regions, pictures and noise of the settings as vectors of CLIP's space."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pipelines.clip.cutouts import whole_view
 from pipelines.clip.ranking import text_vector
 from pipelines.io.images import open_picture, to_tensor
 from pipelines.models.base import Clip
-from pipelines.optimize.canvas import Canvas, side_region
+from pipelines.optimize.canvas import Canvas, named_region
 from pipelines.optimize.prompts import SIDES, parse_regions, parse_story, parse_targets
 from pipelines.optimize.settings import OptimizeSettings
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedTarget:
-    """One target in CLIP's space: a unit vector, a signed weight, where it stops, and the part of the canvas it is for."""
+    """One target: a unit vector of CLIP's space, a signed weight, the stop as in `Target`, and the region."""
 
     vector: Tensor  # (d,)
     critic: Tensor | None  # (d',), None for what only CLIP knows, such as noise
@@ -29,48 +29,50 @@ class EncodedTarget:
 
 
 def story_of(settings: OptimizeSettings) -> list[tuple[int, str]]:
-    """The prompts one after another, and the step at which each begins."""
+    """The scenes of the prompt: (first step, prompt) in order. BadInput when it does not follow the grammar."""
     return parse_story(settings.prompt, settings.steps)
 
 
 def scene_at(settings: OptimizeSettings, step: int) -> str:
-    """The prompt that is followed at a step."""
+    """The prompt of the scene at a step."""
     return next(words for begin, words in reversed(story_of(settings)) if begin <= step)
 
 
 class Targets:
-    """Encodes the targets of the settings, and keeps those that were asked for last."""
+    """Encodes the targets of the settings, and caches those of the last call of `at`."""
 
     def __init__(self, clip: Clip, critic: Clip, canvas: Canvas):
         self.clip, self.critic, self.canvas = clip, critic, canvas
         self._encoded: dict[tuple[str, ...], list[EncodedTarget]] = {}
 
-    def at(self, now: OptimizeSettings, step: int, size: tuple[int, int]) -> list[EncodedTarget]:
-        """The targets at a step; `size` is the height and width of what is decoded then."""
-        scene = scene_at(now, step)
-        key = (scene, now.regions, now.image_prompts, now.noise_prompts, str(size))
+    def at(self, current: OptimizeSettings, step: int, size: tuple[int, int]) -> list[EncodedTarget]:
+        """The targets at a step; `size` is the (height, width) of the picture that is decoded at that step."""
+        scene = scene_at(current, step)
+        key = (scene, current.regions, current.image_prompts, current.noise_prompts, str(size))
         if key not in self._encoded:
-            self._encoded = {key: self.read(now, scene, size)}
+            self._encoded = {key: self.read(current, scene, size)}
         return self._encoded[key]
 
     @torch.no_grad()
-    def read(self, now: OptimizeSettings, scene: str, size: tuple[int, int]) -> list[EncodedTarget]:
-        """All targets of the settings in one scene."""
+    def read(self, current: OptimizeSettings, scene: str, size: tuple[int, int]) -> list[EncodedTarget]:
+        """All targets of the settings with the prompt `scene`; regions are (1, 1, *size)."""
         clip, critic, device = self.clip, self.critic, self.canvas.device
         targets = [
             EncodedTarget(text_vector(clip, one.text), text_vector(critic, one.text), one.weight, one.stop)
             for one in parse_targets(scene)
         ]
-        for one in parse_regions(now.regions):
+        for one in parse_regions(current.regions):
             target = one.target
-            region = side_region(one.where, size) if one.where in SIDES else self.canvas.mask(one.where, size)
+            region = (
+                named_region(one.where, size) if one.where in SIDES else self.canvas.mask(one.where, size)
+            )
             vector = text_vector(clip, target.text)
             targets.append(EncodedTarget(vector, None, target.weight, target.stop, region.to(device)))
-        for one in parse_targets(now.image_prompts):
+        for one in parse_targets(current.image_prompts):
             picture = to_tensor([open_picture(one.text)]).to(device)
             vectors = [m.encode_image(whole_view(picture, m.config.image_size))[0] for m in (clip, critic)]
             targets.append(EncodedTarget(vectors[0], vectors[1], one.weight, one.stop))
-        for one in parse_targets(now.noise_prompts):
+        for one in parse_targets(current.noise_prompts):
             generator = torch.Generator().manual_seed(int(one.text))
             vector = torch.randn(clip.config.embedding_size, generator=generator)
             targets.append(EncodedTarget(F.normalize(vector, dim=0).to(device), None, one.weight))

@@ -1,4 +1,4 @@
-"""A run as a film, and a film frame by frame as runs."""
+"""The time-lapse of a run, and the settings that restyle a film frame by frame."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from PIL import Image
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture
 from pipelines.io.images import picture_to_uri, to_pil
-from pipelines.io.video import Film, Frame
-from pipelines.optimize.run import Painting
+from pipelines.io.video import Frame, Timelapse
+from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.targets import story_of
 
 
-def film_of(run: Painting, journal: Journal) -> Film:
-    """The pictures of all steps, or, of a run that moves its canvas, the last one before each move."""
+def timelapse_of(run: OptimizeRun, journal: Journal) -> Timelapse:
+    """The film of a journal: all steps, or, for a run that moves its canvas, the last step before each move.
+
+    Frames are decoded as the film is read, by restoring `run` from the snapshots.
+    """
     steps = journal.steps()
     scenes = _scenes(run.timeline, steps[-1] if steps else 0)
     moves = [one.animate for _, one in run.timeline if one.animate]
@@ -44,11 +47,11 @@ def film_of(run: Painting, journal: Journal) -> Film:
                 scene = sum(begin <= at for begin, _ in scenes) - 1
                 yield Frame(to_pil(run.canvas.cropped(picture))[0], scene)
 
-    return Film(draw(), sum(map(len, kept)), [words for _, words in scenes])
+    return Timelapse(draw(), sum(map(len, kept)), [words for _, words in scenes])
 
 
 def _scenes(timeline: list[tuple[int, OptimizeSettings]], end: int) -> list[tuple[int, str]]:
-    """Every prompt that was followed, and since when."""
+    """(first step, prompt) of every scene up to step `end`, over all changes of the settings."""
     scenes: list[tuple[int, str]] = []
     bounds = [*(step for step, _ in timeline[1:]), end + 1]
     for (since, settings), until in zip(timeline, bounds, strict=True):
@@ -61,8 +64,11 @@ def _scenes(timeline: list[tuple[int, OptimizeSettings]], end: int) -> list[tupl
 
 
 def restyle(settings: OptimizeSettings, frame: Image.Image, before: Picture | None) -> OptimizeSettings:
-    """The settings for the next frame of a film: its picture pulls, and the last result, if any, is the start."""
-    settings = replace(settings, init=picture_to_uri(frame))
+    """The settings for the next frame of a film: `frame` is the start picture and anchor.
+
+    With the result of the frame before, z starts from its tokens, so that frames stay alike.
+    """
+    settings = replace(settings, image=picture_to_uri(frame))
     if before is None:
         return settings
     return replace(settings, tokens=" ".join(map(str, before.facts["tokens"])))

@@ -39,7 +39,7 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
-            path.write_text(train_tokenizer(emoji).book.to_str(), "utf-8")
+            path.write_text(train_tokenizer(emoji).vocabulary.to_str(), "utf-8")
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
     folder, codec = options.state / "clip", options.out / "vqgan.safetensors"
     recipe |= {"start": options.start, "codec": codec if codec.exists() else None}
@@ -201,7 +201,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         recipe["batch_size"] = options.batch
     trainer = TRAINERS[options.name](accelerator, options, **recipe)
     if options.compile:
-        for module in trainer.hot():
+        for module in trainer.compile_targets():
             module.compile(dynamic=False)
     workers = sensible_workers(device) if options.workers is None else options.workers
     budget = Budget(options.minutes, options.steps, options.clock == "processor")

@@ -33,7 +33,7 @@ from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.data.captions import caption
 from pipelines.training.data.emoji import Emoji, icon_weights, on_background
 from pipelines.training.data.scenes import Scenes
-from pipelines.training.report import sheet_of
+from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 from pipelines.training.vqgan import load_codec
 
@@ -46,7 +46,7 @@ class DalleTrainer(Trainer):
     """Trains a Dalle on the tokens of the pack's VQGAN. `folder` keeps the token bank beside the state."""
 
     name = "dalle"
-    averaged = ("dalle",)
+    ema_networks = ("dalle",)
     text_dropout, bpe_dropout = 0.12, 0.1
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
         # 3.8, 33.6 and 103.9 million parameters, over the tokens of a VQGAN of the same size
@@ -94,7 +94,7 @@ class DalleTrainer(Trainer):
         codec = VqganConfig.from_dict(read_header(pack / "vqgan.safetensors")[0])
         with accelerator.main_process_first():
             name = f"bank-{file_hash(pack / 'vqgan.safetensors')[:12]}-{emoji.hash}-{seed}.safetensors"
-            self.bank = self._token_bank(folder / name)
+            self.token_cache = self._token_cache(folder / name)
         self.weights = icon_weights(emoji, rare=0.35)
         with safe_open(pack / "vqgan.safetensors", "pt") as file:
             codes = file.get_tensor("codes").float()
@@ -126,7 +126,7 @@ class DalleTrainer(Trainer):
         """The codec, loaded when pictures must be read or drawn, since it needs diffusers and the rest does not."""
         return load_codec(self.pack / "vqgan.safetensors", self.accelerator.device)
 
-    def hot(self) -> list[nn.Module]:
+    def compile_targets(self) -> list[nn.Module]:
         return [self.dalle]
 
     def _start_from_clip(self, dalle: Dalle, pack: Path) -> None:
@@ -144,26 +144,28 @@ class DalleTrainer(Trainer):
             dalle.text_token.weight.data.copy_(words * (0.02 / words.std()))
 
     @torch.no_grad()
-    def _token_bank(self, path: Path) -> dict[str, Any]:
+    def _token_cache(self, path: Path) -> dict[str, Any]:
         """Tokens of every icon on white, and of SCENE_COUNT scenes with their captions; kept in a file."""
         if path.exists():
-            bank: dict[str, Any] = load_file(path)
-            captions = bytes(bank.pop("captions").numpy().tobytes()).decode().split("\n")
-            return {**{name: tokens.long() for name, tokens in bank.items()}, "captions": captions}
+            token_cache: dict[str, Any] = load_file(path)
+            captions = bytes(token_cache.pop("captions").numpy().tobytes()).decode().split("\n")
+            return {**{name: tokens.long() for name, tokens in token_cache.items()}, "captions": captions}
         scenes = iter(Scenes(self.emoji, self.emoji.train, self.seed + 1, plain=0.0, coloured=0.55))
         drawn, captions = [], []
         for start in range(0, SCENE_COUNT, 64):
             some = [next(scenes) for _ in range(min(64, SCENE_COUNT - start))]
             drawn.append(self._tokens(np.stack([picture for picture, _, _ in some])))
             captions += [text for _, text, _ in some]
-        bank = {
+        token_cache = {
             "icons": self._icon_tokens(self.emoji.train),
             "validation": self._icon_tokens(self.emoji.validation),
             "scenes": torch.cat(drawn),
         }
         words = torch.frombuffer(bytearray("\n".join(captions).encode()), dtype=torch.uint8)
-        write_atomically(path, save({**{k: v.to(torch.int16) for k, v in bank.items()}, "captions": words}))
-        return {**bank, "captions": captions}
+        write_atomically(
+            path, save({**{k: v.to(torch.int16) for k, v in token_cache.items()}, "captions": words})
+        )
+        return {**token_cache, "captions": captions}
 
     def _icon_tokens(self, rows: np.ndarray) -> Tensor:
         chunks = [rows[k : k + 64] for k in range(0, len(rows), 64)]
@@ -172,7 +174,7 @@ class DalleTrainer(Trainer):
     def _tokens(self, pictures: np.ndarray) -> Tensor:
         """(n, s, s, 3) uint8 -> (n, image_length) on the CPU."""
         images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.accelerator.device)
-        return self.vqgan.tokens_of(images.float().div(127.5).sub(1)).flatten(1).cpu()
+        return self.vqgan.encode_tokens(images.float().div(127.5).sub(1)).flatten(1).cpu()
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Text tokens (n, text_length), image tokens (n, image_length), and image tokens near to these, to be read."""
@@ -180,9 +182,9 @@ class DalleTrainer(Trainer):
         composed = int(rng.binomial(self.batch_size, 0.2))
         rows = rng.choice(len(self.emoji.train), self.batch_size - composed, p=self.weights)
         texts = [caption(self.emoji.icons[self.emoji.train[k]], rng) for k in rows]
-        scenes = rng.integers(len(self.bank["captions"]), size=composed)
-        texts += [self.bank["captions"][k] for k in scenes]
-        image = torch.cat([self.bank["icons"][rows], self.bank["scenes"][scenes]])
+        scenes = rng.integers(len(self.token_cache["captions"]), size=composed)
+        texts += [self.token_cache["captions"][k] for k in scenes]
+        image = torch.cat([self.token_cache["icons"][rows], self.token_cache["scenes"][scenes]])
         length = self.dalle.config.text_length
         text = torch.zeros(self.batch_size, length, dtype=torch.long)
         for row, words in zip(text, texts, strict=True):
@@ -206,14 +208,14 @@ class DalleTrainer(Trainer):
         image_loss = -(share * image_logits.float().log_softmax(2).gather(2, near)).sum(2).mean()
         word_count = self.mean_over_processes(said.sum().float()).clamp(min=0.1)
         text_loss = F.cross_entropy(text_logits.float(), target[said], reduction="sum") / word_count
-        self.descend((text_loss + 7 * image_loss) / 8, self.dalle, *self.optimizers)
+        self.backward_and_step((text_loss + 7 * image_loss) / 8, self.dalle, *self.optimizers)
         return {"image": image_loss, "text": text_loss}
 
-    def sheet(self) -> Image.Image | None:
+    def sample_grid(self) -> Image.Image | None:
         """Six samples of each of some prompts; None without diffusers, which draws them."""
         if importlib.util.find_spec("diffusers") is None:
             return None
-        return sheet_of(self.samples(SHEET_PROMPTS, 6), 6)
+        return image_grid(self.samples(SHEET_PROMPTS, 6), 6)
 
     @torch.no_grad()
     def samples(self, prompts: list[str], count: int, guidance: float = 3.0) -> Tensor:
@@ -226,16 +228,16 @@ class DalleTrainer(Trainer):
             text = torch.zeros(2, config.text_length, dtype=torch.long)
             ids = self.tokenizer.encode(prompt)[: config.text_length]
             text[0, : len(ids)] = torch.tensor(ids)
-            cache, logits = dalle.read_text(text.to(device), 2 * count)
+            cache, logits = dalle.prefill(text.to(device), 2 * count)
             tokens = []
             for position in range(config.image_length):
-                said, blank = logits.chunk(2)
+                cond, uncond = logits.chunk(2)
                 chance = torch.rand(count, generator=generator).to(device)
-                tokens.append(sample(blank + guidance * (said - blank), chance, 1.0, 64, 1.0))
+                tokens.append(sample(uncond + guidance * (cond - uncond), chance, 1.0, 64, 1.0))
                 if position + 1 < config.image_length:
-                    logits = dalle.next_logits(cache, tokens[-1].repeat(2), position)
+                    logits = dalle.decode_step(cache, tokens[-1].repeat(2), position)
             pictures.append(
-                self.vqgan.pictures_of(torch.stack(tokens, 1).view(count, config.grid, config.grid))
+                self.vqgan.decode_tokens(torch.stack(tokens, 1).view(count, config.grid, config.grid))
             )
         dalle.train()
         return torch.cat(pictures)
@@ -244,7 +246,7 @@ class DalleTrainer(Trainer):
     def evaluate(self) -> dict[str, float]:
         """Nats a token on validation icons with their plain names, with and without the text."""
         dalle, device = self.dalle.eval(), self.accelerator.device
-        images, icons = self.bank["validation"][::4], self.emoji.validation[::4]
+        images, icons = self.token_cache["validation"][::4], self.emoji.validation[::4]
         texts = torch.zeros(len(icons), dalle.config.text_length, dtype=torch.long)
         for row, index in zip(texts, icons, strict=True):
             ids = torch.tensor(self.tokenizer.encode(self.emoji.icons[index].name)[: len(row)])

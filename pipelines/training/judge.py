@@ -19,11 +19,11 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.judge.network import Judge, JudgeConfig
-from pipelines.training.clip.augment import changed, changes
+from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
 from pipelines.training.data.captions import COLOURS
 from pipelines.training.data.damage import damaged, damages
 from pipelines.training.data.emoji import Emoji, on_background
-from pipelines.training.data.icons import thing
+from pipelines.training.data.icons import concept
 from pipelines.training.trainer import Trainer
 
 SCALE = 24.0  # of the cosines
@@ -33,7 +33,7 @@ class JudgeTrainer(Trainer):
     """Trains a Judge on every icon, on white or on a colour."""
 
     name = "judge"
-    averaged = ("judge",)
+    ema_networks = ("judge",)
     on_white = 0.6
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
         # 5.7, 12.9 and 28.9 million parameters, of them 0.7, 1.1 and 1.5 the things'
@@ -48,10 +48,10 @@ class JudgeTrainer(Trainer):
         sizes = {**self.SIZES[size], **options}
         self.batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")
         self.accelerator, self.emoji, self.seed = accelerator, emoji, seed + 2_000_003
-        things = sorted({thing(icon) for icon in emoji.icons})
-        self.labels = np.array([things.index(thing(icon)) for icon in emoji.icons])
+        concepts = sorted({concept(icon) for icon in emoji.icons})
+        self.labels = np.array([concepts.index(concept(icon)) for icon in emoji.icons])
         torch.manual_seed(self.seed)
-        judge = Judge(JudgeConfig(tuple(things), **sizes))
+        judge = Judge(JudgeConfig(tuple(concepts), **sizes))
         convert_conv2d_weight_memory_format(judge, torch.channels_last).to(accelerator.device)
         self.networks = {"judge": judge}
         self.optimizers = {"judge": torch.optim.AdamW(judge.parameters(), lr=rate, weight_decay=0.05)}
@@ -61,7 +61,7 @@ class JudgeTrainer(Trainer):
         """The network."""
         return cast(Judge, self.networks["judge"])
 
-    def hot(self) -> list[nn.Module]:
+    def compile_targets(self) -> list[nn.Module]:
         return [self.judge.tower]
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class JudgeTrainer(Trainer):
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         return {
             "images": torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(),
-            "changes": changes((n, 3, side, side), generator),
+            "changes": draw_augmentation((n, 3, side, side), generator),
             "damages": damages((n, 3, side, side), generator),
             "labels": torch.from_numpy(self.labels[chosen]),
         }
@@ -83,14 +83,14 @@ class JudgeTrainer(Trainer):
     def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         side = self.judge.config.image_size
         images = F.interpolate(batch["images"].float().div(127.5).sub(1), (side, side), mode="area")
-        images = damaged(changed(images, batch["changes"]), batch["damages"])
+        images = damaged(apply_augmentation(images, batch["changes"]), batch["damages"])
         with self.accelerator.autocast():
             cosines = self.judge(images.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(SCALE * cosines.float(), batch["labels"], label_smoothing=0.05)
-        self.descend(loss, self.judge, "judge")
+        self.backward_and_step(loss, self.judge, "judge")
         return {"loss": loss}
 
-    def sheet(self) -> Image.Image | None:
+    def sample_grid(self) -> Image.Image | None:
         """None: it draws nothing."""
         return None
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from pipelines.core.pipeline import Step
 from pipelines.training.batches import batches
-from pipelines.training.report import averaged_weights, draw_curves, draw_pictures, report, write_picture
+from pipelines.training.report import draw_curves, draw_pictures, ema_weights, report, write_picture
 from pipelines.training.state import State, keep_earlier_states, load_state, save_state
-from pipelines.training.trainer import Trainer, equalize
+from pipelines.training.trainer import Trainer, broadcast_weights
 
 
 @dataclass
@@ -57,7 +57,7 @@ def fit(
     time); every `report_every` seconds of the budget's time, by the averaged weights, curves.png, sheet.png,
     sheets/STEP.png and a line of figures.jsonl, and the state before becomes state-1.safetensors, that one state-2.
     """
-    equalize(trainer.accelerator, trainer.networks.values())
+    broadcast_weights(trainer.accelerator, trainer.networks.values())
     average, file = _copied_weights(trainer), folder / "state.safetensors"
     state = load_state(file, trainer, average) if file.exists() else State()
     main = trainer.accelerator.is_main_process
@@ -73,7 +73,7 @@ def fit(
             for group, rate in zip(optimizer.param_groups, base_rates[name], strict=True):
                 group["lr"] = rate * factor
         metrics = trainer.update(next(ahead), progress)
-        _follow(trainer, average, state.step)
+        _update_ema(trainer, average, state.step)
         state.step += 1
         seconds = seconds_before + budget.clock() - begun
         numbers, state.seconds = _agreed(trainer, metrics, seconds)
@@ -87,7 +87,7 @@ def fit(
         if main and state.seconds - reported > report_every:
             keep_earlier_states(file)
             save_state(file, trainer, average, state)
-            with averaged_weights(trainer, average):
+            with ema_weights(trainer, average):
                 report(folder, trainer, state)
             saved, reported = time.perf_counter(), state.seconds
     if main:
@@ -102,7 +102,7 @@ def fit(
 def _copied_weights(trainer: Trainer) -> dict[str, dict[str, Tensor]]:
     """What the moving average begins with: a copy of the weights of every averaged network."""
     average = {}
-    for name in trainer.averaged:
+    for name in trainer.ema_networks:
         values = trainer.networks[name].state_dict().items()
         average[name] = {k: v.detach().clone() for k, v in values if v.is_floating_point()}
     return average
@@ -130,9 +130,9 @@ def _agreed(trainer: Trainer, metrics: dict[str, Tensor], seconds: float) -> tup
 
 
 @torch.no_grad()
-def _follow(trainer: Trainer, average: dict[str, dict[str, Tensor]], step: int) -> None:
+def _update_ema(trainer: Trainer, average: dict[str, dict[str, Tensor]], step: int) -> None:
     """Move the average of the weights towards the weights; fast in the beginning."""
-    weight = 1 - min(trainer.average_decay, (1 + step) / (10 + step))
+    weight = 1 - min(trainer.ema_decay, (1 + step) / (10 + step))
     for name, values in average.items():
         now = trainer.networks[name].state_dict()
         torch._foreach_lerp_(list(values.values()), [now[key] for key in values], weight)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipelines.errors import BadInput
-from pipelines.models.clip.network import MobileTower
+from pipelines.models.clip.network import EfficientNetTower
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, for pictures in [0, 1]
 EPSILON = 1e-3  # of EfficientNet's batch norms
@@ -26,7 +26,7 @@ def imagenet_file(package: str) -> Path | None:
     return files[0] if files else None
 
 
-def begin_with_imagenet(tower: MobileTower, file: Path) -> None:
+def begin_with_imagenet(tower: EfficientNetTower, file: Path) -> None:
     """Fill a tower with an EfficientNet-Lite's weights (a state dict of tensors, read with `weights_only`).
 
     Each convolution takes in the batch norm that follows it: w' = w g / s, b' = b - m g / s, with s = sqrt(v + eps).

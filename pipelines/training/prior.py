@@ -28,7 +28,7 @@ from pipelines.training.data.captions import COLOURS, caption
 from pipelines.training.data.emoji import Emoji, icon_weights, on_background
 from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE, may_be_mirrored
 from pipelines.training.data.scenes import Scenes
-from pipelines.training.report import sheet_of
+from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 from pipelines.training.unet import composed
 from pipelines.training.vqgan import load_codec
@@ -52,8 +52,8 @@ class PriorTrainer(Trainer):
     """
 
     name = "prior"
-    averaged = ("prior",)
-    average_decay = 0.9995
+    ema_networks = ("prior",)
+    ema_decay = 0.9995
     text_dropout, style_dropout = 0.1, 0.5
     time_shift = 0.2  # of the logit of the times, towards noise
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
@@ -81,10 +81,10 @@ class PriorTrainer(Trainer):
         config, _ = read_header(self.codec_file)
         with accelerator.main_process_first():
             name = f"latents-{file_hash(self.codec_file)[:12]}-{emoji.hash}-{seed}.safetensors"
-            self.bank = self._latent_bank(folder / name)
+            self.latent_cache = self._latent_cache(folder / name)
         self.weights = icon_weights(emoji, rare=0.5)
         torch.manual_seed(seed)
-        latents = self.bank["views"]
+        latents = self.latent_cache["views"]
         text = self.clip.config
         prior = Prior(
             PriorConfig(
@@ -113,7 +113,7 @@ class PriorTrainer(Trainer):
         """The VQGAN, loaded when latents must be made or drawn."""
         return load_codec(self.codec_file, self.accelerator.device)
 
-    def hot(self) -> list[nn.Module]:
+    def compile_targets(self) -> list[nn.Module]:
         return [self.prior.network]
 
     def rate_factor(self, progress: float) -> float:
@@ -129,7 +129,7 @@ class PriorTrainer(Trainer):
     # ------------------------------------------------------------------------------------------------ latents
 
     @torch.no_grad()
-    def _latent_bank(self, path: Path) -> dict[str, Any]:
+    def _latent_cache(self, path: Path) -> dict[str, Any]:
         """Latents of VIEWS views of every training icon and of scenes, and what each shows; kept in a file.
 
         views (icons * VIEWS, c, h, w) float16, colours (icons * VIEWS,) as indices into COLOURS, validation
@@ -150,9 +150,9 @@ class PriorTrainer(Trainer):
             chunks = [validation[start : start + 64] for start in range(0, len(validation), 64)]
             tensors["validation"] = torch.cat([self._latents(some) for some in chunks])
             write_atomically(path, save({name: value.contiguous() for name, value in tensors.items()}))
-        bank: dict[str, Any] = load_file(path)
-        bank["captions"] = bytes(bank["captions"].numpy().tobytes()).decode().split("\n")
-        return bank
+        latent_cache: dict[str, Any] = load_file(path)
+        latent_cache["captions"] = bytes(latent_cache["captions"].numpy().tobytes()).decode().split("\n")
+        return latent_cache
 
     def _views(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """The latents and backgrounds of all views, those of an icon side by side."""
@@ -185,27 +185,27 @@ class PriorTrainer(Trainer):
         composed_count = int(rng.binomial(n, SCENE_SHARE))
         rows = rng.choice(len(self.emoji.train), n - composed_count, p=self.weights)
         views = rows * VIEWS + rng.choice(VIEWS, len(rows), p=(0.3, 0.3, 0.125, 0.125, 0.075, 0.075))
-        scenes = rng.integers(len(self.bank["captions"]), size=composed_count)
+        scenes = rng.integers(len(self.latent_cache["captions"]), size=composed_count)
         names = list(COLOURS)
         icons = [self.emoji.icons[self.emoji.train[k]] for k in rows]
-        colours = self.bank["colours"][views].tolist()
+        colours = self.latent_cache["colours"][views].tolist()
         texts = [caption(icon, rng, names[colour]) for icon, colour in zip(icons, colours, strict=True)]
         styles = [1 + STYLES.index(icon.style) for icon in icons] + [UNKNOWN_STYLE] * composed_count
         shown = np.where(rng.random(n) < self.style_dropout, UNKNOWN_STYLE, styles)
-        latents = torch.cat([self.bank["views"][views], self.bank["scenes"][scenes]]).float()
+        latents = torch.cat([self.latent_cache["views"][views], self.latent_cache["scenes"][scenes]]).float()
         times = 1 / (1 + np.exp(-(rng.standard_normal(n) + self.time_shift)))
         return {
             "latents": latents,
             "noise": torch.from_numpy(rng.standard_normal(latents.shape, dtype=np.float32)),
             "times": torch.from_numpy(times.astype(np.float32)),
-            "texts": texts + [self.bank["captions"][k] for k in scenes],
+            "texts": texts + [self.latent_cache["captions"][k] for k in scenes],
             "styles": torch.from_numpy(shown),
             "told": torch.from_numpy(rng.random(n) >= self.text_dropout),
         }
 
     def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         loss = self._flow_loss(batch).mean()
-        self.descend(loss, self.prior, "prior")
+        self.backward_and_step(loss, self.prior, "prior")
         return {"loss": loss}
 
     def _flow_loss(self, batch: dict[str, Any]) -> Tensor:
@@ -238,9 +238,9 @@ class PriorTrainer(Trainer):
         prior.train()
         return torch.cat(pictures)
 
-    def sheet(self) -> Image.Image:
+    def sample_grid(self) -> Image.Image:
         """Four pictures, not chosen, of each of SHEET_PROMPTS; three prompts a row."""
-        return sheet_of(self.samples(list(SHEET_PROMPTS), 4), 12)
+        return image_grid(self.samples(list(SHEET_PROMPTS), 4), 12)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -250,7 +250,7 @@ class PriorTrainer(Trainer):
         """
         rows = torch.arange(0, len(self.emoji.validation), 4)
         rng = np.random.default_rng(0)
-        latents = self.bank["validation"][rows].float()
+        latents = self.latent_cache["validation"][rows].float()
         times = torch.linspace(0.02, 0.98, len(rows))[torch.from_numpy(rng.permutation(len(rows)))]
         losses = []
         for part in torch.arange(len(rows)).split(self.batch_size):

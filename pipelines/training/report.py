@@ -21,7 +21,7 @@ from pipelines.training.trainer import Trainer
 
 
 @contextmanager
-def averaged_weights(trainer: Trainer, average: dict[str, dict[str, Tensor]]) -> Iterator[None]:
+def ema_weights(trainer: Trainer, average: dict[str, dict[str, Tensor]]) -> Iterator[None]:
     """Inside, the networks have their averaged weights and are in evaluation mode."""
     modes = {name: network.training for name, network in trainer.networks.items()}
     own = {
@@ -68,15 +68,15 @@ def fastest_precision(device: torch.device) -> str:
     return "bf16" if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else "no"
 
 
-def sheet_of(pictures: Tensor, columns: int) -> Image.Image:
+def image_grid(pictures: Tensor, columns: int) -> Image.Image:
     """(n, 3, h, w) in [-1, 1] -> one picture, row by row, 2 pixels apart."""
     tiles = to_pil(pictures)
     rows = -(-len(tiles) // columns)
     w, h = tiles[0].width + 2, tiles[0].height + 2
-    sheet = Image.new("RGB", (columns * w, rows * h), "white")
+    grid = Image.new("RGB", (columns * w, rows * h), "white")
     for k, tile in enumerate(tiles):
-        sheet.paste(tile, (k % columns * w, k // columns * h))
-    return sheet
+        grid.paste(tile, (k % columns * w, k // columns * h))
+    return grid
 
 
 def draw_curves(
@@ -113,9 +113,9 @@ def draw_curves(
 def draw_pictures(folder: Path, trainer: Trainer, state: State) -> None:
     """Write curves.png, sheet.png, and the sheet once more under the step's number."""
     write_picture(folder / "curves.png", draw_curves(state.curves))
-    if (sheet := trainer.sheet()) is not None:
-        write_picture(folder / "sheet.png", sheet)
-        write_picture(folder / "sheets" / f"{state.step:08}.png", sheet)
+    if (grid := trainer.sample_grid()) is not None:
+        write_picture(folder / "sheet.png", grid)
+        write_picture(folder / "sheets" / f"{state.step:08}.png", grid)
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:

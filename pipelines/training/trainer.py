@@ -23,7 +23,7 @@ from pipelines.training.data.emoji import Emoji
 class Trainer(ABC):
     """What one network brings to `fit`.
 
-    `networks` and `optimizers` are filled by the subclass before `fit` starts; `averaged` names the networks whose
+    `networks` and `optimizers` are filled by the subclass before `fit` starts; `ema_networks` names the networks whose
     moving average is what gets exported. SIZES holds the recipe and the network's sizes for each `--size`.
     """
 
@@ -36,8 +36,8 @@ class Trainer(ABC):
     batch_size: int  # of each process
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
-    averaged: tuple[str, ...]
-    average_decay = 0.998
+    ema_networks: tuple[str, ...]
+    ema_decay = 0.998
 
     @abstractmethod
     def batch(self, step: int, rank: int = 0, count: int = 1) -> Any:
@@ -52,7 +52,7 @@ class Trainer(ABC):
         """One update of all networks; `progress` in [0, 1] says where in the budget we are. Returns metrics."""
 
     @abstractmethod
-    def sheet(self) -> Image.Image | None:
+    def sample_grid(self) -> Image.Image | None:
         """A picture that shows what the network can do now; None where a package to draw it is missing."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Trainer(ABC):
         """Write the checkpoint that the studio loads."""
 
     @abstractmethod
-    def hot(self) -> list[nn.Module]:
+    def compile_targets(self) -> list[nn.Module]:
         """The modules where most of an update's time goes, which `--compile` compiles."""
 
     def rate_factor(self, progress: float) -> float:
@@ -81,9 +81,9 @@ class Trainer(ABC):
 
     def parameter_count(self) -> int:
         """Of the networks that are exported."""
-        return sum(p.numel() for name in self.averaged for p in self.networks[name].parameters())
+        return sum(p.numel() for name in self.ema_networks for p in self.networks[name].parameters())
 
-    def descend(self, loss: Tensor, clipped: nn.Module | None, *names: str) -> None:
+    def backward_and_step(self, loss: Tensor, clipped: nn.Module | None, *names: str) -> None:
         """One step of the named optimizers down the gradient of the joint loss, the mean of all processes' losses.
 
         The gradient of `clipped` is cut to norm 1.
@@ -116,7 +116,7 @@ def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Paramete
 
 
 @torch.no_grad()
-def equalize(accelerator: Accelerator, networks: Iterable[nn.Module]) -> None:
+def broadcast_weights(accelerator: Accelerator, networks: Iterable[nn.Module]) -> None:
     """Give every process the first one's weights."""
     if accelerator.num_processes > 1:
         for network in networks:

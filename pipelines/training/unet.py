@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import save_checkpoint
-from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, walk
+from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, ddim_walk
 from pipelines.training.data.emoji import Emoji, on_background
 from pipelines.training.data.icons import may_be_mirrored
-from pipelines.training.report import sheet_of
+from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 
 
@@ -64,8 +64,8 @@ class UnetTrainer(Trainer):
     """Trains a Unet on pictures of the size at which `emoji` was read."""
 
     name = "unet"
-    averaged = ("unet",)
-    average_decay = 0.999
+    ema_networks = ("unet",)
+    ema_decay = 0.999
     on_white, mirrored, moved = 0.7, 0.2, 0.5  # shares of the pictures
     sheet_steps, trip_steps, return_step = 50, 40, 600
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
@@ -106,7 +106,7 @@ class UnetTrainer(Trainer):
         """The network."""
         return cast(Unet, self.networks["unet"])
 
-    def hot(self) -> list[nn.Module]:
+    def compile_targets(self) -> list[nn.Module]:
         return [self.unet.network]
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,15 +128,17 @@ class UnetTrainer(Trainer):
     def update(self, batch: tuple[Tensor, Tensor, Tensor], progress: float) -> dict[str, Tensor]:
         with self.accelerator.autocast():
             loss = noise_loss(self.unet, self.unet.alphas_cumprod, *batch)
-        self.descend(loss, self.unet, "unet")
+        self.backward_and_step(loss, self.unet, "unet")
         return {"loss": loss}
 
     @torch.no_grad()
-    def sheet(self) -> Image.Image:
+    def sample_grid(self) -> Image.Image:
         """8 x 4 pictures drawn from fixed noise, by deterministic DDIM."""
         side, last = self.unet.config.image_size, self.unet.config.step_count - 1
         noise = torch.randn(32, 3, side, side, generator=torch.Generator().manual_seed(0))
-        return sheet_of(walk(self.unet, noise.to(self.accelerator.device), last, CLEAN, self.sheet_steps), 8)
+        return image_grid(
+            ddim_walk(self.unet, noise.to(self.accelerator.device), last, CLEAN, self.sheet_steps), 8
+        )
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -151,8 +153,8 @@ class UnetTrainer(Trainer):
         for chunk in zip(pictures.split(32), noise.split(32), times.split(32), strict=True):
             x, some_noise, some_times = (one.to(device) for one in chunk)
             loss += noise_loss(unet, unet.alphas_cumprod, x, some_noise, some_times).item() * len(x)
-            latent = walk(unet, x, CLEAN, self.return_step - 1, self.trip_steps)
-            again = walk(unet, latent, self.return_step - 1, CLEAN, self.trip_steps).clamp(-1, 1)
+            latent = ddim_walk(unet, x, CLEAN, self.return_step - 1, self.trip_steps)
+            again = ddim_walk(unet, latent, self.return_step - 1, CLEAN, self.trip_steps).clamp(-1, 1)
             psnr.append(-10 * ((again - x) / 2).square().mean((1, 2, 3)).clamp(min=1e-10).log10())
         return {
             "loss": round(loss / len(rows), 5),

@@ -21,13 +21,13 @@ from pipelines.errors import BadInput
 from pipelines.io.images import ssim
 from pipelines.models.base import Codec
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
-from pipelines.models.clip.network import Clip, ClipConfig, ImageTower, MobileTower, padded
+from pipelines.models.clip.network import Clip, ClipConfig, EfficientNetTower, ImageTower, tf_same_conv
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.data.emoji import Emoji, on_background
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.pretrained import begin_with
-from pipelines.training.report import sheet_of
+from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 
 SPREAD = 1.2  # of the codes
@@ -52,7 +52,7 @@ class VqganTrainer(Trainer):
     """Trains a Vqgan on emoji scenes; `pack` is the folder with the CLIP whose features judge the likeness."""
 
     name = "vqgan"
-    averaged = ("vqgan",)
+    ema_networks = ("vqgan",)
     perceptual_weight, adversarial_weight, adversarial_from = 0.2, 0.1, 0.6
     patience = 40  # steps for which a code may stay unused
     memory = 0.98  # how much of a code's running mean stays in a step
@@ -132,7 +132,7 @@ class VqganTrainer(Trainer):
         """The network."""
         return cast(Vqgan, self.networks["vqgan"])
 
-    def hot(self) -> list[nn.Module]:
+    def compile_targets(self) -> list[nn.Module]:
         return [self.vqgan.encoder, self.vqgan.decoder, self.networks["discriminator"]]
 
     def extra_state(self) -> dict[str, Tensor]:
@@ -164,7 +164,7 @@ class VqganTrainer(Trainer):
         with self.accelerator.autocast():
             z = vqgan.encode(images)
         z = z.float()
-        tokens = vqgan.nearest(z.detach())  # in float32: in bfloat16 the nearest is often another one
+        tokens = vqgan.quantize(z.detach())  # in float32: in bfloat16 the nearest is often another one
         codes = vqgan.embed(tokens)
         quantized = batch[1][:, None, None, None].to(z)
         with self.accelerator.autocast():
@@ -181,13 +181,13 @@ class VqganTrainer(Trainer):
                 fooled = -critic(again).float().mean()
             loss = loss + self._adaptive_weight(loss, fooled) * fooled
             metrics["fooled"] = fooled
-        self.descend(loss, vqgan, "vqgan")
+        self.backward_and_step(loss, vqgan, "vqgan")
         if progress > self.adversarial_from - 0.05:  # the discriminator starts a little earlier
             self.optimizers["discriminator"].zero_grad()
             with self.accelerator.autocast():
                 real, fake = critic(images).float(), critic(again.detach()).float()
             metrics["told apart"] = F.relu(1 - real).mean() + F.relu(1 + fake).mean()  # hinge loss
-            self.descend(metrics["told apart"], None, "discriminator")
+            self.backward_and_step(metrics["told apart"], None, "discriminator")
         metrics["codes used"] = self._follow_codes(tokens, z.detach(), batch[2], progress)
         return metrics
 
@@ -242,12 +242,12 @@ class VqganTrainer(Trainer):
         return (self.unused <= self.patience).float().mean()
 
     @torch.no_grad()
-    def sheet(self) -> Image.Image:
+    def sample_grid(self) -> Image.Image:
         """Validation pictures over their reconstructions."""
         pictures = self._validation(-(-len(self.emoji.validation) // 24))
-        again = self.vqgan.pictures_of(self.vqgan.tokens_of(pictures))
+        again = self.vqgan.decode_tokens(self.vqgan.encode_tokens(pictures))
         pairs = zip(pictures.split(12), again.split(12), strict=True)
-        return sheet_of(torch.cat([half for pair in pairs for half in pair]), 12)
+        return image_grid(torch.cat([half for pair in pairs for half in pair]), 12)
 
     def _validation(self, every: int = 1) -> Tensor:
         pictures = torch.from_numpy(on_background(self.emoji.rgba[self.emoji.validation[::every]]))
@@ -279,7 +279,7 @@ class DecoderTrainer(VqganTrainer):
         size: str = "tiny",
         **options: Any,
     ):
-        config, self.story = read_header(pack / self.file)
+        config, self.history = read_header(pack / self.file)
         sizes = VqganConfig.from_dict(config).to_dict()
         super().__init__(accelerator, emoji, pack, seed, size, **{**options, **sizes})
         load_weights(pack / self.file, self.vqgan)
@@ -291,7 +291,7 @@ class DecoderTrainer(VqganTrainer):
         images, quantized = _images(batch[0]), batch[1][:, None, None, None]
         with torch.no_grad():
             z = self.vqgan.encode(images)
-            codes = torch.where(quantized, self.vqgan.embed(self.vqgan.nearest(z)), z)
+            codes = torch.where(quantized, self.vqgan.embed(self.vqgan.quantize(z)), z)
         with self.accelerator.autocast():
             again = self.vqgan.decode(codes).float()
         pixel_loss = self.pixel_loss(again, images)
@@ -299,13 +299,13 @@ class DecoderTrainer(VqganTrainer):
         if self.clip is not None:
             metrics["perceptual"] = self.perceptual(again, images)
             loss = loss + self.perceptual_weight * metrics["perceptual"]
-        self.descend(loss, self.vqgan, "vqgan")
+        self.backward_and_step(loss, self.vqgan, "vqgan")
         return metrics
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         """The figures are of the whole; how the decoder went on is told inside the VQGAN's own story."""
-        story = {**self.story, "figures": facts["figures"], "decoder": facts}
-        save_checkpoint(path, self.vqgan, self.vqgan.config.to_dict(), story)
+        history = {**self.history, "figures": facts["figures"], "decoder": facts}
+        save_checkpoint(path, self.vqgan, self.vqgan.config.to_dict(), history)
 
 
 def _images(pictures: Tensor) -> Tensor:
@@ -346,8 +346,8 @@ def k_means(points: Tensor, count: int, seed: int, rounds: int = 12) -> Tensor:
 
 def _first_features(tower: nn.Module, x: Tensor) -> list[Tensor]:
     """The image tower's first stages only; the later ones cost more and say little about pixels."""
-    if isinstance(tower, MobileTower):
-        h, count = F.relu6(padded(cast(nn.Conv2d, tower.stem), x)), 3
+    if isinstance(tower, EfficientNetTower):
+        h, count = F.relu6(tf_same_conv(cast(nn.Conv2d, tower.stem), x)), 3
     elif isinstance(tower, ImageTower):
         h, count = tower.stem(x), 2
     else:
@@ -386,9 +386,9 @@ def reconstruction(vqgan: Codec, pictures: Tensor) -> dict[str, float]:
     rows = []
     for chunk in pictures.split(64):
         z = vqgan.encode(chunk)
-        tokens = vqgan.nearest(z)
+        tokens = vqgan.quantize(z)
         used[tokens.flatten().cpu()] = True
-        for again in (vqgan.pictures_of(tokens), vqgan.decode(z)):
+        for again in (vqgan.decode_tokens(tokens), vqgan.decode(z)):
             a, b = (chunk + 1) / 2, (again.clamp(-1, 1) + 1) / 2
             rows += [-10 * (a - b).square().mean((1, 2, 3)).clamp(min=1e-10).log10(), ssim(a, b)]
     psnr, likeness, psnr_without, likeness_without = (torch.cat(rows[k::4]).mean().item() for k in range(4))

@@ -1,6 +1,6 @@
-"""What can be loaded: CHECKPOINTS by name, and PACKS, which say what each pipeline of a pack is made of.
+"""The models that can be loaded: CHECKPOINTS by name, and PACKS, which name the models of each pipeline of a pack.
 
-The tiny pack is part of the project; everything else is in the folder of models, once somebody has fetched or added it.
+The tiny pack is part of the project. All other models are in the models folder after they were fetched or added.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from pipelines.errors import BadInput
+from pipelines.io.tensors import open_tensors
 from pipelines.weights.checkpoint import PROJECT, Checkpoint, size_of
 from pipelines.weights.install import find, installed
 from pipelines.weights.open_weights import OPEN_WEIGHTS
@@ -23,7 +24,7 @@ TINY_ORIGIN = "trained by this project: python launch.py train"
 def _tiny(
     role: str, file: str, about: str, licence: str = TINY_LICENCE, origin: str = TINY_ORIGIN
 ) -> Checkpoint:
-    """A model of the tiny pack: a kind of its own for each role. The critic is a second CLIP, pictures are no model."""
+    """A model of the tiny pack, whose kind is its role. The critic is of the kind "clip"; pictures have no kind."""
     kind = {"critic": "clip", "pictures": ""}.get(role, role)
     return Checkpoint(
         f"tiny-{role}", kind, licence, origin, about, pack="tiny", role=role, file=f"assets/tiny/{file}"
@@ -49,12 +50,12 @@ CHECKPOINTS: dict[str, Checkpoint] = {one.name: one for one in TINY} | OPEN_WEIG
 
 
 def is_known(name: str) -> bool:
-    """Whether there is a model of this name, in the catalog or among the user's own."""
+    """Whether the catalog or the models folder has a model of this name."""
     return name in CHECKPOINTS or find(name) is not None
 
 
 def checkpoint_of(name: str) -> Checkpoint:
-    """A checkpoint of the catalog, or one that the user added. BadInput, with the known names, for others."""
+    """A checkpoint by its name, of the catalog or added by the user. BadInput, with the known names, for other names."""
     if name in CHECKPOINTS:
         return CHECKPOINTS[name]
     path = find(name)
@@ -81,9 +82,9 @@ def checkpoint_of(name: str) -> Checkpoint:
 
 
 def kind_of(path: Path) -> str:
-    """The kind of network that a converted file says it holds; "" for files that do not say, as the tiny pack's."""
+    """The kind of network in a converted file, from its metadata. "" where it has none, as in the tiny pack."""
     try:
-        with safe_open(path, "np") as file:
+        with open_tensors(path, "np") as file:
             return (file.metadata() or {}).get("kind", "")
     except (SafetensorError, OSError):
         return ""  # who reads its weights will say what is wrong with it
@@ -146,14 +147,17 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
 
 
 def pipelines_of(pack: str) -> dict[str, dict[str, str]]:
-    """Pipeline -> field -> checkpoint. BadInput for an unknown pack."""
+    """The models of a pack: pipeline -> field of the pipeline -> checkpoint's name. BadInput for an unknown pack."""
     if pack not in PACKS:
         raise BadInput("weights.pack_unknown", pack=pack[:64], known=", ".join(PACKS))
     return PACKS[pack]
 
 
 def check_use(pack: str, use: dict[str, str]) -> None:
-    """BadInput unless each name is that of a model which can be this part of the pack."""
+    """Check replacements of a pack's parts, field -> checkpoint's name.
+
+    BadInput for an unknown pack, a field or a name that is not known, or a model of another role.
+    """
     usual = {field: name for fields in pipelines_of(pack).values() for field, name in fields.items()}
     for field, name in use.items():
         if field not in usual:
@@ -164,14 +168,15 @@ def check_use(pack: str, use: dict[str, str]) -> None:
 
 
 def _purpose(checkpoint: Checkpoint) -> str:
-    """Its role; any CLIP can be a critic, and any critic is a CLIP."""
+    """The checkpoint's role, with "clip" for a critic, because any CLIP can be one."""
     return "clip" if checkpoint.role == "critic" else checkpoint.role
 
 
 def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[str, str]:
-    """What a pipeline of a pack is made of, with some of its parts replaced: {"clip": "clip-vit-l-14"}.
+    """The models of a pipeline in a pack: field of the pipeline -> checkpoint's name.
 
-    BadInput for an unknown pack and for a pipeline that it has not.
+    `use` replaces some of them, for example {"clip": "clip-vit-l-14"}. BadInput for an unknown pack, and for a pipeline
+    that the pack does not have.
     """
     pipelines = pipelines_of(pack)
     if pipeline not in pipelines:
@@ -182,14 +187,14 @@ def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[s
 
 
 def needed(pack: str, use: dict[str, str] | None = None) -> list[Checkpoint]:
-    """Every checkpoint of a pack, tokenizers included, each once."""
+    """All checkpoints of a pack with its tokenizers, each once. BadInput for an unknown pack or name."""
     return with_tokenizers(
         name for pipeline in pipelines_of(pack) for name in parts(pack, pipeline, use).values()
     )
 
 
 def with_tokenizers(names: Iterable[str]) -> list[Checkpoint]:
-    """These checkpoints and, after them, the vocabularies with which their CLIPs read, each once."""
+    """These checkpoints and, after them, the vocabularies that they need, each once. BadInput for an unknown name."""
     checkpoints = [checkpoint_of(name) for name in dict.fromkeys(names)]
     vocabularies = [one.spec.vocabulary for one in checkpoints if one.spec.vocabulary]
     checkpoints += [checkpoint_of(name) for name in vocabularies]
@@ -197,5 +202,5 @@ def with_tokenizers(names: Iterable[str]) -> list[Checkpoint]:
 
 
 def memory_needed(pack: str, pipeline: str, use: dict[str, str] | None = None) -> int:
-    """Bytes on the device that a pipeline of a pack wants, an estimate; 0 for the tiny pack, which fits everywhere."""
+    """An estimate of the bytes that a pipeline of a pack needs on the device. 0 for the tiny pack, which is small."""
     return sum(checkpoint_of(name).memory for name in parts(pack, pipeline, use).values())

@@ -1,4 +1,4 @@
-"""What a model is to the catalog, and where its file belongs."""
+"""What the catalog knows of a model, and where its file belongs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class File:
-    """One published file. size and sha256 are None where their publisher does not tell them."""
+    """One published file. `size` (bytes) and `sha256` are None where the publisher does not state them."""
 
     url: str
     sha256: str | None = None
@@ -23,13 +23,13 @@ class File:
 
     @property
     def path(self) -> str:
-        """Its name below the model's own folder."""
+        """Its path below the model's download folder."""
         return self.name or Path(urlsplit(self.url).path).name
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One model: what it is, where its file (or folder of diffusers) belongs, where it comes from and what it needs."""
+    """One model: what it is, where its file or folder belongs, where it was published, and what it needs."""
 
     name: str
     kind: str  # its row in SPECS; "" where there is none
@@ -51,47 +51,47 @@ class Checkpoint:
 
     @property
     def spec(self) -> ModelSpec:
-        """The row of its kind; an empty one where there is none."""
+        """The row of its kind in SPECS. An empty row where there is none."""
         return SPECS.get(self.kind, ModelSpec(kind=self.kind, role=""))
 
     @property
     def path(self) -> Path:
-        """Where the file belongs."""
+        """Where its file or folder belongs, whether it is there or not."""
         return PROJECT / self.file if self.file else models_folder() / (self.name + self.spec.suffix)
 
     @property
     def present(self) -> bool:
-        """Whether it is there."""
+        """Whether its file or folder is there."""
         return self.path.exists()
 
     @property
     def size(self) -> int:
-        """Bytes on disk, 0 when it is not there."""
+        """Its bytes on disk. 0 when it is not there."""
         return size_of(self.path) if self.present else 0
 
     @property
     def download_bytes(self) -> int:
-        """What is to be downloaded, about."""
+        """The bytes of its published files. An estimate where the publisher does not state them."""
         return sum(file.size or 0 for file in self.files) or self.megabytes * 10**6
 
     @property
     def memory(self) -> int:
-        """Bytes of memory that running it needs, an estimate: its weights and what it computes with; 0 if not known."""
+        """An estimate of the bytes of memory for its weights and for computing. 0 where it is not known."""
         return self.width * self.parameters + self.working
 
     @property
     def pinned(self) -> bool:
-        """Whether the SHA-256 of every published file is known beforehand."""
+        """Whether the SHA-256 of every published file is in the catalog."""
         return all(file.sha256 for file in self.files)
 
 
 def models_folder() -> Path:
-    """models/ beside the project, or the folder that ATELIER_MODELS names."""
+    """The folder of models: ATELIER_MODELS, or models/ in the project's folder when that is not set."""
     given = os.environ.get("ATELIER_MODELS")
     return Path(given).expanduser() if given else PROJECT / "models"
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """The bytes of a file, or of all files below a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(one.stat().st_size for one in files if one.is_file())

@@ -1,4 +1,4 @@
-"""From published files to ours: reads the originals, asks each family whose they are, writes one safetensors file."""
+"""Converts published files: reads them, finds the family that they are of, and writes one safetensors file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import cannot_save, home_path
+from pipelines.io.values import is_dict
 from pipelines.models.checkpoint import file_hash
-from pipelines.models.source import Converted, Original
+from pipelines.models.source import Converted, SourceCheckpoint
 from pipelines.models.spec import ModelSpec, families
 from pipelines.weights.readers import read_original
 
@@ -47,12 +48,22 @@ DTYPE_NAMES = {
 def convert_file(
     paths: list[Path], out: Path, family: str | None = None, facts: dict[str, Any] | None = None
 ) -> str:
-    """Convert a published model at `paths` into our file `out`, and return its kind.
+    """Convert a published model into one safetensors file.
 
-    paths: one file, or the two that a model is split over; beside them its config.json, or instead the folder that
-    holds both. family: a name of `models add --family`; None asks all. facts: what to write beside the weights (origin,
-    licence); the names and SHA-256 of the files are added. BadInput when the files are not of the family, or of none;
-    CannotSave when `out` cannot be written. An `out` that is there stays as it is until the new one is whole.
+    Args:
+        paths: One file of weights, or the two that a model is split over, and its config.json; or the folder that holds
+            them.
+        out: The file to write. An older file is unchanged until the new one is complete.
+        family: A name of `models add --family`. None tries all families.
+        facts: What to write beside the weights, such as origin and licence. The names and SHA-256 of the files of
+            weights are added as "sources".
+
+    Returns:
+        The kind of network, a key of SPECS.
+
+    Raises:
+        BadInput: When the files cannot be read, or are not of the family, or of none.
+        CannotSave: When `out` cannot be written.
     """
     files = [file for path in paths for file in _files(home_path(path))]
     weights = [file for file in files if file.suffix != ".json"]
@@ -61,15 +72,15 @@ def convert_file(
     }
     _make_folder(out)
     originals = [read_original(file, folder=out.parent) for file in weights]
-    originals = [replace(one, numbers=one.numbers | numbers) for one in originals]
+    originals = [replace(one, metadata=one.metadata | numbers) for one in originals]
     converted = convert_originals(originals, family)
     sources = {file.name: file_hash(file) for file in weights}
     write_converted(out, converted, {**(facts or {}), "sources": sources})
     return converted.kind
 
 
-def convert_originals(originals: list[Original], family: str | None = None) -> Converted:
-    """The first family that reads them, or the named one. BadInput when none does."""
+def convert_originals(originals: list[SourceCheckpoint], family: str | None = None) -> Converted:
+    """Convert one or two read files with the named family, or with the first that can. BadInput when none can."""
     networks = families()
     if family is not None and family not in networks:
         names = ", ".join([*networks, *families(vocabularies=True)])
@@ -92,10 +103,19 @@ def convert_originals(originals: list[Original], family: str | None = None) -> C
 
 
 def convert_vocabulary(paths: list[Path], out: Path, family: str) -> str:
-    """Write the vocabulary at `paths` (its table of merges may come second, and must lie beside it) as `out`; its kind.
+    """Convert a published vocabulary.
 
-    family: its name on the command line, such as "clip_tokenizer". BadInput when the file is not such a vocabulary;
-    CannotSave when `out` cannot be written.
+    Args:
+        paths: The vocabulary's file. Its table of merges may be named second, and must be in the same folder.
+        out: The file to write.
+        family: A name of `models add --family`, such as "clip_tokenizer".
+
+    Returns:
+        The family.
+
+    Raises:
+        BadInput: When the file is missing or no vocabulary of the family.
+        CannotSave: When `out` cannot be written.
     """
     first = home_path(paths[0])
     if not first.is_file():
@@ -105,8 +125,11 @@ def convert_vocabulary(paths: list[Path], out: Path, family: str) -> str:
     return family
 
 
-def _as_family(originals: list[Original], rows: list[ModelSpec]) -> Converted:
-    """What the rows of one family name make of them: the row whose mark is among the tensors, else the first."""
+def _as_family(originals: list[SourceCheckpoint], rows: list[ModelSpec]) -> Converted:
+    """Convert files with one family: with its row whose mark is among the tensors, else with its first row.
+
+    BadInput when the files are not of the family.
+    """
     tensors = [name for original in originals for name in original.tensors]
     marked = [row for row in rows if row.mark and any(name.endswith(row.mark) for name in tensors)]
     spec = next(iter(marked), rows[0])
@@ -127,8 +150,8 @@ def _as_family(originals: list[Original], rows: list[ModelSpec]) -> Converted:
         return convert(merged)
 
 
-def _described(originals: list[Original]) -> Message:
-    """A few words on what files hold: the number of tensors and the first of them with its shape."""
+def _described(originals: list[SourceCheckpoint]) -> Message:
+    """The number of tensors in files, and the names and shapes of the first three, in words."""
     tensors = {name: one for original in originals for name, one in original.tensors.items()}
     some = [
         f"{name[:60]} ({'x'.join(map(str, tensors[name].shape)) or 'one number'})"
@@ -141,7 +164,10 @@ def _described(originals: list[Original]) -> Message:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself; of a folder the one file of weights, in its best form, and config.json."""
+    """The file itself. For a folder its one file of weights, in the first form of WEIGHTS, and its config.json.
+
+    BadInput when a folder has no such file, or several of one form.
+    """
     if not path.is_dir():
         return [path]
     inside = sorted(one for one in path.iterdir() if one.is_file())
@@ -164,7 +190,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise BadInput("weights.config_not_json", file=path.name, reason=str(error)[:80]) from None
-    if not isinstance(values, dict):
+    if not is_dict(values):
         raise BadInput("weights.not_a_config", file=path.name)
     return values
 
@@ -175,8 +201,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 def write_converted(path: Path, converted: Converted, facts: dict[str, Any]) -> None:
     """Write safetensors with JSON metadata "config", "kind" and "facts", as `read_header` and `load_weights` read them.
 
-    Each tensor keeps its dtype and goes to the disk by itself, so nothing is held twice. The same model gives the same
-    bytes. The file appears under its name when it is whole. CannotSave when it cannot be written.
+    Each tensor keeps its dtype and is written by itself, so that no second copy is in memory. The same model and facts
+    give the same bytes. The file is written atomically. CannotSave when it cannot be written.
     """
     metadata = {
         "config": json.dumps(converted.config),

@@ -1,4 +1,4 @@
-"""Downloads one large file: goes on where it broke off, proves its SHA-256, and never leaves a wrong file behind."""
+"""Downloads one large file: resumes a broken download, checks the SHA-256, and deletes a wrong file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from pipelines.errors import BadInput
@@ -29,14 +29,17 @@ Opener = Callable[[urllib.request.Request, float], Any]
 def fetch(
     url: str, path: Path, sha256: str | None = None, size: int | None = None, opener: Opener | None = None
 ) -> Generator[tuple[int, int], None, str]:
-    """Download `url` to `path`. Yields (bytes so far, bytes in all) and returns the file's SHA-256.
+    """Download `url` to `path`. Yields (bytes so far, bytes in all) and returns the file's SHA-256 in hexadecimal.
 
-    The bytes gather in path.part, which stays when the generator is closed or the connection breaks; the next call goes
-    on from there, unless the server now offers another file. The whole part is read again and compared with `sha256`,
-    if it is known, before it gets its name; a wrong one is deleted. size: bytes, if known.
+    `url` is an https address, or http on 127.0.0.1. `sha256` (hexadecimal) and `size` (bytes) are the file's, if known.
+    `opener` opens a request within a number of seconds; None is urllib's, restricted to https.
 
-    BadInput: the address is not https (or http on 127.0.0.1), the server cannot be reached, does not have the file,
-    or sends another one; there is too little room on the disk. CannotSave: the file cannot be written.
+    The bytes are kept in path.part, which stays when the generator is closed or the connection breaks. The next call
+    resumes from there, unless the server now offers another file. The complete part is hashed before it is renamed to
+    `path`; when its hash is wrong it is deleted.
+
+    BadInput when the address is refused, the server cannot be reached, does not have the file or sends another one, or
+    the disk has too little room. CannotSave when the file cannot be written.
     """
     check_address(url)
     if path.is_file() and sha256 and file_hash(path) == sha256:
@@ -71,7 +74,7 @@ def fetch(
 
 
 def check_address(url: str) -> None:
-    """BadInput for an address that is not https; http is only for this machine itself."""
+    """BadInput for an address that is neither https nor http on 127.0.0.1."""
     parts = urlsplit(url)
     if not (parts.scheme == "https" and parts.hostname) and not (
         parts.scheme == "http" and parts.hostname == "127.0.0.1"
@@ -80,7 +83,7 @@ def check_address(url: str) -> None:
 
 
 class _Part:
-    """What has come so far: path.part, and path.part.json, which says of which file on the server it is."""
+    """A download that is not complete: path.part, and path.part.json, which identifies the file on the server."""
 
     def __init__(self, url: str, path: Path):
         self.url, self.path, self.host = url, path, urlsplit(url).hostname
@@ -89,17 +92,20 @@ class _Part:
 
     @property
     def size(self) -> int:
-        """Bytes that are there."""
+        """The number of bytes that have been downloaded."""
         return self.file.stat().st_size if self.file.is_file() else 0
 
     def drop(self) -> None:
-        """Forget it."""
+        """Delete both files."""
         for file in (self.file, self.note):
             with suppress(FileNotFoundError):
                 file.unlink()
 
     def receive(self, opener: Opener, size: int | None) -> Generator[tuple[int, int], None, None]:
-        """One connection, from where the last one ended, to the end. ConnectionError when it breaks off."""
+        """Download the rest over one connection; yields as `fetch` does. ConnectionError when the connection breaks.
+
+        BadInput when the server refuses, cannot be reached, or sends another file; CannotSave when the disk fails.
+        """
         begin, validators = self._known()
         request = urllib.request.Request(
             self.url, headers={"User-Agent": "Atelier", "Accept-Encoding": "identity"}
@@ -141,7 +147,7 @@ class _Part:
     def _write(
         self, answer: Any, offer: dict[str, Any], total: int
     ) -> Generator[tuple[int, int], None, None]:
-        """Append what comes, at most a block more than there should be."""
+        """Append the answer's bytes to the part, at most one block more than `total`."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.note, json.dumps({"url": self.url, **offer}).encode())
@@ -156,7 +162,7 @@ class _Part:
             raise cannot_save(self.path, error) from error
 
     def _known(self) -> tuple[int, dict[str, Any]]:
-        """How many bytes are there and of which file; a part without its note, or of another address, is dropped."""
+        """The number of bytes that are there, and the note on their file. A part of another file is deleted."""
         try:
             note = json.loads(self.note.read_text("utf-8"))
             if note.pop("url") == self.url and self.size:
@@ -186,7 +192,7 @@ class _Part:
 
 
 def _block(answer: Any) -> bytes:
-    """The next bytes. ConnectionError for whatever goes wrong, so that it is not taken for the disk's fault."""
+    """The next bytes of an answer. ConnectionError for every OSError, to tell it from an error of the disk."""
     try:
         return answer.read(BLOCK)
     except OSError as error:
@@ -194,7 +200,7 @@ def _block(answer: Any) -> bytes:
 
 
 def _offer(answer: Any) -> tuple[dict[str, Any], int]:
-    """What the server sends: {"etag", "total"} of the whole file, and the byte at which this answer begins."""
+    """{"etag", "total"} of the whole file that the server offers, and the byte at which this answer begins."""
     etag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
     etag = None if etag and etag.startswith("W/") else etag  # a weak one does not promise equal bytes
     if answer.status == 206:
@@ -223,7 +229,16 @@ def _reason(error: object) -> str:
 class _OnlyHttps(urllib.request.HTTPRedirectHandler):
     """Follows a redirect only to https, or from this machine to itself."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """The request that follows a redirect to `newurl`. BadInput when that is neither https nor this machine."""
         parts = urlsplit(newurl)
         local = parts.scheme == "http" and parts.hostname == "127.0.0.1" == urlsplit(req.full_url).hostname
         if parts.scheme != "https" and not local:

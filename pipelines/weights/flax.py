@@ -1,4 +1,4 @@
-"""Flax's checkpoints: a tree of maps in msgpack (msgpack.org), with extension types of Flax's own for arrays."""
+"""Reads Flax's checkpoints: a tree of maps in msgpack (msgpack.org), with Flax's extension types for arrays."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from pipelines.io.values import is_dict
 
 MOST_DEPTH, MOST_VALUES = 64, 2_000_000
 ARRAY, COMPLEX, SCALAR = 1, 2, 3  # Flax's extension types
@@ -32,7 +34,7 @@ LENGTHS = {
 
 
 def is_flax(start: bytes) -> bool:
-    """Whether a file that begins so may be one: a map that is not empty, whose first key is a text."""
+    """Whether a file with these first bytes may be a Flax checkpoint: a map with entries whose first key is a text."""
     skip = {0xDE: 3, 0xDF: 5}.get(start[0], 1) if start else 0
     key = start[skip : skip + 1]
     return (
@@ -43,16 +45,20 @@ def is_flax(start: bytes) -> bool:
 
 
 def read_flax(data: memoryview) -> dict[str, Any]:
-    """The tree in a whole file, arrays as tensors. ValueError when it is damaged, cut off, or not a tree."""
+    """The tree of maps in the bytes of a file, with arrays as tensors.
+
+    ValueError when it is damaged, cut off, or not a map. Crafted files may also raise TypeError, KeyError,
+    AttributeError, RuntimeError, OverflowError or RecursionError.
+    """
     reader = _Reader(data)
     tree = reader.value(0)
-    if not isinstance(tree, dict) or reader.at != len(data):
+    if not is_dict(tree) or reader.at != len(data):
         raise ValueError("it is not one map")
     return tree
 
 
 class _Reader:
-    """Reads one value after another. Nothing is trusted: each length is held against what is left."""
+    """Reads msgpack values one after another. Each length is checked against the bytes that are left."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
@@ -106,7 +112,7 @@ class _Reader:
         return [self.value(depth + 1) for _ in range(count)]
 
     def map(self, count: int, depth: int) -> Any:
-        """A map with texts as keys; a chunked array becomes whole."""
+        """A map with texts as keys, or the tensor when it is an array in chunks."""
         found: dict[str, Any] = {}
         for _ in range(count):
             key = self.value(depth + 1)
@@ -129,7 +135,7 @@ class _Reader:
 
 
 def _array(shape: Any, name: Any, data: memoryview) -> Tensor:
-    """Flax's (shape, name of the dtype, bytes) as a tensor of its own memory."""
+    """The tensor of Flax's (shape, name of the dtype, bytes), in memory of its own."""
     dtype = DTYPES.get(name)
     if dtype is None:
         raise ValueError(f"the dtype {str(name)[:20]!r} is not known")
@@ -144,5 +150,5 @@ def _array(shape: Any, name: Any, data: memoryview) -> Tensor:
 
 def _joined(found: dict[str, Any]) -> Tensor:
     shape, chunks = found["shape"], found["chunks"]
-    shape = [shape[str(i)] for i in range(len(shape))] if isinstance(shape, dict) else shape
+    shape = [shape[str(i)] for i in range(len(shape))] if is_dict(shape) else shape
     return torch.cat([chunks[str(i)] for i in range(len(chunks))]).reshape(shape)

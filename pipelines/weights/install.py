@@ -1,4 +1,4 @@
-"""Puts one of the open weights, or a model that the user has, into the models folder and takes it away again."""
+"""Puts open weights or a user's own model into the models folder, and removes them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path, write_atomically
+from pipelines.io.values import is_dict
 from pipelines.models.spec import families, suffixes
 from pipelines.weights.checkpoint import Checkpoint, models_folder, size_of
 from pipelines.weights.download import Opener, fetch
@@ -26,17 +27,18 @@ KEPT_FORMS = (".safetensors", ".json", ".txt")  # what a diffusers folder may co
 
 
 def published(name: str) -> Checkpoint:
-    """One of the open weights. BadInput for an unknown name."""
+    """The checkpoint of the open weights with this name. BadInput, with the known names, for others."""
     if name not in OPEN_WEIGHTS:
         raise BadInput("weights.not_in_full_pack", model=name[:64], known=", ".join(OPEN_WEIGHTS))
     return OPEN_WEIGHTS[name]
 
 
 def install(checkpoint: Checkpoint, opener: Opener | None = None) -> Generator[Step, None, list[str]]:
-    """Download a model's files and convert them; Steps count megabytes. Closing it keeps what came, for the next time.
+    """Download a model's files and convert them. Closing the generator keeps the bytes that came, for the next call.
 
-    Returns the names of files whose SHA-256 was not known beforehand: they are now remembered, and a later download
-    must have the same. BadInput and CannotSave as `fetch` and `convert_file` raise them.
+    It yields Steps whose `done` and `total` are megabytes of a file, then one before and one after the conversion. It
+    returns the names of the files whose SHA-256 is not in the catalog. The SHA-256 of such a file's first download is
+    stored, and later downloads must have the same. BadInput and CannotSave as `fetch` and `convert_file` raise them.
     """
     from pipelines.core.pipeline import Step
 
@@ -69,14 +71,14 @@ def install(checkpoint: Checkpoint, opener: Opener | None = None) -> Generator[S
 
 
 def _forget(downloads: Path) -> None:
-    """Delete what was downloaded of a model, and the folder of all downloads when it is empty then."""
+    """Delete a model's downloads, and the folder of all downloads when that is then empty."""
     shutil.rmtree(downloads, ignore_errors=True)
     with suppress(OSError):
         downloads.parent.rmdir()
 
 
 def _place(checkpoint: Checkpoint, downloads: Path) -> None:
-    """From downloaded files to the model under its own name."""
+    """Convert or move downloaded files to where the model belongs. BadInput for files that may not be kept."""
     if checkpoint.spec.convert:
         facts = {field: getattr(checkpoint, field) for field in ("name", "licence", "origin", "about")}
         paths = [downloads / file.path for file in checkpoint.files]
@@ -88,10 +90,19 @@ def _place(checkpoint: Checkpoint, downloads: Path) -> None:
 
 
 def add(paths: list[Path], name: str, family: str | None = None) -> str:
-    """Convert a model that the user has into the models folder, under `name`; returns its kind.
+    """Convert a user's model into the models folder.
 
-    A name of the open weights brings family, licence and origin with it. BadInput when the name is taken or strange, or
-     the files are of no known family.
+    Args:
+        paths: Its files, as for `convert_file` or `convert_vocabulary`.
+        name: Its new name. One of the open weights' gives the model their family, licence and origin.
+        family: A name of `models add --family`. None tries all families of networks.
+
+    Returns:
+        The kind of the network, or the family of the vocabulary.
+
+    Raises:
+        BadInput: When the name is not allowed or taken, or the files are of no known family.
+        CannotSave: When the file cannot be written.
     """
     if not NAME.fullmatch(name):
         raise BadInput("weights.name_form", name=name[:64])
@@ -110,7 +121,10 @@ def add(paths: list[Path], name: str, family: str | None = None) -> str:
 
 
 def remove(name: str) -> int:
-    """Delete a model and what was downloaded of it; returns the bytes that this freed. BadInput when there is neither."""
+    """Delete a model and its downloads, and return the number of bytes that were freed.
+
+    BadInput when there is neither, or when the model cannot be deleted.
+    """
     place, downloads = find(name), models_folder() / ".downloads" / name
     if not NAME.fullmatch(name) or not (place or downloads.is_dir()):
         raise BadInput("weights.nothing_to_remove", model=name[:64], folder=models_folder())
@@ -127,13 +141,13 @@ def remove(name: str) -> int:
 
 
 def find(name: str) -> Path | None:
-    """The file or folder of an installed model."""
+    """The file or folder of a model in the models folder. None when there is none of this name."""
     paths = [models_folder() / (name + suffix) for suffix in suffixes()]
     return next((path for path in paths if path.exists()), None) if NAME.fullmatch(name) else None
 
 
 def installed() -> list[str]:
-    """Names of the models that are there."""
+    """The names of the models in the models folder, sorted by their files' names."""
     endings = set(suffixes()) - {""}
     with suppress(FileNotFoundError):
         paths = [path for path in sorted(models_folder().iterdir()) if not path.name.startswith(".")]
@@ -147,7 +161,7 @@ def installed() -> list[str]:
 
 
 def _suffix(family: str | None) -> str:
-    """How the file of a family's model ends."""
+    """The suffix of the files of a family. ".safetensors" for an unknown family."""
     rows = {**families(), **families(vocabularies=True)}.get(family or "")
     return rows[0].suffix if rows else ".safetensors"
 
@@ -168,14 +182,14 @@ def _pin_file() -> Path:
 
 
 def _read_pins() -> dict[str, str]:
-    """Address -> SHA-256, as first seen."""
+    """Address -> SHA-256 of its first download. BadInput when the file of them cannot be read."""
     try:
         pins = json.loads(_pin_file().read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise BadInput("weights.pins_unreadable", file=_pin_file(), reason=str(error)[:80]) from error
-    return pins if isinstance(pins, dict) else {}
+    return pins if is_dict(pins) else {}
 
 
 def _pin(url: str, sha256: str) -> None:

@@ -1,12 +1,12 @@
-"""What this machine has room for."""
+"""The memory that is free on this machine."""
 
 from __future__ import annotations
 
 
 def free_memory(*, gpu: bool = True) -> dict[str, int]:
-    """Bytes that are free now: {"RAM": ...} and, where this process has a GPU, {"GPU": ...}.
+    """The bytes that are free now: {"RAM": ...} and, where torch has a GPU, {"GPU": ...}.
 
-    With `gpu=False` CUDA is not asked at all.
+    With `gpu=False` CUDA is not used at all, and only "RAM" is returned.
     """
     import psutil
     import torch

@@ -1,7 +1,7 @@
-"""The field's open weights, as data: where they are published, under which licence, and what they need.
+"""The open weights as data: where they are published, under which licence, and what they need.
 
-Nothing here is downloaded before somebody asks for it by name (`pipelines/weights/install.py`). A file's SHA-256 is given
-where its publisher tells it; elsewhere it is None ("not pinned"), and the one of the first download is remembered.
+They are downloaded only when the user asks for one by name (`pipelines/weights/install.py`). A file's SHA-256 is given
+where its publisher states it. Elsewhere it is None ("not pinned"), and that of the first download is stored.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _vqgan(
 def _latent(
     name: str, repository: str, licence: str, about: str, millions: float, working: int, towers: int = 1
 ) -> Checkpoint:
-    """A diffusers folder in half precision, with as many text towers."""
+    """A folder of diffusers in half precision, with this number of text towers."""
     numbers = ("", "_2")[:towers]
     weights = ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"]
     weights += [f"text_encoder{number}/model" for number in numbers]

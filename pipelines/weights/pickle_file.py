@@ -12,10 +12,11 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from pipelines.io.values import is_dict
 from pipelines.weights.unpickle import (
     DTYPES,
     Array,
@@ -132,10 +133,10 @@ class Tree:
         self.tensors: dict[str, Tensor] = {}
         self.nodes = self.plain_count = 0
         value = contents.value
-        if isinstance(value, dict):
+        if is_dict(value):
             value = {key: one for key, one in value.items() if key not in NOT_WEIGHTS}
         numbers = self._walk(value, "", 0)
-        self.numbers = numbers if isinstance(numbers, dict) else {}
+        self.numbers = numbers if is_dict(numbers) else {}
 
     def _walk(self, value: Any, name: str, depth: int) -> Any:
         """The plain values of `value`, NOTHING when it has none; its tensors are noted."""
@@ -152,13 +153,14 @@ class Tree:
             self.plain_count += 1
             if self.plain_count <= MOST_PLAIN and depth <= PLAIN_DEPTH:
                 return value[:LONGEST_TEXT] if isinstance(value, str) else value
-        elif isinstance(value, dict):
+        elif is_dict(value):
             return self._branch(value.items(), name, depth)
         elif isinstance(value, Stub):
             return self._branch(_members(value), name, depth) or NOTHING
         elif isinstance(value, (list, tuple)) and not isinstance(value, Storage):
-            branch = self._branch(enumerate(value), name, depth)
-            return list(branch.values()) if branch is not NOTHING and len(branch) == len(value) else branch
+            members: list[Any] = list(cast("list[Any]", value))
+            branch = self._branch(enumerate(members), name, depth)
+            return list(branch.values()) if branch is not NOTHING and len(branch) == len(members) else branch
         return NOTHING
 
     def _branch(self, members: Iterable[tuple[Any, Any]], name: str, depth: int) -> Any:
@@ -189,16 +191,16 @@ def _members(stub: Stub) -> Iterator[tuple[Any, Any]]:
     """What an object holds; a network's parameters, buffers and parts go by their own names, as in its state_dict."""
     yield from stub.entries.items()
     yield from enumerate(stub.values)
-    state = stub.state if isinstance(stub.state, tuple) else (stub.state,)
+    state = cast("tuple[Any, ...]", held) if isinstance(held := cast(object, stub.state), tuple) else (held,)
     for part in state:
-        if not isinstance(part, dict):
+        if not is_dict(part):
             continue
         network = "_modules" in part
-        hidden = part.get("_non_persistent_buffers_set")
-        hidden = hidden if isinstance(hidden, set) else set()
+        buffers = part.get("_non_persistent_buffers_set")
+        hidden = cast("set[Any]", buffers) if isinstance(buffers, set) else set[Any]()
         for group in ("_parameters", "_buffers", "_modules") if network else ():
             members = part.get(group)
-            if isinstance(members, dict):
+            if is_dict(members):
                 yield from ((name, one) for name, one in members.items() if name not in hidden)
         yield from ((key, one) for key, one in part.items() if not (network and str(key).startswith("_")))
 

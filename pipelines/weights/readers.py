@@ -1,4 +1,4 @@
-"""Opens the forms that published checkpoints come in. Pickles are opened by another process, `sandbox.py`."""
+"""Reads the file formats of published checkpoints. Pickles are read by another process, `sandbox.py`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,34 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pipelines.errors import BadInput, Message
-from pipelines.models.source import Original
+from pipelines.io.tensors import open_tensors
+from pipelines.io.values import is_dict
+from pipelines.models.source import SourceCheckpoint
 from pipelines.weights import sandbox
 from pipelines.weights.flax import is_flax, read_flax
 
 
 def read_original(
     path: Path, seconds: float = 600, memory: int = 16 * 2**30, folder: Path | None = None
-) -> Original:
-    """Read a published file, whatever its name says: the form is told by its first bytes.
+) -> SourceCheckpoint:
+    """Read a published file of weights from an untrusted source. Its first bytes tell the format, not its name.
 
-    `seconds` and `memory` (bytes) limit the process that opens pickles, and `memory` the file; `folder` is where that
-    process leaves its copy for a moment (the system's temporary folder when None). BadInput, with the file's name, when
-    it is none of the forms, damaged, cut off, too large, or tries anything else than to hold tensors.
+    Args:
+        path: The file.
+        seconds: The time that the process which reads pickles may take.
+        memory: The bytes that the process may use, and the largest file that is read.
+        folder: Where that process writes its temporary copy. None is the system's temporary folder.
+
+    Returns:
+        The tensors and plain values in the file.
+
+    Raises:
+        BadInput: When the file is of none of the formats, damaged, cut off or too large, or when a pickle holds anything
+            but tensors and plain values.
     """
     try:
         with open(path, "rb") as file:
@@ -73,16 +84,16 @@ def _form(file: BinaryIO, size: int) -> Literal["safetensors", "pickle", "flax"]
     return Message("weights.is_unknown")
 
 
-def _read_safetensors(path: Path, name: str) -> Original:
+def _read_safetensors(path: Path, name: str) -> SourceCheckpoint:
     try:
-        with safe_open(path, "pt") as file:
+        with open_tensors(path) as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return Original(name, tensors, dict(file.metadata() or {}))
+            return SourceCheckpoint(name, tensors, dict(file.metadata() or {}))
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise BadInput("weights.file_damaged", file=name, reason=_short(error)) from None
 
 
-def _read_flax(path: Path, file: BinaryIO) -> Original:
+def _read_flax(path: Path, file: BinaryIO) -> SourceCheckpoint:
     try:
         tree = read_flax(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except (
@@ -98,17 +109,17 @@ def _read_flax(path: Path, file: BinaryIO) -> Original:
     tensors, numbers = _flat(tree)
     if not tensors:
         raise _no_weights(path, Message("weights.no_tensors"))
-    return Original(path.name, tensors, numbers)
+    return SourceCheckpoint(path.name, tensors, numbers)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A tree's tensors by names joined with ".", and its plain values as a tree."""
+    """The tensors of a tree by their names joined with ".", and its plain values as a tree."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Tensor):
             tensors[f"{prefix}{key}"] = value
-        elif isinstance(value, dict):
+        elif is_dict(value):
             inside, plain = _flat(value, f"{prefix}{key}.")
             tensors |= inside
             numbers |= {str(key): plain} if plain else {}
@@ -117,8 +128,8 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], di
     return tensors, numbers
 
 
-def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -> Original:
-    """Have the other process write the tensors as safetensors, and read those."""
+def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -> SourceCheckpoint:
+    """Let the other process write a pickle's tensors as safetensors, and read those. BadInput when it fails."""
     with tempfile.TemporaryDirectory(prefix=".atelier-", dir=folder, ignore_cleanup_errors=True) as work:
         copy = Path(work) / "tensors.safetensors"
         inside = Path(work) / "empty"
@@ -127,7 +138,7 @@ def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -
             code, problem = sandbox.start(path, copy, inside, memory, seconds)
         except subprocess.TimeoutExpired:
             raise _no_weights(path, Message("weights.too_slow", {"seconds": seconds})) from None
-        if code == sandbox.REFUSED:
+        if code == sandbox.EXIT_REFUSED:
             raise _no_weights(path, problem)
         if code != 0:  # a limit of the system, or a crash
             limits = Message(
@@ -135,7 +146,7 @@ def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -
             )
             raise _no_weights(path, limits)
         original = _read_safetensors(copy, path.name)
-        return Original(path.name, original.tensors, json.loads(original.numbers["numbers"]))
+        return SourceCheckpoint(path.name, original.tensors, json.loads(original.metadata["numbers"]))
 
 
 def _short(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from pipelines.errors import Message, templates
 from pipelines.weights.pickle_file import Contents, write
 from pipelines.weights.unpickle import Refused
 
-REFUSED = 3  # exit code
+EXIT_REFUSED = 3  # exit code
 MOST_SAID = 4000  # bytes of its answer that are read
 ROOT = Path(__file__).resolve().parents[2]
 START = (
@@ -81,7 +81,7 @@ def lock(memory: int, seconds: int) -> None:
 def _leave(problem: Refused) -> NoReturn:
     """End at once, without Python's own tidying, which a hostile object could be part of."""
     os.write(1, problem.message.to_text().encode())
-    os._exit(REFUSED)
+    os._exit(EXIT_REFUSED)
 
 
 def _line(problem: BaseException) -> str:

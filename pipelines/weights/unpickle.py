@@ -11,7 +11,7 @@ import math
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -99,6 +99,7 @@ class Stub:
     """Stands for an object of any other class: it keeps what it is given, for its tensors, and does nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> Stub:
+        """Made from anything; only what follows is kept."""
         stub = super().__new__(cls)
         stub.state, stub.entries, stub.values = None, {}, []
         return stub
@@ -108,20 +109,25 @@ class Stub:
     values: list[Any]
 
     def __setstate__(self, state: Any) -> None:
+        """Keep the state."""
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        """Keep an entry, as of a dict."""
         self.entries[key] = value
 
     def __call__(self, *_: Any, **__: Any) -> Stub:
+        """Another Stub, for the result of a call."""
         return Stub()
 
     def append(self, value: Any) -> None:
+        """Keep a value, as of a list."""
         self.values.append(value)
 
     add = append
 
     def extend(self, values: list[Any]) -> None:
+        """Keep several values."""
         self.values.extend(values)
 
 
@@ -129,6 +135,7 @@ class NumpyType(Stub):
     """numpy.dtype, by its short name."""
 
     def __new__(cls, name: Any = "", *_: Any) -> NumpyType:
+        """Made from the short name, such as "<f4"."""
         stub = super().__new__(cls)
         stub.entries = {"name": name}
         return stub  # type: ignore[return-value]
@@ -136,7 +143,8 @@ class NumpyType(Stub):
     @property
     def dtype(self) -> str | None:
         """torch's name of it, None for what is no tensor (objects, texts, big-endian numbers)."""
-        big = isinstance(self.state, tuple) and len(self.state) > 1 and self.state[1] == ">"
+        state = cast("tuple[Any, ...]", held) if isinstance(held := cast(object, self.state), tuple) else ()
+        big = len(state) > 1 and state[1] == ">"
         return None if big else NUMPY_KINDS.get(str(self.entries["name"]).lstrip("<|="))
 
 
@@ -248,11 +256,12 @@ class Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Storage | type[Stub]:
         """torch's mark for a storage: ("storage", class, key, device, count, and in old files a view)."""
-        if isinstance(pid, tuple) and pid[:1] == ("module",):
+        mark = cast("tuple[Any, ...]", pid) if isinstance(pid, tuple) else ()
+        if mark[:1] == ("module",):
             return Stub  # old files keep the source of a network's class
-        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and pid[1] in STORAGES):
+        if not (len(mark) >= 5 and mark[0] == "storage" and mark[1] in STORAGES):
             raise Refused("weights.not_a_storage")
-        if len(pid) > 5 and pid[5] is not None:
+        if len(mark) > 5 and mark[5] is not None:
             raise Refused("weights.storage_view")
-        key = self.prefix + str(pid[2])
-        return self.storages.setdefault(key, Storage(key, STORAGES[pid[1]]))
+        key = self.prefix + str(mark[2])
+        return self.storages.setdefault(key, Storage(key, STORAGES[mark[1]]))

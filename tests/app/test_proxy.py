@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.library import Library
 from app.serving import serving_of
 from tests.support.browser import ask, wait_state
@@ -73,24 +73,26 @@ class Proxy:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[tuple[Proxy, str, Lane]]:
+def site(tmp_path: Path) -> Iterator[tuple[Proxy, str, JobQueue]]:
     from app.ui import page
 
     studio = PainterStudio()
     serving = serving_of(root_path=PATH, environment={})
-    lane = Lane(studio, tmp_path / "outputs", PAINTERS)
-    blocks = page.build(studio, lane, Library(lane.folder), serving=serving)
+    queue = JobQueue(studio, tmp_path / "outputs", PAINTERS)
+    blocks = page.build(studio, queue, Library(queue.folder), serving=serving)
     _, url = page.launch(blocks)
     proxy = Proxy(url)
-    yield proxy, serving.secret, lane
+    yield proxy, serving.secret, queue
     proxy.close()
     blocks.close(verbose=False)
-    lane.close()
+    queue.close()
 
 
 @pytest.mark.browser
-def test_everything_works_behind_a_proxy_under_a_path(site: tuple[Proxy, str, Lane], chromium: Any) -> None:
-    proxy, token, lane = site
+def test_everything_works_behind_a_proxy_under_a_path(
+    site: tuple[Proxy, str, JobQueue], chromium: Any
+) -> None:
+    proxy, token, queue = site
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     problems: list[str] = []
     try:
@@ -120,7 +122,7 @@ def test_everything_works_behind_a_proxy_under_a_path(site: tuple[Proxy, str, La
         ).click()  # a run, its film and a look back
         tab.locator("#canvas .ready").wait_for()
         tab.locator("#opt-steps input").fill("40")
-        tab.locator("#transport [data-act=start]").click()
+        tab.locator("#optimize-buttons [data-act=start]").click()
         tab.locator("#canvas section.done").wait_for()
         job = tab.locator("#canvas section").get_attribute("data-job")
         tab.locator("#timeline .tick").first.click()
@@ -131,7 +133,7 @@ def test_everything_works_behind_a_proxy_under_a_path(site: tuple[Proxy, str, La
             job in download.value.suggested_filename
             and Path(download.value.path()).read_bytes()[:4] == b"RIFF"
         )
-        picture = Path(lane.job(job).pictures[0]["path"])
+        picture = Path(queue.job(job).pictures[0]["path"])
         tab.locator("#tab-generate-button").click()
         tab.locator("#drop input[type=file]").set_input_files(picture)  # an upload
         tab.locator("#note", has_text="optimize").wait_for()
@@ -141,14 +143,14 @@ def test_everything_works_behind_a_proxy_under_a_path(site: tuple[Proxy, str, La
         context.close()
 
 
-def test_a_program_streams_behind_a_proxy(site: tuple[Proxy, str, Lane]) -> None:
+def test_a_program_streams_behind_a_proxy(site: tuple[Proxy, str, JobQueue]) -> None:
     from gradio_client import Client
 
-    proxy, token, lane = site
+    proxy, token, queue = site
     client = Client(f"{proxy.origin}{PATH}/", headers={"Authorization": f"Bearer {token}"}, verbose=False)
     best, made = client.predict(prompt="a cup", candidates=2, keep=1, api_name="/generate")
     assert Path(best).read_bytes()[:4] == b"\x89PNG"  # streamed through the proxy
-    picture = Path(lane.job(made["job"]).pictures[0]["path"])
+    picture = Path(queue.job(made["job"]).pictures[0]["path"])
     address = f"{proxy.origin}{PATH}/picture/{picture.parent.name}/{picture.name}"
     headers = {"Authorization": f"Bearer {token}"}
     assert httpx.get(address, headers=headers, cookies=client.cookies).content[:4] == b"\x89PNG"

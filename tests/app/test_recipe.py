@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app.recipe import MOST, read_recipe, recipe_of
+from app.recipe import MAX_CHARACTERS, read_recipe, recipe_of
 from app.ui.link import copy_link, opened
 from pipelines.core.pipeline import Pipeline
 from pipelines.core.settings import Settings
@@ -60,10 +60,12 @@ def test_every_setting_of_every_pipeline_travels_or_is_named(name: str) -> None:
 
 
 def test_a_link_is_short_and_says_what_it_lacks() -> None:
-    settings = PIPELINES["optimize"].Settings(prompt="a red heart | gold:0.5", seed=7, init=PICTURE).to_dict()
+    settings = (
+        PIPELINES["optimize"].Settings(prompt="a red heart | gold:0.5", seed=7, image=PICTURE).to_dict()
+    )
     recipe = recipe_of("optimize", settings)
     assert len(recipe.text()) < 120
-    assert recipe.left_out == ("init",)
+    assert recipe.left_out == ("image",)
     assert "start picture" in copy_link("optimize", settings) and "起始图片" in opened(recipe)
     assert PICTURE not in copy_link("optimize", settings)
     assert copy_link("generate", {"prompt": "<img>"}).count("<img") == 0
@@ -94,10 +96,10 @@ FORGED: list[tuple[str, str]] = [
     ("AAAA", "damaged"),
     (packed(["generate", {}])[:-4], "damaged"),
     (packed(b"[" * 15_000), "damaged"),
-    (packed(b" " * 20_000_000)[:MOST], "damaged"),
-    (packed(b'["generate",{"prompt":"' + b"a" * 1_000_000 + b'"}]')[:MOST], "damaged"),
+    (packed(b" " * 20_000_000)[:MAX_CHARACTERS], "damaged"),
+    (packed(b'["generate",{"prompt":"' + b"a" * 1_000_000 + b'"}]')[:MAX_CHARACTERS], "damaged"),
     (packed(b"\xff\xfe\xff"), "damaged"),
-    ("A" * (MOST + 1), "the most is 1,500"),
+    ("A" * (MAX_CHARACTERS + 1), "the most is 1,500"),
     (packed({"pipeline": "generate"}), "not one of Atelier's"),
     (packed(["generate"]), "not one of Atelier's"),
     (packed(["generate", []]), "not one of Atelier's"),

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.library import Library
 from app.serving import Serving, serving_of
 from app.ui.visits import COOKIE, HEADER
@@ -40,7 +40,7 @@ class Beyond:
     folder: Path
     serving: Serving
     url: str = ""
-    lane: Any = None
+    queue: Any = None
     blocks: Any = None
     clients: list[httpx.Client] = field(default_factory=list)
 
@@ -48,8 +48,8 @@ class Beyond:
         from app.ui import page
 
         studio = PainterStudio()
-        self.lane = Lane(studio, self.folder, PAINTERS)
-        self.blocks = page.build(studio, self.lane, Library(self.folder), self.folder / "none", self.serving)
+        self.queue = JobQueue(studio, self.folder, PAINTERS)
+        self.blocks = page.build(studio, self.queue, Library(self.folder), self.folder / "none", self.serving)
         _, self.url = page.launch(self.blocks)
         return self
 
@@ -58,7 +58,7 @@ class Beyond:
             one.close()
         self.clients.clear()
         self.blocks.close(verbose=False)
-        self.lane.close()
+        self.queue.close()
 
     def visitor(self, cookies: dict[str, str] | None = None) -> httpx.Client:
         client = httpx.Client(base_url=self.url, headers={"Host": NAME}, cookies=cookies, timeout=30)
@@ -84,12 +84,12 @@ class Beyond:
         with client.stream("GET", f"/gradio_api/call/v2/generate/{sent.json()['event_id']}") as answer:
             text = "".join(answer.iter_text())
         _, made = json.loads(re.search(r"event: complete\ndata: (.*)", text)[1])  # type: ignore[index]
-        picture = Path(self.lane.job(made["job"]).pictures[0]["path"])
+        picture = Path(self.queue.job(made["job"]).pictures[0]["path"])
         return {**made, "address": f"/picture/{picture.parent.name}/{picture.name}"}
 
     def finished(self, job_id: str) -> Any:
         end = time.monotonic() + 30
-        while not (job := self.lane.job(job_id)).is_over:
+        while not (job := self.queue.job(job_id)).is_over:
             assert time.monotonic() < end
             time.sleep(0.02)
         return job
@@ -138,16 +138,16 @@ def test_each_visitor_has_his_own(beyond: Callable[..., Beyond]) -> None:
     assert ann.cookies[COOKIE].encode() not in (site.folder / "jobs.sqlite").read_bytes()
 
     # jobs: looked at, stopped, resumed and shown as last runs by their owner only
-    grown = site.lane.submit(
-        "optimize", {"prompt": "a slow tree", "steps": 200}, site.lane.job(made["job"]).session
+    grown = site.queue.submit(
+        "optimize", {"prompt": "a slow tree", "steps": 200}, site.queue.job(made["job"]).session
     )
     for client, seen in ((ann, True), (bob, False)):
-        assert ("a red heart" in str(site.call(client, "arrive_2", made["job"], "x" * 32, "", ""))) == seen
-        assert ("a slow tree" in str(site.call(client, "arrive_1", grown, "x" * 32, ""))) == seen
+        assert ("a red heart" in str(site.call(client, "on_load_2", made["job"], "x" * 32, "", ""))) == seen
+        assert ("a slow tree" in str(site.call(client, "on_load_1", grown, "x" * 32, ""))) == seen
     site.call(bob, "stop", grown)
-    assert not site.lane._live[grown].stop
+    assert not site.queue._live[grown].stop
     until = time.monotonic() + 30
-    while not site.lane.journal(grown).steps() and time.monotonic() < until:
+    while not site.queue.journal(grown).steps() and time.monotonic() < until:
         time.sleep(0.02)
     site.call(ann, "stop", grown)
     site.finished(grown)
@@ -180,12 +180,12 @@ def test_directions_are_their_owners(beyond: Callable[..., Beyond]) -> None:
     direction = Direction({"conv.lora_A.weight": torch.ones(4, 4, dtype=torch.float16)}, facts)
     sent = ann.post("/gradio_api/upload", files={"files": ("a.safetensors", direction.to_bytes())}).json()[0]
     form = {"path": sent, "meta": {"_type": "gradio.FileData"}}
-    answer = str(site.call(ann, "lay_1", "", "x" * 32, form, "{}"))
+    answer = str(site.call(ann, "set_start_image_1", "", "x" * 32, form, "{}"))
     name = re.search(r"direction/([\w-]+\.safetensors)", answer)[1]  # type: ignore[index]
     assert ann.get(f"/direction/{name}").content == direction.to_bytes()
     assert bob.get(f"/direction/{name}").status_code == 404
-    assert "angry face" in str(site.call(ann, "arrive", "", "x" * 32, ""))
-    assert "angry face" not in str(site.call(bob, "arrive", "", "x" * 32, ""))
+    assert "angry face" in str(site.call(ann, "on_load", "", "x" * 32, ""))
+    assert "angry face" not in str(site.call(bob, "on_load", "", "x" * 32, ""))
 
 
 def test_two_hundred_guesses_find_nothing(beyond: Callable[..., Beyond]) -> None:
@@ -211,8 +211,8 @@ def test_a_restart_keeps_what_is_whose(beyond: Callable[..., Beyond]) -> None:
     ann = site.visitor()
     cookies = dict(ann.cookies)
     made = site.generate(ann, "a red heart")
-    waiting = site.lane.submit(
-        "optimize", {"prompt": "a slow tree", "steps": 400}, site.lane.job(made["job"]).session
+    waiting = site.queue.submit(
+        "optimize", {"prompt": "a slow tree", "steps": 400}, site.queue.job(made["job"]).session
     )
     site.stop()
     (site.folder / "library.sqlite").unlink()
@@ -220,9 +220,9 @@ def test_a_restart_keeps_what_is_whose(beyond: Callable[..., Beyond]) -> None:
     ann, bob = site.visitor(cookies), site.visitor()
     address = made["address"]
     assert (ann.get(address).status_code, bob.get(address).status_code) == (200, 404)
-    assert "a red heart" in str(site.call(ann, "arrive_2", "", "x" * 32, "", ""))
-    assert "a red heart" not in str(site.call(bob, "arrive_2", "", "x" * 32, "", ""))
-    assert site.lane.job(waiting).session == site.lane.job(made["job"]).session
+    assert "a red heart" in str(site.call(ann, "on_load_2", "", "x" * 32, "", ""))
+    assert "a red heart" not in str(site.call(bob, "on_load_2", "", "x" * 32, "", ""))
+    assert site.queue.job(waiting).session == site.queue.job(made["job"]).session
 
 
 def test_who_keeps_no_cookies_is_known_by_what_he_tells(beyond: Callable[..., Beyond]) -> None:

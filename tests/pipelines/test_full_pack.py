@@ -264,10 +264,10 @@ def test_a_direction_is_learned_from_ones_own_pictures(
 ) -> None:
     flags = ("--source", "a face", "--target", "an angry face", "--steps", 2, "--strip", 1, "--updates", 1)
     flags = ("edit", portrait, "--pack", "mini", *flags, "--out", tmp_path)
-    assert "give --lessons" in refused(capsys, *flags, "--mode", "reusable")
+    assert "give --source-images" in refused(capsys, *flags, "--mode", "reusable")
     Image.open(portrait).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "other.png")
     lessons, kept = f"{portrait} | {tmp_path / 'other.png'}", tmp_path / "angry.safetensors"
-    run(capsys, *flags, "--mode", "reusable", "--lessons", lessons, "--save-direction", kept)
+    run(capsys, *flags, "--mode", "reusable", "--source-images", lessons, "--save-direction", kept)
     told = run(
         capsys, "edit", portrait, "--pack", "mini", "--direction", kept, "--steps", 2, "--out", tmp_path
     )
@@ -314,7 +314,7 @@ def test_any_prompt_can_be_read(pack: str) -> None:
 def test_a_picture_is_the_start_of_a_seamless_tile(
     codec: str, portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ("--init", portrait, "--image-prompts", portrait, "--tile", "--coarse", 1, "--mask", portrait)
+    flags = ("--image", portrait, "--image-prompts", portrait, "--tile", "--coarse", 1, "--mask", portrait)
     flags += ("--use", f"vqgan={codec}", "--video", tmp_path / "film.webp", *OPTIMIZE)
     told = run(capsys, "optimize", "a hat", "--pack", "mini", *flags, "--out", tmp_path)
     path = told["pictures"][0]["path"]

@@ -16,7 +16,7 @@ from torch import nn
 
 from pipelines.errors import BadInput
 from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
-from pipelines.models.device import dtype_of, networks_of, to_move_off, weight
+from pipelines.models.device import dtype_of, networks_of, networks_to_offload, parameter_bytes
 from pipelines.models.openai_clip.convert import tokenizer_from_merges, tokenizer_from_words
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import ClipTokenizer, WordPieceTokenizer
@@ -180,7 +180,7 @@ def test_a_users_vocabulary_tells_what_it_is(models: Path) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "红"]
     (models / "two.json").write_text(tokenizer_from_words(words).to_str(), "utf-8")
     pieces = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "Ġ": 4, "a": 5}
-    three = DalleMiniTokenizer(pieces, []).book.to_str()
+    three = DalleMiniTokenizer(pieces, []).vocabulary.to_str()
     (models / "three.json").write_text(three, "utf-8")
     (models / "four.json").write_text("{}", "utf-8")
     studio = Studio("mini", "cpu")
@@ -267,12 +267,12 @@ def test_what_a_pipeline_lacks_is_told_before_anything_is_loaded(
 
 def test_the_heaviest_that_wait_leave_first_and_only_as_many_as_must() -> None:
     wanted, light, middle, heavy = (nn.Linear(size, 1, bias=False) for size in (10, 20, 30, 40))
-    assert [weight(one) for one in (wanted, heavy)] == [40, 160]
+    assert [parameter_bytes(one) for one in (wanted, heavy)] == [40, 160]
     waiting = [light, heavy, middle]
-    assert to_move_off([wanted], waiting, 400) == []
-    assert to_move_off([wanted], waiting, 399) == [heavy]
-    assert to_move_off([wanted], waiting, 239) == [heavy, middle]
-    assert to_move_off([wanted], waiting, 0) == [heavy, middle, light]
+    assert networks_to_offload([wanted], waiting, 400) == []
+    assert networks_to_offload([wanted], waiting, 399) == [heavy]
+    assert networks_to_offload([wanted], waiting, 239) == [heavy, middle]
+    assert networks_to_offload([wanted], waiting, 0) == [heavy, middle, light]
 
 
 def test_a_diffusers_pipeline_is_the_networks_in_it(models: Path) -> None:

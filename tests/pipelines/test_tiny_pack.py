@@ -45,7 +45,7 @@ def test_weights_tell_how_they_came_to_be(role: str) -> None:
 def test_the_vqgan_keeps_pictures(generate: Generate) -> None:
     for path in EXAMPLES:
         picture = to_tensor([open_picture(path)])
-        again = generate.vqgan.pictures_of(generate.vqgan.tokens_of(picture)).clamp(-1, 1)
+        again = generate.vqgan.decode_tokens(generate.vqgan.encode_tokens(picture)).clamp(-1, 1)
         assert (picture - again).square().mean() / 4 < 10 ** (-15 / 10)  # 15 dB
 
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 
 SCREENSHOTS = Path(__file__).parents[1] / "screenshots"
 
@@ -28,14 +28,14 @@ def keep(tab: Any, name: str) -> None:
     tab.screenshot(path=str(SCREENSHOTS / f"{name}.png"), full_page=True)
 
 
-def make(lane: Lane, prompt: str = "a blue bowl", **settings: Any) -> Path:
+def make(queue: JobQueue, prompt: str = "a blue bowl", **settings: Any) -> Path:
     """A finished picture, made without the page."""
-    job_id = lane.submit("generate", {"prompt": prompt, "candidates": 2, "keep": 1, **settings}, "test")
+    job_id = queue.submit("generate", {"prompt": prompt, "candidates": 2, "keep": 1, **settings}, "test")
     for _ in range(500):
-        if (job := lane.job(job_id)).is_over:
+        if (job := queue.job(job_id)).is_over:
             return Path(job.pictures[0]["path"])
         time.sleep(0.02)
-    raise AssertionError(lane.job(job_id))
+    raise AssertionError(queue.job(job_id))
 
 
 def unfold(tab: Any, accordion: str) -> None:

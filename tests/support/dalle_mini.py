@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipelines.models.dalle_mini.convert import convert
 from pipelines.models.dalle_mini.network import DalleMini, DalleMiniConfig
-from pipelines.models.source import Original
+from pipelines.models.source import SourceCheckpoint
 
 WORDS = ["cat", "cats", "red", "hat", "with", "a", "dog's", "t-shirt"]
 PROMPTS = [
@@ -100,14 +100,14 @@ def tokenizer_files(folder: Path) -> Path:
     return folder / "vocab_mini.json"
 
 
-def network_of(original: Original) -> DalleMini:
+def network_of(original: SourceCheckpoint) -> DalleMini:
     converted = convert(original)
     network = DalleMini(DalleMiniConfig.from_dict(json.loads(json.dumps(converted.config))))
     network.load_state_dict(converted.tensors)
     return network.eval().requires_grad_(False)
 
 
-def flax_tree(halves: tuple[Original, Original]) -> dict[str, Any]:
+def flax_tree(halves: tuple[SourceCheckpoint, SourceCheckpoint]) -> dict[str, Any]:
     """dalle-mini's tree of the same weights, by its documented names: layers stacked, kernels transposed."""
     names = {
         "self_attn": "FlaxBartAttention_0",

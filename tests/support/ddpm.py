@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.models.ddpm.network import Ddpm, DdpmConfig
-from pipelines.models.source import Converted, Original
+from pipelines.models.source import Converted, SourceCheckpoint
 from pipelines.weights.readers import read_original
 
 
@@ -256,10 +256,10 @@ class Adm(nn.Module):
         return self.out(h)
 
 
-def read(path: Path, numbers: dict[str, Any] | None = None) -> Original:
+def read(path: Path, numbers: dict[str, Any] | None = None) -> SourceCheckpoint:
     """The file, with what is known beside it."""
     original = read_original(path)
-    return replace(original, numbers=original.numbers | (numbers or {}))
+    return replace(original, metadata=original.metadata | (numbers or {}))
 
 
 def loaded(converted: Converted) -> Any:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Result, run
-from pipelines.edit.directions import Direction, Wearing, network_hash
+from pipelines.edit.directions import AdaptedUnet, Direction, network_hash
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.io.images import picture_to_uri
@@ -59,11 +59,11 @@ def uri(picture: Image.Image) -> str:
 
 def random_direction(unet: Unet, seed: int = 0, rank: int = 4, **facts: Any) -> Direction:
     """What a long learning might leave: an adapter that clearly changes what the UNet says."""
-    wearing = Wearing(unet)
-    wearing.add(rank, seed)
+    adapted_unet = AdaptedUnet(unet)
+    adapted_unet.new_adapter(rank, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     tensors = {}
-    for name, one in wearing.tensors().items():
+    for name, one in adapted_unet.tensors().items():
         grain = 0.2 * torch.randn(one.shape, generator=generator) if "lora_B" in name else one
         tensors[name] = grain.to(torch.float16)
     story = {"source": "a cat", "target": "two cats", "base": network_hash(unet), "clip": "ab" * 8}

@@ -24,7 +24,7 @@ from pipelines.models.openai_clip.convert import (
 )
 from pipelines.models.openai_clip.network import DEVIATION, MEAN, OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import ClipTokenizer, WordPieceTokenizer
-from pipelines.models.source import Original
+from pipelines.models.source import SourceCheckpoint
 from pipelines.weights.convert import convert_originals
 
 PROMPTS = ["a watercolor of a fox", "Ein schöner Tag, 3 °C", "红心 🎨", "", "very " * 100 + "long"]
@@ -163,7 +163,7 @@ def chinese_book() -> WordPieceTokenizer:
     return WordPieceTokenizer(tokenizer_from_words(WORDS))
 
 
-def ours(original: Original, folder: Path) -> Any:
+def ours(original: SourceCheckpoint, folder: Path) -> Any:
     """Converted, written as safetensors, read back into our network."""
     converted = convert_originals([original], "clip")
     path = folder / "ours.safetensors"

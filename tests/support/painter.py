@@ -20,13 +20,13 @@ from pipelines.core.pipeline import Picture, Pipeline, Resumable, Step
 from pipelines.core.settings import Settings
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.edit.directions import Direction, read_direction
-from pipelines.edit.preflight import Outlook
+from pipelines.edit.preflight import Estimate
 from pipelines.edit.results import strip
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput, Stopped
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
-from pipelines.io.video import Film, Frame
+from pipelines.io.video import Frame, Timelapse
 from pipelines.optimize.critic import drifting
 from pipelines.optimize.settings import OptimizeSettings
 
@@ -147,12 +147,12 @@ class Grower(Resumable[OptimizeSettings]):
             )
         return pictures
 
-    def film(self, settings: OptimizeSettings, journal: Journal) -> Film:
+    def timelapse(self, settings: OptimizeSettings, journal: Journal) -> Timelapse:
         steps = journal.steps()
-        frames = (Frame(self.glimpse(settings, journal, step)) for step in steps)
-        return Film(frames, len(steps), [settings.prompt])
+        frames = (Frame(self.image_at(settings, journal, step)) for step in steps)
+        return Timelapse(frames, len(steps), [settings.prompt])
 
-    def glimpse(self, settings: OptimizeSettings, journal: Journal, step: int) -> Image.Image:
+    def image_at(self, settings: OptimizeSettings, journal: Journal, step: int) -> Image.Image:
         return to_pil(self._draw(settings, journal.load(step).step))[0]
 
     @staticmethod
@@ -166,8 +166,8 @@ class Grower(Resumable[OptimizeSettings]):
     def _draw(self, settings: OptimizeSettings, step: int) -> Tensor:
         now = self._now(settings, step)
         grown = paint(settings.seed + len(now.prompt))[None]
-        if now.init:
-            base = to_tensor([open_picture(now.init).convert("RGB").resize((SIZE, SIZE))])
+        if now.image:
+            base = to_tensor([open_picture(now.image).convert("RGB").resize((SIZE, SIZE))])
         else:
             coarse = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(settings.seed)) * 2 - 1
             base = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic").clamp(-1, 1)
@@ -201,11 +201,11 @@ class EditPainter(Resumable[EditSettings]):
         settings = settings.map_directions(lambda source: read_direction(source).to_uri())
         return replace(settings, **fields)
 
-    def check(self, settings: EditSettings) -> Outlook:
+    def estimate(self, settings: EditSettings) -> Estimate:
         settings = self.prepare(settings)
         warnings = ["source does not describe it"] if "stranger" in settings.source else []
         match = (0.31 if warnings else 0.93) if settings.image else None
-        return Outlook(match, 0.86, settings.return_step, 12.4, 210.0, warnings)
+        return Estimate(match, 0.86, settings.return_step, 12.4, 210.0, warnings)
 
     def __call__(
         self, settings: EditSettings, journal: Journal | None = None
@@ -270,7 +270,7 @@ class EditPainter(Resumable[EditSettings]):
         facts["figures"] = {"clip direction": 0.4, "critic direction": 0.3}
         return Direction({"conv.lora_A.weight": torch.ones(4, 4, dtype=torch.float16)}, facts)
 
-    def glimpse(self, settings: EditSettings, journal: Journal, step: int) -> Image.Image:
+    def image_at(self, settings: EditSettings, journal: Journal, step: int) -> Image.Image:
         return to_pil(self._draw(settings, journal.load(step).step, settings.strength))[0]
 
     @staticmethod

@@ -15,7 +15,7 @@ from gradio.context import LocalContext
 from PIL import Image
 
 from app import space
-from app.jobs.queue import Job, Lane
+from app.jobs.queue import Job, JobQueue
 from app.ui.i18n import both_sentence
 from pipelines.core.pipeline import Result, run
 from pipelines.errors import Message
@@ -60,23 +60,23 @@ class Place:
     platform: ZeroGpuPlatform
     studio: LargeStudio
     zero: space.ZeroGpu
-    lane: Lane
+    queue: JobQueue
 
     def submit(self, name: str, settings: dict[str, Any], token: str | None = "ann's") -> str:
         """As the page does it: inside a visitor's request."""
         context = contextvars.copy_context()
         if token is not None:
             context.run(LocalContext.request.set, gr.Request(headers={"x-ip-token": token}))
-        return context.run(self.lane.submit, name, settings, token or "")
+        return context.run(self.queue.submit, name, settings, token or "")
 
     def resume(self, job_id: str, token: str) -> None:
         context = contextvars.copy_context()
         context.run(LocalContext.request.set, gr.Request(headers={"x-ip-token": token}))
-        context.run(self.lane.resume, job_id)
+        context.run(self.queue.resume, job_id)
 
     def finished(self, job_id: str) -> Job:
-        self.until(lambda: self.lane.job(job_id).is_over)
-        return self.lane.job(job_id)
+        self.until(lambda: self.queue.job(job_id).is_over)
+        return self.queue.job(job_id)
 
     def until(self, true: Callable[[], object], seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds

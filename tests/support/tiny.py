@@ -12,7 +12,7 @@ import torch
 from pipelines.diffuse.load import load_diffusers
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.edit.pipeline import Edit
-from pipelines.edit.source_images import Examples
+from pipelines.edit.source_images import SourceImages
 from pipelines.generate.pipeline import Generate
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer, words_in
@@ -34,7 +34,7 @@ TEXTS = [
 def tiny_tokenizer() -> Tokenizer:
     """Learned from six texts; knows their words."""
     words = frozenset(word for text in TEXTS for word in words_in(text))
-    return Tokenizer(Tokenizer.train(TEXTS, 300).book, words)
+    return Tokenizer(Tokenizer.train(TEXTS, 300).vocabulary, words)
 
 
 def tiny_clip(tokenizer: Tokenizer | None = None) -> Clip:
@@ -114,13 +114,13 @@ def tiny_unet(**changes: int) -> Unet:
     return unet.eval().requires_grad_(False)
 
 
-def tiny_examples() -> Examples:
+def tiny_examples() -> SourceImages:
     """Eight pictures of 16 x 16: a colour and noise."""
     generator = torch.Generator().manual_seed(6)
     colours = torch.randint(40, 216, (8, 3, 1, 1), generator=generator)
     grain = torch.randint(-40, 40, (8, 3, 16, 16), generator=generator)
     pictures = (colours + grain).clamp(0, 255).to(torch.uint8)
-    return Examples(pictures, [f"picture {k}" for k in range(8)])
+    return SourceImages(pictures, [f"picture {k}" for k in range(8)])
 
 
 def tiny_edit() -> Edit:

@@ -55,7 +55,7 @@ def write_data(path: Path) -> None:
 
 def write_vocabulary(data_file: Path, folder: Path) -> None:
     emoji = Emoji(data_file, size=64)
-    (folder / "tokenizer.json").write_text(train_tokenizer(emoji).book.to_str(), "utf-8")
+    (folder / "tokenizer.json").write_text(train_tokenizer(emoji).vocabulary.to_str(), "utf-8")
     (folder / "words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
 
 

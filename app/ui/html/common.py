@@ -1,6 +1,6 @@
 """What Generate, Optimize, Edit and plain tabs show alike: notes, buttons, how a run stands, scores, earlier runs.
 
-HTML only: nothing here asks the lane or changes anything. Buttons carry `data-act`; the tabs say what they do.
+HTML only: nothing here asks the queue or changes anything. Buttons carry `data-act`; the tabs say what they do.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ def press(key: str, act: str, *, main: bool = False, first: bool = False, **fact
     )
 
 
-def transport(*parts: str) -> Markup:
+def button_row(*parts: str) -> Markup:
     """The row of buttons below a form."""
     return html('<div class="transport">{}</div>', joined(parts))
 
 
-def plain(key: str, **facts: object) -> Markup:
+def info_note(key: str, **facts: object) -> Markup:
     """A note that all is well."""
     return html('<p class="note">{}</p>', both(key, **facts))
 
 
-def trouble(problem: Message | Exception) -> Markup:
+def error_note(problem: Message | Exception) -> Markup:
     """A note that something is not."""
     return html('<p class="note trouble">{}</p>', both_sentence(problem))
 
@@ -102,7 +102,7 @@ def underway(job: Job, prefix: str = "stage_") -> tuple[str, str, float]:
         place = both("queued_next") if job.position <= 1 else both("queued_place", position=job.position)
         return both("queued"), place, 0.0
     key = prefix + job.stage
-    doing = both(key) if key in words() else job.stage or both("lane_busy")
+    doing = both(key) if key in words() else job.stage or both("queue_busy")
     if not job.total:
         return doing, "", 0.0
     return doing, both("steps", done=job.done, total=job.total), job.done / job.total

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from app.jobs.queue import Job
 from app.saved_directions import Kept
 from app.ui.components import plain_field
-from app.ui.html.common import KEYS, button, press, transport
+from app.ui.html.common import KEYS, button, button_row, press
 from app.ui.html.edit import signed, signed_score
 from app.ui.i18n import both, both_aloud, both_sentence, pair, say
 from app.ui.markup import html, joined
@@ -117,20 +117,20 @@ def controls(job: Job | None) -> Markup:
         word = "edit_stage_learn" if job.state == "running" else job.state
         heard = html('<span class="only-heard" role="status">{}{}</span>', both(word), cause)
     if job is not None and not job.is_over:
-        return transport(press("stop" if job.state == "running" else "opt_cancel", "stop", main=True), heard)
+        return button_row(press("stop" if job.state == "running" else "opt_cancel", "stop", main=True), heard)
     again = ""
     if job is not None and job.state in ("stopped", "failed", "interrupted"):
         learned = any(picture.get("updates") for picture in job.pictures[:1])
         again = button("edit_go_on" if learned else "opt_again", "resume")
-    return transport(press("edit_go", "edit", main=True, first=True), again, KEYS, heard)
+    return button_row(press("edit_go", "edit", main=True, first=True), again, KEYS, heard)
 
 
 def waiting() -> Markup:
     """Before the first outlook: the models are being read."""
-    return html('<div class="outlook"><div><span>{}</span></div></div>', both("edit_waiting"))
+    return html('<div class="estimate"><div><span>{}</span></div></div>', both("edit_waiting"))
 
 
-def outlook(found: Any, settings: Any, survives: float | None) -> Markup:
+def estimate(found: Any, settings: Any, survives: float | None) -> Markup:
     """What can be expected, before any waiting: four quiet figures, and a sentence where one is needed."""
     cells = []
     if found.match is not None and not settings.directions:
@@ -143,7 +143,7 @@ def outlook(found: Any, settings: Any, survives: float | None) -> Markup:
                 warn=weak,
             )
         )
-    if not settings.directions and not settings.examples:
+    if not settings.directions and not settings.target_images:
         apart = 1 - found.alike
         far = "far apart" in found.warnings
         word = "edit_far" if far else "edit_near" if apart < 0.15 else "edit_between"
@@ -166,7 +166,7 @@ def outlook(found: Any, settings: Any, survives: float | None) -> Markup:
         said += html(
             '<p class="note trouble">{}</p>', both("edit_not_described", source=_short(settings.source))
         )
-    return html('<div class="outlook">{}</div>{}', joined(cells), said)
+    return html('<div class="estimate">{}</div>{}', joined(cells), said)
 
 
 def _cell(value: str, label: str, share: float | None = None, *, warn: bool = False) -> Markup:

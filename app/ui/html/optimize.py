@@ -20,6 +20,7 @@ from app.ui.html.common import (
     WAITING,
     Trace,
     button,
+    button_row,
     curves,
     downloads,
     example_tiles,
@@ -29,7 +30,6 @@ from app.ui.html.common import (
     link_of,
     press,
     standing,
-    transport,
 )
 from app.ui.i18n import KNOBS, both, pair
 from app.ui.markup import html, joined
@@ -79,8 +79,8 @@ def canvas(job: Job, pictures: Pictures, live: Image.Image | None, trace: Trace)
         inside = frame(preview_uri(live, PIXELS), prompt, live.size)
     elif trace.steps:
         inside = frame(f"glimpse/{job.id}/{trace.steps[-1]}.jpg", prompt)
-    elif str(job.settings.get("init", "")).startswith("data:image/"):
-        inside = frame(str(job.settings["init"]), prompt)
+    elif str(job.settings.get("image", "")).startswith("data:image/"):
+        inside = frame(str(job.settings["image"]), prompt)
     else:
         inside = WAITING
     told = _standing(job, trace)
@@ -173,7 +173,7 @@ def _acts(job: Job, pictures: Pictures, path: str, films: str) -> tuple[str, ...
 
 
 def controls(job: Job | None, steps: Sequence[int] = ()) -> Markup:
-    """The buttons of the instrument. The first one is the next thing to do, and what Ctrl+Enter presses."""
+    """The buttons below the form. The first one is the next thing to do, and what Ctrl+Enter presses."""
     back = press("opt_back", "back") if steps else ""
     if job is None:
         parts = [press("opt_start", "start", main=True, first=True)]
@@ -187,7 +187,7 @@ def controls(job: Job | None, steps: Sequence[int] = ()) -> Markup:
     else:
         again = "opt_again" if job.state == "failed" and not steps else "opt_resume"
         parts = [press(again, "resume", main=True, first=True), back, press("opt_anew", "start")]
-    return transport(*parts, KEYS)
+    return button_row(*parts, KEYS)
 
 
 # -------------------------------------------------------------------------------------------------------- timeline

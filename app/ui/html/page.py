@@ -9,14 +9,16 @@ from app.ui.i18n import both
 from app.ui.markup import html
 
 
-def lane_line(busy: bool, waiting: int) -> Markup:
-    """The header's word on the lane."""
-    state = both("lane_ahead", count=waiting) if waiting else both("lane_busy") if busy else both("lane_idle")
-    return html('<span class="lane{}">{}</span>', " busy" if busy else "", state)
+def queue_status(busy: bool, waiting: int) -> Markup:
+    """The header's word on the queue."""
+    state = (
+        both("queue_ahead", count=waiting) if waiting else both("queue_busy") if busy else both("queue_idle")
+    )
+    return html('<span class="queue-status{}">{}</span>', " busy" if busy else "", state)
 
 
 def header() -> Markup:
-    """Name, language, light and dark. The lane's line stands in its own place beside it."""
+    """Name, language, light and dark. The queue's line stands in its own place beside it."""
     return html(
         '<header class="masthead"><h1 class="name"><i></i>Atelier</h1><span class="tools" role="group">'
         '<button type="button" data-set-lang="en" data-act="language" data-to="en" lang="en">EN</button>'

@@ -14,13 +14,13 @@ from app.ui.html.common import (
     KEYS,
     WAITING,
     button,
+    button_row,
     downloads,
     figures_line,
     press,
     preview_tiles,
     standing,
     title_of,
-    transport,
 )
 from app.ui.i18n import both
 from app.ui.link import copy_link
@@ -96,7 +96,7 @@ def _picture(job: Job, pictures: Pictures, picture: dict[str, Any], kinds: Kinds
 def controls(job: Job | None) -> Markup:
     """The button that is next; Ctrl+Enter presses it."""
     if job is not None and not job.is_over:
-        return transport(press("stop" if job.state == "running" else "opt_cancel", "stop", main=True))
+        return button_row(press("stop" if job.state == "running" else "opt_cancel", "stop", main=True))
     failed = job is not None and job.state in ("stopped", "failed", "interrupted")
     again = press("opt_again", "again") if failed else ""
-    return transport(press("opt_start", "start", main=True, first=True), again, KEYS)
+    return button_row(press("opt_start", "start", main=True, first=True), again, KEYS)

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import gradio as gr
 
 from app.jobs.queue import Job
-from app.ui.context import QUIET, Shell, Update
+from app.ui.context import QUIET, PageContext, Update
 from app.ui.html import common
 from app.ui.html.common import Trace
-from app.ui.html.page import lane_line
+from app.ui.html.page import queue_status
 from app.ui.link import opened
 from pipelines.core.journal import Journal
 from pipelines.errors import BadInput, CannotSave
@@ -54,16 +54,16 @@ class RunTab:
 
     job: Any  # hidden: the id of the job that is looked at
     seen: Any  # hidden: the version of what is shown
-    beat: Any  # hidden: a change of it makes the tab look
+    refresh: Any  # hidden: a change of it makes the tab look
     timer: Any
     note: Any
     earlier: Any
     announce: Any = None  # for those who hear the page
 
-    def __init__(self, shell: Shell, pipeline: str, hidden: Sequence[str] = ()):
-        self.shell, self.lane, self.pictures = shell, shell.lane, shell.pictures
+    def __init__(self, context: PageContext, pipeline: str, hidden: Sequence[str] = ()):
+        self.context, self.queue, self.pictures = context, context.queue, context.pictures
         self.pipeline = self.name = pipeline
-        self.Settings: Any = shell.lane.pipelines[pipeline].Settings
+        self.Settings: Any = context.queue.pipelines[pipeline].Settings
         self.knobs = {knob.name: knob for knob in self.Settings.knobs() if knob.name not in hidden}
 
     # ----------------------------------------------------------------------------------------- what subclasses say
@@ -96,7 +96,7 @@ class RunTab:
 
     def add_hidden(self) -> None:
         """The components that nobody sees."""
-        self.seen, self.beat = (gr.Textbox(visible=False) for _ in range(2))
+        self.seen, self.refresh = (gr.Textbox(visible=False) for _ in range(2))
         self.timer = gr.Timer(WATCH_SECONDS, active=False)
 
     def connect_watching(self, tab: gr.Tab, shown: Sequence[Any], filled: Sequence[Any]) -> None:
@@ -104,39 +104,44 @@ class RunTab:
 
         `shown` are the components of `show`, `filled` those of `fill`; both are answered to when the page opens.
         """
-        shell = self.shell
+        context = self.context
         heard = [] if self.announce is None else [self.announce]
-        view = [*shown, self.earlier, *heard, self.seen, self.timer, shell.lane_line]
-        watched = [self.job, shell.visitor, self.seen]
-        shell.watch(self.watch, watched, view, self.beat.change, self.timer.tick, tab.select)
-        arrived = dict.fromkeys([self.job, self.note, *filled, *view, shell.tabs])
-        self.connect_arrival([shell.job, shell.visitor, shell.link], list(arrived))
+        view = [*shown, self.earlier, *heard, self.seen, self.timer, context.queue_status]
+        watched = [self.job, context.visitor, self.seen]
+        context.watch(self.watch, watched, view, self.refresh.change, self.timer.tick, tab.select)
+        arrived = dict.fromkeys([self.job, self.note, *filled, *view, context.tabs])
+        self.connect_arrival([context.job, context.visitor, context.link], list(arrived))
 
     def connect_arrival(self, inputs: list[Any], outputs: list[Any]) -> None:
         """Answer to the opening of the page, before Generate does, which makes the page's job one of its own."""
-        self.shell.arrivals.insert(0, (self.arrive, inputs, outputs, self.beat))
+        self.context.arrivals.insert(0, (self.on_load, inputs, outputs, self.refresh))
 
-    def connect_hand(self, outputs: Sequence[Any]) -> None:
+    def connect_handover(self, outputs: Sequence[Any]) -> None:
         """Take pictures that other tabs hand over."""
-        hand = self.shell.hand
-        hand.change(self.take, [hand, self.job], list(dict.fromkeys([hand, self.note, *outputs])), **QUIET)
+        handover = self.context.handover
+        handover.change(
+            self.on_handover,
+            [handover, self.job],
+            list(dict.fromkeys([handover, self.note, *outputs])),
+            **QUIET,
+        )
 
     # ------------------------------------------------------------------------------------------------------ looking
 
-    def arrive(self, address: str, visitor: str, link: str) -> Update:
+    def on_load(self, address: str, visitor: str, link: str) -> Update:
         """The first look: the link's recipe, the run of the address, else the visitor's last one, else nothing yet.
 
         Without a run the answer names none: the visitor may have begun one before it came, and the next look shows that.
         """
         with suppress(BadInput):  # Generate says it
-            if recipe := self.shell.recipe(link, self.pipeline):
+            if recipe := self.context.recipe(link, self.pipeline):
                 filled = self.fill_settings(recipe.settings.to_dict())
-                told = {self.note: opened(recipe), self.shell.tabs: gr.Tabs(selected=self.name)}
+                told = {self.note: opened(recipe), self.context.tabs: gr.Tabs(selected=self.name)}
                 return {**self.watch("", visitor, ""), **filled, **told}
         answer: Update = {}
         job = self.find_job(address)
         if job is not None:
-            answer[self.shell.tabs] = gr.Tabs(selected=self.name)
+            answer[self.context.tabs] = gr.Tabs(selected=self.name)
         job = job or next(iter(self.last_runs(visitor)), None)
         if job is not None:
             answer |= {**self.fill(job), self.job: job.id}
@@ -144,10 +149,10 @@ class RunTab:
 
     def watch(self, job_id: str, visitor: str, seen: str) -> Update:
         """What changed since `seen` for all that shows a run; the timer runs while the run is not over."""
-        waiting = len(self.lane.queue())
+        waiting = len(self.queue.waiting())
         job = self.find_job(job_id)
         busy = job is not None and not job.is_over
-        answer: Update = {self.shell.lane_line: lane_line(busy or waiting > 0, waiting)}
+        answer: Update = {self.context.queue_status: queue_status(busy or waiting > 0, waiting)}
         if job is None:
             answer[self.timer] = gr.Timer(active=False)
             return answer if seen in LIES else {**answer, **self._nothing(visitor)}
@@ -166,21 +171,21 @@ class RunTab:
     def _nothing(self, visitor: str) -> Update:
         answer = {
             **self.show_empty(),
-            self.seen: "missing" if self.shell.missing(self.pipeline) else "empty",
+            self.seen: "missing" if self.context.missing(self.pipeline) else "empty",
             self.earlier: common.earlier(self.last_runs(visitor), self.pictures, ""),
         }
         return answer if self.announce is None else {**answer, self.announce: ""}
 
     def missing_or(self, empty: Callable[[], str]) -> str:
         """What is shown before there is a job: what `empty` gives, or which models have to be fetched first."""
-        if missing := self.shell.missing(self.pipeline):
-            return common.missing(self.shell.studio.pack, missing)
+        if missing := self.context.missing(self.pipeline):
+            return common.missing(self.context.studio.pack, missing)
         return empty()
 
     def find_job(self, job_id: str) -> Job | None:
         """The job when it is one of this pipeline's and there is something to show of it."""
         try:
-            job = self.lane.job(job_id) if job_id else None
+            job = self.queue.job(job_id) if job_id else None
         except BadInput:
             return None
         if job is None or job.pipeline != self.pipeline or (job.state == "done" and not job.pictures):
@@ -195,7 +200,7 @@ class RunTab:
     def last_runs(self, visitor: str) -> list[Job]:
         """The visitor's last runs of this pipeline, newest first; those that left nothing to see aside."""
         jobs = (
-            [job for job in self.lane.jobs(visitor, 60) if job.pipeline == self.pipeline] if visitor else []
+            [job for job in self.queue.jobs(visitor, 60) if job.pipeline == self.pipeline] if visitor else []
         )
         return [job for job in jobs if job.pictures or job.state not in self.unlisted][:LAST_RUNS]
 
@@ -206,20 +211,20 @@ class RunTab:
         try:
             return answer(*values)
         except (BadInput, CannotSave, ValueError) as problem:
-            return {self.note: common.trouble(problem)}
+            return {self.note: common.error_note(problem)}
 
     def stop(self, job_id: str) -> None:
         """Stop the job that is looked at; the next look shows what was kept."""
         with suppress(BadInput):  # it is not known here any more
-            self.lane.stop(job_id)
+            self.queue.stop(job_id)
 
-    def take(self, hand: str, job_id: str) -> Update:
+    def on_handover(self, handover: str, job_id: str) -> Update:
         """A picture that another tab hands over, when this tab is meant."""
-        tab, _, rest = hand.partition(":")
+        tab, _, rest = handover.partition(":")
         if tab != self.name:
             return gr.skip()
         kind, _, name = rest.partition(":")
-        return {**self.safely(self.receive, kind, name, job_id), self.shell.hand: ""}
+        return {**self.safely(self.receive, kind, name, job_id), self.context.handover: ""}
 
 
 def _compared(job: Job, trace: Trace, seen: str) -> tuple[str, Change]:

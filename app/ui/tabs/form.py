@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from app.ui.components import field, plain_value
-from app.ui.context import QUIET, Shell, Update
+from app.ui.context import QUIET, PageContext, Update
 from pipelines.core.settings import Knob
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
@@ -25,9 +25,14 @@ class KnobForm:
     dice: Any
 
     def __init__(
-        self, shell: Shell, pipeline: str, knobs: dict[str, Knob], prefix: str, fields_prefix: str = ""
+        self,
+        context: PageContext,
+        pipeline: str,
+        knobs: dict[str, Knob],
+        prefix: str,
+        fields_prefix: str = "",
     ):
-        self.shell, self.pipeline, self.knobs = shell, pipeline, knobs
+        self.context, self.pipeline, self.knobs = context, pipeline, knobs
         self.prefix, self.fields_prefix = prefix, fields_prefix or prefix.rstrip("-")
         self.fields: dict[str, Any] = {}  # name of a setting -> its component
 
@@ -42,14 +47,14 @@ class KnobForm:
         """A field for each of these settings."""
         for name in names:
             self.fields[name] = field(
-                self.shell, self.knobs[name], self.fields_prefix, pipeline=self.pipeline, **options
+                self.context, self.knobs[name], self.fields_prefix, pipeline=self.pipeline, **options
             )
 
     def add_prompt(self, hint: str = "", **options: Any) -> None:
         """The box for the prompt; `hint` is the key of what stands in it while it is empty."""
         box = gr.Textbox(elem_id=f"{self.prefix}prompt", **options)
         keys = {"label": "prompt"} | ({"placeholder": hint} if hint else {})
-        self.fields["prompt"] = self.shell.words(box, **keys)
+        self.fields["prompt"] = self.context.translate(box, **keys)
 
     def add_seed(self, scale: int = 1) -> None:
         """The seed, and a button that rolls another one."""
@@ -60,7 +65,7 @@ class KnobForm:
             min_width=96,
             scale=scale,
         )
-        self.fields["seed"] = self.shell.words(number, label="knob_seed")
+        self.fields["seed"] = self.context.translate(number, label="knob_seed")
         self.dice = gr.Button(
             "⚄", elem_id=f"{self.prefix}dice", elem_classes="dice", size="sm", min_width=40, scale=0
         )
@@ -68,7 +73,7 @@ class KnobForm:
     def fold(self, words: str, part: str) -> Any:
         """A closed fold to put fields into; `words` is the key of its title."""
         fold = gr.Accordion(open=False, elem_id=f"{self.prefix}{part}", elem_classes="fold")
-        return self.shell.words(fold, label=words)
+        return self.context.translate(fold, label=words)
 
     def rest(self, apart: Iterable[str] = ()) -> list[str]:
         """The names of settings that have no field yet, but for those `apart`."""

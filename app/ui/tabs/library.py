@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import gradio as gr
 
 from app.library import Entry
-from app.ui.context import DRAWING, QUIET, Shell, Update, acting, clicked
-from app.ui.html.common import button, downloads, trouble
+from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked
+from app.ui.html.common import button, downloads, error_note
 from app.ui.i18n import both
 from app.ui.link import copy_link
 from app.ui.markup import html, joined
@@ -18,31 +18,31 @@ from pipelines.errors import BadInput
 PAGE = 48  # pictures shown at a time
 
 
-def build(shell: Shell, tab: gr.Tab) -> None:
+def build(context: PageContext, tab: gr.Tab) -> None:
     """A search box and a wall of pictures."""
     with gr.Row(elem_id="library-search"):
-        query = shell.words(
+        query = context.translate(
             gr.Textbox(elem_id="library-query", scale=6, max_length=500),
             label="search",
             placeholder="search_hint",
         )
         shown = gr.Number(PAGE, precision=0, visible=False, min_width=0)
-        find = shell.words(gr.Button(elem_id="library-find", scale=0, min_width=96), value="find")
-    wall = acting(elem_id="library-wall")
+        find = context.translate(gr.Button(elem_id="library-find", scale=0, min_width=96), value="find")
+    wall = clickable_html(elem_id="library-wall")
 
     def recent(count: float = PAGE) -> Update:
         count = min(max(int(count), PAGE), 2000)
-        return {wall: _recent(shell, count), shown: count}
+        return {wall: _recent(context, count), shown: count}
 
     def look_for(text: str) -> str:
         text = " ".join(text.split())
         if not text:
-            return _recent(shell, PAGE)
+            return _recent(context, PAGE)
         try:
-            entries = shell.library.search(shell.studio.clip(), text[:500], PAGE)
+            entries = context.library.search(context.studio.clip(), text[:500], PAGE)
         except BadInput as problem:
-            return trouble(problem)
-        return _ranked(shell, entries, both("library_found", text=text))
+            return error_note(problem)
+        return _ranked(context, entries, both("library_found", text=text))
 
     def act(count: float, event: gr.EventData) -> Update:
         """More like this, settings into the form, or a longer wall."""
@@ -50,43 +50,43 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         if data.get("act") == "more":
             return recent(count + PAGE)
         if data.get("act") in ("optimize", "edit"):
-            return shell.hand_over(event)
+            return context.hand_over(event)
         try:
-            path = shell.pictures.path(data.get("name", ""))
+            path = context.pictures.path(data.get("name", ""))
             if data.get("act") == "reuse":
-                made_by = read_record(path, shell.lane.pipelines).pipeline
+                made_by = read_record(path, context.queue.pipelines).pipeline
                 tab_name = "generate" if made_by in DRAWING else made_by
-                hand = f"{tab_name}:settings:{data['name']}"
-                return {shell.hand: hand, shell.tabs: gr.Tabs(selected=tab_name)}
-            entries = shell.library.similar(shell.studio.clip(), path, PAGE)
+                handover = f"{tab_name}:settings:{data['name']}"
+                return {context.handover: handover, context.tabs: gr.Tabs(selected=tab_name)}
+            entries = context.library.similar(context.studio.clip(), path, PAGE)
         except BadInput as problem:
-            return {wall: trouble(problem)}
-        return {wall: _ranked(shell, entries, both("library_alike"))}
+            return {wall: error_note(problem)}
+        return {wall: _ranked(context, entries, both("library_alike"))}
 
     gr.on([find.click, query.submit], look_for, [query], [wall], **QUIET)
-    wall.click(act, [shown], [wall, shown, shell.hand, shell.tabs], **QUIET)
+    wall.click(act, [shown], [wall, shown, context.handover, context.tabs], **QUIET)
     tab.select(recent, None, [wall, shown], **QUIET)  # the tab itself, when it is opened
 
 
-def _recent(shell: Shell, count: int) -> str:
-    entries = shell.library.recent(count)
-    total = shell.library.count()
+def _recent(context: PageContext, count: int) -> str:
+    entries = context.library.recent(count)
+    total = context.library.count()
     more = html('<p class="more">{}</p>', button("library_more", "more")) if total > len(entries) else ""
-    return _wall(shell, entries, both("library_recent", count=f"{total:,}")) + more
+    return _wall(context, entries, both("library_recent", count=f"{total:,}")) + more
 
 
-def _ranked(shell: Shell, entries: Sequence[tuple[Entry, float]], title: str) -> str:
+def _ranked(context: PageContext, entries: Sequence[tuple[Entry, float]], title: str) -> str:
     """Pictures that were found, each with its score."""
-    return _wall(shell, [entry for entry, _ in entries], title, [score for _, score in entries])
+    return _wall(context, [entry for entry, _ in entries], title, [score for _, score in entries])
 
 
-def _wall(shell: Shell, entries: Sequence[Entry], title: str, scores: Sequence[float] = ()) -> str:
+def _wall(context: PageContext, entries: Sequence[Entry], title: str, scores: Sequence[float] = ()) -> str:
     """Pictures with their prompts; nothing of a record is believed to be HTML."""
     if not entries:
         return html('<section class="wall empty"><p>{}</p></section>', both("library_empty"))
     cards = []
     for index, entry in enumerate(entries):
-        url, name = shell.pictures.url(entry.path), shell.pictures.name(entry.path)
+        url, name = context.pictures.url(entry.path), context.pictures.name(entry.path)
         prompt = entry.prompt
         score = html("<small>{:.3f}</small>", scores[index]) if scores else ""
         cards.append(
@@ -102,7 +102,7 @@ def _wall(shell: Shell, entries: Sequence[Entry], title: str, scores: Sequence[f
                 prompt,
                 prompt,
                 score,
-                downloads(shell.pictures.url(entry.path), name, entry.record.settings, "save"),
+                downloads(context.pictures.url(entry.path), name, entry.record.settings, "save"),
                 button("optimize_this", "optimize", name=name),
                 button("edit_this", "edit", name=name),
                 button("reuse_short", "reuse", name=name),

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from app.downloads import Download
 from app.space import free_memory
-from app.ui.context import DRAWING, QUIET, Shell, acting, clicked, drawing_pipeline
+from app.ui.context import DRAWING, QUIET, PageContext, clickable_html, clicked, drawing_pipeline
 from app.ui.i18n import both, both_sentence
 from app.ui.markup import html, joined
 from pipelines.errors import BadInput, Message
@@ -26,10 +26,10 @@ ROLES = ("clip", "dalle", "vqgan", "unet", "diffusion")  # parts that `--use` ca
 TINY_WORKING = 4  # a file of the tiny pack needs so many times its size in memory
 
 
-def build(shell: Shell, tab: gr.Tab) -> None:
+def build(context: PageContext, tab: gr.Tab) -> None:
     """One card a pack, fresh each time the tab is opened; the script looks again while a download runs."""
-    tab_page = ModelsTab(shell)
-    page = acting(elem_id="models", script="window.atelier.models(element, trigger);")
+    tab_page = ModelsTab(context)
+    page = clickable_html(elem_id="models", script="window.atelier.models(element, trigger);")
     tab.select(tab_page.page, None, [page], **QUIET)
     page.click(tab_page.act, None, [page], trigger_mode="multiple", **QUIET)
 
@@ -37,9 +37,9 @@ def build(shell: Shell, tab: gr.Tab) -> None:
 class ModelsTab:
     """What the tab does. Downloads and the pack are the server's; on a shared Space nobody may change either."""
 
-    def __init__(self, shell: Shell):
-        self.shell = shell
-        self.may_change = shell.serving.may_change_models
+    def __init__(self, context: PageContext):
+        self.context = context
+        self.may_change = context.serving.may_change_models
 
     def act(self, event: gr.EventData) -> str:
         """A click: look at licences, get models, stop that, or use another pack. "watch" only looks again."""
@@ -47,9 +47,9 @@ class ModelsTab:
         act, asked, trouble = told.get("act", ""), told.get("asked", ""), None
         try:
             if self.may_change and act == "fetch":
-                self.shell.downloads.start(told.get("names", "").split())
+                self.context.downloads.start(told.get("names", "").split())
             elif self.may_change and act == "stop-fetch":
-                self.shell.downloads.stop()
+                self.context.downloads.stop()
             elif self.may_change and act == "switch":
                 self._switch(told.get("pack", ""))
             elif act == "watch":
@@ -60,20 +60,20 @@ class ModelsTab:
 
     def _switch(self, pack: str) -> None:
         """Use another pack from now on. BadInput while jobs run or wait, whose models these are."""
-        if self.shell.lane.busy:
+        if self.context.queue.busy:
             raise BadInput("page.jobs_use_pack")
         if self._needs_new_page(pack):
             raise BadInput("page.other_generate", pack=pack[:40], command=_command(pack))
-        self.shell.studio.switch(pack)
+        self.context.studio.switch(pack)
 
     def _needs_new_page(self, pack: str) -> bool:
         """Whether its Generate has other settings than the one on this page."""
-        return drawing_pipeline(pack) != self.shell.drawing
+        return drawing_pipeline(pack) != self.context.drawing
 
     @property
     def _fetching(self) -> bool:
         """Whether a download runs."""
-        now = self.shell.downloads.now
+        now = self.context.downloads.now
         return now is not None and not now.is_over
 
     # ----------------------------------------------------------------------------------------------------- what is seen
@@ -83,7 +83,7 @@ class ModelsTab:
 
         Places stay where they are when empty: what changes is patched in, and the focus is not lost.
         """
-        now = self.shell.downloads.now
+        now = self.context.downloads.now
         free = free_memory()
         memory = joined(
             html("<span>{}</span>", both("memory_" + name.lower(), size=_size(count)))
@@ -117,7 +117,7 @@ class ModelsTab:
 
     def _own(self) -> str:
         """The models that the user added, with the words that use each, and the words that add one."""
-        use, rows = getattr(self.shell.studio, "use", None) or {}, ""
+        use, rows = getattr(self.context.studio, "use", None) or {}, ""
         for one in (checkpoint_of(name) for name in installed() if name not in OPEN_WEIGHTS):
             name, role = one.name, one.role
             badge = html('<span class="badge">{}</span>', both("in_use")) if one.name in use.values() else ""
@@ -139,7 +139,7 @@ class ModelsTab:
         share = min(100, 100 * now.done // max(now.total, 1))
         rest = " ".join((now.name, *now.waiting))
         if now.state == "running":
-            stopping = self.shell.downloads.stopping
+            stopping = self.context.downloads.stopping
             title = both("fetch_stopping" if stopping else "fetching", name=now.name)
             heard = f"{share // 10 * 10} %"
             side = _button("stop", "stop-fetch") if self.may_change and not stopping else ""
@@ -169,7 +169,7 @@ class ModelsTab:
         )
 
     def _pack(self, pack: str, asked: str, free: int) -> str:
-        studio = self.shell.studio
+        studio = self.context.studio
         use = getattr(studio, "use", None)
         parts, in_use = needed(pack, use), pack == studio.pack
         gone = [one for one in parts if not one.present]
@@ -219,7 +219,7 @@ class ModelsTab:
         )
 
     def _row(self, pack: str, one: Checkpoint, asked: str) -> str:
-        now, key = self.shell.downloads.now, f"{pack}/{one.name}"
+        now, key = self.context.downloads.now, f"{pack}/{one.name}"
         if one.present:
             state = html('<span class="state here">{}</span>', both("present"))
         elif now is not None and self._fetching and one.name in (now.name, *now.waiting):

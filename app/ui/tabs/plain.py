@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app.jobs.queue import Job
-from app.ui.context import QUIET, Shell, Update, acting, clicked
+from app.ui.context import QUIET, PageContext, Update, clickable_html, clicked
 from app.ui.html import common, plain
 from app.ui.html.common import Trace
 from app.ui.tabs.base import Change, RunTab
@@ -22,15 +22,15 @@ def tab_name(pipeline: type[Pipeline[Any]]) -> tuple[str, str]:
     return (label, label) if isinstance(label, str) else label
 
 
-def build(shell: Shell, tab_itself: gr.Tab, pipeline: str) -> None:
+def build(context: PageContext, tab_itself: gr.Tab, pipeline: str) -> None:
     """The tab's components and what they do."""
-    tab = PlainTab(shell, pipeline)
+    tab = PlainTab(context, pipeline)
     with gr.Row(elem_id=f"{pipeline}-bench", elem_classes=["bench", "plain"], equal_height=False):
         with gr.Column(elem_classes="composer", scale=5, min_width=300):
             tab.compose()
         with gr.Column(scale=7, min_width=300):
-            tab.stage = acting(elem_id=f"{pipeline}-stage")
-    tab.earlier = acting(elem_id=f"{pipeline}-earlier")
+            tab.stage = clickable_html(elem_id=f"{pipeline}-stage")
+    tab.earlier = clickable_html(elem_id=f"{pipeline}-earlier")
     tab.announce = gr.HTML(elem_classes="only-heard", apply_default_css=False)
     tab.connect(tab_itself)
 
@@ -39,18 +39,18 @@ class PlainTab(RunTab):
     """The components of one page's tab and the functions behind them. Holds nothing of a visitor's."""
 
     stage: Any
-    transport: Any
+    controls: Any
 
-    def __init__(self, shell: Shell, pipeline: str):
-        super().__init__(shell, pipeline)
-        self.form = KnobForm(shell, pipeline, self.knobs, f"{pipeline}-")
+    def __init__(self, context: PageContext, pipeline: str):
+        super().__init__(context, pipeline)
+        self.form = KnobForm(context, pipeline, self.knobs, f"{pipeline}-")
 
     def compose(self) -> None:
         """The form: the prompt, the button, whole numbers and the seed in a row, the other settings, the advanced ones."""
         knobs = self.knobs
         with gr.Column(elem_classes="ask", min_width=200):
             self.form.add_prompt(lines=2, max_lines=5)
-            self.transport = acting(plain.controls(None), elem_id=f"{self.pipeline}-transport")
+            self.controls = clickable_html(plain.controls(None), elem_id=f"{self.pipeline}-transport")
         self.note = gr.HTML(elem_id=f"{self.pipeline}-note", apply_default_css=False)
         with gr.Row(elem_classes="basics"):
             rest = [knobs[name] for name in self.form.rest(("seed",)) if not knobs[name].advanced]
@@ -64,35 +64,35 @@ class PlainTab(RunTab):
         self.add_hidden()
 
     def connect(self, tab_itself: gr.Tab) -> None:
-        """Which event calls what. Everything answers at once: work happens in the lane."""
-        shell, components = self.shell, self.form.components
-        for place in (self.transport, self.stage, self.earlier):
+        """Which event calls what. Everything answers at once: work happens in the queue."""
+        context, components = self.context, self.form.components
+        for place in (self.controls, self.stage, self.earlier):
             acted = place.click(
                 self.act,
-                [self.job, shell.visitor, *components],
+                [self.job, context.visitor, *components],
                 [self.job, self.note, *components],
                 trigger_mode="once",
-                preprocess=False,  # Gradio would open the pictures; the lane does, and says why it cannot
+                preprocess=False,  # Gradio would open the pictures; the queue does, and says why it cannot
                 **QUIET,
             )
-            shell.answered(acted, self.beat, self.job)
-        self.stage.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
+            context.answered(acted, self.refresh, self.job)
+        self.stage.click(context.hand_over, None, [context.handover, context.tabs], **QUIET)
         self.form.connect_dice()
-        self.connect_watching(tab_itself, [self.stage, self.transport], components)
-        self.connect_hand(components)
+        self.connect_watching(tab_itself, [self.stage, self.controls], components)
+        self.connect_handover(components)
 
     # ------------------------------------------------------------------------------------------------------ looking
 
     def show(self, job: Job, change: Change, trace: Trace) -> Update:
-        previews = None if job.pictures else self.lane.preview(job.id)
-        kinds = self.lane.pipelines
+        previews = None if job.pictures else self.queue.preview(job.id)
+        kinds = self.queue.pipelines
         answer: Update = {self.stage: plain.stage(job, self.pictures, previews or [], kinds)}
         if change.state:
-            answer[self.transport] = plain.controls(job)
+            answer[self.controls] = plain.controls(job)
         return answer
 
     def show_empty(self) -> Update:
-        return {self.stage: self.missing_or(plain.empty), self.transport: plain.controls(None)}
+        return {self.stage: self.missing_or(plain.empty), self.controls: plain.controls(None)}
 
     def fill_settings(self, settings: dict[str, Any]) -> Update:
         return self.form.fill(settings)
@@ -107,18 +107,18 @@ class PlainTab(RunTab):
         act = data.get("act", "")
         if act == "start":
             settings = self.form.settings(form)
-            return {self.job: self.lane.submit(self.pipeline, settings, visitor), self.note: ""}
+            return {self.job: self.queue.submit(self.pipeline, settings, visitor), self.note: ""}
         if act == "open":
-            job = self.lane.job(data.get("job", ""))
+            job = self.queue.job(data.get("job", ""))
             return {self.job: job.id, self.note: "", **self.fill(job)}
         if act == "reuse":
             return self.receive("settings", data.get("name", ""), job_id)
         if act == "stop":
             self.stop(job_id)
         if act == "again":
-            return {self.job: self.lane.resume(job_id), self.note: ""}
+            return {self.job: self.queue.resume(job_id), self.note: ""}
         return {}
 
     def receive(self, kind: str, name: str, job_id: str) -> Update:
-        settings = read_record(self.pictures.path(name), self.lane.pipelines).settings
-        return {**self.form.fill(settings), self.note: common.plain("loaded_again")}
+        settings = read_record(self.pictures.path(name), self.queue.pipelines).settings
+        return {**self.form.fill(settings), self.note: common.info_note("loaded_again")}

@@ -1,12 +1,12 @@
-"""The published Chinese CLIPs, in transformers' layout, which `pipelines.models.openai_clip.convert` reads in part.
+"""Converts the published Chinese CLIPs, in the layout of transformers, with helpers of `openai_clip.convert`.
 
-Where the file names no activation, transformers' default is taken, and the config's note says so.
+Where the file names no activation, the default of transformers is taken, and the config's `note` records it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from pipelines.models.chinese_clip.network import ChineseClip, ChineseClipConfig
 from pipelines.models.openai_clip.convert import (
@@ -21,13 +21,13 @@ from pipelines.models.openai_clip.convert import (
     told_heads,
 )
 from pipelines.models.openai_clip.tokenizer import WordPieceTokenizer
-from pipelines.models.source import Converted, Original, fitted
+from pipelines.models.source import Converted, SourceCheckpoint, checked
 
 WORDS = "text_model.embeddings.word_embeddings.weight"  # a name that only this family has
 
 
-def convert(original: Original) -> Converted:
-    """transformers' ChineseCLIPModel, whose names stay, as our "chinese-clip". BadInput for any other file."""
+def convert(original: SourceCheckpoint) -> Converted:
+    """Convert a ChineseCLIPModel of transformers to kind "chinese-clip"; names stay. BadInput for any other file."""
     original, _ = bared(original)
     if WORDS not in original.tensors:
         raise no_clip(original)
@@ -39,7 +39,8 @@ def convert(original: Original) -> Converted:
     if "logit_scale" in original.tensors:
         tensors["log_scale"] = original.tensors["logit_scale"].squeeze()
     image_activation, stated = told_activation(original, "vision", "quick_gelu")
-    text_activation = (original.numbers.get("text_config") or {}).get("hidden_act", "gelu")
+    text_config: dict[str, Any] = original.metadata.get("text_config") or {}
+    text_activation: str = text_config.get("hidden_act", "gelu")
     text = "text_model.embeddings."
     vocabulary_size, text_width = shape(original, WORDS, 2)
     config = ChineseClipConfig(
@@ -57,7 +58,7 @@ def convert(original: Original) -> Converted:
         note="" if stated else f"{UNNAMED} transformers' default was taken",
     )
     config = replace(config, context_length=min(config.context_length, config.position_count))
-    return fitted(
+    return checked(
         "chinese-clip",
         original,
         ChineseClipConfig,

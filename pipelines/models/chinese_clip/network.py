@@ -1,6 +1,6 @@
-"""Chinese CLIP (Yang et al. 2022): a Vision Transformer, and a Chinese BERT as the text tower, so that it reads Chinese.
+"""Chinese CLIP (Yang et al. 2022): a Vision Transformer, and a Chinese BERT as the text tower.
 
-The network is transformers' own; this file gives it the door that every CLIP has here.
+The network is the one of transformers; this file gives it the methods of the Clip role.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipelines.models.openai_clip.tokenizer import WordPieceTokenizer
 
 @dataclass(frozen=True)
 class ChineseClipConfig(OpenaiClipConfig):
-    """Sizes of both towers. `context_length` is what it was trained on; its BERT has `position_count` positions."""
+    """Sizes of both towers. `context_length` is that of training; the BERT has `position_count` positions."""
 
     context_length: int = 52
     vocabulary_size: int = 21128
@@ -26,7 +26,7 @@ class ChineseClipConfig(OpenaiClipConfig):
 
 
 class ChineseClip(PublishedClip):
-    """transformers' ChineseCLIPModel behind the door of a CLIP; its temperature is our `log_scale`."""
+    """The ChineseCLIPModel of transformers as a Clip. `log_scale` is its temperature."""
 
     def __init__(self, config: ChineseClipConfig, tokenizer: WordPieceTokenizer):
         from transformers import ChineseCLIPConfig, ChineseCLIPModel
@@ -60,7 +60,7 @@ class ChineseClip(PublishedClip):
 
     def image_features(self, images: Tensor) -> Tensor:
         """(n, 3, s, s) normalized pictures in the weights' type -> (n, d), not normalized."""
-        return cast(Any, self.network.get_image_features(pixel_values=images)).pooler_output
+        return cast(Any, self.network).get_image_features(pixel_values=images).pooler_output
 
     @property
     def image(self) -> nn.Module:
@@ -68,6 +68,6 @@ class ChineseClip(PublishedClip):
         return self.network.vision_model
 
     def text_features(self, tokens: Tensor) -> Tensor:
-        """(n, t) token ids -> (n, d), not normalized. Padding is not looked at."""
-        found = self.network.get_text_features(input_ids=tokens, attention_mask=tokens != 0)
-        return cast(Any, found).pooler_output
+        """(n, t) token ids, 0 as padding, which is masked -> (n, d), not normalized."""
+        network = cast(Any, self.network)
+        return network.get_text_features(input_ids=tokens, attention_mask=tokens != 0).pooler_output

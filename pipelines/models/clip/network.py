@@ -1,7 +1,7 @@
-"""CLIP (Radford et al. 2021): an image tower and a text tower that meet in one space.
+"""CLIP (Radford et al. 2021): an image tower and a text tower with one embedding space.
 
-The image tower is an EfficientNet-Lite (Tan & Le 2019), which can begin with open ImageNet weights; or, learned from
-nothing, a residual CNN or a Transformer over a few convolutions. The text tower is a small bidirectional Transformer over
+The image tower is an EfficientNet-Lite (Tan & Le 2019), which can start from open ImageNet weights; or, trained from
+scratch, a residual CNN or a Transformer over a few convolutions. The text tower is a small bidirectional Transformer over
 byte-level BPE tokens, English and Chinese.
 """
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.base import remembered
+from pipelines.models.base import cached_text_embeddings
 from pipelines.models.checkpoint import Config
 from pipelines.models.clip.tokenizer import Tokenizer
 
@@ -24,7 +24,7 @@ from pipelines.models.clip.tokenizer import Tokenizer
 class ClipConfig(Config):
     """Sizes of both towers. `widths` and `block_counts` are per stage of the image tower, each at half the size.
 
-    It is trained on pictures of `image_size`, and before that of `small_size`, which it sees almost as well.
+    It is trained on pictures of `small_size`, then of `image_size`, and encodes both sizes without resizing.
     With `image_layer_count` the image tower is a Transformer of the last width, and `widths` are its convolutions;
     with `mobile` it is an EfficientNet-Lite, whose seven stages have these `widths` and `block_counts`.
     """
@@ -45,7 +45,7 @@ class ClipConfig(Config):
 
 
 class ResidualBlock(nn.Module):
-    """norm, act, conv, norm, act, conv, added to the input; the first conv may halve the size (He et al. 2016)."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))); the first convolution may have stride 2 (He et al. 2016)."""
 
     def __init__(self, width_in: int, width: int, stride: int):
         super().__init__()
@@ -56,6 +56,7 @@ class ResidualBlock(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width_in, h, w) -> (n, width, h / stride, w / stride)."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         if self.stride > 1:
@@ -82,18 +83,23 @@ class ImageTower(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The output of every stage, coarse last: (n, width, s/2, s/2), (n, width, s/4, s/4), ..."""
-        h, outputs = self.stem(x), []
+        h = self.stem(x)
+        outputs: list[Tensor] = []
         for stage in self.stages:
             h = stage(h)
             outputs.append(h)
         return outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, s, s) -> (n, embedding_size)."""
         return self.project(self.norm(F.silu(self.features(x)[-1]).mean((2, 3))))
 
 
-def padded(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution of stride 1 or 2 with the padding of TensorFlow, which puts the odd pixel last."""
+def tf_same_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """(n, c, h, w) -> `conv(x)` with TensorFlow's "same" padding, whose odd pixel is at the right and the bottom.
+
+    With stride 1 the convolution pads by itself.
+    """
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     if stride == 1:
         return conv(x)
@@ -102,7 +108,7 @@ def padded(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class MobileBlock(nn.Module):
-    """Widen, filter every channel by itself, narrow; added to the input when the shape stays (Sandler et al. 2018)."""
+    """Inverted residual (Sandler et al. 2018): 1x1, depthwise, 1x1; added to the input if the shape stays."""
 
     def __init__(self, width_in: int, width: int, expansion: int, kernel: int, stride: int):
         super().__init__()
@@ -113,15 +119,16 @@ class MobileBlock(nn.Module):
         self.skips = stride == 1 and width_in == width
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width_in, h, w) -> (n, width, h / stride, w / stride), rounded up."""
         h = F.relu6(self.expand(x)) if self.expand is not None else x
-        h = self.narrow(F.relu6(padded(self.filter, h)))
+        h = self.narrow(F.relu6(tf_same_conv(self.filter, h)))
         return x + h if self.skips else h
 
 
-class MobileTower(nn.Module):
+class EfficientNetTower(nn.Module):
     """(n, 3, s, s) normalized pictures -> (n, d), not normalized: an EfficientNet-Lite without batch norm.
 
-    Batch norm's ImageNet statistics are folded into the convolutions, so a picture's vector never depends on the others.
+    Batch norm's ImageNet statistics are folded into the convolutions, so a vector does not depend on its batch.
     """
 
     EXPANSIONS, KERNELS, STRIDES = (1, 6, 6, 6, 6, 6, 6), (3, 3, 5, 3, 5, 5, 3), (1, 2, 2, 2, 1, 2, 1)
@@ -148,18 +155,20 @@ class MobileTower(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The output of every stage, coarse last: sizes s/2, s/4, s/8, s/16, s/16, s/32, s/32."""
-        h, outputs = F.relu6(padded(self.stem, x)), []
+        h = F.relu6(tf_same_conv(self.stem, x))
+        outputs: list[Tensor] = []
         for stage in self.stages:
             h = stage(h)
             outputs.append(h)
         return outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, s, s) -> (n, embedding_size)."""
         return self.project(F.relu6(self.head(self.features(x)[-1])).mean((2, 3)))
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm Transformer block; `mask` is True where a token may be looked at, None for everywhere."""
+    """Pre-norm Transformer block; `mask` is True where a token may be attended to, None for everywhere."""
 
     def __init__(self, width: int, head_count: int):
         super().__init__()
@@ -169,6 +178,7 @@ class TransformerBlock(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(n, t, width) -> the same shape; `mask` broadcasts to (n, heads, t, t)."""
         n, t, width = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(n, t, 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (n, heads, t, width / heads)
@@ -177,8 +187,10 @@ class TransformerBlock(nn.Module):
 
 
 class TransformerTower(nn.Module):
-    """(n, 3, s, s) normalized pictures -> (n, d), not normalized: a ViT whose patches are made by a few convolutions
-    (Xiao et al. 2021, "Early convolutions help Transformers see better"), and which is read by its mean."""
+    """(n, 3, s, s) normalized pictures -> (n, d), not normalized: a ViT with a convolutional stem and mean pooling.
+
+    The stem follows Xiao et al. 2021, "Early convolutions help Transformers see better".
+    """
 
     def __init__(self, config: ClipConfig):
         super().__init__()
@@ -201,6 +213,7 @@ class TransformerTower(nn.Module):
         self.project = nn.Linear(width_in, config.embedding_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, s, s) -> (n, embedding_size)."""
         h = self.stem(x)  # (n, width, grid, grid)
         position = self.position
         if h.shape[-2:] != position.shape[-2:]:  # trainings begin with small pictures
@@ -212,7 +225,7 @@ class TransformerTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """(n, t) token ids with 0 as padding -> (n, d), not normalized. Each text ends with END (0), which is read."""
+    """(n, t) token ids, END and padding 0 -> (n, d), not normalized. The mean over the text and its END is projected."""
 
     def __init__(self, config: ClipConfig):
         super().__init__()
@@ -227,7 +240,7 @@ class TextTower(nn.Module):
         nn.init.normal_(self.token.weight, std=0.02)
 
     def states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Every token after the last block, (n, t, text_width), and where a text is, END included: (n, t) bool."""
+        """(n, t) token ids -> the states after the last block (n, t, text_width), and (n, t) bool, True up to END."""
         length = (tokens != 0).sum(1, keepdim=True) + 1  # with END
         real = torch.arange(tokens.shape[1], device=tokens.device) < length
         h = self.token(tokens) + self.position[: tokens.shape[1]]
@@ -236,25 +249,32 @@ class TextTower(nn.Module):
         return self.norm(h), real
 
     def mean_state(self, states: Tensor, real: Tensor) -> Tensor:
-        """The mean over a text's `states`: (n, text_width)."""
+        """(n, t, text_width) states and (n, t) bool -> (n, text_width), their mean where `real` is True."""
         weight = real[:, :, None].to(states.dtype)
         return (states * weight).sum(1) / weight.sum(1)
 
     def pooled(self, tokens: Tensor) -> Tensor:
-        """The mean over a text's tokens after the last block: (n, text_width)."""
+        """(n, t) token ids -> (n, text_width), the mean state of each text."""
         return self.mean_state(*self.states(tokens))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(n, t) token ids -> (n, embedding_size)."""
         return self.project(self.pooled(tokens))
 
 
 class Clip(nn.Module):
-    """Both towers, the tokenizer, and the only place where pictures are resized and normalized for CLIP."""
+    """Both towers and the tokenizer. Resizes and normalizes pictures itself."""
 
     def __init__(self, config: ClipConfig, tokenizer: Tokenizer):
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
-        tower = TransformerTower if config.image_layer_count else MobileTower if config.mobile else ImageTower
+        tower = (
+            TransformerTower
+            if config.image_layer_count
+            else EfficientNetTower
+            if config.mobile
+            else ImageTower
+        )
         self.image = tower(config)
         self.text = TextTower(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature
@@ -262,11 +282,11 @@ class Clip(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.log_scale.device
 
     def tokenize(self, prompts: list[str]) -> Tensor:
-        """(n, t) token ids, cut to the context length, END and padding 0, t the longest in the batch."""
+        """List of n texts -> (n, t) token ids, END and padding 0, cut to the context length; t is the longest."""
         rows = [self.tokenizer.encode(prompt)[: self.config.context_length - 1] for prompt in prompts]
         tokens = torch.zeros(len(rows), 1 + max(map(len, rows)), dtype=torch.long)
         for row, ids in zip(tokens, rows, strict=True):
@@ -276,7 +296,7 @@ class Clip(nn.Module):
     def prepare(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] of any size -> (n, 3, s, s), zero mean and unit variance over the training data.
 
-        Squares of one of the two sizes that it was trained on stay as they are.
+        Squares of side `image_size` or `small_size` are not resized.
         """
         size, small = self.config.image_size, self.config.small_size
         if images.shape[-2:] not in ((size, size), (small, small)):
@@ -288,9 +308,11 @@ class Clip(nn.Module):
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """(n, d) of unit length, no gradient, remembered per prompt."""
-        return remembered(self._remembered, prompts, lambda new: self.text(self.tokenize(new)), self.device)
+        """List of n texts -> (n, d) float32 of unit length, without a gradient, cached per prompt."""
+        return cached_text_embeddings(
+            self._remembered, prompts, lambda new: self.text(self.tokenize(new)), self.device
+        )
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """(n, 3, h, w) in [-1, 1] -> (n, d) of unit length, differentiable."""
+        """(n, 3, h, w) in [-1, 1] -> (n, d) float32 of unit length, differentiable."""
         return F.normalize(self.image(self.prepare(images)).float(), dim=-1)

@@ -1,4 +1,4 @@
-"""Text to tokens: a byte-level BPE of our own, English and Chinese, shared by CLIP and DALL·E."""
+"""The tiny pack's tokenizer: a byte-level BPE for English and Chinese, shared by its CLIP and DALL·E."""
 
 from __future__ import annotations
 
@@ -19,65 +19,66 @@ END = "<|end|>"  # token 0 ends a text; tokens after it are padding
 
 
 class Tokenizer:
-    """Byte-level BPE (Sennrich et al. 2016, on bytes): every text has tokens, none is unknown.
+    """Byte-level BPE (Sennrich et al. 2016, on bytes): every text can be encoded, and there is no unknown token.
 
     Texts are NFKC-normalized and lower-cased first. `vocabulary_size` counts END, which is token 0.
     """
 
-    def __init__(self, book: tokenizers.Tokenizer, words: frozenset[str] = frozenset()):
-        self.book, self.words = book, words
-        self.vocabulary_size = book.get_vocab_size()
+    def __init__(self, vocabulary: tokenizers.Tokenizer, words: frozenset[str] = frozenset()):
+        self.vocabulary, self.words = vocabulary, words
+        self.vocabulary_size = vocabulary.get_vocab_size()
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """From a tokenizer.json, with words.txt beside it, the words of the training captions, one a line.
+        """Read a tokenizer.json, and words.txt in the same folder: the words of the training captions, one a line.
 
-        BadInput when the vocabulary is missing or damaged.
+        words.txt may be absent. BadInput when the vocabulary is missing or damaged.
         """
         words = path.with_name("words.txt")
         try:
-            known = frozenset(words.read_text("utf-8").split()) if words.exists() else frozenset()
-            return cls(tokenizers.Tokenizer.from_str(path.read_text("utf-8")), known)
+            known = words.read_text("utf-8").split() if words.exists() else []
+            return cls(tokenizers.Tokenizer.from_str(path.read_text("utf-8")), frozenset(known))
         except Exception as error:  # the library raises bare Exception
             raise BadInput("models.vocabulary_damaged", file=path.name) from error
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
-        """Learn merges from texts."""
-        book = tokenizers.Tokenizer(tokenizers.models.BPE())
-        book.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
-        book.decoder = tokenizers.decoders.ByteLevel()
+        """A tokenizer whose merges are learned from texts, with at most `vocabulary_size` tokens, END included."""
+        vocabulary = tokenizers.Tokenizer(tokenizers.models.BPE())
+        vocabulary.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+        vocabulary.decoder = tokenizers.decoders.ByteLevel()
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=vocabulary_size,
             special_tokens=[END],
             initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        book.train_from_iterator((clean(text) for text in texts), trainer)
-        return cls(book)
+        vocabulary.train_from_iterator((clean(text) for text in texts), trainer)
+        return cls(vocabulary)
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without END."""
-        return self.book.encode(clean(text)).ids
+        return self.vocabulary.encode(clean(text)).ids
 
     def pieces(self, text: str) -> list[str]:
         """The tokens as readable text, one string a token; bytes of a split character show as "?"."""
-        return [self.book.decode([token]).replace("\ufffd", "?") for token in self.encode(text)]
+        return [self.vocabulary.decode([token]).replace("\ufffd", "?") for token in self.encode(text)]
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words (in Chinese: characters) that no training caption held; empty when those are not known either."""
+        """Words (in Chinese: characters) that are in no training caption, each once; empty without a list of words."""
         if not self.words:
             return []
         found = words_in(text)
         return [word for word in found if word not in self.words and word.removesuffix("s") not in self.words]
 
     def encode_with_dropout(self, text: str, probability: float, rng: np.random.Generator) -> list[int]:
-        """BPE dropout (Provilkov et al. 2020): at every merge each candidate pair is left out with `probability`.
+        """Token ids without END, with BPE dropout (Provilkov et al. 2020).
 
-        Written out here because the library's own dropout cannot be seeded.
+        At every merge each candidate pair is left out with `probability`, in [0, 1). Implemented here because the
+        dropout of the tokenizers library cannot be seeded.
         """
         ids: list[int] = []
-        for word, _ in self.book.pre_tokenizer.pre_tokenize_str(clean(text)):
+        for word, _ in self.vocabulary.pre_tokenizer.pre_tokenize_str(clean(text)):
             parts = list(word)
             while len(parts) > 1:
                 pairs = [(self._ranks.get(pair), k) for k, pair in enumerate(pairwise(parts))]
@@ -86,18 +87,18 @@ class Tokenizer:
                     break
                 _, k = min(kept)
                 parts[k : k + 2] = [parts[k] + parts[k + 1]]
-            ids += [self.book.token_to_id(part) or 0 for part in parts]
+            ids += [self.vocabulary.token_to_id(part) or 0 for part in parts]
         return ids
 
     @cached_property
     def _ranks(self) -> dict[tuple[str, str], int]:
-        """Which pairs merge, and in what order."""
-        merges = json.loads(self.book.to_str())["model"]["merges"]
+        """Pairs that merge -> their rank; the lowest rank merges first."""
+        merges = json.loads(self.vocabulary.to_str())["model"]["merges"]
         return {tuple(pair): rank for rank, pair in enumerate(merges)}
 
 
 def clean(text: str) -> str:
-    """NFKC, lower case, single spaces."""
+    """The text in NFKC, lower case, with single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.decoder_only import Cache, StreamConfig, image_pattern
+from pipelines.models.decoder_only import DecoderOnlyConfig, KVCache, image_pattern
 
 
 @dataclass(frozen=True)
-class DalleConfig(StreamConfig):
-    """Sizes. `grid` is image tokens along a side; text is padded to `text_length` with one learned pad a position."""
+class DalleConfig(DecoderOnlyConfig):
+    """Sizes. `grid` is image tokens along a side. Texts are padded to `text_length`, with one pad vector a position."""
 
     text_vocabulary: int
     image_vocabulary: int
@@ -35,14 +35,14 @@ class DalleConfig(StreamConfig):
         return self.text_length + self.image_length
 
     def pattern(self, layer: int) -> str:
-        """ "row", "column" or "convolution" for a layer counted from 0."""
+        """The attention pattern of a layer counted from 0: "row", "column" or "convolution"."""
         if layer == self.layer_count - 1:
             return "convolution"
         return "column" if layer % 4 == 1 else "row"
 
 
 def attention_mask(config: DalleConfig, layer: int) -> Tensor:
-    """(length, length) bool for one layer: text is causal; image sees all text, and image by the layer's pattern."""
+    """(length, length) bool for one layer: text is causal; image tokens attend to all text, and by the layer's pattern."""
     t = config.text_length
     mask = torch.zeros(config.length, config.length, dtype=torch.bool)
     mask[:t, :t] = torch.ones(t, t, dtype=torch.bool).tril()
@@ -52,7 +52,7 @@ def attention_mask(config: DalleConfig, layer: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """Pre-norm Transformer block with normalized queries and keys (Dehghani et al. 2023), which keeps training calm."""
+    """Pre-norm Transformer block with normalized queries and keys (Dehghani et al. 2023), for stable training."""
 
     def __init__(self, config: DalleConfig):
         super().__init__()
@@ -74,14 +74,14 @@ class Block(nn.Module):
         return F.normalize(q, dim=-1) * self.gain.to(q.dtype), F.normalize(k, dim=-1), v
 
     def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """The rest of the block, given keys and values to look at."""
+        """(n, t, width) x, its queries, and keys and values (n, heads, s, width / heads) -> the block's output, as x."""
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
         x = x + self.out(h.transpose(1, 2).reshape(x.shape))
         return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
 
 
 class Dalle(nn.Module):
-    """The network. `forward` is for training; `read_text` and `next_logits` draw with a static key/value cache."""
+    """The Decoder. `forward` is for training; `prefill` and `decode_step` sample with a static key/value cache."""
 
     masks: Tensor
 
@@ -106,11 +106,11 @@ class Dalle(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.pad.device
 
     def text_tokens(self, ids: list[int]) -> Tensor:
-        """A prompt's tokens as the network reads them: (text_length,), cut or filled up with 0; [] is the empty text."""
+        """A prompt's ids -> (text_length,) int64, cut or padded with 0. [] is the text without a condition."""
         row = torch.zeros(self.config.text_length, dtype=torch.long)
         ids = ids[: len(row)]
         row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
@@ -118,7 +118,7 @@ class Dalle(nn.Module):
 
     @property
     def layers(self) -> list[Block]:
-        """The blocks, by their own type."""
+        """The blocks, with their own type."""
         return cast(list[Block], list(self.blocks))
 
     def embed_text(self, text: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class Dalle(nn.Module):
         return self.image_token(image) + self.row[place // grid] + self.column[place % grid]
 
     def forward(self, text: Tensor, image: Tensor) -> Tensor:
-        """(n, text_length) and (n, image_length) tokens -> (n, length - 1, width): the state that predicts the next."""
+        """(n, text_length) and (n, image_length) tokens -> (n, length - 1, width), the states that predict the next."""
         x = torch.cat([self.embed_text(text), self.embed_image(image[:, :-1])], 1)
         t = x.shape[1]
         for block, mask in zip(self.layers, self.masks, strict=True):
@@ -144,17 +144,17 @@ class Dalle(nn.Module):
         return self.norm(x)
 
     def image_logits(self, text: Tensor, image: Tensor) -> Tensor:
-        """(n, image_length, image_vocabulary), without a cache: the slow and plain way, in float32."""
+        """(n, text_length) and (n, image_length) tokens -> (n, image_length, image_vocabulary) float32, no cache."""
         return self.image_head(self.forward(text, image)[:, self.config.text_length - 1 :]).float()
 
-    def read_text(self, text: Tensor, row_count: int) -> tuple[Cache, Tensor]:
-        """Fill a new cache with (n, text_length) texts, each serving row_count / n neighbouring rows.
+    def prefill(self, text: Tensor, row_count: int) -> tuple[KVCache, Tensor]:
+        """(n, text_length) texts -> a cache of row_count rows, and the first image token's logits.
 
-        Returns the cache and the logits of the first image token, (row_count, image_vocabulary) float32.
+        Each text serves row_count / n neighbouring rows. The logits are (row_count, image_vocabulary) float32.
         """
         config = self.config
         head_size, every = config.width // config.head_count, list(range(config.layer_count))
-        cache = Cache(self.masks, every, row_count, config.head_count, head_size, self.pad)
+        cache = KVCache(self.masks, every, row_count, config.head_count, head_size, self.pad)
         x, t = self.embed_text(text), config.text_length
         for layer, block in enumerate(self.layers):
             q, k, v = block.queries_keys_values(x)
@@ -163,8 +163,8 @@ class Dalle(nn.Module):
         logits = self.image_head(self.norm(x[:, -1])).float()
         return cache, logits.repeat_interleave(row_count // len(text), 0)
 
-    def next_logits(self, cache: Cache, token: Tensor, position: int) -> Tensor:
-        """The image token (row_count,) at raster `position` -> float32 logits of the one after it."""
+    def decode_step(self, cache: KVCache, token: Tensor, position: int) -> Tensor:
+        """Image tokens (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 logits of the next."""
         x, slot = self.embed_image(token[:, None], position), self.config.text_length + position
         for layer, block in enumerate(self.layers):
             q, k, v = block.queries_keys_values(x)
@@ -174,7 +174,7 @@ class Dalle(nn.Module):
 
 
 def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """One token a row by inverting the cumulative distribution at `uniform`.
+    """Sample one token a row by inverting the cumulative distribution at `uniform`.
 
     logits (n, v) float32, uniform (n,) in [0, 1) -> (n,) tokens. Top-k (0 for all) comes before top-p (Holtzman et al.
     2020): the smallest set of likeliest tokens whose probability reaches top_p.

@@ -1,7 +1,7 @@
-"""DALL·E mini and mega: min-dalle's two PyTorch state dicts, or dalle-mini's one Flax tree, into `DalleMini`.
+"""Converts DALL·E mini and mega: min-dalle's two PyTorch state dicts, or dalle-mini's one Flax tree, into `DalleMini`.
 
-A Flax tree is first renamed to min-dalle's names, so that there is one way from there: fuse the matrices that are always
-used together, and cut the head to the tokens that can be drawn.
+A Flax tree is first renamed to min-dalle's names. Then matrices that are always used together are fused, and the head is
+cut to the image tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import ABSENT
 from pipelines.models.dalle_mini.network import DalleMiniConfig
 from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
-from pipelines.models.source import Converted, Original
+from pipelines.models.source import Converted, SourceCheckpoint
 
 CODE_COUNT = 2**14  # of the VQGAN that both models were trained with
 HEAD_SIZE = 64  # of mini and mega
@@ -70,8 +70,8 @@ FLAX = {
 }
 
 
-def merge(encoder: Original, decoder: Original) -> Original:
-    """min-dalle's two files as one, with "encoder." and "decoder." before their names.
+def merge(encoder: SourceCheckpoint, decoder: SourceCheckpoint) -> SourceCheckpoint:
+    """Join min-dalle's two files, with "encoder." and "decoder." as prefixes of the names.
 
     BadInput when a file is not the half that it should be.
     """
@@ -81,15 +81,17 @@ def merge(encoder: Original, decoder: Original) -> Original:
             raise BadInput("models.not_this_half", file=original.file, half=half, found=found)
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.tensors.items()}
     tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.tensors.items()}
-    return Original(f"{encoder.file} and {decoder.file}", tensors, {**encoder.numbers, **decoder.numbers})
+    return SourceCheckpoint(
+        f"{encoder.file} and {decoder.file}", tensors, {**encoder.metadata, **decoder.metadata}
+    )
 
 
-def convert(original: Original) -> Converted:
-    """From dalle-mini's Flax tree, or what `merge` makes of min-dalle's two files.
+def convert(original: SourceCheckpoint) -> Converted:
+    """Convert dalle-mini's Flax tree, or the result of `merge`, to kind "dalle-mini".
 
-    The number of heads is `encoder_attention_heads` among the numbers, as in dalle-mini's config.json, or else one for
-    64 of the width. The decoder starts from its last token, as the released weights of both sizes do. BadInput when the
-    file is something else or only half of it.
+    The number of heads is `encoder_attention_heads` in `numbers`, as in dalle-mini's config.json, or else width / 64. The
+    decoder's start token is its last one, as in the released weights. BadInput when the file is not such a model, or one
+    half of it.
     """
     tensors = _from_flax(original) if "lm_head.kernel" in original.tensors else dict(original.tensors)
     if "decoder.lm_head.weight" not in tensors or "encoder.embed_tokens.weight" not in tensors:
@@ -115,13 +117,13 @@ def convert(original: Original) -> Converted:
 
 
 def _half(tensors: dict[str, Tensor]) -> str:
-    """ "encoder" or "decoder" when these are one of min-dalle's files, or else nothing."""
+    """Which of min-dalle's files has these tensors: "encoder", "decoder", or "" for neither."""
     if "embed_tokens.weight" not in tensors:
         return ""
     return "decoder" if "lm_head.weight" in tensors else "encoder"
 
 
-def _from_flax(original: Original) -> dict[str, Tensor]:
+def _from_flax(original: SourceCheckpoint) -> dict[str, Tensor]:
     """Flax names to min-dalle's: layers are stacked on axis 0, kernels are transposed, a norm's weight is its "scale"."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in original.tensors.items():
@@ -143,7 +145,7 @@ def _from_flax(original: Original) -> dict[str, Tensor]:
     return tensors
 
 
-def _config(original: Original, tensors: dict[str, Tensor]) -> DalleMiniConfig:
+def _config(original: SourceCheckpoint, tensors: dict[str, Tensor]) -> DalleMiniConfig:
     """Sizes, from shapes."""
 
     def shape(name: str) -> tuple[int, ...]:
@@ -161,7 +163,7 @@ def _config(original: Original, tensors: dict[str, Tensor]) -> DalleMiniConfig:
             image_length=image_length,
             square=math.isqrt(image_length) ** 2,
         )
-    heads = original.numbers.get(
+    heads = original.metadata.get(
         "encoder_attention_heads", width // HEAD_SIZE if not width % HEAD_SIZE else None
     )
     if not str(heads).isdigit() or not int(heads) or width % int(heads):
@@ -186,7 +188,7 @@ def _layer_count(side: str, tensors: dict[str, Tensor]) -> int:
 
 
 def _shapes(config: DalleMiniConfig) -> dict[str, tuple[int, ...]]:
-    """Every name of min-dalle's with its shape."""
+    """Every name of min-dalle -> its shape."""
     width, inner, tokens = config.width, config.inner_width, config.start_token + 1
     shapes: dict[str, tuple[int, ...]] = {"decoder.lm_head.weight": (tokens, width)}
     sizes = {
@@ -211,7 +213,7 @@ def _shapes(config: DalleMiniConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _fused(config: DalleMiniConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """min-dalle's tensors, all present, as ours."""
+    """min-dalle's tensors, all present -> the tensors of `DalleMini`."""
     fused = {"image_head.weight": tensors["decoder.lm_head.weight"][: config.image_vocabulary].clone()}
     for side, prefix in SIDES.items():
         fused[f"{prefix}_token.weight"] = tensors[f"{side}.embed_tokens.weight"]
@@ -230,5 +232,8 @@ def _fused(config: DalleMiniConfig, tensors: dict[str, Tensor]) -> dict[str, Ten
 
 
 def write_tokenizer(source: Path, target: Path) -> None:
-    """Write our tokenizer.json of a published vocabulary, its merges beside it. BadInput when the file is not one."""
-    write_atomically(target, DalleMiniTokenizer.load(source).book.to_str().encode())
+    """Convert a published vocabulary, with its merges in the same folder, to a tokenizer.json at `target`.
+
+    BadInput when the file is not such a vocabulary. CannotSave when `target` cannot be written.
+    """
+    write_atomically(target, DalleMiniTokenizer.load(source).vocabulary.to_str().encode())

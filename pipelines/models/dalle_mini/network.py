@@ -1,9 +1,8 @@
-"""DALL·E mini and mega (Dayma et al. 2021): a BART (Lewis et al. 2020) whose encoder reads the text and whose decoder
-writes the 16 x 16 image tokens of a VQGAN.
+"""DALL·E mini and mega (Dayma et al. 2021): a BART (Lewis et al. 2020) from text to the image tokens of a VQGAN.
 
 Every layer has the extra norms of NormFormer (Shleifer et al. 2021) and a gated feed-forward with exact GELU (Shazeer
-2020); no matrix has a bias. In drawing, time goes into reading the decoder's weights, so a step reads them once for all
-rows and computes nothing twice: the text's keys and values are projected once a prompt and shared by all its rows.
+2020); no matrix has a bias. Sampling is bound by reading the decoder's weights, so a step reads them once for all rows.
+The text's keys and values are projected once a prompt and shared by all its rows.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ class DalleMiniConfig(Config):
 def product(x: Tensor, weight: Tensor) -> Tensor:
     """(n, t, i) and (o, i) -> (n, t, o), F.linear(x, weight).
 
-    A few dozen rows of float32 on a CPU go about twice as fast the other way round, as (weight x^T)^T.
+    For 4 to 128 rows on a CPU it is computed as (weight x^T)^T, which is about twice as fast in float32.
     """
     if x.device.type == "cpu" and 4 <= x.shape[0] * x.shape[1] <= 128:
-        return (weight @ x.flatten(0, 1).T).T.unflatten(0, x.shape[:2])
+        return cast(Tensor, (weight @ x.flatten(0, 1).T).T.unflatten(0, x.shape[:2]))
     return F.linear(x, weight)
 
 
@@ -71,15 +70,15 @@ class SelfAttention(nn.Module):
     def queries_keys_values(self, x: Tensor) -> Tensor:
         """(n, t, width) -> (3, n, heads, t, width / heads)."""
         qkv = product(self.norm_in(x), self.qkv.weight)
-        return qkv.unflatten(2, (3, self.head_count, -1)).permute(2, 0, 3, 1, 4)
+        return cast(Tensor, qkv.unflatten(2, (3, self.head_count, -1))).permute(2, 0, 3, 1, 4)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(n, t, width) -> the same shape; `mask` is True where a query may look."""
+        """(n, t, width) -> the same shape; `mask` is True where a query attends."""
         q, k, v = self.queries_keys_values(x)
         return self.attend(x, q, k, v, mask)
 
     def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """What follows, given keys and values to look at."""
+        """(n, t, width) x, its queries, and keys and values (n, heads, s, width / heads) -> the output, as x."""
         h = F.scaled_dot_product_attention(q.contiguous(), k, v, attn_mask=mask)
         return x + self.norm_out(product(h.transpose(1, 2).flatten(2), self.out.weight))
 
@@ -98,7 +97,7 @@ class CrossAttention(nn.Module):
     def read(self, text: Tensor) -> Tensor:
         """(n, text_length, width) -> the text's keys and values, (2, n, heads, text_length, width / heads)."""
         kv = F.linear(text, self.keys_values.weight)
-        return kv.unflatten(2, (2, self.head_count, -1)).permute(2, 0, 3, 1, 4)
+        return cast(Tensor, kv.unflatten(2, (2, self.head_count, -1))).permute(2, 0, 3, 1, 4)
 
     def forward(self, x: Tensor, kv: Tensor, mask: Tensor) -> Tensor:
         """(rows, t, width) -> the same shape; kv is what `read` gives for n texts, each for rows / n neighbours.
@@ -106,7 +105,8 @@ class CrossAttention(nn.Module):
         The mask, (n, 1, 1, text_length), is True where the text is no padding.
         """
         q = product(self.norm_in(x), self.query.weight)
-        q = q.reshape(kv.shape[1], -1, *q.shape[2:]).unflatten(2, (self.head_count, -1)).transpose(1, 2)
+        q = q.reshape(kv.shape[1], -1, *q.shape[2:])
+        q = cast(Tensor, q.unflatten(2, (self.head_count, -1))).transpose(1, 2)
         h = F.scaled_dot_product_attention(q.contiguous(), kv[0], kv[1], attn_mask=mask)
         return x + self.norm_out(product(h.transpose(1, 2).reshape(x.shape), self.out.weight))
 
@@ -127,7 +127,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Text looks at text."""
+    """Self-attention of text tokens, then the feed-forward."""
 
     def __init__(self, config: DalleMiniConfig):
         super().__init__()
@@ -139,7 +139,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Image tokens look at those before them, then at the text."""
+    """Causal self-attention of image tokens, attention to the text, then the feed-forward."""
 
     def __init__(self, config: DalleMiniConfig):
         super().__init__()
@@ -147,8 +147,8 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
 
 
-class Cache:
-    """What a drawing keeps, in place from the start: all keys and values, and the head's weights in float32.
+class KVCache:
+    """The static buffers of a drawing: all keys and values, and the head's weights in float32.
 
     `image` is (layers, 2, rows, heads, image_length, head size), `text` is (layers, 2, texts, heads, text_length, head
     size), once for each distinct text, and `text_mask` (texts, 1, 1, text_length) is True where the text is no padding.
@@ -165,7 +165,7 @@ class Cache:
 
 
 class DalleMini(nn.Module):
-    """The network. `forward` gives all logits at once; `read_text` and `next_logits` draw with a static cache."""
+    """The Decoder. `forward` gives all logits at once; `prefill` and `decode_step` sample with a static cache."""
 
     def __init__(self, config: DalleMiniConfig):
         super().__init__()
@@ -183,17 +183,17 @@ class DalleMini(nn.Module):
         self._graphs: StepGraphs | None = None
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> DalleMini:
-        """Moving or converting the weights ends what was recorded with them."""
+        """Moving or converting the weights discards the CUDA graphs recorded with them."""
         self._graphs = None
-        return super()._apply(fn, recurse)
+        return cast(Any, super())._apply(fn, recurse)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.image_head.weight.device
 
     def text_tokens(self, ids: list[int]) -> Tensor:
-        """A prompt's ids as (text_length,) tokens; a long one loses its end, never its end token."""
+        """A prompt's ids -> (text_length,) int64 with begin and end tokens; a long prompt is cut before the end token."""
         config = self.config
         tokens = torch.full((config.text_length,), config.text_pad)
         kept = [config.text_begin, *ids[: config.text_length - 2], config.text_end]
@@ -201,9 +201,9 @@ class DalleMini(nn.Module):
         return tokens.to(self.device)
 
     def encode_text(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, text_length) tokens -> (n, text_length, width) states, and where they are no padding.
+        """(n, text_length) tokens -> (n, text_length, width) states, and a (n, 1, 1, text_length) mask.
 
-        The latter is a mask of (n, 1, 1, text_length), True for tokens.
+        The mask is True for tokens, False for padding.
         """
         mask = (text != self.config.text_pad)[:, None, None]
         x = self.text_norm_in(self.text_token(text) + self.text_position.weight)
@@ -214,7 +214,7 @@ class DalleMini(nn.Module):
     def forward(self, text: Tensor, tokens: Tensor) -> Tensor:
         """(n, text_length) and (n, image_length) tokens -> (n, image_length, image_vocabulary) float32.
 
-        The logits at a place are those of the token there, given all tokens before it.
+        The logits at a place predict the token there from all tokens before it.
         """
         encoded, mask = self.encode_text(text)
         start = torch.full_like(tokens[:, :1], self.config.start_token)
@@ -227,11 +227,11 @@ class DalleMini(nn.Module):
         return F.linear(self.image_norm_out(x).float(), self.image_head.weight.float())
 
     @torch.no_grad()
-    def read_text(self, text: Tensor, row_count: int) -> tuple[Cache, Tensor]:
-        """A cache for (n, text_length) texts, each serving row_count / n neighbouring rows, and the first token's logits.
+    def prefill(self, text: Tensor, row_count: int) -> tuple[KVCache, Tensor]:
+        """(n, text_length) texts -> a cache of row_count rows, and the first image token's logits.
 
-        The logits are (row_count, image_vocabulary) float32. On CUDA, drawings of as many rows share one cache, and
-        reading a text ends the drawing before it.
+        Each text serves row_count / n neighbouring rows. The logits are (row_count, image_vocabulary) float32. On CUDA,
+        drawings with equal numbers of rows and texts share one cache, and reading a text overwrites it.
         """
         encoded, mask = self.encode_text(text.to(self.device))
         cache = self._cache(row_count, len(text))
@@ -243,34 +243,36 @@ class DalleMini(nn.Module):
         return cache, self._logits_at(cache, start, 0)
 
     @torch.no_grad()
-    def next_logits(self, cache: Cache, token: Tensor, position: int) -> Tensor:
-        """The token (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 logits of the next."""
+    def decode_step(self, cache: KVCache, token: Tensor, position: int) -> Tensor:
+        """Image tokens (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 logits of the next."""
         return self._logits_at(cache, token, position + 1)
 
     # ------------------------------------------------------------------------------------------------ one step
 
     @property
     def decoder_layers(self) -> list[DecoderLayer]:
+        """The decoder's layers, with their own type."""
         return cast(list[DecoderLayer], list(self.decoder))
 
-    def _cache(self, rows: int, texts: int) -> Cache:
+    def _cache(self, rows: int, texts: int) -> KVCache:
         if self.device.type != "cuda":
-            return Cache(self.config, rows, texts, self.image_head.weight)
+            return KVCache(self.config, rows, texts, self.image_head.weight)
         shape = (rows, texts)
         if self._graphs is None or self._graphs.shape != shape:
             self._graphs = None  # gives its memory back first
-            self._graphs = StepGraphs(self, Cache(self.config, rows, texts, self.image_head.weight), shape)
+            self._graphs = StepGraphs(self, KVCache(self.config, rows, texts, self.image_head.weight), shape)
         return self._graphs.cache
 
-    def _logits_at(self, cache: Cache, token: Tensor, place: int) -> Tensor:
+    def _logits_at(self, cache: KVCache, token: Tensor, place: int) -> Tensor:
         if self._graphs is not None and self._graphs.cache is cache:
             return self._graphs.logits_at(token, place)
         return self.step(cache, token, cache.places[place : place + 1], place + 1)
 
-    def step(self, cache: Cache, token: Tensor, place: Tensor, length: int, masked: bool = False) -> Tensor:
-        """Tokens (rows,) at `place`, a (1,) tensor -> logits of the next, seeing the first `length` slots of the cache.
+    def step(self, cache: KVCache, token: Tensor, place: Tensor, length: int, masked: bool = False) -> Tensor:
+        """Tokens (rows,) at `place`, a (1,) tensor -> (rows, image_vocabulary) float32 logits of the next.
 
-        With `masked`, those after `place` are hidden, so that one length serves many places.
+        Attention reads the first `length` slots of the cache. With `masked`, slots after `place` are masked, so that one
+        length serves many places.
         """
         mask = (cache.places[:length] <= place).expand(1, 1, 1, -1) if masked else None
         x = self.image_norm_in((self.image_token(token) + self.image_position(place))[:, None])
@@ -286,17 +288,20 @@ class DalleMini(nn.Module):
 
 
 class StepGraphs:
-    """One step on CUDA, recorded as a graph for each of a few lengths, because launching its kernels takes longer than
-    running them. All buffers, the cache too, stay where they are, and serve every later drawing of this shape."""
+    """Steps on CUDA, recorded as one graph for each of a few lengths.
 
-    def __init__(self, network: DalleMini, cache: Cache, shape: tuple[int, int]):
+    Launching a step's kernels one by one takes longer than running them. The buffers, the cache included, are reused by
+    every later drawing of the same `shape` (rows, texts).
+    """
+
+    def __init__(self, network: DalleMini, cache: KVCache, shape: tuple[int, int]):
         self.network, self.cache, self.shape = network, cache, shape
         self.token = torch.zeros(shape[0], dtype=torch.long, device=network.device)
         self.place = torch.zeros(1, dtype=torch.long, device=network.device)
         self.recorded: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def logits_at(self, token: Tensor, place: int) -> Tensor:
-        """Replay the graph of the shortest length that holds `place`."""
+        """Tokens (rows,) at `place` -> float32 logits of the next, by the graph of the shortest sufficient length."""
         length = next(n for n in self.lengths if n > place)
         self.token.copy_(token)
         self.place.copy_(self.cache.places[place : place + 1])
@@ -308,7 +313,7 @@ class StepGraphs:
 
     @property
     def lengths(self) -> list[int]:
-        """32, 64, 128, ... up to a whole picture."""
+        """The recorded lengths: 32, 64, 128, ... up to image_length."""
         whole, lengths = self.network.config.image_length, [32]
         while lengths[-1] < whole:
             lengths.append(2 * lengths[-1])

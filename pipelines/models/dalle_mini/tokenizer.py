@@ -1,4 +1,4 @@
-"""DALL·E mini's text to tokens: the byte-level BPE of its vocab.json and merges.txt, which knows English only."""
+"""DALL·E mini's tokenizer: the byte-level BPE of its vocab.json and merges.txt, for English only."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ SPELLINGS = str.maketrans(
 class DalleMiniTokenizer:
     """Lower case, Latin letters without their accents, emoji by their names; the same ids as min-dalle's for ASCII.
 
-    Words are parted at spaces. Letters that cannot be written in ASCII have no ids; `unknown_words` tells them.
+    Words are separated by spaces. Letters that have no ASCII form get no ids; `unknown_words` lists their words.
     """
 
     def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]]):
-        self.book = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges, unk_token=UNKNOWN))
-        self.book.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        self.vocabulary = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges, unk_token=UNKNOWN))
+        self.vocabulary.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
             [
                 tokenizers.pre_tokenizers.WhitespaceSplit(),
                 tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False),
             ]
         )
-        self.book.decoder = tokenizers.decoders.ByteLevel()
-        self.vocabulary_size = self.book.get_vocab_size()
+        self.vocabulary.decoder = tokenizers.decoders.ByteLevel()
+        self.vocabulary_size = self.vocabulary.get_vocab_size()
 
     @classmethod
     def load(cls, path: Path) -> DalleMiniTokenizer:
-        """From a vocab.json, with merges.txt beside it (for vocab_mini.json: merges_mini.txt), or from a tokenizer.json.
+        """Read a tokenizer.json, or a vocab.json and merges.txt in the same folder.
 
-        BadInput when a file is missing or damaged.
+        The merges of vocab_mini.json are in merges_mini.txt. BadInput when a file is missing or damaged.
         """
         merges_path = path.with_name(path.name.replace("vocab", "merges")).with_suffix(".txt")
         try:
@@ -66,23 +66,23 @@ class DalleMiniTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without those that begin and end a text."""
-        return self.book.encode(_ascii(spell(text)), add_special_tokens=False).ids
+        return self.vocabulary.encode(_ascii(spell(text)), add_special_tokens=False).ids
 
     def pieces(self, text: str) -> list[str]:
         """The tokens as readable text, one string a token."""
-        return [self.book.decode([token], skip_special_tokens=False) for token in self.encode(text)]
+        return [self.vocabulary.decode([token], skip_special_tokens=False) for token in self.encode(text)]
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words, each once and in order, that lose letters because they cannot be written in ASCII or have no token."""
-        unknown = self.book.token_to_id(UNKNOWN)
+        """Words, each once, in order, with a letter that has no ASCII form or no token."""
+        unknown = self.vocabulary.token_to_id(UNKNOWN)
         words = dict.fromkeys(spell(text).split())
-        return [word for word in words if not word.isascii() or unknown in self.book.encode(word).ids]
+        return [word for word in words if not word.isascii() or unknown in self.vocabulary.encode(word).ids]
 
 
 def spell(text: str) -> str:
-    """Lower case, single spaces, and ASCII as far as a Latin letter, a mark or an emoji has such a spelling."""
+    """The text in lower case with single spaces, and in ASCII where a letter, a mark or an emoji has such a form."""
     plain = unicodedata.normalize("NFKC", text).lower().translate(SPELLINGS)
-    letters = []
+    letters: list[str] = []
     for letter in plain:
         base = unicodedata.normalize("NFKD", letter)[0]
         if unicodedata.category(letter) == "So":

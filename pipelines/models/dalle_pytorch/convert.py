@@ -1,18 +1,20 @@
-"""A checkpoint of DALLE-pytorch, {"hparams", "vae_params", "weights", ...}, to `pipelines.models.dalle_pytorch.network`.
+"""Converts checkpoints of DALLE-pytorch, {"hparams", "vae_params", "weights", ...}.
 
-`convert` takes the transformer, and `convert_vae` the DiscreteVAE that may lie beside it, or in a file of its own.
+`convert` reads the transformer, and `convert_vae` the DiscreteVAE from the same file or from a file of its own.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import isqrt
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from pipelines.errors import BadInput, Message
+from pipelines.io.values import is_dict
 from pipelines.models.dalle_pytorch.network import (
     ATTENTION_TYPES,
     DallePytorch,
@@ -21,7 +23,7 @@ from pipelines.models.dalle_pytorch.network import (
     DiscreteVaeConfig,
     rotary_angles,
 )
-from pipelines.models.source import Converted, Original, count_of, fitted, size_of
+from pipelines.models.source import Converted, SourceCheckpoint, checked, count_of, size_of
 
 NAMES = {
     "text_emb.weight": "text_token.weight",
@@ -37,7 +39,7 @@ AXES = {  # of the learned positions, before and after axial-positional-embeddin
     "image_pos_emb.weights.1": "column.weight",
 }
 LAYER = re.compile(r"transformer\.layers\.layers\.(\d+)\.([01])\.((?:fn\.)*)(.+)")
-MOST = 1_000_000  # no count among the hparams comes near it
+MAX_COUNT = 1_000_000  # no count among the hparams comes near it
 SHIFTED = re.compile(r"transformer\.layers\.layers\.0\.1\.(fn\.){3,}net\..*")  # the shift wraps it once more
 LAYER_NAMES = {  # of the two halves of a layer, without the wrappers' "fn.", of which versions differ in number
     "0": {
@@ -64,10 +66,13 @@ LAYER_NAMES = {  # of the two halves of a layer, without the wrappers' "fn.", of
 }
 
 
-def convert(original: Original) -> Converted:
-    """The transformer. The logits of text are left out, since only pictures are drawn."""
+def convert(original: SourceCheckpoint) -> Converted:
+    """Convert the transformer to kind "dalle-pytorch", without its logits of text tokens.
+
+    BadInput when the file is no such checkpoint, or has layers that `DallePytorch` lacks.
+    """
     hparams, state = _parts(original)
-    original = Original(original.file, state, hparams)
+    original = SourceCheckpoint(original.file, state, hparams)
     _refuse_unknown(original)
     if "text_emb.linear.weight" in state:  # one matrix for embeddings and logits
         size_of(original, "to_logits.1.weight", 0)
@@ -89,27 +94,27 @@ def convert(original: Original) -> Converted:
             tensors[name.replace("to_logits.1", "head")] = tensor[sizes["text_vocabulary"] :]
         else:
             tensors[NAMES.get(name, name)] = tensor
-    return fitted("dalle-pytorch", original, DallePytorchConfig, sizes, DallePytorch, tensors)
+    return checked("dalle-pytorch", original, DallePytorchConfig, sizes, DallePytorch, tensors)
 
 
-def _parts(original: Original) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _parts(original: SourceCheckpoint) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The hparams, and the transformer's tensors by their names within it."""
-    hparams = original.numbers.get("hparams")
+    hparams = original.metadata.get("hparams")
     state = {
         name.removeprefix("weights."): tensor
         for name, tensor in original.tensors.items()
         if name.startswith("weights.") and not name.startswith("weights.vae.")
     }
-    if not isinstance(hparams, dict) or not state:
-        found = ", ".join(sorted(original.numbers))[:60] or Message("models.no_plain_values")
+    if not is_dict(hparams) or not state:
+        found = ", ".join(sorted(original.metadata))[:60] or Message("models.no_plain_values")
         count = len(original.tensors)
         raise BadInput("models.not_dalle_pytorch", file=original.file, found=found, count=count)
     return hparams, state
 
 
-def _refuse_unknown(original: Original) -> None:
+def _refuse_unknown(original: SourceCheckpoint) -> None:
     """BadInput for the kinds of layers that the network does not have."""
-    hparams = original.numbers
+    hparams = original.metadata
     if hparams.get("reversible"):
         raise BadInput("models.reversible", file=original.file, value=str(hparams["reversible"])[:40])
     if hparams.get("sparse_attn"):
@@ -127,21 +132,23 @@ def _refuse_unknown(original: Original) -> None:
 
 
 def _attention_types(hparams: dict[str, Any]) -> tuple[str, ...]:
-    told = hparams.get("attn_types") or ("full",)
-    return tuple(map(str, told)) if isinstance(told, list | tuple) else (str(told)[:40],)
+    types: Any = hparams.get("attn_types") or ("full",)
+    if isinstance(types, list | tuple):
+        return tuple(map(str, cast(Sequence[Any], types)))
+    return (str(types)[:40],)
 
 
-def _told(original: Original, name: str, default: int) -> int:
-    """A count among the hparams, or the library's default. BadInput when it is none."""
-    value = original.numbers.get(name, default)
-    if not isinstance(value, int) or not 1 <= value <= MOST:
+def _told(original: SourceCheckpoint, name: str, default: int) -> int:
+    """An integer hparam from 1 to MOST, or the library's default when absent. BadInput for another value."""
+    value = original.metadata.get(name, default)
+    if not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
         raise BadInput("models.not_a_count", file=original.file, name=name, value=str(value)[:40])
     return value
 
 
-def _sizes(original: Original) -> dict[str, Any]:
-    """The config's fields: from shapes where they tell, else from the hparams, else the library's defaults."""
-    hparams, state = original.numbers, original.tensors
+def _sizes(original: SourceCheckpoint) -> dict[str, Any]:
+    """The config's fields: from shapes where possible, else from the hparams, else the library's defaults."""
+    hparams, state = original.metadata, original.tensors
     rotary = "text_pos_emb.weight" not in state
     text_length = (
         _told(original, "text_seq_len", 256) if rotary else size_of(original, "text_pos_emb.weight", 0) - 1
@@ -168,8 +175,8 @@ def _sizes(original: Original) -> dict[str, Any]:
     return sizes | ({"pixel_frequencies": _pixel_frequencies(original, sizes)} if rotary else {})
 
 
-def _pixel_frequencies(original: Original, sizes: dict[str, Any]) -> str:
-    """Which rule made the rotary angles that the file carries. BadInput when none did."""
+def _pixel_frequencies(original: SourceCheckpoint, sizes: dict[str, Any]) -> str:
+    """The rule, "linear" or "octaves", that gives the rotary angles in the file. BadInput when neither does."""
     found = original.tensors["transformer.pos_emb"].float()
     for rule in ("linear", "octaves"):
         angles = rotary_angles(DallePytorchConfig(**sizes, pixel_frequencies=rule))
@@ -185,19 +192,22 @@ def _pixel_frequencies(original: Original, sizes: dict[str, Any]) -> str:
     )
 
 
-def convert_vae(original: Original) -> Converted:
-    """The DiscreteVAE of a DALL·E checkpoint ("weights.vae."), or of the file that train_vae.py saves ("weights.")."""
+def convert_vae(original: SourceCheckpoint) -> Converted:
+    """Convert the DiscreteVAE of a DALL·E checkpoint, or of a file that train_vae.py saved, to kind "dalle-pytorch-vae".
+
+    Its names begin with "weights.vae." in the former, and with "weights." in the latter. BadInput without a DiscreteVAE.
+    """
     inside = any(name.startswith("weights.vae.") for name in original.tensors)
     prefix, hparams = ("weights.vae.", "vae_params") if inside else ("weights.", "hparams")
-    numbers = original.numbers.get(hparams)
+    numbers = original.metadata.get(hparams)
     state = {
         name.removeprefix(prefix): tensor
         for name, tensor in original.tensors.items()
         if name.startswith(prefix)
     }
-    if "codebook.weight" not in state or not isinstance(numbers, dict):
+    if "codebook.weight" not in state or not is_dict(numbers):
         raise BadInput("models.no_discrete_vae", file=original.file, hparams=hparams, prefix=prefix)
-    original = Original(original.file, state, numbers)
+    original = SourceCheckpoint(original.file, state, numbers)
     sizes = {
         "image_size": _told(original, "image_size", 256),
         "code_count": size_of(original, "codebook.weight", 0),
@@ -207,4 +217,4 @@ def convert_vae(original: Original) -> Converted:
         "width": size_of(original, "encoder.0.0.weight", 0),
     }
     tensors = {"codes" if name == "codebook.weight" else name: tensor for name, tensor in state.items()}
-    return fitted("dalle-pytorch-vae", original, DiscreteVaeConfig, sizes, DiscreteVae, tensors)
+    return checked("dalle-pytorch-vae", original, DiscreteVaeConfig, sizes, DiscreteVae, tensors)

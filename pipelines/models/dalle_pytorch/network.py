@@ -1,15 +1,15 @@
-"""DALL·E as DALLE-pytorch trains it, for checkpoints that users made themselves, and the dVAE that comes with them.
+"""The DALL·E and the dVAE of the library DALLE-pytorch, for checkpoints that users trained with it.
 
 A decoder after Ramesh et al. 2021 with GEGLU (Shazeer 2020), LayerScale (Touvron et al. 2021), rotary positions (Su et
-al. 2021) and token shift (Peng 2021), and with attention patterns of its own: strict rows, and a window that reaches up
-and left only.
+al. 2021) and token shift (Peng 2021). Its attention patterns differ from the paper's: rows without the row above, and a
+window that extends up and left only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log2, pi
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipelines.models.base import CodecNetwork
 from pipelines.models.checkpoint import Config
-from pipelines.models.decoder_only import Cache, StreamConfig, image_pattern
+from pipelines.models.decoder_only import DecoderOnlyConfig, KVCache, image_pattern
 
 ATTENTION_TYPES = ("full", "axial_row", "axial_col", "conv_like")
 FAR_TEXT = 8192.0  # where image tokens stand on the line of text positions
@@ -25,7 +25,7 @@ FAR_PICTURE = -10.0  # where text tokens stand on the picture's axes, which run 
 
 
 @dataclass(frozen=True)
-class DallePytorchConfig(StreamConfig):
+class DallePytorchConfig(DecoderOnlyConfig):
     """Sizes. `text_vocabulary` counts one pad for each of the `text_length` positions, at its end.
 
     `attention_types` repeat, layer by layer. With `rotary` there are no learned positions. `pixel_frequencies`, of the
@@ -64,10 +64,10 @@ class DallePytorchConfig(StreamConfig):
 
 
 def attention_mask(config: DallePytorchConfig, pattern: str) -> Tensor:
-    """(length, length) bool: text is causal; the picture sees all text, and itself by the pattern.
+    """(length, length) bool: text is causal; image tokens attend to all text, and to image tokens by the pattern.
 
     "full": all tokens before. "axial_row" and "axial_col": those of the same row, or column. "conv_like": those in the
-    kernel x kernel window that has the token in its lower right corner.
+    kernel x kernel window that has the token in its lower right corner. ValueError for other patterns.
     """
     place = torch.arange(config.image_length)
     row = place.div(config.grid, rounding_mode="floor")
@@ -89,10 +89,11 @@ def attention_mask(config: DallePytorchConfig, pattern: str) -> Tensor:
 
 
 def rotary_angles(config: DallePytorchConfig) -> Tensor:
-    """(length + 1, 6 * (head_size // 6)) radians by which pairs of neighbouring channels turn (Su et al. 2021).
+    """(length + 1, 6 * (head_size // 6)) radians by which pairs of neighbouring channels are rotated (Su et al. 2021).
 
-    A third of the channels for the position in the text, one for the row and one for the column. What has no position
-    on an axis stands far outside of it. The last slot is that of the last image token, which is never fed.
+    One third of the channels is for the position in the text, one for the row and one for the column. Tokens without a
+    position on an axis get one far outside of its range. The last slot is that of the last image token, which is never
+    an input. ValueError for an unknown rule of pixel frequencies.
     """
     size = config.head_size // 3  # of a third; the last channel of an odd one does not turn
     text_frequencies = 1 / 10_000 ** (torch.arange(0, size, 2)[: size // 2].float() / size)
@@ -119,22 +120,25 @@ def rotary_angles(config: DallePytorchConfig) -> Tensor:
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """(n, heads, t, size), its first channels turned in pairs by angles (t, turned); the others stay."""
+    """(n, heads, t, size) with its first r channels rotated in pairs by the angles of cosine and sine (t, r)."""
     turned, kept = x[..., : cosine.shape[1]], x[..., cosine.shape[1] :]
     quarter_turn = torch.stack([-turned[..., 1::2], turned[..., 0::2]], -1).flatten(-2)
     return torch.cat([turned * cosine + quarter_turn * sine, kept], -1)
 
 
 def shift_text(x: Tensor) -> Tensor:
-    """(n, t, width): the first half of the channels comes from the token before (Peng 2021)."""
+    """(n, t, width) -> the same shape, the first half of the channels taken from the token before (Peng 2021)."""
     moved, kept = x.chunk(2, -1)
     return torch.cat([F.pad(moved, (0, 0, 1, 0))[:, :-1], kept], -1)
 
 
 def shift_image(x: Tensor, grid: int) -> Tensor:
-    """(n, t, width), t tokens in raster order: a quarter of the channels from above, one from the left, or 0."""
+    """(n, t, width), tokens in raster order -> the same shape, with channels of neighbouring tokens.
+
+    The first quarter of the channels comes from the token above, the second from the left one; 0 where there is none.
+    """
     t, quarter = x.shape[1], shifted_channels(x.shape[2]) // 2
-    above, left, kept = x.split([quarter, quarter, x.shape[2] - 2 * quarter], -1)
+    above, left, kept = torch.split(x, [quarter, quarter, x.shape[2] - 2 * quarter], -1)
     above = F.pad(above, (0, 0, grid, 0))[:, :t]
     inside = torch.arange(t, device=x.device) % grid != 0
     left = F.pad(left, (0, 0, 1, 0))[:, :t] * inside[:, None]
@@ -142,12 +146,12 @@ def shift_image(x: Tensor, grid: int) -> Tensor:
 
 
 def shifted_channels(width: int) -> int:
-    """How many channels of an image token come from its two neighbours: two quarters, rounded up each."""
+    """Number of channels that `shift_image` takes from the two neighbours: two quarters, each rounded up."""
     return 2 * -(-width // 4)
 
 
-class StepCache(Cache):
-    """A Cache, and for the token shift the last `grid` tokens' shifted channels, of both halves of every layer."""
+class StepKVCache(KVCache):
+    """A Cache that also keeps, for the token shift, the shifted channels of the last `grid` tokens in every half layer."""
 
     def __init__(
         self,
@@ -162,7 +166,7 @@ class StepCache(Cache):
         self.recent = like.new_zeros(config.layer_count, 2, row_count, config.grid, channels)
 
     def shift(self, layer: int, half: int, x: Tensor, position: int) -> Tensor:
-        """(row_count, 1, width) at raster `position` -> the same with its neighbours' channels, as shift_image does."""
+        """(row_count, 1, width) at raster `position` -> the same shape, shifted as by `shift_image`."""
         recent = self.recent[layer, half]  # by column: the row above, to the left of it this row
         quarter, column = recent.shape[-1] // 2, position % recent.shape[1]
         above = recent[:, column, :quarter].clone()
@@ -172,7 +176,7 @@ class StepCache(Cache):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward behind a LayerNorm each, and scaled by a learned vector each."""
+    """Pre-norm Transformer block; attention and feed-forward are each scaled by a learned vector."""
 
     def __init__(self, config: DallePytorchConfig):
         super().__init__()
@@ -192,25 +196,25 @@ class Block(nn.Module):
     def queries_keys_values(
         self, x: Tensor, turn: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(n, t, width), normalized and shifted -> three of (n, heads, t, size), all three turned by the position."""
+        """(n, t, width), normalized and shifted -> three of (n, heads, t, size), all rotated by `turn`, if given."""
         n, t, _ = x.shape
         qkv = self.qkv(x).view(n, t, 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
         q, k, v = (rotate(one, *turn) for one in qkv) if turn else qkv
         return q, k, v
 
     def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """x and what attention adds, given keys and values to look at."""
+        """(n, t, width) x, its queries, and keys and values (n, heads, s, size) -> x plus the attention's output."""
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
         return x + self.scale1 * self.after1(self.out(h))
 
     def feed_forward(self, x: Tensor, shifted: Tensor) -> Tensor:
-        """x and what the feed-forward makes of `shifted`, which is norm2 of x after the token shift."""
+        """(n, t, width) x -> x plus the feed-forward of `shifted`, which is norm2(x) after the token shift."""
         values, gates = self.up(shifted).chunk(2, -1)
         return x + self.scale2 * self.after2(self.down(values * F.gelu(gates)))
 
 
 class DallePytorch(nn.Module):
-    """The network. `forward` gives all logits at once; `read_text` and `next_logits` draw with a static cache."""
+    """The Decoder. `forward` gives all logits at once; `prefill` and `decode_step` sample with a static cache."""
 
     masks: Tensor
     cosine: Tensor
@@ -239,16 +243,16 @@ class DallePytorch(nn.Module):
 
     @property
     def layers(self) -> list[Block]:
-        """The blocks, by their own type."""
+        """The blocks, with their own type."""
         return cast(list[Block], list(self.blocks))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.head.weight.device
 
     def text_tokens(self, ids: list[int]) -> Tensor:
-        """A prompt's ids -> (text_length,), cut or padded (0). The empty list gives the text without a condition."""
+        """A prompt's ids -> (text_length,) int64, cut or padded with 0. [] is the text without a condition."""
         laid = torch.tensor(ids[: self.config.text_length], dtype=torch.long, device=self.device)
         return F.pad(laid, (0, self.config.text_length - len(laid)))
 
@@ -281,20 +285,20 @@ class DallePytorch(nn.Module):
             x, _, _ = self._layer(layer, x)
         return self.logits(x[:, self.config.text_slots - 1 :])
 
-    def read_text(self, text: Tensor, row_count: int) -> tuple[StepCache, Tensor]:
-        """Fill a new cache with (n, text_length) texts, each serving row_count / n neighbouring rows.
+    def prefill(self, text: Tensor, row_count: int) -> tuple[StepKVCache, Tensor]:
+        """(n, text_length) texts -> a cache of row_count rows, and the first image token's logits.
 
-        Returns the cache and the logits of the first image token, (row_count, image_vocabulary) float32.
+        Each text serves row_count / n neighbouring rows. The logits are (row_count, image_vocabulary) float32.
         """
-        cache = StepCache(self.masks, self.mask_of_layer, row_count, self.config, self.head.weight)
+        cache = StepKVCache(self.masks, self.mask_of_layer, row_count, self.config, self.head.weight)
         x = self.embed_text(text)
         for layer in range(self.config.layer_count):
             x, k, v = self._layer(layer, x)
             cache.write(layer, 0, k, v)
         return cache, self.logits(x[:, -1]).repeat_interleave(row_count // len(text), 0)
 
-    def next_logits(self, cache: StepCache, token: Tensor, position: int) -> Tensor:
-        """The image token (row_count,) at raster `position` -> float32 logits of the one after it."""
+    def decode_step(self, cache: StepKVCache, token: Tensor, position: int) -> Tensor:
+        """Image tokens (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 logits of the next."""
         x, slot = self.embed_image(token[:, None], position), self.config.text_slots + position
         shifts = self.config.shift_tokens
         for layer, block in enumerate(self.layers):
@@ -308,7 +312,7 @@ class DallePytorch(nn.Module):
         return self.logits(x[:, 0])
 
     def _layer(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A whole layer on the stream's first t slots (n, t, width), and its keys and values."""
+        """One layer on the stream's first t slots: (n, t, width) -> the same shape, and the layer's keys and values."""
         block, t = self.layers[layer], x.shape[1]
         q, k, v = block.queries_keys_values(self._shift(block.norm1(x)), self._turn(0, t))
         x = block.attend(x, q, k, v, self.masks[self.mask_of_layer[layer], :t, :t])
@@ -354,7 +358,7 @@ class DiscreteVaeConfig(Config):
 class DiscreteVae(CodecNetwork):
     """The discrete autoencoder of DALLE-pytorch, for pictures in [-1, 1] at both ends.
 
-    The encoder scores every token at every place, so `encode` gives the code of the best one, and has no gradient.
+    The encoder gives logits of the tokens. `encode` returns the code of the likeliest one, without a gradient.
     """
 
     def __init__(self, config: DiscreteVaeConfig):
@@ -377,9 +381,9 @@ class DiscreteVae(CodecNetwork):
 
     def encode(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor): the codes of the likeliest tokens."""
-        return self.embed(self.tokens_of(images))
+        return self.embed(self.encode_tokens(images))
 
-    def tokens_of(self, images: Tensor) -> Tensor:
+    def encode_tokens(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, h / factor, w / factor) likeliest tokens."""
         return self.encoder(images.to(self.codes.dtype)).argmax(1)
 
@@ -388,7 +392,7 @@ class DiscreteVae(CodecNetwork):
         return self.decoder(codes.to(self.codes.dtype))
 
     def seamless(self) -> Self:
-        """A twin on the same weights whose convolutions wrap around, so that pictures meet themselves at the edges."""
+        """A copy that shares the weights and whose convolutions pad circularly, so that pictures tile seamlessly."""
         twin = super().seamless()
         for module in twin.modules():
             if isinstance(module, Doubling):
@@ -397,7 +401,7 @@ class DiscreteVae(CodecNetwork):
 
 
 class ResidualBlock(nn.Module):
-    """x + three convolutions."""
+    """x + conv(relu(conv(relu(conv(x)))))."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -410,17 +414,19 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width, h, w) -> the same shape."""
         return x + self.net(x)
 
 
 class Doubling(nn.ConvTranspose2d):
-    """(n, a, h, w) -> (n, b, 2 h, 2 w). With `wraps` opposite edges are neighbours, which torch has for others only."""
+    """A transposed convolution that doubles the sides. With `wraps` it pads circularly, which torch does not support."""
 
     def __init__(self, width_in: int, width: int):
-        super().__init__(width_in, width, 4, stride=2, padding=1)
+        cast(Any, super()).__init__(width_in, width, 4, stride=2, padding=1)
         self.wraps = False
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """(n, width_in, h, w) -> (n, width, 2 h, 2 w)."""
         if not self.wraps:
             return super().forward(x)
         x = F.pad(

@@ -1,4 +1,4 @@
-"""Diffusion models of pixels, from the three layouts in which they are published, for `pipelines.models.ddpm.network`.
+"""Converts pixel diffusion models from the three layouts in which they are published.
 
 Ho et al. 2020 in PyTorch (down.0.block.0..., .ckpt), the same in diffusers' names (down_blocks.0.resnets.0..., a
 folder with its config.json), and Dhariwal & Nichol 2021 (ADM: input_blocks.1.0..., .pt).
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipelines.errors import BadInput, Message
 from pipelines.models.ddpm.network import Ddpm, DdpmConfig
-from pipelines.models.source import Converted, Original, count_of, fitted
+from pipelines.models.source import Converted, SourceCheckpoint, checked, count_of
 
 MARKS = {  # a name that only this layout has
     "time_embedding.linear_1.weight": "diffusers",
@@ -50,13 +50,13 @@ FIXED = {  # values of a diffusers config that DdpmConfig does not vary, where t
 }
 
 
-def convert(original: Original) -> Converted:
-    """To a Ddpm. BadInput when the file holds no network of the three layouts, or not every tensor of one."""
+def convert(original: SourceCheckpoint) -> Converted:
+    """Convert to kind "ddpm". BadInput when the file has none of the three layouts, or lacks a tensor."""
     layout, state = _network_in(original)
     read = {"diffusers": _from_diffusers, "original": _from_original, "adm": _from_adm}[layout]
     try:
         config, tensors = read(original, state)
-        return fitted("ddpm", original, DdpmConfig, config.to_dict(), Ddpm, tensors)
+        return checked("ddpm", original, DdpmConfig, config.to_dict(), Ddpm, tensors)
     except BadInput:
         raise
     except KeyError as missing:
@@ -67,9 +67,11 @@ def convert(original: Original) -> Converted:
         ) from None
 
 
-def _network_in(original: Original) -> tuple[str, dict[str, Tensor]]:
-    """Its layout, and its tensors without what stands before all their names. Averaged weights (EMA) are preferred;
-    in training's lists they come last."""
+def _network_in(original: SourceCheckpoint) -> tuple[str, dict[str, Tensor]]:
+    """The layout of a file, and its network's tensors without their common prefix.
+
+    Averaged weights (EMA) are preferred; in lists of networks they come last. BadInput when there is no known layout.
+    """
     for mark, layout in MARKS.items():
         found = [name.removesuffix(mark) for name in original.tensors if name.endswith(mark)]
         if prefixes := [one for one in found if one == "" or one.endswith(".")]:
@@ -89,15 +91,17 @@ def _network_in(original: Original) -> tuple[str, dict[str, Tensor]]:
 
 
 def _square(value: Tensor) -> Tensor:
-    """A 1x1 convolution as the matrix that it is; biases stay."""
+    """The weight of a 1x1 convolution (o, i, 1, ...) as a matrix (o, i); other tensors unchanged."""
     return value.flatten(1) if value.ndim > 2 else value
 
 
 # ------------------------------------------------------------------------------------------------------------- diffusers
 
 
-def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
-    tensors = {}
+def _from_diffusers(
+    original: SourceCheckpoint, state: dict[str, Tensor]
+) -> tuple[DdpmConfig, dict[str, Tensor]]:
+    tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         if found := re.fullmatch(r"(.*attentions\.\d+\.)(query|key|value|proj_attn)(\..*)", name):
             name, value = found[1] + OLD[found[2]] + found[3], _square(value)
@@ -116,9 +120,9 @@ def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmC
         "image_size": _image_size(original, attends),
     }
     for name, value in FIXED.items():
-        if (given := original.numbers.get(name, value)) != value:
+        if (given := original.metadata.get(name, value)) != value:
             raise BadInput("models.config_value", file=original.file, name=name, value=given, expected=value)
-    if "block_out_channels" in original.numbers:
+    if "block_out_channels" in original.metadata:
         defaults = {  # of UNet2DModel, where its config is silent
             "attention_head_dim": 8,
             "downsample_padding": 1,
@@ -127,7 +131,7 @@ def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmC
             "norm_eps": 1e-5,
             "norm_num_groups": 32,
         }
-        told = {name: original.numbers.get(name, value) for name, value in defaults.items()}
+        told = {name: original.metadata.get(name, value) for name, value in defaults.items()}
         sizes |= {
             "head_size": told["attention_head_dim"] or 0,
             "padding": told["downsample_padding"],
@@ -139,10 +143,10 @@ def _from_diffusers(original: Original, state: dict[str, Tensor]) -> tuple[DdpmC
     return DdpmConfig(**sizes), tensors
 
 
-def _image_size(original: Original, attends: tuple[bool, ...]) -> int:
-    """As told, or from the level with attention, which Ho et al. have at 16 x 16 in all their models."""
+def _image_size(original: SourceCheckpoint, attends: tuple[bool, ...]) -> int:
+    """The side of a picture: from `numbers`, or from the level with attention, which is at 16 x 16 in Ho et al. 2020."""
     for name in ("image_size", "sample_size", "resolution"):
-        if isinstance(told := original.numbers.get(name), int):
+        if isinstance(told := original.metadata.get(name), int):
             return told
     return 16 * 2 ** attends.index(True) if True in attends else 8 * 2 ** (len(attends) - 1)
 
@@ -150,7 +154,9 @@ def _image_size(original: Original, attends: tuple[bool, ...]) -> int:
 # -------------------------------------------------------------------------------------------------------------- original
 
 
-def _from_original(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
+def _from_original(
+    original: SourceCheckpoint, state: dict[str, Tensor]
+) -> tuple[DdpmConfig, dict[str, Tensor]]:
     level_count = count_of(state, "down.")
     layer_count = count_of(state, "down.0.block.")
     widths = tuple(state[f"down.{k}.block.0.conv1.weight"].shape[0] for k in range(level_count))
@@ -173,7 +179,7 @@ def _from_original(original: Original, state: dict[str, Tensor]) -> tuple[DdpmCo
         r"(down|up)\.(\d+)\.(down|up)sample": r"\1_blocks.\2.\3samplers.0",
     }
     within = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0", "norm": "group_norm"}
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         for old, new in parts.items():
             name = re.sub(rf"^{old}\.", f"{new}.", name)
@@ -191,12 +197,12 @@ def _from_original(original: Original, state: dict[str, Tensor]) -> tuple[DdpmCo
 # ------------------------------------------------------------------------------------------------------------------- ADM
 
 
-def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
+def _from_adm(original: SourceCheckpoint, state: dict[str, Tensor]) -> tuple[DdpmConfig, dict[str, Tensor]]:
     if "label_emb.weight" in state:
         raise BadInput("models.class_labels", file=original.file)
-    config = _adm_config(original.numbers, state)
+    config = _adm_config(original.metadata, state)
     places = _adm_places(config, state)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         parts = name.split(".")
         depth = 3 if parts[0] in ("input_blocks", "output_blocks") else 2
@@ -205,7 +211,7 @@ def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig,
             raise BadInput("models.adm_unknown", file=original.file, name=name[:80])
         place = f"network.{places[module]}"
         if inner == "qkv":
-            tensors |= _attention(place, kind, value, config, original.numbers)
+            tensors |= _attention(place, kind, value, config, original.metadata)
         elif inner in ("proj_out", "norm"):
             tensors[f"{place}.{'to_out.0' if inner == 'proj_out' else 'group_norm'}.{kind}"] = _square(value)
         elif inner == "op":
@@ -218,7 +224,7 @@ def _from_adm(original: Original, state: dict[str, Tensor]) -> tuple[DdpmConfig,
 
 
 def _adm_config(numbers: dict[str, Any], state: dict[str, Tensor]) -> DdpmConfig:
-    """The sizes of an ADM, from its tensors and from what the file tells beside them. KeyError where one is missing."""
+    """The config of an ADM, from its tensors and the file's plain values. KeyError when a needed tensor is missing."""
     block_count = count_of(state, "input_blocks.")
     ups = [k for k in range(block_count) if _upsampler(state, k) is not None]
     layer_count = ups[0] if ups else block_count - 1
@@ -251,7 +257,7 @@ def _adm_config(numbers: dict[str, Any], state: dict[str, Tensor]) -> DdpmConfig
 
 
 def _adm_places(config: DdpmConfig, state: dict[str, Tensor]) -> dict[str, str]:
-    """ADM's names of modules -> diffusers' names: its numbered blocks by level, and what stands outside of blocks."""
+    """ADM's names of modules -> diffusers' names, of its numbered blocks and of the modules outside of blocks."""
     layer_count = config.layer_count
     places = dict(OUTSIDE)
     for level in range(len(config.widths)):
@@ -274,7 +280,7 @@ def _adm_places(config: DdpmConfig, state: dict[str, Tensor]) -> dict[str, str]:
 
 
 def _upsampler(state: dict[str, Tensor], block: int) -> int | None:
-    """Which part of an output block doubles the side: a convolution, or a second residual block."""
+    """The index of the part of an output block that doubles the side, 1 or 2; None without one."""
     for part in (1, 2):
         names = (f"output_blocks.{block}.{part}.{one}.weight" for one in ("conv", "in_layers.0"))
         if any(name in state for name in names):
@@ -285,7 +291,10 @@ def _upsampler(state: dict[str, Tensor], block: int) -> int | None:
 def _attention(
     place: str, kind: str, value: Tensor, config: DdpmConfig, numbers: dict[str, Any]
 ) -> dict[str, Tensor]:
-    """Queries, keys and values out of one matrix, where each head has its own three together, unless told otherwise."""
+    """Split the joint matrix or bias of queries, keys and values into three tensors, by diffusers' names.
+
+    Rows are ordered by head, then query, key, value; with `use_new_attention_order` in `numbers`, the other way round.
+    """
     flat = _square(value)
     width = len(flat) // 3
     heads = width // config.head_size if config.head_size else config.head_count

@@ -1,12 +1,13 @@
-"""The open unconditional diffusion models of pixels, as bases of Edit: Ho et al. 2020, and Dhariwal & Nichol 2021 (ADM).
+"""Published unconditional pixel diffusion models as base models of Edit: Ho et al. 2020, and Dhariwal & Nichol 2021 (ADM).
 
-Both are diffusers' UNet2DModel; what tells them apart is in the config. The defaults are those of the published models of
-256 x 256 faces, churches and bedrooms.
+Both are UNet2DModel of diffusers; they differ in the config. The defaults are those of the published models of 256 x 256
+faces, churches and bedrooms.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from pipelines.models.checkpoint import Config
 
 @dataclass(frozen=True)
 class DdpmConfig(Config):
-    """Sizes, what Ho's and Dhariwal's networks do differently, and the noise, whose variances grow linearly."""
+    """Sizes, the differences between Ho's and Dhariwal's networks, and the noise schedule, with linear variances."""
 
     image_size: int = 256
     widths: tuple[int, ...] = (128, 128, 256, 256, 512, 512)
@@ -46,20 +47,21 @@ class DdpmConfig(Config):
 
     @property
     def factor(self) -> int:
-        """The sides of a picture must be multiples of this."""
+        """The sides of a picture must be multiples of this, in pixels."""
         return 2 ** (len(self.widths) - 1)
 
 
 class Ddpm(nn.Module):
-    """Predicts the noise. `alphas_cumprod` (step_count,) float32 is the share of the picture's variance left at each t."""
+    """Predicts the noise. `alphas_cumprod` (step_count,) float32 is the picture's share of the variance at each t."""
 
     alphas_cumprod: Tensor
 
     def __init__(self, config: DdpmConfig):
         super().__init__()
-        from diffusers import UNet2DModel  # costs seconds to import, so only when a network is made
+        # Costs seconds to import, so only when a network is made.
         from diffusers.models.attention_processor import Attention
         from diffusers.models.resnet import ResnetBlock2D
+        from diffusers.models.unets.unet_2d import UNet2DModel
 
         self.config = config
         resampling = "resnet" if config.residual_resampling else "conv"
@@ -87,7 +89,7 @@ class Ddpm(nn.Module):
             if isinstance(module, Attention):
                 module.heads = module.inner_dim // config.head_size if config.head_size else config.head_count
                 module.scale = (module.inner_dim // module.heads) ** -0.5
-            elif isinstance(module, ResnetBlock2D) and module.downsample is not None:
+            elif isinstance(module, ResnetBlock2D) and cast(Any, module).downsample is not None:
                 module.downsample = nn.AvgPool2d(
                     2
                 )  # the same without a part called "conv", which adapters look for
@@ -95,5 +97,5 @@ class Ddpm(nn.Module):
         self.register_buffer("alphas_cumprod", (1 - betas).cumprod(0).float(), persistent=False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """(n, 3, s, s) noisy pictures and (n,) long steps in [0, step_count) -> (n, 3, s, s), the noise in them."""
+        """(n, 3, s, s) noisy pictures and (n,) int64 steps in [0, step_count) -> (n, 3, s, s), the noise in them."""
         return self.network(x, t, return_dict=False)[0][:, :3]

@@ -1,4 +1,4 @@
-"""The judge: a network for figures alone, which names pictures. Nothing that draws, ranks or is chosen ever uses it."""
+"""The judge: a classifier that only evaluations use. No pipeline draws, ranks or selects with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.models.clip.network import ClipConfig, ImageTower
 
 @dataclass(frozen=True)
 class JudgeConfig(Config):
-    """Sizes of the residual CNN (He et al. 2016), and the things that it knows, which are its classes."""
+    """Sizes of the residual CNN (He et al. 2016), and `things`, the names of its classes."""
 
     things: tuple[str, ...]
     image_size: int = 64
@@ -24,7 +24,7 @@ class JudgeConfig(Config):
 
 
 class Judge(nn.Module):
-    """A picture's cosine to one learned vector of each thing."""
+    """Classifies pictures by their cosine with one learned vector for each class."""
 
     def __init__(self, config: JudgeConfig):
         super().__init__()

@@ -1,10 +1,10 @@
-"""The published CLIPs, in the three layouts that they come in, and their vocabularies.
+"""Converts the published CLIPs, in the three layouts that they have, and their vocabularies.
 
-A network's activation cannot be seen from shapes. OpenAI's archives are QuickGELU; elsewhere `Original.numbers` may say
-it, flat or as the config.json of transformers or open_clip ("hidden_act", or "quick_gelu" true or false), and so may
-"quickgelu" in the file's name. When nothing does, a default is taken, and the config's note says which: "quick_gelu" for
-transformers' layout and a bare .pt of OpenAI's names, "gelu" for open_clip's safetensors, .bin and training checkpoints.
-The numbers may also hold "num_attention_heads", "heads" or "head_width"; else heads are as wide as in published models.
+A network's activation does not follow from its shapes. OpenAI's archives have QuickGELU; elsewhere `Original.numbers` may
+state it, flat or as the config.json of transformers or open_clip ("hidden_act", or "quick_gelu" true or false), and so may
+"quickgelu" in the file's name. Otherwise a default is taken, and the config's `note` records it: "quick_gelu" for the
+layout of transformers and a bare .pt of OpenAI's names, "gelu" for open_clip's safetensors, .bin and training checkpoints.
+The metadata may also hold "num_attention_heads", "heads" or "head_width"; else heads are as wide as in published models.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from torch import Tensor
 
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import write_atomically
+from pipelines.io.values import is_dict
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import END, START, ClipTokenizer, WordPieceTokenizer
-from pipelines.models.source import Converted, Original, fitted
+from pipelines.models.source import Converted, SourceCheckpoint, checked
 
 IDLE = (
     "position_ids",
@@ -65,7 +66,7 @@ TRANSFORMERS_NAMES = (
 )
 
 # What tells relatives apart that are not supported: a key's beginning, and what it is.
-STRANGERS = (
+UNSUPPORTED = (
     ("visual.trunk.", Message("models.timm_tower")),
     ("text.transformer.embeddings.", Message("models.transformers_tower")),
     ("text.transformer.encoder.", Message("models.transformers_tower")),
@@ -77,10 +78,10 @@ STRANGERS = (
 )
 
 
-def convert(original: Original) -> Converted:
-    """OpenAI's or open_clip's CLIP, or transformers' CLIPModel, as our "openai-clip".
+def convert(original: SourceCheckpoint) -> Converted:
+    """Convert a CLIP of OpenAI or open_clip, or a CLIPModel of transformers, to kind "openai-clip".
 
-    BadInput when the file is none of these, or not whole.
+    BadInput when the file is none of these, or incomplete.
     """
     original, bare = bared(original)
     tensors = original.tensors
@@ -95,30 +96,33 @@ def convert(original: Original) -> Converted:
     raise no_clip(original)
 
 
-def bared(original: Original) -> tuple[Original, bool]:
-    """The tensors without prefixes of training and without idle buffers, and whether none had such a prefix.
+def bared(original: SourceCheckpoint) -> tuple[SourceCheckpoint, bool]:
+    """The tensors without the prefixes of training checkpoints and without unused buffers; True if none had a prefix.
 
-    BadInput for relatives that are not supported.
+    BadInput for related models that are not supported.
     """
     tensors = {
         name.removeprefix("state_dict.").removeprefix("module."): value
         for name, value in original.tensors.items()
         if not name.endswith(IDLE)
     }
-    for beginning, stranger in STRANGERS:
+    for beginning, stranger in UNSUPPORTED:
         if any(name.startswith(beginning) for name in tensors):
             raise BadInput("models.clip_unsupported", file=original.file, kind=stranger)
     return replace(original, tensors=tensors), tensors.keys() <= original.tensors.keys()
 
 
-def no_clip(original: Original) -> BadInput:
+def no_clip(original: SourceCheckpoint) -> BadInput:
     """The error for a file that has the names of no CLIP."""
     found = ", ".join(sorted(original.tensors)[:3]) or Message("models.nothing")
     return BadInput("models.not_a_clip", file=original.file, found=found)
 
 
-def convert_openai(original: Original, activation: str, note: str) -> Converted:
-    """From OpenAI's names; `activation` and `note` are for a file that does not name its activation."""
+def convert_openai(original: SourceCheckpoint, activation: str, note: str) -> Converted:
+    """Convert from OpenAI's names. `activation` and `note` apply when the file states no activation.
+
+    BadInput when a tensor is missing or has an unexpected shape.
+    """
     tensors = {
         name.removeprefix("text."): value
         for name, value in original.tensors.items()
@@ -144,7 +148,7 @@ def convert_openai(original: Original, activation: str, note: str) -> Converted:
     tensors = folded(original).tensors
     if "logit_scale" in tensors:
         tensors["log_scale"] = tensors.pop("logit_scale").squeeze()
-    return fitted(
+    return checked(
         "openai-clip",
         original,
         OpenaiClipConfig,
@@ -157,8 +161,8 @@ def convert_openai(original: Original, activation: str, note: str) -> Converted:
 # ---------------------------------------------------------------------------------------------------- sizes and facts
 
 
-def shape(original: Original, name: str, rank: int) -> tuple[int, ...]:
-    """The shape of a tensor that a CLIP must have."""
+def shape(original: SourceCheckpoint, name: str, rank: int) -> tuple[int, ...]:
+    """The shape of a tensor. BadInput when it is absent or does not have `rank` dimensions."""
     value = original.tensors.get(name)
     if value is None:
         raise BadInput("models.clip_tensor_missing", file=original.file, name=name, rank=rank)
@@ -168,13 +172,13 @@ def shape(original: Original, name: str, rank: int) -> tuple[int, ...]:
     return tuple(value.shape)
 
 
-def count(original: Original, beginning: str) -> int:
-    """How many numbers follow `beginning` in the names: layers, or a stage's blocks."""
+def count(original: SourceCheckpoint, beginning: str) -> int:
+    """How many different numbers follow `beginning` in the names: layers, or a stage's blocks."""
     return len({n[len(beginning) :].split(".")[0] for n in original.tensors if n.startswith(beginning)})
 
 
-def grid(original: Original, name: str) -> int:
-    """The side of the square of places that have a position in a tensor, besides the first."""
+def grid(original: SourceCheckpoint, name: str) -> int:
+    """The side of the square grid of a position table (1 + side^2, width). BadInput when it is not square."""
     places = shape(original, name, 2)[0] - 1
     side = math.isqrt(max(places, 0))
     if side == 0 or side * side != places:
@@ -182,8 +186,8 @@ def grid(original: Original, name: str) -> int:
     return side
 
 
-def image_sizes(original: Original) -> dict[str, Any]:
-    """The image tower's part of the config, from OpenAI's names."""
+def image_sizes(original: SourceCheckpoint) -> dict[str, Any]:
+    """The image tower's fields of the config, from OpenAI's names. BadInput when a tensor is missing."""
     if "visual.layer1.0.conv1.weight" in original.tensors:
         width = shape(original, "visual.layer1.0.conv1.weight", 4)[0]
         return {
@@ -203,20 +207,20 @@ def image_sizes(original: Original) -> dict[str, Any]:
     }
 
 
-def told(original: Original, tower: str, *names: str) -> Any:
-    """What the numbers say of a tower, "vision" or "text", under any of these names; None when nothing."""
-    top = original.numbers
-    inner = top.get("model_cfg") or {}
+def told(original: SourceCheckpoint, tower: str, *names: str) -> Any:
+    """The first value among the plain values for a tower, "vision" or "text", under any of these names; None if absent."""
+    top = original.metadata
+    inner: dict[str, Any] = top.get("model_cfg") or {}
     for place in (top, inner):
         for section in (place.get(f"{tower}_config"), place.get(f"{tower}_cfg"), place):
             for name in names:
-                if isinstance(section, dict) and section.get(name) is not None:
+                if is_dict(section) and section.get(name) is not None:
                     return section[name]
     return None
 
 
-def told_activation(original: Original, tower: str, default: str) -> tuple[str, bool]:
-    """A tower's activation, and whether the numbers state it."""
+def told_activation(original: SourceCheckpoint, tower: str, default: str) -> tuple[str, bool]:
+    """A tower's activation, and whether the file states it. BadInput for one that is not supported."""
     activation = told(original, tower, "hidden_act")
     if activation is None and (quick := told(original, tower, "quick_gelu")) is not None:
         activation = "quick_gelu" if quick else "gelu"
@@ -227,8 +231,8 @@ def told_activation(original: Original, tower: str, default: str) -> tuple[str, 
     return activation or default, activation is not None
 
 
-def told_heads(original: Original, tower: str, width: int) -> int:
-    """How many heads share a width, as stated or else as in the published models."""
+def told_heads(original: SourceCheckpoint, tower: str, width: int) -> int:
+    """The number of heads of a tower, as stated, or else as in the published models. BadInput when it does not divide."""
     heads = told(original, tower, "num_attention_heads", "heads")
     if heads is None:
         head_width = told(original, tower, "head_width") or (
@@ -243,8 +247,8 @@ def told_heads(original: Original, tower: str, width: int) -> int:
 # ------------------------------------------------------------------------------------------------------ names to names
 
 
-def renamed(original: Original) -> Original:
-    """transformers' names to OpenAI's: q, k and v in one tensor, and both projections transposed."""
+def renamed(original: SourceCheckpoint) -> SourceCheckpoint:
+    """The names of transformers to OpenAI's: q, k and v in one tensor, and both projections transposed."""
     tensors: dict[str, Tensor] = {}
     for name, value in original.tensors.items():
         for theirs, ours in TRANSFORMERS_NAMES:
@@ -265,8 +269,8 @@ def renamed(original: Original) -> Original:
     return replace(original, tensors=tensors)
 
 
-def folded(original: Original) -> Original:
-    """Every batch norm folded into the bias-free convolution before it: bn1 into conv1, downsample.1 into downsample.0."""
+def folded(original: SourceCheckpoint) -> SourceCheckpoint:
+    """Fold every batch norm into the bias-free convolution before it: bn1 into conv1, downsample.1 into downsample.0."""
     tensors = dict(original.tensors)
     for mean_name in [name for name in tensors if name.endswith(".running_mean")]:
         norm = mean_name.removesuffix(".running_mean")
@@ -290,7 +294,7 @@ WORDS = r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|
 
 
 def byte_letters() -> list[str]:
-    """One printable character for each byte, in the order of OpenAI's table: bytes that print as themselves come first."""
+    """One printable character for each byte, in the order of OpenAI's table: printable bytes come first."""
     themselves = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in themselves]
     return [chr(byte) for byte in themselves] + [chr(256 + k) for k in range(len(others))]
@@ -299,9 +303,10 @@ def byte_letters() -> list[str]:
 def tokenizer_from_merges(
     lines: Iterable[str], vocabulary: dict[str, int] | None = None
 ) -> tokenizers.Tokenizer:
-    """CLIP's tokenizer from the lines of OpenAI's table or of a merges.txt; a line with the version may be first.
+    """CLIP's tokenizer from the lines of OpenAI's table or of a merges.txt; the first line may name the version.
 
-    Without a vocabulary, ids are OpenAI's: bytes, bytes that end a word, 48,894 merges, start, end.
+    Without a vocabulary, ids are OpenAI's: bytes, bytes that end a word, 48,894 merges, start, end. ValueError when a
+    line is not a pair.
     """
     pairs = [line.split() for line in lines if line.strip() and "#version" not in line]
     if vocabulary is None:
@@ -321,7 +326,7 @@ def tokenizer_from_merges(
         ]
     )
     book.decoder = decoders.ByteLevel()
-    book.add_special_tokens([START, END])
+    cast(Any, book).add_special_tokens([START, END])
     return book
 
 
@@ -336,7 +341,11 @@ def tokenizer_from_words(lines: Iterable[str]) -> tokenizers.Tokenizer:
 
 
 def read_tokenizer(source: Path) -> tokenizers.Tokenizer:
-    """Any published form, also .gz: OpenAI's table, vocab.json (and merges.txt beside it), tokenizer.json, vocab.txt."""
+    """Read a vocabulary in any published form, also gzipped.
+
+    Forms are OpenAI's table, vocab.json with merges.txt in the same folder, tokenizer.json, and vocab.txt. Raises OSError,
+    ValueError, or what the tokenizers library raises.
+    """
     data = source.read_bytes()
     text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
     if not text.startswith("{"):
@@ -353,7 +362,7 @@ def read_tokenizer(source: Path) -> tokenizers.Tokenizer:
 
 
 def write_tokenizer(source: Path, target: Path) -> None:
-    """Write our tokenizer.json of a published vocabulary in any form. BadInput when the file is not one."""
+    """Convert a published vocabulary in any form to a tokenizer.json at `target`. BadInput when it is not one."""
     try:
         book = read_tokenizer(source)
         specials = WordPieceTokenizer if book.token_to_id("[CLS]") is not None else ClipTokenizer

@@ -1,8 +1,8 @@
-"""The published CLIPs (Radford et al. 2021): the towers of OpenAI's weights, and of those that LAION and DataComp learned.
+"""The published CLIPs (Radford et al. 2021): the towers of OpenAI's weights, and of LAION's and DataComp's.
 
-The image tower is a Vision Transformer (Dosovitskiy et al. 2021), or a ResNet with three convolutions as its stem, blurred
-strides, and attention instead of the last mean. The text tower is a causal Transformer, read where a text ends.
-Names of weights are OpenAI's own, so that a published file can be read beside this one.
+The image tower is a Vision Transformer (Dosovitskiy et al. 2021), or a ResNet with a stem of three convolutions, average
+pooling before strides, and attention pooling at the end. The text tower is a causal Transformer, whose output is taken at
+the end token. The names of weights are OpenAI's.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.base import remembered
+from pipelines.models.base import cached_text_embeddings
 from pipelines.models.checkpoint import Config
 from pipelines.models.openai_clip.tokenizer import ClipTokenizer, WordPieceTokenizer
 
@@ -30,7 +31,7 @@ MEAN, DEVIATION = (
 class OpenaiClipConfig(Config):
     """Sizes of both towers. With `image_block_counts`, one a stage, the image tower is a ResNet and has no patches.
 
-    Activations are "quick_gelu" (OpenAI's) or "gelu"; `note` says what the published file left open.
+    Activations are "quick_gelu" (OpenAI's) or "gelu"; `note` names a default that was taken in conversion.
     """
 
     image_size: int
@@ -53,7 +54,7 @@ class OpenaiClipConfig(Config):
 
     @property
     def small_size(self) -> int:
-        """These towers see pictures of one size only."""
+        """The same as image_size: these towers take pictures of one size only."""
         return self.image_size
 
 
@@ -61,13 +62,13 @@ class OpenaiClipConfig(Config):
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
-    """GELU, or its first approximation x * sigmoid(1.702 x) (Hendrycks & Gimpel 2016), which OpenAI calls QuickGELU."""
+    """GELU, or for "quick_gelu" its approximation x * sigmoid(1.702 x) (Hendrycks & Gimpel 2016); any shape."""
     return F.silu(1.702 * x) / 1.702 if activation == "quick_gelu" else F.gelu(x)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, head_count: int, causal: bool = False) -> Tensor:
     """Multi-head attention of (n, s, width) queries over (n, t, width) keys and values -> (n, s, width)."""
-    q, k, v = (x.unflatten(-1, (head_count, -1)).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (cast(Tensor, x.unflatten(-1, (head_count, -1))).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
 
 
@@ -82,12 +83,13 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, t, width) -> the same shape."""
         q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
         return self.out_proj(attend(q, k, v, self.head_count, self.causal))
 
 
 class Mlp(nn.Module):
-    """Widen, activate, narrow."""
+    """Feed-forward: linear, activation, linear."""
 
     def __init__(self, width: int, inner_width: int, activation: str):
         super().__init__()
@@ -95,6 +97,7 @@ class Mlp(nn.Module):
         self.c_fc, self.c_proj = nn.Linear(width, inner_width), nn.Linear(inner_width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, t, width) -> the same shape."""
         return self.c_proj(activate(self.c_fc(x), self.activation))
 
 
@@ -107,12 +110,13 @@ class Block(nn.Module):
         self.ln_2, self.mlp = nn.LayerNorm(width), Mlp(width, inner_width, activation)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, t, width) -> the same shape."""
         x = x + self.attn(self.ln_1(x))
         return x + self.mlp(self.ln_2(x))
 
 
 class Transformer(nn.Module):
-    """(n, t, width) -> the same; causal when a token may only look at itself and those before it."""
+    """Transformer blocks; with `causal` a token attends only to itself and the tokens before it."""
 
     def __init__(
         self,
@@ -129,6 +133,7 @@ class Transformer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, t, width) -> the same shape."""
         for block in self.resblocks:
             x = block(x)
         return x
@@ -138,7 +143,7 @@ class Transformer(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """(n, 3, s, s) normalized pictures -> (n, d), not normalized, read at a class token."""
+    """(n, 3, s, s) normalized pictures -> (n, d), not normalized: a projection of the class token."""
 
     def __init__(self, config: OpenaiClipConfig):
         super().__init__()
@@ -159,6 +164,7 @@ class VisionTransformer(nn.Module):
         self.proj = nn.Parameter(torch.randn(width, config.embedding_size) * width**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, s, s) -> (n, embedding_size)."""
         patches = self.conv1(x).flatten(2).transpose(1, 2)  # (n, grid * grid, width)
         x = torch.cat([self.class_embedding.expand(len(x), 1, -1), patches], 1) + self.positional_embedding
         x = self.transformer(self.ln_pre(x))
@@ -166,9 +172,9 @@ class VisionTransformer(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions, added to the input; the stride is a mean over squares, so that nothing aliases.
+    """1x1, 3x3, 1x1 convolutions, added to the input; strides are average pooling, which avoids aliasing.
 
-    Every batch norm is folded into the convolution before it: it is frozen, and costs nothing this way.
+    Batch norms, which are frozen, are folded into the convolutions before them.
     """
 
     def __init__(self, width_in: int, width: int, stride: int):
@@ -179,6 +185,7 @@ class Bottleneck(nn.Module):
         self.downsample = nn.Conv2d(width_in, 4 * width, 1) if stride > 1 or width_in != 4 * width else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width_in, h, w) -> (n, 4 * width, h / stride, w / stride)."""
         h = F.relu(self.conv2(F.relu(self.conv1(x))))
         if self.stride > 1:
             h, x = F.avg_pool2d(h, self.stride), F.avg_pool2d(x, self.stride)
@@ -187,7 +194,7 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """(n, width, s, s) -> (n, d): the mean asks, the mean and all places answer."""
+    """Attention pooling: the query is the mean over places, keys and values are the mean and all places."""
 
     def __init__(self, place_count: int, width: int, head_count: int, embedding_size: int):
         super().__init__()
@@ -197,6 +204,7 @@ class AttentionPool(nn.Module):
         self.c_proj = nn.Linear(width, embedding_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width, s, s) -> (n, embedding_size)."""
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([x.mean(1, keepdim=True), x], 1) + self.positional_embedding
         return self.c_proj(
@@ -227,6 +235,7 @@ class ModifiedResNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, s, s) -> (n, embedding_size)."""
         x = F.relu(self.conv3(F.relu(self.conv2(F.relu(self.conv1(x))))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(F.avg_pool2d(x, 2)))))
         return self.attnpool(x)
@@ -239,16 +248,16 @@ class ModifiedResNet(nn.Module):
 def normalization(device: torch.device) -> tuple[Tensor, Tensor]:
     """Scale and shift, (3, 1, 1) float32, from pictures in [-1, 1] to zero mean and unit variance.
 
-    Not buffers, which would be rounded when the weights are made half as long.
+    They are no buffers, so that converting the weights to half precision does not round them.
     """
     mean, deviation = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, DEVIATION))
     return 0.5 / deviation, (0.5 - mean) / deviation
 
 
 class PublishedClip(nn.Module, ABC):
-    """What the pipelines ask of a CLIP, over two towers that a subclass brings.
+    """Base of the published CLIPs: the Clip role, for subclasses that define the features of the two towers.
 
-    The weights may be float32, bfloat16 or half; pictures are normalized, and vectors are made, in float32.
+    Weights may be float32, bfloat16 or float16; pictures and vectors are normalized in float32.
     """
 
     def __init__(self, config: OpenaiClipConfig, tokenizer: ClipTokenizer | WordPieceTokenizer):
@@ -268,15 +277,15 @@ class PublishedClip(nn.Module, ABC):
     @property
     @abstractmethod
     def image(self) -> nn.Module:
-        """The image tower, by whose weights a CLIP is recognized."""
+        """The image tower. A hash of its weights identifies the CLIP in records."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.log_scale.device
 
     def tokenize(self, prompts: list[str]) -> Tensor:
-        """(n, t) token ids, the start first and the end last, cut to the context length, 0 as padding, t the longest."""
+        """List of n texts -> (n, t) token ids with start and end, cut to the context length, padding 0."""
         book, room = self.tokenizer, self.config.context_length - 2
         rows = [[book.start, *book.encode(prompt)[:room], book.end] for prompt in prompts]
         tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
@@ -287,7 +296,7 @@ class PublishedClip(nn.Module, ABC):
     def prepare(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] of any size -> (n, 3, s, s) float32, zero mean and unit variance over CLIP's pictures.
 
-        Squares of the tower's size stay as they are; the others are resized as CLIP's were, bicubic without aliasing.
+        Squares of the tower's size are not resized; others are, bicubic with antialiasing, as in CLIP's training.
         """
         size = (self.config.image_size, self.config.image_size)
         images = images.float()
@@ -298,8 +307,8 @@ class PublishedClip(nn.Module, ABC):
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """(n, d) float32 of unit length, no gradient, remembered per prompt."""
-        return remembered(
+        """List of n texts -> (n, d) float32 of unit length, without a gradient, cached per prompt."""
+        return cached_text_embeddings(
             self._remembered, prompts, lambda new: self.text_features(self.tokenize(new)), self.device
         )
 
@@ -310,7 +319,7 @@ class PublishedClip(nn.Module, ABC):
 
 
 class OpenaiClip(PublishedClip):
-    """OpenAI's CLIP, and every one of its layout."""
+    """OpenAI's CLIP, and every CLIP of its layout."""
 
     def __init__(self, config: OpenaiClipConfig, tokenizer: ClipTokenizer):
         super().__init__(config, tokenizer)
@@ -339,7 +348,7 @@ class OpenaiClip(PublishedClip):
         return self.visual
 
     def text_features(self, tokens: Tensor) -> Tensor:
-        """(n, t) token ids -> (n, d), not normalized. END, the largest id, is where a text is read."""
+        """(n, t) token ids -> (n, d), not normalized: the state at END, which has the largest id, projected."""
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         x = self.transformer(x)[torch.arange(len(tokens), device=tokens.device), tokens.argmax(1)]
         return self.ln_final(x) @ self.text_projection

@@ -1,4 +1,4 @@
-"""OpenAI's dVAE: encoder.pkl and decoder.pkl, two pickled modules, become one network."""
+"""Converts OpenAI's dVAE: encoder.pkl and decoder.pkl, two pickled modules, to one network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipelines.errors import BadInput
 from pipelines.models.openai_dvae.network import Dvae, DvaeConfig
-from pipelines.models.source import Converted, Original, count_of, fitted, shape_of, size_of
+from pipelines.models.source import Converted, SourceCheckpoint, checked, count_of, shape_of, size_of
 
 BLOCK = re.compile(
     r"blocks\.(?:group_(?P<group>[1-4])\.block_(?P<block>\d+)\.(?P<path>id_path|res_path\.conv_(?P<layer>[1-4]))"
@@ -17,8 +17,8 @@ BLOCK = re.compile(
 )
 
 
-def merge(encoder: Original, decoder: Original) -> Original:
-    """Both files as one Original, which `convert` reads. BadInput when one is not what it should be."""
+def merge(encoder: SourceCheckpoint, decoder: SourceCheckpoint) -> SourceCheckpoint:
+    """Join both files, with "encoder." and "decoder." as prefixes of the names. BadInput when one is another file."""
     for original, kernel, part in ((encoder, 7, "encoder"), (decoder, 1, "decoder")):
         first = original.tensors.get("blocks.input.w")
         if first is None or first.ndim != 4 or first.shape[-1] != kernel:
@@ -27,11 +27,16 @@ def merge(encoder: Original, decoder: Original) -> Original:
             )
     tensors = {f"encoder.{name}": one for name, one in encoder.tensors.items()}
     tensors |= {f"decoder.{name}": one for name, one in decoder.tensors.items()}
-    return Original(f"{encoder.file} and {decoder.file}", tensors, encoder.numbers | decoder.numbers)
+    return SourceCheckpoint(
+        f"{encoder.file} and {decoder.file}", tensors, encoder.metadata | decoder.metadata
+    )
 
 
-def convert(original: Original) -> Converted:
-    """Of what `merge` gives. The decoder's first convolution, bias and all, becomes the table of codes."""
+def convert(original: SourceCheckpoint) -> Converted:
+    """Convert the result of `merge` to kind "openai-dvae". BadInput when names or shapes do not fit.
+
+    The weight and the bias of the decoder's first convolution become the table of codes.
+    """
     tensors = original.tensors
     names = {
         "encoder_width": ("encoder.blocks.input.w", 0),
@@ -50,11 +55,11 @@ def convert(original: Original) -> Converted:
         if not name.startswith("decoder.blocks.input."):
             part, _, rest = name.partition(".")
             ours[f"{part}.{_our_name(rest)}"] = one
-    return fitted("openai-dvae", original, DvaeConfig, sizes, Dvae, ours)
+    return checked("openai-dvae", original, DvaeConfig, sizes, Dvae, ours)
 
 
 def _our_name(name: str) -> str:
-    """A tensor's name in our encoder or decoder; a name that the dVAE does not have stays what it is."""
+    """A published name -> the name in `Encoder` or `Decoder`; an unknown name is returned unchanged."""
     found = BLOCK.fullmatch(name)
     if found is None:
         return name

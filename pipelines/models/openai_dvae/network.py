@@ -39,9 +39,9 @@ class DvaeConfig(Config):
 
 
 class Dvae(CodecNetwork):
-    """A code is what the decoder's first convolution, 1x1 on a one-hot, makes of a token: one row of a table.
+    """A code is the output of the decoder's first convolution, 1x1, for a one-hot token: one row of `codes`.
 
-    The encoder scores every token at every place, so `encode` gives the code of the best one, and has no gradient.
+    The encoder gives logits of the tokens. `encode` returns the code of the likeliest one, without a gradient.
     """
 
     def __init__(self, config: DvaeConfig):
@@ -53,9 +53,9 @@ class Dvae(CodecNetwork):
 
     def encode(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, c, h / 8, w / 8): the codes of the likeliest tokens."""
-        return self.embed(self.tokens_of(images))
+        return self.embed(self.encode_tokens(images))
 
-    def tokens_of(self, images: Tensor) -> Tensor:
+    def encode_tokens(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, h / 8, w / 8) likeliest tokens."""
         pixels = (
             0.4 * images + 0.5
@@ -65,7 +65,7 @@ class Dvae(CodecNetwork):
     def decode(self, codes: Tensor) -> Tensor:
         """(n, c, h, w) codes, or anything between them -> (n, 3, h * 8, w * 8), about [-1, 1].
 
-        The network tells a logit-Laplace distribution of every pixel; the picture is its median.
+        The network predicts a logit-Laplace distribution of every pixel; the picture is its median.
         """
         means, _ = self.decoder(codes.to(self.codes.dtype)).chunk(2, 1)
         return (means.sigmoid() - 0.5) / 0.4
@@ -81,6 +81,7 @@ class Encoder(nn.Module):
         self.output = nn.Conv2d(width * GROUPS[-1], code_count, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, h, w) -> (n, code_count, h / 8, w / 8)."""
         x = self.input(x)
         for k, group in enumerate(self.groups):
             x = group(F.max_pool2d(x, 2) if k else x)
@@ -98,13 +99,14 @@ class Decoder(nn.Module):
         self.output = nn.Conv2d(width, 6, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, code_size, h, w) -> (n, 6, h * 8, w * 8)."""
         for k, group in enumerate(self.groups):
             x = group(F.interpolate(x, scale_factor=2.0, mode="nearest") if k else x)
         return self.output(F.relu(x))
 
 
 class Block(nn.Module):
-    """x + gain * four convolutions, each after a ReLU, that are a quarter as wide inside."""
+    """x + gain * four convolutions, each after a ReLU, with a quarter of the width between them."""
 
     def __init__(self, width_in: int, width: int, kernels: tuple[int, ...], gain: float):
         super().__init__()
@@ -117,6 +119,7 @@ class Block(nn.Module):
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width_in, h, w) -> (n, width, h, w)."""
         change = x
         for convolution in self.convolutions:
             change = convolution(F.relu(change))
@@ -124,7 +127,7 @@ class Block(nn.Module):
 
 
 def _groups(widths: list[int], block_count: int, kernels: tuple[int, ...]) -> nn.ModuleList:
-    """Groups of blocks, from each width to the next; deep networks start nearer to the identity."""
+    """Groups of blocks, from each width to the next. The residual gain is 1 / (number of blocks)^2."""
     gain = 1 / (len(GROUPS) * block_count) ** 2
     return nn.ModuleList(
         nn.Sequential(*(Block(before if k == 0 else width, width, kernels, gain) for k in range(block_count)))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipelines.models.checkpoint import Config
 from pipelines.models.clip.network import Clip
+from pipelines.models.typed import floats
 
 UNKNOWN_STYLE = 0  # the styles of the config follow it
 VECTOR_SCALE = 16.0  # of CLIP's unit vector, so that its numbers are of size 1
@@ -22,7 +23,7 @@ VECTOR_SCALE = 16.0  # of CLIP's unit vector, so that its numbers are of size 1
 
 @dataclass(frozen=True)
 class PriorConfig(Config):
-    """Sizes. `widths` are per level, each at half the size; the two coarsest levels attend to themselves and the text."""
+    """Sizes. `widths` are per level, each at half the side; the two coarsest levels have self- and cross-attention."""
 
     latent_channels: int = 8
     grid: int = 16
@@ -35,15 +36,19 @@ class PriorConfig(Config):
 
 
 class Prior(nn.Module):
-    """Predicts the velocity of latents of zero mean and unit variance; `normalize` and `restore` know the codec's."""
+    """Predicts the velocity of latents of zero mean and unit variance.
+
+    `normalize` and `restore` convert the codec's latents to these and back.
+    """
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, config: PriorConfig):
         super().__init__()
-        from diffusers import UNet2DConditionModel  # costs seconds to import, so only when a network is made
+        # Costs seconds to import, so only when a network is made.
         from diffusers.models.attention_processor import AttnProcessor
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         self.config = config
         attends = [k >= len(config.widths) - 2 for k in range(len(config.widths))]
@@ -68,18 +73,18 @@ class Prior(nn.Module):
         nn.init.zeros_(self.network.conv_out.weight)
 
     def normalize(self, z: Tensor) -> Tensor:
-        """The codec's latents (n, c, h, w) -> the flow's."""
+        """The codec's latents (n, c, h, w) -> latents of zero mean and unit variance, the same shape."""
         return (z - self.mean) / self.deviation
 
     def restore(self, x: Tensor) -> Tensor:
-        """The flow's latents (n, c, h, w) -> the codec's."""
+        """Latents of zero mean and unit variance (n, c, h, w) -> the codec's, the same shape."""
         return x * self.deviation + self.mean
 
     def context(self, text: TextStates, style: Tensor, told: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the network attends to: (n, t + 2, width), and (n, t + 2) bool, True where there is something.
+        """The tokens of cross-attention, (n, t + 2, width), and their mask, (n, t + 2) bool, True for real tokens.
 
-        `style` (n,) long, UNKNOWN_STYLE for any; `told` (n,) bool is False where the text is left out: there is then
-        one learned token in its place.
+        `style` is (n,) int64, UNKNOWN_STYLE for no particular one. `told` is (n,) bool, False for rows without the text,
+        which get one learned token instead; None means True for all.
         """
         n = len(text.states)
         if told is None:
@@ -91,7 +96,7 @@ class Prior(nn.Module):
         return tokens, torch.cat([there, text.real & told[:, None]], 1)
 
     def forward(self, x: Tensor, t: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
-        """(n, c, h, w) at times t (n,) in [0, 1] -> (n, c, h, w), the velocity there."""
+        """Latents (n, c, h, w) at times t (n,) in [0, 1] -> (n, c, h, w), the predicted velocity."""
         tokens, there = context
         return self.network(
             x, t * 1000, tokens.to(x.dtype), encoder_attention_mask=there.to(x.dtype), return_dict=False
@@ -100,7 +105,7 @@ class Prior(nn.Module):
 
 @dataclass(frozen=True)
 class TextStates:
-    """What CLIP makes of n texts: states (n, t, width), real (n, t) where tokens are, vector (n, d) of unit length."""
+    """CLIP's output for n texts: `states` (n, t, width), `real` (n, t) bool for tokens, `vector` (n, d) of unit length."""
 
     states: Tensor
     real: Tensor
@@ -109,7 +114,7 @@ class TextStates:
 
 @torch.no_grad()
 def read_texts(clip: Clip, prompts: list[str]) -> TextStates:
-    """CLIP's states and vectors of the prompts."""
+    """CLIP's states and vectors of n prompts, without a gradient."""
     states, real = clip.text.states(clip.tokenize(prompts))
     vector = clip.text.project(clip.text.mean_state(states, real))
     return TextStates(states, real, nn.functional.normalize(vector.float(), dim=-1))
@@ -123,7 +128,10 @@ def guided_velocity(
     untold: tuple[Tensor, Tensor],
     guidance: float,
 ) -> Tensor:
-    """Classifier-free guidance (Ho and Salimans 2022): away from the velocity without the text, by `guidance`."""
+    """The velocity (n, c, h, w) of latents x at time t in [0, 1] with classifier-free guidance (Ho and Salimans 2022).
+
+    It is without + guidance * (with - without), where `told` and `untold` are the contexts with and without the text.
+    """
     times = torch.full((len(x),), t, device=x.device)
     if guidance == 1:
         return prior(x, times, told)
@@ -141,10 +149,10 @@ def draw(
     steps: int = 20,
     guidance: float = 4.0,
 ) -> Tensor:
-    """Latents of the codec, (n, c, h, w), from noise of the same shape: Euler's steps from t = 1 to t = 0."""
+    """The codec's latents (n, c, h, w) from Gaussian noise of the same shape, by Euler steps from t = 1 to t = 0."""
     told = prior.context(text, style)
     untold = prior.context(text, style, torch.zeros(len(noise), dtype=torch.bool, device=noise.device))
     x = noise
-    for here, there in pairwise(torch.linspace(1, 0, steps + 1).tolist()):
+    for here, there in pairwise(floats(torch.linspace(1, 0, steps + 1))):
         x = x + (there - here) * guided_velocity(prior, x, here, told, untold, guidance)
     return prior.restore(x)

@@ -1,4 +1,4 @@
-"""ruDALL-E's state dict (pytorch_model.bin of Malevich, Emojich, Surrealist, Kandinsky) to `models.rudalle.network`."""
+"""Converts ruDALL-E's state dict: pytorch_model.bin of Malevich, Emojich, Surrealist or Kandinsky."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
 from pipelines.models.rudalle.network import Rudalle, RudalleConfig, attention_mask
 from pipelines.models.rudalle.tokenizer import RudalleTokenizer
-from pipelines.models.source import Converted, Original, count_of, fitted, size_of
+from pipelines.models.source import Converted, SourceCheckpoint, checked, count_of, size_of
 
 NAMES = {
     "text_embeddings": "text_token",
@@ -41,8 +41,8 @@ MASKS = {  # buffers of the file, and our words for them; the last one tells the
 }
 
 
-def convert(original: Original) -> Converted:
-    """Any size. The logits of text are left out, since only pictures are drawn."""
+def convert(original: SourceCheckpoint) -> Converted:
+    """Convert a ruDALL-E of any size to kind "rudalle", without its logits of text tokens. BadInput for other files."""
     sizes = _sizes(original)
     text_vocabulary: int = sizes["text_vocabulary"]
     tensors: dict[str, Tensor] = {}
@@ -57,11 +57,11 @@ def convert(original: Original) -> Converted:
             tensors[f"head.{kind}"] = tensor[text_vocabulary:]
         else:
             tensors[f"{NAMES.get(module, module)}.{kind}"] = tensor
-    return fitted("rudalle", original, RudalleConfig, sizes, Rudalle, tensors)
+    return checked("rudalle", original, RudalleConfig, sizes, Rudalle, tensors)
 
 
-def _sizes(original: Original) -> dict[str, Any]:
-    """The config's fields, from shapes; the version from the masks, and where both have the same from the file's name."""
+def _sizes(original: SourceCheckpoint) -> dict[str, Any]:
+    """The config's fields, from shapes; the version from the masks, or from the file's name if both versions fit."""
     width = size_of(original, "text_embeddings.weight", 1)
     sizes: dict[str, Any] = {
         "text_vocabulary": size_of(original, "text_embeddings.weight", 0),
@@ -72,7 +72,7 @@ def _sizes(original: Original) -> dict[str, Any]:
         "layer_count": count_of(original.tensors, "transformer.layers."),
         "head_count": _head_count(original, width),
     }
-    told = str(original.numbers.get("hf_version", "v2" if "v2" in original.file else "v3")).removeprefix("v")
+    told = str(original.metadata.get("hf_version", "v2" if "v2" in original.file else "v3")).removeprefix("v")
     fitting = [version for version in (3, 2) if _masks_fit(original, RudalleConfig(**sizes, version=version))]
     if not fitting:
         raise BadInput(
@@ -81,17 +81,17 @@ def _sizes(original: Original) -> dict[str, Any]:
     return sizes | {"version": int(told) if told in map(str, fitting) else fitting[0]}
 
 
-def _head_count(original: Original, width: int) -> int:
-    """As told beside the tensors, or by the published rule: heads of 128 in the models 2048 wide, else of 64."""
-    told = original.numbers.get("num_attention_heads")
+def _head_count(original: SourceCheckpoint, width: int) -> int:
+    """`num_attention_heads` of the file, or by the published rule: heads of 128 for a width of 2048, else of 64."""
+    told = original.metadata.get("num_attention_heads")
     count = told if isinstance(told, int) else width // (128 if width == 2048 else 64)
     if count < 1 or width % count:
         raise BadInput("models.rudalle_heads", file=original.file, width=width)
     return count
 
 
-def _masks_fit(original: Original, config: RudalleConfig) -> bool:
-    """Are the masks that the file carries, if any, those of this config?"""
+def _masks_fit(original: SourceCheckpoint, config: RudalleConfig) -> bool:
+    """Whether the attention masks in the file, if any, are those of this config."""
     for name, pattern in MASKS.items():
         found = original.tensors.get(name)
         if found is not None:
@@ -102,6 +102,6 @@ def _masks_fit(original: Original, config: RudalleConfig) -> bool:
 
 
 def write_tokenizer(source: Path, target: Path) -> None:
-    """Keep a published vocabulary as it is, once it was read. BadInput when the file is not one."""
+    """Copy a published vocabulary to `target` after reading it once. BadInput when the file is not one."""
     RudalleTokenizer.load(source)
     write_atomically(target, source.read_bytes())

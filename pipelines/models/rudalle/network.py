@@ -1,7 +1,7 @@
-"""ruDALL-E (Malevich and its kin): the sparse decoder of Ramesh et al. 2021 with 1.3 billion parameters, for Russian.
+"""ruDALL-E (Malevich and its variants): the sparse decoder of Ramesh et al. 2021 with 1.3 billion parameters, for Russian.
 
-One stream of text slots, then image slots. The blocks are calmed as in CogView (Ding et al. 2021, section 2.4): a
-LayerNorm before and one after each half, and two more in front of the logits.
+One stream of text slots, then image slots. For stability (CogView, Ding et al. 2021, section 2.4) there is a LayerNorm
+before and one after each half of a block, and two more before the logits.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.decoder_only import Cache, StreamConfig, image_pattern
+from pipelines.models.decoder_only import DecoderOnlyConfig, KVCache, image_pattern
 
 BOS, EOS = 2, 3  # the ids of every ruDALL-E vocabulary; 0 is the pad, 1 the unknown
 HALF_LIMIT = 65504  # the largest float16; trained in half precision, the network clamps what attention adds
 
 
 @dataclass(frozen=True)
-class RudalleConfig(StreamConfig):
+class RudalleConfig(DecoderOnlyConfig):
     """Sizes, by default Malevich's.
 
     `text_vocabulary` counts one pad for each of the `text_length` positions, at its end. `version` is 2 or 3: in
@@ -48,7 +48,7 @@ class RudalleConfig(StreamConfig):
         return self.text_length + self.image_length
 
     def pattern(self, layer: int) -> str:
-        """ "row", "column" or "convolution" for a layer counted from 0."""
+        """The attention pattern of a layer counted from 0: "row", "column" or "convolution"."""
         if layer % 4 == 1:
             return "column"
         return "convolution" if layer == self.layer_count - 1 else "row"
@@ -57,7 +57,7 @@ class RudalleConfig(StreamConfig):
 def window_pattern(grid: int, kernel: int, wraps: bool) -> Tensor:
     """(grid^2, grid^2) bool: the causal half of a kernel x kernel window around each image token.
 
-    With `wraps` opposite borders of the picture are neighbours, else the window ends at them.
+    With `wraps` opposite borders of the picture are neighbours; without it the window ends at them.
     """
     place = torch.arange(grid * grid)
     rows, columns = (
@@ -71,10 +71,10 @@ def window_pattern(grid: int, kernel: int, wraps: bool) -> Tensor:
 
 
 def attention_mask(config: RudalleConfig, pattern: str) -> Tensor:
-    """(length, length) bool: text is causal; the picture sees all text, and itself by the pattern.
+    """(length, length) bool: text is causal; image tokens attend to all text, and to image tokens by the pattern.
 
-    The picture's part always begins at slot `text_length`. In version 2 that slot still holds the last text token,
-    which the layers therefore treat as if it were the picture's first.
+    The image part begins at slot `text_length` in both versions. In version 2 that slot holds the last text token, which
+    is therefore masked like the first image token.
     """
     t = config.text_length
     mask = torch.ones(config.length, config.length, dtype=torch.bool).tril()
@@ -104,7 +104,7 @@ class Block(nn.Module):
         return q, k, v
 
     def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """The rest of the block, given keys and values to look at."""
+        """(n, t, width) x, its queries, and keys and values (n, heads, s, width / heads) -> the block's output, as x."""
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         h = self.out(h.transpose(1, 2).reshape(x.shape)).clamp(-HALF_LIMIT, HALF_LIMIT)
         x = x + self.after1(h)
@@ -112,7 +112,7 @@ class Block(nn.Module):
 
 
 class Rudalle(nn.Module):
-    """The network. `forward` gives all logits at once; `read_text` and `next_logits` draw with a static cache."""
+    """The Decoder. `forward` gives all logits at once; `prefill` and `decode_step` sample with a static cache."""
 
     masks: Tensor
 
@@ -135,18 +135,18 @@ class Rudalle(nn.Module):
 
     @property
     def layers(self) -> list[Block]:
-        """The blocks, by their own type."""
+        """The blocks, with their own type."""
         return cast(list[Block], list(self.blocks))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.head.weight.device
 
     def text_tokens(self, ids: list[int]) -> Tensor:
-        """A prompt's ids -> (text_length,): BOS, the ids, EOS, pads (0). A text too long loses its end, EOS included.
+        """A prompt's ids -> (text_length,) int64: BOS, the ids, EOS, padding 0. Long texts are cut, EOS included.
 
-        The empty list gives the text without a condition, an empty prompt.
+        The empty list gives the empty prompt, which is the text without a condition.
         """
         laid = torch.tensor([BOS, *ids, EOS][: self.config.text_length], device=self.device)
         return F.pad(laid, (0, self.config.text_length - len(laid)))
@@ -178,14 +178,14 @@ class Rudalle(nn.Module):
             x = block.attend(x, *block.queries_keys_values(x), self.masks[number, :t, :t])
         return self.logits(x[:, self.config.text_slots - 1 :])
 
-    def read_text(self, text: Tensor, row_count: int) -> tuple[Cache, Tensor]:
-        """Fill a new cache with (n, text_length) texts, each serving row_count / n neighbouring rows.
+    def prefill(self, text: Tensor, row_count: int) -> tuple[KVCache, Tensor]:
+        """(n, text_length) texts -> a cache of row_count rows, and the first image token's logits.
 
-        Returns the cache and the logits of the first image token, (row_count, image_vocabulary) float32.
+        Each text serves row_count / n neighbouring rows. The logits are (row_count, image_vocabulary) float32.
         """
         config = self.config
         head_size = config.width // config.head_count
-        cache = Cache(
+        cache = KVCache(
             self.masks, self.mask_of_layer, row_count, config.head_count, head_size, self.head.weight
         )
         x, t = self.embed_text(text), config.text_slots
@@ -195,8 +195,8 @@ class Rudalle(nn.Module):
             x = block.attend(x, q, k, v, self.masks[self.mask_of_layer[layer], :t, :t])
         return cache, self.logits(x[:, -1]).repeat_interleave(row_count // len(text), 0)
 
-    def next_logits(self, cache: Cache, token: Tensor, position: int) -> Tensor:
-        """The image token (row_count,) at raster `position` -> float32 logits of the one after it."""
+    def decode_step(self, cache: KVCache, token: Tensor, position: int) -> Tensor:
+        """Image tokens (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 logits of the next."""
         x, slot = self.embed_image(token[:, None], position), self.config.text_slots + position
         for layer, block in enumerate(self.layers):
             q, k, v = block.queries_keys_values(x)

@@ -14,13 +14,13 @@ SPECIALS = (UNKNOWN, PAD, BOS, EOS)  # in the order of the file's last line
 
 
 class RudalleTokenizer:
-    """Text to ids. A word is SPACE and its characters, of which neighbours merge, the earliest rule first.
+    """Text to ids. A word is SPACE and its characters; neighbours are merged, by the earliest rule first.
 
     Characters outside the vocabulary become UNKNOWN, one for each run of them.
     """
 
     def __init__(self, characters: dict[str, int], rules: list[tuple[int, int, int]]):
-        """characters: their ids. rules: (left id, right id, id of both together), in the order in which they apply."""
+        """`characters` are their ids; `rules` are (left id, right id, id of the pair), in order of application."""
         self.characters = characters
         self.merges = {(left, right): (rank, made) for rank, (left, right, made) in enumerate(rules)}
         self.strings = {number: character for character, number in characters.items()}
@@ -30,9 +30,9 @@ class RudalleTokenizer:
 
     @classmethod
     def load(cls, path: Path) -> RudalleTokenizer:
-        """From a bpe.model: counts; a character's code and its id, a line each; rules; the ids of the specials.
+        """Read a bpe.model of YouTokenToMe. BadInput when the file is missing or is not such a vocabulary.
 
-        BadInput when the file is missing or is not such a vocabulary.
+        Its lines are the counts, then a character's code and id each, then the rules, then the ids of the specials.
         """
         try:
             lines = [[int(word) for word in line.split()] for line in path.read_text("utf-8").splitlines()]
@@ -55,7 +55,7 @@ class RudalleTokenizer:
         return [number for word in split_words(text) for number in self._encode_word(word)]
 
     def pieces(self, text: str) -> list[str]:
-        """The tokens as readable text, one string a token; a new word begins with a space, the unknown shows as "?"."""
+        """The tokens as readable text, one string a token; new words begin with a space, UNKNOWN is "?"."""
         return [self.strings.get(number, "?").replace(SPACE, " ") for number in self.encode(text)]
 
     def unknown_words(self, text: str) -> list[str]:
@@ -83,7 +83,7 @@ class RudalleTokenizer:
 
 
 def split_words(text: str) -> list[str]:
-    """Lower-cased words between spaces; as in YouTokenToMe, only ASCII's spaces and SPACE itself divide."""
+    """The words of a text in lower case. As in YouTokenToMe, only ASCII's spaces and SPACE separate words."""
     return [word for word in re.split(f"[ \t\n\v\f\r{SPACE}]+", text.lower()) if word]
 
 

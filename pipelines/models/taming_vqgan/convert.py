@@ -1,4 +1,4 @@
-"""The VQGANs that are published: CompVis and LDM (Lightning), Sber (Gumbel, wavelets), dalle-mini (Flax), min-dalle."""
+"""Converts the published VQGANs: CompVis and LDM (Lightning), Sber (Gumbel, wavelets), dalle-mini (Flax), min-dalle."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from pipelines.errors import BadInput
-from pipelines.models.source import Converted, Original, count_of, fitted, size_of
+from pipelines.io.values import is_dict
+from pipelines.models.source import Converted, SourceCheckpoint, checked, count_of, size_of
 from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
 
 # Where a file keeps the network: in Lightning's dictionary, as another network's first stage, as rudalle's model.
@@ -27,15 +28,18 @@ TABLES = {
 PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
-def convert(original: Original) -> Converted:
-    """Losses, optimizers and averages are left behind. Sizes are inferred; the training size is 256 unless told."""
+def convert(original: SourceCheckpoint) -> Converted:
+    """Convert to kind "taming-vqgan", without losses, optimizers and averaged weights. BadInput without a VQGAN.
+
+    Sizes are inferred from shapes; the side of a training picture is 256 unless the file states it.
+    """
     bare = _bare(original.tensors)
     flax = any(name.endswith(".kernel") for name in bare)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, one in _without_wavelets(_from_flax(bare) if flax else bare).items():
         if name in TABLES or name.startswith(PARTS):
             tensors[TABLES.get(name, name)] = one
-    network = Original(original.file, tensors, original.numbers)
+    network = SourceCheckpoint(original.file, tensors, original.metadata)
 
     def size(name: str, axis: int = 0) -> int:
         return size_of(network, name, axis)
@@ -47,7 +51,7 @@ def convert(original: Original) -> Converted:
     has_encoder = "encoder.conv_in.weight" in tensors
     wavelet = size("decoder.conv_out.weight") == 12
     sizes: dict[str, Any] = {
-        "image_size": (_resolution(original.numbers) or 256) * (1 + wavelet),
+        "image_size": (_resolution(original.metadata) or 256) * (1 + wavelet),
         "input_width": size("encoder.conv_in.weight") if has_encoder else widths[0],
         "widths": widths,
         "block_count": count_of(tensors, "decoder.up.0.block.") - 1,
@@ -60,11 +64,11 @@ def convert(original: Original) -> Converted:
         "unit_range": flax or "embedding.weight" in bare,  # dalle-mini's training, whose heir min-dalle is
         "has_encoder": has_encoder,
     }
-    return fitted("taming-vqgan", original, TamingVqganConfig, sizes, TamingVqgan, tensors)
+    return checked("taming-vqgan", original, TamingVqganConfig, sizes, TamingVqgan, tensors)
 
 
 def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the VQGAN, without what stands before their names."""
+    """The tensors of the VQGAN, without their common prefix."""
     for prefix in PREFIXES:
         inside = {name[len(prefix) :]: one for name, one in tensors.items() if name.startswith(prefix)}
         if any(name.startswith("decoder.") for name in inside):
@@ -73,14 +77,14 @@ def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_flax(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """By PyTorch's names and layout.
+    """The tensors of vqgan-jax by PyTorch's names and layout.
 
-    In vqgan-jax a list's number hangs on by an underscore (down_0.block_1, but the middle's block_1 is its own name),
-    kernels are (height, width, in, out), and a norm's scale and bias may have leading axes of length 1. (vqgan-jax
+    vqgan-jax joins the number in a list by an underscore (down_0.block_1, but the middle's block_1 is its own name).
+    Kernels are (height, width, in, out), and a norm's scale and bias may have leading axes of length 1. (vqgan-jax
     also applies all attentions of a level after each block; our network keeps to the order in which the weights
     were trained, one after each block, as min-dalle does.)
     """
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for name, one in tensors.items():
         if ".mid." not in name:
             name = re.sub(r"\b(down|up|block|attn)_(\d+)\.", r"\1.\2.", name)
@@ -94,7 +98,7 @@ def _from_flax(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _without_wavelets(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Sber's wavelet decoder holds the usual one, its own convolution after the codes, and constant filters."""
+    """The tensors without the wrapper of Sber's wavelet decoder: the inner decoder, without constant filters."""
     if not any(name.startswith("decoder.decoder.") for name in tensors):
         return tensors
     kept = {
@@ -107,9 +111,9 @@ def _without_wavelets(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _resolution(numbers: dict[str, Any]) -> int | None:
-    """Pixels along a side of a training picture, as the hyperparameters tell it at any depth."""
+    """Pixels along a side of a training picture, from the hyperparameters at any depth; None when absent."""
     told = numbers.get("resolution")
     if isinstance(told, int) and 16 <= told <= 4096 and told % 16 == 0:
         return told
-    inside = (_resolution(one) for one in numbers.values() if isinstance(one, dict))
+    inside = (_resolution(one) for one in numbers.values() if is_dict(one))
     return next((size for size in inside if size), None)

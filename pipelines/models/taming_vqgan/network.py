@@ -1,4 +1,4 @@
-"""VQGAN as CompVis published it (Esser et al. 2021), and its kin: Gumbel codes, Sber's wavelets, LDM's, dalle-mini's."""
+"""VQGAN as CompVis published it (Esser et al. 2021), and its variants: Gumbel codes, Sber's wavelets, LDM, dalle-mini."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TamingVqganConfig(Config):
 
 
 class TamingVqgan(CodecNetwork):
-    """Names follow the published checkpoints, but for the table, `codes`, and Gumbel's scores, `logits`."""
+    """The Codec. Names are those of published checkpoints, except `codes`, the table, and `logits` of Gumbel VQGANs."""
 
     def __init__(self, config: TamingVqganConfig):
         super().__init__()
@@ -58,16 +58,16 @@ class TamingVqgan(CodecNetwork):
         self.decoder = Decoder(config)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor), before the codes.
+        """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor), before quantization.
 
-        With `gumbel` they are the codes of the likeliest tokens, which have no gradient. BadInput without an encoder.
+        With `gumbel`, the codes of the likeliest tokens instead, without a gradient. BadInput without an encoder.
         """
-        return self.embed(self.tokens_of(images)) if self.config.gumbel else self._features(images)
+        return self.embed(self.encode_tokens(images)) if self.config.gumbel else self._features(images)
 
-    def tokens_of(self, images: Tensor) -> Tensor:
-        """(n, 3, h, w) in [-1, 1] -> (n, h / factor, w / factor) nearest tokens, or with `gumbel` the likeliest."""
+    def encode_tokens(self, images: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] -> (n, h / factor, w / factor) nearest or, with `gumbel`, likeliest tokens."""
         features = self._features(images)
-        return self.logits(features).argmax(1) if self.config.gumbel else self.nearest(features)
+        return self.logits(features).argmax(1) if self.config.gumbel else self.quantize(features)
 
     def decode(self, codes: Tensor) -> Tensor:
         """(n, c, h, w) codes, or anything between them -> (n, 3, h * factor, w * factor), about [-1, 1]."""
@@ -103,6 +103,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.latent_size, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, 3, h, w) -> (n, latent_size, h / f, w / f)."""
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
@@ -127,6 +128,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], 12 if config.wavelet else 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, latent_size, h, w) -> (n, 3 or 12, h * f, w * f)."""
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
@@ -144,6 +146,7 @@ class Level(nn.Module):
         self.upsample: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width_in, h, w) -> (n, width, h', w'), sides halved, doubled or kept."""
         for k, block in enumerate(self.block):
             x = block(x)
             if self.attn:
@@ -161,6 +164,7 @@ class Middle(nn.Module):
         self.block_2 = Block(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width, h, w) -> the same shape."""
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
@@ -176,13 +180,14 @@ class Block(nn.Module):
         self.nin_shortcut = nn.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width_in, h, w) -> (n, width, h, w)."""
         change = self.conv1(F.silu(self.norm1(x)))
         change = self.conv2(F.silu(self.norm2(change)))
         return self.nin_shortcut(x) + change
 
 
 class Attention(nn.Module):
-    """x + attention of every place to every place, with one head."""
+    """x + single-head self-attention over all places."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -190,6 +195,7 @@ class Attention(nn.Module):
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(width, width, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width, h, w) -> the same shape."""
         normal = self.norm(x)
         q, k, v = (one(normal).flatten(2).mT[:, None] for one in (self.q, self.k, self.v))  # (n, 1, hw, c)
         seen = F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape)
@@ -204,6 +210,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width, h, w) -> (n, width, h / 2, w / 2)."""
         wraps = self.conv.padding_mode == "circular"  # a seamless twin
         return self.conv(F.pad(x, (0, 1, 0, 1), mode="circular" if wraps else "constant"))
 
@@ -216,14 +223,15 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, width, h, w) -> (n, width, 2 h, 2 w)."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def inverse_haar(bands: Tensor) -> Tensor:
-    """(n, 12, h, w) -> (n, 3, 2h, 2w).
+    """The inverse Haar wavelet transform: (n, 12, h, w) -> (n, 3, 2h, 2w).
 
-    The bands are the averages of the three colours, and then, colour by colour, what changes from row to row,
-    from column to column, and both ways at once.
+    The bands are the averages of the three colours, and then, colour by colour, the differences between rows, between
+    columns, and between diagonals.
     """
     n, _, h, w = bands.shape
     average, (row, column, both) = bands[:, :3], bands[:, 3:].reshape(n, 3, 3, h, w).unbind(2)

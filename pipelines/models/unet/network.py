@@ -1,7 +1,7 @@
-"""A small unconditional diffusion model (Ho et al. 2020), the base that DiffusionCLIP edits with. It predicts the noise.
+"""A small unconditional diffusion model (Ho et al. 2020) that predicts noise, the base model of Edit; and DDIM steps.
 
-diffusers' UNet2DModel is the network. A pixel-unshuffle in front and a pixel-shuffle behind spare the costly
-full-resolution layers.
+The network is UNet2DModel of diffusers, between a pixel-unshuffle and a pixel-shuffle, which avoid layers at full
+resolution.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from torch import Tensor, nn
 
 from pipelines.models.base import Denoiser
 from pipelines.models.checkpoint import Config
+from pipelines.models.typed import floats
 
 CLEAN = -1  # the step before the first, where nothing of the picture is lost
 
 
 @dataclass(frozen=True)
 class UnetConfig(Config):
-    """Sizes, and the noise. Inside, the side is `image_size / patch`, then halved at every width after the first.
+    """Sizes and noise schedule. The network's side is `image_size / patch`, halved at every width after the first.
 
-    The variances grow linearly, as in Ho et al. 2020 and in every open checkpoint that DiffusionCLIP is used with, so
-    that a return step means the same noise in both packs. It also suits the pictures: on emoji at 64 x 64 the share of
-    the variance that is still unknown rises almost evenly with t, where the cosine schedule leaves more than half of
-    it to the last tenth of the steps.
+    The variances (betas) grow linearly, as in Ho et al. 2020 and in the open checkpoints that DiffusionCLIP is used
+    with, so that a return step means the same noise level in all packs. On emoji at 64 x 64 the share of variance that
+    is still unknown rises almost evenly with t; with the cosine schedule more than half of the rise is in the last
+    tenth of the steps.
     """
 
     image_size: int = 64
@@ -42,18 +43,19 @@ class UnetConfig(Config):
 
     @property
     def factor(self) -> int:
-        """The sides of a picture must be multiples of this."""
+        """The sides of a picture must be multiples of this, in pixels."""
         return self.patch * 2 ** (len(self.widths) - 1)
 
 
 class Unet(nn.Module):
-    """Predicts the noise. `alphas_cumprod` (step_count,) float32 is the share of the picture's variance left at each t."""
+    """Predicts the noise. `alphas_cumprod` (step_count,) float32 is the picture's share of the variance at each t."""
 
     alphas_cumprod: Tensor
 
     def __init__(self, config: UnetConfig):
         super().__init__()
-        from diffusers import UNet2DModel  # costs seconds to import, so only when a network is made
+        # Costs seconds to import, so only when a network is made.
+        from diffusers.models.unets.unet_2d import UNet2DModel
 
         self.config = config
         attends = [k >= len(config.widths) - config.attention_count for k in range(len(config.widths))]
@@ -72,13 +74,16 @@ class Unet(nn.Module):
         self.register_buffer("alphas_cumprod", (1 - betas).cumprod(0).float(), persistent=False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """(n, 3, s, s) noisy pictures and (n,) long steps in [0, step_count) -> (n, 3, s, s), the noise in them."""
+        """(n, 3, s, s) noisy pictures and (n,) int64 steps in [0, step_count) -> (n, 3, s, s), the noise in them."""
         small = F.pixel_unshuffle(x, self.config.patch)
         return F.pixel_shuffle(self.network(small, t, return_dict=False)[0], self.config.patch)
 
 
-def guess(x: Tensor, noise: Tensor, alpha: Tensor | float) -> Tensor:
-    """The clean picture that x and the noise in it point to (Song et al. 2021, DDIM, equation 9)."""
+def predict_x0(x: Tensor, noise: Tensor, alpha: Tensor | float) -> Tensor:
+    """The clean picture predicted from x and the noise in it: (n, 3, s, s) -> the same shape.
+
+    `alpha` is the value of `alphas_cumprod` at x's step, in (0, 1]. Song et al. 2021, DDIM, equation 9.
+    """
     return (x - (1 - alpha) ** 0.5 * noise) / alpha**0.5
 
 
@@ -86,20 +91,21 @@ def ddim_step(x: Tensor, noise: Tensor, alpha_from: Tensor | float, alpha_to: Te
     """One deterministic step (Song et al. 2021, DDIM, equation 12 with sigma = 0): (n, 3, s, s) -> (n, 3, s, s).
 
     `noise` is the noise predicted in `x`; the alphas are values of `alphas_cumprod` in (0, 1], 1 for a clean picture,
-    as numbers or tensors that broadcast against `x`. With alpha_to above alpha_from it takes noise away; with
-    alpha_to below, it puts noise in (DDIM inversion).
+    as numbers or tensors that broadcast against `x`. The step denoises if alpha_to is above
+    alpha_from, and adds noise (DDIM inversion) if it is below.
     """
-    return alpha_to**0.5 * guess(x, noise, alpha_from) + (1 - alpha_to) ** 0.5 * noise
+    return alpha_to**0.5 * predict_x0(x, noise, alpha_from) + (1 - alpha_to) ** 0.5 * noise
 
 
 @torch.no_grad()
-def walk(unet: Denoiser, x: Tensor, start: int, end: int, count: int) -> Tensor:
-    """(n, 3, s, s) at step `start` -> (n, 3, s, s) at step `end` in `count` DDIM steps, up or down; CLEAN is below 0.
+def ddim_walk(unet: Denoiser, x: Tensor, start: int, end: int, count: int) -> Tensor:
+    """(n, 3, s, s) at step `start` -> (n, 3, s, s) at step `end` by `count` DDIM steps in either direction.
 
-    The noise is always predicted at the step where the walk stands, as DiffusionCLIP does in both directions.
+    Steps are in [0, step_count), or CLEAN. The noise of each DDIM step is predicted at the step where it begins, as in
+    DiffusionCLIP (Kim et al. 2022), both when noise is added and when it is removed.
     """
-    alphas = [1.0, *unet.alphas_cumprod.tolist()]
-    steps = np.linspace(start, end, count + 1).round().astype(int).tolist()
+    alphas = [1.0, *floats(unet.alphas_cumprod)]
+    steps: list[int] = np.linspace(start, end, count + 1).round().astype(int).tolist()
     for here, there in pairwise(steps):
         times = torch.full((len(x),), max(here, 0), device=x.device)
         x = ddim_step(x, unet(x, times), alphas[here + 1], alphas[there + 1])

@@ -1,6 +1,6 @@
-"""VQGAN (Esser et al. 2021): pictures to image tokens and back. diffusers' VQModel is the network.
+"""VQGAN (Esser et al. 2021): pictures to image tokens and back.
 
-A pixel-unshuffle in front and a pixel-shuffle behind spare the costly full-resolution layers.
+The network is VQModel of diffusers, between a pixel-unshuffle and a pixel-shuffle, which avoid layers at full resolution.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipelines.models.checkpoint import Config
 
 @dataclass(frozen=True)
 class VqganConfig(Config):
-    """Sizes. The picture shrinks by `patch` (unshuffle), then by 2 per width after the first."""
+    """Sizes. The side is divided by `patch` (unshuffle), then by 2 for every width after the first."""
 
     image_size: int = 128
     patch: int = 4
@@ -38,11 +38,12 @@ class VqganConfig(Config):
 
 
 class Vqgan(CodecNetwork):
-    """Convolutional throughout: any picture whose sides are multiples of `config.factor` will do."""
+    """A convolutional Codec. The sides of pictures are any multiples of `config.factor`."""
 
     def __init__(self, config: VqganConfig):
         super().__init__()
-        from diffusers import VQModel  # costs seconds to import, so only when a network is made
+        # Costs seconds to import, so only when a network is made.
+        from diffusers.models.autoencoders.vq_model import VQModel
 
         self.config = config
         count = len(config.widths)
@@ -64,7 +65,7 @@ class Vqgan(CodecNetwork):
         self.codes = nn.Parameter(torch.randn(config.code_count, config.code_size) * 0.5)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor), before the codes."""
+        """(n, 3, h, w) in [-1, 1] -> (n, c, h / factor, w / factor), before quantization."""
         return self.before_codes(self.encoder(F.pixel_unshuffle(images, self.config.patch)))
 
     def decode(self, codes: Tensor) -> Tensor:

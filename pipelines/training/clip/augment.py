@@ -9,10 +9,10 @@ from torch import Tensor
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """(n, 3, s, s) in [-1, 1]: small rotation, zoom and shift; brightness, contrast, saturation; sometimes blur, noise."""
-    return changed(images, changes(tuple(images.shape), generator))
+    return apply_augmentation(images, draw_augmentation(tuple(images.shape), generator))
 
 
-def changes(shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
+def draw_augmentation(shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Tensor]:
     """All chance of `augment` for pictures of `shape` (n, 3, s, s), drawn on the CPU, one row a picture.
 
     Only the pictures that get noise have a row in "noise".
@@ -39,8 +39,8 @@ def changes(shape: tuple[int, ...], generator: torch.Generator) -> dict[str, Ten
     }
 
 
-def changed(images: Tensor, change: dict[str, Tensor]) -> Tensor:
-    """The pictures (n, 3, s, s) with the `changes` made, on their own device."""
+def apply_augmentation(images: Tensor, change: dict[str, Tensor]) -> Tensor:
+    """The pictures (n, 3, s, s) changed as `draw_augmentation` says, on their own device."""
     grid = F.affine_grid(change["movement"], list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     grey = images.mean(1, keepdim=True)

@@ -17,18 +17,18 @@ class ContrastiveLoss:
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator
 
-    def __call__(self, image: Tensor, text: Tensor, things: Tensor, scale: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, text: Tensor, concepts: Tensor, scale: Tensor) -> Tensor:
         """image, text (n, d) of unit length; things (n,) ids, -1 for one of a kind; scale multiplies the cosines."""
         count, rank = self.accelerator.num_processes, self.accelerator.process_index
         if count > 1:
             n = len(image)
             image, text = gather_with_gradient(image), gather_with_gradient(text)
-            things = cast(Tensor, self.accelerator.gather(things))
+            concepts = cast(Tensor, self.accelerator.gather(concepts))
             mine = slice(rank * n, rank * n + n)
         else:
             mine = slice(None)
-        same = (things[:, None] == things[None, :]) & (things[:, None] >= 0)
-        same |= torch.eye(len(things), dtype=torch.bool, device=things.device)
+        same = (concepts[:, None] == concepts[None, :]) & (concepts[:, None] >= 0)
+        same |= torch.eye(len(concepts), dtype=torch.bool, device=concepts.device)
         target = same / same.sum(1, keepdim=True)
         logits = scale * image @ text.T
         rows = -(target * F.log_softmax(logits, 1)).sum(1)

@@ -19,9 +19,9 @@ from pipelines.models.clip.network import ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.clip.teacher import TEACHER_PACKAGE
-from pipelines.training.clip.trainer import ClipTrainer, Heads, pooled_by_length
+from pipelines.training.clip.trainer import ClipTrainer, TrainingHeads, pooled_by_length
 from pipelines.training.data.emoji import Emoji, on_background
-from pipelines.training.data.icons import thing
+from pipelines.training.data.icons import concept
 from pipelines.training.data.scenes import Scenes
 
 
@@ -47,18 +47,18 @@ class TextTrainer(ClipTrainer):
     ):
         """`pack` holds the CLIP. BadInput without the teacher or its vectors."""
         path = pack / "clip.safetensors"
-        config, self.story = read_header(path)
+        config, self.history = read_header(path)
         recipe = {"batch_size": 512, "rate": 7e-4, "imagenet": None, **options}
         sizes = {**ClipConfig.from_dict(config).to_dict(), **recipe}
         sizes.pop("vocabulary_size")
         super().__init__(accelerator, emoji, tokenizer, folder, seed, size, path, **sizes)
-        if self.taught_names is None:
+        if self.teacher_names is None:
             raise BadInput("training.no_teacher", package=TEACHER_PACKAGE)
         self.clip.image.requires_grad_(False)
         self.before = copy.deepcopy(self.clip.text).requires_grad_(False)
         self.prototypes = self._prototypes()
 
-    def hot(self) -> list[nn.Module]:
+    def compile_targets(self) -> list[nn.Module]:
         return [self.clip.text]
 
     def extra_state(self) -> dict[str, Tensor]:
@@ -70,7 +70,7 @@ class TextTrainer(ClipTrainer):
         sums = torch.zeros(len(self.index), self.clip.config.embedding_size, device=self.accelerator.device)
         for rows in np.array_split(self.emoji.train, -(-len(self.emoji.train) // 256)):
             vectors = encode_pictures(self.clip, on_background(self.emoji.rgba[rows]))
-            names = torch.tensor([self.index[thing(self.emoji.icons[k])] for k in rows])
+            names = torch.tensor([self.index[concept(self.emoji.icons[k])] for k in rows])
             sums.index_add_(0, names.to(sums.device), vectors)
         return F.normalize(sums, dim=-1)
 
@@ -82,27 +82,27 @@ class TextTrainer(ClipTrainer):
         assert self.distilled is not None
         chosen = rng.choice(len(self.texts), n - len(captions), p=self.chances)
         texts = [self.texts[k] for k in chosen]
-        return {"captions": captions, "texts": texts, "taught": self.distilled[chosen].float()}
+        return {"captions": captions, "texts": texts, "teacher_vectors": self.distilled[chosen].float()}
 
     def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
-        clip, heads, n = self.clip, cast(Heads, self.networks["heads"]), len(batch["captions"])
+        clip, heads, n = self.clip, cast(TrainingHeads, self.networks["heads"]), len(batch["captions"])
         with self.accelerator.autocast():
             pooled = pooled_by_length(clip, batch["captions"] + batch["texts"])
             text = F.normalize(clip.text.project(pooled).float(), dim=-1)
             with torch.no_grad():
                 had = F.normalize(self.before(clip.tokenize(batch["captions"])).float(), dim=-1)
         moved = (1 - (text[:n] * had).sum(-1)).mean()
-        distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["taught"])
-        kin = self._kinship_loss(text[n:], self.prototypes, batch["taught"])
-        self.descend(20 * moved + 0.5 * distil + kin, clip, "all")
-        return {"moved": moved, "distil": distil, "kinship": kin}
+        distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["teacher_vectors"])
+        relation = self._relation_loss(text[n:], self.prototypes, batch["teacher_vectors"])
+        self.backward_and_step(20 * moved + 0.5 * distil + relation, clip, "all")
+        return {"moved": moved, "distil": distil, "kinship": relation}
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         """The figures are of the whole; each round of the text tower is told in CLIP's story, with the one before it."""
         weights = torch.cat([value.flatten().cpu() for value in self.before.state_dict().values()])
         begun = hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
-        before = self.story.get("text")
+        before = self.history.get("text")
         if before and before.get("begun") == begun:  # this training itself, exported earlier
             before = before["before"]
         text = {**facts, "begun": begun, "before": before}
-        super().export(path, {**self.story, "figures": facts["figures"], "text": text})
+        super().export(path, {**self.history, "figures": facts["figures"], "text": text})

@@ -28,28 +28,28 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.io.images import to_tensor
 from pipelines.models.checkpoint import save_checkpoint
-from pipelines.models.clip.network import Clip, ClipConfig, MobileTower
+from pipelines.models.clip.network import Clip, ClipConfig, EfficientNetTower
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip import teacher
-from pipelines.training.clip.augment import changed, changes
+from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
 from pipelines.training.clip.loss import ContrastiveLoss
 from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.data.damage import damaged, damages, exchanges, redrawn
 from pipelines.training.data.emoji import Emoji, on_background
-from pipelines.training.data.icons import thing
+from pipelines.training.data.icons import concept
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
-from pipelines.training.report import sheet_of
+from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 from pipelines.training.vqgan import load_codec
 
 TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
 
 
-KINSHIP_SCALES = 40.0, 20.0  # of the teacher's cosines, which are close together, and of the student's
+RELATION_SCALES = 40.0, 20.0  # of the teacher's cosines, which are close together, and of the student's
 
 
-def lite(number: int) -> dict[str, Any]:
+def efficientnet_lite(number: int) -> dict[str, Any]:
     """EfficientNet-Lite0 to 4 as the image tower, at the data's 128 pixels.
 
     Widths and depths grow together (Tan & Le 2019, section 3.3).
@@ -73,7 +73,7 @@ def _multiple_of_8(width: float) -> int:
     return near + 8 if near < 0.9 * width else near
 
 
-class Heads(nn.Module):
+class TrainingHeads(nn.Module):
     """What only the training needs: a prototype for each name, and the way into the teacher's space."""
 
     def __init__(self, name_count: int, embedding_size: int, text_width: int):
@@ -86,15 +86,15 @@ class ClipTrainer(Trainer):
     """Trains a Clip on emoji scenes. `folder` keeps the teacher's vectors beside the state."""
 
     name = "clip"
-    averaged = ("clip",)
+    ema_networks = ("clip",)
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
         # 7.2, 17.7 and 39.9 million parameters, of them 3.7, 5.3 and 12.3 the image tower's
-        "tiny": {"batch_size": 128, "rate": 1e-3, "begun_rate": 1.5e-4, **lite(0)},
+        "tiny": {"batch_size": 128, "rate": 1e-3, "begun_rate": 1.5e-4, **efficientnet_lite(0)},
         "small": {
             "batch_size": 256,
             "rate": 1e-3,
             "begun_rate": 2e-4,
-            **lite(2),
+            **efficientnet_lite(2),
             "text_width": 384,
             "text_layer_count": 6,
             "text_head_count": 6,
@@ -104,7 +104,7 @@ class ClipTrainer(Trainer):
             "batch_size": 512,
             "rate": 6e-4,
             "begun_rate": 2e-4,
-            **lite(4),
+            **efficientnet_lite(4),
             "text_width": 512,
             "text_layer_count": 8,
             "text_head_count": 8,
@@ -145,12 +145,12 @@ class ClipTrainer(Trainer):
         torch.manual_seed(seed)
         clip = Clip(ClipConfig(tokenizer.vocabulary_size, **sizes), tokenizer)
         self.start = begin(clip, start, imagenet)
-        names = sorted({thing(emoji.icons[k]) for k in emoji.train})
+        names = sorted({concept(emoji.icons[k]) for k in emoji.train})
         self.index = {name: k for k, name in enumerate(names)}
-        heads = Heads(len(names), clip.config.embedding_size, clip.config.text_width)
+        heads = TrainingHeads(len(names), clip.config.embedding_size, clip.config.text_width)
         with accelerator.main_process_first():
             self.texts, self.distilled = self._distillation(folder / "teacher.safetensors")
-        self.taught_names, self.chances = self._kin()
+        self.teacher_names, self.chances = self._relation()
         convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
         for network in (clip, heads):
             network.to(accelerator.device)
@@ -179,7 +179,7 @@ class ClipTrainer(Trainer):
         """The network."""
         return cast(Clip, self.networks["clip"])
 
-    def hot(self) -> list[nn.Module]:
+    def compile_targets(self) -> list[nn.Module]:
         return [self.clip.image]
 
     def _distillation(self, path: Path) -> tuple[list[str], Tensor | None]:
@@ -206,7 +206,7 @@ class ClipTrainer(Trainer):
         vectors = teacher.teacher_vectors(unique, path)
         return student, torch.from_numpy(vectors[[place[text] for text in english]])
 
-    def _kin(self) -> tuple[Tensor | None, np.ndarray | None]:
+    def _relation(self) -> tuple[Tensor | None, np.ndarray | None]:
         """What the teacher makes of each prototype, and how often each text is to be read.
 
         The first, (names, 384) of unit length, is the mean over its English names. A text is read the more often, the
@@ -219,7 +219,7 @@ class ClipTrainer(Trainer):
         for k in self.emoji.train:
             icon = self.emoji.icons[k]
             for name in (icon.name, *icon.also):
-                sums[self.index[thing(icon)]] += self.distilled[place[name]].float()
+                sums[self.index[concept(icon)]] += self.distilled[place[name]].float()
         names = F.normalize(sums, dim=-1)
         nearest = torch.cat([(some.float() @ names.T).max(1).values for some in self.distilled.split(4096)])
         chances = nearest.clamp(min=0.1).pow(4).double()
@@ -232,7 +232,7 @@ class ClipTrainer(Trainer):
         scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.45, coloured=0.35)
         drawn = [scenes.scene(int(k)) for k in chosen]
         pictures = torch.from_numpy(np.stack([picture for picture, _, _ in drawn])).permute(0, 3, 1, 2)
-        things = [self.index[thing(self.emoji.icons[k])] if k >= 0 else -1 for _, _, k in drawn]
+        concepts = [self.index[concept(self.emoji.icons[k])] if k >= 0 else -1 for _, _, k in drawn]
         # now and then small pictures, at a quarter of the price; in all processes at once
         small = np.random.default_rng((self.seed, step)).random() < 0.25
         side = self.clip.config.small_size if small else self.clip.config.image_size
@@ -240,10 +240,10 @@ class ClipTrainer(Trainer):
         batch = {
             "images": pictures.contiguous(),
             "side": side,
-            "changes": changes((n, 3, side, side), generator),
+            "changes": draw_augmentation((n, 3, side, side), generator),
             "damages": damages((n, 3, side, side), generator),
             "captions": [text for _, text, _ in drawn],
-            "things": torch.tensor(things),
+            "concepts": torch.tensor(concepts),
             "texts": [],
         }
         if self.codec is not None:
@@ -252,17 +252,17 @@ class ClipTrainer(Trainer):
         if self.distilled is not None:
             chosen = rng.choice(len(self.texts), n * TEXTS_PER_PICTURE, p=self.chances)
             batch["texts"] = [self.texts[k] for k in chosen]
-            batch["taught"] = self.distilled[chosen].float()
+            batch["teacher_vectors"] = self.distilled[chosen].float()
         return batch
 
     def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
-        clip, heads, things = self.clip, cast(Heads, self.networks["heads"]), batch["things"]
+        clip, heads, concepts = self.clip, cast(TrainingHeads, self.networks["heads"]), batch["concepts"]
         images, side = batch["images"].float().div(127.5).sub(1), batch["side"]
         if self.codec is not None:
             images = redrawn(self.codec, images, batch["exchange"])
         if images.shape[-1] != side:
             images = F.interpolate(images, (side, side), mode="area")
-        images = damaged(changed(images, batch["changes"]), batch["damages"])
+        images = damaged(apply_augmentation(images, batch["changes"]), batch["damages"])
         images = images.contiguous(memory_format=torch.channels_last)
         n = len(images)
         with self.accelerator.autocast():
@@ -271,49 +271,49 @@ class ClipTrainer(Trainer):
             text = clip.text.project(pooled)
         image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
         text, others = text[:n], text[n:]
-        contrast = self.contrast(image, text, things, clip.log_scale.exp().clamp(max=100))
+        contrast = self.contrast(image, text, concepts, clip.log_scale.exp().clamp(max=100))
         prototypes = F.normalize(heads.prototypes, dim=-1)
-        known = self.mean_over_processes((things >= 0).sum().float()).clamp(min=0.1)
+        known = self.mean_over_processes((concepts >= 0).sum().float()).clamp(min=0.1)
         sums = [
-            F.cross_entropy(20 * one @ prototypes.T, things, ignore_index=-1, reduction="sum")
+            F.cross_entropy(20 * one @ prototypes.T, concepts, ignore_index=-1, reduction="sum")
             for one in (image, text)
         ]
         proxy = torch.stack(sums).sum() / known
         loss = contrast + 0.3 * proxy
         metrics = {"contrast": contrast, "proxy": proxy / 2}
-        if "taught" in batch:
-            distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["taught"])
-            kin = self._kinship_loss(others, prototypes, batch["taught"])
-            loss = loss + 0.5 * distil + kin
-            metrics |= {"distil": distil, "kinship": kin}
-        self.descend(loss, clip, "all")
+        if "teacher_vectors" in batch:
+            distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["teacher_vectors"])
+            relation = self._relation_loss(others, prototypes, batch["teacher_vectors"])
+            loss = loss + 0.5 * distil + relation
+            metrics |= {"distil": distil, "kinship": relation}
+        self.backward_and_step(loss, clip, "all")
         return metrics
 
-    def _distil_loss(self, guessed: Tensor, taught: Tensor) -> Tensor:
+    def _distil_loss(self, guessed: Tensor, teacher_vectors: Tensor) -> Tensor:
         """Match the teacher's vector, and pick it among those of all processes: (n, 384) twice -> a scalar."""
-        guessed, n = F.normalize(guessed, dim=-1), len(taught)
-        everybody = cast(Tensor, self.accelerator.gather(taught))
-        mine = torch.arange(n, device=taught.device) + self.accelerator.process_index * n
-        match = 2 * (1 - (guessed * taught).sum(-1)).mean()
+        guessed, n = F.normalize(guessed, dim=-1), len(teacher_vectors)
+        everybody = cast(Tensor, self.accelerator.gather(teacher_vectors))
+        mine = torch.arange(n, device=teacher_vectors.device) + self.accelerator.process_index * n
+        match = 2 * (1 - (guessed * teacher_vectors).sum(-1)).mean()
         return match + F.cross_entropy(20 * guessed @ everybody.T, mine)
 
-    def _kinship_loss(self, text: Tensor, prototypes: Tensor, taught: Tensor) -> Tensor:
+    def _relation_loss(self, text: Tensor, prototypes: Tensor, teacher_vectors: Tensor) -> Tensor:
         """How far the text (n, d) is from being as near to each prototype as the teacher says: a divergence in nats.
 
         The prototypes stand still here: they belong to the pictures.
         """
-        assert self.taught_names is not None
-        wanted = F.log_softmax(KINSHIP_SCALES[0] * taught @ self.taught_names.T, -1)
-        given = F.log_softmax(KINSHIP_SCALES[1] * text @ prototypes.detach().T, -1)
+        assert self.teacher_names is not None
+        wanted = F.log_softmax(RELATION_SCALES[0] * teacher_vectors @ self.teacher_names.T, -1)
+        given = F.log_softmax(RELATION_SCALES[1] * text @ prototypes.detach().T, -1)
         return F.kl_div(given, wanted, log_target=True, reduction="batchmean")
 
-    def sheet(self) -> Image.Image:
+    def sample_grid(self) -> Image.Image:
         """For some prompts, the six validation pictures that CLIP finds nearest."""
         pictures = on_background(self.emoji.rgba[self.emoji.validation])
         vectors, texts = encode_pictures(self.clip, pictures), self.clip.encode_text(list(self.SHEET_PROMPTS))
         self.clip._remembered.clear()
         best = (texts @ vectors.T).topk(min(6, len(pictures))).indices.flatten().tolist()
-        return sheet_of(to_tensor([Image.fromarray(pictures[k]) for k in best]), 6)
+        return image_grid(to_tensor([Image.fromarray(pictures[k]) for k in best]), 6)
 
     def evaluate(self) -> dict[str, float]:
         self.clip._remembered.clear()
@@ -329,17 +329,22 @@ class CriticTrainer(ClipTrainer):
     name = "critic"
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
         # 6.5, 13.1 and 23.3 million parameters
-        "tiny": {**ClipTrainer.SIZES["tiny"], **lite(1), "text_width": 192, "embedding_size": 192},
+        "tiny": {
+            **ClipTrainer.SIZES["tiny"],
+            **efficientnet_lite(1),
+            "text_width": 192,
+            "embedding_size": 192,
+        },
         "small": {
             **ClipTrainer.SIZES["small"],
-            **lite(3),
+            **efficientnet_lite(3),
             "text_width": 256,
             "text_head_count": 4,
             "embedding_size": 256,
         },
         "base": {
             **ClipTrainer.SIZES["base"],
-            **lite(3),
+            **efficientnet_lite(3),
             "text_width": 384,
             "text_head_count": 6,
             "embedding_size": 384,
@@ -368,7 +373,7 @@ def begin(clip: Clip, start: Path | None, imagenet: str | None) -> str:
     words = [f"{len(fitted)} tensors of {start.name}"] if start is not None else []
     tower, file = clip.image, imagenet_file(imagenet) if imagenet else None
     filled = all(f"image.{name}" in fitted for name in tower.state_dict())
-    if file is not None and isinstance(tower, MobileTower) and not filled:
+    if file is not None and isinstance(tower, EfficientNetTower) and not filled:
         begin_with_imagenet(tower, file)
         for part in (tower.stem, *tower.stages[:3]):
             part.requires_grad_(False)

@@ -98,8 +98,8 @@ def redrawn(codec: Codec, images: Tensor, exchange: dict[str, Tensor]) -> Tensor
     rows = exchange["redrawn"]
     if not rows.any():
         return images
-    tokens = codec.tokens_of(images[rows])
+    tokens = codec.encode_tokens(images[rows])
     mixed = tokens.flatten(1).gather(1, exchange["place"][rows]).view_as(tokens)
     images = images.clone()
-    images[rows] = codec.pictures_of(mixed).clamp(-1, 1).to(images.dtype)
+    images[rows] = codec.decode_tokens(mixed).clamp(-1, 1).to(images.dtype)
     return images

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.training.data.icons import SIZE, VALIDATION_STYLE, Icon, thing
+from pipelines.training.data.icons import SIZE, VALIDATION_STYLE, Icon, concept
 
 DATA_FILE = Path("data/emoji.safetensors")
 
@@ -61,6 +61,6 @@ def icon_weights(emoji: Emoji, rare: float) -> np.ndarray:
     icons = [emoji.icons[k] for k in emoji.train]
     styles: dict[str, set[str]] = {}
     for icon in icons:
-        styles.setdefault(thing(icon), set()).add(icon.style)
-    weights = np.array([1.0 if len(styles[thing(icon)]) >= 3 else rare for icon in icons])
+        styles.setdefault(concept(icon), set()).add(icon.style)
+    weights = np.array([1.0 if len(styles[concept(icon)]) >= 3 else rare for icon in icons])
     return weights / weights.sum()

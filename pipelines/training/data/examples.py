@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
-from pipelines.models.checkpoint import in_order
+from pipelines.models.checkpoint import canonical_bytes
 from pipelines.training.data.emoji import Emoji, on_background
 from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE, Icon, may_be_mirrored
 
@@ -44,26 +44,26 @@ def pick_examples(icons: list[Icon], count: int = EXAMPLE_COUNT, seed: int = 0) 
     signs, plain shapes and things without a Chinese name (whose English one is often garbled) are left out. Faces,
     animals, people and food come first, as EXAMPLE_GROUPS has it; whatever else there is fills up.
     """
-    things: dict[str, list[int]] = {}
+    concepts: dict[str, list[int]] = {}
     for k, icon in enumerate(icons):
         if icon.style != VALIDATION_STYLE and icon.chinese:
-            things.setdefault(icon.chinese, []).append(k)
+            concepts.setdefault(icon.chinese, []).append(k)
     groups: list[list[str]] = [[] for _ in range(len(EXAMPLE_GROUPS) + 1)]
-    for thing, drawings in things.items():
+    for concept, drawings in concepts.items():
         names = [name for k in drawings for name in (icons[k].name, *icons[k].also)]
         words = {*icons[drawings[0]].keywords, *names[0].split()}
         plain = all(may_be_mirrored(icons[k]) for k in drawings) and "zodiac" not in words
         if not plain or any(NO_EXAMPLE.search(name) for name in names):
             continue
         places = (k for k, (_, about) in enumerate(EXAMPLE_GROUPS) if words & about)
-        groups[next(places, len(EXAMPLE_GROUPS))].append(thing)
+        groups[next(places, len(EXAMPLE_GROUPS))].append(concept)
     rng, chosen = np.random.default_rng(seed), []
     for (share, _), group in zip((*EXAMPLE_GROUPS, (1.0, frozenset())), groups, strict=True):
         most = min(round(share * count), count - len(chosen))
         chosen += [group[k] for k in rng.permutation(len(group))[:most]]
     uses, picked = dict.fromkeys(ICON_SETS, 0), []
-    for thing in (chosen[k] for k in rng.permutation(len(chosen))):
-        k = min(things[thing], key=lambda k: uses[icons[k].style])
+    for concept in (chosen[k] for k in rng.permutation(len(chosen))):
+        k = min(concepts[concept], key=lambda k: uses[icons[k].style])
         uses[icons[k].style] += 1
         picked.append(k)
     return picked
@@ -97,6 +97,6 @@ def write_examples(emoji: Emoji, path: Path = EXAMPLES_FILE, count: int = EXAMPL
     }
     config = {"image_size": emoji.rgba.shape[1], "count": len(picked)}
     metadata = {"config": json.dumps(config), "facts": json.dumps(facts, ensure_ascii=False)}
-    data = in_order(save(tensors, metadata))
+    data = canonical_bytes(save(tensors, metadata))
     write_atomically(path, data)
     print(f"{path}: {len(picked):,} pictures, {len(data) / 1e6:.2f} MB", file=sys.stderr)

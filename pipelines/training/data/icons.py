@@ -68,7 +68,7 @@ def may_be_mirrored(icon: Icon) -> bool:
     return HAS_WRITING.search(icon.name) is None
 
 
-def thing(icon: Icon) -> str:
+def concept(icon: Icon) -> str:
     """What an icon shows, the same for every style that draws it."""
     return icon.chinese or icon.name
 

@@ -15,7 +15,7 @@ from torch import nn
 from app.cli.models import main
 from pipelines.errors import BadInput, CannotSave
 from pipelines.models.checkpoint import load_weights, read_header
-from pipelines.models.source import Converted, Original
+from pipelines.models.source import Converted, SourceCheckpoint
 from pipelines.models.spec import families
 from pipelines.weights import convert as store
 from pipelines.weights.checkpoint import Checkpoint
@@ -115,7 +115,7 @@ def test_a_stranger_that_breaks_a_converter_is_refused_like_any_other() -> None:
     for shape in ((), (0,), (1, 1), (2, 0, 3)):
         tensors = {name: torch.zeros(shape) for name in names}
         with pytest.raises(BadInput, match="fits none of the families"):
-            convert_originals([Original("odd.pt", tensors, {"hparams": 3})])
+            convert_originals([SourceCheckpoint("odd.pt", tensors, {"hparams": 3})])
 
 
 def test_our_file_keeps_dtypes_and_is_the_same_every_time(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_restyling_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     [
         (["a:-1"], "no positive weight"),
         (["a", "--video", "film.gif"], ".mp4 or .webp"),
-        (["a", "--init", "nowhere.png"], "there is no picture nowhere.png"),
+        (["a", "--image", "nowhere.png"], "there is no picture nowhere.png"),
         (["a", "--size", "100x64"], "try 96"),
         (["a", "--frames", "nowhere"], "nowhere"),
         ([], "the prompt is empty"),

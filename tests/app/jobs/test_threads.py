@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.queue import Lane
-from app.jobs.threads import aside
+from app.jobs.queue import JobQueue
+from app.jobs.threads import run_in_own_thread
 from pipelines.errors import Stopped
 from tests.support.painter import PAINTERS, Painter, PainterStudio
 
@@ -17,7 +17,7 @@ from tests.support.painter import PAINTERS, Painter, PainterStudio
 def test_the_thread_ends_with_its_work() -> None:
     seen: list[threading.Thread] = []
 
-    @aside
+    @run_in_own_thread
     def work(number: int, *, more: int = 0) -> int:
         seen.append(threading.current_thread())
         return number + more
@@ -28,7 +28,7 @@ def test_the_thread_ends_with_its_work() -> None:
 
 @pytest.mark.parametrize("problem", [ValueError("told"), Stopped()])
 def test_what_goes_wrong_comes_back(problem: BaseException) -> None:
-    @aside
+    @run_in_own_thread
     def work() -> None:
         raise problem
 
@@ -46,10 +46,10 @@ def test_a_job_leaves_no_thread_that_has_computed(tmp_path: Path, monkeypatch: p
         return begun(*given)
 
     monkeypatch.setattr(Painter, "__call__", watched)
-    lane = Lane(PainterStudio(), tmp_path, PAINTERS)
-    job_id = lane.submit("generate", {"prompt": "a cup", "candidates": 2, "keep": 1})
-    while not lane.job(job_id).is_over:
+    queue = JobQueue(PainterStudio(), tmp_path, PAINTERS)
+    job_id = queue.submit("generate", {"prompt": "a cup", "candidates": 2, "keep": 1})
+    while not queue.job(job_id).is_over:
         time.sleep(0.02)
     seen[0].join(5)
-    assert not seen[0].is_alive() and lane.job(job_id).state == "done"
-    lane.close()
+    assert not seen[0].is_alive() and queue.job(job_id).state == "done"
+    queue.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app import space
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from tests.support.space import LargeStudio, Place
 from tests.support.zero_gpu import ZeroGpuPlatform
 
@@ -17,7 +17,7 @@ from tests.support.zero_gpu import ZeroGpuPlatform
 def place(tmp_path: Path) -> Iterator[Place]:
     platform, studio = ZeroGpuPlatform(), LargeStudio()
     zero = space.ZeroGpu(studio, platform, tmp_path, device="cpu")
-    lane = Lane(studio, tmp_path, run=zero.run)
-    yield Place(platform, studio, zero, lane)
-    lane.close()
+    queue = JobQueue(studio, tmp_path, run=zero.run)
+    yield Place(platform, studio, zero, queue)
+    queue.close()
     platform.close()

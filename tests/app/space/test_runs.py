@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from app import space
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from pipelines.core.pipeline import Step, run
 from pipelines.core.record import read_record
 from pipelines.errors import BadInput
@@ -94,8 +94,8 @@ def test_a_process_that_serves_again_follows_a_change_of_pack(place: Place) -> N
 def test_previews_cross_as_pictures_of_the_processor(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "PREVIEW_SECONDS", 0.0)
     job_id = place.submit("optimize", {"steps": 400, "cutouts": 4})
-    place.until(lambda: place.lane.preview(job_id))
-    place.lane.stop(job_id)
+    place.until(lambda: place.queue.preview(job_id))
+    place.queue.stop(job_id)
     assert place.finished(job_id).state == "stopped"
     step = space.carried(Step("draw", 1, 2, {"a": 1.5}, lambda: torch.zeros(1, 3, 4, 4)), with_picture=True)
     assert step.draw is not None and step.preview()[0].size == (4, 4)
@@ -161,16 +161,16 @@ def test_the_jobs_context_is_that_of_who_asked(tmp_path: Path) -> None:
         seen.append(name.get())
         return run(pipeline, settings, journal)
 
-    lane = Lane(LargeStudio(), tmp_path, run=noting)
+    queue = JobQueue(LargeStudio(), tmp_path, run=noting)
     try:
         for visitor in ("ann", "bob"):
             context = contextvars.copy_context()
             context.run(name.set, visitor)
-            job_id = context.run(lane.submit, "generate", {"candidates": 2, "keep": 1}, visitor)
+            job_id = context.run(queue.submit, "generate", {"candidates": 2, "keep": 1}, visitor)
             end = time.monotonic() + 60
-            while not lane.job(job_id).is_over:
+            while not queue.job(job_id).is_over:
                 assert time.monotonic() < end
                 time.sleep(0.005)
     finally:
-        lane.close()
+        queue.close()
     assert seen == ["ann", "bob"]

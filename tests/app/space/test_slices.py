@@ -53,12 +53,12 @@ def test_stop_keeps_the_pictures_and_resume_goes_on(place: Place, tmp_path: Path
 
     place.studio.step = hold
     job_id = place.submit("optimize", GROWING)
-    place.until(lambda: place.lane.job(job_id).done == 3)
-    place.lane.stop(job_id)
+    place.until(lambda: place.queue.job(job_id).done == 3)
+    place.queue.stop(job_id)
     go.touch()
     job = place.finished(job_id)
     assert job.state == "stopped" and job.pictures
-    kept = max(place.lane.journal(job_id).steps())
+    kept = max(place.queue.journal(job_id).steps())
     assert 3 <= kept <= 5
     assert read_record(job.pictures[0]["path"], PIPELINES).settings["until"] == kept
     before = len(place.seconds)
@@ -78,7 +78,7 @@ def test_a_refusal_in_mid_run_keeps_what_there_is(place: Place) -> None:
     assert job.error == (
         "this needs 4 s of GPU time, and your pass to it ran out while this waited; reload the page and go on"
     )
-    assert place.lane.journal(job_id).steps()[-1] == 3
+    assert place.queue.journal(job_id).steps()[-1] == 3
     place.resume(job_id, "ann's new one")
     assert pixels(place.finished(job_id)) == uncut("optimize", GROWING)
 
@@ -86,8 +86,8 @@ def test_a_refusal_in_mid_run_keeps_what_there_is(place: Place) -> None:
 def test_stop_ends_edits_learning_and_keeps_what_it_learned(place: Place) -> None:
     place.platform.left["ann's"] = 1000
     job_id = place.submit("edit", {"steps": 4, "updates": 200, "mode": "quick"})
-    place.until(lambda: place.lane.job(job_id).stage == "learn")
-    place.lane.stop(job_id)
+    place.until(lambda: place.queue.job(job_id).stage == "learn")
+    place.queue.stop(job_id)
     job = place.finished(job_id)
     assert job.state == "stopped" and job.pictures
     assert not place.zero.paces.path.exists()  # half a run tells nothing
@@ -98,7 +98,7 @@ def test_stopping_generate_ends_the_call_and_the_next_one_works(
 ) -> None:
     monkeypatch.setitem(space.FIRST_ESTIMATES, "generate", lambda _: 50.0)
     job_id = place.submit("generate", {"candidates": 512})
-    place.until(lambda: place.lane.job(job_id).done > 0)
-    place.lane.stop(job_id)
+    place.until(lambda: place.queue.job(job_id).done > 0)
+    place.queue.stop(job_id)
     assert place.finished(job_id).state == "stopped"
     assert place.finished(place.submit("generate", {"candidates": 2})).state == "done"

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from gradio.processing_utils import async_ssrf_protected_get
 
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.ui.addresses import is_address, names_address
 from pipelines.errors import BadInput
 
@@ -85,7 +85,7 @@ def test_addresses_are_found_at_any_depth() -> None:
 
 
 def test_every_function_of_the_page_refuses_addresses(
-    studio: tuple[str, Lane], no_lookups: list[str], capfd: pytest.CaptureFixture[str]
+    studio: tuple[str, JobQueue], no_lookups: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     url, _ = studio
     forms = [
@@ -123,7 +123,7 @@ def test_every_function_of_the_page_refuses_addresses(
 
 @pytest.mark.anyio
 async def test_what_gradio_fetches_with_cannot_call_out(
-    studio: tuple[str, Lane], no_lookups: list[str]
+    studio: tuple[str, JobQueue], no_lookups: list[str]
 ) -> None:
     with pytest.raises(BadInput, match="no address is fetched"):
         await async_ssrf_protected_get("http://evil.example/a.png")

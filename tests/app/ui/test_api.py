@@ -16,7 +16,7 @@ from gradio.mcp import GradioMCPServer
 from gradio_client import Client
 from PIL import Image
 
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.library import Library
 from app.ui import api, page
 from pipelines.core.record import read_record
@@ -29,23 +29,23 @@ RED, BLUE = (picture_to_uri(Image.new("RGB", (40, 30), colour)) for colour in ("
 
 
 @pytest.fixture
-def client(studio: tuple[str, Lane], tmp_path: Path) -> Iterator[Client]:
+def client(studio: tuple[str, JobQueue], tmp_path: Path) -> Iterator[Client]:
     made = Client(studio[0], verbose=False, download_files=tmp_path)
     yield made
     made.close()
 
 
-def test_a_client_calls_all_five_tools(client: Client, studio: tuple[str, Lane]) -> None:
+def test_a_client_calls_all_five_tools(client: Client, studio: tuple[str, JobQueue]) -> None:
     best, made = client.predict("a cup", candidates=3, keep=2, seed=5, api_name="/generate")
     assert [one["rank"] for one in made["pictures"]] == [1, 2] and made["pictures"][0]["seed"] == 5
     for file in (best, *(one["file"] for one in made["pictures"])):
         assert read_record(Path(file).read_bytes(), PAINTERS).settings["prompt"] == "a cup"
 
-    best, made = client.predict("a red cup", init=RED, steps=10, start="white", api_name="/optimize")
+    best, made = client.predict("a red cup", image=RED, steps=10, start="white", api_name="/optimize")
     record = read_record(Path(best).read_bytes(), PAINTERS)
-    assert record.settings["steps"] == 10 and record.settings["init"].startswith("data:image/")
+    assert record.settings["steps"] == 10 and record.settings["image"].startswith("data:image/")
     assert (
-        made["settings"]["start"] == "white" and "init" not in made["settings"]
+        made["settings"]["start"] == "white" and "image" not in made["settings"]
     )  # no picture comes back as text
 
     best, made = client.predict("a blue cup", "a red cup", image=RED, strip=3, api_name="/edit")
@@ -62,7 +62,7 @@ def test_a_client_calls_all_five_tools(client: Client, studio: tuple[str, Lane])
     assert read_record(Path(found[0]["file"]).read_bytes(), PAINTERS).pipeline == found[0]["tool"]
 
 
-def test_five_endpoints_are_public_and_documented(studio: tuple[str, Lane]) -> None:
+def test_five_endpoints_are_public_and_documented(studio: tuple[str, JobQueue]) -> None:
     url, _ = studio
     info = httpx.get(f"{url}gradio_api/info").json()
     assert list(info["named_endpoints"]) == TOOLS and info["unnamed_endpoints"] == {}
@@ -80,7 +80,7 @@ def test_five_endpoints_are_public_and_documented(studio: tuple[str, Lane]) -> N
     assert config["footer_links"] == ["api"]
 
 
-def test_addresses_are_absolute_for_those_who_speak_plain_http(studio: tuple[str, Lane]) -> None:
+def test_addresses_are_absolute_for_those_who_speak_plain_http(studio: tuple[str, JobQueue]) -> None:
     url, _ = studio
     address = f"{url}gradio_api/call/v2/generate"
     begun = httpx.post(address, json={"prompt": "a cup", "candidates": 1}).json()
@@ -102,7 +102,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("/optimize", {"prompt": "a cup", "regions": "a sun @ /etc/hostname"}, "give a data:image"),
     ("/optimize", {"prompt": "a cup", "image_prompts": "http://127.0.0.1:9/a.png:1"}, "give a data:image"),
     ("/edit", {"prompt": "a cat", "source": "the cat"}, "there is nowhere to go"),
-    ("/edit", {"prompt": "a cat", "source": "a dog", "lessons": "/etc"}, "give a data:image"),
+    ("/edit", {"prompt": "a cat", "source": "a dog", "source_images": "/etc"}, "give a data:image"),
     ("/rank", {"pictures": [], "text": "a cup"}, "a list of 1 to 64"),
     ("/rank", {"pictures": [RED] * 65, "text": "a cup"}, "a list of 1 to 64"),
     ("/rank", {"pictures": RED, "text": "a cup"}, "a list of 1 to 64"),
@@ -125,25 +125,25 @@ def test_what_is_wrong_is_told_in_a_sentence(
         assert caplog.records == [] and "Traceback" not in capfd.readouterr().err
 
 
-def test_callers_do_not_share_a_session(studio: tuple[str, Lane]) -> None:
-    url, lane = studio
-    known = {one.id for one in lane.jobs(count=1000)}
+def test_callers_do_not_share_a_session(studio: tuple[str, JobQueue]) -> None:
+    url, queue = studio
+    known = {one.id for one in queue.jobs(count=1000)}
     for _ in range(2):
         one = Client(url, verbose=False, download_files=False)
         for _ in range(2):
             one.predict("a cup", candidates=1, api_name="/generate")
         one.close()
-    fresh = [one.session for one in lane.jobs(count=1000) if one.id not in known]
+    fresh = [one.session for one in queue.jobs(count=1000) if one.id not in known]
     assert len(fresh) == 4 and len(set(fresh)) == 2
     assert all(one.startswith("api-") for one in fresh)
 
 
 def test_agents_get_the_same_five_tools(tmp_path: Path) -> None:
     """Gradio's own schema of the tools, which it works out without the package that speaks to agents."""
-    lane = Lane(PainterStudio(), tmp_path, PAINTERS)
+    queue = JobQueue(PainterStudio(), tmp_path, PAINTERS)
     try:
         server = object.__new__(GradioMCPServer)
-        server.blocks = page.build(PainterStudio(), lane, Library(tmp_path), tmp_path)
+        server.blocks = page.build(PainterStudio(), queue, Library(tmp_path), tmp_path)
         server.api_info, server.tool_prefix = server.blocks.get_api_info(), ""
         server.tool_to_endpoint = server.get_tool_to_endpoint()
         assert server.tool_to_endpoint == {name[1:]: name for name in TOOLS}
@@ -158,7 +158,7 @@ def test_agents_get_the_same_five_tools(tmp_path: Path) -> None:
             )
             assert schema["required"] and "request" not in schema["properties"]
     finally:
-        lane.close()
+        queue.close()
 
 
 def test_an_agent_lists_and_calls_the_tools(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_an_agent_lists_and_calls_the_tools(tmp_path: Path) -> None:
     from mcp import ClientSession
     from mcp.client.streamable_http import streamablehttp_client
 
-    lane = Lane(PainterStudio(), tmp_path, PAINTERS)
-    blocks = page.build(PainterStudio(), lane, Library(tmp_path), tmp_path)
+    queue = JobQueue(PainterStudio(), tmp_path, PAINTERS)
+    blocks = page.build(PainterStudio(), queue, Library(tmp_path), tmp_path)
     _, url = page.launch(blocks, port=None, mcp=True)
     calls = {
         "generate": {"prompt": "a cup", "candidates": 1},
@@ -200,7 +200,7 @@ def test_an_agent_lists_and_calls_the_tools(tmp_path: Path) -> None:
         asyncio.run(talk())
     finally:
         blocks.close(verbose=False)
-        lane.close()
+        queue.close()
 
 
 def test_agents_need_a_package_and_are_told_so(monkeypatch: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from pipelines.core.record import read_record
 from tests.support.browser import ask, keep, make, overflow, unfold, wait_state
 from tests.support.painter import PAINTERS
@@ -65,7 +65,7 @@ def test_stop_answers_and_the_next_job_works(visit: Any) -> None:
 
 def test_a_run_that_is_begun_before_the_page_was_answered_is_watched(visit: Any) -> None:
     tab = visit()
-    arrival = tab.evaluate("gradio_config.dependencies.find((one) => one.api_name === 'arrive_2').id")
+    arrival = tab.evaluate("gradio_config.dependencies.find((one) => one.api_name === 'on_load_2').id")
     slow: list[Any] = []
 
     def hold(route: Any) -> None:
@@ -170,7 +170,9 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, lang: str) -> None:
         keep(tab, f"{tab_name}-{lang[:2]}-light-360")
 
 
-def test_a_dropped_picture_brings_its_settings(visit: Any, studio: tuple[str, Lane], tmp_path: Path) -> None:
+def test_a_dropped_picture_brings_its_settings(
+    visit: Any, studio: tuple[str, JobQueue], tmp_path: Path
+) -> None:
     picture = make(studio[1], "a green <b>leaf</b>", seed=77, temperature=0.5)
     tab = visit()
     tab.locator("#drop input[type=file]").set_input_files(picture)
@@ -196,7 +198,7 @@ def test_a_dropped_picture_brings_its_settings(visit: Any, studio: tuple[str, La
              const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
              const files = new DataTransfer();
              files.items.add(new File([bytes], 'nut.png', {type: 'image/png'}));
-             document.querySelector('#easel').dispatchEvent(
+             document.querySelector('#generate-view').dispatchEvent(
                new DragEvent('drop', {dataTransfer: files, bubbles: true, cancelable: true}));
            }""",
         data,
@@ -291,7 +293,7 @@ def test_what_can_be_done_with_a_picture(visit: Any) -> None:
     tab.wait_for_function("() => document.querySelectorAll('#stage figure').length === 4")
 
 
-def test_the_library_searches_by_what_is_seen(visit: Any, studio: tuple[str, Lane]) -> None:
+def test_the_library_searches_by_what_is_seen(visit: Any, studio: tuple[str, JobQueue]) -> None:
     make(studio[1], "something to be found", seed=5)
     tab = visit(theme="dark")
     tab.locator("#tab-library-button").click()
@@ -325,30 +327,30 @@ def test_contrast_is_enough_in_both_themes() -> None:
             assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground, theme)
 
 
-def test_files_stay_closed(studio: tuple[str, Lane]) -> None:
+def test_files_stay_closed(studio: tuple[str, JobQueue]) -> None:
     import httpx
 
-    url, lane = studio
-    make(lane, "a cup")
+    url, queue = studio
+    make(queue, "a cup")
     assert httpx.get(url, headers={"Host": "elsewhere.example"}).status_code == 400
     for name in ("jobs.sqlite", "../jobs.sqlite", "%2e%2e/%2e%2e/etc/passwd", "nothing.png", "a%00.png"):
         assert httpx.get(url + "picture/" + name).status_code == 404
-    for path in (lane.folder / "jobs.sqlite", *lane.folder.glob("*/*.png")):
+    for path in (queue.folder / "jobs.sqlite", *queue.folder.glob("*/*.png")):
         assert httpx.get(f"{url}gradio_api/file={path}").status_code in (403, 404)
 
 
-def test_an_interrupted_job_is_offered_again(visit: Any, studio: tuple[str, Lane]) -> None:
+def test_an_interrupted_job_is_offered_again(visit: Any, studio: tuple[str, JobQueue]) -> None:
     from dataclasses import replace
 
-    _, lane = studio
+    _, queue = studio
     tab = visit()
     ask(tab, "a slow boat")
     wait_state(tab, "running")
     tab.locator("#stop").click()
     wait_state(tab, "stopped")
     job_id = re.search("job=([^&]+)", tab.url)[1]  # type: ignore[index]
-    with lane._lock:  # as a server that was killed leaves it
-        lane._live[job_id].job = replace(lane._live[job_id].job, state="interrupted")
+    with queue._lock:  # as a server that was killed leaves it
+        queue._live[job_id].job = replace(queue._live[job_id].job, state="interrupted")
     tab.reload(wait_until="domcontentloaded")
     wait_state(tab, "interrupted")
     keep(tab, "interrupted-en-light-1280")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.recipe import read_recipe, recipe_of
 from app.ui import theme
 from pipelines.io.images import picture_to_uri
@@ -30,16 +30,16 @@ def press(tab: Any, place: str) -> str:
     return tab.evaluate("navigator.clipboard.readText()")
 
 
-def finished(lane: Lane, pipeline: str, **settings: Any) -> str:
+def finished(queue: JobQueue, pipeline: str, **settings: Any) -> str:
     """The id of a finished job."""
-    job_id = lane.submit(pipeline, settings, "somebody")
+    job_id = queue.submit(pipeline, settings, "somebody")
     for _ in range(2000):
-        if lane.job(job_id).is_over:
+        if queue.job(job_id).is_over:
             return job_id
         import time
 
         time.sleep(0.01)
-    raise AssertionError(lane.job(job_id))
+    raise AssertionError(queue.job(job_id))
 
 
 def go(tab: Any, address: str) -> None:
@@ -49,7 +49,7 @@ def go(tab: Any, address: str) -> None:
 
 @pytest.mark.parametrize(("lang", "theme_name", "width"), [("en-US", "light", 1280), ("zh-CN", "dark", 360)])
 def test_a_link_is_copied_and_fills_a_strangers_form(
-    visit: Any, lane: Lane, lang: str, theme_name: str, width: int
+    visit: Any, queue: JobQueue, lang: str, theme_name: str, width: int
 ) -> None:
     tab = visit(lang=lang, theme=theme_name, width=width)
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -69,7 +69,7 @@ def test_a_link_is_copied_and_fills_a_strangers_form(
     recipe = read_recipe(link.split("?r=")[1], PAINTERS)
     assert recipe.settings.prompt == "a red & <b>blue</b> 心" and recipe.left_out == ()
 
-    before = len(lane.jobs(count=1000))
+    before = len(queue.jobs(count=1000))
     stranger = visit(lang=lang, theme=theme_name, width=width)
     go(stranger, link)
     stranger.locator("#note .note").wait_for()
@@ -83,19 +83,19 @@ def test_a_link_is_copied_and_fills_a_strangers_form(
     assert stranger.locator("#stage section.empty").is_visible()
     keep(stranger, f"link-opened-{lang[:2]}-{theme_name}-{width}")
     assert overflow(stranger) == []
-    assert len(lane.jobs(count=1000)) == before
+    assert len(queue.jobs(count=1000)) == before
     stranger.locator("#go").click()
     wait_state(stranger, "done")
     assert "r=" not in stranger.url.split("?")[1].replace("job=", "") and "job=" in stranger.url
-    newest = lane.jobs(count=1)[0]
+    newest = queue.jobs(count=1)[0]
     assert newest.settings["seed"] == recipe.settings.seed and newest.settings["candidates"] == 7
 
 
 def test_optimize_and_edit_are_opened_by_their_links(
-    visit: Any, studio: tuple[str, Lane], lane: Lane
+    visit: Any, studio: tuple[str, JobQueue], queue: JobQueue
 ) -> None:
     url, _ = studio
-    grown = finished(lane, "optimize", prompt="a green apple", steps=10, init=RED, palette="#d9432f", seed=4)
+    grown = finished(queue, "optimize", prompt="a green apple", steps=10, init=RED, palette="#d9432f", seed=4)
     tab = visit()
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
     go(tab, f"{url}?job={grown}")
@@ -113,7 +113,7 @@ def test_optimize_and_edit_are_opened_by_their_links(
     keep(stranger, "link-opened-optimize-en-dark-1280")
 
     edited = finished(
-        lane, "edit", prompt="a fox face", source="a cat face", image=RED, mode="instant", strip=3
+        queue, "edit", prompt="a fox face", source="a cat face", image=RED, mode="instant", strip=3
     )
     go(tab, f"{url}?job={edited}")
     tab.locator("#proof [data-link]:visible").first.wait_for()
@@ -123,7 +123,7 @@ def test_optimize_and_edit_are_opened_by_their_links(
     go(chinese, link)
     chinese.locator("#edit-note .note", has_text="链接里没有：图片").wait_for()
     chinese.wait_for_function(
-        "() => document.querySelector('#edit-side [name=prompt]').value === 'a fox face'"
+        "() => document.querySelector('#edit-controls [name=prompt]').value === 'a fox face'"
     )
     form = json.loads(chinese.evaluate("window.atelier.values()"))
     assert (form["source"], form["mode"], form["strip"]) == ("a cat face", "instant", 3)
@@ -131,8 +131,8 @@ def test_optimize_and_edit_are_opened_by_their_links(
     assert overflow(chinese) == []
 
 
-def test_links_of_the_library_and_where_copying_is_forbidden(visit: Any, lane: Lane) -> None:
-    finished(lane, "generate", prompt="a brown nut", candidates=2, keep=1)
+def test_links_of_the_library_and_where_copying_is_forbidden(visit: Any, queue: JobQueue) -> None:
+    finished(queue, "generate", prompt="a brown nut", candidates=2, keep=1)
     for lang, theme_name, width in (("en-US", "light", 1280), ("zh-CN", "dark", 360)):
         tab = visit(lang=lang, theme=theme_name, width=width)
         # a page that came by plain http has no clipboard, and a strict browser refuses the old way too
@@ -176,9 +176,11 @@ def test_a_long_prompt_says_that_it_has_no_link(visit: Any) -> None:
     assert "a link has room for 1,500" in tab.locator("#stage .told:visible").inner_text()
 
 
-def test_a_forged_link_is_answered_in_a_sentence(visit: Any, studio: tuple[str, Lane], lane: Lane) -> None:
+def test_a_forged_link_is_answered_in_a_sentence(
+    visit: Any, studio: tuple[str, JobQueue], queue: JobQueue
+) -> None:
     url, _ = studio
-    before = len(lane.jobs(count=1000))
+    before = len(queue.jobs(count=1000))
     for lang, text, sentence in (
         ("en-US", "%00%ff<script>", "The link's recipe is damaged"),
         ("zh-CN", packed(["generate", {"candidates": 900}]), "候选数 900 太大，最大为 512"),
@@ -189,10 +191,12 @@ def test_a_forged_link_is_answered_in_a_sentence(visit: Any, studio: tuple[str, 
         go(tab, f"{url}?r={text}")
         tab.locator("#note .trouble", has_text=sentence).wait_for()
         assert tab.locator("#prompt textarea").input_value() == ""
-    assert len(lane.jobs(count=1000)) == before
+    assert len(queue.jobs(count=1000)) == before
 
 
-def test_the_other_drawing_pipelines_link_lends_what_both_know(visit: Any, studio: tuple[str, Lane]) -> None:
+def test_the_other_drawing_pipelines_link_lends_what_both_know(
+    visit: Any, studio: tuple[str, JobQueue]
+) -> None:
     tab = visit()
     recipe = recipe_of("diffuse", {"prompt": "a castle", "seed": 9, "width": 512})
     go(tab, f"{studio[0]}?r={recipe.text()}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from pipelines.edit.directions import Direction, Wearing, network_hash
+from pipelines.edit.directions import AdaptedUnet, Direction, network_hash
 from pipelines.edit.pipeline import Edit
 from pipelines.errors import BadInput
 from pipelines.models.unet.network import Unet
@@ -62,30 +62,30 @@ def test_adapters_sit_on_attention_and_convolutions(edit: Edit) -> None:
 
 @torch.no_grad()
 def test_at_strength_0_a_worn_copy_is_the_unet_bit_for_bit(edit: Edit, batch: tuple[Tensor, Tensor]) -> None:
-    base, wearing = edit.unet(*batch), Wearing(edit.unet)
-    assert torch.equal(wearing.unet(*batch), base)
+    base, adapted_unet = edit.unet(*batch), AdaptedUnet(edit.unet)
+    assert torch.equal(adapted_unet.unet(*batch), base)
     for seed in range(2):
-        wearing.wear(random_direction(edit.unet, seed))
-    wearing.set_strengths([torch.zeros(3)] * 2)
-    assert torch.equal(wearing.unet(*batch), base)
-    wearing.set_strengths([torch.tensor([0.0, 1.0, 0.0]), torch.zeros(3)])  # one picture among others
-    worn = wearing.unet(*batch)
+        adapted_unet.load_adapter(random_direction(edit.unet, seed))
+    adapted_unet.set_strengths([torch.zeros(3)] * 2)
+    assert torch.equal(adapted_unet.unet(*batch), base)
+    adapted_unet.set_strengths([torch.tensor([0.0, 1.0, 0.0]), torch.zeros(3)])  # one picture among others
+    worn = adapted_unet.unet(*batch)
     assert torch.equal(worn[[0, 2]], base[[0, 2]]) and (worn[1] - base[1]).abs().max() > 0.05
 
 
 @torch.no_grad()
 def test_a_fresh_adapter_changes_nothing(edit: Edit, batch: tuple[Tensor, Tensor]) -> None:
-    wearing = Wearing(edit.unet)
-    parameters = wearing.add(4, seed=1)
+    adapted_unet = AdaptedUnet(edit.unet)
+    parameters = adapted_unet.new_adapter(4, seed=1)
     assert parameters and all(one.requires_grad for one in parameters)
     assert {id(one) for one in parameters} == {
-        id(one) for one in wearing.unet.parameters() if one.requires_grad
+        id(one) for one in adapted_unet.unet.parameters() if one.requires_grad
     }
-    wearing.set_strengths([torch.ones(3)])
-    assert torch.equal(wearing.unet(*batch), edit.unet(*batch))
+    adapted_unet.set_strengths([torch.ones(3)])
+    assert torch.equal(adapted_unet.unet(*batch), edit.unet(*batch))
     state = torch.get_rng_state()
-    others = [Wearing(edit.unet), Wearing(edit.unet)]
-    again, different = others[0].add(4, seed=1), others[1].add(4, seed=2)
+    others = [AdaptedUnet(edit.unet), AdaptedUnet(edit.unet)]
+    again, different = others[0].new_adapter(4, seed=1), others[1].new_adapter(4, seed=2)
     assert torch.equal(torch.get_rng_state(), state)  # the global generator is left alone
     assert all(torch.equal(one, same) for one, same in zip(parameters, again, strict=True))
     assert not all(torch.equal(one, other) for one, other in zip(parameters, different, strict=True))
@@ -96,14 +96,14 @@ def test_a_fresh_adapter_changes_nothing(edit: Edit, batch: tuple[Tensor, Tensor
 def test_a_worn_direction_is_one_merged_into_the_weights(
     edit: Edit, batch: tuple[Tensor, Tensor], strength: float
 ) -> None:
-    direction, wearing = random_direction(edit.unet), Wearing(edit.unet)
-    wearing.wear(direction)
-    wearing.set_strengths([torch.full((3,), strength)])
+    direction, adapted_unet = random_direction(edit.unet), AdaptedUnet(edit.unet)
+    adapted_unet.load_adapter(direction)
+    adapted_unet.set_strengths([torch.full((3,), strength)])
     plain = merged(edit.unet, [direction], [strength])
     expected = plain(*batch)
-    assert torch.allclose(wearing.unet(*batch), expected, atol=2e-4, rtol=1e-3)
+    assert torch.allclose(adapted_unet.unet(*batch), expected, atol=2e-4, rtol=1e-3)
     assert (expected - edit.unet(*batch)).abs().max() > 0.1
-    worn, found = dict(wearing.unet.network.named_modules()), dict(plain.network.named_modules())
+    worn, found = dict(adapted_unet.unet.network.named_modules()), dict(plain.network.named_modules())
     kinds = set()
     for name, layer in found.items():
         if f"{name}.lora_A.weight" not in direction.tensors:
@@ -120,25 +120,27 @@ def test_a_worn_direction_is_one_merged_into_the_weights(
 
 @torch.no_grad()
 def test_strengths_of_one_batch_are_those_of_separate_runs(edit: Edit, batch: tuple[Tensor, Tensor]) -> None:
-    (x, times), wearing = batch, Wearing(edit.unet)
-    wearing.wear(random_direction(edit.unet))
+    (x, times), adapted_unet = batch, AdaptedUnet(edit.unet)
+    adapted_unet.load_adapter(random_direction(edit.unet))
     strengths = torch.tensor([-1.0, 0.5, 1.5])
-    wearing.set_strengths([strengths])
-    together = wearing.unet(x, times)
+    adapted_unet.set_strengths([strengths])
+    together = adapted_unet.unet(x, times)
     for k in range(3):
-        wearing.set_strengths([strengths[k : k + 1]])
-        assert torch.allclose(wearing.unet(x[k : k + 1], times[k : k + 1]), together[k : k + 1], atol=1e-5)
+        adapted_unet.set_strengths([strengths[k : k + 1]])
+        assert torch.allclose(
+            adapted_unet.unet(x[k : k + 1], times[k : k + 1]), together[k : k + 1], atol=1e-5
+        )
 
 
 @torch.no_grad()
 def test_two_directions_add_up(edit: Edit, batch: tuple[Tensor, Tensor]) -> None:
     directions = [random_direction(edit.unet, 0, rank=4), random_direction(edit.unet, 7, rank=2)]
-    wearing = Wearing(edit.unet)
+    adapted_unet = AdaptedUnet(edit.unet)
     for one in directions:
-        wearing.wear(one)
-    wearing.set_strengths([torch.full((3,), 0.8), torch.full((3,), -0.6)])
+        adapted_unet.load_adapter(one)
+    adapted_unet.set_strengths([torch.full((3,), 0.8), torch.full((3,), -0.6)])
     expected = merged(edit.unet, directions, [0.8, -0.6])(*batch)
-    assert torch.allclose(wearing.unet(*batch), expected, atol=2e-4, rtol=1e-3)
+    assert torch.allclose(adapted_unet.unet(*batch), expected, atol=2e-4, rtol=1e-3)
     for wrong in ([0.8, 0.6], [0.8, 0.0], [-0.6, 0.8]):
         assert not torch.allclose(merged(edit.unet, directions, wrong)(*batch), expected, atol=1e-2)
 
@@ -146,19 +148,19 @@ def test_two_directions_add_up(edit: Edit, batch: tuple[Tensor, Tensor]) -> None
 def test_a_direction_of_another_base_is_refused(edit: Edit) -> None:
     other = tiny_unet()
     other.network.conv_in.weight.data += 0.01
-    wearing = Wearing(edit.unet)
+    adapted_unet = AdaptedUnet(edit.unet)
     with pytest.raises(BadInput, match="learned on another base model") as refused:
-        wearing.wear(random_direction(other))
+        adapted_unet.load_adapter(random_direction(other))
     assert "\n" not in str(refused.value)
     good = random_direction(edit.unet)
     fewer = dict(list(good.tensors.items())[1:])
     odd = {name: (one[:1] if k == 0 else one) for k, (name, one) in enumerate(good.tensors.items())}
     for tensors in (fewer, odd, {}, {**good.tensors, "more": torch.zeros(1).half()}):
         with pytest.raises(BadInput, match="does not fit the base model") as refused:
-            Wearing(edit.unet).wear(Direction(tensors, good.facts))
+            AdaptedUnet(edit.unet).load_adapter(Direction(tensors, good.facts))
         assert "\n" not in str(refused.value)
     with pytest.raises(BadInput, match="does not fit the base model"):
-        Wearing(edit.unet).wear(Direction(good.tensors, good.facts | {"rank": 5}))
+        AdaptedUnet(edit.unet).load_adapter(Direction(good.tensors, good.facts | {"rank": 5}))
 
 
 def test_equal_weights_have_equal_hashes(edit: Edit) -> None:

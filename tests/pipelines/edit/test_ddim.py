@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.edit.ddim import noised, time_grid, walk_down, walk_up
-from pipelines.edit.directions import Wearing
+from pipelines.edit.ddim import add_noise, ddim_invert, ddim_sample, time_grid
+from pipelines.edit.directions import AdaptedUnet
 from pipelines.edit.pipeline import Edit
 from pipelines.io.images import to_pil, to_tensor
 from pipelines.models.unet.network import CLEAN
@@ -54,10 +54,10 @@ def test_each_refinement_brings_the_round_trip_nearer() -> None:
     grid = time_grid(500, 40)
     missed, kept = [], []
     for refine in range(4):
-        way = finish(walk_up(model.noise_of, model.alphas, x, grid, refine))
-        back = finish(walk_down(model.noise_of, way, add_back=False))
+        inversion = finish(ddim_invert(model.noise_of, model.alphas, x, grid, refine))
+        back = finish(ddim_sample(model.noise_of, inversion, add_back=False))
         missed.append((back / x - 1).abs().max().item())
-        kept.append(max(one.abs().max().item() for one in way.errors))
+        kept.append(max(one.abs().max().item() for one in inversion.errors))
     assert 0.03 < missed[0] < 0.12
     for few, more in itertools.pairwise(missed):
         assert more < few / 10
@@ -70,8 +70,8 @@ def test_more_steps_bring_the_walk_nearer_to_the_exact_flow() -> None:
     far = {}
     for refine in (0, 3):
         for count in (40, 400):
-            way = finish(walk_up(model.noise_of, model.alphas, x, time_grid(500, count), refine))
-            far[refine, count] = (way.states[-1] / model.exact(x, 499) - 1).abs().max().item()
+            inversion = finish(ddim_invert(model.noise_of, model.alphas, x, time_grid(500, count), refine))
+            far[refine, count] = (inversion.states[-1] / model.exact(x, 499) - 1).abs().max().item()
         assert far[refine, 40] < 0.06 and far[refine, 400] < far[refine, 40] / 7  # first order
 
 
@@ -80,11 +80,11 @@ def test_more_steps_bring_the_walk_nearer_to_the_exact_flow() -> None:
 def test_constant_noise_is_walked_exactly_on_any_grid(noise: float, grid: list[int]) -> None:
     alphas = tiny_unet().alphas_cumprod.double()
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    way = finish(walk_up(lambda x, _: torch.full_like(x, noise), alphas, x, grid, 0))
+    inversion = finish(ddim_invert(lambda x, _: torch.full_like(x, noise), alphas, x, grid, 0))
     top = alphas[grid[-1]]
-    assert torch.allclose(way.states[-1], top.sqrt() * x + (1 - top).sqrt() * noise, atol=1e-12)
+    assert torch.allclose(inversion.states[-1], top.sqrt() * x + (1 - top).sqrt() * noise, atol=1e-12)
     assert torch.allclose(
-        finish(walk_down(lambda x, _: torch.full_like(x, noise), way, add_back=False)), x, atol=1e-9
+        finish(ddim_sample(lambda x, _: torch.full_like(x, noise), inversion, add_back=False)), x, atol=1e-9
     )
 
 
@@ -94,33 +94,33 @@ def test_constant_noise_is_walked_exactly_on_any_grid(noise: float, grid: list[i
 def test_the_way_back_ends_where_the_way_up_began(edit: Edit, refine: int, return_step: int) -> None:
     pictures = [speckled((16, 16), seed) for seed in range(2)]
     x, grid = to_tensor(pictures), time_grid(return_step, 7)
-    way = finish(walk_up(edit._noise_of, edit.unet.alphas_cumprod, x, grid, refine))
-    back = finish(walk_down(edit._noise_of, way, copies=3))
+    inversion = finish(ddim_invert(edit._noise_of, edit.unet.alphas_cumprod, x, grid, refine))
+    back = finish(ddim_sample(edit._noise_of, inversion, copies=3))
     assert back.shape == (6, 3, 16, 16)
     expected = [one.tobytes() for one in pictures for _ in range(3)]
     assert [one.tobytes() for one in to_pil(back)] == expected
     if refine == 0:
-        plain = finish(walk_down(edit._noise_of, way, add_back=False))
+        plain = finish(ddim_sample(edit._noise_of, inversion, add_back=False))
         assert [one.tobytes() for one in to_pil(plain)] != [one.tobytes() for one in pictures]
 
 
 @torch.no_grad()
 def test_outside_a_mask_the_walk_down_follows_the_walk_up(edit: Edit) -> None:
     x = to_tensor([speckled((16, 16))])
-    way = finish(walk_up(edit._noise_of, edit.unet.alphas_cumprod, x, time_grid(500, 5), 1))
+    inversion = finish(ddim_invert(edit._noise_of, edit.unet.alphas_cumprod, x, time_grid(500, 5), 1))
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., :8] = 1
-    wearing = Wearing(edit.unet)
-    wearing.wear(random_direction(edit.unet))
-    wearing.set_strengths([torch.ones(1)])
-    back = finish(walk_down(wearing.noise_of, way, mask=mask))
+    adapted_unet = AdaptedUnet(edit.unet)
+    adapted_unet.load_adapter(random_direction(edit.unet))
+    adapted_unet.set_strengths([torch.ones(1)])
+    back = finish(ddim_sample(adapted_unet.noise_of, inversion, mask=mask))
     assert torch.equal(back[..., 8:], x[..., 8:]) and (back[..., :8] - x[..., :8]).abs().mean() > 0.01
 
 
 def test_fresh_noise_has_its_share_of_the_variance() -> None:
     x = torch.full((1, 3, 64, 64), 0.5)
-    one = noised(x, 0.36, torch.Generator().manual_seed(0))
+    one = add_noise(x, 0.36, torch.Generator().manual_seed(0))
     assert one.mean().item() == pytest.approx(0.3, abs=0.03) and one.std().item() == pytest.approx(
         0.8, abs=0.03
     )
-    assert torch.equal(one, noised(x, 0.36, torch.Generator().manual_seed(0)))
+    assert torch.equal(one, add_noise(x, 0.36, torch.Generator().manual_seed(0)))

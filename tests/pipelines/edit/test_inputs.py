@@ -38,7 +38,7 @@ def test_preparing_twice_is_preparing_once(edit: Edit, saved: list[Path]) -> Non
         EditSettings(),
         EditSettings(image=picture, mask=uri(half((30, 20))), crop="0,0,20x20"),
         EditSettings(mode="paper", return_step=10),
-        EditSettings(mode="reusable", lessons=f"{picture} | {picture}", examples=picture),
+        EditSettings(mode="reusable", source_images=f"{picture} | {picture}", target_images=picture),
         EditSettings(image=picture, directions=f"{saved[0]}:0.5 | {saved[1]}:-1@500-100"),
     ):
         prepared = edit.prepare(settings)
@@ -83,29 +83,29 @@ def test_texts_farther_apart_return_to_more_noise(edit: Edit, monkeypatch: pytes
 def test_texts_that_clip_cannot_tell_apart_are_refused(edit: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
     one = F.normalize(torch.ones(1, edit.clip.config.embedding_size), dim=1)
     monkeypatch.setattr(edit.clip, "encode_text", lambda texts: one.expand(len(texts), -1))
-    for ask in (edit.prepare, edit.check, lambda settings: finished(edit, settings)):
+    for ask in (edit.prepare, edit.estimate, lambda settings: finished(edit, settings)):
         with pytest.raises(BadInput, match="CLIP cannot tell 'a face' from 'an angry face'") as refused:
             ask(EditSettings())
         assert "\n" not in str(refused.value)
 
 
 def test_what_to_expect_is_told_before(edit: Edit, saved: list[Path]) -> None:
-    plain = edit.check(EditSettings())
+    plain = edit.estimate(EditSettings())
     assert plain.match is None and -1 <= plain.alike <= 1
     assert plain.seconds > 0 and plain.megabytes > 0 and plain.return_step > 0
-    longer = edit.check(EditSettings(updates=2000))
-    assert longer.seconds > 3 * edit.check(EditSettings(updates=40)).seconds
+    longer = edit.estimate(EditSettings(updates=2000))
+    assert longer.seconds > 3 * edit.estimate(EditSettings(updates=40)).seconds
     picture = uri(speckled((30, 20)))
     for settings in (
         EditSettings(image=picture),
         EditSettings(image=picture, mode="instant"),
         EditSettings(image=picture, mode="paper"),
-        EditSettings(image=picture, mode="reusable", examples=picture),
+        EditSettings(image=picture, mode="reusable", target_images=picture),
         EditSettings(image=picture, directions=str(saved[0])),
     ):
-        outlook = edit.check(settings)
-        assert outlook.match is not None and 0 <= outlook.match <= 1 and outlook.seconds > 0
-        assert outlook.return_step == edit.prepare(settings).return_step
+        estimate = edit.estimate(settings)
+        assert estimate.match is not None and 0 <= estimate.match <= 1 and estimate.seconds > 0
+        assert estimate.return_step == edit.prepare(settings).return_step
     assert torch.is_grad_enabled()
 
 
@@ -114,10 +114,10 @@ def test_the_match_is_a_rank_among_the_packs_pictures(edit: Edit) -> None:
     order = edit.pictures.nearest(edit.clip, text[None], 8)
     found = []
     for row in (order[0], order[4], order[-1]):
-        outlook = edit.check(EditSettings(image=uri(to_pil(edit.pictures.tensor([row]))[0])))
-        assert outlook.match is not None
-        found.append(outlook.match)
-        assert ("source does not describe it" in outlook.warnings) == (outlook.match < 0.8)
+        estimate = edit.estimate(EditSettings(image=uri(to_pil(edit.pictures.tensor([row]))[0])))
+        assert estimate.match is not None
+        found.append(estimate.match)
+        assert ("source does not describe it" in estimate.warnings) == (estimate.match < 0.8)
     assert found == [
         pytest.approx(7 / 8, abs=0.13),
         pytest.approx(3 / 8, abs=0.13),
@@ -159,9 +159,9 @@ def test_wrong_pictures_are_refused_in_one_sentence(edit: Edit, tmp_path: Path) 
         ({"image": uri(picture), "crop": "20,0,11x20"}, "the crop ends at 31x20"),
         ({"image": uri(picture), "crop": "0,0,5x20"}, "the least is 8x8"),
         ({"image": uri(speckled((100, 4)))}, "the least is 8x8"),
-        ({"examples": str(tmp_path / "nowhere.png")}, "there is no picture"),
+        ({"target_images": str(tmp_path / "nowhere.png")}, "there is no picture"),
         ({"directions": str(tmp_path / "text.png")}, "no safetensors file"),
-        ({"lessons": "~nobody-here/pictures", "mode": "reusable"}, "nobody-here"),
+        ({"source_images": "~nobody-here/pictures", "mode": "reusable"}, "nobody-here"),
     ):
         with pytest.raises(BadInput, match=words) as refused:
             edit.prepare(EditSettings(**fields))

@@ -45,7 +45,7 @@ def killed_at(edit: Edit, settings: EditSettings, done: int, journal: Journal) -
     events.close()
 
 
-LONG: dict[str, Any] = {"steps": 3, "strip": 2, "updates": 7, "step_size": 0.02, "learn_from": 5}
+LONG: dict[str, Any] = {"steps": 3, "strip": 2, "updates": 7, "step_size": 0.02, "source_count": 5}
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ def test_a_killed_learning_resumes_to_the_same_bits(
 ) -> None:
     settings = EditSettings(mode=mode, image=uri(speckled((16, 16))), **LONG)
     if mode == "paper":
-        settings = replace(settings, chain=True, return_step=41, refine=0, learn_from=2)
+        settings = replace(
+            settings, backprop_through_chain=True, return_step=41, inversion_iterations=0, source_count=2
+        )
     whole = finished(edit, settings)
     journal = Journal(tmp_path / "run" if where == "on disk" else None)
     killed_at(edit, settings, 5, journal)
@@ -106,11 +108,11 @@ def test_a_glimpse_shows_what_a_snapshot_had_learned(edit: Edit, tmp_path: Path)
     settings = edit.prepare(EditSettings(image=uri(speckled((30, 20))), **LONG))
     journal, early = Journal(tmp_path / "run"), Journal(tmp_path / "early")
     finished(edit, settings, journal)
-    seen = {step: edit.glimpse(settings, journal, step) for step in (3, 7)}
+    seen = {step: edit.image_at(settings, journal, step) for step in (3, 7)}
     assert seen[3].size == (30, 20) and seen[3].tobytes() != seen[7].tobytes()
     finished(edit, replace(settings, until=3), early)
     learned = edit.direction(settings, early).to_uri()
-    sketch = EditSettings(image=settings.image, directions=learned, refine=0, steps=3, strip=1)
+    sketch = EditSettings(image=settings.image, directions=learned, inversion_iterations=0, steps=3, strip=1)
     assert seen[3].tobytes() == first(finished(edit, sketch)).tobytes()
 
 

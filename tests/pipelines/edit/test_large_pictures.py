@@ -30,7 +30,7 @@ def test_a_large_picture_is_edited_whole_and_recorded_small(
 ) -> None:
     mask = half((1500, 800))
     mask.save(large.parent / "mask.png")
-    fields: dict[str, Any] = {"directions": str(saved[0]), "steps": 2, "strip": 2, "refine": 0}
+    fields: dict[str, Any] = {"directions": str(saved[0]), "steps": 2, "strip": 2, "inversion_iterations": 0}
     settings = EditSettings(
         image=str(large), mask=str(large.parent / "mask.png"), crop="300,100,1000x600", **fields
     )
@@ -62,7 +62,9 @@ def test_a_large_picture_is_edited_whole_and_recorded_small(
 def test_a_large_pictures_record_keeps_its_own_picture_when_purified(
     edit: Edit, large: Path, saved: list[Path]
 ) -> None:
-    settings = EditSettings(image=str(large), purify=1, directions=str(saved[0]), steps=2, strip=1, refine=0)
+    settings = EditSettings(
+        image=str(large), purify=1, directions=str(saved[0]), steps=2, strip=1, inversion_iterations=0
+    )
     kept = finished(edit, settings).settings
     assert isinstance(kept, EditSettings)
     picture = open_picture(kept.image)
@@ -75,7 +77,12 @@ def test_a_large_pictures_record_can_be_run_whatever_the_crop(
     smooth((3000, 1500)).save(tmp_path / "a.png")
     for crop in ("2992,1492,8x8", "0,0,8x8", "2500,0,500x1500"):
         settings = EditSettings(
-            image=str(tmp_path / "a.png"), crop=crop, directions=str(saved[0]), steps=2, strip=1, refine=0
+            image=str(tmp_path / "a.png"),
+            crop=crop,
+            directions=str(saved[0]),
+            steps=2,
+            strip=1,
+            inversion_iterations=0,
         )
         result = finished(edit, settings)
         assert isinstance(result.settings, EditSettings)

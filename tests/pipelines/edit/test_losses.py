@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pipelines.clip.cutouts import views_alike
 from pipelines.clip.losses import (
-    REACH,
+    UNIT_SHIFT,
     directional_loss,
     directional_similarity,
-    keeping_loss,
-    reach_loss,
+    magnitude_loss,
+    preservation_loss,
     text_direction,
 )
 from pipelines.clip.ranking import ensemble
@@ -62,35 +62,37 @@ def test_the_slopes_are_those_of_finite_differences(form: str) -> None:
     assert torch.autograd.gradcheck(lambda x: directional_loss(before, x, direction, form), (after,))
     strength = torch.tensor([1.0, -0.5, 1.5, 0.7], dtype=torch.float64)
     line = vectors(1, 3)[0]
-    assert torch.autograd.gradcheck(lambda x: reach_loss(before, x, line, strength), (after,))
+    assert torch.autograd.gradcheck(lambda x: magnitude_loss(before, x, line, strength), (after,))
     pictures = torch.randn(2, 2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(
-        lambda x: keeping_loss(pictures[0], x, 0.3, 0.7), (pictures[1].clone().requires_grad_(),)
+        lambda x: preservation_loss(pictures[0], x, 0.3, 0.7), (pictures[1].clone().requires_grad_(),)
     )
 
 
 def test_the_reach_by_hand() -> None:
     start = torch.zeros(2)
-    assert reach_loss(start, start, EAST).item() == 1
-    assert reach_loss(start, REACH / 2 * EAST, EAST).item() == pytest.approx(0.5)
-    assert reach_loss(start, 2 * REACH * EAST, EAST).item() == 0  # arrived, and farther
-    assert reach_loss(start, REACH * NORTH, EAST).item() == 1  # length elsewhere counts for nothing
-    assert reach_loss(start, -REACH * EAST, EAST).item() == pytest.approx(2)
-    assert reach_loss(start, -REACH * EAST, EAST, -1.0).item() == pytest.approx(0, abs=1e-6)
+    assert magnitude_loss(start, start, EAST).item() == 1
+    assert magnitude_loss(start, UNIT_SHIFT / 2 * EAST, EAST).item() == pytest.approx(0.5)
+    assert magnitude_loss(start, 2 * UNIT_SHIFT * EAST, EAST).item() == 0  # arrived, and farther
+    assert magnitude_loss(start, UNIT_SHIFT * NORTH, EAST).item() == 1  # length elsewhere counts for nothing
+    assert magnitude_loss(start, -UNIT_SHIFT * EAST, EAST).item() == pytest.approx(2)
+    assert magnitude_loss(start, -UNIT_SHIFT * EAST, EAST, -1.0).item() == pytest.approx(0, abs=1e-6)
     strengths = torch.tensor([0.0, 0.5, 1.5])
-    assert reach_loss(start.expand(3, 2), start.expand(3, 2), EAST, strengths).tolist() == [0, 0.5, 1.5]
+    assert magnitude_loss(start.expand(3, 2), start.expand(3, 2), EAST, strengths).tolist() == [0, 0.5, 1.5]
 
 
 def test_what_keeps_the_rest_by_hand() -> None:
     before = torch.zeros(2, 3, 4, 4)
     after = before.clone()
     after[1] = 0.5
-    assert keeping_loss(before, after, 0.3, 7.0).tolist() == pytest.approx([0, 0.15])  # no edges in a shift
+    assert preservation_loss(before, after, 0.3, 7.0).tolist() == pytest.approx(
+        [0, 0.15]
+    )  # no edges in a shift
     after[1] = 0
     after[1, :, :, 2:] = 1.0  # one edge among the three between four columns
-    assert keeping_loss(before, after, 0.0, 1.0)[1].item() == pytest.approx(1 / 3)
-    assert keeping_loss(before, after.transpose(2, 3), 0.0, 1.0)[1].item() == pytest.approx(1 / 3)
-    assert keeping_loss(before, after, 2.0, 0.0)[1].item() == pytest.approx(1.0)
+    assert preservation_loss(before, after, 0.0, 1.0)[1].item() == pytest.approx(1 / 3)
+    assert preservation_loss(before, after.transpose(2, 3), 0.0, 1.0)[1].item() == pytest.approx(1 / 3)
+    assert preservation_loss(before, after, 2.0, 0.0)[1].item() == pytest.approx(1.0)
 
 
 def test_a_text_direction_is_the_mean_over_wordings() -> None:

@@ -44,10 +44,16 @@ def recorded(result: Result, folder: Path) -> tuple[EditSettings, bytes]:
     [
         {},
         {"mode": "instant"},
-        {"mode": "paper", "return_step": 100, "updates": 1, "refine": 0},
+        {"mode": "paper", "return_step": 100, "updates": 1, "inversion_iterations": 0},
         {"directions": True},
         {"mask": True, "crop": "2,3,20x12"},
-        {"mode": "reusable", "lessons": True, "examples": True, "purify": 1, "automatic_mask": True},
+        {
+            "mode": "reusable",
+            "source_images": True,
+            "target_images": True,
+            "purify": 1,
+            "automatic_mask": True,
+        },
     ],
     ids=str,
 )
@@ -59,8 +65,8 @@ def test_a_record_is_enough_to_replay(
     given = {
         "directions": f"{saved[0]}:0.7@900-100 | {saved[1]}:-0.33333333",
         "mask": uri(half((30, 20))),
-        "lessons": " | ".join(uri(speckled((16, 16), seed)) for seed in (3, 4)),
-        "examples": uri(speckled((16, 16), 5)),
+        "source_images": " | ".join(uri(speckled((16, 16), seed)) for seed in (3, 4)),
+        "target_images": uri(speckled((16, 16), 5)),
     }
     fields = {name: given.get(name, value) if value is True else value for name, value in fields.items()}
     settings = EditSettings(**{**STRONG, "strip": 2, "image": str(tmp_path / "start.png"), **fields})
@@ -79,7 +85,7 @@ def test_a_strangers_record_cannot_name_directions(
     refuse_as_record(edit, tmp_path, fields)
 
 
-@pytest.mark.parametrize("name", ["image", "mask", "examples", "lessons"])
+@pytest.mark.parametrize("name", ["image", "mask", "target_images", "source_images"])
 def test_a_strangers_record_cannot_name_pictures(edit: Edit, tmp_path: Path, name: str) -> None:
     refuse_as_record(edit, tmp_path, {name: "/etc/passwd"})
 
@@ -117,12 +123,17 @@ def secretive(path: Path) -> Path:
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
 def test_nothing_that_a_photo_tells_is_passed_on(edit: Edit, tmp_path: Path, name: str) -> None:
     path = str(secretive(tmp_path / name))
-    fields: dict[str, Any] = {"image": path, "examples": path, "lessons": f"{path} | {path}", "mask": ""}
+    fields: dict[str, Any] = {
+        "image": path,
+        "target_images": path,
+        "source_images": f"{path} | {path}",
+        "mask": "",
+    }
     result = finished(edit, EditSettings(mode="reusable", **{**STRONG, "updates": 1}, **fields))
     _, data = recorded(result, tmp_path)
     texts = [data]
     settings = result.settings.to_dict()
-    for field in ("image", "examples", "lessons"):
+    for field in ("image", "target_images", "source_images"):
         assert settings[field].startswith("data:image/png;base64,")
         texts += [base64.b64decode(one.split(",")[1]) for one in settings[field].split("|")]
     for text in texts:

@@ -44,8 +44,8 @@ from tests.support.edit import (
 def test_strength_0_gives_the_picture_back(edit: Edit, mode: str, size: tuple[int, int], crop: str) -> None:
     picture = speckled(size)
     settings = EditSettings(
-        mode=mode, image=uri(picture), crop=crop, strength=0.0, steps=3, strip=1, updates=1, refine=0,
-        step_size=0.03, learn_from=5,
+        mode=mode, image=uri(picture), crop=crop, strength=0.0, steps=3, strip=1, updates=1, inversion_iterations=0,
+        step_size=0.03, source_count=5,
     )  # fmt: skip
     result = finished(edit, settings)
     assert first(result).tobytes() == picture.tobytes()
@@ -56,7 +56,7 @@ def test_strength_0_gives_the_picture_back(edit: Edit, mode: str, size: tuple[in
 @pytest.mark.parametrize("mode", MODES)
 def test_other_strengths_change_it(edit: Edit, mode: str) -> None:
     picture = speckled((16, 16), low=60, high=190)
-    settings = EditSettings(mode=mode, image=uri(picture), learn_from=5, **{**STRONG, "strip": 5})
+    settings = EditSettings(mode=mode, image=uri(picture), source_count=5, **{**STRONG, "strip": 5})
     result = finished(edit, settings)
     assert len(result.pictures) == 5
     by_strength = {one.facts["strength"]: one for one in result.pictures}

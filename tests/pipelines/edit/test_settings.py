@@ -63,9 +63,14 @@ def test_settings_are_read() -> None:
     assert EditSettings(mode="instant").update_count() == 0 == EditSettings(directions="a").update_count()
     assert EditSettings(updates=7).update_count() == 7
     assert all(EditSettings(mode=mode).update_count() > 0 for mode in MODES if mode != "instant")
-    settings = EditSettings(image="i", mask="m", examples="a | b", lessons="c|d")
+    settings = EditSettings(image="i", mask="m", target_images="a | b", source_images="c|d")
     changed = settings.map_pictures(str.upper)
-    assert (changed.image, changed.mask, changed.examples, changed.lessons) == ("I", "M", "A | B", "C | D")
+    assert (changed.image, changed.mask, changed.target_images, changed.source_images) == (
+        "I",
+        "M",
+        "A | B",
+        "C | D",
+    )
     assert EditSettings().map_pictures(str.upper) == EditSettings()
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.numpy import load_file, save_file
 
-from pipelines.edit.source_images import CHUNK, Examples
+from pipelines.edit.source_images import CHUNK, SourceImages
 from pipelines.errors import BadInput
 from pipelines.models.checkpoint import read_header, save_checkpoint
 from pipelines.models.clip.network import Clip
@@ -64,13 +64,13 @@ def emoji(tmp_path_factory: pytest.TempPathFactory) -> Emoji:
     return Emoji(path, size=64)
 
 
-def some_examples(count: int = CHUNK + 6) -> Examples:
+def some_examples(count: int = CHUNK + 6) -> SourceImages:
     """Pictures of noise, 16 x 16, each with its own tint; more than CLIP takes at once."""
     generator = torch.Generator().manual_seed(5)
     pictures = torch.rand(count, 3, 16, 16, generator=generator) * torch.rand(
         count, 3, 1, 1, generator=generator
     )
-    return Examples((pictures * 255).to(torch.uint8), [f"picture {k}" for k in range(count)])
+    return SourceImages((pictures * 255).to(torch.uint8), [f"picture {k}" for k in range(count)])
 
 
 # ------------------------------------------------------------------------------------------------ choosing, writing
@@ -98,7 +98,7 @@ def test_what_is_written_is_what_the_data_shows(emoji: Emoji, tmp_path: Path) ->
     config, facts = read_header(path)
     assert config == {"image_size": 64, "count": 3}
     assert facts["data"] == emoji.hash and "CC-BY-4.0" in facts["licence"] and "emojione" not in str(facts)
-    examples = Examples.load(path)
+    examples = SourceImages.load(path)
     assert len(examples) == 3 and sorted(examples.names) == ["blue disc", "green disc", "red disc"]
     assert sorted(facts["styles"]) == sorted(STYLES[:3])
     assert examples.pictures.shape == (3, 3, 64, 64) and examples.pictures.dtype == torch.uint8
@@ -119,12 +119,12 @@ def test_the_command_rewrites_the_examples_alone(
     assert data_cli.main(["--examples", "--out", str(tmp_path / "none.safetensors")]) == 1
     assert "is not there" in capsys.readouterr().err and not out.exists()
     monkeypatch.setattr(data_cli, "Emoji", lambda path, size: emoji)
-    assert data_cli.main(["--examples"]) == 0 and len(Examples.load(out)) == 3
+    assert data_cli.main(["--examples"]) == 0 and len(SourceImages.load(out)) == 3
     out.unlink()
     built: list[Path] = []
     monkeypatch.setattr(data_cli, "build", built.append)
     assert data_cli.main(["--out", str(tmp_path / "emoji")]) == 0
-    assert built == [tmp_path / "emoji"] and len(Examples.load(out)) == 3
+    assert built == [tmp_path / "emoji"] and len(SourceImages.load(out)) == 3
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -176,12 +176,12 @@ def test_a_damaged_file_is_refused_in_one_sentence(damage: str, emoji: Emoji, tm
     with pytest.raises(
         BadInput, match=r"^the example pictures pictures\.safetensors are damaged .*restore the file$"
     ):
-        Examples.load(path)
+        SourceImages.load(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"pictures\.safetensors are missing"):
-        Examples.load(tmp_path / "pictures.safetensors")
+        SourceImages.load(tmp_path / "pictures.safetensors")
 
 
 # ---------------------------------------------------------------------------------------------------------- finding

@@ -17,7 +17,7 @@ from app.cli.main import main
 from pipelines.errors import BadInput
 from pipelines.evaluation import card, samples
 from pipelines.evaluation.compositions import ICONS, compositions
-from pipelines.evaluation.figures import BARS, PARTS
+from pipelines.evaluation.figures import PARTS, TARGETS
 from pipelines.training.data.emoji import Emoji
 from pipelines.training.data.icons import VALIDATION_STYLE
 from tests.support.pictures import size_of
@@ -96,7 +96,7 @@ def test_one_command_measures_everything(
     assert main(["evaluate", *flags, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)  # exactly one object
     assert list(figures) == ["retrieval", "words", "vqgan", "dalle", "composed", "copies", "unet"]
-    for part, name in BARS:
+    for part, name in TARGETS:
         if part in figures and "16" not in name:  # four candidates were drawn
             assert name in figures[part], (part, name)
     assert set(figures["composed"]) >= {"all", "background", "side", "count", "all, true pictures"}

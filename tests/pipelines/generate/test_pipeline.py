@@ -77,8 +77,8 @@ def test_cached_drawing_equals_the_whole_stream() -> None:
     dalle = tiny_dalle()
     text, image = torch.tensor([[5, 6, 7, 0, 0, 0, 0, 0], [0] * 8]), torch.randint(32, (6, 16))
     whole = dalle.image_logits(text.repeat_interleave(3, 0), image)
-    cache, logits = dalle.read_text(text, 6)
-    steps = [logits, *(dalle.next_logits(cache, image[:, k], k) for k in range(15))]
+    cache, logits = dalle.prefill(text, 6)
+    steps = [logits, *(dalle.decode_step(cache, image[:, k], k) for k in range(15))]
     assert torch.allclose(torch.stack(steps, 1), whole, atol=1e-5)
 
 
@@ -159,7 +159,7 @@ def test_top_rows_of_a_picture_are_kept(tmp_path: Path) -> None:
     from pipelines.io.images import fit_square, to_tensor
 
     square = fit_square(Image.open(tmp_path / "a.png").convert("RGB"), 32)
-    own = generate.vqgan.tokens_of(to_tensor([square])).flatten().tolist()
+    own = generate.vqgan.encode_tokens(to_tensor([square])).flatten().tolist()
     for picture in result.pictures:
         assert picture.facts["tokens"][:8] == own[:8]
     assert len({tuple(p.facts["tokens"]) for p in result.pictures}) == 3
@@ -177,7 +177,7 @@ def test_likeness_brings_variations_nearer(tmp_path: Path) -> None:
         generate = tiny_generate()
         from pipelines.io.images import open_picture, to_tensor
 
-        own = generate.vqgan.tokens_of(to_tensor([open_picture(tmp_path / "a.png")])).flatten()
+        own = generate.vqgan.encode_tokens(to_tensor([open_picture(tmp_path / "a.png")])).flatten()
         same.append(sum((torch.tensor(p.facts["tokens"]) == own).float().mean().item() for p in kept))
     assert same[1] > same[0]
 

@@ -59,7 +59,7 @@ def test_weights_of_another_shape_are_refused_and_nothing_changes(tmp_path: Path
 def tiny_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The catalog's files replaced by those of the tiny test pipeline."""
     generate = tiny_generate()
-    (tmp_path / "tokenizer.json").write_text(generate.tokenizer.book.to_str(), "utf-8")
+    (tmp_path / "tokenizer.json").write_text(generate.tokenizer.vocabulary.to_str(), "utf-8")
     for role in ("clip", "vqgan", "dalle"):
         network = getattr(generate, role)
         save_checkpoint(tmp_path / f"{role}.safetensors", network, network.config.to_dict(), {})

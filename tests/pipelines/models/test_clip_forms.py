@@ -18,7 +18,7 @@ from pipelines.models.openai_clip.convert import (
 )
 from pipelines.models.openai_clip.network import OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import ClipTokenizer, WordPieceTokenizer
-from pipelines.models.source import Original
+from pipelines.models.source import SourceCheckpoint
 from pipelines.weights.readers import read_original
 from tests.support.openai_clip import (
     PROMPTS,
@@ -83,7 +83,7 @@ def test_a_mixed_precision_state_dict_of_a_resnet_gives_its_features(tmp_path: P
 
 def test_prompts_go_through_both_implementations_alike(tmp_path: Path) -> None:
     reference = openai_vit(49408, 21)
-    clip = ours(Original("ViT.pt", reference.state_dict(), {"quick_gelu": True}), tmp_path)
+    clip = ours(SourceCheckpoint("ViT.pt", reference.state_dict(), {"quick_gelu": True}), tmp_path)
     rows = torch.zeros(len(PROMPTS), 21, dtype=torch.long)
     for row, prompt in zip(rows, PROMPTS, strict=True):
         ids = [49406, *simple_tokenizer().encode(prompt), 49407]
@@ -105,14 +105,14 @@ def test_the_activation_comes_from_the_numbers_the_name_or_the_layout() -> None:
     state = openai_vit().state_dict()
     nested = {f"state_dict.module.{name}": value for name, value in state.items()}
     for original, activation, note in (
-        (Original("ViT-B-32.pt", state, {}), "quick_gelu", "OpenAI's was taken"),
-        (Original("ViT-B-32.pt", state | {"vocab_size": torch.tensor(300)}, {}), "quick_gelu", ""),
-        (Original("ViT-B-32.pt", state, {"hidden_act": "gelu"}), "gelu", ""),
-        (Original("epoch_3.pt", nested, {}), "gelu", "open_clip's default"),
-        (Original("vit-quickgelu-laion.pt", nested, {}), "quick_gelu", ""),
-        (Original("open_clip_pytorch_model.bin", state, {}), "gelu", "open_clip's default"),
+        (SourceCheckpoint("ViT-B-32.pt", state, {}), "quick_gelu", "OpenAI's was taken"),
+        (SourceCheckpoint("ViT-B-32.pt", state | {"vocab_size": torch.tensor(300)}, {}), "quick_gelu", ""),
+        (SourceCheckpoint("ViT-B-32.pt", state, {"hidden_act": "gelu"}), "gelu", ""),
+        (SourceCheckpoint("epoch_3.pt", nested, {}), "gelu", "open_clip's default"),
+        (SourceCheckpoint("vit-quickgelu-laion.pt", nested, {}), "quick_gelu", ""),
+        (SourceCheckpoint("open_clip_pytorch_model.bin", state, {}), "gelu", "open_clip's default"),
         (
-            Original("open_clip_pytorch_model.bin", state, {"model_cfg": {"quick_gelu": True}}),
+            SourceCheckpoint("open_clip_pytorch_model.bin", state, {"model_cfg": {"quick_gelu": True}}),
             "quick_gelu",
             "",
         ),
@@ -135,7 +135,7 @@ def test_open_clips_towers_give_its_features(quick: bool, nested: bool, tmp_path
     )
     save_file(reference.state_dict(), tmp_path / "open_clip_model.safetensors")
     numbers = {"model_cfg": {"vision_cfg": image, "text_cfg": text, "quick_gelu": quick}}
-    original = replace(read_original(tmp_path / "open_clip_model.safetensors"), numbers=numbers)
+    original = replace(read_original(tmp_path / "open_clip_model.safetensors"), metadata=numbers)
     clip = ours(original, tmp_path)
     assert clip.config.image_activation == ("quick_gelu" if quick else "gelu")
     assert clip.config.note == ""
@@ -163,7 +163,7 @@ def test_transformers_clip_gives_its_features(activation: str, tmp_path: Path) -
     state = reference.state_dict() | {"vision_model.embeddings.position_ids": torch.arange(10)[None]}
     save_file(state, tmp_path / "model.safetensors")
     numbers = json.loads(reference.config.to_json_string())
-    clip = ours(replace(read_original(tmp_path / "model.safetensors"), numbers=numbers), tmp_path)
+    clip = ours(replace(read_original(tmp_path / "model.safetensors"), metadata=numbers), tmp_path)
     assert (clip.config.image_head_count, clip.config.text_activation) == (3, activation)
     assert_same_images(clip, reference)
     tokens = texts(120, 11)
@@ -172,16 +172,18 @@ def test_transformers_clip_gives_its_features(activation: str, tmp_path: Path) -
 
 def test_without_a_config_the_sizes_of_published_models_are_assumed(tmp_path: Path) -> None:
     reference = transformers_clip("quick_gelu", hidden_size=128, num_attention_heads=2, intermediate_size=96)
-    clip = ours(Original("model.safetensors", reference.state_dict(), {}), tmp_path)
+    clip = ours(SourceCheckpoint("model.safetensors", reference.state_dict(), {}), tmp_path)
     assert "transformers' default" in clip.config.note
     assert_same_images(clip, reference)
     reference = transformers_clip("gelu", hidden_size=48, num_attention_heads=3, intermediate_size=96)
     with pytest.raises(
         BadInput, match=r"^model\.bin does not say how many heads its vision tower of width 48"
     ):
-        convert(Original("model.bin", reference.state_dict(), {}))
+        convert(SourceCheckpoint("model.bin", reference.state_dict(), {}))
     with pytest.raises(BadInput, match=r"the activation 'relu'; only quick_gelu and gelu"):
-        convert(Original("model.bin", reference.state_dict(), {"vision_config": {"hidden_act": "relu"}}))
+        convert(
+            SourceCheckpoint("model.bin", reference.state_dict(), {"vision_config": {"hidden_act": "relu"}})
+        )
 
 
 def test_chinese_clip_gives_its_features_and_reads_chinese(tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_chinese_clip_gives_its_features_and_reads_chinese(tmp_path: Path) -> No
     state = reference.state_dict() | {"text_model.embeddings.position_ids": torch.arange(60)[None]}
     torch.save(state, tmp_path / "pytorch_model.bin")
     original = read_original(tmp_path / "pytorch_model.bin")
-    clip = ours(replace(original, numbers=json.loads(reference.config.to_json_string())), tmp_path)
+    clip = ours(replace(original, metadata=json.loads(reference.config.to_json_string())), tmp_path)
     assert (clip.config.context_length, clip.config.text_activation) == (52, "gelu")
     assert_same_images(clip, reference)
     assert torch.equal(clip.log_scale, reference.logit_scale)

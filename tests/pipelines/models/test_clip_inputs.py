@@ -19,7 +19,7 @@ from pipelines.models.openai_clip.convert import (
 )
 from pipelines.models.openai_clip.network import OpenaiClip
 from pipelines.models.openai_clip.tokenizer import ClipTokenizer
-from pipelines.models.source import Original
+from pipelines.models.source import SourceCheckpoint
 from pipelines.weights.readers import read_original
 from tests.support.openai_clip import (
     PROMPTS,
@@ -40,7 +40,7 @@ from tests.support.openai_clip import (
 def test_pictures_of_any_size_are_resized_like_a_photograph(tmp_path: Path) -> None:
     from PIL import Image
 
-    clip = ours(Original("ViT.pt", openai_vit().state_dict(), {"quick_gelu": True}), tmp_path)
+    clip = ours(SourceCheckpoint("ViT.pt", openai_vit().state_dict(), {"quick_gelu": True}), tmp_path)
     assert clip.config.small_size == clip.config.image_size == 35
     assert close(clip.prepare(pictures(35)), normalized(pictures(35)))
     for height, width in ((150, 90), (20, 50)):
@@ -59,9 +59,9 @@ def test_half_as_long_weights_give_nearly_the_same_float32_vectors(
     dtype: torch.dtype, tmp_path: Path
 ) -> None:
     originals = [
-        Original("ViT.pt", openai_vit().state_dict(), {"quick_gelu": True}),
-        Original("RN.pt", openai_resnet().state_dict(), {"quick_gelu": True}),
-        Original("C.bin", chinese_clip().state_dict(), {"num_attention_heads": 3}),
+        SourceCheckpoint("ViT.pt", openai_vit().state_dict(), {"quick_gelu": True}),
+        SourceCheckpoint("RN.pt", openai_resnet().state_dict(), {"quick_gelu": True}),
+        SourceCheckpoint("C.bin", chinese_clip().state_dict(), {"num_attention_heads": 3}),
     ]
     for original in originals:
         clip = ours(original, tmp_path)
@@ -88,7 +88,7 @@ def test_a_file_that_lacks_a_tensor_is_refused(name: str) -> None:
     del state[name]
     shown = name.replace("logit", "log")
     with pytest.raises(BadInput, match=rf"^ViT\.pt (does not fit|is not a whole CLIP): {shown} .*absent"):
-        convert(Original("ViT.pt", state, {}))
+        convert(SourceCheckpoint("ViT.pt", state, {}))
 
 
 def test_files_of_other_shapes_and_kinds_are_refused() -> None:
@@ -100,7 +100,7 @@ def test_files_of_other_shapes_and_kinds_are_refused() -> None:
         ("visual.transformer.resblocks.0.ls_1.gamma", torch.zeros(128), "should be absent"),
     ):
         with pytest.raises(BadInput, match=rf"^ViT\.pt .*{words}"):
-            convert(Original("ViT.pt", state | {name: value}, {}))
+            convert(SourceCheckpoint("ViT.pt", state | {name: value}, {}))
     for name, words in {
         "visual.trunk.norm.weight": "an image tower of timm",
         "text.transformer.embeddings.word_embeddings.weight": "a text tower of transformers inside open_clip",
@@ -108,21 +108,25 @@ def test_files_of_other_shapes_and_kinds_are_refused() -> None:
         "bert.embeddings.word_embeddings.weight": "the original layout of Chinese CLIP",
     }.items():
         with pytest.raises(BadInput, match=rf"^X\.pt is {words}, which is not supported"):
-            convert(Original("X.pt", {name: torch.zeros(1), "token_embedding.weight": torch.zeros(2, 2)}, {}))
+            convert(
+                SourceCheckpoint(
+                    "X.pt", {name: torch.zeros(1), "token_embedding.weight": torch.zeros(2, 2)}, {}
+                )
+            )
     with pytest.raises(BadInput, match=r"^unet\.pt is not a CLIP: expected .* and found conv_in\.weight$"):
-        convert(Original("unet.pt", {"conv_in.weight": torch.zeros(1)}, {}))
+        convert(SourceCheckpoint("unet.pt", {"conv_in.weight": torch.zeros(1)}, {}))
     state = openai_resnet().state_dict()
     del state["visual.layer3.1.bn2.running_var"]
     with pytest.raises(
         BadInput, match=r"^RN\.pt does not fit: visual\.layer3\.1\.bn2\.bias should be absent"
     ):
-        convert(Original("RN.pt", state, {}))
+        convert(SourceCheckpoint("RN.pt", state, {}))
     state = transformers_clip("gelu", hidden_size=64, num_attention_heads=1, intermediate_size=8).state_dict()
     del state["text_model.encoder.layers.1.self_attn.k_proj.bias"]
     with pytest.raises(
         BadInput, match=r"^m\.bin does not fit: transformer.*1\.attn\.in_proj_bias should be .* and is absent"
     ):
-        convert(Original("m.bin", state, {}))
+        convert(SourceCheckpoint("m.bin", state, {}))
 
 
 def test_a_truncated_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -164,13 +168,13 @@ def test_every_published_form_of_the_vocabulary_gives_the_same_file(tmp_path: Pa
     lines = gzip.decompress(table().read_bytes()).decode().split("\n")
     forms = {"gz": table(), "vocab": tmp_path / "b" / "vocab.json", "json": tmp_path / "c" / "tokenizer.json"}
     forms["vocab"].parent.mkdir()
-    forms["vocab"].write_text(json.dumps(book().book.get_vocab()), "utf-8")
+    forms["vocab"].write_text(json.dumps(book().vocabulary.get_vocab()), "utf-8")
     (tmp_path / "b" / "merges.txt").write_text("\n".join(["#version: 0.2", *lines[1:48895]]) + "\n", "utf-8")
 
     from transformers import CLIPTokenizer
 
     merges: Any = [tuple(line.split()) for line in lines[1:48895]]
-    CLIPTokenizer(vocab=book().book.get_vocab(), merges=merges).save_pretrained(tmp_path / "c")
+    CLIPTokenizer(vocab=book().vocabulary.get_vocab(), merges=merges).save_pretrained(tmp_path / "c")
     written = []
     for name, path in forms.items():
         write_tokenizer(path, tmp_path / f"{name}.json")

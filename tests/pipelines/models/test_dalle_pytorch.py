@@ -24,7 +24,7 @@ from pipelines.models.dalle_pytorch.network import (
     attention_mask,
     rotary_angles,
 )
-from pipelines.models.source import Original
+from pipelines.models.source import SourceCheckpoint
 from pipelines.weights.readers import read_original
 
 TEXT, GRID, WORDS, CODES = 6, 8, 20, 24
@@ -110,13 +110,13 @@ def saved(theirs: nn.Module, hparams: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def original_of(theirs: nn.Module, hparams: dict[str, Any], file: str = "dalle.pt") -> Original:
+def original_of(theirs: nn.Module, hparams: dict[str, Any], file: str = "dalle.pt") -> SourceCheckpoint:
     """What reading such a checkpoint gives, without the file."""
     tensors = {f"weights.{name}": tensor for name, tensor in theirs.state_dict().items()}
-    return Original(file, tensors, {"hparams": hparams, "vae_params": VAE_PARAMS})
+    return SourceCheckpoint(file, tensors, {"hparams": hparams, "vae_params": VAE_PARAMS})
 
 
-def ours_from(original: Original) -> DallePytorch:
+def ours_from(original: SourceCheckpoint) -> DallePytorch:
     converted = convert(original)
     assert converted.kind == "dalle-pytorch"
     network = DallePytorch(DallePytorchConfig.from_dict(converted.config))
@@ -144,11 +144,11 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 def assert_cached_is_whole(ours: DallePytorch, text: Tensor, image: Tensor) -> None:
     expected = ours(text, image)
     rows = torch.tensor([0, 0, 1, 1])  # two rows a text, as with guidance
-    cache, logits = ours.read_text(text, 4)
+    cache, logits = ours.prefill(text, 4)
     for position in range(GRID * GRID):
         assert_close(logits, expected[rows, position])
         if position + 1 < GRID * GRID:
-            logits = ours.next_logits(cache, image[rows, position], position)
+            logits = ours.decode_step(cache, image[rows, position], position)
 
 
 @pytest.mark.parametrize("shift", [True, False])
@@ -206,7 +206,7 @@ def test_older_names_and_frequencies_are_known(reference: ModuleType) -> None:
         for name, one in original.tensors.items()
     }
     assert renamed.keys() != original.tensors.keys()
-    ours = ours_from(Original("old.pt", renamed, original.numbers))
+    ours = ours_from(SourceCheckpoint("old.pt", renamed, original.metadata))
     text, image = texts_and_images()
     assert_close(ours(text, image), their_logits(theirs, text, image))
 
@@ -323,14 +323,14 @@ def test_the_vae_is_the_librarys(reference: ModuleType, tmp_path: Path, layers: 
     pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         tokens = theirs.get_codebook_indices(pixels)
-        assert ours.tokens_of(pixels * 2 - 1).flatten(1).equal(tokens)
+        assert ours.encode_tokens(pixels * 2 - 1).flatten(1).equal(tokens)
         assert len(tokens.unique()) > 3
         pictures = theirs.decode(tokens)
-        assert_close(ours.pictures_of(ours.tokens_of(pixels * 2 - 1)), pictures)
+        assert_close(ours.decode_tokens(ours.encode_tokens(pixels * 2 - 1)), pictures)
         assert_close(ours.decode(ours.encode(pixels * 2 - 1)), pictures)
 
 
-def vae_from(original: Original) -> DiscreteVae:
+def vae_from(original: SourceCheckpoint) -> DiscreteVae:
     converted = convert_vae(original)
     assert converted.kind == "dalle-pytorch-vae"
     vae = DiscreteVae(DiscreteVaeConfig.from_dict(converted.config))
@@ -343,19 +343,19 @@ def test_the_vae_inside_a_dalle_is_found(reference: ModuleType, tmp_path: Path) 
     vae = vae_from(read_original(saved(theirs, told, tmp_path / "dalle.pt")))
     tokens = texts_and_images()[1]
     with torch.no_grad():
-        assert_close(vae.pictures_of(tokens.view(2, GRID, GRID)), theirs.vae.decode(tokens))
+        assert_close(vae.decode_tokens(tokens.view(2, GRID, GRID)), theirs.vae.decode(tokens))
 
 
 def test_seamless_pictures_wrap(reference: ModuleType) -> None:
     vae = vae_from(original_of(*trained(reference)))
     twin, tokens = vae.seamless(), texts_and_images()[1].view(2, GRID, GRID)
-    rolled = twin.pictures_of(tokens.roll((2, 3), (1, 2)))
-    assert_close(rolled, twin.pictures_of(tokens).roll((4, 6), (2, 3)))
+    rolled = twin.decode_tokens(tokens.roll((2, 3), (1, 2)))
+    assert_close(rolled, twin.decode_tokens(tokens).roll((4, 6), (2, 3)))
     inside = (
         slice(None),
         slice(None),
         slice(6, -6),
         slice(6, -6),
     )  # two residual blocks' kernels and a doubling away from the edges
-    assert_close(twin.pictures_of(tokens)[inside], vae.pictures_of(tokens)[inside])
-    assert not torch.allclose(twin.pictures_of(tokens), vae.pictures_of(tokens))
+    assert_close(twin.decode_tokens(tokens)[inside], vae.decode_tokens(tokens)[inside])
+    assert not torch.allclose(twin.decode_tokens(tokens), vae.decode_tokens(tokens))

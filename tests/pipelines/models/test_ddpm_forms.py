@@ -12,15 +12,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipelines.core.pipeline import Result, run
-from pipelines.edit.directions import TARGETS, Wearing
+from pipelines.edit.directions import TARGETS, AdaptedUnet
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import to_pil
 from pipelines.models.ddpm.convert import convert
 from pipelines.models.ddpm.network import Ddpm, DdpmConfig
-from pipelines.models.source import Original
-from pipelines.models.unet.network import CLEAN, walk
+from pipelines.models.source import SourceCheckpoint
+from pipelines.models.unet.network import CLEAN, ddim_walk
 from tests.support.ddpm import (
     Adm,
     Ho,
@@ -123,7 +123,9 @@ def test_a_folder_of_heads_and_shifts_of_its_own_is_read_from_its_config() -> No
             resnet_time_scale_shift="scale_shift",
         )
     )  # fmt: skip
-    assert_same(loaded(convert(Original("x", unet.state_dict(), dict(unet.config)))), Silent(unet), 16)
+    assert_same(
+        loaded(convert(SourceCheckpoint("x", unet.state_dict(), dict(unet.config)))), Silent(unet), 16
+    )
 
 
 def test_the_published_faces_have_their_number_of_parameters() -> None:
@@ -131,14 +133,14 @@ def test_the_published_faces_have_their_number_of_parameters() -> None:
         ddpm, published = Ddpm(DdpmConfig()), Ho(128, (1, 1, 2, 2, 4, 4), 2, attention=16, side=256)
     assert sum(p.numel() for p in ddpm.parameters()) == 113_673_219
     assert ddpm.config.factor == 32
-    converted = convert(Original("celeba_hq.ckpt", published.state_dict(), {}))
+    converted = convert(SourceCheckpoint("celeba_hq.ckpt", published.state_dict(), {}))
     assert DdpmConfig.from_dict(converted.config) == DdpmConfig()
 
 
 def test_the_published_dogs_have_their_shapes() -> None:
     with torch.device("meta"):
         dogs = Adm(128, (1, 1, 2, 2, 4, 4), 1, {4}, 64)
-    config = DdpmConfig.from_dict(convert(Original("afhq_dog_4m.pt", dogs.state_dict(), {})).config)
+    config = DdpmConfig.from_dict(convert(SourceCheckpoint("afhq_dog_4m.pt", dogs.state_dict(), {})).config)
     assert (config.image_size, config.head_size, config.learned_variance) == (256, 64, True)
     assert config.residual_resampling and config.scale_shift
 
@@ -182,7 +184,7 @@ def test_other_files_are_refused_in_one_sentence() -> None:
     ]
     for tensors, numbers, words in cases:
         with pytest.raises(BadInput) as refused:
-            convert(Original("strange.ckpt", tensors, numbers))
+            convert(SourceCheckpoint("strange.ckpt", tensors, numbers))
         assert words in str(refused.value) and "strange.ckpt" in str(refused.value)
         assert "\n" not in str(refused.value)
 
@@ -192,17 +194,17 @@ def test_adapters_find_every_kind_of_layer_and_change_nothing_at_strength_0(kind
     if kind == "ho":
         ddpm = tiny_ddpm()
     else:
-        ddpm = loaded(convert(Original("adm.pt", tiny_adm().state_dict(), {})))
-    worn = Wearing(ddpm)
+        ddpm = loaded(convert(SourceCheckpoint("adm.pt", tiny_adm().state_dict(), {})))
+    adapted_unet = AdaptedUnet(ddpm)
     torch.manual_seed(0)
-    for parameter in worn.add(rank=2):
+    for parameter in adapted_unet.new_adapter(rank=2):
         parameter.data.normal_()
-    missing = {name for name in TARGETS if not any(f".{name}." in one for one in worn.tensors())}
+    missing = {name for name in TARGETS if not any(f".{name}." in one for one in adapted_unet.tensors())}
     assert missing <= ({"conv"} if kind == "adm" else set())  # ADM halves and doubles in residual blocks
     x, t = torch.randn(2, 3, 16, 16), torch.tensor([400, 400])
     with torch.no_grad():
-        worn.set_strengths([torch.tensor([0.0, 1.0])])
-        changed, plain = worn.noise_of(x, 400), ddpm(x, t)
+        adapted_unet.set_strengths([torch.tensor([0.0, 1.0])])
+        changed, plain = adapted_unet.noise_of(x, 400), ddpm(x, t)
     assert torch.equal(changed[0], plain[0]) and not torch.allclose(changed[1], plain[1], atol=1e-2)
 
 
@@ -214,9 +216,9 @@ def test_a_walk_up_and_down_comes_back() -> None:
     x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(2)) * 2 - 1
     misses = []
     for count in (5, 80):
-        up = walk(ddpm, x, CLEAN, 299, count)
+        up = ddim_walk(ddpm, x, CLEAN, 299, count)
         assert up.shape == x.shape and (up - x).abs().mean() > 0.05
-        misses.append((walk(ddpm, up, 299, CLEAN, count) - x).abs().mean().item())
+        misses.append((ddim_walk(ddpm, up, 299, CLEAN, count) - x).abs().mean().item())
     assert misses[1] < misses[0] / 5
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from pipelines.errors import BadInput
 from pipelines.models.openai_dvae.convert import convert, merge
 from pipelines.models.openai_dvae.network import Dvae, DvaeConfig
-from pipelines.models.source import Converted, Original
+from pipelines.models.source import Converted, SourceCheckpoint
 from pipelines.weights.readers import read_original
 
 Both = tuple[nn.Module, nn.Module, Dvae]
@@ -34,8 +34,8 @@ def reference(**decoder_sizes: int) -> tuple[nn.Module, nn.Module]:
     return encoder, decoder
 
 
-def original(module: nn.Module, file: str) -> Original:
-    return Original(file, module.state_dict(), {})
+def original(module: nn.Module, file: str) -> SourceCheckpoint:
+    return SourceCheckpoint(file, module.state_dict(), {})
 
 
 def converted(encoder: nn.Module, decoder: nn.Module) -> Converted:
@@ -76,13 +76,13 @@ def test_tokens_and_pictures_are_those_of_the_reference(both: Both) -> None:
     images = pictures()
     logits = encoder(dall_e.map_pixels((images + 1) / 2))
     assert_near(dvae.encoder(0.4 * images + 0.5), logits)
-    tokens = dvae.tokens_of(images)
+    tokens = dvae.encode_tokens(images)
     assert torch.equal(tokens, logits.argmax(1))
     assert len(tokens.unique()) > 4
     expected = picture_of(decoder, tokens)
     assert (expected.abs() < 1).float().mean() > 0.5
     assert expected.std() > 0.1
-    assert_near(dvae.pictures_of(tokens).clamp(-1, 1), expected)
+    assert_near(dvae.decode_tokens(tokens).clamp(-1, 1), expected)
 
 
 @torch.no_grad()
@@ -91,7 +91,7 @@ def test_a_code_is_what_the_first_convolution_makes_of_a_one_hot(both: Both) -> 
     tokens = torch.arange(520).view(1, 20, 26)
     one_hot = F.one_hot(tokens, 520).permute(0, 3, 1, 2).float()
     assert_near(dvae.embed(tokens), decoder.blocks.input(one_hot))
-    assert torch.equal(dvae.nearest(dvae.embed(tokens)), tokens)
+    assert torch.equal(dvae.quantize(dvae.embed(tokens)), tokens)
 
 
 @torch.no_grad()
@@ -99,8 +99,8 @@ def test_what_encode_gives_is_understood_by_nearest_and_decode(both: Both) -> No
     _, _, dvae = both
     images = pictures()
     z = dvae.encode(images)
-    assert torch.equal(dvae.nearest(z), dvae.tokens_of(images))
-    assert torch.equal(dvae.decode(z), dvae.pictures_of(dvae.tokens_of(images)))
+    assert torch.equal(dvae.quantize(z), dvae.encode_tokens(images))
+    assert torch.equal(dvae.decode(z), dvae.decode_tokens(dvae.encode_tokens(images)))
 
 
 def test_a_latent_between_codes_has_a_gradient(both: Both) -> None:
@@ -116,10 +116,10 @@ def test_a_seamless_twin_has_no_edges(both: Both) -> None:
     _, _, dvae = both
     tokens = torch.randint(520, (1, 4, 4), generator=torch.Generator().manual_seed(3))
     moved, twin = tokens.roll((1, 2), (1, 2)), dvae.seamless()
-    whole = twin.pictures_of(tokens).roll((8, 16), (2, 3))
-    assert_near(twin.pictures_of(moved), whole)
-    plain = dvae.pictures_of(tokens).roll((8, 16), (2, 3))
-    assert (dvae.pictures_of(moved) - plain).abs().max() > 1e-2
+    whole = twin.decode_tokens(tokens).roll((8, 16), (2, 3))
+    assert_near(twin.decode_tokens(moved), whole)
+    plain = dvae.decode_tokens(tokens).roll((8, 16), (2, 3))
+    assert (dvae.decode_tokens(moved) - plain).abs().max() > 1e-2
     assert twin.codes is dvae.codes
 
 
@@ -127,10 +127,10 @@ def test_a_seamless_twin_has_no_edges(both: Both) -> None:
 def test_half_precision_stays_near(both: Both) -> None:
     _, _, dvae = both
     tokens = torch.randint(520, (1, 2, 2), generator=torch.Generator().manual_seed(4))
-    expected = dvae.pictures_of(tokens)
+    expected = dvae.decode_tokens(tokens)
     halved = copy.deepcopy(dvae).half()
-    assert (halved.pictures_of(tokens).float() - expected).abs().max() < 0.02
-    assert halved.tokens_of(pictures()).shape == (2, 4, 3)
+    assert (halved.decode_tokens(tokens).float() - expected).abs().max() < 0.02
+    assert halved.encode_tokens(pictures()).shape == (2, 4, 3)
 
 
 def test_the_published_sizes_are_the_defaults() -> None:
@@ -146,7 +146,7 @@ def test_wrong_and_incomplete_files_are_refused() -> None:
     with pytest.raises(BadInput, match=r"Decoder\.pkl is not the encoder"):
         merge(decoder, encoder)
     with pytest.raises(BadInput, match=r"clip\.pt is not the decoder"):
-        merge(encoder, Original("clip.pt", {"visual.proj": torch.zeros(2, 2)}, {}))
+        merge(encoder, SourceCheckpoint("clip.pt", {"visual.proj": torch.zeros(2, 2)}, {}))
     for name in (
         "blocks.group_3.block_1.res_path.conv_2.w",
         "blocks.output.conv.w",
@@ -154,10 +154,10 @@ def test_wrong_and_incomplete_files_are_refused() -> None:
     ):
         less = {key: one for key, one in decoder.tensors.items() if key != name}
         with pytest.raises(BadInput, match=r"Decoder\.pkl"):
-            convert(merge(encoder, Original("Decoder.pkl", less, {})))
+            convert(merge(encoder, SourceCheckpoint("Decoder.pkl", less, {})))
     short = decoder.tensors | {"blocks.input.b": torch.zeros(3)}
     with pytest.raises(BadInput, match=r"Decoder\.pkl does not fit: codes should be"):
-        convert(merge(encoder, Original("Decoder.pkl", short, {})))
+        convert(merge(encoder, SourceCheckpoint("Decoder.pkl", short, {})))
     other = original(reference(vocab_size=512)[1], "Decoder.pkl")
     with pytest.raises(BadInput, match=r"Decoder\.pkl does not fit"):
         convert(merge(encoder, other))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from app.cli.main import main
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.ui.i18n import both_sentence
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture, Result, run
@@ -21,7 +21,7 @@ from pipelines.errors import BadInput
 from pipelines.models import device
 from pipelines.models.device import precision_on
 from pipelines.optimize.pipeline import Optimize
-from pipelines.optimize.run import Painting
+from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import PIPELINES
 from tests.app.jobs.test_queue import until
@@ -57,12 +57,12 @@ def pixels(result: Result) -> list[bytes]:
 
 
 def gradient(pipeline: Optimize, precision: str) -> Tensor:
-    painting = Painting(
+    optimize_run = OptimizeRun(
         pipeline.vqgan, pipeline.clip, pipeline.critic, OptimizeSettings(precision=precision, start="white")
     )
     with torch.no_grad():
-        painting.begin()
-    return painting._gradient(painting.now, torch.Generator().manual_seed(0))[1].flatten()
+        optimize_run.begin()
+    return optimize_run._gradient(optimize_run.current, torch.Generator().manual_seed(0))[1].flatten()
 
 
 def test_auto_is_decided_before_the_run_and_kept_in_its_settings(auto: str) -> None:
@@ -186,15 +186,15 @@ def test_a_journal_from_before_there_was_a_choice_can_be_resumed(auto: str, tmp_
 def test_a_job_goes_on_in_the_precision_that_it_began_with(
     auto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lane() -> Lane:
-        return Lane(TinyStudio(), tmp_path, {"optimize": Optimize})
+    def queue() -> JobQueue:
+        return JobQueue(TinyStudio(), tmp_path, {"optimize": Optimize})
 
-    first = lane()
+    first = queue()
     job = first.submit("optimize", {"steps": 60, "cutouts": 2}, "ann")
     until(lambda: first.job(job).done > 12)
     first.close()
     be_a_machine(monkeypatch, other(auto))
-    second = lane()
+    second = queue()
     assert second.job(job).state == "interrupted"
     second.resume(job)
     until(lambda: second.job(job).is_over, 120)

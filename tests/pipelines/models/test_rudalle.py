@@ -20,7 +20,7 @@ from pipelines.errors import BadInput
 from pipelines.models.rudalle.convert import convert
 from pipelines.models.rudalle.network import Rudalle, RudalleConfig, attention_mask
 from pipelines.models.rudalle.tokenizer import RudalleTokenizer
-from pipelines.models.source import Original
+from pipelines.models.source import SourceCheckpoint
 from pipelines.weights.readers import read_original
 
 TEXT, GRID, WIDTH, LAYERS, VOCABULARY, CODES = 6, 12, 128, 4, 40, 30
@@ -84,7 +84,7 @@ def pair(request: pytest.FixtureRequest, reference: ModuleType, tmp_path_factory
     return theirs, ours_from(read_original(path))
 
 
-def ours_from(original: Original) -> Rudalle:
+def ours_from(original: SourceCheckpoint) -> Rudalle:
     converted = convert(original)
     assert converted.kind == "rudalle"
     network = Rudalle(RudalleConfig.from_dict(converted.config))
@@ -132,11 +132,11 @@ def test_cached_drawing_is_the_whole_stream(pair: tuple[Any, Rudalle]) -> None:
     text, image = texts_and_images()
     expected = ours(text, image)
     rows = torch.tensor([0, 0, 1, 1])  # two rows a text, as with guidance
-    cache, logits = ours.read_text(text, 4)
+    cache, logits = ours.prefill(text, 4)
     for position in range(GRID * GRID):
         assert_close(logits, expected[rows, position])
         if position + 1 < GRID * GRID:
-            logits = ours.next_logits(cache, image[rows, position], position)
+            logits = ours.decode_step(cache, image[rows, position], position)
 
 
 def test_a_half_precision_file_gives_the_same_network(reference: ModuleType, tmp_path: Path) -> None:
@@ -153,8 +153,10 @@ def test_patterns_hold_at_other_sizes(reference: ModuleType) -> None:
         reference, 2, num_layers=2, hidden_size=24, num_attention_heads=3, image_tokens_per_dim=5
     )
     with pytest.raises(BadInput, match=r"heads share its width of 24"):
-        convert(Original("m.bin", theirs.state_dict(), {}))
-    ours = ours_from(Original("m.bin", theirs.state_dict(), {"num_attention_heads": 3, "hf_version": "v2"}))
+        convert(SourceCheckpoint("m.bin", theirs.state_dict(), {}))
+    ours = ours_from(
+        SourceCheckpoint("m.bin", theirs.state_dict(), {"num_attention_heads": 3, "hf_version": "v2"})
+    )
     text, image = texts_and_images()
     assert_close(ours(text, image[:, :25]), their_logits(theirs, text, image[:, :25]))
     assert ours.config == RudalleConfig(VOCABULARY, CODES, TEXT, 5, 24, 2, 3, 11, 2)
@@ -162,7 +164,7 @@ def test_patterns_hold_at_other_sizes(reference: ModuleType) -> None:
         ("pytorch_model_v2.bin", 2),
         ("pytorch_model.bin", 3),
     ):  # so small that both masks are one
-        converted = convert(Original(file, theirs.state_dict(), {"num_attention_heads": 3}))
+        converted = convert(SourceCheckpoint(file, theirs.state_dict(), {"num_attention_heads": 3}))
         assert converted.config["version"] == version
 
 
@@ -209,7 +211,7 @@ def test_a_wrong_file_is_refused_by_name(reference: ModuleType, name: str, chang
     else:
         tensors[name] = change(tensors.get(name))
     with pytest.raises(BadInput, match=said) as refusal:
-        convert(Original("malevich.bin", tensors, {}))
+        convert(SourceCheckpoint("malevich.bin", tensors, {}))
     assert "malevich.bin" in str(refusal.value)
 
 

@@ -19,7 +19,7 @@ from taming.modules.vqvae.quantize import GumbelQuantize, VectorQuantizer2
 from torch import Tensor, nn
 
 from pipelines.errors import BadInput
-from pipelines.models.source import Converted, Original
+from pipelines.models.source import Converted, SourceCheckpoint
 from pipelines.models.taming_vqgan.convert import convert
 from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
 from pipelines.weights.readers import read_original
@@ -109,7 +109,7 @@ def loaded(one: Converted) -> TamingVqgan:
 
 
 def ours(reference: nn.Module) -> TamingVqgan:
-    return loaded(convert(Original("last.ckpt", reference.state_dict(), {})))
+    return loaded(convert(SourceCheckpoint("last.ckpt", reference.state_dict(), {})))
 
 
 # ---------------------------------------------------------------------------------------------- the published forms
@@ -138,10 +138,10 @@ def test_a_lightning_checkpoint(tmp_path: Path) -> None:
     assert (vqgan.config.factor, vqgan.config.grid) == (4, 16)
     with torch.no_grad():
         assert_near(vqgan.encode(images()), reference.features(images()))
-        tokens = vqgan.tokens_of(images())
+        tokens = vqgan.encode_tokens(images())
         assert torch.equal(tokens, reference.tokens(images()))
         assert len(tokens.unique()) > 4
-        assert_near(vqgan.pictures_of(tokens), reference.picture(tokens))
+        assert_near(vqgan.decode_tokens(tokens), reference.picture(tokens))
 
 
 @pytest.mark.parametrize("prefix", ["first_stage_model.", "model."])
@@ -156,20 +156,22 @@ def test_a_part_of_a_larger_model(tmp_path: Path, prefix: str) -> None:
     assert vqgan.config.input_width == 32
     assert vqgan.config.image_size == 256
     with torch.no_grad():
-        assert torch.equal(vqgan.tokens_of(images()), reference.tokens(images()))
-        assert_near(vqgan.pictures_of(some_tokens(40, 1, 2, 3)), reference.picture(some_tokens(40, 1, 2, 3)))
+        assert torch.equal(vqgan.encode_tokens(images()), reference.tokens(images()))
+        assert_near(
+            vqgan.decode_tokens(some_tokens(40, 1, 2, 3)), reference.picture(some_tokens(40, 1, 2, 3))
+        )
 
 
 @torch.no_grad()
 def test_gumbel_codes_are_the_likeliest_not_the_nearest() -> None:
     reference = Reference.scattered(TINY | {"z_channels": 8}, 50, 8, gumbel=True)
     vqgan = ours(reference)
-    tokens = vqgan.tokens_of(images())
+    tokens = vqgan.encode_tokens(images())
     assert torch.equal(tokens, reference.tokens(images()))
     assert len(tokens.unique()) > 4
-    assert not torch.equal(tokens, vqgan.nearest(reference.features(images())))
-    assert torch.equal(vqgan.nearest(vqgan.encode(images())), tokens)
-    assert_near(vqgan.pictures_of(tokens), reference.picture(tokens))
+    assert not torch.equal(tokens, vqgan.quantize(reference.features(images())))
+    assert torch.equal(vqgan.quantize(vqgan.encode(images())), tokens)
+    assert_near(vqgan.decode_tokens(tokens), reference.picture(tokens))
 
 
 @torch.no_grad()
@@ -179,9 +181,9 @@ def test_the_flax_file_of_dalle_mini_has_pixels_from_0_to_1(tmp_path: Path) -> N
     vqgan = loaded(convert(read_original(tmp_path / "flax_model.msgpack")))
     assert vqgan.config.unit_range
     assert_near(vqgan.encode(images()), reference.features((images() + 1) / 2))
-    tokens = vqgan.tokens_of(images())
+    tokens = vqgan.encode_tokens(images())
     assert torch.equal(tokens, reference.tokens((images() + 1) / 2))
-    assert_near((vqgan.pictures_of(tokens) + 1) / 2, reference.picture(tokens))
+    assert_near((vqgan.decode_tokens(tokens) + 1) / 2, reference.picture(tokens))
 
 
 def test_min_dalles_detokenizer_can_only_decode(tmp_path: Path) -> None:
@@ -196,8 +198,8 @@ def test_min_dalles_detokenizer_can_only_decode(tmp_path: Path) -> None:
     assert not vqgan.config.has_encoder
     with torch.no_grad():
         tokens = some_tokens(50, 2, 5, 3)
-        assert_near((vqgan.pictures_of(tokens) + 1) / 2, reference.picture(tokens))
-    for read in (vqgan.encode, vqgan.tokens_of):
+        assert_near((vqgan.decode_tokens(tokens) + 1) / 2, reference.picture(tokens))
+    for read in (vqgan.encode, vqgan.encode_tokens):
         with pytest.raises(BadInput, match=r"a decoder only.*vqgan_imagenet_f16_16384"):
             read(images())
 
@@ -217,13 +219,13 @@ def test_sbers_wavelet_decoder_paints_twice_as_large(monkeypatch: pytest.MonkeyP
     sizes = Fields(TINY | {"z_channels": 8})
     reference = scatter(model.GumbelVQ(ddconfig=sizes, n_embed=50, embed_dim=8, dwt=True))
     state = {f"model.{name}": one for name, one in reference.state_dict().items()}
-    vqgan = loaded(convert(Original("vqgan.gumbelf8-sber-dwt.model.ckpt", state, {})))
+    vqgan = loaded(convert(SourceCheckpoint("vqgan.gumbelf8-sber-dwt.model.ckpt", state, {})))
     assert (vqgan.config.wavelet, vqgan.config.factor, vqgan.config.grid) == (True, 8, 64)
     tokens = some_tokens(50, 2, 4, 3)
-    assert_near(vqgan.pictures_of(tokens), reference.decode(vqgan.embed(tokens)))
+    assert_near(vqgan.decode_tokens(tokens), reference.decode(vqgan.embed(tokens)))
     smooth = nn.functional.interpolate(images(), scale_factor=2.0)
     expected = reference.encode(images(), disable_gumbel_softmax=True)[2][2]
-    assert torch.equal(vqgan.tokens_of(smooth), expected)
+    assert torch.equal(vqgan.encode_tokens(smooth), expected)
 
 
 class Fields(dict):  # type: ignore[type-arg]
@@ -281,7 +283,7 @@ def test_the_published_sizes(sizes: dict[str, Any], codes: int, gumbel: bool, mi
     with torch.device("meta"):
         full = TINY | {"ch": 128, "resolution": 256, "z_channels": 256} | sizes
         reference = Reference(full, codes, 256, gumbel)
-    one = convert(Original("last.ckpt", reference.state_dict(), {}))
+    one = convert(SourceCheckpoint("last.ckpt", reference.state_dict(), {}))
     config = TamingVqganConfig.from_dict(one.config)
     count = len(sizes["ch_mult"])
     widths = tuple(128 * k for k in sizes["ch_mult"])
@@ -301,7 +303,7 @@ def test_min_dalles_own_module_has_the_names_and_sizes_we_expect() -> None:
     spec.loader.exec_module(module)
     with torch.device("meta"):
         state = module.VQGanDetokenizer().state_dict()
-    config = convert(Original("detoker.pt", state, {})).config
+    config = convert(SourceCheckpoint("detoker.pt", state, {})).config
     assert TamingVqganConfig.from_dict(config) == TamingVqganConfig(unit_range=True, has_encoder=False)
 
 
@@ -312,10 +314,12 @@ def test_min_dalles_own_module_has_the_names_and_sizes_we_expect() -> None:
 def test_a_seamless_twin_has_no_edges() -> None:
     vqgan = ours(Reference.scattered(TINY, 50, 8))
     twin, tokens = vqgan.seamless(), some_tokens(50, 1, 6, 8)
-    assert_near(twin.pictures_of(tokens.roll((1, 3), (1, 2))), twin.pictures_of(tokens).roll((4, 12), (2, 3)))
+    assert_near(
+        twin.decode_tokens(tokens.roll((1, 3), (1, 2))), twin.decode_tokens(tokens).roll((4, 12), (2, 3))
+    )
     assert_near(twin.encode(images().roll((4, 12), (2, 3))), twin.encode(images()).roll((1, 3), (2, 3)))
-    plain = vqgan.pictures_of(tokens).roll((4, 12), (2, 3))
-    assert (vqgan.pictures_of(tokens.roll((1, 3), (1, 2))) - plain).abs().max() > 0.1
+    plain = vqgan.decode_tokens(tokens).roll((4, 12), (2, 3))
+    assert (vqgan.decode_tokens(tokens.roll((1, 3), (1, 2))) - plain).abs().max() > 0.1
     assert twin.codes is vqgan.codes
 
 
@@ -331,13 +335,13 @@ def test_a_latent_between_codes_has_a_gradient() -> None:
 def test_channels_last_and_half_precision_stay_near() -> None:
     vqgan = ours(Reference.scattered(TINY, 50, 8))
     tokens = some_tokens(50, 1, 4, 4)
-    expected = vqgan.pictures_of(tokens)
+    expected = vqgan.decode_tokens(tokens)
     other = copy.deepcopy(vqgan).to(memory_format=torch.channels_last)
-    assert_near(other.pictures_of(tokens), expected)
+    assert_near(other.decode_tokens(tokens), expected)
     assert_near(other.encode(images()), vqgan.encode(images()))
     halved = other.half()
-    assert (halved.pictures_of(tokens).float() - expected).abs().max() < 0.02 * expected.abs().max()
-    assert halved.tokens_of(images()).shape == (2, 6, 8)
+    assert (halved.decode_tokens(tokens).float() - expected).abs().max() < 0.02 * expected.abs().max()
+    assert halved.encode_tokens(images()).shape == (2, 6, 8)
 
 
 # ------------------------------------------------------------------------------------------------------- wrong files
@@ -348,7 +352,7 @@ def test_wrong_and_incomplete_files_are_refused(tmp_path: Path) -> None:
 
     def refused(tensors: dict[str, Tensor], words: str) -> None:
         with pytest.raises(BadInput, match=rf"^file\.ckpt .*{words}"):
-            convert(Original("file.ckpt", tensors, {}))
+            convert(SourceCheckpoint("file.ckpt", tensors, {}))
 
     refused({"visual.proj": torch.zeros(4, 4)}, "holds no VQGAN")
     kl = {name: one for name, one in state.items() if not name.startswith("quantize.")}

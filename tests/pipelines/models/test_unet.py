@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
-from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, ddim_step, walk
+from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, ddim_step, ddim_walk
 from pipelines.training.data.emoji import Emoji, on_background
 from pipelines.training.data.icons import Icon, may_be_mirrored
 from pipelines.training.loop import Budget, fit
@@ -165,13 +165,13 @@ def test_a_walk_follows_the_exact_flow_of_a_gaussian() -> None:
             return (1 - alpha).sqrt() * x / (alpha * 0.25 + 1 - alpha)
 
     best, x = Best(), torch.full((1, 3, 2, 2), 0.7)
-    latent = walk(best, x, CLEAN, 599, 40)
+    latent = ddim_walk(best, x, CLEAN, 599, 40)
     assert best.asked[:3] == [0, 14, 29] and len(best.asked) == 40
     alpha = best.alphas_cumprod[599]
     exact = x * ((alpha * 0.25 + 1 - alpha) / 0.25).sqrt()
     assert 0.01 < (latent / exact - 1).abs().max() < 0.06  # 40 plain steps are a little short
-    assert (walk(best, x, CLEAN, 599, 600) / exact - 1).abs().max() < 0.005
-    assert (walk(best, latent, 599, CLEAN, 40) / x - 1).abs().max() < 0.12
+    assert (ddim_walk(best, x, CLEAN, 599, 600) / exact - 1).abs().max() < 0.005
+    assert (ddim_walk(best, latent, 599, CLEAN, 40) / x - 1).abs().max() < 0.12
 
 
 # -------------------------------------------------------------------------------------------------------- the training

@@ -13,21 +13,21 @@ def test_nearest_is_the_nearest() -> None:
     vqgan = tiny_vqgan()
     z = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
     slowly = (z.permute(0, 2, 3, 1)[..., None, :] - vqgan.codes).norm(dim=-1).argmin(-1)
-    assert torch.equal(vqgan.nearest(z), slowly)
+    assert torch.equal(vqgan.quantize(z), slowly)
 
 
 def test_codes_are_their_own_nearest() -> None:
     vqgan = tiny_vqgan()
     tokens = torch.arange(32).view(1, 4, 8)
-    assert torch.equal(vqgan.nearest(vqgan.embed(tokens)), tokens)
+    assert torch.equal(vqgan.quantize(vqgan.embed(tokens)), tokens)
 
 
 def test_any_multiple_of_the_factor_goes_through() -> None:
     vqgan = tiny_vqgan()
     assert (vqgan.config.factor, vqgan.config.grid) == (8, 4)
-    tokens = vqgan.tokens_of(torch.zeros(1, 3, 40, 64))
+    tokens = vqgan.encode_tokens(torch.zeros(1, 3, 40, 64))
     assert tokens.shape == (1, 5, 8)
-    assert vqgan.pictures_of(tokens).shape == (1, 3, 40, 64)
+    assert vqgan.decode_tokens(tokens).shape == (1, 3, 40, 64)
 
 
 def test_ssim_agrees_with_its_definition() -> None:
@@ -43,7 +43,7 @@ def test_ssim_agrees_with_its_definition() -> None:
 def test_reconstruction_reports_what_it_says() -> None:
     vqgan, pictures = tiny_vqgan(), torch.rand(3, 3, 32, 32) * 2 - 1
     figures = reconstruction(vqgan, pictures)
-    tokens = vqgan.tokens_of(pictures)
-    error = ((pictures - vqgan.pictures_of(tokens).clamp(-1, 1)) / 2).square().mean((1, 2, 3))
+    tokens = vqgan.encode_tokens(pictures)
+    error = ((pictures - vqgan.decode_tokens(tokens).clamp(-1, 1)) / 2).square().mean((1, 2, 3))
     assert abs(figures["PSNR"] - (-10 * error.log10()).mean().item()) < 0.01
     assert figures["codes used"] == round(len(tokens.unique()) / 32, 4)

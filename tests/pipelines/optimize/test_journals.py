@@ -13,14 +13,14 @@ from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Result, Step, run
 from pipelines.errors import BadInput, Stopped
 from pipelines.io.images import picture_to_uri
-from pipelines.optimize.run import Painting
+from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings
 from tests.support.optimize import finished, half, in_both, last, saved, speckled
 from tests.support.tiny import tiny_optimize
 
 COURSES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "radam, average": {"optimizer": "radam", "average": 0.7},
+    "radam, average": {"optimizer": "radam", "ema_decay": 0.7},
     "coarse": {"coarse": 1},
     "moving": {"animate": 7},
     "story": {"prompt": "a red heart ^ green apple @13"},
@@ -76,9 +76,9 @@ def test_a_stopped_run_has_a_whole_film(stop: int, tmp_path: Path) -> None:
         if isinstance(event, Step) and event.done == stop:
             break
     events.throw(Stopped())
-    assert pipeline.film(settings, journal).count == stop
+    assert pipeline.timelapse(settings, journal).count == stop
     finished(pipeline, settings, Journal(tmp_path / "run"))
-    assert len(list(pipeline.film(settings, journal).frames)) == 30
+    assert len(list(pipeline.timelapse(settings, journal).frames)) == 30
 
 
 @in_both
@@ -107,7 +107,7 @@ def test_a_journal_is_one_runs_only(tmp_path: Path) -> None:
 
 def test_a_vanished_start_picture_is_inside_the_journal(tmp_path: Path) -> None:
     path = tmp_path / "start.png"
-    settings = OptimizeSettings(steps=12, cutouts=2, init=saved(speckled((32, 32)), path))
+    settings = OptimizeSettings(steps=12, cutouts=2, image=saved(speckled((32, 32)), path))
     whole = finished(tiny_optimize(), settings, Journal(tmp_path / "run"))
     path.unlink()
     identity = Journal(tmp_path / "run").identity()
@@ -123,13 +123,13 @@ def test_numbers_that_break_down_end_the_run_with_the_last_good_picture(
 ) -> None:
     pipeline = tiny_optimize()
     good = last(finished(pipeline, OptimizeSettings(steps=7, cutouts=2)))
-    step_before = Painting._gradient
+    step_before = OptimizeRun._gradient
 
-    def broken(self: Painting, *arguments: Any) -> Any:
+    def broken(self: OptimizeRun, *arguments: Any) -> Any:
         loss, gradient, picture = step_before(self, *arguments)
         return (loss * math.nan if self.state.step == 7 else loss), gradient, picture
 
-    monkeypatch.setattr(Painting, "_gradient", broken)
+    monkeypatch.setattr(OptimizeRun, "_gradient", broken)
     result = finished(pipeline, OptimizeSettings(steps=20, cutouts=2))
     assert last(result).tobytes() == good.tobytes()
     assert "the loss became nan at step 8" in result.pictures[0].facts["ended"]
@@ -145,12 +145,12 @@ def test_the_film_shows_every_step(tmp_path: Path) -> None:
     for event in run(pipeline, settings, journal):
         if isinstance(event, Step):
             seen += [one.tobytes() for one in event.preview()]
-    film = pipeline.film(settings, journal)
+    film = pipeline.timelapse(settings, journal)
     frames = list(film.frames)
     assert film.count == len(frames) == 14 and film.scenes == ["a red heart", "green apple"]
     assert [one.scene for one in frames] == [0] * 6 + [1] * 8
     assert [one.image.tobytes() for one in frames] == seen
-    assert pipeline.glimpse(settings, journal, 10).tobytes() == seen[10]
+    assert pipeline.image_at(settings, journal, 10).tobytes() == seen[10]
     moving = pipeline.prepare(OptimizeSettings(steps=14, cutouts=2, animate=4))
     finished(pipeline, moving, Journal(tmp_path / "moving"))
-    assert pipeline.film(moving, Journal(tmp_path / "moving")).count == 3
+    assert pipeline.timelapse(moving, Journal(tmp_path / "moving")).count == 3

@@ -44,7 +44,7 @@ def test_straight_through_gives_codes_and_the_gradient_as_it_came() -> None:
     codes = straight_through(z, vqgan)
     flat = z.detach().permute(0, 2, 3, 1).reshape(-1, 4)
     nearest = torch.cdist(flat, vqgan.codes).argmin(1)
-    assert torch.equal(vqgan.nearest(z.detach()).flatten(), nearest)
+    assert torch.equal(vqgan.quantize(z.detach()).flatten(), nearest)
     assert torch.allclose(codes, vqgan.embed(nearest.view(1, 3, 5)), atol=1e-6)
     upstream = torch.randn_like(codes)
     codes.backward(upstream)

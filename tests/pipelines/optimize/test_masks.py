@@ -14,7 +14,7 @@ from pipelines.core.record import record_of, write_png
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import open_picture, picture_to_uri
-from pipelines.optimize.run import Painting
+from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.timelapse import restyle
 from tests.support.optimize import finished, half, in_both, last, saved, speckled
@@ -27,7 +27,7 @@ def test_outside_the_mask_no_pixel_changes() -> None:
     start = speckled((45, 37))
     mask = half(start.size)
     settings = OptimizeSettings(
-        steps=12, step_size=0.5, init=picture_to_uri(start), mask=picture_to_uri(mask.convert("RGB"))
+        steps=12, step_size=0.5, image=picture_to_uri(start), mask=picture_to_uri(mask.convert("RGB"))
     )
     steps = list(run(pipeline, settings))
     result = steps[-1]
@@ -89,15 +89,17 @@ def test_a_draft_goes_on_from_its_own_tokens(tmp_path: Path) -> None:
         rank=1,
     )
     write_png(tmp_path / "draft.png", picture.image, record)
-    prepared = pipeline.prepare(OptimizeSettings(init=str(tmp_path / "draft.png")))
+    prepared = pipeline.prepare(OptimizeSettings(image=str(tmp_path / "draft.png")))
     assert [int(one) for one in prepared.tokens.split()] == picture.facts["tokens"]
     assert pipeline.prepare(prepared) == prepared
-    painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, prepared)
-    painting.begin()
-    assert painting.state.z.equal(pipeline.vqgan.embed(torch.tensor(picture.facts["tokens"]).view(1, 4, 4)))
+    optimize_run = OptimizeRun(pipeline.vqgan, pipeline.clip, pipeline.critic, prepared)
+    optimize_run.begin()
+    assert optimize_run.state.z.equal(
+        pipeline.vqgan.embed(torch.tensor(picture.facts["tokens"]).view(1, 4, 4))
+    )
     liar = Image.new("RGB", picture.image.size, "white")  # the record of another picture
     write_png(tmp_path / "liar.png", liar, record)
-    assert pipeline.prepare(OptimizeSettings(init=str(tmp_path / "liar.png"))).tokens == ""
+    assert pipeline.prepare(OptimizeSettings(image=str(tmp_path / "liar.png"))).tokens == ""
 
 
 def test_tokens_that_do_not_fit_are_refused() -> None:
@@ -115,7 +117,7 @@ def test_restyling_pulls_to_the_frame_and_starts_from_the_last_result() -> None:
     settings = OptimizeSettings(steps=3)
     first = finished(pipeline, restyle(settings, frames[0], None))
     following = restyle(settings, frames[1], first.pictures[-1])
-    assert following.init == picture_to_uri(frames[1]) and following.tokens.split() == [
+    assert following.image == picture_to_uri(frames[1]) and following.tokens.split() == [
         str(k) for k in first.pictures[-1].facts["tokens"]
     ]
     assert last(finished(pipeline, following)).size == (32, 32)

@@ -9,10 +9,12 @@ import pytest
 
 from pipelines.errors import BadInput
 from pipelines.optimize.prompts import (
+    Scene,
     Target,
     check_targets,
     map_regions,
     parse_regions,
+    parse_scenes,
     parse_story,
     parse_target,
     parse_targets,
@@ -49,6 +51,42 @@ def test_targets_scenes_and_regions() -> None:
     (region,) = parse_regions("a sun:2 @ top")
     assert (region.target, region.where) == (Target("a sun", 2.0), "top")
     assert map_regions("a sun:2 @ top | b @ m.png", str.upper) == "a sun:2 @ top | b:1 @ M.PNG"
+
+
+def test_scenes_are_told_as_they_were_written() -> None:
+    assert parse_scenes("a:0 | at 10:30 | b:-0.3:0.7 ^ c @ 080") == [
+        Scene(
+            "a:0 | at 10:30 | b:-0.3:0.7", "", [Target("a", 0.0), Target("at 10:30"), Target("b", -0.3, 0.7)]
+        ),
+        Scene("c", "080", [Target("c")]),
+    ]
+    assert parse_scenes("a\nb @5") == [Scene("a\nb", "5", [Target("a\nb")])]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "targets"),
+    [
+        ("", [""], [[]]),
+        ("  ", [""], [[]]),
+        ("|", [""], [[]]),
+        ("a | ", [""], [["a"]]),
+        ("a ^", ["", ""], [["a"], []]),
+        ("^ ^", ["", "", ""], [[], [], []]),
+        ("a @5 ^ b @", ["5", ""], [["a"], ["b @"]]),
+        ("@20", [""], [["@20"]]),
+        ("a ^ b @9 ^ c @9", ["", "9", "9"], [["a"], ["b"], ["c"]]),
+        ("a @1234567", [""], [["a @1234567"]]),
+        (":", [""], [[":"]]),
+        ("a:-", [""], [["a:-"]]),
+        ("a:²", [""], [["a:²"]]),
+        ("a:11", [""], [["a:11"]]),
+        ("\ud800 ^", ["", ""], [["\ud800"], []]),
+    ],
+)
+def test_scenes_are_told_while_someone_types(text: str, steps: list[str], targets: list[list[str]]) -> None:
+    scenes = parse_scenes(text)
+    assert [scene.step for scene in scenes] == steps
+    assert [[target.text for target in scene.targets] for scene in scenes] == targets
 
 
 @pytest.mark.parametrize(

@@ -13,33 +13,33 @@ from PIL import Image
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri
 from pipelines.optimize.pipeline import Optimize
-from pipelines.optimize.run import Painting
+from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings
 from tests.support.optimize import finished, in_both, last, speckled
 from tests.support.tiny import tiny_optimize
 
 
-def begun(pipeline: Optimize, **fields: Any) -> Painting:
-    painting = Painting(pipeline.vqgan, pipeline.clip, pipeline.critic, OptimizeSettings(**fields))
+def begun(pipeline: Optimize, **fields: Any) -> OptimizeRun:
+    optimize_run = OptimizeRun(pipeline.vqgan, pipeline.clip, pipeline.critic, OptimizeSettings(**fields))
     with torch.no_grad():
-        painting.begin()
-    return painting
+        optimize_run.begin()
+    return optimize_run
 
 
 @in_both
 def test_the_loss_falls_and_z_stays_in_the_codebook() -> None:
     pipeline = tiny_optimize()
-    painting = begun(
-        pipeline, steps=60, cutouts=32, closest=0.9, pull=0.0
+    optimize_run = begun(
+        pipeline, steps=60, cutouts=32, min_crop=0.9, anchor_weight=0.0
     )  # views alike: little chance in the loss
     losses = []
     with torch.no_grad():
         for _ in range(60):
-            assert painting.advance() is None
-            losses.append(painting.loss)
+            assert optimize_run.step() is None
+            losses.append(optimize_run.loss)
     assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.04
-    z = painting.state.z
-    assert (z >= painting.canvas.low).all() and (z <= painting.canvas.high).all()
+    z = optimize_run.state.z
+    assert (z >= optimize_run.canvas.low).all() and (z <= optimize_run.canvas.high).all()
 
 
 @in_both
@@ -47,9 +47,9 @@ def test_weights_stops_and_signs_reach_the_gradient() -> None:
     pipeline = tiny_optimize()
 
     def gradient(**fields: Any) -> torch.Tensor:
-        painting = begun(pipeline, **{"cutouts": 6, "start": "white", "pull": 0.0, **fields})
+        optimize_run = begun(pipeline, **{"cutouts": 6, "start": "white", "anchor_weight": 0.0, **fields})
         generator = torch.Generator().manual_seed(0)
-        return painting._gradient(painting.now, generator)[1]
+        return optimize_run._gradient(optimize_run.current, generator)[1]
 
     red, far = gradient(prompt="a red heart"), gradient(prompt="green apple")
     mixed = gradient(prompt="a red heart:1 | green apple:-0.5")
@@ -63,17 +63,17 @@ def test_weights_stops_and_signs_reach_the_gradient() -> None:
 
 def test_a_region_moves_only_its_part() -> None:
     pipeline = tiny_optimize()
-    painting = begun(pipeline, regions="green apple @ left", size="64x32")
+    optimize_run = begun(pipeline, regions="green apple @ left", size="64x32")
     picture = torch.rand(1, 3, 32, 64, requires_grad=True)
-    from pipelines.optimize.canvas import only_inside, side_region
+    from pipelines.optimize.canvas import crop_to_region, named_region
 
-    part = only_inside(picture, side_region("left", (32, 64)))
+    part = crop_to_region(picture, named_region("left", (32, 64)))
     assert part.shape == (1, 3, 32, 32)
     part.square().sum().backward()
     assert picture.grad is not None
     assert picture.grad[..., :32].abs().min() > 0 and picture.grad[..., 32:].abs().max() == 0
     with torch.no_grad():
-        assert painting.advance() is None
+        assert optimize_run.step() is None
 
 
 def test_each_of_several_regions_is_pulled_by_its_own_text() -> None:
@@ -81,8 +81,8 @@ def test_each_of_several_regions_is_pulled_by_its_own_text() -> None:
     both = "green apple @ left | red heart @ right"
     gradients = []
     for regions in ("green apple @ left", both, "green apple @ left | green apple @ right"):
-        painting = begun(pipeline, regions=regions, size="64x32", cutouts=4)
-        gradients.append(painting._gradient(painting.now, torch.Generator().manual_seed(0))[1])
+        optimize_run = begun(pipeline, regions=regions, size="64x32", cutouts=4)
+        gradients.append(optimize_run._gradient(optimize_run.current, torch.Generator().manual_seed(0))[1])
     one, two, other = gradients
     assert not torch.allclose(one, two) and not torch.allclose(two, other)
 
@@ -94,10 +94,10 @@ def test_every_option_runs() -> None:
     for fields in (
         {"start": "noise"},
         {"start": "gradient"},
-        {"init": picture, "pull": 0.5, "average": 0.8},
+        {"image": picture, "anchor_weight": 0.5, "ema_decay": 0.8},
         {"image_prompts": f"{picture}:0.5", "noise_prompts": "7:0.3"},
-        {"optimizer": "adamw", "scheme": "pooled", "cutouts": 2, "cutouts_end": 5},
-        {"optimizer": "radam", "scheme": "original"},
+        {"optimizer": "adamw", "cutout_scheme": "pooled", "cutouts": 2, "cutouts_end": 5},
+        {"optimizer": "radam", "cutout_scheme": "original"},
         {"optimizer": "adagrad", "smooth": 1.0, "colour": 1.0, "palette": "#ff0000 #00ff00", "symmetry": 1.0},
         {"tile": True},
         {"coarse": 2, "size": "48x80", "steps": 9},
@@ -114,12 +114,12 @@ def test_the_pull_keeps_the_start_picture() -> None:
     tokens = " ".join(str(7 * k % 32) for k in range(16))
 
     def distance(pull: float) -> float:
-        painting = begun(pipeline, tokens=tokens, steps=30, step_size=0.3, pull=pull)
+        optimize_run = begun(pipeline, tokens=tokens, steps=30, step_size=0.3, anchor_weight=pull)
         with torch.no_grad():
             for _ in range(30):
-                painting.advance()
-        assert painting.home is not None
-        return (painting.draw() - painting.home).square().mean().item()
+                optimize_run.step()
+        assert optimize_run.anchor is not None
+        return (optimize_run.draw() - optimize_run.anchor).square().mean().item()
 
     assert distance(10.0) < 0.5 * distance(0.0)
 
@@ -132,14 +132,14 @@ def test_where_a_run_begins_and_what_pulls(precision: str) -> None:
     same = (splash.state.z == white.state.z).all(1)[0]
     assert same.sum() == 12 and not same[1:3, 1:3].any()  # random codes in the middle only
     for one in (white, splash):
-        assert one.home is not None and torch.equal(one.home, sheet)
+        assert one.anchor is not None and torch.equal(one.anchor, sheet)
     tokens = torch.full((1, 4, 4), 7)
     draft = begun(pipeline, tokens=" ".join(["7"] * 16))
-    assert draft.home is not None and torch.equal(draft.home, draft.render(tokens))
-    exact = pipeline.vqgan.pictures_of(tokens).clamp(-1, 1)
-    assert torch.allclose(draft.home, exact, atol=1e-5 if precision == "float32" else 0.03)
+    assert draft.anchor is not None and torch.equal(draft.anchor, draft.render(tokens))
+    exact = pipeline.vqgan.decode_tokens(tokens).clamp(-1, 1)
+    assert torch.allclose(draft.anchor, exact, atol=1e-5 if precision == "float32" else 0.03)
     for start in ("codes", "noise", "gradient"):
-        assert begun(pipeline, start=start).home is None
+        assert begun(pipeline, start=start).anchor is None
     masked = begun(pipeline, mask=picture_to_uri(Image.new("L", (32, 32), 255)))
     assert masked.state.base is not None and torch.equal(masked.state.base, sheet)
 
@@ -153,8 +153,10 @@ def test_clip_picks_the_nearest_of_the_starts_that_chance_makes(
 
     def distance(count: int) -> float:
         monkeypatch.setattr("pipelines.optimize.start.STARTS", count)
-        painting = begun(pipeline, start=start, prompt="a dog | a cat:0.5")
-        return painting.judges.scores(painting._picture(painting.state.z), painting.targets_now())[0]
+        optimize_run = begun(pipeline, start=start, prompt="a dog | a cat:0.5")
+        return optimize_run.judges.scores(
+            optimize_run._picture(optimize_run.state.z), optimize_run.current_targets()
+        )[0]
 
     assert distance(32) > distance(1)
 
@@ -164,11 +166,11 @@ def test_seamless_pictures_meet_themselves() -> None:
     tokens = torch.randint(32, (1, 4, 4), generator=torch.Generator().manual_seed(0))
     twin = pipeline.vqgan.seamless()
     assert twin.codes is pipeline.vqgan.codes
-    shifted = twin.pictures_of(tokens.roll(1, 2))
-    assert torch.allclose(twin.pictures_of(tokens).roll(8, 3), shifted, atol=1e-4)
+    shifted = twin.decode_tokens(tokens.roll(1, 2))
+    assert torch.allclose(twin.decode_tokens(tokens).roll(8, 3), shifted, atol=1e-4)
     plain = pipeline.vqgan
     assert not torch.allclose(
-        plain.pictures_of(tokens).roll(8, 3), plain.pictures_of(tokens.roll(1, 2)), atol=1e-2
+        plain.decode_tokens(tokens).roll(8, 3), plain.decode_tokens(tokens.roll(1, 2)), atol=1e-2
     )
 
 
@@ -176,8 +178,8 @@ def test_sizes_follow_the_picture_or_the_wish() -> None:
     pipeline = tiny_optimize()
     assert last(finished(pipeline, OptimizeSettings(steps=2, size="48x32"))).size == (48, 32)
     odd = picture_to_uri(speckled((45, 37)))
-    assert last(finished(pipeline, OptimizeSettings(steps=2, init=odd))).size == (45, 37)
-    assert last(finished(pipeline, OptimizeSettings(steps=2, init=odd, size="32x32"))).size == (32, 32)
+    assert last(finished(pipeline, OptimizeSettings(steps=2, image=odd))).size == (45, 37)
+    assert last(finished(pipeline, OptimizeSettings(steps=2, image=odd, size="32x32"))).size == (32, 32)
     for size, words in (
         ("50x32", "width 50 is not a multiple of 8.*try 48"),
         ("8x32", "try 16"),

@@ -52,7 +52,7 @@ def test_a_strangers_record_cannot_name_files(tmp_path: Path) -> None:
         {"image_prompts": "/etc/passwd:0.5"},
         {"regions": "a @ /etc/passwd"},
         {"changes": '{"5": {"mask": "/etc/passwd"}}'},
-        {"init": "/etc/passwd"},
+        {"image": "/etc/passwd"},
     ):
         record = record_of(
             pipeline="optimize",

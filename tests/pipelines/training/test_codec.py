@@ -27,14 +27,14 @@ def test_more_training_for_the_decoder_keeps_every_token(
 ) -> None:
     trainer = DecoderTrainer(Accelerator(cpu=True), Emoji(data_file), trained, batch_size=4)
     pictures = trainer._validation()
-    before = trainer.vqgan.tokens_of(pictures)
+    before = trainer.vqgan.encode_tokens(pictures)
     losses = [step.metrics["pixel"] for step in fit(trainer, tmp_path, Budget(steps=12))]
     assert losses[-1] < losses[0]
     trainer.export(tmp_path / "vqgan.safetensors", {"figures": {"PSNR": 1.0}, "steps": 12})
     config, facts = read_header(tmp_path / "vqgan.safetensors")
     again = Vqgan(VqganConfig.from_dict(config))
     load_weights(tmp_path / "vqgan.safetensors", again)
-    assert torch.equal(before, again.tokens_of(pictures))
+    assert torch.equal(before, again.encode_tokens(pictures))
     assert facts["decoder"]["steps"] == 12
 
 
@@ -68,12 +68,12 @@ def test_spreading_the_codes_changes_neither_tokens_nor_pictures(
     trainer.vqgan.codes.data.mul_(3)
     pictures = trainer._validation()
     with torch.no_grad():
-        tokens = trainer.vqgan.tokens_of(pictures)
-        before = trainer.vqgan.pictures_of(tokens)
+        tokens = trainer.vqgan.encode_tokens(pictures)
+        before = trainer.vqgan.decode_tokens(tokens)
         spread(trainer.vqgan)
         assert trainer.vqgan.codes.std() == pytest.approx(1.2)
-        assert torch.equal(tokens, trainer.vqgan.tokens_of(pictures))
-        assert torch.allclose(before, trainer.vqgan.pictures_of(tokens), atol=1e-4)
+        assert torch.equal(tokens, trainer.vqgan.encode_tokens(pictures))
+        assert torch.allclose(before, trainer.vqgan.decode_tokens(tokens), atol=1e-4)
 
 
 def test_k_means_finds_clusters_far_apart() -> None:

@@ -49,7 +49,7 @@ def test_only_the_chosen_pictures_go_through_the_codec() -> None:
     exchange["redrawn"] = torch.tensor([True, False, False, True])
     again = redrawn(codec, images, exchange)
     assert torch.equal(again[1:3], images[1:3])
-    own = codec.pictures_of(codec.tokens_of(images)).clamp(-1, 1)
+    own = codec.decode_tokens(codec.encode_tokens(images)).clamp(-1, 1)
     assert torch.allclose(again[[0, 3]], own[[0, 3]], atol=1e-5)
     mixed = exchanges(4, codec.config.grid**2, torch.Generator().manual_seed(0), share=1.0, most=1.0)
     assert not torch.allclose(redrawn(codec, images, mixed), own, atol=1e-3)

@@ -83,7 +83,7 @@ def test_batches_stay_on_the_cpu_and_differ_by_process(
 class Counter(Trainer):
     """One weight that is pulled to 1; every step takes ten seconds of a clock of its own."""
 
-    name, averaged = "counter", ("counter",)
+    name, ema_networks = "counter", ("counter",)
 
     def __init__(self, clock: list[float]):
         self.accelerator, self.clock, self.batch_size = Accelerator(cpu=True), clock, 1
@@ -96,10 +96,10 @@ class Counter(Trainer):
     def update(self, batch: torch.Tensor, progress: float) -> dict[str, torch.Tensor]:
         self.clock[0] += 10
         loss = (self.networks["counter"](batch) - 1).square().mean()
-        self.descend(loss, None, "all")
+        self.backward_and_step(loss, None, "all")
         return {"loss": loss}
 
-    def sheet(self) -> None:
+    def sample_grid(self) -> None:
         return None
 
     def evaluate(self) -> dict[str, float]:
@@ -108,7 +108,7 @@ class Counter(Trainer):
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         raise AssertionError("not here")
 
-    def hot(self) -> list[torch.nn.Module]:
+    def compile_targets(self) -> list[torch.nn.Module]:
         return []
 
 

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from pipelines.errors import BadInput
-from pipelines.models.clip.network import ClipConfig, MobileTower, padded
+from pipelines.models.clip.network import ClipConfig, EfficientNetTower, tf_same_conv
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip import trainer as clip_training
 from pipelines.training.clip.trainer import CriticTrainer
@@ -49,7 +49,7 @@ class Normed(torch.nn.Conv2d):
 def test_batch_norm_and_normalization_are_folded_into_the_convolutions(tmp_path: Path) -> None:
     sizes = {"image_size": 32, "widths": (8, 8, 16, 16, 16, 16, 16), "block_counts": (1, 2, 1, 1, 1, 1, 1)}
     torch.manual_seed(0)
-    ours, theirs = (MobileTower(ClipConfig(64, mobile=True, **sizes)) for _ in range(2))
+    ours, theirs = (EfficientNetTower(ClipConfig(64, mobile=True, **sizes)) for _ in range(2))
     for module in list(theirs.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, torch.nn.Conv2d):
@@ -60,7 +60,7 @@ def test_batch_norm_and_normalization_are_folded_into_the_convolutions(tmp_path:
     mean, deviation = (
         torch.tensor(one)[:, None, None] for one in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
-    a, b = padded(ours.stem, (2 * x - 1 - 0.5) / 0.6), padded(theirs.stem, (x - mean) / deviation)
+    a, b = tf_same_conv(ours.stem, (2 * x - 1 - 0.5) / 0.6), tf_same_conv(theirs.stem, (x - mean) / deviation)
     assert torch.allclose(a[..., :-1, :-1], b[..., :-1, :-1], rtol=1e-4, atol=1e-4)  # the padding differs
     h = torch.randn(2, 32, 16, 16)
     for stage, reference in zip(ours.stages, theirs.stages, strict=True):
@@ -71,7 +71,7 @@ def test_batch_norm_and_normalization_are_folded_into_the_convolutions(tmp_path:
 def test_a_training_may_begin_with_imagenet_or_a_checkpoint(
     data_file: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tower = MobileTower(ClipConfig(64, mobile=True, widths=(8,) * 7, block_counts=(1,) * 7))
+    tower = EfficientNetTower(ClipConfig(64, mobile=True, widths=(8,) * 7, block_counts=(1,) * 7))
     for module in list(tower.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, torch.nn.Conv2d):

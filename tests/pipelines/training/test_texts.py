@@ -15,7 +15,7 @@ from pipelines.models.checkpoint import read_header
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.clip.text import TextTrainer
-from pipelines.training.clip.trainer import ClipTrainer, Heads
+from pipelines.training.clip.trainer import ClipTrainer, TrainingHeads
 from pipelines.training.data.emoji import Emoji, on_background
 from pipelines.training.loop import Budget, fit
 from tests.support.training import (
@@ -41,11 +41,11 @@ def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
     data_file: Path, pack: Path, tmp_path: Path
 ) -> None:
     trainer = cast(ClipTrainer, trainer_for("clip", data_file, pack, tmp_path))
-    assert trainer.taught_names is not None
-    names = cast(Heads, trainer.networks["heads"]).prototypes
+    assert trainer.teacher_names is not None
+    names = cast(TrainingHeads, trainer.networks["heads"]).prototypes
     close = torch.nn.functional.normalize(names.detach(), dim=-1)
-    right = trainer._kinship_loss(close, names, trainer.taught_names)
-    assert right < trainer._kinship_loss(close.roll(1, 0), names, trainer.taught_names)
+    right = trainer._relation_loss(close, names, trainer.teacher_names)
+    assert right < trainer._relation_loss(close.roll(1, 0), names, trainer.teacher_names)
     assert not right.requires_grad, "the prototypes stand still"
     losses = [step.metrics["kinship"] for step in fit(trainer, tmp_path, Budget(steps=30))]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])

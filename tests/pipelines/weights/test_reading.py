@@ -94,7 +94,7 @@ def test_nested_dicts_give_joined_names_and_plain_values(save: Saver, tmp_path: 
         "weights.list.1": torch.ones(1),
     }
     same(original.tensors, expected | {"table": table})
-    assert original.numbers == {
+    assert original.metadata == {
         "hparams": hparams
         | {"types": ["full", "axial_row"], "size": [1, 2], "dtype": "float16", "device": "cpu"},
         "loss": 2.5,
@@ -112,7 +112,7 @@ def test_a_whole_pickled_network_gives_the_tensors_of_its_state_dict(save: Saver
     original = read_original(tmp_path / "encoder.pkl")
     same(original.tensors, dict(encoder.state_dict()))
     assert "blocks.group_1.block_1.res_path.conv_1.w" in original.tensors
-    assert original.numbers["vocab_size"] == 512
+    assert original.metadata["vocab_size"] == 512
 
 
 def test_classes_that_are_not_installed_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +145,8 @@ def test_classes_that_are_not_installed_do_no_harm(tmp_path: Path, monkeypatch: 
     original = read_original(tmp_path / "last.ckpt")
     expected = {f"state_dict.{name}": one for name, one in net.state_dict().items()}
     same(original.tensors, expected | {"monitor.best": torch.ones(3)})
-    assert original.numbers["hyper_parameters"] == {"ddconfig": {"ch": 128, "attn_resolutions": [16]}}
-    assert original.numbers["epoch"] == 3 and original.numbers["counts"] == {"a": 1}
+    assert original.metadata["hyper_parameters"] == {"ddconfig": {"ch": 128, "attn_resolutions": [16]}}
+    assert original.metadata["epoch"] == 3 and original.metadata["counts"] == {"a": 1}
 
 
 def test_a_torchscript_archive_gives_the_tensors_of_its_state_dict(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_safetensors_come_back_with_their_metadata(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.pt", {"format": "pt"})
     original = read_original(tmp_path / "model.pt")
     same(original.tensors, tensors)
-    assert original.numbers == {"format": "pt"}
+    assert original.metadata == {"format": "pt"}
 
 
 def test_flax_trees_come_back(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_flax_trees_come_back(tmp_path: Path) -> None:
     }
     same(original.tensors, expected)
     numbers = [1, -1, 200, -200, 70000, -70000, 2**40, 0.5]
-    assert original.numbers == {
+    assert original.metadata == {
         "step": 7,
         "turn": 1 - 2j,
         "words": {"name": "mini", "long": "x" * 300, "numbers": numbers},

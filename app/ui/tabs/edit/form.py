@@ -8,7 +8,7 @@ from typing import Any
 
 from app.jobs.queue import Job
 from app.ui.components import uploaded_path
-from app.ui.context import Shell
+from app.ui.context import PageContext
 from app.ui.tabs.form import painted_mask
 from pipelines.core.record import read_record
 from pipelines.core.settings import Knob
@@ -19,8 +19,13 @@ from pipelines.io.images import open_picture, picture_to_uri
 class EditForm:
     """The form's values as Settings take them, and back. The visitor's texts may name no files of this machine."""
 
-    def __init__(self, shell: Shell, knobs: dict[str, Knob]):
-        self.lane, self.pictures, self.directions, self.knobs = shell.lane, shell.pictures, shell.shelf, knobs
+    def __init__(self, context: PageContext, knobs: dict[str, Knob]):
+        self.queue, self.pictures, self.directions, self.knobs = (
+            context.queue,
+            context.pictures,
+            context.shelf,
+            knobs,
+        )
 
     def settings(self, form: dict[str, Any], upload: Any) -> dict[str, Any]:
         """What was read, as Settings take it."""
@@ -43,9 +48,9 @@ class EditForm:
         if kind == "upload":
             return uploaded_path(upload)
         if kind == "job":
-            return str(self.lane.job(name).settings.get("image", ""))
+            return str(self.queue.job(name).settings.get("image", ""))
         if kind == "record":  # what a picture of ours was made from
-            return str(read_record(self.pictures.path(name), self.lane.pipelines).settings.get("image", ""))
+            return str(read_record(self.pictures.path(name), self.queue.pipelines).settings.get("image", ""))
         if kind in ("example", "picture"):
             return str(self.pictures.path(name, example=kind == "example"))
         return ""

@@ -1,6 +1,6 @@
 """The Edit tab: a picture changed from one text to another, the strengths side by side, the direction kept for later.
 
-The page only watches; the lane does the work, and what a run learned is in its journal.
+The page only watches; the queue does the work, and what a run learned is in its journal.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import gradio as gr
 
 from app.jobs.queue import MAX_PICTURE_BYTES, Job
-from app.jobs.threads import aside
-from app.ui.context import DRAWING, QUIET, Shell, Update, acting, clicked
+from app.jobs.threads import run_in_own_thread
+from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked
 from app.ui.html import common, edit_form
-from app.ui.html import edit as proof
-from app.ui.html.common import Trace, plain, trouble
+from app.ui.html import edit as edit_html
+from app.ui.html.common import Trace, error_note, info_note
 from app.ui.i18n import both
 from app.ui.markup import html
 from app.ui.tabs.base import Change, RunTab, journal_rows
@@ -31,33 +31,37 @@ from pipelines.io.images import open_picture, read_bytes
 
 PIPELINE = "edit"
 BASICS = ("strip", "seed", "automatic_mask")
-HIDDEN = ("until", "examples", "lessons")  # what the artist does decides the first; files here are no texts
+HIDDEN = (
+    "until",
+    "target_images",
+    "source_images",
+)  # what the artist does decides the first; files here are no texts
 KINDS = [".png", ".jpg", ".jpeg", ".webp", ".safetensors"]
 READS = "(job, visitor, upload) => [job, visitor, upload, window.atelier.values()]"
 
 log = logging.getLogger(__name__)
-_looking = threading.Lock()  # one outlook at a time: it shares the device with the lane
+_looking = threading.Lock()  # one outlook at a time: it shares the device with the queue
 
 
-def build(shell: Shell, tab_itself: gr.Tab) -> None:
+def build(context: PageContext, tab_itself: gr.Tab) -> None:
     """The tab's components and what they do."""
-    tab = EditTab(shell)
-    with gr.Row(elem_id="darkroom", equal_height=False):
-        with gr.Column(elem_id="proof-side", scale=7, min_width=300):
-            tab.stage = acting(elem_id="proof", script="window.atelier.proof(element);")
+    tab = EditTab(context)
+    with gr.Row(elem_id="edit", equal_height=False):
+        with gr.Column(elem_id="edit-view", scale=7, min_width=300):
+            tab.stage = clickable_html(elem_id="proof", script="window.atelier.proof(element);")
             tab.brush = gr.HTML(common.brush(), elem_id="edit-brush", apply_default_css=False)
-            tab.learning = acting(elem_id="edit-learning", script="window.atelier.learning(element);")
-        with gr.Column(elem_id="edit-side", scale=5, min_width=300):
-            tab.entries = acting(
+            tab.learning = clickable_html(elem_id="edit-learning", script="window.atelier.learning(element);")
+        with gr.Column(elem_id="edit-controls", scale=5, min_width=300):
+            tab.entries = clickable_html(
                 edit_form.form(tab.knobs, BASICS),
                 elem_id="edit-form",
                 script="window.atelier.form(element, () => trigger('click', {act: 'look'}));",
             )
-            tab.outlook = gr.HTML(edit_form.waiting(), elem_id="edit-outlook", apply_default_css=False)
-            tab.transport = acting(edit_form.controls(None), elem_id="edit-transport")
+            tab.estimate = gr.HTML(edit_form.waiting(), elem_id="edit-estimate", apply_default_css=False)
+            tab.controls = clickable_html(edit_form.controls(None), elem_id="edit-buttons")
             tab.note = gr.HTML(elem_id="edit-note", apply_default_css=False)
-            tab.shelf = acting(elem_id="edit-shelf")
-    tab.earlier = acting(elem_id="edit-earlier")
+            tab.shelf = clickable_html(elem_id="edit-shelf")
+    tab.earlier = clickable_html(elem_id="edit-earlier")
     tab.upload = gr.UploadButton("", file_types=KINDS, elem_id="edit-upload")
     tab.job = gr.Textbox(visible=False)
     tab.add_hidden()
@@ -71,126 +75,126 @@ class EditTab(RunTab):
     brush: Any
     learning: Any
     entries: Any
-    outlook: Any
-    transport: Any
+    estimate: Any
+    controls: Any
     shelf: Any
     upload: Any
 
-    def __init__(self, shell: Shell):
-        super().__init__(shell, PIPELINE, HIDDEN)
-        self.form = EditForm(shell, self.knobs)
-        self.directions = shell.shelf
+    def __init__(self, context: PageContext):
+        super().__init__(context, PIPELINE, HIDDEN)
+        self.form = EditForm(context, self.knobs)
+        self.directions = context.shelf
 
     def connect(self, tab_itself: gr.Tab) -> None:
         """Which event calls what. The form comes from the script, as the last but one argument."""
-        shell = self.shell
-        asked = [self.job, shell.visitor, self.upload, shell.filling]
-        shown = [self.stage, self.transport, self.learning]
-        answered = [self.job, self.note, shell.filling, self.seen, self.shelf, *shown]
-        for place in (self.transport, self.stage, self.learning, self.earlier):
+        context = self.context
+        asked = [self.job, context.visitor, self.upload, context.form_values]
+        shown = [self.stage, self.controls, self.learning]
+        answered = [self.job, self.note, context.form_values, self.seen, self.shelf, *shown]
+        for place in (self.controls, self.stage, self.learning, self.earlier):
             acted = place.click(
                 self.act,
                 asked,
                 answered,
                 js=READS,
                 trigger_mode="multiple" if place is self.earlier else "once",
-                preprocess=False,  # Gradio would open the files; the lane does, and says why it cannot
+                preprocess=False,  # Gradio would open the files; the queue does, and says why it cannot
                 **QUIET,
             )
-            shell.answered(acted, self.beat, self.job)
-        self.stage.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
-        self.connect_watching(tab_itself, shown, [shell.filling, self.shelf])
-        self.upload.upload(self.lay, asked, answered, js=READS, preprocess=False, **QUIET)
+            context.answered(acted, self.refresh, self.job)
+        self.stage.click(context.hand_over, None, [context.handover, context.tabs], **QUIET)
+        self.connect_watching(tab_itself, shown, [context.form_values, self.shelf])
+        self.upload.upload(self.set_start_image, asked, answered, js=READS, preprocess=False, **QUIET)
         fill = "(given) => { window.atelier.fill(given) }"
-        shell.filling.change(None, [shell.filling], None, js=fill, **QUIET)
+        context.form_values.change(None, [context.form_values], None, js=fill, **QUIET)
         when = (self.entries.click, tab_itself.select)
-        shell.watch(self.look, asked, [self.outlook], *when, js=READS, preprocess=False)
-        self.connect_hand(answered)
+        context.watch(self.look, asked, [self.estimate], *when, js=READS, preprocess=False)
+        self.connect_handover(answered)
 
     # ----------------------------------------------------------------------------------------------------- looking
 
-    def arrive(self, address: str, visitor: str, link: str) -> Update:
+    def on_load(self, address: str, visitor: str, link: str) -> Update:
         """The first look, and the shelf."""
         shelf = edit_form.shelf(self.directions.kept(), {})
-        return {**super().arrive(address, visitor, link), self.shelf: shelf}
+        return {**super().on_load(address, visitor, link), self.shelf: shelf}
 
     def fill(self, job: Job) -> Update:
-        return {self.shell.filling: self.form.filled_from(job)}
+        return {self.context.form_values: self.form.filled_from(job)}
 
     def fill_settings(self, settings: dict[str, Any]) -> Update:
-        return {self.shell.filling: self.form.filled(settings, "")}
+        return {self.context.form_values: self.form.filled(settings, "")}
 
     def show(self, job: Job, change: Change, trace: Trace) -> Update:
-        live = None if job.pictures else self.lane.preview(job.id)
-        answer: Update = {self.stage: proof.show(job, self.pictures, live, trace)}
+        live = None if job.pictures else self.queue.preview(job.id)
+        answer: Update = {self.stage: edit_html.show(job, self.pictures, live, trace)}
         if change.state:
-            answer[self.transport] = edit_form.controls(job)
+            answer[self.controls] = edit_form.controls(job)
         if change.trace:
-            answer[self.learning] = proof.learning(job, trace)
+            answer[self.learning] = edit_html.learning(job, trace)
         return answer
 
     def show_empty(self) -> Update:
-        stage = self.missing_or(lambda: proof.empty(self.pictures))
+        stage = self.missing_or(lambda: edit_html.empty(self.pictures))
         return {self.stage: stage, **self._no_run()}
 
     def _no_run(self) -> Update:
         """What is shown of a run when there is none."""
-        return {self.transport: edit_form.controls(None), self.learning: ""}
+        return {self.controls: edit_form.controls(None), self.learning: ""}
 
     def trace(self, job: Job) -> Trace:
         """How the learning went: as the finished pictures say, else as the journal and the present step do."""
-        steps = tuple(self.lane.journal(job.id).steps())
+        steps = tuple(self.queue.journal(job.id).steps())
         curve: tuple[tuple[float, ...], ...] = ()
         if job.pictures:
             curve = tuple(tuple(row) for row in job.pictures[0].get("curves") or [])
         elif steps:
-            curve = journal_rows(self.lane.folder / "runs" / job.id, steps[-1], "curves")
+            curve = journal_rows(self.queue.folder / "runs" / job.id, steps[-1], "curves")
         if job.state == "running" and job.stage == "learn" and {"clip", "critic"} <= job.metrics.keys():
             now = (job.done, job.metrics["clip"], job.metrics["critic"])
             if not curve or curve[-1][1:] != now[1:]:
                 curve = (*(row for row in curve if row[0] < now[0]), now)
         return Trace(steps, curve)
 
-    @aside
+    @run_in_own_thread
     def look(self, job_id: str, visitor: str, upload: Any, values: str) -> str:
         """What to expect of a run with this form; a sentence when it would be refused."""
         try:
             settings = self.Settings.from_dict(self.form.settings(read_form(values), upload))
             with _looking:
-                pipeline: Any = self.lane.studio.pipeline(PIPELINE)
-                outlook = pipeline.check(settings)
-            survives = float(pipeline.unet.alphas_cumprod[outlook.return_step]) ** 0.5
-            return edit_form.outlook(outlook, settings, survives)
+                pipeline: Any = self.queue.studio.pipeline(PIPELINE)
+                estimate = pipeline.estimate(settings)
+            survives = float(pipeline.unet.alphas_cumprod[estimate.return_step]) ** 0.5
+            return edit_form.estimate(estimate, settings, survives)
         except (BadInput, CannotSave) as problem:
-            return trouble(problem)
+            return error_note(problem)
         except Exception as problem:  # a figure less is no reason to stop the artist
             log.exception("the outlook failed")
-            return trouble(explain(problem))
+            return error_note(explain(problem))
 
     # ------------------------------------------------------------------------------------------------------- acting
 
     def act(self, job_id: str, visitor: str, upload: Any, values: str, event: gr.EventData) -> Update:
-        """A button of the stage, the learning, the transport or the last runs."""
+        """A button of the stage, the learning, the buttons or the last runs."""
         return self.safely(self._act, clicked(event), job_id, visitor, upload, values) or gr.skip()
 
     def _act(self, data: dict[str, str], job_id: str, visitor: str, upload: Any, values: str) -> Update:
         act, form = data.get("act", ""), read_form(values)
         if act == "edit":
             settings = self.form.settings(form, upload)
-            return {self.job: self.lane.submit(PIPELINE, settings, visitor), self.note: ""}
+            return {self.job: self.queue.submit(PIPELINE, settings, visitor), self.note: ""}
         if act == "open":
-            job = self.lane.job(data.get("job", ""))
+            job = self.queue.job(data.get("job", ""))
             return {self.job: job.id, self.note: "", **self.fill(job)}
         if act in ("begin", "begin-with"):
             kind = "example" if act == "begin" else "picture"
-            return self._laid(f"{kind}:{data.get('name', '')}", upload)
+            return self._set_start_image(f"{kind}:{data.get('name', '')}", upload)
         if act == "remove":
-            stage = self.missing_or(lambda: proof.empty(self.pictures))
+            stage = self.missing_or(lambda: edit_html.empty(self.pictures))
             filled = form_values(source_of="", mask="")
-            return {**self._put(stage, "empty"), self.shell.filling: filled}
+            return {**self._put(stage, "empty"), self.context.form_values: filled}
         on_run: dict[str, Callable[[], Update]] = {
-            "stop": lambda: {self.note: ""} if self.lane.stop(job_id) else {},
-            "resume": lambda: {self.job: self.lane.resume(job_id), self.note: ""},
+            "stop": lambda: {self.note: ""} if self.queue.stop(job_id) else {},
+            "resume": lambda: {self.job: self.queue.resume(job_id), self.note: ""},
             "keep": lambda: self._keep(job_id, form),
             "until": lambda: self._fork(job_id, int(data["step"]), visitor),
         }
@@ -198,8 +202,10 @@ class EditTab(RunTab):
 
     def _keep(self, job_id: str, form: dict[str, Any]) -> Update:
         """Put what a run has learned on the shelf."""
-        pipeline: Any = self.lane.studio.pipeline(PIPELINE)
-        direction = aside(pipeline.direction)(self._begun_with(job_id), self.lane.journal(job_id))
+        pipeline: Any = self.queue.studio.pipeline(PIPELINE)
+        direction = run_in_own_thread(pipeline.direction)(
+            self._begun_with(job_id), self.queue.journal(job_id)
+        )
         name = self.directions.keep(direction)
         note = html(
             '<p class="note">{} <a href="direction/{}" download="{}">{}</a></p>',
@@ -214,19 +220,19 @@ class EditTab(RunTab):
     def _fork(self, job_id: str, step: int, visitor: str) -> Update:
         """The same run with less learned."""
         settings = replace(self._begun_with(job_id), until=step)
-        job = self.lane.submit(PIPELINE, settings, visitor, after=(job_id, step))
+        job = self.queue.submit(PIPELINE, settings, visitor, after=(job_id, step))
         return {self.job: job, self.note: ""}
 
     def _begun_with(self, job_id: str) -> Any:
         """The settings that a run's journal was begun with."""
-        identity = self.lane.journal(job_id).identity()
+        identity = self.queue.journal(job_id).identity()
         if identity is None:
             raise BadInput("page.learned_nothing")
         return self.Settings.from_dict(identity["settings"])
 
     # --------------------------------------------------------------------------------------------- pictures to edit
 
-    def lay(self, job_id: str, visitor: str, upload: Any, values: str) -> Update:
+    def set_start_image(self, job_id: str, visitor: str, upload: Any, values: str) -> Update:
         """A file that was dropped, pasted or chosen: a picture to edit, or a direction for the shelf."""
         return self.safely(self._lay, job_id, upload, values)
 
@@ -234,23 +240,23 @@ class EditTab(RunTab):
         path = self.form.source("upload", upload)
         if not path.lower().endswith(".safetensors"):
             read_bytes(path, max_bytes=MAX_PICTURE_BYTES)
-            return self._laid("upload", upload, job_id)
+            return self._set_start_image("upload", upload, job_id)
         direction = read_direction(path)
         name = self.directions.keep(direction)
         uses = {**used_directions(read_form(values)), name: 1.0}
         return {
-            self.note: plain("edit_shelved", words=direction.words),
+            self.note: info_note("edit_shelved", words=direction.words),
             self.shelf: edit_form.shelf(self.directions.kept(), uses),
-            self.shell.filling: form_values(),
+            self.context.form_values: form_values(),
         }
 
-    def _laid(self, source: str, upload: Any, job_id: str = "", /, **values: Any) -> Update:
+    def _set_start_image(self, source: str, upload: Any, job_id: str = "", /, **values: Any) -> Update:
         """The picture to edit lies there; while a run is watched it waits. `values` are for other fields of the form."""
         picture = open_picture(self.form.source(source, upload))
-        filling = {self.shell.filling: form_values(source_of=source, mask="", crop="", **values)}
+        filling = {self.context.form_values: form_values(source_of=source, mask="", crop="", **values)}
         if self.running_job(job_id):
-            return {self.note: plain("edit_next"), **filling}
-        return {**self._put(proof.ready(picture), "ready"), **filling}
+            return {self.note: info_note("edit_next"), **filling}
+        return {**self._put(edit_html.ready(picture), "ready"), **filling}
 
     def _put(self, stage: str, seen: str) -> Update:
         """No run is looked at; this is shown in its place."""
@@ -259,14 +265,14 @@ class EditTab(RunTab):
     def receive(self, kind: str, name: str, job_id: str) -> Update:
         path = self.pictures.path(name)
         if kind == "settings":
-            settings = read_record(path, self.lane.pipelines).settings
+            settings = read_record(path, self.queue.pipelines).settings
             given = f"record:{name}" if settings.get("image") else ""
-            laid = self._laid(given, None, job_id) if given else {}
+            laid = self._set_start_image(given, None, job_id) if given else {}
             filled = self.form.filled(settings, given)
-            return {**laid, self.note: plain("loaded_again"), self.shell.filling: filled}
+            return {**laid, self.note: info_note("loaded_again"), self.context.form_values: filled}
         try:  # what it shows is what it was drawn from
-            record = read_record(path, self.lane.pipelines)
+            record = read_record(path, self.queue.pipelines)
             words = {"source": record.settings["prompt"]} if record.pipeline in DRAWING else {}
         except (BadInput, KeyError):
             words = {}
-        return self._laid(f"picture:{name}", None, job_id, **words)
+        return self._set_start_image(f"picture:{name}", None, job_id, **words)

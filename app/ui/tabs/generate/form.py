@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from app.ui.context import Shell, Update, acting
+from app.ui.context import PageContext, Update, clickable_html
 from app.ui.html import common
-from app.ui.html import generate as stage
+from app.ui.html import generate as generate_html
 from app.ui.tabs.form import KnobForm
 from pipelines.core.settings import Knob
 
@@ -35,29 +35,31 @@ class GenerateForm(KnobForm):
     drop: Any
     run_now: Any  # hidden: a new value makes the script press Generate
 
-    def __init__(self, shell: Shell, pipeline: str, knobs: dict[str, Knob]):
-        super().__init__(shell, pipeline, knobs, "", "knob")
+    def __init__(self, context: PageContext, pipeline: str, knobs: dict[str, Knob]):
+        super().__init__(context, pipeline, knobs, "", "knob")
 
     def compose(self) -> None:
         """Lay out the column."""
-        words = self.shell.words
+        translate = self.context.translate
         with gr.Column(elem_id="ask", min_width=200):
             self.add_prompt("prompt_hint", lines=2, max_lines=5, autofocus=True)
             self.add(*(knob.name for knob in self.knobs.values() if knob.type is str and knob.kind is None))
             with gr.Row(elem_id="press"):
-                self.reading = gr.HTML(stage.reading(None), elem_id="reading", apply_default_css=False)
+                self.reading = gr.HTML(
+                    generate_html.reading(None), elem_id="reading", apply_default_css=False
+                )
                 stop = gr.Button(elem_id="stop", visible=False, scale=0, min_width=80)
-                self.stop = words(stop, value="stop")
+                self.stop = translate(stop, value="stop")
                 go = gr.Button(variant="primary", elem_id="go", scale=0, min_width=128)
-                self.go = words(go, value="go")
+                self.go = translate(go, value="go")
         self.run_now = gr.Textbox(visible=False)
         self.note = gr.HTML(elem_id="note", apply_default_css=False)
-        self.chips = acting(common.chips(EXAMPLES), elem_id="chips")
+        self.chips = clickable_html(common.chips(EXAMPLES), elem_id="chips")
         with gr.Row(elem_id="basics"):
             rest = [self.knobs[name] for name in self.rest(PICTURE_KNOBS)]
             self.add(*(knob.name for knob in rest if not (knob.advanced or knob.kind)))
             self.add_seed(scale=2)
-        self.roll = words(gr.Checkbox(True, elem_id="roll", container=False), label="roll")
+        self.roll = translate(gr.Checkbox(True, elem_id="roll", container=False), label="roll")
         self.from_picture = self.fold("picture_prompt", "from-picture")
         with self.from_picture:
             self.add(*(name for name in self.rest() if name in PICTURE_KNOBS))
@@ -65,7 +67,7 @@ class GenerateForm(KnobForm):
             with self.fold("advanced", "advanced"):
                 self.add(*advanced)
         drop = gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True)
-        self.drop = words(drop, label="drop")
+        self.drop = translate(drop, label="drop")
 
     def fill(self, settings: dict[str, Any]) -> Update:
         """The form with these settings, the fold of the picture open when they have one."""

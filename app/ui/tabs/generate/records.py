@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.ui.context import DRAWING, Update
-from app.ui.html.common import plain
+from app.ui.html.common import info_note
 from app.ui.tabs.generate.form import GenerateForm
 from pipelines.core.record import Record, read_parameters, read_record
 from pipelines.errors import BadInput
@@ -20,33 +20,33 @@ class Records:
     """What the records of pictures put into a form, and the note that says so."""
 
     def __init__(self, form: GenerateForm):
-        self.form, self.lane, self.pipeline = form, form.shell.lane, form.pipeline
+        self.form, self.queue, self.pipeline = form, form.context.queue, form.pipeline
 
     def act(self, act: str, path: Path, rows: int, visitor: str) -> Update:
         """A button on a picture: "remix", "redraw", "vary", "complete" from `rows` of tokens, else its settings again."""
-        record = read_record(path, self.lane.pipelines)
+        record = read_record(path, self.queue.pipelines)
         if record.pipeline != self.pipeline:  # an example that another model drew
             return self._borrowed(record)
         settings = dict(record.settings)
         if act == "redraw":  # beside the form, which stays as it is
             alone = {"seed": record.picture["seed"], "candidates": 1, "keep": 1}
-            job_id = self.lane.submit(self.pipeline, {**settings, **alone}, visitor)
-            return {self.form.shell.job: job_id}
+            job_id = self.queue.submit(self.pipeline, {**settings, **alone}, visitor)
+            return {self.form.context.job: job_id}
         if act not in ("remix", "vary", "complete"):
-            return self._filled(settings, False, plain("loaded_again"))
+            return self._filled(settings, False, info_note("loaded_again"))
         settings.pop("seed", None)
         if act == "remix":
-            return self._filled(settings, True, plain("remixed"))
+            return self._filled(settings, True, info_note("remixed"))
         start = {"image": path, "keep_rows": rows, "mask": ""}
         knobs = self.form.knobs
         start |= {name: knobs[name].default for name in FROM_PICTURE if name in knobs}
-        filled = self._filled({**settings, **start}, True, plain("from_picture"))
+        filled = self._filled({**settings, **start}, True, info_note("from_picture"))
         return {**filled, self.form.run_now: str(random.random())}
 
     def load_file(self, path: str) -> Update:
         """The settings inside a dropped PNG, also in another studio's words. BadInput when there are none."""
         try:
-            record = read_record(path, self.lane.pipelines)
+            record = read_record(path, self.queue.pipelines)
         except BadInput as problem:
             if "no record" not in str(problem):
                 raise
@@ -56,18 +56,18 @@ class Records:
                 raise problem from None
             if not settings:
                 raise
-            return self._filled(settings, "seed" not in settings, plain("loaded_foreign"))
+            return self._filled(settings, "seed" not in settings, info_note("loaded_foreign"))
         if record.pipeline != self.pipeline:
             return self._borrowed(record)
         prompt, seed = record.settings.get("prompt", ""), record.settings.get("seed", 0)
-        return self._filled(record.settings, False, plain("loaded", prompt=prompt, seed=seed))
+        return self._filled(record.settings, False, info_note("loaded", prompt=prompt, seed=seed))
 
     def reuse(self, path: Path) -> Update:
         """The settings of a picture of the library."""
-        record = read_record(path, self.lane.pipelines)
+        record = read_record(path, self.queue.pipelines)
         if record.pipeline != self.pipeline:
             return self._borrowed(record)
-        return self._filled(record.settings, False, plain("loaded_again"))
+        return self._filled(record.settings, False, info_note("loaded_again"))
 
     def fill(self, pipeline: str, settings: dict[str, Any]) -> Update:
         """The form with settings of one of DRAWING: those that mean the same when it is not the one behind this tab."""
@@ -78,9 +78,9 @@ class Records:
     def _borrowed(self, record: Record) -> Update:
         """What may be taken from a record of another pipeline into the form, and a note that says so."""
         if record.pipeline not in DRAWING:
-            return {self.form.note: plain("other_pipeline", pipeline=record.pipeline)}
+            return {self.form.note: info_note("other_pipeline", pipeline=record.pipeline)}
         filled = self.fill(record.pipeline, record.settings)
-        return {**filled, self.form.roll: False, self.form.note: plain("loaded_other")}
+        return {**filled, self.form.roll: False, self.form.note: info_note("loaded_other")}
 
     def _filled(self, settings: dict[str, Any], roll: bool, note: str) -> Update:
         return {**self.form.fill(settings), self.form.roll: roll, self.form.note: note}

@@ -1,4 +1,4 @@
-"""The Generate tab: a prompt becomes ranked pictures. The page submits jobs and watches them; the lane does the work."""
+"""The Generate tab: a prompt becomes ranked pictures. The page submits jobs and watches them; the queue does the work."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import gradio as gr
 
 from app.jobs.queue import Job
-from app.jobs.threads import aside
-from app.ui.context import DRAWING, QUIET, Shell, Update, acting, clicked
-from app.ui.html import generate as stage
-from app.ui.html.common import Trace, plain, trouble
+from app.jobs.threads import run_in_own_thread
+from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked
+from app.ui.html import generate as generate_html
+from app.ui.html.common import Trace, error_note, info_note
 from app.ui.link import opened
 from app.ui.tabs.base import Change, RunTab
 from app.ui.tabs.generate.form import GenerateForm
@@ -21,18 +21,18 @@ from pipelines.errors import BadInput, CannotSave
 HIDDEN = ("batch",)  # the device decides it
 
 
-def build(shell: Shell, tab_itself: gr.Tab) -> None:
+def build(context: PageContext, tab_itself: gr.Tab) -> None:
     """The tab's components and what they do."""
-    tab = GenerateTab(shell)
-    with gr.Row(elem_id="bench", equal_height=False):
-        with gr.Column(elem_id="composer", scale=5, min_width=300):
+    tab = GenerateTab(context)
+    with gr.Row(elem_id="generate", equal_height=False):
+        with gr.Column(elem_id="generate-controls", scale=5, min_width=300):
             tab.form.compose()
             tab.note = tab.form.note
             tab.add_hidden()
-        with gr.Column(elem_id="easel", scale=7, min_width=300):
-            tab.stage = acting(elem_id="stage")
-    tab.sheet = acting(elem_id="sheet")
-    tab.earlier = acting(elem_id="earlier")
+        with gr.Column(elem_id="generate-view", scale=7, min_width=300):
+            tab.stage = clickable_html(elem_id="stage")
+    tab.sheet = clickable_html(elem_id="sheet")
+    tab.earlier = clickable_html(elem_id="earlier")
     tab.announce = gr.HTML(elem_id="announce", apply_default_css=False)
     tab.connect(tab_itself)
 
@@ -45,53 +45,55 @@ class GenerateTab(RunTab):
     stage: Any
     sheet: Any
 
-    def __init__(self, shell: Shell):
-        super().__init__(shell, shell.drawing, HIDDEN)
+    def __init__(self, context: PageContext):
+        super().__init__(context, context.drawing, HIDDEN)
         self.name = "generate"
-        self.job = shell.job
-        self.form = GenerateForm(shell, self.pipeline, self.knobs)
+        self.job = context.job
+        self.form = GenerateForm(context, self.pipeline, self.knobs)
         self.records = Records(self.form)
 
     # ----------------------------------------------------------------------------------------------------- wiring
 
     def connect(self, tab_itself: gr.Tab) -> None:
-        """Which event calls what. Everything answers at once: work happens in the lane."""
-        shell, form = self.shell, self.form
+        """Which event calls what. Everything answers at once: work happens in the queue."""
+        context, form = self.context, self.form
         prompt, seed = form.fields["prompt"], form.fields["seed"]
         pressed = gr.on(
             [form.go.click, prompt.submit],
             self.submit,
-            [shell.visitor, form.roll, *form.components],
-            [shell.job, seed, self.note],
+            [context.visitor, form.roll, *form.components],
+            [context.job, seed, self.note],
             trigger_mode="once",
-            preprocess=False,  # Gradio would open the picture; the lane does, and says in a sentence why it cannot
+            preprocess=False,  # Gradio would open the picture; the queue does, and says in a sentence why it cannot
             **QUIET,
         )
-        shell.answered(pressed, self.beat, shell.job)
-        shell.answered(form.stop.click(self.stop, [shell.job], None, **QUIET), self.beat)
+        context.answered(pressed, self.refresh, context.job)
+        context.answered(form.stop.click(self.stop, [context.job], None, **QUIET), self.refresh)
         filled = [*form.components, form.from_picture, form.roll]
         self.connect_watching(tab_itself, [self.stage, self.sheet, form.stop], filled)
-        shell.watch(self.read, [prompt], [form.reading], prompt.change)
+        context.watch(self.read, [prompt], [form.reading], prompt.change)
         form.chips.click(self.take_chip, None, [prompt], **QUIET)
         form.connect_dice(form.roll, values=["false"])
         seed.input(None, None, [form.roll], js="() => false", **QUIET)
 
-        answered = [*filled, self.note, shell.job, self.form.run_now]
+        answered = [*filled, self.note, context.job, self.form.run_now]
         for place in (self.stage, self.sheet, self.earlier):
-            acted = place.click(self.act, [shell.visitor], answered, trigger_mode="multiple", **QUIET)
+            acted = place.click(self.act, [context.visitor], answered, trigger_mode="multiple", **QUIET)
             press = "(now) => { if (now) document.querySelector('#go').click() }"
-            shell.answered(acted, self.beat, shell.job).then(None, [self.form.run_now], js=press, **QUIET)
+            context.answered(acted, self.refresh, context.job).then(
+                None, [self.form.run_now], js=press, **QUIET
+            )
         form.drop.upload(self.load_file, [form.drop], [*answered, form.drop], **QUIET)
-        self.connect_hand(answered)
+        self.connect_handover(answered)
         for place in (self.stage, self.sheet):
-            place.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
+            place.click(context.hand_over, None, [context.handover, context.tabs], **QUIET)
 
     def connect_arrival(self, inputs: list[Any], outputs: list[Any]) -> None:
-        self.shell.arrivals.append((self.arrive, inputs, outputs, self.beat))
+        self.context.arrivals.append((self.on_load, inputs, outputs, self.refresh))
 
     # -------------------------------------------------------------------------------------------------- looking
 
-    def arrive(self, address: str, visitor: str, link: str) -> Update:
+    def on_load(self, address: str, visitor: str, link: str) -> Update:
         """The first look: the job of the address or of the last visit with its settings, or the empty stage.
 
         A link that carries a recipe fills the form and runs nothing; its page has no job. The answer names a job only when
@@ -99,12 +101,12 @@ class GenerateTab(RunTab):
         """
         answer: Update = {}
         try:
-            if recipe := self.shell.recipe(link, *DRAWING):
+            if recipe := self.context.recipe(link, *DRAWING):
                 filled = self.records.fill(recipe.pipeline, recipe.settings.to_dict())
                 told = {self.form.roll: False, self.note: opened(recipe)}
                 return {**self.watch("", visitor, ""), **filled, **told}
         except BadInput as problem:
-            answer[self.note] = trouble(problem)
+            answer[self.note] = error_note(problem)
         job = self.find_job(address)
         if job is None and self._is_known(address):  # another tab's: here is shown what was made here last
             job = next((run for run in self.last_runs(visitor) if self.find_job(run.id)), None)
@@ -117,36 +119,36 @@ class GenerateTab(RunTab):
 
     def _is_known(self, job_id: str) -> bool:
         try:
-            return bool(job_id and self.lane.job(job_id))
+            return bool(job_id and self.queue.job(job_id))
         except BadInput:
             return False
 
     def show(self, job: Job, change: Change, trace: Trace) -> Update:
-        previews = None if job.state == "done" else self.lane.preview(job.id)
-        answer: Update = {self.stage: stage.stage(job, self.pictures, previews)}
+        previews = None if job.state == "done" else self.queue.preview(job.id)
+        answer: Update = {self.stage: generate_html.stage(job, self.pictures, previews)}
         if change.state:
-            answer[self.sheet] = stage.sheet(job, self.pictures)
+            answer[self.sheet] = generate_html.sheet(job, self.pictures)
             answer[self.form.stop] = gr.update(visible=not job.is_over)
         return answer
 
     def show_empty(self) -> Update:
         counts = (self.knobs["candidates"].default, self.knobs["keep"].default)
-        empty = self.missing_or(lambda: stage.empty(*counts, self.pictures))
+        empty = self.missing_or(lambda: generate_html.empty(*counts, self.pictures))
         return {self.stage: empty, self.sheet: "", self.form.stop: gr.update(visible=False)}
 
     def fill_settings(self, settings: dict[str, Any]) -> Update:
         return self.form.fill(settings)
 
-    @aside
+    @run_in_own_thread
     def read(self, prompt: str) -> str:
         """How the model reads the prompt."""
         if not prompt.strip():
-            return stage.reading(None)
+            return generate_html.reading(None)
         try:
-            pipeline: Any = self.shell.studio.pipeline(self.pipeline)
-            return stage.reading(pipeline.read_prompt(" ".join(prompt[:2000].split())))
+            pipeline: Any = self.context.studio.pipeline(self.pipeline)
+            return generate_html.reading(pipeline.read_prompt(" ".join(prompt[:2000].split())))
         except (BadInput, AttributeError):  # weights are missing, which the stage says, or it has no reader
-            return stage.reading(None)
+            return generate_html.reading(None)
 
     # --------------------------------------------------------------------------------------------------- acting
 
@@ -156,9 +158,9 @@ class GenerateTab(RunTab):
         if roll:
             form["seed"] = random.SystemRandom().randrange(2**32)
         try:
-            job_id = self.lane.submit(self.pipeline, self.form.settings(form), visitor)
+            job_id = self.queue.submit(self.pipeline, self.form.settings(form), visitor)
         except (BadInput, CannotSave) as problem:
-            return {self.note: trouble(problem)}
+            return {self.note: error_note(problem)}
         return {self.job: job_id, self.form.fields["seed"]: form["seed"], self.note: ""}
 
     def act(self, visitor: str, event: gr.EventData) -> Update:
@@ -172,11 +174,11 @@ class GenerateTab(RunTab):
         if act == "open":
             return {self.job: data.get("job", "")}
         if act == "again":
-            return {self.job: self.lane.resume(data.get("job", ""))}
+            return {self.job: self.queue.resume(data.get("job", ""))}
         if act == "seed":
             seed = int(data["seed"])
             filled = self.form.fill({"seed": seed})
-            return {**filled, self.form.roll: False, self.note: plain("seed_set", seed=seed)}
+            return {**filled, self.form.roll: False, self.note: info_note("seed_set", seed=seed)}
         path = self.pictures.path(data.get("name", ""), example=act == "example")
         rows = int(data.get("rows", 0)) if act == "complete" else 0
         return self.records.act(act, path, rows, visitor)

@@ -9,8 +9,8 @@ from PIL import Image
 
 from app.jobs.queue import Job
 from app.ui.components import picture_field, uploaded_path
-from app.ui.context import Shell, Update
-from app.ui.html import optimize as plate
+from app.ui.context import PageContext, Update
+from app.ui.html import optimize as optimize_html
 from app.ui.tabs.form import KnobForm, painted_mask
 from pipelines.core.settings import Knob
 from pipelines.errors import BadInput
@@ -22,24 +22,33 @@ MOST_MASK_SIDE = 4096  # pixels
 
 
 class OptimizeForm(KnobForm):
-    """The settings of a run. `source` is hidden: where the start picture comes from when the studio has it as a file."""
+    """The settings of a run.
+
+    `source` is hidden: where the start picture comes from when the studio has it as a file. `parsed` is hidden: the
+    prompt and its parts as JSON, for the script.
+    """
 
     rows: Any
+    parsed: Any
     source: Any
 
-    def __init__(self, shell: Shell, pipeline: str, knobs: dict[str, Knob]):
-        super().__init__(shell, pipeline, knobs, "opt-")
+    def __init__(self, context: PageContext, pipeline: str, knobs: dict[str, Knob]):
+        super().__init__(context, pipeline, knobs, "opt-")
 
     # ------------------------------------------------------------------------------------------------------ building
 
     def compose_prompt(self) -> None:
         """The prompt, and where the script lists its parts."""
         self.add_prompt("opt_prompt_hint", lines=1, max_lines=6)
-        self.rows = gr.HTML(plate.rows(), elem_id="opt-rows", apply_default_css=False)
+        script = "window.atelier.rows(() => trigger('click', {}));"
+        self.rows = gr.HTML(
+            optimize_html.rows(), elem_id="opt-rows", js_on_load=script, apply_default_css=False
+        )
+        self.parsed = gr.Textbox(visible=False)
 
     def compose_settings(self) -> None:
         """Everything below the prompt."""
-        words = self.shell.words
+        translate = self.context.translate
         with gr.Row(elem_id="opt-basics"):
             self.add("steps")
             size = gr.Textbox(
@@ -51,12 +60,12 @@ class OptimizeForm(KnobForm):
                 min_width=72,
                 scale=1,
             )
-            self.fields["size"] = words(size, label="knob_size")
+            self.fields["size"] = translate(size, label="knob_size")
             self.add_seed()
-        self.add("init", picture_height=120)
+        self.add("image", picture_height=120)
         # the script paints the mask and keeps it here, as a data URI
         mask = gr.Textbox(elem_id="opt-mask", lines=1, max_lines=1)
-        self.fields["mask"] = words(mask, label="knob_mask")
+        self.fields["mask"] = translate(mask, label="knob_mask")
         self.source = gr.Textbox(visible=False)
         with self.fold("advanced", "advanced"):
             for name in self.rest():
@@ -68,9 +77,9 @@ class OptimizeForm(KnobForm):
     def _add_look(self) -> None:
         """A picture to steer to, and how much: together they are the setting `image_prompts`."""
         picture = picture_field("opt-image_prompts", 120)
-        self.fields["image_prompts"] = self.shell.words(picture, label="knob_image_prompts")
+        self.fields["image_prompts"] = self.context.translate(picture, label="knob_image_prompts")
         slider = gr.Slider(-2, 2, value=1, step=0.05, elem_id="opt-image_weight", min_width=96)
-        self.fields["image_weight"] = self.shell.words(slider, label="opt_image_weight")
+        self.fields["image_weight"] = self.context.translate(slider, label="opt_image_weight")
 
     # ------------------------------------------------------------------------------------------------------- values
 
@@ -83,8 +92,8 @@ class OptimizeForm(KnobForm):
         path = uploaded_path(form["image_prompts"])
         weight = 1.0 if form["image_weight"] is None else float(form["image_weight"])
         plain["image_prompts"] = f"{path}:{weight:g}" if path and weight else ""
-        if plain["init"] and source:
-            plain["init"] = self._start_picture(source)
+        if plain["image"] and source:
+            plain["image"] = self._start_picture(source)
         for region in parse_regions(str(plain["regions"])):
             if region.where not in SIDES and not region.where.startswith("data:image/"):
                 raise BadInput("page.region_place", place=region.where[:40], known=", ".join(SIDES))
@@ -96,8 +105,8 @@ class OptimizeForm(KnobForm):
         """The start picture's own file, record inside, when it is one that the studio made."""
         kind, _, name = source.partition(":")
         if kind == "job":
-            return str(self.shell.lane.job(name).settings.get("init", ""))
-        return str(self.shell.pictures.path(name, example=kind == "example"))
+            return str(self.context.queue.job(name).settings.get("image", ""))
+        return str(self.context.pictures.path(name, example=kind == "example"))
 
     def _fitted(self, mask: str, plain: dict[str, Any], job: Job | None) -> str:
         """The painted mask in the size of what it was painted on."""
@@ -114,13 +123,13 @@ class OptimizeForm(KnobForm):
         if job is not None and job.pictures:
             with Image.open(job.pictures[-1]["path"]) as picture:
                 return picture.size
-        if job is not None and (previews := self.shell.lane.preview(job.id)):
+        if job is not None and (previews := self.context.queue.preview(job.id)):
             return previews[0].size
         if plain["size"]:
             parts = str(plain["size"]).lower().replace("×", "x").split("x")
             sides = [int(part) for part in parts if part.strip().isdigit()]
             return (sides[0], sides[1]) if len(sides) == 2 and max(sides) <= MOST_MASK_SIDE else None
-        return open_picture(plain["init"]).size if plain["init"] else None
+        return open_picture(plain["image"]).size if plain["image"] else None
 
     def fill(self, settings: dict[str, Any]) -> Update:
         """The form with these settings; what they do not name stays as it is."""

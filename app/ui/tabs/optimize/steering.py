@@ -7,8 +7,8 @@ from typing import Any
 
 from app.jobs.queue import Job
 from app.ui.context import Update
-from app.ui.html import optimize as plate
-from app.ui.html.common import plain
+from app.ui.html import optimize as optimize_html
+from app.ui.html.common import info_note
 from app.ui.tabs.base import RunTab
 from app.ui.tabs.optimize.form import OptimizeForm
 from pipelines.errors import BadInput
@@ -20,7 +20,7 @@ STOP_SECONDS = 60.0  # that a change waits for the step that is being made
 
 
 class SteeredTab(RunTab):
-    """A tab whose runs can be stopped, changed and continued. Its pause is the lane's stop, which keeps the pictures.
+    """A tab whose runs can be stopped, changed and continued. Its pause is the queue's stop, which keeps the pictures.
 
     Resuming, stepping back and every change go on from a snapshot of the run's journal, in the same job when nothing
     changed and in a new one when something did.
@@ -34,20 +34,20 @@ class SteeredTab(RunTab):
         """Do what a button says: "start" a run, "open" one, or "pause", "resume", "apply", "more", "fork" this one."""
         if act == "start":
             settings = self.form.settings(form, source)
-            return {self.job: self.lane.submit(self.pipeline, settings, visitor), self.note: ""}
+            return {self.job: self.queue.submit(self.pipeline, settings, visitor), self.note: ""}
         if act == "open":
-            job = self.lane.job(data.get("job", ""))
+            job = self.queue.job(data.get("job", ""))
             return {**self.fill(job), self.job: job.id, self.note: ""}
         if not job_id:
             return {}
-        job = self.lane.job(job_id)
+        job = self.queue.job(job_id)
         if act in ("pause", "back"):
             if not job.is_over:
-                self.lane.stop(job_id)
+                self.queue.stop(job_id)
             return {self.note: ""}
         if act == "more":
             step = self.steps(job_id)[-1]
-            form["steps"] = step + plate.MORE
+            form["steps"] = step + optimize_html.MORE
             return self._go_on(job, visitor, form, source, step)
         if act == "fork":
             return self._go_on(job, visitor, form, source, int(data["step"]))
@@ -57,7 +57,7 @@ class SteeredTab(RunTab):
 
     def steps(self, job_id: str) -> tuple[int, ...]:
         """The steps of a run that have snapshots."""
-        return tuple(self.lane.journal(job_id).steps())
+        return tuple(self.queue.journal(job_id).steps())
 
     def settings_of(self, job: Job) -> Any:
         return self.Settings.from_dict(job.settings)
@@ -67,31 +67,31 @@ class SteeredTab(RunTab):
         settings, steps, running = self.settings_of(job), self.steps(job.id), not job.is_over
         at = step if step is not None else max(job.done, steps[-1] if steps else 0)
         changes, fixed = self._changes(settings, form, source, at, job)
-        note: str = plain("opt_fixed", names=", ".join(fixed)) if fixed else ""
+        note: str = info_note("opt_fixed", names=", ".join(fixed)) if fixed else ""
         if step is None and not changes:
             if running:
-                return {self.note: note or plain("opt_unchanged")}
-            return {self.job: self.lane.resume(job.id), self.note: note}
+                return {self.note: note or info_note("opt_unchanged")}
+            return {self.job: self.queue.resume(job.id), self.note: note}
         settings.changed(max(at, 1), **changes)  # refused before anything is stopped
         if running:
             job = self._stopped(job.id)
         steps = self.steps(job.id)
         if not steps:  # nothing was made yet: begin with the new settings
             settings = self.form.settings(form, source)
-            return {self.job: self.lane.submit(self.pipeline, settings, visitor), self.note: ""}
+            return {self.job: self.queue.submit(self.pipeline, settings, visitor), self.note: ""}
         step = step if step is not None else steps[-1]
         changed = settings.changed(step, **changes)
         last = changed.timeline()[-1][1].steps
         if step >= last:
-            return {self.note: plain("opt_beyond", step=step)}
-        fork = self.lane.submit(self.pipeline, changed, visitor, after=(job.id, step))
+            return {self.note: info_note("opt_beyond", step=step)}
+        fork = self.queue.submit(self.pipeline, changed, visitor, after=(job.id, step))
         return {self.job: fork, self.note: note, self.form.fields["steps"]: last}
 
     def _stopped(self, job_id: str) -> Job:
         """Stop a run and wait until its last snapshot is written."""
-        self.lane.stop(job_id)
+        self.queue.stop(job_id)
         deadline = time.monotonic() + STOP_SECONDS
-        while not (job := self.lane.job(job_id)).is_over:
+        while not (job := self.queue.job(job_id)).is_over:
             if time.monotonic() > deadline:
                 raise BadInput("page.step_takes_long")
             time.sleep(0.03)
@@ -103,7 +103,7 @@ class SteeredTab(RunTab):
         """What of the form differs from the settings in force at `step`: what can change, and the names of what cannot."""
         now = next(one for when, one in reversed(settings.timeline()) if when <= max(step, 0))
         wanted = self.form.settings(form, source, job)
-        wanted.pop("init")
+        wanted.pop("image")
         # checked as a whole, so that numbers and texts compare in the settings' own form
         checked = self.Settings.from_dict({**now.to_dict(), **wanted})
         changes: dict[str, Any] = {}

@@ -5,6 +5,8 @@ The page only steers; form, timeline and canvas hold nothing on the server.
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -12,16 +14,17 @@ from PIL import Image
 
 from app.jobs.queue import Job
 from app.ui.components import uploaded_path
-from app.ui.context import QUIET, Shell, Update, acting, clicked
+from app.ui.context import QUIET, PageContext, Update, clickable_html, clicked
 from app.ui.html import common
-from app.ui.html import optimize as plate
-from app.ui.html.common import Trace, plain
+from app.ui.html import optimize as optimize_html
+from app.ui.html.common import Trace, info_note
 from app.ui.tabs.base import Change, journal_rows
 from app.ui.tabs.optimize.form import OptimizeForm
 from app.ui.tabs.optimize.steering import SteeredTab
 from pipelines.core.record import read_record
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
+from pipelines.optimize.prompts import parse_scenes
 
 PIPELINE = "optimize"
 HAND_OVER_STEPS = 30  # a draft needs few
@@ -34,17 +37,17 @@ EXAMPLES = (
 )
 
 
-def build(shell: Shell, tab_itself: gr.Tab) -> None:
+def build(context: PageContext, tab_itself: gr.Tab) -> None:
     """The tab's components and what they do."""
-    tab = OptimizeTab(shell)
-    with gr.Row(elem_id="workbench", equal_height=False):
-        with gr.Column(elem_id="plate-side", scale=7, min_width=300):
-            tab.canvas = acting(elem_id="canvas", script="window.atelier.canvas(element);")
+    tab = OptimizeTab(context)
+    with gr.Row(elem_id="optimize", equal_height=False):
+        with gr.Column(elem_id="optimize-view", scale=7, min_width=300):
+            tab.canvas = clickable_html(elem_id="canvas", script="window.atelier.canvas(element);")
             tab.brush = gr.HTML(common.brush(), elem_id="brush", apply_default_css=False)
-            tab.timeline = acting(elem_id="timeline", script="window.atelier.timeline(element);")
-        with gr.Column(elem_id="instrument", scale=5, min_width=300):
+            tab.timeline = clickable_html(elem_id="timeline", script="window.atelier.timeline(element);")
+        with gr.Column(elem_id="optimize-controls", scale=5, min_width=300):
             tab.compose()
-    tab.earlier = acting(elem_id="opt-earlier")
+    tab.earlier = clickable_html(elem_id="opt-earlier")
     tab.announce = gr.HTML(elem_id="opt-announce", apply_default_css=False)
     tab.connect(tab_itself)
 
@@ -55,59 +58,64 @@ class OptimizeTab(SteeredTab):
     canvas: Any
     brush: Any
     timeline: Any
-    transport: Any
+    controls: Any
     chips: Any
 
-    def __init__(self, shell: Shell):
-        super().__init__(shell, PIPELINE, HIDDEN)
-        self.form = OptimizeForm(shell, PIPELINE, self.knobs)
+    def __init__(self, context: PageContext):
+        super().__init__(context, PIPELINE, HIDDEN)
+        self.form = OptimizeForm(context, PIPELINE, self.knobs)
 
     def compose(self) -> None:
         """The right column: prompt and its parts, the buttons, start picture, settings."""
         with gr.Column(elem_id="opt-ask", min_width=200):
             self.form.compose_prompt()
-            self.transport = acting(
-                plate.controls(None), elem_id="transport", script="window.atelier.transport(element);"
+            self.controls = clickable_html(
+                optimize_html.controls(None),
+                elem_id="optimize-buttons",
+                script="window.atelier.controls(element);",
             )
         self.note = gr.HTML(elem_id="opt-note", apply_default_css=False)
-        self.chips = acting(common.chips(EXAMPLES), elem_id="opt-chips")
+        self.chips = clickable_html(common.chips(EXAMPLES), elem_id="opt-chips")
         self.form.compose_settings()
         self.job = gr.Textbox(visible=False)
         self.add_hidden()
 
     def connect(self, tab_itself: gr.Tab) -> None:
-        """Which event calls what. Everything answers at once: work happens in the lane."""
-        shell, form, fields = self.shell, self.form, self.form.fields
+        """Which event calls what. Everything answers at once: work happens in the queue."""
+        context, form, fields = self.context, self.form, self.form.fields
         filled = [form.source, *form.components]
-        for place in (self.transport, self.canvas, self.timeline, self.earlier):
+        for place in (self.controls, self.canvas, self.timeline, self.earlier):
             acted = place.click(
                 self.act,
-                [self.job, shell.visitor, form.source, *form.components],
+                [self.job, context.visitor, form.source, *form.components],
                 [self.job, self.note, *filled],
                 trigger_mode="multiple" if place is self.earlier else "once",
-                preprocess=False,  # Gradio would open the pictures; the lane does, and says why it cannot
+                preprocess=False,  # Gradio would open the pictures; the queue does, and says why it cannot
                 **QUIET,
             )
-            shell.answered(acted, self.beat, self.job)
-        shown = [self.canvas, self.transport, self.timeline]
+            context.answered(acted, self.refresh, self.job)
+        shown = [self.canvas, self.controls, self.timeline]
         self.connect_watching(tab_itself, shown, filled)
         laid = [self.job, self.seen, self.note, *shown]
-        init = fields["init"]
+        start_image = fields["image"]
         gr.on(
-            [init.upload, init.clear],
-            self.lay,
-            [init, self.job],
+            [start_image.upload, start_image.clear],
+            self.set_start_image,
+            [start_image, self.job],
             [*laid, form.source],
             preprocess=False,
             **QUIET,
         )
-        self.canvas.click(shell.hand_over, None, [shell.hand, shell.tabs], **QUIET)
-        begun = [*laid, form.source, init, fields["steps"], fields["mask"]]
+        self.canvas.click(context.hand_over, None, [context.handover, context.tabs], **QUIET)
+        begun = [*laid, form.source, start_image, fields["steps"], fields["mask"]]
         self.canvas.click(self.begin, None, begun, **QUIET)
-        self.connect_hand([*laid, *filled])
-        for name, call in (("prompt", "targets"), ("mask", "mask")):
-            js = f"(value) => {{ window.atelier.{call}(value) }}"
-            fields[name].change(None, [fields[name]], None, js=js, **QUIET)
+        self.connect_handover([*laid, *filled])
+        when = (fields["prompt"].change, form.rows.click)
+        parsed = context.watch(self.parse, [fields["prompt"]], [form.parsed], *when)
+        js = "(parsed) => { window.atelier.targets(parsed) }"
+        parsed.then(None, [form.parsed], None, js=js, **QUIET)
+        js = "(uri) => { window.atelier.mask(uri) }"
+        fields["mask"].change(None, [fields["mask"]], None, js=js, **QUIET)
         self.chips.click(self.take_chip, None, [fields["prompt"]], **QUIET)
         form.connect_dice()
 
@@ -115,28 +123,33 @@ class OptimizeTab(SteeredTab):
         """The prompt of the example that was clicked."""
         return clicked(event).get("prompt", "")[:200]
 
+    def parse(self, prompt: str | None) -> str:
+        """A prompt and its scenes as JSON, from which the script draws rows."""
+        prompt = prompt or ""
+        return json.dumps({"text": prompt, "scenes": [asdict(scene) for scene in parse_scenes(prompt)]})
+
     # ----------------------------------------------------------------------------------------------------- looking
 
     def show(self, job: Job, change: Change, trace: Trace) -> Update:
-        previews = None if job.is_over and job.pictures else self.lane.preview(job.id)
+        previews = None if job.is_over and job.pictures else self.queue.preview(job.id)
         live = previews[0] if previews else None
-        answer: Update = {self.canvas: plate.canvas(job, self.pictures, live, trace)}
+        answer: Update = {self.canvas: optimize_html.canvas(job, self.pictures, live, trace)}
         if change.state or change.first_snapshot:
-            answer[self.transport] = plate.controls(job, trace.steps)
+            answer[self.controls] = optimize_html.controls(job, trace.steps)
         if change.trace:
-            answer[self.timeline] = plate.timeline(job, trace, self.settings_of(job))
+            answer[self.timeline] = optimize_html.timeline(job, trace, self.settings_of(job))
         return answer
 
     def show_empty(self) -> Update:
-        canvas = self.missing_or(lambda: plate.empty(self.pictures))
-        return {self.canvas: canvas, self.transport: plate.controls(None), self.timeline: ""}
+        canvas = self.missing_or(lambda: optimize_html.empty(self.pictures))
+        return {self.canvas: canvas, self.controls: optimize_html.controls(None), self.timeline: ""}
 
     def trace(self, job: Job) -> Trace:
         """The run as its journal tells it; a finished one tells its last judgement itself."""
         steps = self.steps(job.id)
         if not steps:
             return Trace()
-        curve = journal_rows(self.lane.folder / "runs" / job.id, steps[-1], "curve")
+        curve = journal_rows(self.queue.folder / "runs" / job.id, steps[-1], "curve")
         last = job.pictures[-1].get("curve") if job.pictures else None
         if last and (not curve or last[-1][0] > curve[-1][0]):
             curve = (*curve, tuple(last[-1]))
@@ -145,7 +158,7 @@ class OptimizeTab(SteeredTab):
     # ------------------------------------------------------------------------------------------------------ acting
 
     def act(self, job_id: str, visitor: str, source: str, event: gr.EventData, *values: Any) -> Update:
-        """A button of the instrument, the canvas or the timeline."""
+        """A button of the controls, the canvas or the timeline."""
         data, form = clicked(event), self.form.read(values)
         answer = self.safely(self.steer, data.get("act", ""), data, job_id, visitor, source, form)
         return answer or gr.skip()
@@ -153,32 +166,32 @@ class OptimizeTab(SteeredTab):
     def fill(self, job: Job) -> Update:
         """The start picture's source and the form, as a job's settings say last."""
         settings = self.settings_of(job).timeline()[-1][1].to_dict()
-        return {**self.form.fill(settings), self.form.source: f"job:{job.id}" if settings["init"] else ""}
+        return {**self.form.fill(settings), self.form.source: f"job:{job.id}" if settings["image"] else ""}
 
     def fill_settings(self, settings: dict[str, Any]) -> Update:
         return {**self.form.fill(settings), self.form.source: ""}
 
     # --------------------------------------------------------------------------------------- pictures to start from
 
-    def lay(self, picture: Any, job_id: str) -> Update:
+    def set_start_image(self, picture: Any, job_id: str) -> Update:
         """A picture that was dropped lies on the canvas, unless a run is being watched."""
         if self.running_job(job_id):
             return {self.form.source: ""}
         if path := uploaded_path(picture):
-            return self.safely(lambda: {**self._laid(open_picture(path), ""), self.note: ""})
+            return self.safely(lambda: {**self._set_start_image(open_picture(path), ""), self.note: ""})
         if self.find_job(job_id):
             return {self.form.source: ""}
-        canvas = self.missing_or(lambda: plate.empty(self.pictures))
+        canvas = self.missing_or(lambda: optimize_html.empty(self.pictures))
         return {self.job: "", self.seen: "empty", self.form.source: "", self.canvas: canvas}
 
-    def _laid(self, picture: Image.Image, source: str) -> Update:
+    def _set_start_image(self, picture: Image.Image, source: str) -> Update:
         """A picture to start from lies on the canvas; no run is looked at."""
         return {
             self.job: "",
             self.seen: "ready",
             self.form.source: source,
-            self.canvas: plate.ready(picture),
-            self.transport: plate.controls(None),
+            self.canvas: optimize_html.ready(picture),
+            self.controls: optimize_html.controls(None),
             self.timeline: "",
         }
 
@@ -191,23 +204,23 @@ class OptimizeTab(SteeredTab):
     def _start_with(self, kind: str, name: str) -> Update:
         picture = open_picture(self.pictures.path(name, example=kind == "example"))
         return {
-            **self._laid(picture, f"{kind}:{name}"),
-            self.form.fields["init"]: picture,
+            **self._set_start_image(picture, f"{kind}:{name}"),
+            self.form.fields["image"]: picture,
             self.form.fields["steps"]: HAND_OVER_STEPS,
             self.form.fields["mask"]: "",
-            self.note: plain("opt_laid"),
+            self.note: info_note("opt_laid"),
         }
 
     def receive(self, kind: str, name: str, job_id: str) -> Update:
         path = self.pictures.path(name)
         if kind == "settings":
-            record = read_record(path, self.lane.pipelines)
+            record = read_record(path, self.queue.pipelines)
             settings = self.Settings.from_dict(record.settings).timeline()[-1][1].to_dict()
-            laid = self._laid(open_picture(settings["init"]), "") if settings["init"] else {}
-            return {**laid, **self.form.fill(settings), self.note: plain("loaded_again")}
+            laid = self._set_start_image(open_picture(settings["image"]), "") if settings["image"] else {}
+            return {**laid, **self.form.fill(settings), self.note: info_note("loaded_again")}
         answer = {**self._start_with("picture", name), self.form.fields["size"]: ""}
         try:
-            prompt = read_record(path, self.lane.pipelines).settings.get("prompt", "")
+            prompt = read_record(path, self.queue.pipelines).settings.get("prompt", "")
         except BadInput:  # a picture without a record
             prompt = ""
         return {**answer, self.form.fields["prompt"]: prompt} if prompt else answer

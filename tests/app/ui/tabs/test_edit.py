@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app.jobs.queue import Job, Lane
+from app.jobs.queue import Job, JobQueue
 from pipelines.core.record import read_record
 from pipelines.io.images import open_picture
 from tests.support.browser import keep, make, overflow
@@ -45,7 +45,7 @@ def say(tab: Any, source: str, target: str) -> None:
 
 
 def press(tab: Any, act: str) -> None:
-    tab.locator(f"#edit-transport [data-act={act}]").click()
+    tab.locator(f"#edit-buttons [data-act={act}]").click()
 
 
 def wait_proof(tab: Any, state: str) -> Any:
@@ -54,22 +54,22 @@ def wait_proof(tab: Any, state: str) -> Any:
     return place
 
 
-def newest(lane: Lane) -> Job:
-    return next(one for one in lane.jobs(count=50) if one.pipeline == "edit")
+def newest(queue: JobQueue) -> Job:
+    return next(one for one in queue.jobs(count=50) if one.pipeline == "edit")
 
 
-def wait_for_updates(lane: Lane, least: int) -> Job:
+def wait_for_updates(queue: JobQueue, least: int) -> Job:
     for _ in range(500):
         time.sleep(0.02)
-        job = next((one for one in lane.jobs(count=50) if one.pipeline == "edit"), None)
+        job = next((one for one in queue.jobs(count=50) if one.pipeline == "edit"), None)
         if job and job.state == "running" and job.stage == "learn" and job.done >= least:
             return job
-    raise AssertionError(newest(lane))
+    raise AssertionError(newest(queue))
 
 
 def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     visit: Any,
-    lane: Lane,
+    queue: JobQueue,
     photo: Path,
     tmp_path: Path,
 ) -> None:
@@ -78,10 +78,12 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     keep(tab, "edit-empty-en-light-1280")
     lay(tab, photo)
     say(tab, "a gradient", "a slow sunset")
-    outlook = tab.locator("#edit-outlook .outlook", has_text="gradient")
-    outlook.wait_for()
+    estimate = tab.locator("#edit-estimate .estimate", has_text="gradient")
+    estimate.wait_for()
     assert (
-        "93 %" in outlook.inner_text() and "77 %" in outlook.inner_text() and "12 s" in outlook.inner_text()
+        "93 %" in estimate.inner_text()
+        and "77 %" in estimate.inner_text()
+        and "12 s" in estimate.inner_text()
     )
     keep(tab, "edit-ready-en-light-1280")
     tab.locator("#edit-form [name=prompt]").press("Control+Enter")
@@ -105,9 +107,9 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     download.value.save_as(tmp_path / "saved.png")
     record = read_record(tmp_path / "saved.png", PAINTERS)
     assert record.settings["prompt"] == "a slow sunset" and record.picture["strength"] == 0.375
-    given = open_picture(newest(lane).settings["image"])
+    given = open_picture(newest(queue).settings["image"])
     untouched = Image.open(
-        next(one["path"] for one in newest(lane).pictures if one["strength"] == 0)
+        next(one["path"] for one in newest(queue).pictures if one["strength"] == 0)
     ).convert("RGB")
     assert untouched.tobytes() == given.tobytes() == Image.open(photo).tobytes()
 
@@ -123,13 +125,13 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     slider.press("ArrowLeft")
     assert tab.locator("#edit-form .resting").is_visible()
     keep(tab, "edit-directed-en-light-1280")
-    first = newest(lane).id
+    first = newest(queue).id
     tab.locator("#proof [data-choose]").count()  # the last run's picture stays the one to edit
     press(tab, "edit")
     tab.wait_for_function(
         "job => (document.querySelector('#proof section.done')?.dataset.job ?? job) !== job", arg=first
     )
-    applied = newest(lane).settings
+    applied = newest(queue).settings
     assert applied["directions"].startswith("data:") and applied["directions"].endswith(":0.95")
     assert applied["prompt"] == "a slow sunset" and not tab.locator("#edit-learning .learning").count()
 
@@ -140,14 +142,16 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     assert tab.locator("#edit-shelf [data-use]:checked").count() == 1
 
 
-def test_user_mistakes_are_told_in_a_sentence(visit: Any, lane: Lane, photo: Path, tmp_path: Path) -> None:
+def test_user_mistakes_are_told_in_a_sentence(
+    visit: Any, queue: JobQueue, photo: Path, tmp_path: Path
+) -> None:
     tab = visit()
     enter(tab)
     say(tab, "a face", "The face.")
     press(tab, "edit")
     tab.locator("#edit-note", has_text="so there is nowhere to go").wait_for()
     say(tab, "a face", "the same face in other words")
-    tab.locator("#edit-outlook", has_text="CLIP cannot tell").wait_for()
+    tab.locator("#edit-estimate", has_text="CLIP cannot tell").wait_for()
     say(tab, "", "a face")
     press(tab, "edit")
     tab.locator("#edit-note", has_text="The prompt is empty").wait_for()
@@ -159,7 +163,7 @@ def test_user_mistakes_are_told_in_a_sentence(visit: Any, lane: Lane, photo: Pat
     tab.locator("#edit-note", has_text="no direction").wait_for()
     say(tab, "a stranger", "an angry face")
     lay(tab, photo)
-    tab.locator("#edit-outlook", has_text="does not describe the picture").wait_for()
+    tab.locator("#edit-estimate", has_text="does not describe the picture").wait_for()
     say(tab, "a face", "a crash")
     press(tab, "edit")
     failed = wait_proof(tab, "failed")
@@ -167,18 +171,18 @@ def test_user_mistakes_are_told_in_a_sentence(visit: Any, lane: Lane, photo: Pat
     assert "kept up to update 10" in failed.inner_text()
 
 
-def test_stop_keeps_what_was_learned_and_looking_back_uses_less(visit: Any, lane: Lane) -> None:
+def test_stop_keeps_what_was_learned_and_looking_back_uses_less(visit: Any, queue: JobQueue) -> None:
     tab = visit(theme="dark")
     enter(tab)
     say(tab, "a thing", "a slow greedy thing")
     tab.locator("#edit-form [name=prompt]").press("Enter")  # without a picture: an example is taken
-    wait_for_updates(lane, 23)
+    wait_for_updates(queue, 23)
     press(tab, "stop")
     stopped = wait_proof(tab, "stopped")
     assert "what was learned was kept" in stopped.inner_text()
-    first = newest(lane)
+    first = newest(queue)
     learned = first.pictures[0]["updates"]
-    assert lane.journal(first.id).steps()[-1] == learned and stopped.locator("[data-strength]").count() == 5
+    assert queue.journal(first.id).steps()[-1] == learned and stopped.locator("[data-strength]").count() == 5
     assert "From update 15 on the critic liked it less" in tab.locator("#edit-learning").inner_text()
     slider = tab.locator("#edit-learning [data-learned]")
     slider.focus()
@@ -189,16 +193,16 @@ def test_stop_keeps_what_was_learned_and_looking_back_uses_less(visit: Any, lane
     keep(tab, "edit-stopped-en-dark-1280")
     tab.locator("#edit-learning .scrubbed [data-act=until]").click()
     wait_proof(tab, "done")
-    less = newest(lane)
+    less = newest(queue)
     assert less.settings["until"] == 20 and less.pictures[0]["updates"] == 20
     tab.locator(f"#edit-earlier [data-job='{first.id}']").click()
     wait_proof(tab, "stopped")
     press(tab, "resume")
     wait_proof(tab, "done")
-    assert lane.job(first.id).pictures[0]["updates"] == 40
+    assert queue.job(first.id).pictures[0]["updates"] == 40
 
 
-def test_a_mask_is_painted_and_the_form_comes_back(visit: Any, lane: Lane, photo: Path) -> None:
+def test_a_mask_is_painted_and_the_form_comes_back(visit: Any, queue: JobQueue, photo: Path) -> None:
     tab = visit()
     enter(tab)
     lay(tab, photo)
@@ -211,18 +215,18 @@ def test_a_mask_is_painted_and_the_form_comes_back(visit: Any, lane: Lane, photo
     tab.locator("#edit-brush .masked").wait_for()
     tab.locator(".mode", has_text="Instant").click()
     tab.locator(".more-settings summary").click()
-    tab.locator("#edit-side [name=keep]").fill("0.5")
-    tab.locator("#edit-side [name=automatic_mask]").check()
+    tab.locator("#edit-controls [name=l1_weight]").fill("0.5")
+    tab.locator("#edit-controls [name=automatic_mask]").check()
     tab.locator("#edit-form [name=strength]").fill("-0.5")
     say(tab, "a gradient", "a sail")
     keep(tab, "edit-mask-en-light-1280")
     press(tab, "edit")
     wait_proof(tab, "done")
-    settings = newest(lane).settings
+    settings = newest(queue).settings
     mask = open_picture(settings["mask"]).convert("L")
     assert mask.size == (96, 64) and mask.getpixel((5, 5)) == 0 and mask.getpixel((72, 32)) == 255
-    known = {name: settings[name] for name in ("mode", "keep", "automatic_mask", "strength")}
-    assert known == {"mode": "instant", "keep": 0.5, "automatic_mask": True, "strength": -0.5}
+    known = {name: settings[name] for name in ("mode", "l1_weight", "automatic_mask", "strength")}
+    assert known == {"mode": "instant", "l1_weight": 0.5, "automatic_mask": True, "strength": -0.5}
     texts = tab.locator("#proof [data-strength] b").all_inner_texts()
     assert texts == ["−1", "−0.75", "−0.5", "−0.25", "0"]
     tab.reload(wait_until="domcontentloaded")
@@ -232,8 +236,8 @@ def test_a_mask_is_painted_and_the_form_comes_back(visit: Any, lane: Lane, photo
     assert tab.locator("#edit-form [name=strength]").input_value() == "-0.5"
 
 
-def test_pictures_go_from_tab_to_tab(visit: Any, lane: Lane) -> None:
-    picture = make(lane, "a red kite", seed=12)
+def test_pictures_go_from_tab_to_tab(visit: Any, queue: JobQueue) -> None:
+    picture = make(queue, "a red kite", seed=12)
     tab = visit()
     tab.locator("#prompt textarea").fill("a red kite")
     tab.locator("#prompt textarea").press("Control+Enter")
@@ -247,7 +251,7 @@ def test_pictures_go_from_tab_to_tab(visit: Any, lane: Lane) -> None:
     tab.locator("#tab-library-button").click()
     tab.locator(f"#library-wall article:has(img[src$='{picture.name}']) [data-act=edit]").click()
     wait_proof(tab, "ready")
-    made = Path(newest(lane).pictures[0]["path"])
+    made = Path(newest(queue).pictures[0]["path"])
     tab.locator("#tab-library-button").click()
     tab.locator(f"#library-wall article:has(img[src$='{made.name}']) [data-act=reuse]").click()
     tab.locator("#edit-note", has_text="settings of the picture").wait_for()
@@ -255,7 +259,7 @@ def test_pictures_go_from_tab_to_tab(visit: Any, lane: Lane) -> None:
 
 
 @pytest.mark.parametrize("lang", ["en-US", "zh-CN"])
-def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> None:
+def test_nothing_sticks_out_at_360_pixels(visit: Any, queue: JobQueue, lang: str) -> None:
     tab = visit(lang=lang, width=360, height=740)
     enter(tab)
     assert overflow(tab) == []
@@ -265,7 +269,7 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> 
     tab.locator("#proof [data-act=begin]").first.click()
     wait_proof(tab, "ready")
     say(tab, "a very long description of a face that does not end", "averylongwordthatcannotbebroken greedy")
-    tab.locator("#edit-outlook .outlook").wait_for()
+    tab.locator("#edit-estimate .estimate").wait_for()
     press(tab, "edit")
     wait_proof(tab, "done")
     tab.locator("#edit-learning [data-act=keep]").click()
@@ -275,16 +279,16 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> 
     assert overflow(tab) == []
     keep(tab, f"edit-done-{lang[:2]}-light-360")
     if lang == "zh-CN":
-        told = tab.locator("#proof-side").inner_text() + tab.locator("#edit-side").inner_text()
+        told = tab.locator("#edit-view").inner_text() + tab.locator("#edit-controls").inner_text()
         words = ("快速", "改变多少", "原样", "保存这个方向", "退回第", "返回步", "自动蒙版")
         assert [one for one in words if one not in told] == []
 
 
-def test_only_directions_of_the_shelf_are_served(studio: tuple[str, Lane]) -> None:
+def test_only_directions_of_the_shelf_are_served(studio: tuple[str, JobQueue]) -> None:
     import httpx
 
-    url, lane = studio
-    (lane.folder / "directions").mkdir(exist_ok=True)
+    url, queue = studio
+    (queue.folder / "directions").mkdir(exist_ok=True)
     for name in ("nothing.safetensors", "..%2fjobs.sqlite", "..%2f..%2fx.safetensors", "a.txt"):
         assert httpx.get(f"{url}direction/{name}").status_code == 404, name
 

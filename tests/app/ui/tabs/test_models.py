@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from app.downloads import Downloads
-from app.jobs.queue import Lane
+from app.jobs.queue import JobQueue
 from app.library import Library
 from app.serving import LOCAL, Serving
 from pipelines.core.pipeline import Step
@@ -52,9 +52,9 @@ class Site:
 
         self.studio = PainterStudio()
         self.studio.pack = pack
-        self.lane = Lane(self.studio, folder, PAINTERS)
+        self.queue = JobQueue(self.studio, folder, PAINTERS)
         library, examples = Library(folder), folder / "no-examples"
-        self.blocks = page.build(self.studio, self.lane, library, examples, serving)
+        self.blocks = page.build(self.studio, self.queue, library, examples, serving)
         self.installer = Installer()
         self.blocks.atelier.downloads = Downloads(self.installer)  # type: ignore[attr-defined]
         assert sum(one.get_block_name() != "api" for one in self.blocks.blocks.values()) <= 150
@@ -63,7 +63,7 @@ class Site:
     def close(self) -> None:
         self.installer.go.release(100)
         self.blocks.close(verbose=False)
-        self.lane.close()
+        self.queue.close()
 
 
 def place(entry: Checkpoint) -> None:
@@ -239,9 +239,9 @@ def test_another_pack_is_used_only_when_no_job_is_left(visit: Any, tiny: Site) -
     use.click()
     tab.locator(".models .trouble", has_text="A job runs or waits").wait_for()
     assert tiny.studio.pack == "tiny"
-    for job in tiny.lane.jobs():
-        tiny.lane.stop(job.id)
-    while not all(job.is_over for job in tiny.lane.jobs()):
+    for job in tiny.queue.jobs():
+        tiny.queue.stop(job.id)
+    while not all(job.is_over for job in tiny.queue.jobs()):
         time.sleep(0.02)
     use.click()
     card(tab, "mini").locator(".badge").wait_for()
@@ -293,9 +293,9 @@ def test_a_pack_of_stable_diffusion_has_its_own_form(visit: Any, tmp_path: Path)
     place_pack("sd-1.5")
     site = Site(tmp_path / "outputs", "sd-1.5")
     try:
-        drawn = make(site.lane, "a brown nut", seed=3)  # by DALL·E, another day
+        drawn = make(site.queue, "a brown nut", seed=3)  # by DALL·E, another day
         tab = visit(site, "generate", lang="zh-CN")
-        assert "不要出现" in tab.locator("#composer").inner_text()
+        assert "不要出现" in tab.locator("#generate-controls").inner_text()
         assert tab.locator("#knob-top_k").count() == 0
         tab.locator("#knob-width input").fill("100")
         ask(tab, "一只猫")
@@ -305,8 +305,8 @@ def test_a_pack_of_stable_diffusion_has_its_own_form(visit: Any, tmp_path: Path)
         ask(tab, "一只猫")
         wait_state(tab, "done")
         keep(tab, "diffuse-zh-light-1280")
-        assert site.lane.jobs()[0].pipeline == "diffuse"
-        assert site.lane.jobs()[0].settings["negative_prompt"] == "blur"
+        assert site.queue.jobs()[0].pipeline == "diffuse"
+        assert site.queue.jobs()[0].settings["negative_prompt"] == "blur"
         tab.locator("#stage figure:not([hidden]) [data-act=vary]").click()
         tab.wait_for_function("() => document.querySelector('#knob-image img')")
         wait_state(tab, "done")

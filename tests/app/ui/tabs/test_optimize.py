@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app.jobs.queue import Job, Lane
+from app.jobs.queue import Job, JobQueue
 from pipelines.io.images import open_picture
 from tests.support.browser import keep, make, overflow, unfold
 
@@ -39,18 +39,18 @@ def wait_canvas(tab: Any, state: str) -> Any:
 
 
 def press(tab: Any, act: str) -> None:
-    tab.locator(f"#transport [data-act={act}]").click()
+    tab.locator(f"#optimize-buttons [data-act={act}]").click()
 
 
-def newest(lane: Lane) -> Job:
+def newest(queue: JobQueue) -> Job:
     for _ in range(500):
-        if jobs := [one for one in lane.jobs(count=50) if one.pipeline == "optimize"]:
+        if jobs := [one for one in queue.jobs(count=50) if one.pipeline == "optimize"]:
             return jobs[0]
         time.sleep(0.02)
     raise AssertionError("no run of Optimize was begun")
 
 
-def wait_for_steps(tab: Any, lane: Lane, least: int) -> str:
+def wait_for_steps(tab: Any, queue: JobQueue, least: int) -> str:
     """Wait until the run that the tab watches has come so far; its id.
 
     The newest run may still be one of an earlier test: the page has its answer only after the key was pressed.
@@ -58,15 +58,15 @@ def wait_for_steps(tab: Any, lane: Lane, least: int) -> str:
     tab.locator("#canvas section[data-job]").wait_for()
     job_id = tab.locator("#canvas section").get_attribute("data-job")
     for _ in range(1500):
-        if lane.job(job_id).done >= least:
+        if queue.job(job_id).done >= least:
             return job_id
         time.sleep(0.02)
-    raise AssertionError(lane.job(job_id))
+    raise AssertionError(queue.job(job_id))
 
 
 def test_a_picture_grows_under_the_eyes_and_its_film_can_be_had(
     visit: Any,
-    lane: Lane,
+    queue: JobQueue,
     tmp_path: Path,
 ) -> None:
     tab = visit()
@@ -94,20 +94,20 @@ def test_a_picture_grows_under_the_eyes_and_its_film_can_be_had(
     assert tab.locator("#opt-prompt textarea").input_value() == "a slow castle"
 
 
-def test_pause_keeps_the_picture_and_resume_finishes(visit: Any, lane: Lane) -> None:
+def test_pause_keeps_the_picture_and_resume_finishes(visit: Any, queue: JobQueue) -> None:
     tab = visit(theme="dark")
     enter(tab)
     start(tab, "a slow moon", steps=30)
-    job_id = wait_for_steps(tab, lane, 6)
+    job_id = wait_for_steps(tab, queue, 6)
     press(tab, "pause")
     paused = wait_canvas(tab, "stopped")
     assert "everything was kept" in paused.inner_text()
     assert paused.locator("figure:not([hidden]) img.now").is_visible()
-    stopped_at = lane.job(job_id).pictures[-1]["step"]
-    assert lane.journal(job_id).steps()[-1] == stopped_at
+    stopped_at = queue.job(job_id).pictures[-1]["step"]
+    assert queue.journal(job_id).steps()[-1] == stopped_at
     keep(tab, "optimize-paused-en-dark-1280")
-    with lane._lock:  # as a server that was killed leaves it
-        lane._live[job_id].job = replace(lane.job(job_id), state="interrupted", pictures=[])
+    with queue._lock:  # as a server that was killed leaves it
+        queue._live[job_id].job = replace(queue.job(job_id), state="interrupted", pictures=[])
     tab.reload(wait_until="domcontentloaded")
     assert f"kept up to step {stopped_at}" in wait_canvas(tab, "interrupted").inner_text()
     tab.wait_for_function(
@@ -116,14 +116,14 @@ def test_pause_keeps_the_picture_and_resume_finishes(visit: Any, lane: Lane) -> 
     tab.locator("#opt-prompt textarea").press("Control+Enter")  # the next thing to do is to resume
     wait_canvas(tab, "running")
     wait_canvas(tab, "done")
-    assert newest(lane).id == job_id and lane.job(job_id).pictures[-1]["step"] == 30
+    assert newest(queue).id == job_id and queue.job(job_id).pictures[-1]["step"] == 30
 
 
-def test_words_and_steps_change_in_mid_run(visit: Any, lane: Lane) -> None:
+def test_words_and_steps_change_in_mid_run(visit: Any, queue: JobQueue) -> None:
     tab = visit()
     enter(tab)
     start(tab, "a slow apple", steps=120)
-    first = wait_for_steps(tab, lane, 4)
+    first = wait_for_steps(tab, queue, 4)
     press(tab, "apply")
     tab.locator("#opt-note", has_text="Nothing has changed").wait_for()
     tab.locator("#opt-seed input").fill("9")
@@ -131,10 +131,10 @@ def test_words_and_steps_change_in_mid_run(visit: Any, lane: Lane) -> None:
     press(tab, "apply")
     tab.locator("#opt-note", has_text="seed").wait_for()  # what cannot change is said
     tab.locator("#timeline .scenes li", has_text="a slow pear").wait_for()
-    second = newest(lane)
-    assert second.id != first and lane.job(first).state == "stopped"
+    second = newest(queue)
+    assert second.id != first and queue.job(first).state == "stopped"
     ((step, change),) = json.loads(second.settings["changes"]).items()
-    assert change == {"prompt": "a slow pear"} and int(step) == lane.journal(first).steps()[-1]
+    assert change == {"prompt": "a slow pear"} and int(step) == queue.journal(first).steps()[-1]
     assert second.settings["prompt"] == "a slow apple" and second.settings["seed"] == 0
     press(tab, "pause")
     wait_canvas(tab, "stopped")
@@ -142,27 +142,27 @@ def test_words_and_steps_change_in_mid_run(visit: Any, lane: Lane) -> None:
     tab.locator("#opt-prompt textarea").fill("a pear")
     press(tab, "resume")
     wait_canvas(tab, "done")
-    assert newest(lane).pictures[-1]["step"] == 100
+    assert newest(queue).pictures[-1]["step"] == 100
     press(tab, "more")
     wait_canvas(tab, "running")
     wait_canvas(tab, "done")
-    assert newest(lane).pictures[-1]["step"] == 150
+    assert newest(queue).pictures[-1]["step"] == 150
     assert tab.locator("#opt-steps input").input_value() == "150"
 
 
-def test_the_timeline_looks_back_and_forks(visit: Any, lane: Lane) -> None:
+def test_the_timeline_looks_back_and_forks(visit: Any, queue: JobQueue) -> None:
     tab = visit()
     enter(tab)
     start(tab, "a cup", steps=30)
     wait_canvas(tab, "done")
-    job_id = newest(lane).id
+    job_id = newest(queue).id
     tab.locator("#timeline .tick[data-scrub='10']").click()
     tab.wait_for_function("() => document.querySelector('#canvas .glimpse')?.naturalWidth > 0")
     assert tab.locator("#canvas .glimpse").get_attribute("src") == f"glimpse/{job_id}/10.jpg"
     assert tab.locator("#timeline .scrubbed .at").inner_text() == "step 10"
     tab.locator("#timeline input").press("ArrowRight")
     assert tab.locator("#timeline .scrubbed .at").inner_text() == "step 20"
-    tab.locator("#transport [data-back]").click()
+    tab.locator("#optimize-buttons [data-back]").click()
     assert tab.locator("#timeline .scrubbed .at").inner_text() == "step 10"
     keep(tab, "optimize-scrubbed-en-light-1280")
     tab.locator("#opt-prompt textarea").fill("a green cup")
@@ -170,13 +170,13 @@ def test_the_timeline_looks_back_and_forks(visit: Any, lane: Lane) -> None:
     tab.wait_for_function(
         "job => (document.querySelector('#canvas section.done')?.dataset.job ?? job) !== job", arg=job_id
     )
-    fork = newest(lane)
+    fork = newest(queue)
     assert json.loads(fork.settings["changes"]) == {"10": {"prompt": "a green cup"}}
     assert not tab.locator("#canvas .glimpse").count()
     assert tab.locator("#timeline .flag").count() == 1
 
 
-def test_rows_show_the_prompt_and_sliders_write_it(visit: Any, lane: Lane) -> None:
+def test_rows_show_the_prompt_and_sliders_write_it(visit: Any, queue: JobQueue) -> None:
     tab = visit()
     enter(tab)
     box = tab.locator("#opt-prompt textarea")
@@ -195,14 +195,52 @@ def test_rows_show_the_prompt_and_sliders_write_it(visit: Any, lane: Lane) -> No
     assert box.input_value() == "a castle at 10:30 | blur:-0.3:0.7 ^ a ruin @20"
     box.press("Control+Enter")
     wait_canvas(tab, "running")
-    assert newest(lane).settings["prompt"] == "a castle at 10:30 | blur:-0.3:0.7 ^ a ruin @20"
+    assert newest(queue).settings["prompt"] == "a castle at 10:30 | blur:-0.3:0.7 ^ a ruin @20"
 
 
-def test_a_mask_is_painted_over_the_start_picture(visit: Any, lane: Lane, tmp_path: Path) -> None:
+def test_rows_of_an_older_prompt_change_nothing_on_a_slow_line(visit: Any) -> None:
+    tab = visit()
+    enter(tab)
+    box, rows = tab.locator("#opt-prompt textarea"), tab.locator("#opt-rows .target")
+    box.fill("a | b")
+    rows.nth(1).wait_for()
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        data = (route.request.post_data_json or {}).get("data", [])
+        if data in (["a | b | c"], ["a | b | c | d"]):
+            held.append(route)
+        else:
+            route.continue_()
+
+    def wait_for_held(count: int) -> None:
+        for _ in range(500):
+            if len(held) == count:
+                return
+            tab.wait_for_timeout(20)
+        raise AssertionError(held)
+
+    tab.route("**/run/predict*", hold)
+    box.fill("a | b | c")
+    wait_for_held(1)
+    box.fill("a | b | c | d")
+    rows.nth(0).locator("input").press("ArrowRight")
+    rows.nth(1).locator(".drop").click()
+    assert box.input_value() == "a | b | c | d" and rows.count() == 2
+    held[0].continue_()
+    wait_for_held(2)
+    tab.wait_for_timeout(200)
+    assert rows.count() == 2  # the answer about three came too late
+    held[1].continue_()
+    rows.nth(3).wait_for()
+    assert box.input_value() == "a | b | c | d"
+
+
+def test_a_mask_is_painted_over_the_start_picture(visit: Any, queue: JobQueue, tmp_path: Path) -> None:
     Image.new("RGB", (96, 64), "navy").save(tmp_path / "start.png")
     tab = visit()
     enter(tab)
-    tab.locator("#opt-init input[type=file]").set_input_files(tmp_path / "start.png")
+    tab.locator("#opt-image input[type=file]").set_input_files(tmp_path / "start.png")
     wait_canvas(tab, "ready").locator("img.now").wait_for()
     tab.locator("#brush [data-paint]").click()
     place = tab.locator("#canvas .mask").bounding_box()
@@ -213,16 +251,16 @@ def test_a_mask_is_painted_over_the_start_picture(visit: Any, lane: Lane, tmp_pa
     tab.locator("#brush .masked").wait_for()
     keep(tab, "optimize-mask-en-light-1280")
     start(tab, "a slow sail", steps=60)
-    wait_for_steps(tab, lane, 1)
-    settings = newest(lane).settings
+    wait_for_steps(tab, queue, 1)
+    settings = newest(queue).settings
     mask = open_picture(settings["mask"]).convert("L")
-    assert mask.size == open_picture(settings["init"]).size == (96, 64)
+    assert mask.size == open_picture(settings["image"]).size == (96, 64)
     assert mask.getpixel((5, 5)) == 0 and mask.getpixel((72, 32)) == 255
     tab.locator("#canvas section.running .mask").wait_for()  # it stays over the live picture
     tab.locator("#brush [data-invert]").click()
     press(tab, "apply")
     tab.locator("#timeline .flag").first.wait_for()
-    ((_, change),) = json.loads(newest(lane).settings["changes"]).items()
+    ((_, change),) = json.loads(newest(queue).settings["changes"]).items()
     assert open_picture(change["mask"]).convert("L").getpixel((5, 5)) == 255
     press(tab, "pause")
     wait_canvas(tab, "stopped")
@@ -230,8 +268,8 @@ def test_a_mask_is_painted_over_the_start_picture(visit: Any, lane: Lane, tmp_pa
     assert tab.locator("#opt-mask textarea, #opt-mask input").input_value() == ""
 
 
-def test_a_drafts_own_file_is_handed_over(visit: Any, lane: Lane) -> None:
-    picture = make(lane, "a red kite", seed=12)
+def test_a_drafts_own_file_is_handed_over(visit: Any, queue: JobQueue) -> None:
+    picture = make(queue, "a red kite", seed=12)
     tab = visit()
     tab.locator("#prompt textarea").fill("a red kite")
     tab.locator("#prompt textarea").press("Control+Enter")
@@ -241,11 +279,11 @@ def test_a_drafts_own_file_is_handed_over(visit: Any, lane: Lane) -> None:
     assert tab.locator("#opt-steps input").input_value() == "30"
     tab.locator("#opt-prompt textarea").press("Control+Enter")
     wait_canvas(tab, "done")
-    made = newest(lane)
+    made = newest(queue)
     draft = next(
-        one for one in lane.jobs(count=20) if one.pipeline == "generate" and one.session == made.session
+        one for one in queue.jobs(count=20) if one.pipeline == "generate" and one.session == made.session
     )
-    given = base64.b64decode(made.settings["init"].partition(",")[2])
+    given = base64.b64decode(made.settings["image"].partition(",")[2])
     assert given == Path(draft.pictures[0]["path"]).read_bytes()  # the file itself, record inside
 
     tab.reload(wait_until="domcontentloaded")  # each tab finds its own again
@@ -262,7 +300,7 @@ def test_a_drafts_own_file_is_handed_over(visit: Any, lane: Lane) -> None:
     tab.locator("#opt-note", has_text="settings of the picture").wait_for()
 
 
-def test_failures_are_told_in_a_sentence_and_nothing_is_lost(visit: Any, lane: Lane) -> None:
+def test_failures_are_told_in_a_sentence_and_nothing_is_lost(visit: Any, queue: JobQueue) -> None:
     tab = visit()
     enter(tab)
     press(tab, "start")
@@ -282,7 +320,7 @@ def test_failures_are_told_in_a_sentence_and_nothing_is_lost(visit: Any, lane: L
     tab.locator("#opt-note", has_text="The region's place '/etc/hostname' is not one of").wait_for()
 
 
-def test_a_run_is_watched_from_the_start_on_a_slow_line(visit: Any, lane: Lane) -> None:
+def test_a_run_is_watched_from_the_start_on_a_slow_line(visit: Any, queue: JobQueue) -> None:
     tab = visit()
     enter(tab)
     tab.wait_for_timeout(500)
@@ -301,7 +339,7 @@ def test_a_run_is_watched_from_the_start_on_a_slow_line(visit: Any, lane: Lane) 
         tab.wait_for_timeout(20)
     start(tab, "a moon")
     for _ in range(500):
-        if newest(lane).settings["prompt"] == "a moon":
+        if newest(queue).settings["prompt"] == "a moon":
             break
         tab.wait_for_timeout(20)
     tab.wait_for_timeout(500)
@@ -309,7 +347,7 @@ def test_a_run_is_watched_from_the_start_on_a_slow_line(visit: Any, lane: Lane) 
     wait_canvas(tab, "done")
 
 
-def test_pleasing_only_clip_is_said(visit: Any, lane: Lane) -> None:
+def test_pleasing_only_clip_is_said(visit: Any, queue: JobQueue) -> None:
     tab = visit(lang="zh-CN")
     enter(tab)
     start(tab, "drift", steps=60)
@@ -318,7 +356,7 @@ def test_pleasing_only_clip_is_said(visit: Any, lane: Lane) -> None:
 
 
 @pytest.mark.parametrize("lang", ["en-US", "zh-CN"])
-def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> None:
+def test_nothing_sticks_out_at_360_pixels(visit: Any, queue: JobQueue, lang: str) -> None:
     tab = visit(lang=lang, width=360, height=740)
     enter(tab)
     assert overflow(tab) == []
@@ -337,7 +375,7 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> 
     tab.locator("#brush [data-paint]").click()
     assert overflow(tab) == []
     keep(tab, f"optimize-done-{lang[:2]}-light-360")
-    told = tab.locator("#instrument").inner_text() + tab.locator("#plate-side").inner_text()
+    told = tab.locator("#optimize-controls").inner_text() + tab.locator("#optimize-view").inner_text()
     words = (
         ("时间轴", "再走 50 步", "起始图片", "步幅", "涂出可以改变的地方")
         if lang == "zh-CN"
@@ -347,18 +385,18 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, lane: Lane, lang: str) -> 
     if lang == "zh-CN":
         english = [
             one
-            for one in tab.locator("#instrument label span:visible").all_inner_texts()
+            for one in tab.locator("#optimize-controls label span:visible").all_inner_texts()
             if re.fullmatch(r"[a-z ]{4,}", one)
         ]
         assert english == []
 
 
-def test_films_and_glimpses_answer_only_for_runs(studio: tuple[str, Lane]) -> None:
+def test_films_and_glimpses_answer_only_for_runs(studio: tuple[str, JobQueue]) -> None:
     import httpx
 
-    url, lane = studio
-    make(lane, "no journal")
-    plain = next(one for one in lane.jobs(count=5) if one.pipeline == "generate").id
+    url, queue = studio
+    make(queue, "no journal")
+    plain = next(one for one in queue.jobs(count=5) if one.pipeline == "generate").id
     for name in (
         f"film/{plain}.mp4",
         "film/nothing.mp4",

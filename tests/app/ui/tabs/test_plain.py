@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app.jobs.queue import Job, Lane
+from app.jobs.queue import Job, JobQueue
 from app.library import Library
 from pipelines.core.record import read_record
 from pipelines.io.images import open_picture
@@ -20,18 +20,18 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Lane]]:
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, JobQueue]]:
     """A page over a table of pipelines with one more row."""
     from app.ui import page
 
     folder = tmp_path_factory.mktemp("outputs")
     made = StripesStudio()
-    lane = Lane(made, folder, PIPELINES)
-    blocks = page.build(made, lane, Library(folder), tmp_path_factory.mktemp("examples"))
+    queue = JobQueue(made, folder, PIPELINES)
+    blocks = page.build(made, queue, Library(folder), tmp_path_factory.mktemp("examples"))
     _, url = page.launch(blocks, port=None)
-    yield url, lane
+    yield url, queue
     blocks.close(verbose=False)
-    lane.close()
+    queue.close()
 
 
 def enter(tab: Any) -> None:
@@ -45,11 +45,13 @@ def wait_state(tab: Any, state: str) -> Any:
     return place
 
 
-def newest(lane: Lane) -> Job:
-    return next(job for job in lane.jobs(count=20) if job.pipeline == "stripes")
+def newest(queue: JobQueue) -> Job:
+    return next(job for job in queue.jobs(count=20) if job.pipeline == "stripes")
 
 
-def test_a_pipeline_without_page_code_has_a_tab_that_runs(visit: Any, lane: Lane, tmp_path: Path) -> None:
+def test_a_pipeline_without_page_code_has_a_tab_that_runs(
+    visit: Any, queue: JobQueue, tmp_path: Path
+) -> None:
     Image.new("RGB", (40, 40), "navy").save(tmp_path / "navy.png")
     tab = visit()
     assert tab.locator("#tab-stripes-button").inner_text() == "Stripes"
@@ -101,7 +103,7 @@ def test_a_pipeline_without_page_code_has_a_tab_that_runs(visit: Any, lane: Lane
     tab.locator("#stripes-note", has_text="settings of the picture").wait_for()
 
 
-def test_it_stops_and_says_what_is_wrong(visit: Any, lane: Lane) -> None:
+def test_it_stops_and_says_what_is_wrong(visit: Any, queue: JobQueue) -> None:
     tab = visit(theme="dark")
     enter(tab)
     tab.locator("#stripes-prompt textarea").fill("")
@@ -116,7 +118,7 @@ def test_it_stops_and_says_what_is_wrong(visit: Any, lane: Lane) -> None:
     keep(tab, "plain-stopped-en-dark-1280")
 
 
-def test_both_languages_and_360_pixels(visit: Any, lane: Lane) -> None:
+def test_both_languages_and_360_pixels(visit: Any, queue: JobQueue) -> None:
     tab = visit(lang="zh-CN", width=360, height=740)
     tab.locator("#tabs button", has_text="条纹").first.wait_for(state="attached")
     tab.evaluate("document.querySelector('#tab-stripes-button').click()")

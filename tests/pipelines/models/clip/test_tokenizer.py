@@ -15,7 +15,7 @@ from tests.support.tiny import TEXTS, tiny_tokenizer
 def test_every_text_comes_back() -> None:
     book = tiny_tokenizer()
     for text in [*TEXTS, "zebra ünïcode 🦓 漢字", "x" * 300]:
-        assert book.book.decode(book.encode(text)).strip() == " ".join(text.lower().split())
+        assert book.vocabulary.decode(book.encode(text)).strip() == " ".join(text.lower().split())
 
 
 def test_case_width_and_space_do_not_matter() -> None:
@@ -30,14 +30,14 @@ def test_no_dropout_is_the_library_and_full_dropout_is_bytes() -> None:
         assert len(book.encode_with_dropout(text, 1.0, rng)) == len(f" {text}".encode())
     some = {tuple(book.encode_with_dropout("a red heart", 0.3, rng)) for _ in range(50)}
     assert len(some) > 3
-    assert all(book.book.decode(list(ids)) == " a red heart" for ids in some)
+    assert all(book.vocabulary.decode(list(ids)) == " a red heart" for ids in some)
 
 
 def test_words() -> None:
     assert words_in("A red-hot 红心, red!") == ["a", "red", "hot", "红", "心"]
     book = tiny_tokenizer()
     assert book.unknown_words("red hearts and a 龙") == ["and", "龙"]
-    assert Tokenizer(book.book).unknown_words("anything") == []
+    assert Tokenizer(book.vocabulary).unknown_words("anything") == []
 
 
 def test_a_damaged_vocabulary_is_refused(tmp_path: Path) -> None:

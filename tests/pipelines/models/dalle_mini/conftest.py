@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipelines.models.dalle_mini.convert import merge
 from pipelines.models.dalle_mini.network import DalleMini
-from pipelines.models.source import Original
+from pipelines.models.source import SourceCheckpoint
 from pipelines.weights.readers import read_original
 from tests.support.dalle_mini import GREEDY, GUIDANCE, HEADS, PROMPTS, REFERENCE, made_up_words, network_of
 
@@ -35,13 +35,13 @@ def outputs(reference: Path) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def halves(reference: Path) -> tuple[Original, Original]:
+def halves(reference: Path) -> tuple[SourceCheckpoint, SourceCheckpoint]:
     """encoder.pt and decoder.pt, and the number of heads, which so narrow a network does not tell."""
     found = [read_original(reference / f"{half}.pt") for half in ("encoder", "decoder")]
-    encoder, decoder = (replace(one, numbers=HEADS) for one in found)
+    encoder, decoder = (replace(one, metadata=HEADS) for one in found)
     return encoder, decoder
 
 
 @pytest.fixture(scope="module")
-def network(halves: tuple[Original, Original]) -> DalleMini:
+def network(halves: tuple[SourceCheckpoint, SourceCheckpoint]) -> DalleMini:
     return network_of(merge(*halves))

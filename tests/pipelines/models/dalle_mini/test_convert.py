@@ -12,18 +12,18 @@ import torch
 from pipelines.errors import BadInput
 from pipelines.models.dalle_mini.convert import convert, merge
 from pipelines.models.dalle_mini.network import DalleMini
-from pipelines.models.source import Original
+from pipelines.models.source import SourceCheckpoint
 from pipelines.weights.readers import read_original
 from tests.support.dalle_mini import HEADS, flax_tree, network_of, small_shapes
 
 
 def test_the_flax_form_holds_the_same_network(
-    network: DalleMini, halves: tuple[Original, Original], tmp_path: Path
+    network: DalleMini, halves: tuple[SourceCheckpoint, SourceCheckpoint], tmp_path: Path
 ) -> None:
     content = msgpack.packb(flax_tree(halves))
     assert content is not None
     (tmp_path / "flax_model.msgpack").write_bytes(content)
-    original = replace(read_original(tmp_path / "flax_model.msgpack"), numbers=HEADS)
+    original = replace(read_original(tmp_path / "flax_model.msgpack"), metadata=HEADS)
     assert "model.decoder.layers.FlaxBartDecoderLayers.GLU_0.Dense_2.kernel" in original.tensors
     ours = network_of(original)
     assert ours.config == network.config
@@ -31,7 +31,7 @@ def test_the_flax_form_holds_the_same_network(
         assert torch.equal(ours.state_dict()[name], tensor), name
 
 
-def test_norms_that_keep_a_scale_use_it(halves: tuple[Original, Original]) -> None:
+def test_norms_that_keep_a_scale_use_it(halves: tuple[SourceCheckpoint, SourceCheckpoint]) -> None:
     encoder, decoder = halves
     scale = torch.linspace(0.5, 2, 40)
     scaled = replace(decoder, tensors={**decoder.tensors, "layers.1.glu.ln1.weight": scale})
@@ -42,12 +42,14 @@ def test_norms_that_keep_a_scale_use_it(halves: tuple[Original, Original]) -> No
 
 def test_heads_are_64_wide_when_nothing_tells() -> None:
     one = {name: torch.zeros(shape) for name, shape in small_shapes(width=128).items()}
-    assert convert(Original("x.pt", one, {})).config["head_count"] == 2
+    assert convert(SourceCheckpoint("x.pt", one, {})).config["head_count"] == 2
     narrow = {name: torch.zeros(shape) for name, shape in small_shapes(width=24).items()}
-    assert convert(Original("x.pt", narrow, {"encoder_attention_heads": "3"})).config["head_count"] == 3
+    assert (
+        convert(SourceCheckpoint("x.pt", narrow, {"encoder_attention_heads": "3"})).config["head_count"] == 3
+    )
     for numbers in ({}, {"encoder_attention_heads": 5}, {"encoder_attention_heads": 0}):
         with pytest.raises(BadInput, match=r"x\.pt is 24 wide.*encoder_attention_heads"):
-            convert(Original("x.pt", narrow, numbers))
+            convert(SourceCheckpoint("x.pt", narrow, numbers))
 
 
 @pytest.mark.parametrize(
@@ -73,10 +75,10 @@ def test_wrong_weights_are_refused(change: dict[str, tuple[int, ...] | None], wo
         else:
             tensors[name] = torch.zeros(shape)
     with pytest.raises(BadInput, match=rf"half\.pt.*{words}"):
-        convert(Original("half.pt", tensors, {}))
+        convert(SourceCheckpoint("half.pt", tensors, {}))
 
 
-def test_halves_alone_or_swapped_are_refused(halves: tuple[Original, Original]) -> None:
+def test_halves_alone_or_swapped_are_refused(halves: tuple[SourceCheckpoint, SourceCheckpoint]) -> None:
     encoder, decoder = halves
     with pytest.raises(BadInput, match=r"encoder\.pt .* holds only min-dalle's encoder"):
         convert(encoder)
@@ -85,4 +87,4 @@ def test_halves_alone_or_swapped_are_refused(halves: tuple[Original, Original]) 
     with pytest.raises(BadInput, match=r"decoder\.pt should hold min-dalle's encoder and holds decoder"):
         merge(decoder, encoder)
     with pytest.raises(BadInput, match=r"x\.pt should hold min-dalle's decoder and holds other names"):
-        merge(encoder, Original("x.pt", {"weight": torch.zeros(2)}, {}))
+        merge(encoder, SourceCheckpoint("x.pt", {"weight": torch.zeros(2)}, {}))

@@ -38,25 +38,25 @@ def test_cached_logits_equal_those_of_the_whole_picture(
     text, length = outputs["text"], 40
     images = torch.randint(2**14, (6, 256), generator=torch.Generator().manual_seed(1))
     whole = network(text.repeat_interleave(3, 0), images)[:, :length]
-    cache, logits = network.read_text(text, 6)
-    steps = [logits, *(network.next_logits(cache, images[:, k], k) for k in range(length - 1))]
+    cache, logits = network.prefill(text, 6)
+    steps = [logits, *(network.decode_step(cache, images[:, k], k) for k in range(length - 1))]
     assert_near(torch.stack(steps, 1), whole)
     assert cache.text.shape[2] == 2  # keys and values of two texts, not of six rows
 
 
 def test_one_text_alone_gives_the_same_logits(network: DalleMini, outputs: dict[str, Tensor]) -> None:
-    _, both = network.read_text(outputs["text"], 2)
-    _, one = network.read_text(outputs["text"][:1], 1)
+    _, both = network.prefill(outputs["text"], 2)
+    _, one = network.prefill(outputs["text"][:1], 1)
     assert_near(one, both[:1])
 
 
 def test_guided_greedy_tokens_equal_min_dalles(network: DalleMini, outputs: dict[str, Tensor]) -> None:
-    cache, logits = network.read_text(outputs["text"], 2)
+    cache, logits = network.prefill(outputs["text"], 2)
     drawn: list[Tensor] = []
     for place in range(GREEDY):
         said, blank = logits
         drawn.append((blank + GUIDANCE * (said - blank)).argmax())
-        logits = network.next_logits(cache, drawn[-1].expand(2), place)
+        logits = network.decode_step(cache, drawn[-1].expand(2), place)
     assert torch.equal(torch.stack(drawn), outputs["drawn"])
 
 
@@ -64,7 +64,7 @@ def test_a_step_of_a_longer_length_hides_what_comes_after(
     network: DalleMini, outputs: dict[str, Tensor]
 ) -> None:
     """What CUDA graphs record: one length for many places."""
-    cache, _ = network.read_text(outputs["text"], 2)
+    cache, _ = network.prefill(outputs["text"], 2)
     cache.image.normal_(generator=torch.Generator().manual_seed(2))
     token, place = torch.tensor([3, 4]), torch.tensor([37])
     with torch.no_grad():
@@ -91,28 +91,28 @@ def test_graphs_serve_every_place_from_a_few_lengths(
         return graph, graph.logits
 
     monkeypatch.setattr(StepGraphs, "_record", record)
-    plain, _ = network.read_text(outputs["text"], 2)
-    cache, _ = network.read_text(outputs["text"], 2)
+    plain, _ = network.prefill(outputs["text"], 2)
+    cache, _ = network.prefill(outputs["text"], 2)
     graphs = StepGraphs(network, cache, (2, 2))
     for position in (*range(3), 30, 31, 126, 127, 254):
         token = torch.tensor([position, 2 * position])
-        exact = network.next_logits(plain, token, position)
+        exact = network.decode_step(plain, token, position)
         monkeypatch.setattr(network, "_graphs", graphs)
-        assert_near(network.next_logits(cache, token, position), exact)
+        assert_near(network.decode_step(cache, token, position), exact)
         monkeypatch.setattr(network, "_graphs", None)
     assert sorted(graphs.recorded) == [32, 64, 128, 256]
 
 
 def test_logits_are_float32_in_bfloat16(network: DalleMini, outputs: dict[str, Tensor]) -> None:
-    cache, whole = network.read_text(outputs["text"], 2)
+    cache, whole = network.prefill(outputs["text"], 2)
     half = DalleMini(network.config)
     half.load_state_dict(network.state_dict())
     half.to(torch.bfloat16)
-    half_cache, logits = half.read_text(outputs["text"], 2)
+    half_cache, logits = half.prefill(outputs["text"], 2)
     assert logits.dtype == torch.float32 and half_cache.image.dtype == torch.bfloat16
     assert (logits.bfloat16().float() != logits).any()  # finer than bfloat16
     token = torch.tensor([5, 5])
-    apart = half.next_logits(half_cache, token, 0) - network.next_logits(cache, token, 0)
+    apart = half.decode_step(half_cache, token, 0) - network.decode_step(cache, token, 0)
     assert 0 < apart.abs().max() < 0.1 * whole.abs().max()
 
 

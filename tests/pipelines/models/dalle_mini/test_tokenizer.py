@@ -21,7 +21,7 @@ def test_token_ids_of_ascii_equal_min_dalles(reference: Path, tmp_path: Path) ->
 
 def test_a_tokenizer_json_gives_the_same_ids(tmp_path: Path) -> None:
     tokenizer = DalleMiniTokenizer.load(tokenizer_files(tmp_path))
-    (tmp_path / "tokenizer.json").write_text(tokenizer.book.to_str(), "utf-8")
+    (tmp_path / "tokenizer.json").write_text(tokenizer.vocabulary.to_str(), "utf-8")
     again = DalleMiniTokenizer.load(tmp_path / "tokenizer.json")
     assert all(again.encode(prompt) == tokenizer.encode(prompt) for prompt in PROMPTS)
 
