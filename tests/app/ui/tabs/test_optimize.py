@@ -239,8 +239,14 @@ def test_rows_are_there_when_the_tab_is_opened_later(visit: Any, lane: Lane) -> 
     wait_canvas(tab, "done")
     other = tab.context.new_page()
     other.add_init_script("localStorage.removeItem('atelier-job')")  # Generate is opened first
-    other.goto(tab.url.split("?")[0], wait_until="domcontentloaded")
-    other.wait_for_timeout(1000)  # the prompt is filled in while the tab is closed
+    with other.expect_response(
+        lambda response: (
+            "run/predict" in response.url
+            and response.request.post_data_json["data"] == ["a castle | fog:0.5"]
+        )
+    ):
+        other.goto(tab.url.split("?")[0], wait_until="domcontentloaded")
+    other.wait_for_timeout(300)  # the prompt was filled in and parsed while the tab is closed
     assert not other.locator("#opt-prompt").count()
     enter(other)
     other.locator("#opt-rows .target").nth(1).wait_for()
