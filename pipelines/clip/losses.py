@@ -69,8 +69,8 @@ def magnitude_loss(
 
     (..., d) unit vectors -> (...,) at least 0.
 
-    `directional_loss` does not depend on the length of the change; this loss asks for a length of `strength` * UNIT_SHIFT. A
-    negative strength asks for a change in the opposite direction.
+    `directional_loss` does not depend on the length of the change; this loss asks for a length of `strength` * UNIT_SHIFT.
+    A negative strength asks for a change in the opposite direction.
     """
     strength = torch.as_tensor(strength, device=before.device)
     along = ((after - before) @ direction) * strength.sign()

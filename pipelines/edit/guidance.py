@@ -38,8 +38,8 @@ def guided_sample(
     """Sample from the end of one picture's Trajectory; returns (n, 3, h, w), one for each of (n,) strengths.
 
     The first strength must be 0. `direction` is (d,) of unit length; `l1_weight` and `tv_weight` are weights of
-    `preservation_loss`; outside `mask`, (1, 1, h, w) in [0, 1], the states are those of the Trajectory. Yields the number of
-    steps made and the predicted clean pictures (n, 3, h, w).
+    `preservation_loss`; outside `mask`, (1, 1, h, w) in [0, 1], the states are those of the Trajectory. Yields the number
+    of steps made and the predicted clean pictures (n, 3, h, w).
     """
     n = len(strengths)
     x = inversion.states[-1].expand(n, -1, -1, -1)

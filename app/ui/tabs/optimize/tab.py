@@ -113,7 +113,7 @@ class OptimizeTab(SteeredTab):
         when = (fields["prompt"].change, form.rows.click)
         parsed = context.watch(self.parse, [fields["prompt"]], [form.parsed], *when)
         js = "(parsed) => { window.atelier.targets(parsed) }"
-        parsed.then(None, [form.parsed], None, js=js, **QUIET)
+        parsed.success(None, [form.parsed], None, js=js, **QUIET)
         js = "(uri) => { window.atelier.mask(uri) }"
         fields["mask"].change(None, [fields["mask"]], None, js=js, **QUIET)
         self.chips.click(self.take_chip, None, [fields["prompt"]], **QUIET)

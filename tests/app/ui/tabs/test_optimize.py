@@ -236,6 +236,26 @@ def test_rows_of_an_older_prompt_change_nothing_on_a_slow_line(visit: Any) -> No
     assert box.input_value() == "a | b | c | d"
 
 
+def test_rows_are_there_when_the_tab_is_opened_later(visit: Any, queue: JobQueue) -> None:
+    tab = visit()
+    enter(tab)
+    start(tab, "a castle | fog:0.5", steps=10)
+    wait_canvas(tab, "done")
+    other = tab.context.new_page()
+    other.add_init_script("localStorage.removeItem('atelier-job')")  # Generate is opened first
+    with other.expect_response(
+        lambda response: (
+            "run/predict" in response.url
+            and response.request.post_data_json["data"] == ["a castle | fog:0.5"]
+        )
+    ):
+        other.goto(tab.url.split("?")[0], wait_until="domcontentloaded")
+    other.wait_for_timeout(300)  # the prompt was filled in and parsed while the tab is closed
+    assert not other.locator("#opt-prompt").count()
+    enter(other)
+    other.locator("#opt-rows .target").nth(1).wait_for()
+
+
 def test_a_mask_is_painted_over_the_start_picture(visit: Any, queue: JobQueue, tmp_path: Path) -> None:
     Image.new("RGB", (96, 64), "navy").save(tmp_path / "start.png")
     tab = visit()
