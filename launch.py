@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         )
     as_it_is = "--no-venv" in arguments or "SPACE_ID" in os.environ
     try:
-        arguments, build = torch_build.option([one for one in arguments if one != "--no-venv"])
+        arguments, build = torch_build.option([argument for argument in arguments if argument != "--no-venv"])
     except ValueError as problem:
         return fail(str(problem), 2)
     testing = arguments[:1] == ["test"]
@@ -117,7 +117,9 @@ def is_environment() -> bool:
     """Whether this Python already belongs to something: a virtual environment, conda, a container."""
     markers = (Path("/.dockerenv"), Path("/run/.containerenv"))
     return (
-        sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ or any(one.exists() for one in markers)
+        sys.prefix != sys.base_prefix
+        or "CONDA_PREFIX" in os.environ
+        or any(marker.exists() for marker in markers)
     )
 
 
@@ -139,7 +141,7 @@ def differences(files: list[Path]) -> dict[str, str | None]:
 
 def pins(files: list[Path]) -> dict[str, str]:
     """Package -> `==version` or `>=version,<version`, of all lines that name one."""
-    lines = "\n".join(one.read_text(encoding="utf-8") for one in files)
+    lines = "\n".join(file.read_text(encoding="utf-8") for file in files)
     return dict(re.findall(r"(?m)^([A-Za-z0-9_.-]+)((?:==|>=|<)[^\s#]+)", lines))
 
 

@@ -46,7 +46,7 @@ class Plan:
 
     def told(self) -> list[str]:
         """The plan in lines."""
-        total = sum(self.size(one) for one in self.files)
+        total = sum(self.size(file) for file in self.files)
         largest = sorted(self.files, key=self.size, reverse=True)[:LISTED]
         kind = "private" if self.private else "public"
         build = "the build for processors" if self.hardware.startswith("cpu") else "the build for GPUs"
@@ -111,7 +111,7 @@ def _deploy(api: HfApi, options: Any, names: list[str], uncommitted: list[str]) 
         )
     elif hardware != now:
         api.request_space_hardware(options.space, SpaceHardware(hardware))
-    operations: list[Any] = [CommitOperationAdd(one, plan.fitted.get(one) or ROOT / one) for one in names]
+    operations: list[Any] = [CommitOperationAdd(name, plan.fitted.get(name) or ROOT / name) for name in names]
     operations += [CommitOperationDelete(one) for one in gone]
     commit = _git("rev-parse", "--short", "HEAD").strip()
     done = api.create_commit(
@@ -162,7 +162,7 @@ def tracked() -> list[str]:
     names = [one for one in _git("ls-files", "-z").split("\0") if one]
     if not names:
         raise BadInput("deploy.nothing_tracked", folder=ROOT)
-    if gone := [one for one in names if not (ROOT / one).is_file()]:
+    if gone := [name for name in names if not (ROOT / name).is_file()]:
         raise BadInput("deploy.file_gone", file=gone[0])
     return names
 

@@ -247,7 +247,7 @@ def _fingerprint(clip: ClipLike) -> str:
 def _device(clip: ClipLike) -> torch.device:
     """Where a CLIP's weights are; the CPU when it has none."""
     return (
-        next((one.device for one in clip.parameters()), torch.device("cpu"))
+        next((parameter.device for parameter in clip.parameters()), torch.device("cpu"))
         if isinstance(clip, nn.Module)
         else torch.device("cpu")
     )

@@ -37,9 +37,9 @@ class Recipe:
     def text(self) -> str:
         """As `?r=` has it. BadInput when it is too long for a link."""
         changed = {
-            one.name: value
-            for one in self.settings.knobs()
-            if (value := getattr(self.settings, one.name)) != one.default
+            knob.name: value
+            for knob in self.settings.knobs()
+            if (value := getattr(self.settings, knob.name)) != knob.default
         }
         parts = [self.pipeline, changed, list(self.left_out)] if self.left_out else [self.pipeline, changed]
         plain = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -71,7 +71,9 @@ def recipe_of(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = 
         now = whole.timeline()[-1][1].to_dict() | {"changes": changes}
     # the device decides the batch
     given = [
-        one for one in kind.knobs() if one.name != "batch" and now.get(one.name, one.default) != one.default
+        knob
+        for knob in kind.knobs()
+        if knob.name != "batch" and now.get(knob.name, knob.default) != knob.default
     ]
     carried = {one.name: now[one.name] for one in given if travels(one, now[one.name])}
     return Recipe(
@@ -91,7 +93,7 @@ def read_recipe(text: str, kinds: Kinds | None = None) -> Recipe:
         raise BadInput("app.link_foreign")
     kind = _kind_of(name, kinds)
     settings, checked = kind.current_names(settings), kind.from_dict(settings)
-    known = {one.name: one for one in kind.knobs()}
+    known = {knob.name: knob for knob in kind.knobs()}
     if checked.files():
         raise BadInput("app.recipe_names_file")
     if not all(travels(known[one], getattr(checked, one)) for one in settings):

@@ -164,8 +164,8 @@ def _root(text: str) -> str:
 
 def host_name(host: str) -> str:
     """A Host header without its port, in lower case: "[::1]:7860" -> "::1"."""
-    found = re.fullmatch(r"\[([^\]]*)\](?::\d*)?|([^:]*)(?::\d*)?", host.strip())
-    name = (found[1] or found[2] or "") if found else host  # what has several colons is an address as it is
+    match = re.fullmatch(r"\[([^\]]*)\](?::\d*)?|([^:]*)(?::\d*)?", host.strip())
+    name = (match[1] or match[2] or "") if match else host  # what has several colons is an address as it is
     return name.lower().removesuffix(".")
 
 

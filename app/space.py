@@ -255,7 +255,7 @@ class Paces:
         self.path = path
         try:
             found = json.loads(path.read_text("utf-8"))
-            self._found = {str(kind): [float(one) for one in paces] for kind, paces in found.items()}
+            self._found = {str(kind): [float(pace) for pace in paces] for kind, paces in found.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             self._found: dict[
                 str, list[float]
@@ -294,9 +294,9 @@ def refusal(problem: Exception, seconds: int) -> Message | None:
     if not isinstance(problem, Error):
         return None
     said = str(problem.message)
-    if found := re.search(r"\((\d+)s requested vs\. (-?\d+)s left\)\. Try again in (.+?)\.(?:\s|$)", said):
-        left = max(int(found[2]), 0)
-        return Message("space.quota", {"seconds": int(found[1]), "left": left, "wait": found[3]})
+    if match := re.search(r"\((\d+)s requested vs\. (-?\d+)s left\)\. Try again in (.+?)\.(?:\s|$)", said):
+        left = max(int(match[2]), 0)
+        return Message("space.quota", {"seconds": int(match[1]), "left": left, "wait": match[3]})
     for words, message in (
         ("larger than the maximum", Message("space.too_much", {"seconds": seconds})),
         ("reached its GPU limit", Message("space.sign_in", {"seconds": seconds})),

@@ -171,7 +171,9 @@ class Studio:
 
 def _check_present(what: str, checkpoints: list[Checkpoint]) -> None:
     """BadInput when files of models are missing. The tiny pack's files are checked when they are read."""
-    if gone := [one.name for one in checkpoints if not one.present and one.pack != "tiny"]:
+    if gone := [
+        checkpoint.name for checkpoint in checkpoints if not checkpoint.present and checkpoint.pack != "tiny"
+    ]:
         raise BadInput("studio.models_missing", what=what, models=", ".join(gone), first=gone[0])
 
 

@@ -26,7 +26,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, JobQ
     examples = tmp_path_factory.mktemp("examples")
     shutil.copy(make(queue, "an example", seed=4), examples / "an-example.png")
     blocks = page.build(made, queue, Library(folder), examples)
-    assert sum(one.get_block_name() != "api" for one in blocks.blocks.values()) <= 150
+    assert sum(block.get_block_name() != "api" for block in blocks.blocks.values()) <= 150
     _, url = page.launch(blocks, port=None)
     yield url, queue
     blocks.close(verbose=False)

@@ -40,7 +40,7 @@ def link(*parts: Any) -> str:
 
 @pytest.mark.parametrize("kind", [one.Settings for one in PIPELINES.values()])
 def test_a_former_name_is_no_name_of_today(kind: Any) -> None:
-    names = {one.name for one in kind.knobs()}
+    names = {knob.name for knob in kind.knobs()}
     assert set(kind.aliases.values()) <= names and not names & set(kind.aliases)
 
 

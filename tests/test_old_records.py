@@ -34,7 +34,7 @@ def rounding() -> str:
     x = torch.randn(2, 64, 32, 32, generator=generator).to(memory_format=torch.channels_last).requires_grad_()
     weights = [torch.randn(128, 64, k, k, generator=generator).requires_grad_() for k in (3, 1)]
     matrix = torch.randn(128, 256, generator=generator).requires_grad_()
-    y = sum(F.conv2d(x, one, padding=one.shape[-1] // 2) for one in weights)
+    y = sum(F.conv2d(x, weight, padding=weight.shape[-1] // 2) for weight in weights)
     z = F.silu(F.group_norm(y, 8)).mean((2, 3)) @ matrix
     loss = (
         F.layer_norm(z, (256,)).softmax(1).square().sum()
@@ -42,7 +42,9 @@ def rounding() -> str:
     )
     gradients = torch.autograd.grad(loss, [x, *weights, matrix])
     parts = [y, z, loss, *gradients]
-    return hashlib.sha256(b"".join(one.detach().contiguous().numpy().tobytes() for one in parts)).hexdigest()
+    return hashlib.sha256(
+        b"".join(part.detach().contiguous().numpy().tobytes() for part in parts)
+    ).hexdigest()
 
 
 def nearness(record: Record) -> float | None:

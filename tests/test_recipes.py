@@ -74,7 +74,7 @@ def test_a_designed_tab_is_one_file_and_its_strings(
     strings = {**i18n.words(), "tab_greeting": ("Greeting", "问候"), "greet": ("Hello", "你好")}
     monkeypatch.setattr(i18n, "words", lambda: strings)
     blocks = page.build(queue.studio, queue, Library(tmp_path), tmp_path)
-    made = {one.elem_id: one for one in blocks.blocks.values() if getattr(one, "elem_id", None)}
+    made = {block.elem_id: block for block in blocks.blocks.values() if getattr(block, "elem_id", None)}
     assert {"tab-greeting", "greet"} <= made.keys()
     shell: PageContext = blocks.atelier  # type: ignore[attr-defined]
     labels = shell.relabel("zh")

@@ -19,22 +19,22 @@ def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
     resumable = issubclass(kind, Resumable)
     words = (kind.__doc__ or "").strip().split("\n\n")[0]
     parser = Parser(prog=f"launch.py {name}", description=" ".join(words.split()))
-    for one in kind.Settings.knobs():
-        text = one.help.replace("%", "%%") + one.range_text()
-        flag = "--" + (one.flag or one.name).replace("_", "-")
-        if one.name == kind.Settings.subject:
+    for knob in kind.Settings.knobs():
+        text = knob.help.replace("%", "%%") + knob.range_text()
+        flag = "--" + (knob.flag or knob.name).replace("_", "-")
+        if knob.name == kind.Settings.subject:
             many = "*" if resumable else "+"
-            metavar = "FILE" if one.kind == "picture" else one.name.upper()
+            metavar = "FILE" if knob.kind == "picture" else knob.name.upper()
             parser.add_argument(
-                one.name, nargs="?" if one.kind == "picture" else many, metavar=metavar, help=text
+                knob.name, nargs="?" if knob.kind == "picture" else many, metavar=metavar, help=text
             )
-        elif one.type is bool:
+        elif knob.type is bool:
             parser.add_argument(
-                flag, dest=one.name, action=argparse.BooleanOptionalAction, default=None, help=text
+                flag, dest=knob.name, action=argparse.BooleanOptionalAction, default=None, help=text
             )
         else:
-            metavar = "FILE" if one.kind == "picture" else {int: "N", float: "X"}.get(one.type, "TEXT")
-            parser.add_argument(flag, dest=one.name, metavar=metavar, help=text)
+            metavar = "FILE" if knob.kind == "picture" else {int: "N", float: "X"}.get(knob.type, "TEXT")
+            parser.add_argument(flag, dest=knob.name, metavar=metavar, help=text)
     _former_flags(parser, kind)
     if resumable:
         parser.add_argument(
@@ -56,7 +56,7 @@ def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
 
 def _former_flags(parser: Parser, kind: type[Pipeline[Any]]) -> None:
     """The flags by former names of settings, which work and are not shown in the help."""
-    types = {one.name: one.type for one in kind.Settings.knobs()}
+    types = {knob.name: knob.type for knob in kind.Settings.knobs()}
     for former, present in kind.Settings.aliases.items():
         flag, action = "--" + former.replace("_", "-"), "store"
         if types[present] is bool:
@@ -89,10 +89,10 @@ def model_flags(parser: Parser) -> None:
 
 def parts_in_use(pairs: list[str]) -> dict[str, str]:
     """["clip=clip-vit-l-14"] -> {"clip": "clip-vit-l-14"}."""
-    for one in pairs:
-        if not all(one.partition("=")):
-            raise BadInput("cli.use_form", use=one[:60])
-    return {part: name for part, _, name in (one.partition("=") for one in pairs)}
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise BadInput("cli.use_form", use=pair[:60])
+    return {part: name for part, _, name in (pair.partition("=") for pair in pairs)}
 
 
 def settings_values(kind: type[Pipeline[Any]], options: argparse.Namespace) -> dict[str, Any]:

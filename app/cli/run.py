@@ -149,7 +149,7 @@ def _restyle(
             frame = frame.resize(made[0].size)
         result, interrupted = watch(pipeline, restyle(settings, frame, before), None)
         before = max(
-            result.pictures, key=lambda one: one.facts["step"]
+            result.pictures, key=lambda picture: picture.facts["step"]
         )  # the last: its neighbours are like it
         result = replace(result, pictures=[before])
         for told, _ in write_pictures(folder, f"{number:05}", pipeline=name, studio=studio, result=result):

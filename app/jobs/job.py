@@ -50,7 +50,9 @@ class Job:
 
     def with_files(self) -> Job:
         """The job without pictures whose files somebody has deleted."""
-        return replace(self, pictures=[one for one in self.pictures if Path(one["path"]).is_file()])
+        return replace(
+            self, pictures=[picture for picture in self.pictures if Path(picture["path"]).is_file()]
+        )
 
 
 @dataclass

@@ -15,7 +15,7 @@ def running_order(jobs: Iterable[ActiveJob], turns: Mapping[str, int]) -> list[A
     `turns` gives the number of each session's last turn.
     """
     own: dict[str, list[ActiveJob]] = {}
-    for live in sorted(jobs, key=lambda one: one.sequence):
+    for live in sorted(jobs, key=lambda job: job.sequence):
         if live.job.state == "queued":
             own.setdefault(live.job.session, []).append(live)
     sessions = sorted(own, key=lambda name: (turns.get(name, 0), own[name][0].sequence))
@@ -25,7 +25,7 @@ def running_order(jobs: Iterable[ActiveJob], turns: Mapping[str, int]) -> list[A
 
 def check_room(jobs: Iterable[ActiveJob], session: str, session_cap: int, total_cap: int) -> None:
     """BadInput when the session, or all sessions together, have as many jobs waiting as they may."""
-    waiting = [one for one in jobs if one.job.state == "queued"]
+    waiting = [job for job in jobs if job.job.state == "queued"]
     own = sum(one.job.session == session for one in waiting)
     if own >= session_cap:
         raise BadInput("jobs.too_many_waiting", count=own)

@@ -289,9 +289,9 @@ class JobQueue:
 
 def _forget_journals(folder: Path) -> None:
     """Delete all but the newest journals; their pictures stay."""
-    journals = sorted(folder.glob("*/"), key=lambda one: one.stat().st_mtime, reverse=True)
-    for one in journals[KEPT_JOURNALS:]:
-        shutil.rmtree(one, ignore_errors=True)
+    journals = sorted(folder.glob("*/"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for journal in journals[KEPT_JOURNALS:]:
+        shutil.rmtree(journal, ignore_errors=True)
 
 
 def _picture_inside(source: str) -> str:

@@ -62,7 +62,9 @@ class JobStore:
         return guard
 
     def save(self, job: Job, sequence: int) -> None:
-        pictures = json.dumps([{**one, "path": self._relative(one["path"])} for one in job.pictures])
+        pictures = json.dumps(
+            [{**picture, "path": self._relative(picture["path"])} for picture in job.pictures]
+        )
         settings, metrics, seconds = (
             json.dumps(job.settings),
             json.dumps(job.metrics),

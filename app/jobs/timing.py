@@ -16,7 +16,7 @@ from pipelines.core.pipeline import Pipeline
 def timing_key(pipelines: Mapping[str, type[Pipeline[Any]]], job: Job) -> str:
     """What of the settings decides how long a run takes, as a short hash."""
     kind = pipelines.get(job.pipeline)
-    free = {one.name for one in kind.Settings.knobs() if one.kind} if kind else set()
+    free = {knob.name for knob in kind.Settings.knobs() if knob.kind} if kind else set()
     sized = {name: value for name, value in job.settings.items() if name not in free}
     return hashlib.sha256(json.dumps(sized, sort_keys=True).encode()).hexdigest()[:12]
 

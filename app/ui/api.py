@@ -77,35 +77,35 @@ def caller(request: gr.Request) -> str:
 def _run_tool(queue: JobQueue, name: str, pipeline: str, about: str) -> Callable[..., Any]:
     """A function that runs a pipeline, its arguments and their words taken from the Settings."""
     kind = queue.pipelines[pipeline].Settings
-    knobs = [one for one in kind.knobs() if one.name not in HIDDEN]
-    knobs.sort(key=lambda one: one.kind != "prompt")  # the texts first: they must be given
-    names = [one.name for one in knobs]
+    knobs = [knob for knob in kind.knobs() if knob.name not in HIDDEN]
+    knobs.sort(key=lambda knob: knob.kind != "prompt")  # the texts first: they must be given
+    names = [knob.name for knob in knobs]
 
     async def tool(request: gr.Request, *values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         with _one_sentence():
             settings = kind.from_dict(dict(zip(names, values, strict=True)))
             _check(name, settings)
             job = await _finished(queue, pipeline, settings, caller(request))
-            pictures = [_told(one) for one in job.pictures]
+            pictures = [_told(picture) for picture in job.pictures]
             plain = {
-                one.name: job.settings[one.name]
-                for one in knobs
-                if one.name in job.settings and travels(one, job.settings[one.name])
+                knob.name: job.settings[knob.name]
+                for knob in knobs
+                if knob.name in job.settings and travels(knob, job.settings[knob.name])
             }
             made = {"pictures": pictures, "settings": plain, "seconds": job.seconds, "job": job.id}
             return pictures[0]["file"], made
 
     given = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    types = {one.name: _type_of(one) for one in knobs}
+    types = {knob.name: _type_of(knob) for knob in knobs}
     parameters = [inspect.Parameter("request", given, annotation=gr.Request)]
-    for one in knobs:
-        default = inspect.Parameter.empty if one.kind == "prompt" else one.default
-        parameters.append(inspect.Parameter(one.name, given, default=default, annotation=types[one.name]))
+    for knob in knobs:
+        default = inspect.Parameter.empty if knob.kind == "prompt" else knob.default
+        parameters.append(inspect.Parameter(knob.name, given, default=default, annotation=types[knob.name]))
     returns = tuple[gr.FileData, dict]
     tool.__name__ = name
     tool.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
     tool.__annotations__ = {"request": gr.Request, **types, "return": returns}
-    lines = "\n".join(f"    {one.name}: {_help_of(name, one)}" for one in knobs)
+    lines = "\n".join(f"    {knob.name}: {_help_of(name, knob)}" for knob in knobs)
     tool.__doc__ = (
         f"{about}\n\nArgs:\n{lines}\n\nReturns:\n    the best picture as a file, then all of them, best first, each with "
         "its file, score and seed, and the settings without the pictures in them\n"
@@ -176,7 +176,7 @@ def _rank(studio: Any, pictures: Sequence[str], text: str) -> dict[str, Any]:
             raise BadInput("api.picture_form", number=number, picture=str(one)[:40])
     with _ranking:
         clip = studio.clip()
-        found = ranked(clip, text, vectors_of(clip, [as_shown(one) for one in pictures]))
+        found = ranked(clip, text, vectors_of(clip, [as_shown(picture) for picture in pictures]))
     rows = [
         {"picture": k, "score": found.scores[k], "duplicate_of": found.duplicate_of[k]} for k in found.order
     ]

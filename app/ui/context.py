@@ -78,7 +78,7 @@ class PageContext:
         if pipeline not in PACKS.get(pack, {}):
             return []
         parts = catalog.parts(pack, pipeline, getattr(self.studio, "use", None)).values()
-        return [one for one in with_tokenizers(parts) if not one.present]
+        return [checkpoint for checkpoint in with_tokenizers(parts) if not checkpoint.present]
 
     def recipe(self, link: str, *pipelines: str) -> Recipe | None:
         """The recipe of the page's address, when it is for one of these pipelines; BadInput when it is none at all."""

@@ -123,7 +123,7 @@ def forwarded(scope: Scope, serving: Serving) -> Scope:
     """
     headers = [(name, value) for name, value in scope["headers"] if name != UNSAFE]
     if not serving.proxied:
-        kept = [one for one in headers if not one[0].decode("latin-1").startswith(FORWARDED)]
+        kept = [header for header in headers if not header[0].decode("latin-1").startswith(FORWARDED)]
         return {**scope, "headers": kept}
     scope = {**scope, "headers": headers}
     found = Headers(raw=headers)

@@ -50,7 +50,7 @@ def _without(pipeline: str, left_out: Sequence[str]) -> Markup | str:
     if not left_out:
         return ""
     labels = [KNOBS.get(f"{pipeline}_{one}") or KNOBS.get(one, (one, one, "")) for one in left_out]
-    english, chinese = (", ".join(one[0] for one in labels), "、".join(one[1] for one in labels))
+    english, chinese = (", ".join(label[0] for label in labels), "、".join(label[1] for label in labels))
     return html(
         "<span>{}</span>",
         pair(

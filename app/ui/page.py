@@ -71,9 +71,9 @@ def build(
         pictures_library = cast(Library, OwnLibrary(house.home))
     helps: dict[str, str] = {}
     for name, kind in queue.pipelines.items():
-        for one in kind.Settings.knobs():
-            helps.setdefault(one.name, knob_help(one, "en"))
-            helps[f"{name}_{one.name}"] = knob_help(one, "en")
+        for knob in kind.Settings.knobs():
+            helps.setdefault(knob.name, knob_help(knob, "en"))
+            helps[f"{name}_{knob.name}"] = knob_help(knob, "en")
     drawing = drawing_pipeline(studio.pack)
     context = PageContext(
         studio, queue, pictures_library, pictures, Shelf(house.home), serving, drawing, helps=helps
@@ -169,7 +169,7 @@ def launch(page: gr.Blocks, *, port: int | None = None, mcp: bool = False) -> tu
 def _guards(serving: Serving) -> list[Middleware]:
     """What every request passes, in this order: the door, who is asking where visitors are apart, no addresses."""
     guards: list[Any] = [Door, *([Visits] if serving.apart else []), NoAddresses]
-    return [Middleware(one, serving=serving) for one in guards]
+    return [Middleware(guard, serving=serving) for guard in guards]
 
 
 def serve(

@@ -59,7 +59,7 @@ class Pictures:
 
     def example_names(self) -> list[str]:
         """The pictures shown before there is anything else."""
-        return sorted(one.name for one in self.examples.glob("*.png"))[:12]
+        return sorted(path.name for path in self.examples.glob("*.png"))[:12]
 
     def routes(self) -> list[Route]:
         """What the server answers with: the files as they were written, records inside."""

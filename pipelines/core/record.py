@@ -163,7 +163,7 @@ def check_complete(record: Record) -> None:
     """BadInput when pictures that the run needs were left out of the record, see `without_pictures`."""
     names = record.picture.get("left_out")
     if is_list(names) and names:
-        listed = ", ".join(str(one)[:40] for one in names[:8])
+        listed = ", ".join(str(name)[:40] for name in names[:8])
         raise BadInput("core.pictures_left_out", settings=listed)
 
 

@@ -125,7 +125,7 @@ def read_direction(source: str | Path) -> Direction:
         tensors = load(data)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise BadInput("edit.direction_damaged", reason=str(error)[:80]) from None
-    if not all(one.isfinite().all() for one in tensors.values()):
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise BadInput("edit.direction_not_finite")
     return Direction(tensors, facts)
 
@@ -191,7 +191,7 @@ class AdaptedUnet:
             down.weight.data.copy_(drawn)
             up.weight.data.zero_()
             parameters += [down.weight, up.weight]
-        return [one.requires_grad_(True) for one in parameters]
+        return [parameter.requires_grad_(True) for parameter in parameters]
 
     def load_adapter(self, direction: Direction) -> None:
         """Add a saved direction. BadInput when it was learned on another base model."""

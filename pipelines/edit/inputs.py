@@ -104,7 +104,7 @@ class EditInputs:
 
     def _read(self, sources: str) -> Tensor:
         """A list of pictures as input of the model: (n, 3, s, s) in [-1, 1]. BadInput for unreadable pictures."""
-        shown = [on_white(open_picture(one)) for one in split_list(sources)]
+        shown = [on_white(open_picture(source)) for source in split_list(sources)]
         return torch.cat([Framing.of(one.size, None, self.framing.side).reduced(one) for one in shown])
 
 
@@ -162,7 +162,7 @@ def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, An
         sources = [one for part in split_list(getattr(settings, name)) for one in _unfolded(part)]
         if len(sources) > MOST_LISTED:
             raise BadInput("edit.too_many_pictures", setting=name, count=len(sources), most=MOST_LISTED)
-        fields[name] = " | ".join(_likeness(one, side) for one in sources)
+        fields[name] = " | ".join(_likeness(source, side) for source in sources)
     if settings.source_images and len(split_list(fields["source_images"])) < 2:
         raise BadInput("edit.single_lesson")
     return fields
@@ -186,7 +186,7 @@ def _unfolded(source: str) -> list[str]:
     """The paths of a folder's pictures, or the source itself. BadInput for a folder without pictures."""
     if not source.startswith("data:") and (folder := home_path(source)).is_dir():
         found = sorted(
-            one for one in folder.iterdir() if one.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+            path for path in folder.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
         )
         if not found:
             raise BadInput("edit.folder_without_pictures", folder=source[:80])

@@ -59,10 +59,12 @@ class Edit(Resumable[EditSettings]):
         if settings.directions:
             settings = settings.map_directions(lambda source: read_direction(source).to_uri())
             adapted_unet = AdaptedUnet(self.unet)
-            directions = [read_direction(one.file) for one in settings.uses()]
-            for one in directions:
-                adapted_unet.load_adapter(one)
-            fields["return_step"] = settings.return_step or max(one.return_step for one in directions)
+            directions = [read_direction(use.file) for use in settings.uses()]
+            for direction in directions:
+                adapted_unet.load_adapter(direction)
+            fields["return_step"] = settings.return_step or max(
+                direction.return_step for direction in directions
+            )
             fields |= {"source": directions[0].facts["source"], "prompt": directions[0].facts["target"]}
         else:
             check_texts(self.clip, settings)
@@ -138,7 +140,7 @@ class Edit(Resumable[EditSettings]):
                 "overshot": overshot(training.curves),
             }
             told |= {"ended": str(trouble), "ended_by": trouble.to_json()} if trouble else {}
-            pictures = [replace(one, facts=one.facts | told) for one in pictures]
+            pictures = [replace(picture, facts=picture.facts | told) for picture in pictures]
         return pictures
 
     @staticmethod

@@ -27,7 +27,7 @@ def edited_images(
     `x` is the picture that was inverted, after `purify`. Its difference from the original is added in proportion to the
     strength, at most once, so that strength 0 gives the original.
     """
-    nearness = torch.tensor([min(1.0, abs(one)) for one in strengths], device=x.device)
+    nearness = torch.tensor([min(1.0, abs(strength)) for strength in strengths], device=x.device)
     change = drawn - x + (x - inputs.x) * nearness[:, None, None, None]
     if settings.automatic_mask:
         change = change * automatic_mask(change)

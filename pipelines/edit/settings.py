@@ -124,12 +124,12 @@ class EditSettings(Settings):
         """`crop` as left, top, right, bottom in pixels; None for the whole picture. BadInput when it is not valid."""
         if not self.crop:
             return None
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", self.crop
         )
-        if not found or "0" in (found[3], found[4]):
+        if not match or "0" in (match[3], match[4]):
             raise BadInput("edit.crop_form", crop=self.crop[:40])
-        x, y, width, height = map(int, found.groups())
+        x, y, width, height = map(int, match.groups())
         return x, y, x + width, y + height
 
     def uses(self) -> list[Use]:
@@ -160,16 +160,16 @@ class EditSettings(Settings):
         fields = {name: getattr(self, name) for name in ("image", "mask") if getattr(self, name)}
         fields = {name: change(value) for name, value in fields.items()}
         for name in ("target_images", "source_images"):
-            fields[name] = " | ".join(change(one) for one in split_list(getattr(self, name)))
+            fields[name] = " | ".join(change(source) for source in split_list(getattr(self, name)))
         return replace(self, **fields)
 
     def files(self) -> list[str]:
         """All paths and data URIs in the settings, of pictures and of directions."""
-        return [*super().files(), *(one.file for one in self.uses())]
+        return [*super().files(), *(use.file for use in self.uses())]
 
     def map_directions(self, change: Callable[[str], str]) -> EditSettings:
         """The settings with `change` applied to the file of every direction in use, a path or a data URI."""
-        uses = [written(replace(one, file=change(one.file))) for one in self.uses()]
+        uses = [written(replace(use, file=change(use.file))) for use in self.uses()]
         return replace(self, directions=" | ".join(uses))
 
 
@@ -187,13 +187,13 @@ def written(use: Use) -> str:
 
 def _use(part: str) -> Use:
     window = (1000, 0)
-    if found := re.fullmatch(r"(.*\S)\s*@\s*(\d{1,4})\s*-\s*(\d{1,4})", part, re.DOTALL):
-        part, window = found[1], (int(found[2]), int(found[3]))
+    if match := re.fullmatch(r"(.*\S)\s*@\s*(\d{1,4})\s*-\s*(\d{1,4})", part, re.DOTALL):
+        part, window = match[1], (int(match[2]), int(match[3]))
         if not 1000 >= window[0] > window[1]:
             raise BadInput("edit.window_form", begin=window[0], end=window[1])
     strength = 1.0
-    if found := re.fullmatch(r"(.*\S)\s*:\s*([-+]?\d*\.?\d+)", part, re.DOTALL):
-        part, strength = found[1], float(found[2])
+    if match := re.fullmatch(r"(.*\S)\s*:\s*([-+]?\d*\.?\d+)", part, re.DOTALL):
+        part, strength = match[1], float(match[2])
         if not WEAKEST <= strength <= STRONGEST:
             raise BadInput("edit.direction_strength", strength=strength, least=WEAKEST, most=STRONGEST)
     return Use(part, strength, window)

@@ -93,7 +93,7 @@ def _check(size: object, count: object, names: object, webp: np.ndarray, offset:
     """ValueError unless the parts of a file agree with one another."""
     if not (isinstance(size, int) and isinstance(count, int) and count > 0):
         raise ValueError("its config is strange")
-    if not (is_list(names) and len(names) == count and all(isinstance(one, str) for one in names)):
+    if not (is_list(names) and len(names) == count and all(isinstance(name, str) for name in names)):
         raise ValueError("its names are not one for each picture")
     if webp.dtype != np.uint8 or webp.ndim != 1 or offset.dtype != np.int64 or offset.shape != (count + 1,):
         raise ValueError("its tensors are not those of its config")

@@ -185,7 +185,7 @@ class Evaluation:
         }
         figures = {}
         for who, judge in self.judges.items():
-            texts = judge.encode_text([one.text for one in entries])
+            texts = judge.encode_text([entry.text for entry in entries])
             verdicts = found(entries, texts, names, encode_pictures(judge, pictures))
             for group, belongs in groups.items():
                 own = [right for one, right in zip(entries, verdicts, strict=True) if belongs(one)]

@@ -128,7 +128,7 @@ def copies(critic: Clip, emoji: Emoji, samples: list[Image.Image], sheet: Path |
     """
     images = to_tensor(samples)
     own = {
-        "critic": encode_pictures(critic, np.stack([np.asarray(one) for one in samples])).cpu(),
+        "critic": encode_pictures(critic, np.stack([np.asarray(sample) for sample in samples])).cpu(),
         "pixels": thumbnails(images),
     }
     columns: list[list[Image.Image]] = [samples]

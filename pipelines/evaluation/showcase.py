@@ -143,7 +143,9 @@ def _edited(studio: Studio) -> list[Image.Image]:
         image = picture_to_uri(to_pil(edit.pictures.tensor(best))[0])
         settings = EditSettings(source=source, prompt=target, mode="reusable", strip=EDIT_STRIP, image=image)
         result = _result(run(edit, settings))
-        pictures += [one.image for one in sorted(result.pictures, key=lambda one: one.facts["strength"])]
+        pictures += [
+            picture.image for picture in sorted(result.pictures, key=lambda one: one.facts["strength"])
+        ]
         facts = result.pictures[0].facts
         print(
             f"{source} -> {target}: {facts['critic direction']:.3f}, SSIM {facts['SSIM']:.2f}",

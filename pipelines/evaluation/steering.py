@@ -74,7 +74,7 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
     def follow(start: str, settings: OptimizeSettings) -> Image.Image:
         *_, result = run(optimize, settings)
         assert isinstance(result, Result)
-        last = max(result.pictures, key=lambda one: one.facts["step"]).image
+        last = max(result.pictures, key=lambda picture: picture.facts["step"]).image
         for judge, which, image in (
             ("critic", "last", last),
             ("critic", "best", result.pictures[0].image),

@@ -55,7 +55,7 @@ def to_pil(pictures: Tensor) -> list[Image.Image]:
 
 def to_tensor(pictures: list[Image.Image]) -> Tensor:
     """n images of one size -> (n, 3, h, w) float32 in [-1, 1]. Transparency is dropped; see `on_white`."""
-    levels = np.stack([np.asarray(one.convert("RGB")) for one in pictures])  # (n, h, w, 3) uint8
+    levels = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])  # (n, h, w, 3) uint8
     return torch.as_tensor(levels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 

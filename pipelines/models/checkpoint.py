@@ -95,7 +95,7 @@ def load_weights(path: Path, network: nn.Module, dtype: torch.dtype = torch.floa
         raise BadInput("models.weights_damaged", file=path.name, reason=error) from error
     for name, value in tensors.items():
         tensors[name] = value.to(dtype) if value.is_floating_point() else value
-    network.load_state_dict(tensors, assign=any(one.is_meta for one in network.parameters()))
+    network.load_state_dict(tensors, assign=any(parameter.is_meta for parameter in network.parameters()))
 
 
 def canonical_bytes(data: bytes) -> bytes:

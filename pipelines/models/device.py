@@ -69,7 +69,7 @@ def networks_of(part: Any) -> list[nn.Module]:
 
 def parameter_bytes(network: nn.Module) -> int:
     """Bytes of a network's parameters."""
-    return sum(one.numel() * one.element_size() for one in network.parameters())
+    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
 
 
 def networks_to_offload(parts: list[nn.Module], waiting: list[nn.Module], room: float) -> list[nn.Module]:

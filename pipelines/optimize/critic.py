@@ -51,7 +51,7 @@ class Judges:
 
     def scores(self, picture: Tensor, targets: list[EncodedTarget]) -> tuple[float, float]:
         """The weighted mean cosines, CLIP's and the critic's, of (1, 3, h, w) with the targets without a region."""
-        whole = [one for one in targets if one.region is None and one.critic is not None]
+        whole = [target for target in targets if target.region is None and target.critic is not None]
         total = sum(abs(one.weight) for one in whole)
         scores: list[float] = []
         for model, name in ((self.clip, "vector"), (self.critic, "critic")):

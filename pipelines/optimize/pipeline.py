@@ -95,7 +95,7 @@ class Optimize(Resumable[OptimizeSettings]):
         except (BadInput, ValueError, KeyError, TypeError, RecursionError):
             return ""
         rows, columns = token_grid(*fitted.size, self.vqgan)
-        if len(tokens) != rows * columns or not all(0 <= one < len(self.vqgan.codes) for one in tokens):
+        if len(tokens) != rows * columns or not all(0 <= token < len(self.vqgan.codes) for token in tokens):
             return ""
         with torch.no_grad():
             decoded = self.vqgan.decode_tokens(
@@ -156,8 +156,8 @@ class Optimize(Resumable[OptimizeSettings]):
         """A hash of samples of the networks' weights, 16 hexadecimal digits, to refuse a journal of other networks."""
         digest = hashlib.sha256()
         for network in (self.vqgan, self.clip, self.critic):
-            for one in network.parameters():  # a little of each will do
-                digest.update(one.detach().flatten()[:16].float().cpu().numpy().tobytes())
+            for parameter in network.parameters():  # a little of each will do
+                digest.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _run(self, settings: OptimizeSettings) -> OptimizeRun:

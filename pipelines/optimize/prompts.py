@@ -87,9 +87,9 @@ def _written_targets(text: str) -> list[Target]:
 
 def check_targets(targets: list[Target]) -> None:
     """BadInput when no target has a positive weight, or when the weights sum to zero."""
-    if not any(one.weight > 0 for one in targets):
+    if not any(target.weight > 0 for target in targets):
         raise BadInput("optimize.no_positive_weight")
-    if abs(sum(one.weight for one in targets)) < 1e-6:
+    if abs(sum(target.weight for target in targets)) < 1e-6:
         raise BadInput("optimize.weights_cancel", target=targets[0].text)
 
 
@@ -138,14 +138,16 @@ def parse_regions(text: str) -> list[Region]:
 
 def map_targets(text: str, change: Callable[[str], str]) -> str:
     """The list of targets with `change` applied to every text; weights and stops are kept."""
-    return " | ".join(_written(Target(change(one.text), one.weight, one.stop)) for one in parse_targets(text))
+    return " | ".join(
+        _written(Target(change(target.text), target.weight, target.stop)) for target in parse_targets(text)
+    )
 
 
 def map_regions(text: str, change: Callable[[str], str]) -> str:
     """The list of regions with `change` applied to every mask picture; named sides are kept."""
     return " | ".join(
-        f"{_written(one.target)} @ {one.where if one.where in SIDES else change(one.where)}"
-        for one in parse_regions(text)
+        f"{_written(region.target)} @ {region.where if region.where in SIDES else change(region.where)}"
+        for region in parse_regions(text)
     )
 
 
@@ -157,10 +159,10 @@ def _written(target: Target) -> str:
 def parse_palette(text: str) -> list[list[float]]:
     """Parse 1 to 32 `#rrggbb` colours, separated by spaces or commas -> rows (r, g, b) in [-1, 1]. BadInput for others."""
     colours = text.replace(",", " ").split()
-    for one in colours:
-        if not re.fullmatch(r"#?[0-9a-fA-F]{6}", one):
-            raise BadInput("optimize.not_a_colour", colour=one[:20])
+    for colour in colours:
+        if not re.fullmatch(r"#?[0-9a-fA-F]{6}", colour):
+            raise BadInput("optimize.not_a_colour", colour=colour[:20])
     if not 1 <= len(colours) <= 32:
         raise BadInput("optimize.palette_size", count=len(colours))
-    plain = [one.removeprefix("#") for one in colours]
+    plain = [colour.removeprefix("#") for colour in colours]
     return [[int(one[k : k + 2], 16) / 127.5 - 1 for k in (0, 2, 4)] for one in plain]

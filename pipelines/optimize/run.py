@@ -104,7 +104,7 @@ class OptimizeRun:
         config = self.clip.config
         size = config.small_size if current.cutout_size == "small" else config.image_size
         parts = [cutouts(seen, count, size, generator, current.cutout_scheme, current.min_crop)]
-        regional = [one for one in targets if one.region is not None]
+        regional = [target for target in targets if target.region is not None]
         for one in regional:
             part = crop_to_region(picture, one.region)
             parts.append(
@@ -115,13 +115,15 @@ class OptimizeRun:
         whole, *inside = torch.split(vectors, lengths)
         of_regions = iter(inside)  # in the order of the targets
         loss = regularizers(current, picture, self.anchor)
-        total = sum(abs(one.weight) for one in targets)
-        for one in targets:
-            views = whole if one.region is None else next(of_regions)
-            distance = great_circle(views, one.vector)
-            if one.stop is not None:  # near enough (or, pushed away, far enough): no gradient any more
-                distance = distance.clamp(min=one.stop) if one.weight > 0 else distance.clamp(max=one.stop)
-            loss = loss + one.weight / total * distance.mean()
+        total = sum(abs(target.weight) for target in targets)
+        for target in targets:
+            views = whole if target.region is None else next(of_regions)
+            distance = great_circle(views, target.vector)
+            if target.stop is not None:  # near enough (or, pushed away, far enough): no gradient any more
+                distance = (
+                    distance.clamp(min=target.stop) if target.weight > 0 else distance.clamp(max=target.stop)
+                )
+            loss = loss + target.weight / total * distance.mean()
         (gradient,) = torch.autograd.grad(loss, z)
         return loss.detach(), gradient, picture.detach()
 

@@ -139,9 +139,9 @@ class OptimizeSettings(Settings):
             raise BadInput("optimize.size_form", size=self.size[:20])
         if self.palette:
             parse_palette(self.palette)
-        for one in parse_targets(self.noise_prompts):
-            if not one.text.isdigit() or int(one.text) >= 2**32:
-                raise BadInput("optimize.noise_prompt_form", text=one.text[:20])
+        for target in parse_targets(self.noise_prompts):
+            if not target.text.isdigit() or int(target.text) >= 2**32:
+                raise BadInput("optimize.noise_prompt_form", text=target.text[:20])
         if self.tokens and not re.fullmatch(r"\d{1,6}( \d{1,6}){0,16383}", self.tokens):
             raise BadInput("optimize.tokens_form")
         parse_regions(self.regions)

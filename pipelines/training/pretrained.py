@@ -33,7 +33,7 @@ def begin_with_imagenet(tower: EfficientNetTower, file: Path) -> None:
     The first one also takes in the change from ImageNet's normalization of pixels to CLIP's.
     """
     tensors = list(torch.load(file, map_location="cpu", weights_only=True).values())
-    convs = [one for one in tower.modules() if isinstance(one, nn.Conv2d)]
+    convs = [module for module in tower.modules() if isinstance(module, nn.Conv2d)]
     for k, conv in enumerate(convs):
         weight, gain, bias, mean, variance, _ = tensors[6 * k : 6 * k + 6]
         if weight.shape != conv.weight.shape:

@@ -86,12 +86,12 @@ class Queue:
 
     def next(self) -> Training | None:
         """The first training that is neither done, failed nor running, and whose needs are done."""
-        finished = {one.id for one in self.trainings if self.done(one)}
-        for one in self.trainings:
-            if one.id not in finished | self.running.keys() | self.failed.keys() and finished.issuperset(
-                one.after
+        finished = {training.id for training in self.trainings if self.done(training)}
+        for training in self.trainings:
+            if training.id not in finished | self.running.keys() | self.failed.keys() and finished.issuperset(
+                training.after
             ):
-                return one
+                return training
         return None
 
     def start(self, training: Training) -> None:
@@ -148,17 +148,17 @@ class Queue:
     def status(self) -> list[str]:
         """A line a training: how it stands, minutes of computing so far, the newest figures."""
         lines = []
-        for one in self.trainings:
-            if self.done(one):
+        for training in self.trainings:
+            if self.done(training):
                 word = "done"
-            elif one.id in self.failed:
-                word = f"failed: {self.failed[one.id]}"
+            elif training.id in self.failed:
+                word = f"failed: {self.failed[training.id]}"
             else:
-                word = "running" if one.id in self.running else "waiting"
-            facts = newest_figures(self.state(one) / one.name / "figures.jsonl")
+                word = "running" if training.id in self.running else "waiting"
+            facts = newest_figures(self.state(training) / training.name / "figures.jsonl")
             figures = "  ".join(f"{name} {value:.4g}" for name, value in facts.get("figures", {}).items())
             told = f", {facts['seconds'] / 60:.0f} at step {facts['step']:,}: {figures}" if facts else ""
-            lines.append(f"{one.id}: {word}, {one.minutes:g} minutes{told}")
+            lines.append(f"{training.id}: {word}, {training.minutes:g} minutes{told}")
         return lines
 
 
@@ -178,7 +178,7 @@ def read_queue(file: Path, names: Collection[str]) -> tuple[list[Training], int]
         raise BadInput("training.queue_lanes", file=file, lanes=lanes, most=MOST_LANES)
     trainings: list[Training] = []
     for entry in book.get("training", []):
-        trainings.append(read_training(entry, file, names, {one.id for one in trainings}))
+        trainings.append(read_training(entry, file, names, {training.id for training in trainings}))
     if not trainings:
         raise BadInput("training.queue_empty", file=file)
     return trainings, lanes
@@ -251,9 +251,9 @@ def run_queue(queue: Queue, say: Callable[[str], None]) -> int:
     told = time.monotonic()
     try:
         while True:
-            for one in queue.trainings:
-                if one.id in queue.running and queue.collect(one):
-                    say(next(line for line in queue.status() if line.startswith(f"{one.id}:")))
+            for training in queue.trainings:
+                if training.id in queue.running and queue.collect(training):
+                    say(next(line for line in queue.status() if line.startswith(f"{training.id}:")))
             while len(queue.running) < queue.lanes and (following := queue.next()):
                 queue.start(following)
                 say(f"{following.id}: running; what it says is in {queue.log(following)}")

@@ -196,9 +196,9 @@ def needed(pack: str, use: dict[str, str] | None = None) -> list[Checkpoint]:
 def with_tokenizers(names: Iterable[str]) -> list[Checkpoint]:
     """These checkpoints and, after them, the vocabularies that they need, each once. BadInput for an unknown name."""
     checkpoints = [checkpoint_of(name) for name in dict.fromkeys(names)]
-    vocabularies = [one.spec.vocabulary for one in checkpoints if one.spec.vocabulary]
+    vocabularies = [checkpoint.spec.vocabulary for checkpoint in checkpoints if checkpoint.spec.vocabulary]
     checkpoints += [checkpoint_of(name) for name in vocabularies]
-    return list({one.name: one for one in checkpoints}.values())
+    return list({checkpoint.name: checkpoint for checkpoint in checkpoints}.values())
 
 
 def memory_needed(pack: str, pipeline: str, use: dict[str, str] | None = None) -> int:

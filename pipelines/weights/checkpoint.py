@@ -94,4 +94,4 @@ def models_folder() -> Path:
 def size_of(path: Path) -> int:
     """The bytes of a file, or of all files below a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
-    return sum(one.stat().st_size for one in files if one.is_file())
+    return sum(file.stat().st_size for file in files if file.is_file())

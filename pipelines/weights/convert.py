@@ -72,7 +72,7 @@ def convert_file(
     }
     _make_folder(out)
     originals = [read_original(file, folder=out.parent) for file in weights]
-    originals = [replace(one, metadata=one.metadata | numbers) for one in originals]
+    originals = [replace(original, metadata=original.metadata | numbers) for original in originals]
     converted = convert_originals(originals, family)
     sources = {file.name: file_hash(file) for file in weights}
     write_converted(out, converted, {**(facts or {}), "sources": sources})
@@ -176,7 +176,7 @@ def _files(path: Path) -> list[Path]:
         if len(weights) == 1:
             return [*weights, *(one for one in inside if one.name == "config.json")]
         if weights:
-            names = ", ".join(one.name for one in weights[:4])
+            names = ", ".join(weight.name for weight in weights[:4])
             raise BadInput("weights.several_files", folder=path.name, files=names)
     raise BadInput("weights.no_weights", folder=path.name, forms=", ".join(WEIGHTS))
 
@@ -231,8 +231,8 @@ def _write_parts(path: Path, header: bytes, tensors: Iterator[Tensor]) -> None:
     try:
         with open(temporary, "xb") as file:
             file.write(len(header).to_bytes(8, "little") + header)
-            for one in tensors:
-                plain = one.detach().cpu().contiguous().reshape(-1)
+            for tensor in tensors:
+                plain = tensor.detach().cpu().contiguous().reshape(-1)
                 file.write(plain.view(torch.uint8).numpy().data)
             file.flush()
             os.fsync(file.fileno())

@@ -185,7 +185,7 @@ class _Part:
         return total
 
     def _room(self, needed: int) -> None:
-        folder = next(one for one in self.path.absolute().parents if one.is_dir())
+        folder = next(parent for parent in self.path.absolute().parents if parent.is_dir())
         free = shutil.disk_usage(folder).free
         if needed + SPARE > free:
             raise BadInput("weights.disk_too_full", file=self.path.name, needed=needed / 1e6, free=free / 1e6)

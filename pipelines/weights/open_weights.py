@@ -95,7 +95,7 @@ def _latent(
     for number in numbers:
         tokenizer = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
         texts += [f"text_encoder{number}/config.json", *(f"tokenizer{number}/{one}" for one in tokenizer)]
-    names = [*texts, *(f"{one}.fp16.safetensors" for one in weights)]
+    names = [*texts, *(f"{weight}.fp16.safetensors" for weight in weights)]
     return Checkpoint(
         name=name,
         kind="diffusion",

@@ -76,9 +76,9 @@ class Contents:
         members = {one.filename: one for one in archive.infolist()}
         if len(members) != len(archive.infolist()):
             raise Refused("weights.same_member")
-        if sum(one.file_size for one in members.values()) > self.limit:
+        if sum(member.file_size for member in members.values()) > self.limit:
             raise Refused("weights.unpacks_too_large", gigabytes=self.limit / 1e9)
-        if sum(one.compress_size for one in members.values()) > file.seek(0, os.SEEK_END):
+        if sum(member.compress_size for member in members.values()) > file.seek(0, os.SEEK_END):
             raise Refused("weights.overlap")
         pickles = [name for name in members if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
@@ -210,7 +210,7 @@ def write(contents: Contents, out: BinaryIO) -> None:
     tree = Tree(contents)
     if not tree.tensors:
         raise Refused("weights.no_tensors")
-    if sum(one.size for one in tree.tensors.values()) > contents.limit:
+    if sum(tensor.size for tensor in tree.tensors.values()) > contents.limit:
         raise Refused("weights.tensors_too_large", gigabytes=contents.limit / 1e9)
     # Wide numbers first, so that each begins at a multiple of its width.
     order = sorted(

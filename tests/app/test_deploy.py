@@ -272,7 +272,7 @@ def test_the_front_matter_says_what_is_so() -> None:
     assert size_of(ROOT / str(values["thumbnail"])) == (1200, 630)
     addresses = {file.url for one in OPEN_WEIGHTS.values() for file in one.files}
     for model in values["models"]:
-        assert any(one.startswith(f"{HUB}/{model}/") for one in addresses), model
+        assert any(address.startswith(f"{HUB}/{model}/") for address in addresses), model
     assert b"/resolve/main/assets/" in deploy.fitted("ann/atelier", "zero-a10g")["README.md"].split(b"---")[1]
 
 

@@ -33,29 +33,29 @@ def packed(value: Any) -> str:
 def test_every_setting_of_every_pipeline_travels_or_is_named(name: str) -> None:
     kind: type[Pipeline[Any]] = PIPELINES[name]
     chance = random.Random(1)
-    for one in kind.Settings.knobs():
-        if one.name == "batch":
+    for knob in kind.Settings.knobs():
+        if knob.name == "batch":
             continue
         text = {"palette": "#d9432f", "size": "64x96", "crop": "0,0,64x64", "changes": '{"3": {"steps": 9}}'}
         text |= {"tokens": "1 2 3", "regions": "a sun @ top", "noise_prompts": "7:0.3"}
         text |= {"image_prompts": f"{PICTURE}:1", "directions": "data:x,1:0.5"}
-        if one.kind in ("picture", "pictures"):
+        if knob.kind in ("picture", "pictures"):
             value: Any = PICTURE
-        elif one.choices:
-            value = next(each for each in one.choices if each != one.default)
-        elif one.type is bool:
-            value = not one.default
-        elif one.type is int:
-            value = int(one.lo or 0) + (int(one.lo or 0) == one.default)
-            value = 512 if one.name in ("width", "height") else value
-        elif one.type is float:
-            value = round(chance.uniform(one.lo or 0, one.hi or 1), 4)
+        elif knob.choices:
+            value = next(each for each in knob.choices if each != knob.default)
+        elif knob.type is bool:
+            value = not knob.default
+        elif knob.type is int:
+            value = int(knob.lo or 0) + (int(knob.lo or 0) == knob.default)
+            value = 512 if knob.name in ("width", "height") else value
+        elif knob.type is float:
+            value = round(chance.uniform(knob.lo or 0, knob.hi or 1), 4)
         else:
-            value = text.get(one.name, '一颗 <b>心</b> & "more"')
-        recipe = recipe_of(name, {**kind.Settings().to_dict(), one.name: value})
+            value = text.get(knob.name, '一颗 <b>心</b> & "more"')
+        recipe = recipe_of(name, {**kind.Settings().to_dict(), knob.name: value})
         back = read_recipe(recipe.text())
         assert back == recipe and back.pipeline == name
-        assert (getattr(back.settings, one.name) == value) != (one.name in back.left_out), one.name
+        assert (getattr(back.settings, knob.name) == value) != (knob.name in back.left_out), knob.name
         assert back.settings.files() == []
 
 
@@ -82,9 +82,9 @@ def test_a_run_that_changed_is_told_as_it_ended() -> None:
 def test_what_is_too_long_for_a_link_is_said() -> None:
     chance = random.Random(2)
     prompt = "".join(chance.choice("abcdefghijklmnopqrstuvwxyz0123456789 ") for _ in range(1999)) + "."
-    with pytest.raises(BadInput, match="room for 1,500") as told:
+    with pytest.raises(BadInput, match="room for 1,500") as raised:
         recipe_of("generate", {"prompt": prompt}).text()
-    assert "请保存 PNG" in told.value.text("zh")
+    assert "请保存 PNG" in raised.value.text("zh")
     button = copy_link("generate", {"prompt": prompt})
     assert 'data-link=""' in button and "<input" not in button and "save the PNG" in button
     assert len(recipe_of("generate", {"prompt": "the same words again " * 95}).text()) < 200
@@ -120,9 +120,9 @@ FORGED: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("text", "sentence"), FORGED, ids=[str(index) for index in range(len(FORGED))])
 def test_a_strangers_recipe_is_checked(text: str, sentence: str) -> None:
-    with pytest.raises(BadInput, match=sentence.replace("'", ".")) as told:
+    with pytest.raises(BadInput, match=sentence.replace("'", ".")) as raised:
         read_recipe(text)
-    assert any("\u4e00" <= letter <= "\u9fff" for letter in told.value.text("zh")), str(told.value)
+    assert any("\u4e00" <= letter <= "\u9fff" for letter in raised.value.text("zh")), str(raised.value)
 
 
 def test_chance_is_never_more_than_a_sentence() -> None:

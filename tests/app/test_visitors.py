@@ -54,8 +54,8 @@ class Beyond:
         return self
 
     def stop(self) -> None:
-        for one in self.clients:
-            one.close()
+        for client in self.clients:
+            client.close()
         self.clients.clear()
         self.blocks.close(verbose=False)
         self.queue.close()

@@ -138,21 +138,21 @@ def test_a_picture_carries_its_record(make: Callable[[], Pipeline[Any]], tmp_pat
 @each_pipeline
 def test_what_is_out_of_range_is_refused_in_one_sentence(make: Callable[[], Pipeline[Any]]) -> None:
     kind = make().Settings
-    for one in kind.knobs():
-        assert one.help, one.name
-        wrong: list[Any] = [object()] if one.optional else [object(), None]
-        if one.type in (int, float):
+    for knob in kind.knobs():
+        assert knob.help, knob.name
+        wrong: list[Any] = [object()] if knob.optional else [object(), None]
+        if knob.type in (int, float):
             wrong += ["7", float("nan"), float("inf"), True]
-            wrong += [] if one.lo is None else [one.type(one.lo - 1)]
-            wrong += [] if one.hi is None else [one.type(one.hi + 1)]
-        if one.type is int:
+            wrong += [] if knob.lo is None else [knob.type(knob.lo - 1)]
+            wrong += [] if knob.hi is None else [knob.type(knob.hi + 1)]
+        if knob.type is int:
             wrong.append(1.5)
-        if one.choices:
+        if knob.choices:
             wrong.append("no such choice")
         for value in wrong:
             with pytest.raises(BadInput) as refused:
-                kind(**{one.name: value})
-            assert one.name in str(refused.value) and "\n" not in str(refused.value)
+                kind(**{knob.name: value})
+            assert knob.name in str(refused.value) and "\n" not in str(refused.value)
 
 
 @each_pipeline

@@ -24,7 +24,7 @@ def calls(path: Path) -> Iterator[tuple[list[str] | None, set[str], int]]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RAISED:
             facts = {str(keyword.arg) for keyword in node.keywords}
             if node.func.id == "Message":  # Message(code, {"name": value})
-                facts = {key.value for one in node.args[1:] if isinstance(one, ast.Dict) for key in one.keys}  # type: ignore[union-attr,misc]
+                facts = {key.value for arg in node.args[1:] if isinstance(arg, ast.Dict) for key in arg.keys}  # type: ignore[union-attr,misc]
             yield codes(node.args[0]), facts, node.lineno
 
 

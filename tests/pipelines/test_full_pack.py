@@ -45,7 +45,7 @@ MERGES = ["r e", "re d</w>", "a n"]
 def clip_words(folder: Path) -> list[Path]:
     """vocab.json and merges.txt: OpenAI's bytes and three merges."""
     letters = byte_letters()
-    words = [*letters, *(f"{one}</w>" for one in letters), *(one.replace(" ", "") for one in MERGES)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *(one.replace(" ", "") for one in MERGES)]
     words += ["<|startoftext|>", "<|endoftext|>"]
     files = [folder / "vocab.json", folder / "merges.txt"]
     files[0].write_text(json.dumps({word: k for k, word in enumerate(words)}), "utf-8")
@@ -381,7 +381,7 @@ def run_models(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[s
 def test_what_was_added_is_listed(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {one["name"]: one for one in run_models(capsys)["models"]}
     there = {name for name in OPEN_WEIGHTS if rows[name]["there"]}
-    assert there == {one.stem if one.is_file() else one.name for one in models.iterdir()}
+    assert there == {path.stem if path.is_file() else path.name for path in models.iterdir()}
     assert len(there) == 16
     for name in there:
         assert rows[name]["pack"] == "full" and 0 < rows[name]["bytes"] < 20e6
@@ -445,6 +445,6 @@ def test_packs_work_in_half_precision(
         return torch.bfloat16
 
     monkeypatch.setattr(studio, "dtype_of", dtype_of)
-    arguments = tuple(portrait if one == "PORTRAIT" else one for one in arguments)
+    arguments = tuple(portrait if argument == "PORTRAIT" else argument for argument in arguments)
     told = run(capsys, *arguments, "--out", tmp_path)
     assert halved and -1 <= told["pictures"][0]["score"] <= 1

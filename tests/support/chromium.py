@@ -91,11 +91,11 @@ def try_to_start() -> int:
 
 def asked_for(arguments: list[str]) -> bool:
     """Whether pytest, given these, may come to a test of the page: not when they name other files, nor "not browser"."""
-    if any("not browser" in one for one in arguments):
+    if any("not browser" in argument for argument in arguments):
         return False
     plain = [two for one, two in pairwise(["", *arguments]) if not one.startswith("--")]
     files = [ROOT / one.split("::")[0] for one in plain if one.split("::")[0].endswith(".py")]
-    named = [one for one in files if one.is_file()]
+    named = [file for file in files if file.is_file()]
     return not named or any(MARK in one.read_text(encoding="utf-8") for one in named)
 
 

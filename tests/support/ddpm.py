@@ -64,7 +64,7 @@ class Ho(nn.Module):
 
     def __init__(self, width: int, multiples: tuple[int, ...], layer_count: int, attention: int, side: int):
         super().__init__()
-        widths, step_width = [width * one for one in multiples], 4 * width
+        widths, step_width = [width * multiple for multiple in multiples], 4 * width
         self.width, last = width, len(widths) - 1
         self.temb = nn.Module()
         self.temb.dense = nn.ModuleList([nn.Linear(width, step_width), nn.Linear(step_width, step_width)])
@@ -208,7 +208,7 @@ class Adm(nn.Module):
         residual: bool = True, scale_shift: bool = True, out: int = 6,
     ):  # fmt: skip
         super().__init__()
-        self.width, widths, steps = width, [width * one for one in multiples], 4 * width
+        self.width, widths, steps = width, [width * multiple for multiple in multiples], 4 * width
         self.time_embed = nn.Sequential(nn.Linear(width, steps), nn.SiLU(), nn.Linear(steps, steps))
         self.input_blocks = nn.ModuleList([nn.ModuleList([FirstConv(3, widths[0], 3, padding=1)])])
         now, skips = widths[0], [widths[0]]

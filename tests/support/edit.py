@@ -33,7 +33,7 @@ def first(result: Result) -> Image.Image:
 
 
 def pixels(result: Result) -> list[bytes]:
-    return [one.image.tobytes() for one in result.pictures]
+    return [picture.image.tobytes() for picture in result.pictures]
 
 
 def speckled(size: tuple[int, int], seed: int = 0, low: int = 0, high: int = 256) -> Image.Image:

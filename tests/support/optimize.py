@@ -23,7 +23,7 @@ def finished(pipeline: Optimize, settings: OptimizeSettings, journal: Journal | 
 
 
 def last(result: Result) -> Image.Image:
-    return max(result.pictures, key=lambda one: one.facts["step"]).image
+    return max(result.pictures, key=lambda picture: picture.facts["step"]).image
 
 
 def speckled(size: tuple[int, int], seed: int = 0, mode: str = "RGB") -> Image.Image:

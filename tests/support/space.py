@@ -90,7 +90,7 @@ class Place:
 
 
 def pixels(job: Job) -> list[bytes]:
-    return [Image.open(one["path"]).convert("RGB").tobytes() for one in job.pictures]
+    return [Image.open(picture["path"]).convert("RGB").tobytes() for picture in job.pictures]
 
 
 def uncut(name: str, settings: dict[str, Any]) -> list[bytes]:
@@ -98,7 +98,7 @@ def uncut(name: str, settings: dict[str, Any]) -> list[bytes]:
     pipeline = MAKERS[name]()
     *_, result = run(pipeline, pipeline.Settings.from_dict(settings))
     assert isinstance(result, Result)
-    return [one.image.tobytes() for one in result.pictures]
+    return [picture.image.tobytes() for picture in result.pictures]
 
 
 def chinese(message: Message) -> str:

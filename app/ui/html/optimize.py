@@ -299,7 +299,7 @@ def scenes(settings: Any, end: int) -> list[tuple[int, str, tuple[str, str]]]:
                 words_before, told = words, True
         if before is not None and not told:
             names = [one for one in KNOBS if getattr(now, one, None) != getattr(before, one, None)]
-            what = (", ".join(KNOBS[one][0] for one in names), "、".join(KNOBS[one][1] for one in names))
+            what = (", ".join(KNOBS[name][0] for name in names), "、".join(KNOBS[name][1] for name in names))
             found.append((since, "", what))
         before = now
     return found

@@ -172,7 +172,7 @@ class ModelsTab:
         studio = self.context.studio
         use = getattr(studio, "use", None)
         parts, in_use = needed(pack, use), pack == studio.pack
-        gone = [one for one in parts if not one.present]
+        gone = [part for part in parts if not part.present]
         wanted = [one for one in gone if one.name in OPEN_WEIGHTS]
         badge = html('<span class="badge">{}</span>', both("in_use")) if in_use else ""
         side, below = "", ""
@@ -197,7 +197,7 @@ class ModelsTab:
         else:
             facts.append(html('<b class="tight">{}</b>', both("memory_tight", size=_size(need))))
         asked_for = wanted if asked == pack else [one for one in wanted if f"{pack}/{one.name}" == asked]
-        rows = joined(self._row(pack, one, asked) for one in parts)
+        rows = joined(self._row(pack, part, asked) for part in parts)
         name = pack
         return html(
             '<article class="pack{}"><div class="top"><h3>{} {}</h3>{}</div>'
@@ -283,7 +283,7 @@ def _facts(now: Download) -> str:
 def _need(pack: str, use: dict[str, str] | None) -> int:
     """Bytes of memory that the largest of a pack's pipelines wants."""
     pipelines = [map(checkpoint_of, catalog.parts(pack, one, use).values()) for one in PACKS[pack]]
-    return max(sum(one.memory or TINY_WORKING * one.size for one in parts) for parts in pipelines)
+    return max(sum(part.memory or TINY_WORKING * part.size for part in parts) for parts in pipelines)
 
 
 def _bytes(one: Checkpoint) -> int:

@@ -149,7 +149,7 @@ class EfficientNetTower(nn.Module):
             width_in = width
         self.head = nn.Conv2d(width_in, self.HEAD, 1)
         self.project = nn.Linear(self.HEAD, config.embedding_size, bias=False)
-        for conv in (one for one in self.modules() if isinstance(one, nn.Conv2d)):
+        for conv in (module for module in self.modules() if isinstance(module, nn.Conv2d)):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(cast(Tensor, conv.bias))
 

@@ -103,8 +103,8 @@ def _from_diffusers(
 ) -> tuple[DdpmConfig, dict[str, Tensor]]:
     tensors: dict[str, Tensor] = {}
     for name, value in state.items():
-        if found := re.fullmatch(r"(.*attentions\.\d+\.)(query|key|value|proj_attn)(\..*)", name):
-            name, value = found[1] + OLD[found[2]] + found[3], _square(value)
+        if match := re.fullmatch(r"(.*attentions\.\d+\.)(query|key|value|proj_attn)(\..*)", name):
+            name, value = match[1] + OLD[match[2]] + match[3], _square(value)
         tensors[f"network.{name}"] = value
     level_count = count_of(state, "down_blocks.")
     widths = tuple(state[f"down_blocks.{k}.resnets.0.conv1.weight"].shape[0] for k in range(level_count))
@@ -188,8 +188,8 @@ def _from_original(
             r"^up_blocks\.(\d+)", lambda found: f"up_blocks.{level_count - 1 - int(found[1])}", name
         )
         name = name.replace(".temb_proj.", ".time_emb_proj.").replace(".nin_shortcut.", ".conv_shortcut.")
-        if found := re.fullmatch(r"(.*attentions\.\d+\.)(q|k|v|proj_out|norm)(\..*)", name):
-            name, value = found[1] + within[found[2]] + found[3], _square(value)
+        if match := re.fullmatch(r"(.*attentions\.\d+\.)(q|k|v|proj_out|norm)(\..*)", name):
+            name, value = match[1] + within[match[2]] + match[3], _square(value)
         tensors[f"network.{name}"] = value
     return config, tensors
 

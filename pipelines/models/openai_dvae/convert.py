@@ -60,11 +60,11 @@ def convert(original: SourceCheckpoint) -> Converted:
 
 def _our_name(name: str) -> str:
     """A published name -> the name in `Encoder` or `Decoder`; an unknown name is returned unchanged."""
-    found = BLOCK.fullmatch(name)
-    if found is None:
+    match = BLOCK.fullmatch(name)
+    if match is None:
         return name
-    kind = {"w": "weight", "b": "bias"}[found["kind"]]
-    if found["end"]:
-        return f"{found['end'].removesuffix('.conv')}.{kind}"
-    place = "shortcut" if found["path"] == "id_path" else f"convolutions.{int(found['layer']) - 1}"
-    return f"groups.{int(found['group']) - 1}.{int(found['block']) - 1}.{place}.{kind}"
+    kind = {"w": "weight", "b": "bias"}[match["kind"]]
+    if match["end"]:
+        return f"{match['end'].removesuffix('.conv')}.{kind}"
+    place = "shortcut" if match["path"] == "id_path" else f"convolutions.{int(match['layer']) - 1}"
+    return f"groups.{int(match['group']) - 1}.{int(match['block']) - 1}.{place}.{kind}"

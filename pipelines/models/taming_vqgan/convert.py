@@ -115,5 +115,5 @@ def _resolution(numbers: dict[str, Any]) -> int | None:
     told = numbers.get("resolution")
     if isinstance(told, int) and 16 <= told <= 4096 and told % 16 == 0:
         return told
-    inside = (_resolution(one) for one in numbers.values() if is_dict(one))
+    inside = (_resolution(number) for number in numbers.values() if is_dict(number))
     return next((size for size in inside if size), None)

@@ -34,7 +34,7 @@ def test_readme_and_reference_are_as_the_commands_say() -> None:
 
 def test_the_readme_has_a_place_for_the_table() -> None:
     readme, content = next(iter(documents()))
-    found = TABLE.search(content)
-    assert readme.name == "README.md" and found
+    match = TABLE.search(content)
+    assert readme.name == "README.md" and match
     for command in COMMANDS:
-        assert f"| `{command.usage}` |" in found[0]
+        assert f"| `{command.usage}` |" in match[0]

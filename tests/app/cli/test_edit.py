@@ -125,7 +125,7 @@ def test_without_a_picture_an_example_is_edited(tmp_path: Path, capsys: pytest.C
 def test_wrong_input_is_one_sentence(
     flags: list[str], words: str, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = [str(picture) if one == "PICTURE" else one for one in flags]
+    flags = [str(picture) if flag == "PICTURE" else flag for flag in flags]
     assert main(["edit", *flags, "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr()
     assert words in said.err and said.err.count("\n") <= 1 and said.out == ""

@@ -32,7 +32,7 @@ def test_a_users_own_file_is_added_listed_and_removed(
     assert told["kind"] == "openai-clip" and told["path"] == str(models / "mine.safetensors")
     assert main(["--json"]) == 0
     rows = [one for one in json.loads(capsys.readouterr().out)["models"] if one["pack"] == "own"]
-    assert [(one["name"], one["role"]) for one in rows] == [("mine", "openai-clip")]
+    assert [(row["name"], row["role"]) for row in rows] == [("mine", "openai-clip")]
     assert "the user's own file" in rows[0]["licence"]
     with pytest.raises(BadInput, match="mine is there already"):
         main(["add", str(tmp_path / "some.bin"), "--name", "mine"])
@@ -165,4 +165,4 @@ def test_convert_file_tells_the_hashes_of_its_sources(tmp_path: Path) -> None:
     facts = read_header(tmp_path / "deep" / "out.safetensors")[1]
     digest = hashlib.sha256((tmp_path / "a.pt").read_bytes()).hexdigest()
     assert facts == {"origin": "here", "sources": {"a.pt": digest}}
-    assert [one.name for one in (tmp_path / "deep").iterdir()] == ["out.safetensors"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out.safetensors"]

@@ -27,7 +27,7 @@ from tests.support.models_command import offer, save_dvae, small_clip
 
 
 def unpinned(entry: Checkpoint) -> Checkpoint:
-    return Checkpoint(**{**vars(entry), "files": tuple(File(one.url) for one in entry.files)})
+    return Checkpoint(**{**vars(entry), "files": tuple(File(file.url) for file in entry.files)})
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -195,7 +195,7 @@ def test_a_diffusers_folder_is_kept_as_it_is(
         monkeypatch, Checkpoint("small-latent", "diffusion", "l", "o", "a", files=files, megabytes=1)
     )
     assert main(["fetch", "small-latent", "--yes"]) == 0
-    found = {str(one.relative_to(entry.path)) for one in entry.path.rglob("*") if one.is_file()}
+    found = {str(path.relative_to(entry.path)) for path in entry.path.rglob("*") if path.is_file()}
     assert found == set(names) and entry.path == models / "small-latent"
     bad = Checkpoint(**{**vars(entry), "name": "bad-latent", "files": (*files, File(f"{server}/x.pkl"))})
     (published / "x.pkl").write_bytes(pickle.dumps(1))

@@ -257,14 +257,14 @@ def test_a_full_disk_fails_the_job_and_keeps_what_was_written(
     monkeypatch.setattr("pipelines.io.files.os.fsync", full_after_one)
     job = finished(queue, queue.submit("fake", {}, "ann"))
     assert job.state == "failed" and "the disk is full" in job.error
-    assert [one["rank"] for one in job.pictures] == [1]
+    assert [picture["rank"] for picture in job.pictures] == [1]
     assert [path.suffix for path in tmp_path.glob("20*/*")] == [".png"]
 
 
 def test_pictures_deleted_by_hand_are_not_shown(queue: JobQueue) -> None:
     job = finished(queue, queue.submit("fake", {}, "ann"))
     Path(job.pictures[0]["path"]).unlink()
-    assert [one["path"] for one in queue.job(job.id).pictures] == [job.pictures[1]["path"]]
+    assert [picture["path"] for picture in queue.job(job.id).pictures] == [job.pictures[1]["path"]]
 
 
 def test_two_studios_do_not_share_a_folder(queue: JobQueue, tmp_path: Path) -> None:

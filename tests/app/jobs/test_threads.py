@@ -32,9 +32,9 @@ def test_what_goes_wrong_comes_back(problem: BaseException) -> None:
     def work() -> None:
         raise problem
 
-    with pytest.raises(type(problem)) as found:
+    with pytest.raises(type(problem)) as raised:
         work()
-    assert found.value is problem
+    assert raised.value is problem
 
 
 def test_a_job_leaves_no_thread_that_has_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,10 +147,10 @@ def test_the_precision_is_that_of_the_other_device(monkeypatch: pytest.MonkeyPat
     from pipelines import studio as studios
 
     home = Studio("tiny", "cpu")
-    assert {one.dtype for one in home.clip().parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in home.clip().parameters()} == {torch.float32}
     monkeypatch.setattr(studios, "dtype_of", lambda kind, device: torch.bfloat16)
     moved = home.on("cpu").clip()
-    assert {one.dtype for one in moved.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in moved.parameters()} == {torch.bfloat16}
 
 
 def test_the_jobs_context_is_that_of_who_asked(tmp_path: Path) -> None:

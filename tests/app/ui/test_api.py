@@ -117,23 +117,23 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 def test_what_is_wrong_is_told_in_a_sentence(
     client: Client, name: str, given: dict[str, Any], sentence: str, caplog: Any, capfd: Any
 ) -> None:
-    with pytest.raises(Exception, match=re.escape(sentence)) as told, caplog.at_level(logging.ERROR):
+    with pytest.raises(Exception, match=re.escape(sentence)) as raised, caplog.at_level(logging.ERROR):
         client.predict(**given, api_name=name)
-    assert "\n" not in str(told.value) and "secret" not in str(told.value)
-    assert getattr(told.value, "title", "") in templates()
+    assert "\n" not in str(raised.value) and "secret" not in str(raised.value)
+    assert getattr(raised.value, "title", "") in templates()
     if "crash" not in str(given):
         assert caplog.records == [] and "Traceback" not in capfd.readouterr().err
 
 
 def test_callers_do_not_share_a_session(studio: tuple[str, JobQueue]) -> None:
     url, queue = studio
-    known = {one.id for one in queue.jobs(count=1000)}
+    known = {job.id for job in queue.jobs(count=1000)}
     for _ in range(2):
         one = Client(url, verbose=False, download_files=False)
         for _ in range(2):
             one.predict("a cup", candidates=1, api_name="/generate")
         one.close()
-    fresh = [one.session for one in queue.jobs(count=1000) if one.id not in known]
+    fresh = [job.session for job in queue.jobs(count=1000) if job.id not in known]
     assert len(fresh) == 4 and len(set(fresh)) == 2
     assert all(one.startswith("api-") for one in fresh)
 
@@ -183,7 +183,7 @@ def test_an_agent_lists_and_calls_the_tools(tmp_path: Path) -> None:
             ClientSession(read, write) as agent,
         ):
             await agent.initialize()
-            assert [one.name for one in (await agent.list_tools()).tools] == list(calls)
+            assert [tool.name for tool in (await agent.list_tools()).tools] == list(calls)
             for name, given in calls.items():
                 answer = await agent.call_tool(name, given)
                 assert not answer.isError, answer.content

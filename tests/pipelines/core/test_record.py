@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_the_old_file(place: str, tmp_path: Path, monkeypatch
     with pytest.raises(CannotSave, match="the disk is full"):
         write_atomically(tmp_path / "a.txt", b"new")
     assert (tmp_path / "a.txt").read_bytes() == b"old"
-    assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_compare_says_identical_or_how_far(tmp_path: Path) -> None:

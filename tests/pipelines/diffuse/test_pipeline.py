@@ -184,9 +184,9 @@ def test_every_step_is_yielded_and_can_be_looked_at() -> None:
     pipeline = tiny_diffuse("2.1")
     settings = DiffuseSettings(candidates=2, steps=3, width=512, height=64)
     steps = [one for one in run(pipeline, settings) if isinstance(one, Step)]
-    drawn = [(one.done, one.total) for one in steps if one.stage == "draw"]
+    drawn = [(step.done, step.total) for step in steps if step.stage == "draw"]
     assert drawn == [(k, 6) for k in range(1, 7)]
-    assert [one.done for one in steps if one.stage == "rank"] == [1, 2]
+    assert [step.done for step in steps if step.stage == "rank"] == [1, 2]
     first = next(run(pipeline, settings))
     assert isinstance(first, Step)
     assert [one.size for one in first.preview()] == [(256, 32)]  # half the size: looking is cheap
@@ -202,7 +202,7 @@ def test_the_last_preview_shows_where_the_walk_ends(kind: str) -> None:
         if isinstance(event, Step) and event.draw is not None:
             (previews if event.stage == "draw" else (final := [])).append(event.draw())
     assert final is not None
-    misses = [(one - final[0]).abs().mean().item() for one in previews]
+    misses = [(preview - final[0]).abs().mean().item() for preview in previews]
     assert misses[-1] < 0.1 and misses[-1] < misses[0] / 2
 
 

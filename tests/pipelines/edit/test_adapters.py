@@ -77,9 +77,9 @@ def test_at_strength_0_a_worn_copy_is_the_unet_bit_for_bit(edit: Edit, batch: tu
 def test_a_fresh_adapter_changes_nothing(edit: Edit, batch: tuple[Tensor, Tensor]) -> None:
     adapted_unet = AdaptedUnet(edit.unet)
     parameters = adapted_unet.new_adapter(4, seed=1)
-    assert parameters and all(one.requires_grad for one in parameters)
-    assert {id(one) for one in parameters} == {
-        id(one) for one in adapted_unet.unet.parameters() if one.requires_grad
+    assert parameters and all(parameter.requires_grad for parameter in parameters)
+    assert {id(parameter) for parameter in parameters} == {
+        id(parameter) for parameter in adapted_unet.unet.parameters() if parameter.requires_grad
     }
     adapted_unet.set_strengths([torch.ones(3)])
     assert torch.equal(adapted_unet.unet(*batch), edit.unet(*batch))
@@ -136,8 +136,8 @@ def test_strengths_of_one_batch_are_those_of_separate_runs(edit: Edit, batch: tu
 def test_two_directions_add_up(edit: Edit, batch: tuple[Tensor, Tensor]) -> None:
     directions = [random_direction(edit.unet, 0, rank=4), random_direction(edit.unet, 7, rank=2)]
     adapted_unet = AdaptedUnet(edit.unet)
-    for one in directions:
-        adapted_unet.load_adapter(one)
+    for direction in directions:
+        adapted_unet.load_adapter(direction)
     adapted_unet.set_strengths([torch.full((3,), 0.8), torch.full((3,), -0.6)])
     expected = merged(edit.unet, directions, [0.8, -0.6])(*batch)
     assert torch.allclose(adapted_unet.unet(*batch), expected, atol=2e-4, rtol=1e-3)

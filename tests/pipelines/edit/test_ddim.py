@@ -57,7 +57,7 @@ def test_each_refinement_brings_the_round_trip_nearer() -> None:
         inversion = finish(ddim_invert(model.noise_of, model.alphas, x, grid, refine))
         back = finish(ddim_sample(model.noise_of, inversion, add_back=False))
         missed.append((back / x - 1).abs().max().item())
-        kept.append(max(one.abs().max().item() for one in inversion.errors))
+        kept.append(max(error.abs().max().item() for error in inversion.errors))
     assert 0.03 < missed[0] < 0.12
     for few, more in itertools.pairwise(missed):
         assert more < few / 10
@@ -97,11 +97,11 @@ def test_the_way_back_ends_where_the_way_up_began(edit: Edit, refine: int, retur
     inversion = finish(ddim_invert(edit._noise_of, edit.unet.alphas_cumprod, x, grid, refine))
     back = finish(ddim_sample(edit._noise_of, inversion, copies=3))
     assert back.shape == (6, 3, 16, 16)
-    expected = [one.tobytes() for one in pictures for _ in range(3)]
+    expected = [picture.tobytes() for picture in pictures for _ in range(3)]
     assert [one.tobytes() for one in to_pil(back)] == expected
     if refine == 0:
         plain = finish(ddim_sample(edit._noise_of, inversion, add_back=False))
-        assert [one.tobytes() for one in to_pil(plain)] != [one.tobytes() for one in pictures]
+        assert [one.tobytes() for one in to_pil(plain)] != [picture.tobytes() for picture in pictures]
 
 
 @torch.no_grad()

@@ -196,7 +196,7 @@ def test_purifying_changes_what_is_edited_and_not_the_picture(edit: Edit, saved:
     assert pure.pictures[1].image.tobytes() == picture.tobytes()
     assert first(pure).tobytes() not in (first(plain).tobytes(), picture.tobytes())
     steps = [one for one in run(edit, replace(settings, purify=2)) if isinstance(one, Step)]
-    assert [one.done for one in steps if one.stage == "purify"] == [1, 2]
+    assert [step.done for step in steps if step.stage == "purify"] == [1, 2]
 
 
 def test_figures_are_those_of_the_picture(edit: Edit) -> None:

@@ -80,7 +80,7 @@ def test_a_strip_holds_the_chosen_strength(strength: float, count: int) -> None:
     values = strip(strength, count)
     assert len(values) == count == len(set(values)) and strength in values
     assert values == sorted(values, reverse=strength < 0)
-    assert all(-1 <= one <= 1.5 for one in values)
+    assert all(-1 <= value <= 1.5 for value in values)
     if count > 2:
         assert values[0] == 0 and values[-1] == (1.5 if strength >= 0 else -1.0)
 

@@ -116,15 +116,25 @@ def test_what_keeps_the_picture_has_a_slope(
             **{"l1_weight": 0.0, "tv_weight": 0.0, part: amount},
             step_size=1e-4,
         )
-        for one in training.parameters:  # a fresh adapter changes nothing, so that there is nothing to keep
-            one.data += 0.05 * torch.randn(one.shape, generator=torch.Generator().manual_seed(one.numel()))
+        for (
+            parameter
+        ) in training.parameters:  # a fresh adapter changes nothing, so that there is nothing to keep
+            parameter.data += 0.05 * torch.randn(
+                parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
+            )
 
         def note(loss: Tensor, found: list[Tensor] = found, training: AdapterTraining = training) -> None:
             training.optimizer.zero_grad()
             loss.backward()
-            assert all(one.grad is not None for one in training.parameters)
+            assert all(parameter.grad is not None for parameter in training.parameters)
             found.append(
-                torch.cat([one.grad.flatten() for one in training.parameters if one.grad is not None])
+                torch.cat(
+                    [
+                        parameter.grad.flatten()
+                        for parameter in training.parameters
+                        if parameter.grad is not None
+                    ]
+                )
             )
 
         monkeypatch.setattr(training, "_update", note)
@@ -140,9 +150,11 @@ def test_learning_leaves_the_shared_networks_alone(edit: Edit) -> None:
     finished(edit, EditSettings(**STRONG))
     assert hashes == [network_hash(one) for one in (edit.unet, edit.clip, edit.critic)]
     assert names == list(edit.unet.state_dict())
-    assert not any(one.requires_grad for one in edit.unet.parameters())
+    assert not any(parameter.requires_grad for parameter in edit.unet.parameters())
     assert not any(
-        one.grad is not None for part in (edit.unet, edit.clip, edit.critic) for one in part.parameters()
+        parameter.grad is not None
+        for part in (edit.unet, edit.clip, edit.critic)
+        for parameter in part.parameters()
     )
 
 
@@ -181,7 +193,7 @@ def test_the_adapter_stays_finite_when_numbers_break_down(
             training.parameters[3].data.fill_(math.nan)
 
         monkeypatch.setattr(training, "_update", spoil)
-    before, step = [one.detach().clone() for one in training.parameters], training.step
+    before, step = [parameter.detach().clone() for parameter in training.parameters], training.step
     with torch.no_grad():
         sentence = str(training.advance())
     assert "step_size" in sentence and "\n" not in sentence and training.step == step

@@ -187,8 +187,8 @@ def strays(entries: list[Entry], icons: list[Icon]) -> list[str]:
     """Texts that are in some caption, and right answers that no validation picture has."""
     said = {letters(word) for icon in icons for word in (icon.name, *icon.also, *icon.keywords)}
     names = {icon.name for icon in icons if icon.style == VALIDATION_STYLE}
-    wrong = [one.text for one in entries if letters(one.text) in said]
-    return wrong + [name for one in entries for name in one.accepted if name not in names]
+    wrong = [entry.text for entry in entries if letters(entry.text) in said]
+    return wrong + [name for entry in entries for name in entry.accepted if name not in names]
 
 
 def test_the_keywords_decide_which_sense_an_icon_shows(tmp_path: Path) -> None:
@@ -247,13 +247,13 @@ def test_the_choice_is_the_same_in_any_order_and_keeps_its_counts() -> None:
 
 def test_the_shipped_list_holds_its_promises() -> None:
     entries = read_entries()
-    assert len(entries) == 300 and len({one.text for one in entries}) == 300
-    assert sum(one.kind == "synonym" for one in entries) == 200
-    assert all(one.accepted and one.text == one.text.strip() for one in entries)
-    assert entries == sorted(entries, key=lambda one: one.text)
-    assert all(1 <= len(one.text.split()) <= 9 for one in entries)
+    assert len(entries) == 300 and len({entry.text for entry in entries}) == 300
+    assert sum(entry.kind == "synonym" for entry in entries) == 200
+    assert all(entry.accepted and entry.text == entry.text.strip() for entry in entries)
+    assert entries == sorted(entries, key=lambda entry: entry.text)
+    assert all(1 <= len(entry.text.split()) <= 9 for entry in entries)
     # against the icons themselves where the data is there, else against the names that the answers name
-    answers = {name for one in entries for name in one.accepted}
+    answers = {name for entry in entries for name in entry.accepted}
     icons = [Icon(VALIDATION_STYLE, name) for name in answers]
     built = Path("data/emoji.safetensors")
     if built.exists():

@@ -109,7 +109,7 @@ def test_exif_turns_the_picture_upright() -> None:
 def jpeg_with(*segments: bytes) -> bytes:
     """A JPEG with application segments put in front of all others."""
     data = as_bytes(noise(), "JPEG")
-    marked = [b"\xff\xe1" + struct.pack(">H", len(one) + 2) + one for one in segments]
+    marked = [b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment for segment in segments]
     return data[:2] + b"".join(marked) + data[2:]
 
 

@@ -263,7 +263,7 @@ def test_a_film_is_read_again_and_reduced(tmp_path: Path) -> None:
     write_film(tmp_path / "a.mp4", some(3), 3)
     (tmp_path / "a.mp4").rename(tmp_path / "a.txt")  # what it is called does not matter
     frames = list(read_frames(tmp_path / "a.txt", longest=20))
-    assert len(frames) == 3 + 9 and {(one.mode, one.size) for one in frames} == {("RGB", (16, 20))}
+    assert len(frames) == 3 + 9 and {(frame.mode, frame.size) for frame in frames} == {("RGB", (16, 20))}
     assert len(list(read_frames(str(tmp_path / "a.txt"), limit=12))) == 12
 
 
@@ -341,7 +341,7 @@ def test_a_folder_is_read_in_the_order_in_which_people_count(tmp_path: Path) -> 
     (tmp_path / ".hidden.png").write_bytes(b"no picture")
     (tmp_path / "folder.png").mkdir()
     frames = list(read_frames(tmp_path, longest=300))
-    assert [round(np.asarray(one).mean() / 40) for one in frames[:-1]] == list(range(6))
+    assert [round(np.asarray(frame).mean() / 40) for frame in frames[:-1]] == list(range(6))
     assert frames[-1].size == (300, 10) and frames[-1].getpixel((3, 3)) == (255, 255, 255)
     with pytest.raises(BadInput, match="7 pictures and the most is 6"):
         read_frames(tmp_path, limit=6)

@@ -53,7 +53,7 @@ def finished(settings: OptimizeSettings, journal: Journal | None = None) -> Resu
 
 
 def pixels(result: Result) -> list[bytes]:
-    return [one.image.tobytes() for one in result.pictures]
+    return [picture.image.tobytes() for picture in result.pictures]
 
 
 def gradient(pipeline: Optimize, precision: str) -> Tensor:

@@ -242,7 +242,9 @@ def test_what_is_exported_has_the_same_figures(emoji: Emoji, tmp_path: Path) -> 
     trainers[0].export(tmp_path / "unet.safetensors", {})
     load_weights(tmp_path / "unet.safetensors", trainers[1].networks["unet"])
     figures, again = (trainer.evaluate() for trainer in trainers)
-    assert set(figures) == {"loss", "round trip PSNR"} and all(np.isfinite(one) for one in figures.values())
+    assert set(figures) == {"loss", "round trip PSNR"} and all(
+        np.isfinite(figure) for figure in figures.values()
+    )
     assert figures == again
 
 

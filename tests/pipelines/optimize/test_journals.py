@@ -43,10 +43,10 @@ def test_a_killed_run_resumes_to_the_same_bits(fields: dict[str, Any], tmp_path:
     journal = Journal(tmp_path / "run")
     assert journal.steps()[-1] >= 24 - 10
     resumed = finished(tiny_optimize(), settings, journal)
-    assert [one.image.tobytes() for one in resumed.pictures] == [
-        one.image.tobytes() for one in whole.pictures
+    assert [picture.image.tobytes() for picture in resumed.pictures] == [
+        picture.image.tobytes() for picture in whole.pictures
     ]
-    assert [one.score for one in resumed.pictures] == [one.score for one in whole.pictures]
+    assert [picture.score for picture in resumed.pictures] == [picture.score for picture in whole.pictures]
     assert resumed.pictures[0].facts == whole.pictures[0].facts
 
 
@@ -148,8 +148,8 @@ def test_the_film_shows_every_step(tmp_path: Path) -> None:
     film = pipeline.timelapse(settings, journal)
     frames = list(film.frames)
     assert film.count == len(frames) == 14 and film.scenes == ["a red heart", "green apple"]
-    assert [one.scene for one in frames] == [0] * 6 + [1] * 8
-    assert [one.image.tobytes() for one in frames] == seen
+    assert [frame.scene for frame in frames] == [0] * 6 + [1] * 8
+    assert [frame.image.tobytes() for frame in frames] == seen
     assert pipeline.image_at(settings, journal, 10).tobytes() == seen[10]
     moving = pipeline.prepare(OptimizeSettings(steps=14, cutouts=2, animate=4))
     finished(pipeline, moving, Journal(tmp_path / "moving"))

@@ -45,7 +45,7 @@ def test_a_weight_is_read_from_the_right(text: str, target: Target) -> None:
 
 
 def test_targets_scenes_and_regions() -> None:
-    assert [one.text for one in parse_targets("a | b:0.5 || c:0")] == ["a", "b"]
+    assert [target.text for target in parse_targets("a | b:0.5 || c:0")] == ["a", "b"]
     assert parse_story("a ^ b ^ c", 90) == [(0, "a"), (30, "b"), (60, "c")]
     assert parse_story("a | x:2 ^ b @80", 90) == [(0, "a | x:2"), (80, "b")]
     (region,) = parse_regions("a sun:2 @ top")

@@ -100,7 +100,7 @@ def test_a_malicious_torchscript_archive_does_nothing(tmp_path: Path) -> None:
         patch.chdir(tmp_path)
         original = read_original(Path("bad.pt"))
     assert set(original.tensors) == {"w", "as a parameter's state"}  # which holds a tensor, too
-    assert {one.name for one in tmp_path.iterdir()} == {"good.pt", "bad.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"good.pt", "bad.pt"}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_the_sandbox_holds_even_if_the_unpickler_had_a_hole(deed: str, tmp_path:
     )
     assert done.returncode == 0, done.stderr
     assert "tried to do something that no checkpoint does" in done.stdout
-    assert [one.name for one in tmp_path.iterdir()] == ["victim"]
+    assert [path.name for path in tmp_path.iterdir()] == ["victim"]
 
 
 def test_the_words_that_call_something_are_these_and_no_others() -> None:
@@ -165,7 +165,7 @@ def whole_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         save(net, folder / name)
     save_file({"weight": torch.arange(600.0)}, folder / "safetensors")
     (folder / "flax").write_bytes(flax_file())
-    return {one.name: one.read_bytes() for one in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "plain", "safetensors", "flax"])
@@ -305,7 +305,7 @@ def test_an_endless_pickle_is_stopped_by_the_limits(tmp_path: Path) -> None:
     (tmp_path / "endless.pt").write_bytes(pickled)
     with pytest.raises(BadInput, match=r"endless\.pt (took more than|could not be read within) 1 s"):
         read_original(tmp_path / "endless.pt", seconds=1)
-    assert [one.name for one in tmp_path.iterdir()] == ["endless.pt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["endless.pt"]
 
 
 def test_a_tree_of_trees_is_refused(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def wait_proof(tab: Any, state: str) -> Any:
 
 
 def newest(queue: JobQueue) -> Job:
-    return next(one for one in queue.jobs(count=50) if one.pipeline == "edit")
+    return next(job for job in queue.jobs(count=50) if job.pipeline == "edit")
 
 
 def wait_for_updates(queue: JobQueue, least: int) -> Job:
@@ -93,7 +93,7 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     keep(tab, "edit-running-en-light-1280")
     done = wait_proof(tab, "done")
     tiles = done.locator("[data-strength]")
-    assert [one.split("\n")[0] for one in tiles.all_inner_texts()] == ["0", "0.375", "0.75", "1", "1.5"]
+    assert [text.split("\n")[0] for text in tiles.all_inner_texts()] == ["0", "0.375", "0.75", "1", "1.5"]
     assert tiles.locator("nth=3").get_attribute("aria-pressed") == "true"
     wipe = done.locator(".wipe")
     wipe.focus()
@@ -109,7 +109,7 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     assert record.settings["prompt"] == "a slow sunset" and record.picture["strength"] == 0.375
     given = open_picture(newest(queue).settings["image"])
     untouched = Image.open(
-        next(one["path"] for one in newest(queue).pictures if one["strength"] == 0)
+        next(picture["path"] for picture in newest(queue).pictures if picture["strength"] == 0)
     ).convert("RGB")
     assert untouched.tobytes() == given.tobytes() == Image.open(photo).tobytes()
 
@@ -281,7 +281,7 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, queue: JobQueue, lang: str
     if lang == "zh-CN":
         told = tab.locator("#edit-view").inner_text() + tab.locator("#edit-controls").inner_text()
         words = ("快速", "改变多少", "原样", "保存这个方向", "退回第", "返回步", "自动蒙版")
-        assert [one for one in words if one not in told] == []
+        assert [word for word in words if word not in told] == []
 
 
 def test_only_directions_of_the_shelf_are_served(studio: tuple[str, JobQueue]) -> None:
@@ -298,5 +298,5 @@ def test_every_setting_has_words_in_both_languages() -> None:
     from app.ui.tabs.edit.tab import HIDDEN
     from pipelines.edit.settings import EditSettings
 
-    for one in EditSettings.knobs():
-        assert one.name in HIDDEN or all(KNOBS.get(f"edit_{one.name}") or KNOBS[one.name]), one.name
+    for knob in EditSettings.knobs():
+        assert knob.name in HIDDEN or all(KNOBS.get(f"edit_{knob.name}") or KNOBS[knob.name]), knob.name

@@ -57,7 +57,7 @@ class Site:
         self.blocks = page.build(self.studio, self.queue, library, examples, serving)
         self.installer = Installer()
         self.blocks.atelier.downloads = Downloads(self.installer)  # type: ignore[attr-defined]
-        assert sum(one.get_block_name() != "api" for one in self.blocks.blocks.values()) <= 150
+        assert sum(block.get_block_name() != "api" for block in self.blocks.blocks.values()) <= 150
         _, self.url = page.launch(self.blocks, port=None)
 
     def close(self) -> None:

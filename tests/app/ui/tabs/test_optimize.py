@@ -44,7 +44,7 @@ def press(tab: Any, act: str) -> None:
 
 def newest(queue: JobQueue) -> Job:
     for _ in range(500):
-        if jobs := [one for one in queue.jobs(count=50) if one.pipeline == "optimize"]:
+        if jobs := [job for job in queue.jobs(count=50) if job.pipeline == "optimize"]:
             return jobs[0]
         time.sleep(0.02)
     raise AssertionError("no run of Optimize was begun")
@@ -301,7 +301,7 @@ def test_a_drafts_own_file_is_handed_over(visit: Any, queue: JobQueue) -> None:
     wait_canvas(tab, "done")
     made = newest(queue)
     draft = next(
-        one for one in queue.jobs(count=20) if one.pipeline == "generate" and one.session == made.session
+        job for job in queue.jobs(count=20) if job.pipeline == "generate" and job.session == made.session
     )
     given = base64.b64decode(made.settings["image"].partition(",")[2])
     assert given == Path(draft.pictures[0]["path"]).read_bytes()  # the file itself, record inside
@@ -401,12 +401,12 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, queue: JobQueue, lang: str
         if lang == "zh-CN"
         else ("Timeline", "start picture")
     )
-    assert [one for one in words if one not in told] == []
+    assert [word for word in words if word not in told] == []
     if lang == "zh-CN":
         english = [
-            one
-            for one in tab.locator("#optimize-controls label span:visible").all_inner_texts()
-            if re.fullmatch(r"[a-z ]{4,}", one)
+            text
+            for text in tab.locator("#optimize-controls label span:visible").all_inner_texts()
+            if re.fullmatch(r"[a-z ]{4,}", text)
         ]
         assert english == []
 
@@ -416,7 +416,7 @@ def test_films_and_glimpses_answer_only_for_runs(studio: tuple[str, JobQueue]) -
 
     url, queue = studio
     make(queue, "no journal")
-    plain = next(one for one in queue.jobs(count=5) if one.pipeline == "generate").id
+    plain = next(job for job in queue.jobs(count=5) if job.pipeline == "generate").id
     for name in (
         f"film/{plain}.mp4",
         "film/nothing.mp4",
@@ -432,5 +432,5 @@ def test_every_setting_has_words_in_both_languages() -> None:
     from app.ui.tabs.optimize.tab import HIDDEN
     from pipelines.optimize.settings import OptimizeSettings
 
-    for one in OptimizeSettings.knobs():
-        assert one.name in HIDDEN or all(KNOBS[one.name]), one.name
+    for knob in OptimizeSettings.knobs():
+        assert knob.name in HIDDEN or all(KNOBS[knob.name]), knob.name
