@@ -69,12 +69,12 @@ class Journal:
         if self.folder is None or not (path := self.folder / "run.json").is_file():
             return None
         try:
-            found = json.loads(path.read_text("utf-8"))
+            identity = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError):
-            found = None
-        if not is_dict(found):
+            identity = None
+        if not is_dict(identity):
             raise BadInput("core.journal_damaged", journal=self.folder.name)
-        return found
+        return identity
 
     def due(self, step: int) -> bool:
         """Whether a snapshot should be saved after `step` steps: every EVERY_STEPS steps and after EVERY_SECONDS."""
@@ -84,18 +84,18 @@ class Journal:
         """Save a snapshot. CannotSave when the file cannot be written."""
         self._saved = time.monotonic()
         if self.folder is None:
-            tensors = {name: one.clone() for name, one in snapshot.tensors.items()}
+            tensors = {name: tensor.clone() for name, tensor in snapshot.tensors.items()}
             self._memory[snapshot.step] = Snapshot(snapshot.step, tensors, snapshot.facts)
             return
-        tensors = {name: one.detach().cpu().contiguous() for name, one in snapshot.tensors.items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
         write_atomically(self._path(snapshot.step), save(tensors, {"facts": json.dumps(snapshot.facts)}))
 
     def steps(self) -> list[int]:
         """The steps that have snapshots, in ascending order."""
         if self.folder is None:
             return sorted(self._memory)
-        found = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors"))
-        return sorted(int(name) for name in found if name.isdigit())
+        names = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors"))
+        return sorted(int(name) for name in names if name.isdigit())
 
     def facts(self, step: int) -> dict[str, Any]:
         """The facts of a snapshot, without reading its tensors. BadInput when its file is missing or damaged."""
@@ -137,9 +137,9 @@ class Journal:
         assert self.folder is not None
         try:
             folder.mkdir(parents=True)
-            for one in steps:
-                if one <= step:
-                    shutil.copyfile(self._path(one), folder / self._path(one).name)
+            for saved_step in steps:
+                if saved_step <= step:
+                    shutil.copyfile(self._path(saved_step), folder / self._path(saved_step).name)
         except OSError as error:
             raise cannot_save(folder, error) from None
         return Journal(folder)

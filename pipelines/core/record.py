@@ -82,11 +82,11 @@ def record_of(
 @cache
 def versions() -> dict[str, str]:
     """The versions of Atelier, Python and the libraries that determine pixels, by name. Imports none of them."""
-    found = {"atelier": VERSION, "python": platform.python_version()}
+    by_name = {"atelier": VERSION, "python": platform.python_version()}
     for name in ("torch", "diffusers", "transformers", "numpy", "pillow"):
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            by_name[name] = metadata.version(name)
+    return by_name
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -123,8 +123,8 @@ def write_pictures(
         )
         path = folder / f"{stem}-{rank}.png"
         write_png(path, picture.image, record)
-        told = {"path": str(path), "score": picture.score, "seed": picture.seed, "rank": rank}
-        yield {**picture.facts, **told}, record
+        facts = {"path": str(path), "score": picture.score, "seed": picture.seed, "rank": rank}
+        yield {**picture.facts, **facts}, record
 
 
 def write_png(path: str | Path, image: Image.Image, record: Record) -> None:
@@ -146,13 +146,13 @@ def without_pictures(source: str | Path | bytes) -> bytes:
     data = read_bytes(source)
     texts = read_texts(data)
     record = record_from_json(texts.get("atelier", ""))
-    given = [name for name, value in record.settings.items() if "data:image/" in str(value)]
-    given += [name for name in ("tokens",) if record.settings.get(name)]
-    settings = {name: "" if name in given else value for name, value in record.settings.items()}
-    bare = replace(record, settings=settings, picture={**record.picture, "left_out": given})
+    left_out = [name for name, value in record.settings.items() if "data:image/" in str(value)]
+    left_out += [name for name in ("tokens",) if record.settings.get(name)]
+    settings = {name: "" if name in left_out else value for name, value in record.settings.items()}
+    bare = replace(record, settings=settings, picture={**record.picture, "left_out": left_out})
     kept = PngInfo()
     kept.add_text("parameters", texts.get("parameters", ""))
-    kept.add_text("atelier", bare.to_json() if given else record.to_json())
+    kept.add_text("atelier", bare.to_json() if left_out else record.to_json())
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
         image.save(buffer, "PNG", pnginfo=kept)
@@ -238,7 +238,7 @@ def record_from_json(text: str) -> Record:
         raise BadInput("core.record_not_json") from None
     if not is_dict(values) or _depth(values) > MAX_DEPTH:
         raise BadInput("core.record_foreign")
-    names = [one.name for one in fields(Record)]
+    names = [part.name for part in fields(Record)]
     if missing := [name for name in names if name not in values]:
         raise BadInput("core.record_lacks", field=missing[0])
     values = {name: values[name] for name in names}  # what a later version adds is not needed here
@@ -248,7 +248,10 @@ def record_from_json(text: str) -> Record:
         _expect(isinstance(values[name], dict) and len(values[name]) <= 200, name)
     for name in ("versions", "models"):
         _expect(isinstance(values[name], dict) and len(values[name]) <= 50, name)
-    _expect(all(isinstance(one, str) and len(one) <= 100 for one in values["versions"].values()), "versions")
+    _expect(
+        all(isinstance(version, str) and len(version) <= 100 for version in values["versions"].values()),
+        "versions",
+    )
     for model in values["models"].values():
         _expect(is_dict(model) and set(model) == {"name", "sha256"}, "models")
         _expect(isinstance(model["name"], str) and len(model["name"]) <= 200, "models")
@@ -274,10 +277,10 @@ def read_parameters(source: str | Path | bytes) -> dict[str, Any]:
     last = lines.pop() if len(re.findall(r"\w[\w \-/]*:", lines[-1])) >= 3 else ""
     prompt = " ".join("\n".join(lines).split("Negative prompt:")[0].split())
     seed = re.search(r"\bSeed: *(\d{1,20})\b", last)
-    found: dict[str, Any] = {"prompt": prompt} if prompt else {}
+    settings: dict[str, Any] = {"prompt": prompt} if prompt else {}
     if seed and int(seed[1]) < 2**32:
-        found["seed"] = int(seed[1])
-    return found
+        settings["seed"] = int(seed[1])
+    return settings
 
 
 def read_texts(source: str | Path | bytes) -> dict[str, str]:
@@ -351,7 +354,7 @@ def _no_constant(name: str) -> float:
 def _depth(value: Any, limit: int = MAX_DEPTH) -> int:
     """How deep lists and dicts are nested, 1 for a plain value. Counts to `limit` + 2 at most."""
     inside: Iterable[Any] = value.values() if is_dict(value) else value if is_list(value) else ()
-    return 1 + max((_depth(one, limit - 1) for one in inside), default=0) if limit >= 0 else 1
+    return 1 + max((_depth(item, limit - 1) for item in inside), default=0) if limit >= 0 else 1
 
 
 def _shown(text: str) -> str:

@@ -174,13 +174,15 @@ class Settings:
 
     def files(self) -> list[str]:
         """The pictures in the settings, each a path or a data URI."""
-        found: list[str] = []
-        self.map_pictures(lambda source: found.append(source) or source)
-        return found
+        sources: list[str] = []
+        self.map_pictures(lambda source: sources.append(source) or source)
+        return sources
 
     def map_pictures(self, change: Callable[[str], str]) -> Self:
         """The settings with `change` applied to every picture in them, each a path or a data URI."""
-        pictures = {one.name: getattr(self, one.name) for one in self.knobs() if one.kind == "picture"}
+        pictures = {
+            setting.name: getattr(self, setting.name) for setting in self.knobs() if setting.kind == "picture"
+        }
         return dataclasses.replace(
             self, **{name: change(source) for name, source in pictures.items() if source}
         )
@@ -210,34 +212,36 @@ def _without_old_zero(knob: Knob, value: Any) -> Any:
     return None if is_zero and knob.optional and (knob.lo or 0) > 0 else value
 
 
-def _checked(one: Knob, value: Any) -> Any:
+def _checked(setting: Knob, value: Any) -> Any:
     """The value in the knob's type. BadInput when it is of another type, out of range or not among the choices."""
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
-    if one.type is bool:
+    if setting.type is bool:
         if not isinstance(value, bool):
-            raise BadInput("settings.not_boolean", setting=one.name, value=shown)
-    elif one.type in (int, float):
+            raise BadInput("settings.not_boolean", setting=setting.name, value=shown)
+    elif setting.type in (int, float):
         good = isinstance(value, (int, float)) and not isinstance(value, bool)
         good = good and abs(value) < 2**63  # neither nan nor infinite, and float(value) cannot overflow
-        if not good or (one.type is int and int(value) != value):
-            example = one.lo if one.default is None else one.default
+        if not good or (setting.type is int and int(value) != value):
+            example = setting.lo if setting.default is None else setting.default
             raise BadInput(
-                "settings.not_whole" if one.type is int else "settings.not_a_number",
-                setting=one.name,
+                "settings.not_whole" if setting.type is int else "settings.not_a_number",
+                setting=setting.name,
                 value=shown,
                 example=example,
             )
-        value = one.type(value)
-        if one.lo is not None and value < one.lo:
-            raise BadInput("settings.too_small", setting=one.name, value=shown, least=one.lo)
-        if one.hi is not None and value > one.hi:
-            raise BadInput("settings.too_large", setting=one.name, value=shown, most=one.hi)
+        value = setting.type(value)
+        if setting.lo is not None and value < setting.lo:
+            raise BadInput("settings.too_small", setting=setting.name, value=shown, least=setting.lo)
+        if setting.hi is not None and value > setting.hi:
+            raise BadInput("settings.too_large", setting=setting.name, value=shown, most=setting.hi)
     elif not isinstance(value, str):
-        raise BadInput("settings.not_text", setting=one.name, value=shown)
-    elif one.kind == "prompt":
+        raise BadInput("settings.not_text", setting=setting.name, value=shown)
+    elif setting.kind == "prompt":
         value = clean_prompt(value)
-    if one.choices is not None and value not in one.choices:
-        raise BadInput("settings.not_a_choice", setting=one.name, value=shown, choices=", ".join(one.choices))
+    if setting.choices is not None and value not in setting.choices:
+        raise BadInput(
+            "settings.not_a_choice", setting=setting.name, value=shown, choices=", ".join(setting.choices)
+        )
     return value
 
 
