@@ -200,7 +200,7 @@ def _hash(path: Path) -> str:
     if path.is_file():
         return file_hash(path)
     digest = hashlib.sha256()
-    for one in sorted(path.rglob("*")):
-        if one.is_file():
-            digest.update(json.dumps([one.relative_to(path).as_posix(), file_hash(one)]).encode())
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            digest.update(json.dumps([file.relative_to(path).as_posix(), file_hash(file)]).encode())
     return digest.hexdigest()

@@ -147,8 +147,8 @@ class Diffuse(Pipeline[DiffuseSettings]):
         unet, added = pipe.unet, {}
 
         def stacked(cond: Tensor, uncond: Tensor | None) -> Tensor:
-            both = [x.expand(rows, *x.shape[1:]) for x in (uncond, cond) if x is not None]
-            return torch.cat(both).to(unet.device, unet.dtype)
+            tensors = [x.expand(rows, *x.shape[1:]) for x in (uncond, cond) if x is not None]
+            return torch.cat(tensors).to(unet.device, unet.dtype)
 
         if is_xl(pipe):
             prompt, device, *rest = asked

@@ -50,7 +50,7 @@ TURNS = {  # EXIF orientation -> what makes the picture upright
 def to_pil(pictures: Tensor) -> list[Image.Image]:
     """(n, 3, h, w) in [-1, 1] -> n RGB images of 8 bits. Values outside the range are clamped."""
     levels = pictures.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
-    return [Image.fromarray(one) for one in levels.permute(0, 2, 3, 1).cpu().numpy()]
+    return [Image.fromarray(pixels) for pixels in levels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def to_tensor(pictures: list[Image.Image]) -> Tensor:
@@ -194,8 +194,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
     mean_a, mean_b = blur(a), blur(b)
     var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
-    both = blur(a * b) - mean_a * mean_b
-    score = (2 * mean_a * mean_b + 0.01**2) * (2 * both + 0.03**2)
+    covariance = blur(a * b) - mean_a * mean_b
+    score = (2 * mean_a * mean_b + 0.01**2) * (2 * covariance + 0.03**2)
     return (score / ((mean_a**2 + mean_b**2 + 0.01**2) * (var_a + var_b + 0.03**2))).mean((1, 2, 3))
 
 
@@ -212,9 +212,9 @@ def restrict_pillow() -> None:
     A server calls it once when it starts. It also restricts pictures that other libraries open with Pillow.
     """
     Image.init()
-    for name in [one for one in Image.OPEN if one not in FORMATS]:
+    for name in [kind for kind in Image.OPEN if kind not in FORMATS]:
         del Image.OPEN[name]
-    Image.ID[:] = [one for one in Image.ID if one in FORMATS]
+    Image.ID[:] = [kind for kind in Image.ID if kind in FORMATS]
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this and refuses above twice this
 
 
@@ -279,8 +279,8 @@ def _too_heavy(size: int, most: int) -> BadInput:
     return BadInput("io.picture_too_heavy", megabytes=size / 1e6, most=most / 1e6)
 
 
-def _short(thing: object) -> str:
-    text = " ".join(str(thing).split())
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
 
 

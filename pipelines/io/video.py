@@ -374,6 +374,6 @@ def _by(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _short(thing: object) -> str:
-    text = " ".join(str(thing).split())
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
