@@ -46,7 +46,7 @@ TINY = (
         "icons of six open sets, made smaller: python launch.py data --examples",
     ),
 )
-CHECKPOINTS: dict[str, Checkpoint] = {one.name: one for one in TINY} | OPEN_WEIGHTS
+CHECKPOINTS: dict[str, Checkpoint] = {checkpoint.name: checkpoint for checkpoint in TINY} | OPEN_WEIGHTS
 
 
 def is_known(name: str) -> bool:
@@ -162,8 +162,8 @@ def check_use(pack: str, use: dict[str, str]) -> None:
     for field, name in use.items():
         if field not in usual:
             raise BadInput("weights.part_unknown", part=field[:64], pack=pack, known=", ".join(sorted(usual)))
-        given, wanted = (_purpose(checkpoint_of(one)) for one in (name, usual[field]))
-        if given != wanted:
+        purpose, usual_purpose = (_purpose(checkpoint_of(model)) for model in (name, usual[field]))
+        if purpose != usual_purpose:
             raise BadInput("weights.part_of_other_kind", model=name, part=field, usual=usual[field])
 
 

@@ -87,8 +87,8 @@ class Checkpoint:
 
 def models_folder() -> Path:
     """The folder of models: ATELIER_MODELS, or models/ in the project's folder when that is not set."""
-    given = os.environ.get("ATELIER_MODELS")
-    return Path(given).expanduser() if given else PROJECT / "models"
+    folder = os.environ.get("ATELIER_MODELS")
+    return Path(folder).expanduser() if folder else PROJECT / "models"
 
 
 def size_of(path: Path) -> int:

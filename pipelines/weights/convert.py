@@ -95,11 +95,11 @@ def convert_originals(originals: list[SourceCheckpoint], family: str | None = No
             BadInput, LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError
         ):
             return _as_family(originals, rows)
-    first, known, found = originals[0].file, ", ".join(networks), _described(originals)
+    first, known, description = originals[0].file, ", ".join(networks), _described(originals)
     if len(originals) == 1:
-        raise BadInput("weights.fits_no_family", file=first, known=known, found=found)
+        raise BadInput("weights.fits_no_family", file=first, known=known, found=description)
     other = originals[1].file
-    raise BadInput("weights.fit_no_family", file=first, other=other, known=known, found=found)
+    raise BadInput("weights.fit_no_family", file=first, other=other, known=known, found=description)
 
 
 def convert_vocabulary(paths: list[Path], out: Path, family: str) -> str:
@@ -152,12 +152,12 @@ def _as_family(originals: list[SourceCheckpoint], rows: list[ModelSpec]) -> Conv
 
 def _described(originals: list[SourceCheckpoint]) -> Message:
     """The number of tensors in files, and the names and shapes of the first three, in words."""
-    tensors = {name: one for original in originals for name, one in original.tensors.items()}
-    some = [
+    tensors = {name: tensor for original in originals for name, tensor in original.tensors.items()}
+    examples = [
         f"{name[:60]} ({'x'.join(map(str, tensors[name].shape)) or 'one number'})"
         for name in sorted(tensors)[:3]
     ]
-    count, names = len(tensors), ", ".join(some)
+    count, names = len(tensors), ", ".join(examples)
     if count > 3:
         return Message("weights.tensors_and_more", {"count": count, "names": names})
     return Message("weights.tensors", {"count": count, "names": names})
@@ -170,11 +170,11 @@ def _files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    inside = sorted(one for one in path.iterdir() if one.is_file())
+    inside = sorted(file for file in path.iterdir() if file.is_file())
     for suffix in WEIGHTS:
-        weights = [one for one in inside if one.suffix == suffix]
+        weights = [file for file in inside if file.suffix == suffix]
         if len(weights) == 1:
-            return [*weights, *(one for one in inside if one.name == "config.json")]
+            return [*weights, *(file for file in inside if file.name == "config.json")]
         if weights:
             names = ", ".join(weight.name for weight in weights[:4])
             raise BadInput("weights.several_files", folder=path.name, files=names)
@@ -210,19 +210,19 @@ def write_converted(path: Path, converted: Converted, facts: dict[str, Any]) -> 
         "facts": json.dumps(facts, ensure_ascii=False),
     }
     order = sorted(
-        converted.tensors.items(), key=lambda one: (-one[1].element_size(), one[0])
+        converted.tensors.items(), key=lambda item: (-item[1].element_size(), item[0])
     )  # keeps them aligned
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
-    for name, one in order:
+    for name, tensor in order:
         header[name] = {
-            "dtype": DTYPE_NAMES[one.dtype],
-            "shape": list(one.shape),
-            "data_offsets": [end, end := end + one.numel() * one.element_size()],
+            "dtype": DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end := end + tensor.numel() * tensor.element_size()],
         }
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    _write_parts(path, text, (one for _, one in order))
+    _write_parts(path, text, (tensor for _, tensor in order))
 
 
 def _write_parts(path: Path, header: bytes, tensors: Iterator[Tensor]) -> None:

@@ -59,18 +59,18 @@ def fetch(
                     "weights.broken_off", host=part.host, megabytes=part.size / 1e6, reason=_reason(error)
                 ) from error
             time.sleep(0.2 * misses)
-    found = file_hash(part.file)
-    if sha256 and found != sha256:
+    digest = file_hash(part.file)
+    if sha256 and digest != sha256:
         part.drop()
         raise BadInput(
-            "weights.wrong_hash", file=path.name, host=part.host, found=found[:12], expected=sha256[:12]
+            "weights.wrong_hash", file=path.name, host=part.host, found=digest[:12], expected=sha256[:12]
         )
     try:
         part.file.replace(path)
     except OSError as error:
         raise cannot_save(path, error) from error
     part.drop()
-    return found
+    return digest
 
 
 def check_address(url: str) -> None:

@@ -113,13 +113,13 @@ class _Reader:
 
     def map(self, count: int, depth: int) -> Any:
         """A map with texts as keys, or the tensor when it is an array in chunks."""
-        found: dict[str, Any] = {}
+        entries: dict[str, Any] = {}
         for _ in range(count):
             key = self.value(depth + 1)
-            if not isinstance(key, (str, int)) or str(key) in found:
+            if not isinstance(key, (str, int)) or str(key) in entries:
                 raise ValueError(f"{str(key)[:40]!r} is a strange key or comes twice")
-            found[str(key)] = self.value(depth + 1)
-        return _joined(found) if CHUNKED in found else found
+            entries[str(key)] = self.value(depth + 1)
+        return _joined(entries) if CHUNKED in entries else entries
 
     def extension(self, size: int, depth: int) -> Any:
         kind = self.whole(1)
@@ -148,7 +148,7 @@ def _array(shape: Any, name: Any, data: memoryview) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
 
 
-def _joined(found: dict[str, Any]) -> Tensor:
-    shape, chunks = found["shape"], found["chunks"]
+def _joined(entries: dict[str, Any]) -> Tensor:
+    shape, chunks = entries["shape"], entries["chunks"]
     shape = [shape[str(i)] for i in range(len(shape))] if is_dict(shape) else shape
     return torch.cat([chunks[str(i)] for i in range(len(chunks))]).reshape(shape)

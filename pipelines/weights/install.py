@@ -55,14 +55,14 @@ def install(checkpoint: Checkpoint, opener: Opener | None = None) -> Generator[S
             try:
                 done, total = next(events)
             except StopIteration as end:
-                found: str = end.value
+                digest: str = end.value
                 break
             first = done if first < 0 else first
             rate = (done - first) / max(time.monotonic() - begun, 1e-3) / 1e6
             yield Step(path.name, done // 10**6, max(total // 10**6, 1), {"MB/s": rate} if rate else {})
         if expected is None:
             new.append(path.name)
-            _pin(file.url, found)
+            _pin(file.url, digest)
     yield Step("converting", 0, 1)
     _place(checkpoint, downloads)
     _forget(downloads)
@@ -109,7 +109,7 @@ def add(paths: list[Path], name: str, family: str | None = None) -> str:
     checkpoint = OPEN_WEIGHTS.get(name)
     if find(name) is not None:
         raise BadInput("weights.name_taken", name=name)
-    folders = [one for one in map(home_path, paths) if (one / "text_encoder").is_dir()]
+    folders = [folder for folder in map(home_path, paths) if (folder / "text_encoder").is_dir()]
     if folders or (checkpoint is not None and not checkpoint.spec.convert):
         raise BadInput("weights.diffusers_folder", name=name, place=models_folder() / name)
     family = family or (checkpoint.spec.family if checkpoint else None)
@@ -117,7 +117,7 @@ def add(paths: list[Path], name: str, family: str | None = None) -> str:
     if checkpoint is not None:
         facts |= {"licence": checkpoint.licence, "origin": f"{checkpoint.origin}, given by path"}
     path = models_folder() / (name + _suffix(family))
-    return _convert([home_path(one) for one in paths], path, family, facts)
+    return _convert([home_path(file) for file in paths], path, family, facts)
 
 
 def remove(name: str) -> int:

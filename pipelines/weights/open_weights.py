@@ -94,12 +94,12 @@ def _latent(
     texts = ["model_index.json", "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
     for number in numbers:
         tokenizer = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
-        texts += [f"text_encoder{number}/config.json", *(f"tokenizer{number}/{one}" for one in tokenizer)]
+        texts += [f"text_encoder{number}/config.json", *(f"tokenizer{number}/{file}" for file in tokenizer)]
     names = [*texts, *(f"{weight}.fp16.safetensors" for weight in weights)]
     return Checkpoint(
         name=name,
         kind="diffusion",
-        files=tuple(File(f"{HUB}/{repository}/resolve/main/{one}", name=one) for one in names),
+        files=tuple(File(f"{HUB}/{repository}/resolve/main/{file}", name=file) for file in names),
         licence=licence,
         origin=repository,
         about=about,

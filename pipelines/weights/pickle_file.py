@@ -73,7 +73,7 @@ class Contents:
     def _archive(self, file: BinaryIO) -> Any:
         """torch.save's zip archive and TorchScript's: a pickle, and one member for each storage."""
         archive = zipfile.ZipFile(file)
-        members = {one.filename: one for one in archive.infolist()}
+        members = {member.filename: member for member in archive.infolist()}
         if len(members) != len(archive.infolist()):
             raise Refused("weights.same_member")
         if sum(member.file_size for member in members.values()) > self.limit:
@@ -134,7 +134,7 @@ class Tree:
         self.nodes = self.plain_count = 0
         value = contents.value
         if is_dict(value):
-            value = {key: one for key, one in value.items() if key not in NOT_WEIGHTS}
+            value = {key: member for key, member in value.items() if key not in NOT_WEIGHTS}
         numbers = self._walk(value, "", 0)
         self.numbers = numbers if is_dict(numbers) else {}
 
@@ -165,11 +165,11 @@ class Tree:
 
     def _branch(self, members: Iterable[tuple[Any, Any]], name: str, depth: int) -> Any:
         branch = {
-            str(key): self._walk(one, f"{name}.{key}" if name else str(key), depth + 1)
-            for key, one in members
+            str(key): self._walk(member, f"{name}.{key}" if name else str(key), depth + 1)
+            for key, member in members
             if isinstance(key, (str, int))
         }
-        plain = {key: one for key, one in branch.items() if one is not NOTHING}
+        plain = {key: value for key, value in branch.items() if value is not NOTHING}
         return plain if plain or not branch else NOTHING
 
     def _array(self, array: Array) -> Tensor | None:
@@ -201,8 +201,8 @@ def _members(stub: Stub) -> Iterator[tuple[Any, Any]]:
         for group in ("_parameters", "_buffers", "_modules") if network else ():
             members = part.get(group)
             if is_dict(members):
-                yield from ((name, one) for name, one in members.items() if name not in hidden)
-        yield from ((key, one) for key, one in part.items() if not (network and str(key).startswith("_")))
+                yield from ((name, member) for name, member in members.items() if name not in hidden)
+        yield from ((key, value) for key, value in part.items() if not (network and str(key).startswith("_")))
 
 
 def write(contents: Contents, out: BinaryIO) -> None:
@@ -214,27 +214,28 @@ def write(contents: Contents, out: BinaryIO) -> None:
         raise Refused("weights.tensors_too_large", gigabytes=contents.limit / 1e9)
     # Wide numbers first, so that each begins at a multiple of its width.
     order = sorted(
-        tree.tensors.items(), key=lambda one: (-DTYPES[one[1].dtype][1], one[1].storage.key, one[1].offset)
+        tree.tensors.items(),
+        key=lambda item: (-DTYPES[item[1].dtype][1], item[1].storage.key, item[1].offset),
     )
     header: dict[str, Any] = {"__metadata__": {"numbers": json.dumps(tree.numbers)}}
     end = 0
-    for name, one in order:
+    for name, tensor in order:
         header[name] = {
-            "dtype": DTYPES[one.dtype][0],
-            "shape": one.shape,
-            "data_offsets": [end, end := end + one.size],
+            "dtype": DTYPES[tensor.dtype][0],
+            "shape": tensor.shape,
+            "data_offsets": [end, end := end + tensor.size],
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     out.write(len(text).to_bytes(8, "little") + text)
     key, data = None, b""
-    for _, one in order:
-        if one.size == 0:
+    for _, tensor in order:
+        if tensor.size == 0:
             continue
-        if one.storage.key != key:
-            key, data = one.storage.key, contents.read(one.storage.key)
-        width = DTYPES[one.dtype][1]
+        if tensor.storage.key != key:
+            key, data = tensor.storage.key, contents.read(tensor.storage.key)
+        width = DTYPES[tensor.dtype][1]
         view = np.ndarray(  # refuses what would reach beyond the data
-            one.shape, f"V{width}", data, one.offset * width, [step * width for step in one.strides]
+            tensor.shape, f"V{width}", data, tensor.offset * width, [step * width for step in tensor.strides]
         )
         out.write(np.ascontiguousarray(view).reshape(-1).view("u1").data)

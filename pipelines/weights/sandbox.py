@@ -47,8 +47,8 @@ def start(source: Path, output: Path, folder: Path, memory: int, seconds: float)
         capture_output=True,
         timeout=seconds,
     )
-    said = done.stdout[:MOST_SAID].decode("utf-8", "replace")
-    return done.returncode, Message.from_text(said) or Message.from_json("")
+    text = done.stdout[:MOST_SAID].decode("utf-8", "replace")
+    return done.returncode, Message.from_text(text) or Message.from_json("")
 
 
 # ------------------------------------------------------------------------------------------ inside the process
