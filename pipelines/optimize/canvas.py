@@ -85,7 +85,7 @@ def canvas_size(size: str, image: str, vqgan: Codec) -> tuple[int, int]:
     """
     factor = vqgan.config.factor
     if size:
-        width, height = (int(one) for one in re.split("[xX×]", size))
+        width, height = (int(number) for number in re.split("[xX×]", size))
         for name, side in (("width", width), ("height", height)):
             if side < 2 * factor or side % factor:
                 good = max(2 * factor, round(side / factor) * factor)

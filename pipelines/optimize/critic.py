@@ -37,10 +37,10 @@ def drifting(curve: list[tuple[int, float, float]], window: int = 8) -> bool:
 
 def metrics(state: State, loss: float) -> dict[str, float]:
     """The metrics of a Step: loss, drift (0 or 1) and, once judged, the last scores of CLIP and of the critic."""
-    told = {"loss": loss}
+    values = {"loss": loss}
     if state.curve:
-        _, told["clip"], told["critic"] = state.curve[-1]
-    return told | {"drift": float(drifting(state.curve))}
+        _, values["clip"], values["critic"] = state.curve[-1]
+    return values | {"drift": float(drifting(state.curve))}
 
 
 class Judges:
@@ -52,11 +52,13 @@ class Judges:
     def scores(self, picture: Tensor, targets: list[EncodedTarget]) -> tuple[float, float]:
         """The weighted mean cosines, CLIP's and the critic's, of (1, 3, h, w) with the targets without a region."""
         whole = [target for target in targets if target.region is None and target.critic is not None]
-        total = sum(abs(one.weight) for one in whole)
+        total = sum(abs(target.weight) for target in whole)
         scores: list[float] = []
         for model, name in ((self.clip, "vector"), (self.critic, "critic")):
             seen = model.encode_image(whole_view(self.canvas.cropped(picture), model.config.image_size))[0]
-            scores.append(sum(one.weight / total * (seen @ getattr(one, name)).item() for one in whole))
+            scores.append(
+                sum(target.weight / total * (seen @ getattr(target, name)).item() for target in whole)
+            )
         return scores[0], scores[1]
 
     def judge(self, state: State, picture: Tensor, targets: list[EncodedTarget]) -> None:

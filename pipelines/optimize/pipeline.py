@@ -73,14 +73,14 @@ class Optimize(Resumable[OptimizeSettings]):
             fields |= map_pictures_in({name: getattr(settings, name) for name in names}, change)
         if settings.changes:
             changed = {}
-            for step, what in settings.changes_by_step():
-                what = what | map_pictures_in(
-                    {k: v for k, v in what.items() if k in ("mask", "regions")}, mask
+            for step, entry in settings.changes_by_step():
+                entry = entry | map_pictures_in(
+                    {k: v for k, v in entry.items() if k in ("mask", "regions")}, mask
                 )
-                what |= map_pictures_in(
-                    {k: v for k, v in what.items() if k == "image_prompts"}, prompt_picture
+                entry |= map_pictures_in(
+                    {k: v for k, v in entry.items() if k == "image_prompts"}, prompt_picture
                 )
-                changed[str(step)] = what
+                changed[str(step)] = entry
             fields["changes"] = json.dumps(changed)
         settings = replace(settings, **fields)
         if settings.tokens:
@@ -91,7 +91,7 @@ class Optimize(Resumable[OptimizeSettings]):
         """The image tokens in a picture's record, if they decode to its pixels (mean difference below 0.01); else ""."""
         try:
             record = json.loads(read_texts(source).get("atelier", ""))
-            tokens = [int(one) for one in record["picture"]["tokens"]]
+            tokens = [int(token) for token in record["picture"]["tokens"]]
         except (BadInput, ValueError, KeyError, TypeError, RecursionError):
             return ""
         rows, columns = token_grid(*fitted.size, self.vqgan)
@@ -101,8 +101,8 @@ class Optimize(Resumable[OptimizeSettings]):
             decoded = self.vqgan.decode_tokens(
                 torch.tensor(tokens, device=self.vqgan.codes.device).view(1, rows, columns)
             )
-        given = to_tensor([fitted])
-        same = decoded.shape == given.shape and (decoded.cpu().clamp(-1, 1) - given).abs().mean() < 0.01
+        picture = to_tensor([fitted])
+        same = decoded.shape == picture.shape and (decoded.cpu().clamp(-1, 1) - picture).abs().mean() < 0.01
         return " ".join(map(str, tokens)) if same else ""
 
     # -------------------------------------------------------------------------------------------------------- running

@@ -165,4 +165,4 @@ def parse_palette(text: str) -> list[list[float]]:
     if not 1 <= len(colours) <= 32:
         raise BadInput("optimize.palette_size", count=len(colours))
     plain = [colour.removeprefix("#") for colour in colours]
-    return [[int(one[k : k + 2], 16) / 127.5 - 1 for k in (0, 2, 4)] for one in plain]
+    return [[int(digits[k : k + 2], 16) / 127.5 - 1 for k in (0, 2, 4)] for digits in plain]

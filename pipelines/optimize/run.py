@@ -105,8 +105,8 @@ class OptimizeRun:
         size = config.small_size if current.cutout_size == "small" else config.image_size
         parts = [cutouts(seen, count, size, generator, current.cutout_scheme, current.min_crop)]
         regional = [target for target in targets if target.region is not None]
-        for one in regional:
-            part = crop_to_region(picture, one.region)
+        for target in regional:
+            part = crop_to_region(picture, target.region)
             parts.append(
                 cutouts(part, max(4, count // 2), size, generator, current.cutout_scheme, current.min_crop)
             )
@@ -135,7 +135,7 @@ class OptimizeRun:
         return self._settings_at(self.state.step)
 
     def _settings_at(self, step: int) -> OptimizeSettings:
-        return next(one for begin, one in reversed(self.timeline) if begin <= step)
+        return next(settings for begin, settings in reversed(self.timeline) if begin <= step)
 
     def last_step(self) -> int:
         """The step at which the run ends by the current settings."""
@@ -150,7 +150,7 @@ class OptimizeRun:
         step, state = self.state.step, self.state
         if step and (step in dict(self.timeline) or step in dict(story_of(self.current))):
             state.best = None  # another question: the critic begins anew
-            before = next(one for when, one in reversed(self.timeline) if when < step)
+            before = next(settings for when, settings in reversed(self.timeline) if when < step)
             if self.current.mask and self.current.mask != before.mask:
                 state.base = round_to_uint8(
                     self.canvas.composite(self._picture(state.ema), before.mask, state.base)

@@ -182,7 +182,7 @@ class OptimizeSettings(Settings):
 
     def changed(self, step: int, **fields: Any) -> OptimizeSettings:
         """These settings with fields changed from `step` on. Earlier entries of `changes` for later steps are dropped."""
-        past = {str(when): what for when, what in self.changes_by_step() if when < step}
+        past = {str(when): entry for when, entry in self.changes_by_step() if when < step}
         current = next(settings for when, settings in reversed(self.timeline()) if when <= step)
         same_step = dict(self.changes_by_step()).get(step, {})
         news = {name: value for name, value in fields.items() if value != getattr(current, name)}
@@ -198,7 +198,7 @@ class OptimizeSettings(Settings):
             {name: getattr(self, name) for name in ("image", "mask", "regions", "image_prompts")}, change
         )
         if self.changes:
-            changed = {str(step): map_pictures_in(what, change) for step, what in self.changes_by_step()}
+            changed = {str(step): map_pictures_in(entry, change) for step, entry in self.changes_by_step()}
             fields["changes"] = json.dumps(changed)
         return replace(self, **fields)
 
@@ -207,14 +207,14 @@ class OptimizeSettings(Settings):
         if not self.changes:
             return []
         try:
-            found = json.loads(self.changes)
+            changes = json.loads(self.changes)
         except (ValueError, RecursionError):
-            found = None
-        if not is_dict(found):
+            changes = None
+        if not is_dict(changes):
             raise BadInput("optimize.changes_form")
-        names = {one.name for one in self.knobs()} - set(FIXED)
+        names = {setting.name for setting in self.knobs()} - set(FIXED)
         steps: list[tuple[int, dict[str, Any]]] = []
-        for key, fields in found.items():
+        for key, fields in changes.items():
             if not re.fullmatch(r"[1-9]\d{0,4}", key) or not is_dict(fields):
                 raise BadInput("optimize.changes_step", step=key[:20])
             for name in fields:

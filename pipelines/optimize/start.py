@@ -26,10 +26,10 @@ def given_picture(settings: OptimizeSettings, canvas: Canvas) -> Tensor | None:
     return canvas.on_canvas(to_tensor([open_picture(settings.image)])) if settings.image else None
 
 
-def anchor_of(settings: OptimizeSettings, canvas: Canvas, given: Tensor | None) -> Tensor | None:
+def anchor_of(settings: OptimizeSettings, canvas: Canvas, picture: Tensor | None) -> Tensor | None:
     """(1, 3, h, w) in [-1, 1]: the anchor of `pull`, the given picture, the draft or white; None for random starts."""
-    if given is not None:
-        return given
+    if picture is not None:
+        return picture
     if settings.tokens:
         with torch.no_grad():
             return canvas.decode(canvas.codec.embed(read_tokens(settings, canvas.codec)))
@@ -43,12 +43,12 @@ def start_of(
     first: OptimizeSettings,
     targets: Targets,
     grid: tuple[int, int],
-    given: Tensor | None,
+    picture: Tensor | None,
 ) -> Tensor:
     """The z of step 0, (1, c, rows, columns) for `grid` (rows, columns).
 
     Random numbers are drawn on the CPU from the seed alone, so they are the same on every device. `first` are the settings
-    in force at step 0, `given` the start picture. BadInput when tokens do not fit the canvas or the codebook.
+    in force at step 0, `picture` the start picture. BadInput when tokens do not fit the canvas or the codebook.
     """
     canvas = targets.canvas
     generator = generator_of(settings.seed, 0, "start")
@@ -56,8 +56,8 @@ def start_of(
     size = canvas.pixels(grid)
     if settings.tokens:
         return resized(canvas.codec.embed(read_tokens(settings, canvas.codec)), grid)
-    if given is not None:
-        return canvas.encode(F.interpolate(given, size, mode="area"))
+    if picture is not None:
+        return canvas.encode(F.interpolate(picture, size, mode="area"))
     start = settings.start
     white = torch.ones(1, 3, *size, device=canvas.device)
     if start == "white":
@@ -71,7 +71,7 @@ def start_of(
         side = size if start == "noise" else (2, 2)
         pictures = torch.rand(STARTS, 3, *side, generator=generator) * 2 - 1
         pictures = F.interpolate(pictures, size, mode="bilinear", align_corners=True)
-        starts = torch.cat([canvas.encode(one) for one in torch.split(pictures.to(canvas.device), 1)])
+        starts = torch.cat([canvas.encode(batch) for batch in torch.split(pictures.to(canvas.device), 1)])
     return _nearest(starts, first, targets)
 
 
@@ -80,11 +80,11 @@ def _nearest(starts: Tensor, first: OptimizeSettings, targets: Targets) -> Tenso
     clip, canvas = targets.clip, targets.canvas
     size = canvas.pixels((starts.shape[2], starts.shape[3]))
     scene = story_of(first)[0][1]
-    whole = [one for one in targets.read(first, scene, size) if one.region is None]
-    target = torch.stack([one.weight * one.vector for one in whole]).sum(0)
+    whole = [encoded for encoded in targets.read(first, scene, size) if encoded.region is None]
+    target = torch.stack([encoded.weight * encoded.vector for encoded in whole]).sum(0)
     scores: list[Tensor] = []
-    for some in torch.split(starts, max(1, 8 * 128**2 // math.prod(size))):
-        pictures = canvas.decode(canvas.codec.embed(canvas.codec.quantize(some)))
+    for batch in torch.split(starts, max(1, 8 * 128**2 // math.prod(size))):
+        pictures = canvas.decode(canvas.codec.embed(canvas.codec.quantize(batch)))
         scores.append(clip.encode_image(whole_view(pictures, clip.config.image_size)) @ target)
     best = int(torch.cat(scores).argmax())
     return starts[best : best + 1].clone()
@@ -99,7 +99,7 @@ def _disc(rows: int, columns: int) -> Tensor:
 
 def read_tokens(settings: OptimizeSettings, vqgan: Codec) -> Tensor:
     """(1, rows, columns) int64: the tokens in the settings. BadInput when they do not fit the canvas or the codebook."""
-    tokens = torch.tensor([int(one) for one in settings.tokens.split()])
+    tokens = torch.tensor([int(token) for token in settings.tokens.split()])
     width, height = canvas_size(settings.size, settings.image, vqgan)
     rows, columns = token_grid(width, height, vqgan)
     if len(tokens) != rows * columns:

@@ -58,22 +58,24 @@ class Targets:
         """All targets of the settings with the prompt `scene`; regions are (1, 1, *size)."""
         clip, critic, device = self.clip, self.critic, self.canvas.device
         targets = [
-            EncodedTarget(text_vector(clip, one.text), text_vector(critic, one.text), one.weight, one.stop)
-            for one in parse_targets(scene)
+            EncodedTarget(
+                text_vector(clip, target.text), text_vector(critic, target.text), target.weight, target.stop
+            )
+            for target in parse_targets(scene)
         ]
-        for one in parse_regions(current.regions):
-            target = one.target
+        for part in parse_regions(current.regions):
+            target = part.target
             region = (
-                named_region(one.where, size) if one.where in SIDES else self.canvas.mask(one.where, size)
+                named_region(part.where, size) if part.where in SIDES else self.canvas.mask(part.where, size)
             )
             vector = text_vector(clip, target.text)
             targets.append(EncodedTarget(vector, None, target.weight, target.stop, region.to(device)))
-        for one in parse_targets(current.image_prompts):
-            picture = to_tensor([open_picture(one.text)]).to(device)
+        for target in parse_targets(current.image_prompts):
+            picture = to_tensor([open_picture(target.text)]).to(device)
             vectors = [m.encode_image(whole_view(picture, m.config.image_size))[0] for m in (clip, critic)]
-            targets.append(EncodedTarget(vectors[0], vectors[1], one.weight, one.stop))
-        for one in parse_targets(current.noise_prompts):
-            generator = torch.Generator().manual_seed(int(one.text))
+            targets.append(EncodedTarget(vectors[0], vectors[1], target.weight, target.stop))
+        for target in parse_targets(current.noise_prompts):
+            generator = torch.Generator().manual_seed(int(target.text))
             vector = torch.randn(clip.config.embedding_size, generator=generator)
-            targets.append(EncodedTarget(F.normalize(vector, dim=0).to(device), None, one.weight))
+            targets.append(EncodedTarget(F.normalize(vector, dim=0).to(device), None, target.weight))
         return targets

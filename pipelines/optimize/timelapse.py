@@ -24,7 +24,7 @@ def timelapse_of(run: OptimizeRun, journal: Journal) -> Timelapse:
     """
     steps = journal.steps()
     scenes = _scenes(run.timeline, steps[-1] if steps else 0)
-    moves = [one.animate for _, one in run.timeline if one.animate]
+    moves = [settings.animate for _, settings in run.timeline if settings.animate]
     kept = [
         [at for at, *_ in journal.facts(step)["frames"] if not moves or (at + 1) % moves[-1] == 0]
         for step in steps
