@@ -77,7 +77,9 @@ class Direction:
             "facts": json.dumps(self.facts, ensure_ascii=False, sort_keys=True),
             "lora_adapter_metadata": json.dumps(adapter),  # as diffusers names it
         }
-        return canonical_bytes(save({name: one.contiguous() for name, one in self.tensors.items()}, metadata))
+        return canonical_bytes(
+            save({name: tensor.contiguous() for name, tensor in self.tensors.items()}, metadata)
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically. BadInput unless the name ends in .safetensors; CannotSave when writing fails."""
@@ -118,8 +120,8 @@ def read_direction(source: str | Path) -> Direction:
         value = facts.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
             raise BadInput("edit.direction_number", field=name, most=most)
-    for name, one in header.items():
-        if not is_dict(one) or one.get("dtype") != "F16":
+    for name, entry in header.items():
+        if not is_dict(entry) or entry.get("dtype") != "F16":
             raise BadInput("edit.direction_dtype", tensor=name[:60])
     try:
         tensors = load(data)
@@ -207,17 +209,17 @@ class AdaptedUnet:
 
     def set_weights(self, tensors: dict[str, Tensor]) -> None:
         """Set the weights of the adapter added last. BadInput when names or shapes differ from its own."""
-        expected = {name: one.shape for name, one in self.tensors().items()}
-        found = {name: one.shape for name, one in tensors.items()}
-        if expected != found:
-            odd = sorted(expected.items() ^ found.items(), key=str)[0][0]
+        expected = {name: tensor.shape for name, tensor in self.tensors().items()}
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        if expected != shapes:
+            odd = sorted(expected.items() ^ shapes.items(), key=str)[0][0]
             raise BadInput("edit.direction_does_not_fit", tensor=odd[:80])
         for name, parameter in self._parameters().items():
             parameter.data.copy_(tensors[name].to(parameter.dtype))
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights of the adapter added last, float32, by peft's names."""
-        return {name: one.detach() for name, one in self._parameters().items()}
+        return {name: parameter.detach() for name, parameter in self._parameters().items()}
 
     def set_strengths(self, strengths: list[Tensor]) -> None:
         """Set (n,) strengths for each adapter, in the order added: one for each picture of the next batches."""
@@ -260,8 +262,8 @@ class AdaptedUnet:
         """The parameters of the adapter added last, by the names that peft writes into files."""
         mark = f".{self.names[-1]}."
         return {
-            name.removeprefix("network.").replace(mark, "."): one
-            for name, one in self.unet.named_parameters()
+            name.removeprefix("network.").replace(mark, "."): parameter
+            for name, parameter in self.unet.named_parameters()
             if mark in name
         }
 

@@ -71,7 +71,8 @@ class EditInputs:
         settings, models = self.settings, self.models
         if not settings.target_images:
             clip, critic = (
-                text_direction(one, settings.source, settings.prompt) for one in (models.clip, models.critic)
+                text_direction(judge, settings.source, settings.prompt)
+                for judge in (models.clip, models.critic)
             )
             return TargetDirection(clip, critic)
         return self._towards_target_images(self.x if self._learns_from_itself else self.source_images)
@@ -105,7 +106,9 @@ class EditInputs:
     def _read(self, sources: str) -> Tensor:
         """A list of pictures as input of the model: (n, 3, s, s) in [-1, 1]. BadInput for unreadable pictures."""
         shown = [on_white(open_picture(source)) for source in split_list(sources)]
-        return torch.cat([Framing.of(one.size, None, self.framing.side).reduced(one) for one in shown])
+        return torch.cat(
+            [Framing.of(picture.size, None, self.framing.side).reduced(picture) for picture in shown]
+        )
 
 
 def read_inputs(models: Models, settings: EditSettings) -> EditInputs:
@@ -159,7 +162,7 @@ def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, An
     if settings.mask:
         fields["mask"] = picture_to_uri(read_mask(settings.mask, size, None))
     for name in ("target_images", "source_images"):
-        sources = [one for part in split_list(getattr(settings, name)) for one in _unfolded(part)]
+        sources = [source for part in split_list(getattr(settings, name)) for source in _unfolded(part)]
         if len(sources) > MOST_LISTED:
             raise BadInput("edit.too_many_pictures", setting=name, count=len(sources), most=MOST_LISTED)
         fields[name] = " | ".join(_likeness(source, side) for source in sources)
@@ -185,12 +188,12 @@ def reduced_settings(settings: EditSettings, picture: Image.Image) -> EditSettin
 def _unfolded(source: str) -> list[str]:
     """The paths of a folder's pictures, or the source itself. BadInput for a folder without pictures."""
     if not source.startswith("data:") and (folder := home_path(source)).is_dir():
-        found = sorted(
+        paths = sorted(
             path for path in folder.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
         )
-        if not found:
+        if not paths:
             raise BadInput("edit.folder_without_pictures", folder=source[:80])
-        return [str(one) for one in found]
+        return [str(path) for path in paths]
     return [source]
 
 

@@ -134,13 +134,13 @@ class Edit(Resumable[EditSettings]):
         images = edited_images(settings, inputs, x, strengths, drawn)
         pictures = as_pictures(settings, inputs, strengths, images)
         if training is not None:
-            told = {
+            facts = {
                 "updates": training.step,
                 "curves": training.curves,
                 "overshot": overshot(training.curves),
             }
-            told |= {"ended": str(trouble), "ended_by": trouble.to_json()} if trouble else {}
-            pictures = [replace(picture, facts=picture.facts | told) for picture in pictures]
+            facts |= {"ended": str(trouble), "ended_by": trouble.to_json()} if trouble else {}
+            pictures = [replace(picture, facts=picture.facts | facts) for picture in pictures]
         return pictures
 
     @staticmethod

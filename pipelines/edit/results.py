@@ -104,7 +104,7 @@ def as_direction(
     }
     if curves:
         facts["figures"] = {"clip direction": curves[-1][1], "critic direction": curves[-1][2]}
-    return Direction({name: one.to("cpu", torch.float16) for name, one in tensors.items()}, facts)
+    return Direction({name: tensor.to("cpu", torch.float16) for name, tensor in tensors.items()}, facts)
 
 
 def strip(strength: float, count: int) -> list[float]:
@@ -112,7 +112,7 @@ def strip(strength: float, count: int) -> list[float]:
     if count == 1:
         return [strength]
     end = 1.5 if strength >= 0 else -1.0
-    values = [round(float(one), 4) for one in np.linspace(0, end, count)]
+    values = [round(float(value), 4) for value in np.linspace(0, end, count)]
     nearest = min(range(count), key=lambda k: abs(values[k] - strength))
     values[nearest] = strength
     return values

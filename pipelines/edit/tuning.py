@@ -84,11 +84,11 @@ class AdapterTraining:
 
         Returns None, or why the loss or the weights are not finite; the adapter before it is then kept.
         """
-        good = [one.detach().clone() for one in self.parameters]
+        good = [parameter.detach().clone() for parameter in self.parameters]
         generator = torch.Generator().manual_seed((self.settings.seed << 20) + self.step)
         recipe = self._paper if self.settings.mode == "paper" else self._one_step
         before, after, loss = recipe(generator)
-        if not (math.isfinite(loss) and all(one.isfinite().all() for one in self.parameters)):
+        if not (math.isfinite(loss) and all(parameter.isfinite().all() for parameter in self.parameters)):
             for parameter, value in zip(self.parameters, good, strict=True):
                 parameter.data.copy_(value)
             return Message("edit.loss_broke", {"loss": f"{loss:.3g}", "update": self.step + 1})
@@ -195,20 +195,20 @@ class AdapterTraining:
             (self.clip, self.target_direction.clip),
             (self.critic, self.target_direction.critic),
         ):
-            vectors = [judge.encode_image(one.clamp(-1, 1)) for one in (before, after)]
+            vectors = [judge.encode_image(pictures.clamp(-1, 1)) for pictures in (before, after)]
             row.append(round(directional_similarity(vectors[0], vectors[1], direction).mean().item(), 4))
         self.curves.append(row)
 
     def metrics(self) -> dict[str, float]:
         """The metrics of a Step: loss and, once judged, the directional similarities of CLIP and of the critic."""
-        told = {"loss": self.loss}
+        values = {"loss": self.loss}
         if self.curves:
-            told |= {"clip": self.curves[-1][1], "critic": self.curves[-1][2]}
-        return told
+            values |= {"clip": self.curves[-1][1], "critic": self.curves[-1][2]}
+        return values
 
     def snapshot(self) -> Snapshot:
         """The adapter, the optimizer's state, the curves and the loss."""
-        tensors = {f"adapter/{name}": one for name, one in self.adapted_unet.tensors().items()}
+        tensors = {f"adapter/{name}": tensor for name, tensor in self.adapted_unet.tensors().items()}
         for k, parameter in enumerate(self.parameters):
             memory: dict[str, Any] = self.optimizer.state.get(parameter, {})
             tensors |= {f"adam/{k}/{name}": value for name, value in memory.items()}
