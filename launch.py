@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         if missing:
             return fail(
                 f"this environment lacks {', '.join(missing)}; start without --no-venv, or run: "
-                + "; ".join(f"python -m pip install {one}" for one in by_hand(missing, needed))
+                + "; ".join(f"python -m pip install {call}" for call in by_hand(missing, needed))
             )
         for name, version in wrong.items():
             say(f"{name} {version} is not the version that Atelier is tested with")
@@ -150,8 +150,8 @@ def by_hand(missing: list[str], needed: list[Path]) -> list[str]:
     calls = []
     if "torch" in missing and torch_build.on_linux() and torch_build.for_this_machine() == "cpu":
         calls.append(f"'torch{pins(needed)['torch']}' --index-url {torch_build.CPU_INDEX}")
-    calls.append(" ".join(f"-r {one.relative_to(ROOT).as_posix()}" for one in needed if one != ORACLES))
-    return calls + [f"--no-deps -r {one.relative_to(ROOT).as_posix()}" for one in needed if one == ORACLES]
+    calls.append(" ".join(f"-r {file.relative_to(ROOT).as_posix()}" for file in needed if file != ORACLES))
+    return calls + [f"--no-deps -r {file.relative_to(ROOT).as_posix()}" for file in needed if file == ORACLES]
 
 
 def python_now() -> str:
@@ -281,11 +281,11 @@ def make_venv(python: Path) -> None:
 def install_torch(python: Path, build: str) -> None:
     """Install one build of torch alone; the packages that it needs come with requirements.txt."""
     try:
-        sentence, what = torch_build.how_to_install(python, build, pins([REQUIREMENTS])["torch"])
+        sentence, arguments = torch_build.how_to_install(python, build, pins([REQUIREMENTS])["torch"])
     except ValueError as problem:
         raise SetUpFailed(str(problem)) from None
     say(f"installing {sentence}")
-    pip_install(python, ["--no-deps", *what], "torch")
+    pip_install(python, ["--no-deps", *arguments], "torch")
 
 
 def install(python: Path, file: Path) -> None:
@@ -298,9 +298,9 @@ def install(python: Path, file: Path) -> None:
     pip_install(python, ["--requirement", str(file), *extra], f"the packages of {name}")
 
 
-def pip_install(python: Path, what: list[str], name: str) -> None:
+def pip_install(python: Path, arguments: list[str], name: str) -> None:
     """pip install, telling each package's name; SetUpFailed with pip's last words when it does not work out."""
-    command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *what]
+    command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *arguments]
     last: deque[str] = deque(maxlen=8)
     pip = subprocess.Popen(
         command,
