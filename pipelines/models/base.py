@@ -293,7 +293,7 @@ class CodecNetwork(nn.Module, ABC):
 
     def seamless(self) -> Self:
         """A copy that shares the weights and whose convolutions pad circularly, so that pictures tile seamlessly."""
-        shared = {id(one): one for one in (*self.parameters(), *self.buffers())}
+        shared = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
         twin = copy.deepcopy(self, shared)
         for module in twin.modules():
             if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):

@@ -77,19 +77,19 @@ def load_weights(path: Path, network: nn.Module, dtype: torch.dtype = torch.floa
     try:
         with cast(Any, safe_open(path, "pt")) as file:
             names: list[str] = file.keys()
-            found: dict[str, tuple[int, ...]] = {
+            shapes: dict[str, tuple[int, ...]] = {
                 name: tuple(file.get_slice(name).get_shape()) for name in names
             }
-            for name in sorted(expected.keys() | found.keys()):
-                if expected.get(name) != found.get(name):
+            for name in sorted(expected.keys() | shapes.keys()):
+                if expected.get(name) != shapes.get(name):
                     raise BadInput(
                         "models.weights_do_not_fit",
                         file=path.name,
                         name=name,
                         expected=expected.get(name, ABSENT),
-                        found=found.get(name, ABSENT),
+                        found=shapes.get(name, ABSENT),
                     )
-            for name in found:
+            for name in shapes:
                 tensors[name] = file.get_tensor(name)
     except (SafetensorError, OSError) as error:
         raise BadInput("models.weights_damaged", file=path.name, reason=error) from error

@@ -29,9 +29,11 @@ def precision_on(device: torch.device, asked: str = "auto") -> str:
 
 def _can_bfloat16(device: torch.device) -> bool:
     """Whether the device can multiply bfloat16 matrices, at any speed. CPUs and CUDA can."""
-    one = torch.ones(1, 1)
+    matrix = torch.ones(1, 1)
     try:
-        return bool((one.to(device, torch.bfloat16) @ one.to(device, torch.bfloat16)).float().cpu() == 1)
+        return bool(
+            (matrix.to(device, torch.bfloat16) @ matrix.to(device, torch.bfloat16)).float().cpu() == 1
+        )
     except (RuntimeError, TypeError):  # "BFloat16 is not supported on MPS", for one
         return False
 
@@ -64,7 +66,7 @@ WEIGHTS_SHARE = (
 def networks_of(part: Any) -> list[nn.Module]:
     """The networks in a part of a pipeline: the part itself, or the components of a diffusers pipeline, or none."""
     inside = getattr(part, "components", {}).values() if not isinstance(part, nn.Module) else [part]
-    return [one for one in inside if isinstance(one, nn.Module)]
+    return [component for component in inside if isinstance(component, nn.Module)]
 
 
 def parameter_bytes(network: nn.Module) -> int:
@@ -74,13 +76,13 @@ def parameter_bytes(network: nn.Module) -> int:
 
 def networks_to_offload(parts: list[nn.Module], waiting: list[nn.Module], room: float) -> list[nn.Module]:
     """The networks of `waiting` to move off, largest first, until the weights of all networks are at most `room` bytes."""
-    total = sum(parameter_bytes(one) for one in (*parts, *waiting))
+    total = sum(parameter_bytes(network) for network in (*parts, *waiting))
     leaving: list[nn.Module] = []
-    for one in sorted(waiting, key=parameter_bytes, reverse=True):
+    for network in sorted(waiting, key=parameter_bytes, reverse=True):
         if total <= room:
             break
-        leaving.append(one)
-        total -= parameter_bytes(one)
+        leaving.append(network)
+        total -= parameter_bytes(network)
     return leaving
 
 
@@ -93,7 +95,9 @@ def make_room(parts: Iterable[Any], loaded: Iterable[Any], device: torch.device)
         return
     wanted = [network for part in parts for network in networks_of(part)]
     networks = [network for part in loaded for network in networks_of(part)]
-    waiting = [one for one in networks if one not in wanted and next(one.parameters()).is_cuda]
+    waiting = [
+        network for network in networks if network not in wanted and next(network.parameters()).is_cuda
+    ]
     total: int = cast(Any, torch.cuda).get_device_properties(device).total_memory
     for network in networks_to_offload(wanted, waiting, WEIGHTS_SHARE * total):
         network.to("cpu")

@@ -41,8 +41,8 @@ def size_of(original: SourceCheckpoint, name: str, axis: int) -> int:
 
 def count_of(tensors: dict[str, Tensor], prefix: str, first: int = 0) -> int:
     """Number of consecutive modules prefix + `first`, prefix + `first + 1`, ... that have tensors; at most 64."""
-    found = {name[len(prefix) :].partition(".")[0] for name in tensors if name.startswith(prefix)}
-    return next(k for k in range(65) if str(first + k) not in found or k == 64)
+    numbers = {name[len(prefix) :].partition(".")[0] for name in tensors if name.startswith(prefix)}
+    return next(k for k in range(65) if str(first + k) not in numbers or k == 64)
 
 
 def checked(
@@ -60,20 +60,20 @@ def checked(
     try:
         config = config_type.from_dict(sizes)
         with torch.device("meta"):  # shapes without memory
-            expected = {name: tuple(one.shape) for name, one in network(config).state_dict().items()}
+            expected = {name: tuple(tensor.shape) for name, tensor in network(config).state_dict().items()}
     except (ValueError, ZeroDivisionError, RuntimeError) as error:
         raise BadInput("models.sizes_impossible", file=original.file, reason=error) from error
-    found = {name: tuple(one.shape) for name, one in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | shapes.keys()):
+        if expected.get(name) != shapes.get(name):
             raise BadInput(
                 "models.tensors_do_not_fit",
                 file=original.file,
                 name=name,
                 expected=expected.get(name, ABSENT),
-                found=found.get(name, ABSENT),
+                found=shapes.get(name, ABSENT),
             )
-    return Converted(kind, config.to_dict(), {name: one.contiguous() for name, one in tensors.items()})
+    return Converted(kind, config.to_dict(), {name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
 def shape_of(tensor: Tensor | None) -> str | Message:

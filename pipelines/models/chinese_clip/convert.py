@@ -63,6 +63,6 @@ def convert(original: SourceCheckpoint) -> Converted:
         original,
         ChineseClipConfig,
         config.to_dict(),
-        lambda one: ChineseClip(one, cast(WordPieceTokenizer, None)),
+        lambda clip_config: ChineseClip(clip_config, cast(WordPieceTokenizer, None)),
         tensors,
     )

@@ -68,8 +68,10 @@ class Tokenizer:
         """Words (in Chinese: characters) that are in no training caption, each once; empty without a list of words."""
         if not self.words:
             return []
-        found = words_in(text)
-        return [word for word in found if word not in self.words and word.removesuffix("s") not in self.words]
+        text_words = words_in(text)
+        return [
+            word for word in text_words if word not in self.words and word.removesuffix("s") not in self.words
+        ]
 
     def encode_with_dropout(self, text: str, probability: float, rng: np.random.Generator) -> list[int]:
         """Token ids without END, with BPE dropout (Provilkov et al. 2020).

@@ -77,8 +77,8 @@ def merge(encoder: SourceCheckpoint, decoder: SourceCheckpoint) -> SourceCheckpo
     """
     for original, half in ((encoder, "encoder"), (decoder, "decoder")):
         if _half(original.tensors) != half:
-            found = _half(original.tensors) or Message("models.other_names")
-            raise BadInput("models.not_this_half", file=original.file, half=half, found=found)
+            contents = _half(original.tensors) or Message("models.other_names")
+            raise BadInput("models.not_this_half", file=original.file, half=half, found=contents)
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.tensors.items()}
     tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.tensors.items()}
     return SourceCheckpoint(
@@ -96,22 +96,22 @@ def convert(original: SourceCheckpoint) -> Converted:
     tensors = _from_flax(original) if "lm_head.kernel" in original.tensors else dict(original.tensors)
     if "decoder.lm_head.weight" not in tensors or "encoder.embed_tokens.weight" not in tensors:
         half = _half(tensors)
-        found = Message("models.only_half", {"half": half}) if half else Message("models.other_names")
-        raise BadInput("models.not_both_halves", file=original.file, found=found)
+        contents = Message("models.only_half", {"half": half}) if half else Message("models.other_names")
+        raise BadInput("models.not_both_halves", file=original.file, found=contents)
     config = _config(original, tensors)
     shapes = _shapes(config)
     for name in shapes:
         if name not in tensors and WITHOUT_SCALE.fullmatch(name.partition(".")[2]):
             tensors[name] = torch.ones(shapes[name], dtype=tensors["decoder.lm_head.weight"].dtype)
     for name in sorted(shapes.keys() | tensors.keys()):
-        expected, found = shapes.get(name), tuple(tensors[name].shape) if name in tensors else None
-        if expected != found:
+        expected, shape = shapes.get(name), tuple(tensors[name].shape) if name in tensors else None
+        if expected != shape:
             raise BadInput(
                 "models.not_dalle_mini",
                 file=original.file,
                 name=name,
                 expected=expected or ABSENT,
-                found=found or ABSENT,
+                found=shape or ABSENT,
             )
     return Converted("dalle-mini", config.to_dict(), _fused(config, tensors))
 
@@ -201,7 +201,7 @@ def _shapes(config: DalleMiniConfig) -> dict[str, tuple[int, ...]]:
         shapes[f"{side}.embed_positions.weight"] = (length, width)
         norms = {"layernorm_embedding": width, "final_ln": width}
         for number in range(layer_count):
-            for module in (one for published in LAYERS[side].values() for one in published):
+            for module in (module_name for published in LAYERS[side].values() for module_name in published):
                 name = f"layers.{number}.{module}"
                 if module in matrices or module.endswith("_proj"):
                     shapes[f"{side}.{name}.weight"] = matrices.get(module, (width, width))

@@ -106,9 +106,9 @@ def _parts(original: SourceCheckpoint) -> tuple[dict[str, Any], dict[str, Tensor
         if name.startswith("weights.") and not name.startswith("weights.vae.")
     }
     if not is_dict(hparams) or not state:
-        found = ", ".join(sorted(original.metadata))[:60] or Message("models.no_plain_values")
+        keys = ", ".join(sorted(original.metadata))[:60] or Message("models.no_plain_values")
         count = len(original.tensors)
-        raise BadInput("models.not_dalle_pytorch", file=original.file, found=found, count=count)
+        raise BadInput("models.not_dalle_pytorch", file=original.file, found=keys, count=count)
     return hparams, state
 
 
@@ -124,10 +124,13 @@ def _refuse_unknown(original: SourceCheckpoint) -> None:
             value=str(hparams["sparse_attn"])[:40],
             known=", ".join(ATTENTION_TYPES),
         )
-    for one in _attention_types(hparams):
-        if one not in ATTENTION_TYPES:
+    for attention_type in _attention_types(hparams):
+        if attention_type not in ATTENTION_TYPES:
             raise BadInput(
-                "models.attention_type", file=original.file, type=one, known=", ".join(ATTENTION_TYPES)
+                "models.attention_type",
+                file=original.file,
+                type=attention_type,
+                known=", ".join(ATTENTION_TYPES),
             )
 
 
@@ -177,15 +180,17 @@ def _sizes(original: SourceCheckpoint) -> dict[str, Any]:
 
 def _pixel_frequencies(original: SourceCheckpoint, sizes: dict[str, Any]) -> str:
     """The rule, "linear" or "octaves", that gives the rotary angles in the file. BadInput when neither does."""
-    found = original.tensors["transformer.pos_emb"].float()
+    stored_angles = original.tensors["transformer.pos_emb"].float()
     for rule in ("linear", "octaves"):
         angles = rotary_angles(DallePytorchConfig(**sizes, pixel_frequencies=rule))
-        if found.shape == (1, *angles.shape) and torch.allclose(found[0], angles, rtol=1e-3, atol=1e-2):
+        if stored_angles.shape == (1, *angles.shape) and torch.allclose(
+            stored_angles[0], angles, rtol=1e-3, atol=1e-2
+        ):
             return rule
     raise BadInput(
         "models.rotary_positions",
         file=original.file,
-        shape=tuple(found.shape),
+        shape=tuple(stored_angles.shape),
         text_length=sizes["text_length"],
         grid=sizes["grid"],
         head_size=sizes["head_size"],

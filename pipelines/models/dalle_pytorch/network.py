@@ -199,7 +199,7 @@ class Block(nn.Module):
         """(n, t, width), normalized and shifted -> three of (n, heads, t, size), all rotated by `turn`, if given."""
         n, t, _ = x.shape
         qkv = self.qkv(x).view(n, t, 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = (rotate(one, *turn) for one in qkv) if turn else qkv
+        q, k, v = (rotate(vectors, *turn) for vectors in qkv) if turn else qkv
         return q, k, v
 
     def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -73,12 +73,12 @@ def _network_in(original: SourceCheckpoint) -> tuple[str, dict[str, Tensor]]:
     Averaged weights (EMA) are preferred; in lists of networks they come last. BadInput when there is no known layout.
     """
     for mark, layout in MARKS.items():
-        found = [name.removesuffix(mark) for name in original.tensors if name.endswith(mark)]
-        if prefixes := [one for one in found if one == "" or one.endswith(".")]:
-            prefix = next((one for one in prefixes if "ema" in one), prefixes[-1])
+        beginnings = [name.removesuffix(mark) for name in original.tensors if name.endswith(mark)]
+        if prefixes := [beginning for beginning in beginnings if beginning == "" or beginning.endswith(".")]:
+            prefix = next((beginning for beginning in prefixes if "ema" in beginning), prefixes[-1])
             cut = len(prefix)
             return layout, {k[cut:]: v for k, v in original.tensors.items() if k.startswith(prefix)}
-    found = next((name[:60] for name in original.tensors), Message("models.nothing"))
+    tensor_name = next((name[:60] for name in original.tensors), Message("models.nothing"))
     diffusers, original_layout, adm = MARKS
     raise BadInput(
         "models.no_pixel_diffusion",
@@ -86,7 +86,7 @@ def _network_in(original: SourceCheckpoint) -> tuple[str, dict[str, Tensor]]:
         diffusers=diffusers,
         original=original_layout,
         adm=adm,
-        found=found,
+        found=tensor_name,
     )
 
 
@@ -120,8 +120,10 @@ def _from_diffusers(
         "image_size": _image_size(original, attends),
     }
     for name, value in FIXED.items():
-        if (given := original.metadata.get(name, value)) != value:
-            raise BadInput("models.config_value", file=original.file, name=name, value=given, expected=value)
+        if (setting := original.metadata.get(name, value)) != value:
+            raise BadInput(
+                "models.config_value", file=original.file, name=name, value=setting, expected=value
+            )
     if "block_out_channels" in original.metadata:
         defaults = {  # of UNet2DModel, where its config is silent
             "attention_head_dim": 8,
@@ -131,14 +133,14 @@ def _from_diffusers(
             "norm_eps": 1e-5,
             "norm_num_groups": 32,
         }
-        told = {name: original.metadata.get(name, value) for name, value in defaults.items()}
+        settings = {name: original.metadata.get(name, value) for name, value in defaults.items()}
         sizes |= {
-            "head_size": told["attention_head_dim"] or 0,
-            "padding": told["downsample_padding"],
-            "cosine_first": told["flip_sin_to_cos"],
-            "frequency_shift": told["freq_shift"],
-            "epsilon": told["norm_eps"],
-            "group_count": told["norm_num_groups"],
+            "head_size": settings["attention_head_dim"] or 0,
+            "padding": settings["downsample_padding"],
+            "cosine_first": settings["flip_sin_to_cos"],
+            "frequency_shift": settings["freq_shift"],
+            "epsilon": settings["norm_eps"],
+            "group_count": settings["norm_num_groups"],
         }
     return DdpmConfig(**sizes), tensors
 
@@ -146,8 +148,8 @@ def _from_diffusers(
 def _image_size(original: SourceCheckpoint, attends: tuple[bool, ...]) -> int:
     """The side of a picture: from `numbers`, or from the level with attention, which is at 16 x 16 in Ho et al. 2020."""
     for name in ("image_size", "sample_size", "resolution"):
-        if isinstance(told := original.metadata.get(name), int):
-            return told
+        if isinstance(side := original.metadata.get(name), int):
+            return side
     return 16 * 2 ** attends.index(True) if True in attends else 8 * 2 ** (len(attends) - 1)
 
 
@@ -185,7 +187,9 @@ def _from_original(
             name = re.sub(rf"^{old}\.", f"{new}.", name)
         # The finest level comes last on the way up in diffusers, and first here.
         name = re.sub(
-            r"^up_blocks\.(\d+)", lambda found: f"up_blocks.{level_count - 1 - int(found[1])}", name
+            r"^up_blocks\.(\d+)",
+            lambda level_match: f"up_blocks.{level_count - 1 - int(level_match[1])}",
+            name,
         )
         name = name.replace(".temb_proj.", ".time_emb_proj.").replace(".nin_shortcut.", ".conv_shortcut.")
         if match := re.fullmatch(r"(.*attentions\.\d+\.)(q|k|v|proj_out|norm)(\..*)", name):
@@ -282,7 +286,7 @@ def _adm_places(config: DdpmConfig, state: dict[str, Tensor]) -> dict[str, str]:
 def _upsampler(state: dict[str, Tensor], block: int) -> int | None:
     """The index of the part of an output block that doubles the side, 1 or 2; None without one."""
     for part in (1, 2):
-        names = (f"output_blocks.{block}.{part}.{one}.weight" for one in ("conv", "in_layers.0"))
+        names = (f"output_blocks.{block}.{part}.{module}.weight" for module in ("conv", "in_layers.0"))
         if any(name in state for name in names):
             return part
     return None

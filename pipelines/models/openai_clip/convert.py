@@ -114,8 +114,8 @@ def bared(original: SourceCheckpoint) -> tuple[SourceCheckpoint, bool]:
 
 def no_clip(original: SourceCheckpoint) -> BadInput:
     """The error for a file that has the names of no CLIP."""
-    found = ", ".join(sorted(original.tensors)[:3]) or Message("models.nothing")
-    return BadInput("models.not_a_clip", file=original.file, found=found)
+    names = ", ".join(sorted(original.tensors)[:3]) or Message("models.nothing")
+    return BadInput("models.not_a_clip", file=original.file, found=names)
 
 
 def convert_openai(original: SourceCheckpoint, activation: str, note: str) -> Converted:
@@ -153,7 +153,8 @@ def convert_openai(original: SourceCheckpoint, activation: str, note: str) -> Co
         original,
         OpenaiClipConfig,
         config.to_dict(),
-        lambda one: OpenaiClip(one, cast(ClipTokenizer, None)),  # names and shapes need no vocabulary
+        # names and shapes need no vocabulary
+        lambda clip_config: OpenaiClip(clip_config, cast(ClipTokenizer, None)),
         tensors,
     )
 
@@ -167,8 +168,8 @@ def shape(original: SourceCheckpoint, name: str, rank: int) -> tuple[int, ...]:
     if value is None:
         raise BadInput("models.clip_tensor_missing", file=original.file, name=name, rank=rank)
     if value.dim() != rank:
-        found = tuple(value.shape)
-        raise BadInput("models.clip_tensor_shape", file=original.file, name=name, shape=found, rank=rank)
+        dimensions = tuple(value.shape)
+        raise BadInput("models.clip_tensor_shape", file=original.file, name=name, shape=dimensions, rank=rank)
     return tuple(value.shape)
 
 
@@ -255,11 +256,11 @@ def renamed(original: SourceCheckpoint) -> SourceCheckpoint:
             name = name.replace(theirs, ours)
         tensors[name] = value
     for name in [name for name in tensors if ".attn.q_proj." in name]:
-        names = [name.replace("q_proj", f"{one}_proj") for one in "qkv"]
+        names = [name.replace("q_proj", f"{letter}_proj") for letter in "qkv"]
         if (
-            len({tensors[one].shape if one in tensors else one for one in names}) == 1
+            len({tensors[part].shape if part in tensors else part for part in names}) == 1
         ):  # else they fit no network
-            tensors[name.replace("q_proj.", "in_proj_")] = torch.cat([tensors.pop(one) for one in names])
+            tensors[name.replace("q_proj.", "in_proj_")] = torch.cat([tensors.pop(part) for part in names])
     for theirs, ours in (
         ("visual_projection.weight", "visual.proj"),
         ("text_projection.weight", "text_projection"),

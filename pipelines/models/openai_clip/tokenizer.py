@@ -101,14 +101,14 @@ class WordPieceTokenizer(VocabularyTokenizer):
 
     def pieces(self, text: str) -> list[str]:
         """The tokens as readable text; what has no token shows as itself."""
-        found = self.vocabulary.encode(text, add_special_tokens=False)
+        encoding = self.vocabulary.encode(text, add_special_tokens=False)
         return [
             text[start:end] if token == "[UNK]" else token.removeprefix("##")
-            for token, (start, end) in zip(found.tokens, found.offsets, strict=True)
+            for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True)
         ]
 
     def unknown_words(self, text: str) -> list[str]:
         """Words that have no token, each once, in order."""
-        found = self.vocabulary.encode(text, add_special_tokens=False)
-        spans = zip(found.tokens, found.offsets, strict=True)
+        encoding = self.vocabulary.encode(text, add_special_tokens=False)
+        spans = zip(encoding.tokens, encoding.offsets, strict=True)
         return list(dict.fromkeys(text[start:end] for token, (start, end) in spans if token == "[UNK]"))

@@ -25,8 +25,8 @@ def merge(encoder: SourceCheckpoint, decoder: SourceCheckpoint) -> SourceCheckpo
             raise BadInput(
                 "models.dvae_part", file=original.file, part=part, kernel=kernel, found=shape_of(first)
             )
-    tensors = {f"encoder.{name}": one for name, one in encoder.tensors.items()}
-    tensors |= {f"decoder.{name}": one for name, one in decoder.tensors.items()}
+    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.tensors.items()}
+    tensors |= {f"decoder.{name}": tensor for name, tensor in decoder.tensors.items()}
     return SourceCheckpoint(
         f"{encoder.file} and {decoder.file}", tensors, encoder.metadata | decoder.metadata
     )
@@ -51,10 +51,10 @@ def convert(original: SourceCheckpoint) -> Converted:
     table, bias = tensors["decoder.blocks.input.w"], tensors.get("decoder.blocks.input.b")
     if bias is not None and bias.shape == table.shape[:1]:
         ours["codes"] = table.flatten(1).T.float() + bias.float()
-    for name, one in tensors.items():
+    for name, tensor in tensors.items():
         if not name.startswith("decoder.blocks.input."):
             part, _, rest = name.partition(".")
-            ours[f"{part}.{_our_name(rest)}"] = one
+            ours[f"{part}.{_our_name(rest)}"] = tensor
     return checked("openai-dvae", original, DvaeConfig, sizes, Dvae, ours)
 
 

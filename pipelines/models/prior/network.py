@@ -80,26 +80,28 @@ class Prior(nn.Module):
         """Latents of zero mean and unit variance (n, c, h, w) -> the codec's, the same shape."""
         return x * self.deviation + self.mean
 
-    def context(self, text: TextStates, style: Tensor, told: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def context(
+        self, text: TextStates, style: Tensor, has_text: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The tokens of cross-attention, (n, t + 2, width), and their mask, (n, t + 2) bool, True for real tokens.
 
-        `style` is (n,) int64, UNKNOWN_STYLE for no particular one. `told` is (n,) bool, False for rows without the text,
-        which get one learned token instead; None means True for all.
+        `style` is (n,) int64, UNKNOWN_STYLE for no particular one. `has_text` is (n,) bool, False for rows without the
+        text, which get one learned token instead; None means True for all.
         """
         n = len(text.states)
-        if told is None:
-            told = torch.ones(n, dtype=torch.bool, device=style.device)
-        states = torch.where(told[:, None, None], text.states, torch.zeros_like(text.states))
-        vector = torch.where(told[:, None], self.vector(VECTOR_SCALE * text.vector), self.empty)
+        if has_text is None:
+            has_text = torch.ones(n, dtype=torch.bool, device=style.device)
+        states = torch.where(has_text[:, None, None], text.states, torch.zeros_like(text.states))
+        vector = torch.where(has_text[:, None], self.vector(VECTOR_SCALE * text.vector), self.empty)
         tokens = torch.cat([self.style(style)[:, None], vector[:, None], states], 1)
-        there = torch.ones(n, 2, dtype=torch.bool, device=style.device)
-        return tokens, torch.cat([there, text.real & told[:, None]], 1)
+        prefix_mask = torch.ones(n, 2, dtype=torch.bool, device=style.device)
+        return tokens, torch.cat([prefix_mask, text.real & has_text[:, None]], 1)
 
     def forward(self, x: Tensor, t: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
         """Latents (n, c, h, w) at times t (n,) in [0, 1] -> (n, c, h, w), the predicted velocity."""
-        tokens, there = context
+        tokens, mask = context
         return self.network(
-            x, t * 1000, tokens.to(x.dtype), encoder_attention_mask=there.to(x.dtype), return_dict=False
+            x, t * 1000, tokens.to(x.dtype), encoder_attention_mask=mask.to(x.dtype), return_dict=False
         )[0]
 
 
@@ -124,19 +126,20 @@ def guided_velocity(
     prior: Prior,
     x: Tensor,
     t: float,
-    told: tuple[Tensor, Tensor],
-    untold: tuple[Tensor, Tensor],
+    text_context: tuple[Tensor, Tensor],
+    empty_context: tuple[Tensor, Tensor],
     guidance: float,
 ) -> Tensor:
     """The velocity (n, c, h, w) of latents x at time t in [0, 1] with classifier-free guidance (Ho and Salimans 2022).
 
-    It is without + guidance * (with - without), where `told` and `untold` are the contexts with and without the text.
+    It is without + guidance * (with - without), where `text_context` and `empty_context` are the contexts with and
+    without the text.
     """
     times = torch.full((len(x),), t, device=x.device)
     if guidance == 1:
-        return prior(x, times, told)
-    both = tuple(torch.cat([a, b]) for a, b in zip(untold, told, strict=True))
-    without, with_text = prior(x.repeat(2, 1, 1, 1), times.repeat(2), (both[0], both[1])).chunk(2)
+        return prior(x, times, text_context)
+    contexts = tuple(torch.cat([a, b]) for a, b in zip(empty_context, text_context, strict=True))
+    without, with_text = prior(x.repeat(2, 1, 1, 1), times.repeat(2), (contexts[0], contexts[1])).chunk(2)
     return without + guidance * (with_text - without)
 
 
@@ -150,9 +153,9 @@ def draw(
     guidance: float = 4.0,
 ) -> Tensor:
     """The codec's latents (n, c, h, w) from Gaussian noise of the same shape, by Euler steps from t = 1 to t = 0."""
-    told = prior.context(text, style)
-    untold = prior.context(text, style, torch.zeros(len(noise), dtype=torch.bool, device=noise.device))
+    text_context = prior.context(text, style)
+    empty_context = prior.context(text, style, torch.zeros(len(noise), dtype=torch.bool, device=noise.device))
     x = noise
-    for here, there in pairwise(floats(torch.linspace(1, 0, steps + 1))):
-        x = x + (there - here) * guided_velocity(prior, x, here, told, untold, guidance)
+    for time, next_time in pairwise(floats(torch.linspace(1, 0, steps + 1))):
+        x = x + (next_time - time) * guided_velocity(prior, x, time, text_context, empty_context, guidance)
     return prior.restore(x)

@@ -72,19 +72,21 @@ def _sizes(original: SourceCheckpoint) -> dict[str, Any]:
         "layer_count": count_of(original.tensors, "transformer.layers."),
         "head_count": _head_count(original, width),
     }
-    told = str(original.metadata.get("hf_version", "v2" if "v2" in original.file else "v3")).removeprefix("v")
+    stated_version = str(
+        original.metadata.get("hf_version", "v2" if "v2" in original.file else "v3")
+    ).removeprefix("v")
     fitting = [version for version in (3, 2) if _masks_fit(original, RudalleConfig(**sizes, version=version))]
     if not fitting:
         raise BadInput(
             "models.rudalle_masks", file=original.file, text_length=sizes["text_length"], grid=sizes["grid"]
         )
-    return sizes | {"version": int(told) if told in map(str, fitting) else fitting[0]}
+    return sizes | {"version": int(stated_version) if stated_version in map(str, fitting) else fitting[0]}
 
 
 def _head_count(original: SourceCheckpoint, width: int) -> int:
     """`num_attention_heads` of the file, or by the published rule: heads of 128 for a width of 2048, else of 64."""
-    told = original.metadata.get("num_attention_heads")
-    count = told if isinstance(told, int) else width // (128 if width == 2048 else 64)
+    stated_count = original.metadata.get("num_attention_heads")
+    count = stated_count if isinstance(stated_count, int) else width // (128 if width == 2048 else 64)
     if count < 1 or width % count:
         raise BadInput("models.rudalle_heads", file=original.file, width=width)
     return count
@@ -93,10 +95,10 @@ def _head_count(original: SourceCheckpoint, width: int) -> int:
 def _masks_fit(original: SourceCheckpoint, config: RudalleConfig) -> bool:
     """Whether the attention masks in the file, if any, are those of this config."""
     for name, pattern in MASKS.items():
-        found = original.tensors.get(name)
-        if found is not None:
-            fits = found.shape == (config.length, config.length)
-            if not fits or not found.bool().equal(attention_mask(config, pattern)):
+        mask = original.tensors.get(name)
+        if mask is not None:
+            fits = mask.shape == (config.length, config.length)
+            if not fits or not mask.bool().equal(attention_mask(config, pattern)):
                 return False
     return True
 

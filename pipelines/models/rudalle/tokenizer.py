@@ -70,8 +70,8 @@ class RudalleTokenizer:
             if number != UNKNOWN or ids[-1] != UNKNOWN:
                 ids.append(number)
         # A merge makes only pairs of later rules, so that all places of one rule can be merged in one go.
-        while found := [self.merges[pair] for pair in pairwise(ids) if pair in self.merges]:
-            made = min(found)
+        while rules := [self.merges[pair] for pair in pairwise(ids) if pair in self.merges]:
+            made = min(rules)
             merged: list[int] = []
             for number in ids:
                 if merged and self.merges.get((merged[-1], number)) == made:

@@ -36,9 +36,9 @@ def convert(original: SourceCheckpoint) -> Converted:
     bare = _bare(original.tensors)
     flax = any(name.endswith(".kernel") for name in bare)
     tensors: dict[str, Tensor] = {}
-    for name, one in _without_wavelets(_from_flax(bare) if flax else bare).items():
+    for name, tensor in _without_wavelets(_from_flax(bare) if flax else bare).items():
         if name in TABLES or name.startswith(PARTS):
-            tensors[TABLES.get(name, name)] = one
+            tensors[TABLES.get(name, name)] = tensor
     network = SourceCheckpoint(original.file, tensors, original.metadata)
 
     def size(name: str, axis: int = 0) -> int:
@@ -70,7 +70,7 @@ def convert(original: SourceCheckpoint) -> Converted:
 def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the VQGAN, without their common prefix."""
     for prefix in PREFIXES:
-        inside = {name[len(prefix) :]: one for name, one in tensors.items() if name.startswith(prefix)}
+        inside = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         if any(name.startswith("decoder.") for name in inside):
             return inside
     return tensors
@@ -85,15 +85,15 @@ def _from_flax(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     were trained, one after each block, as min-dalle does.)
     """
     renamed: dict[str, Tensor] = {}
-    for name, one in tensors.items():
+    for name, tensor in tensors.items():
         if ".mid." not in name:
             name = re.sub(r"\b(down|up|block|attn)_(\d+)\.", r"\1.\2.", name)
         module, _, leaf = name.rpartition(".")
-        if leaf == "kernel" and one.ndim == 4:
-            one = one.permute(3, 2, 0, 1)
+        if leaf == "kernel" and tensor.ndim == 4:
+            tensor = tensor.permute(3, 2, 0, 1)
         elif leaf in ("scale", "bias"):
-            one = one.flatten()
-        renamed[f"{module}.{'bias' if leaf == 'bias' else 'weight'}"] = one
+            tensor = tensor.flatten()
+        renamed[f"{module}.{'bias' if leaf == 'bias' else 'weight'}"] = tensor
     return renamed
 
 
@@ -102,18 +102,20 @@ def _without_wavelets(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if not any(name.startswith("decoder.decoder.") for name in tensors):
         return tensors
     kept = {
-        name: one for name, one in tensors.items() if not name.startswith(("decoder.", "post_quant_conv."))
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith(("decoder.", "post_quant_conv."))
     }
-    for name, one in tensors.items():
+    for name, tensor in tensors.items():
         if name.startswith("decoder.") and not name.startswith("decoder.idwt."):
-            kept[name.removeprefix("decoder.")] = one
+            kept[name.removeprefix("decoder.")] = tensor
     return kept
 
 
 def _resolution(numbers: dict[str, Any]) -> int | None:
     """Pixels along a side of a training picture, from the hyperparameters at any depth; None when absent."""
-    told = numbers.get("resolution")
-    if isinstance(told, int) and 16 <= told <= 4096 and told % 16 == 0:
-        return told
+    resolution = numbers.get("resolution")
+    if isinstance(resolution, int) and 16 <= resolution <= 4096 and resolution % 16 == 0:
+        return resolution
     inside = (_resolution(number) for number in numbers.values() if is_dict(number))
     return next((size for size in inside if size), None)

@@ -197,7 +197,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, width, h, w) -> the same shape."""
         normal = self.norm(x)
-        q, k, v = (one(normal).flatten(2).mT[:, None] for one in (self.q, self.k, self.v))  # (n, 1, hw, c)
+        q, k, v = (conv(normal).flatten(2).mT[:, None] for conv in (self.q, self.k, self.v))  # (n, 1, hw, c)
         seen = F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape)
         return x + self.proj_out(seen)
 
@@ -234,12 +234,12 @@ def inverse_haar(bands: Tensor) -> Tensor:
     columns, and between diagonals.
     """
     n, _, h, w = bands.shape
-    average, (row, column, both) = bands[:, :3], bands[:, 3:].reshape(n, 3, 3, h, w).unbind(2)
+    average, (row, column, diagonal) = bands[:, :3], bands[:, 3:].reshape(n, 3, 3, h, w).unbind(2)
     corners = (
-        average + row + column + both,
-        average + row - column - both,
-        average - row + column - both,
-        average - row - column + both,
+        average + row + column + diagonal,
+        average + row - column - diagonal,
+        average - row + column - diagonal,
+        average - row - column + diagonal,
     )
     return F.pixel_shuffle(torch.stack(corners, 2).flatten(1, 2) / 2, 2)
 

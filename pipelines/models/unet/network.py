@@ -106,7 +106,7 @@ def ddim_walk(unet: Denoiser, x: Tensor, start: int, end: int, count: int) -> Te
     """
     alphas = [1.0, *floats(unet.alphas_cumprod)]
     steps: list[int] = np.linspace(start, end, count + 1).round().astype(int).tolist()
-    for here, there in pairwise(steps):
-        times = torch.full((len(x),), max(here, 0), device=x.device)
-        x = ddim_step(x, unet(x, times), alphas[here + 1], alphas[there + 1])
+    for step, next_step in pairwise(steps):
+        times = torch.full((len(x),), max(step, 0), device=x.device)
+        x = ddim_step(x, unet(x, times), alphas[step + 1], alphas[next_step + 1])
     return x
