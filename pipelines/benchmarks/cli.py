@@ -118,17 +118,17 @@ def bench_optimize(device: str = "auto", steps: int = 24, rounds: int = 3) -> di
             "watched": _optimize(pipeline, settings, watched=True),
             "plain": _plain_optimize(pipeline, settings),
         }
-        print("  ".join(f"{name} {one:.2f} s" for name, one in seconds.items()), file=sys.stderr)
+        print("  ".join(f"{name} {duration:.2f} s" for name, duration in seconds.items()), file=sys.stderr)
         if number:
-            for name, one in seconds.items():
-                times[name].append(one)
+            for name, duration in seconds.items():
+                times[name].append(duration)
     float32, bfloat16, watched, plain = (median(times[name]) for name in names)
     ours = bfloat16 if settings.precision == "bfloat16" else float32
     with FlopCounterMode(display=False) as counter:
         _optimize(pipeline, replace(settings, until=1))
     flops, rate = counter.get_total_flops(), matmul_rate(studio.torch_device)
     splash, white = (
-        _optimize(pipeline, replace(settings, start=one, until=1)) for one in ("splash", "white")
+        _optimize(pipeline, replace(settings, start=start, until=1)) for start in ("splash", "white")
     )
     return {
         "device": studio.device,

@@ -99,9 +99,9 @@ def _texts(network: DalleMini) -> Tensor:
 
 def _drawn(logits: Tensor) -> Tensor:
     """Guide, and draw a token a row; rows of the prompt, then of the empty text."""
-    said, blank = logits.chunk(2)
-    uniform = torch.rand(len(said), device=logits.device)
-    return sample(blank + GUIDANCE * (said - blank), uniform, 1.0, TOP_K, 1.0)
+    prompted, blank = logits.chunk(2)
+    uniform = torch.rand(len(prompted), device=logits.device)
+    return sample(blank + GUIDANCE * (prompted - blank), uniform, 1.0, TOP_K, 1.0)
 
 
 def _our_steps(network: DalleMini, cache: KVCache, count: int, first: int) -> list[float]:
@@ -155,7 +155,7 @@ class MinDalle:
 
 def published_decoder(network: DalleMini) -> dict[str, Tensor]:
     """The decoder's weights under the names of min-dalle's state dict."""
-    found: dict[str, Tensor] = {
+    weights: dict[str, Tensor] = {
         "embed_tokens.weight": network.image_token.weight,
         "embed_positions.weight": network.image_position.weight,
         "layernorm_embedding.weight": network.image_norm_in.weight,
@@ -164,7 +164,7 @@ def published_decoder(network: DalleMini) -> dict[str, Tensor]:
     }
     head = network.image_token.weight.new_zeros(network.config.start_token + 1, network.config.width)
     head[: network.config.image_vocabulary] = network.image_head.weight
-    found["lm_head.weight"] = head
+    weights["lm_head.weight"] = head
     for number, layer in enumerate(network.decoder_layers):
         self_attention, cross, feed = layer.attention, layer.cross, layer.feed_forward
         queries, keys, values = self_attention.qkv.weight.chunk(3)
@@ -191,8 +191,8 @@ def published_decoder(network: DalleMini) -> dict[str, Tensor]:
             "glu.ln1.bias": feed.norm_inner.bias,
             "glu.fc2.weight": feed.down.weight,
         }
-        found |= {f"layers.{number}.{name}": tensor for name, tensor in names.items()}
-    return found
+        weights |= {f"layers.{number}.{name}": tensor for name, tensor in names.items()}
+    return weights
 
 
 def answer(file: Path, start: int, width: int, heads: int, inner: int, layers: int, threads: int) -> None:

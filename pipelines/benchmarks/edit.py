@@ -26,7 +26,7 @@ def bench_edit(device: str = "auto", texts: tuple[str, str] = ("face", "angry fa
     assert isinstance(edit, Edit)
     text = edit.clip.encode_text([texts[0]])
     rows = edit.pictures.nearest(edit.clip, text, 56)[50:]  # the nearest 50 are the lessons
-    pictures = [picture_to_uri(one) for one in to_pil(edit.pictures.tensor(rows))]
+    pictures = [picture_to_uri(image) for image in to_pil(edit.pictures.tensor(rows))]
     settings = EditSettings(source=texts[0], prompt=texts[1], strip=1)
     _edited(edit, replace(settings, mode="instant"), pictures[:1])  # warms up
     figures: dict[str, Any] = {
@@ -58,14 +58,14 @@ def bench_edit(device: str = "auto", texts: tuple[str, str] = ("face", "angry fa
 
 def _edited(edit: Edit, settings: EditSettings, pictures: list[str]) -> dict[str, float]:
     """Means over pictures: seconds, and what Edit tells of its result."""
-    found: dict[str, list[float]] = {}
+    figures: dict[str, list[float]] = {}
     for picture in pictures:
         *_, result = run(edit, replace(settings, image=picture))
         assert isinstance(result, Result)
-        found.setdefault("seconds a picture", []).append(result.seconds)
+        figures.setdefault("seconds a picture", []).append(result.seconds)
         for name in ("clip direction", "critic direction", "SSIM"):
-            found.setdefault(name, []).append(result.pictures[0].facts[name])
-    return {name: sum(values) / len(values) for name, values in found.items()}
+            figures.setdefault(name, []).append(result.pictures[0].facts[name])
+    return {name: sum(values) / len(values) for name, values in figures.items()}
 
 
 def _inputs_once(
@@ -79,13 +79,13 @@ def _inputs_once(
     settings = edit.prepare(replace(settings, mode="instant", strip=count, image=picture))
     *_, result = run(edit, settings)
     assert isinstance(result, Result)
-    images = {one.facts["strength"]: one.image for one in result.pictures}
+    images = {edited.facts["strength"]: edited.image for edited in result.pictures}
 
     def judged(strengths: list[float]) -> list[dict[str, Any]]:
         pictures = as_pictures(
-            settings, read_inputs(edit, settings), strengths, [images[one] for one in strengths]
+            settings, read_inputs(edit, settings), strengths, [images[strength] for strength in strengths]
         )
-        return [one.facts for one in pictures]
+        return [edited.facts for edited in pictures]
 
     once, anew = [], []
     for _ in range(rounds):
@@ -95,8 +95,10 @@ def _inputs_once(
         apart = [facts for strength in images for facts in judged([strength])]
         once.append(middle - begun)
         anew.append(time.perf_counter() - middle)
-        for facts, other in zip(sorted(apart, key=_strength), sorted(shared, key=_strength), strict=True):
-            assert abs(facts["clip direction"] - other["clip direction"]) < 1e-3
+        for facts, shared_facts in zip(
+            sorted(apart, key=_strength), sorted(shared, key=_strength), strict=True
+        ):
+            assert abs(facts["clip direction"] - shared_facts["clip direction"]) < 1e-3
     whole = result.seconds - median(once) + median(anew)
     name = f"strip of {count}"
     return {

@@ -173,14 +173,14 @@ class Evaluation:
         emoji, read = self.emoji, set(self.emoji.phrases)
         names = [emoji.icons[k].name for k in emoji.validation]
         pictures = on_background(emoji.rgba[emoji.validation])
-        entries = [one for one in (*read_entries(), *ASKED_FOR) if set(one.accepted) & set(names)]
+        entries = [entry for entry in (*read_entries(), *ASKED_FOR) if set(entry.accepted) & set(names)]
         groups: dict[str, Callable[[Entry], bool]] = {
-            "300 synonyms": lambda one: one.kind != "asked for",
-            "synonyms among them": lambda one: one.kind == "synonym",
-            "descriptions among them": lambda one: one.kind == "description",
-            ", ".join(one.text for one in ASKED_FOR): lambda one: one.kind == "asked for",
-            "those among the 300 that it never read": lambda one: (
-                one.kind != "asked for" and one.text not in read
+            "300 synonyms": lambda entry: entry.kind != "asked for",
+            "synonyms among them": lambda entry: entry.kind == "synonym",
+            "descriptions among them": lambda entry: entry.kind == "description",
+            ", ".join(entry.text for entry in ASKED_FOR): lambda entry: entry.kind == "asked for",
+            "those among the 300 that it never read": lambda entry: (
+                entry.kind != "asked for" and entry.text not in read
             ),
         }
         figures = {}
@@ -188,7 +188,7 @@ class Evaluation:
             texts = judge.encode_text([entry.text for entry in entries])
             verdicts = found(entries, texts, names, encode_pictures(judge, pictures))
             for group, belongs in groups.items():
-                own = [right for one, right in zip(entries, verdicts, strict=True) if belongs(one)]
+                own = [right for entry, right in zip(entries, verdicts, strict=True) if belongs(entry)]
                 if own:
                     figures[f"{who}, {group}"] = sum(own) / len(own)
         return figures

@@ -96,23 +96,23 @@ def compositions() -> list[Composition]:
 
 def _backgrounds() -> list[Composition]:
     made = []
-    for k, (one, colour) in enumerate(ON_BACKGROUND):
-        (_, second), (other, third) = (ON_BACKGROUND[(k + step) % len(ON_BACKGROUND)] for step in (3, 5))
+    for k, (name, colour) in enumerate(ON_BACKGROUND):
+        (_, second), (other_name, third) = (ON_BACKGROUND[(k + step) % len(ON_BACKGROUND)] for step in (3, 5))
         contrasts = tuple(
-            f"{thing} on a {background} background"
-            for thing, background in ((one, second), (one, third), (other, colour))
+            f"{subject} on a {background} background"
+            for subject, background in ((name, second), (name, third), (other_name, colour))
         )
-        made.append(Composition("background", f"{one} on a {colour} background", contrasts, (one,), colour))
+        made.append(Composition("background", f"{name} on a {colour} background", contrasts, (name,), colour))
     return made
 
 
 def _sides() -> list[Composition]:
     made = []
     for k, (small, large) in enumerate(BESIDE):
-        side, other = ("left", "right") if k % 2 == 0 else ("right", "left")
+        side, opposite = ("left", "right") if k % 2 == 0 else ("right", "left")
         strangers = BESIDE[(k + 5) % len(BESIDE)]
         contrasts = (
-            f"a small {small} {other} of a {large}",
+            f"a small {small} {opposite} of a {large}",
             f"a small {strangers[0]} {side} of a {large}",
             f"a small {small} {side} of a {strangers[1]}",
         )
@@ -124,11 +124,11 @@ def _sides() -> list[Composition]:
 
 def _counts() -> list[Composition]:
     made = []
-    for k, (count, one) in enumerate(COUNTED):
-        other = COUNTED[(k + 5) % len(COUNTED)][1]
-        contrasts = [f"{COUNTS[n][0]} {one}s" for n in COUNTS if n != count]
-        contrasts.append(f"{COUNTS[count][0]} {other}s")
-        made.append(Composition("count", f"{COUNTS[count][0]} {one}s", tuple(contrasts), (one,), count))
+    for k, (count, name) in enumerate(COUNTED):
+        other_name = COUNTED[(k + 5) % len(COUNTED)][1]
+        contrasts = [f"{COUNTS[n][0]} {name}s" for n in COUNTS if n != count]
+        contrasts.append(f"{COUNTS[count][0]} {other_name}s")
+        made.append(Composition("count", f"{COUNTS[count][0]} {name}s", tuple(contrasts), (name,), count))
     return made
 
 

@@ -60,15 +60,15 @@ def to_text(figures: Figures) -> str:
 
 def read_figures(paths: list[Path]) -> Figures:
     """Figures that earlier runs printed with --json; of parts measured more than once the last file's count."""
-    found: Figures = {}
+    figures: Figures = {}
     for path in paths:
         try:
             measured = json.loads(path.read_text("utf-8"))
-            found |= {
+            figures |= {
                 part: {name: float(value) for name, value in rows.items()} for part, rows in measured.items()
             }
         except (OSError, ValueError, TypeError, AttributeError):
             raise BadInput("evaluation.no_figures", file=path) from None
-    if unknown := set(found) - set(PARTS):
+    if unknown := set(figures) - set(PARTS):
         raise BadInput("evaluation.part_unknown", part=sorted(unknown)[0], known=", ".join(PARTS))
-    return {part: found[part] for part in PARTS if part in found}
+    return {part: figures[part] for part in PARTS if part in figures}

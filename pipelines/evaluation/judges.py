@@ -71,7 +71,7 @@ def nearest(samples: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 def usual_distance(vectors: Tensor, styles: list[str]) -> float:
     """How far the nearest picture of another style usually is (the median), of (n, d) vectors."""
     number = {style: k for k, style in enumerate(dict.fromkeys(styles))}
-    style = torch.tensor([number[one] for one in styles], device=vectors.device)
+    style = torch.tensor([number[name] for name in styles], device=vectors.device)
     apart = []
     for rows in torch.arange(len(vectors), device=vectors.device).split(512):
         distance = torch.cdist(vectors[rows], vectors)

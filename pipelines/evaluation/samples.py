@@ -89,8 +89,8 @@ def generation(
         alike.append(likeness(vectors["critic"]))
         best.append(pictures[0].image)
     figures = {
-        f"{who} top-{top}, best of {n}": share_within(found, top)
-        for (who, n), found in ranks.items()
+        f"{who} top-{top}, best of {n}": share_within(places, top)
+        for (who, n), places in ranks.items()
         for top in (1, 5)
     }
     figures["likeness of a prompt's candidates, mean cosine by the critic"] = sum(alike) / len(alike)
@@ -104,20 +104,23 @@ def composed(
 
     The same of true pictures, made of icons of the validation style, says how far the critic itself can be trusted here.
     """
-    texts = [critic.encode_text(one.texts) for one in asked]
+    texts = [critic.encode_text(composition.texts) for composition in asked]
 
     def right(pictures: np.ndarray) -> dict[str, float]:
         verdicts: dict[str, list[bool]] = {"all": []}
-        for one, vector, words in zip(asked, encode_pictures(critic, pictures), texts, strict=True):
+        for composition, vector, words in zip(asked, encode_pictures(critic, pictures), texts, strict=True):
             verdict = prefers(vector, words)
             verdicts["all"].append(verdict)
-            verdicts.setdefault(one.kind, []).append(verdict)
-        return {kind: sum(found) / len(found) for kind, found in verdicts.items()}
+            verdicts.setdefault(composition.kind, []).append(verdict)
+        return {kind: sum(answers) / len(answers) for kind, answers in verdicts.items()}
 
-    best = [pictures[0].image for pictures in drawn(pipeline, [one.prompt for one in asked], candidates)]
+    best = [
+        pictures[0].image
+        for pictures in drawn(pipeline, [composition.prompt for composition in asked], candidates)
+    ]
     figures = right(np.stack([np.asarray(image) for image in best]))
     icons = {icon.name: emoji.rgba[k] for k, icon in enumerate(emoji.icons) if icon.style == VALIDATION_STYLE}
-    true = right(np.stack([paint(one, icons) for one in asked]))
+    true = right(np.stack([paint(composition, icons) for composition in asked]))
     return figures | {f"{kind}, true pictures": share for kind, share in true.items()}
 
 
@@ -140,7 +143,7 @@ def copies(critic: Clip, emoji: Emoji, samples: list[Image.Image], sheet: Path |
         figures[f"distance to the nearest, {who}"] = distance.median().item()
         figures[f"distance of two styles, {who}"] = usual
         chosen = on_background(emoji.rgba[emoji.train[index.numpy()]])
-        columns.append([Image.fromarray(one).resize(samples[0].size) for one in chosen])
+        columns.append([Image.fromarray(pixels).resize(samples[0].size) for pixels in chosen])
     if sheet is not None:
         write_sheet(sheet, [image for row in zip(*columns, strict=True) for image in row], 12)
     return figures

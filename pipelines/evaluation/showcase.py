@@ -144,7 +144,8 @@ def _edited(studio: Studio) -> list[Image.Image]:
         settings = EditSettings(source=source, prompt=target, mode="reusable", strip=EDIT_STRIP, image=image)
         result = _result(run(edit, settings))
         pictures += [
-            picture.image for picture in sorted(result.pictures, key=lambda one: one.facts["strength"])
+            picture.image
+            for picture in sorted(result.pictures, key=lambda picture: picture.facts["strength"])
         ]
         facts = result.pictures[0].facts
         print(

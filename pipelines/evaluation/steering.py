@@ -102,9 +102,9 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
     if sheet is not None:
         write_sheet(sheet, shown, 16)
     figures = {}
-    for what, found in ranks.items():
+    for what, places in ranks.items():
         for top in (1, 5):
-            figures[f"{what}: top-{top}"] = sum(rank < top for rank in found) / len(found)
+            figures[f"{what}: top-{top}"] = sum(rank < top for rank in places) / len(places)
     return figures
 
 

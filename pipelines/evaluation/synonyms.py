@@ -167,13 +167,13 @@ class WordNet:
 
     def wider(self, sense: Sense) -> set[int]:
         """The offsets of a sense and of all wider terms."""
-        found, waiting = {sense.offset}, list(sense.wider)
+        offsets, waiting = {sense.offset}, list(sense.wider)
         while waiting:
             offset = waiting.pop()
-            if offset not in found:
-                found.add(offset)
+            if offset not in offsets:
+                offsets.add(offset)
                 waiting += self.sense(offset).wider
-        return found
+        return offsets
 
 
 def letters(text: str) -> str:
@@ -264,8 +264,8 @@ def choose(entries: list[Entry], counts: dict[str, int] = COUNTS) -> list[Entry]
 
     chosen: list[Entry] = []
     for entry in sorted(entries, key=chance):
-        alike = sum(one.kind == entry.kind and one.accepted == entry.accepted for one in chosen)
-        if alike < 3 and sum(one.kind == entry.kind for one in chosen) < counts[entry.kind]:
+        alike = sum(earlier.kind == entry.kind and earlier.accepted == entry.accepted for earlier in chosen)
+        if alike < 3 and sum(earlier.kind == entry.kind for earlier in chosen) < counts[entry.kind]:
             chosen.append(entry)
     return sorted(chosen, key=lambda entry: entry.text)
 
@@ -273,7 +273,8 @@ def choose(entries: list[Entry], counts: dict[str, int] = COUNTS) -> list[Entry]
 def read_entries(path: Path = SYNONYMS_FILE) -> list[Entry]:
     """The entries of the file."""
     return [
-        Entry(one["text"], one["kind"], tuple(one["accepted"])) for one in json.loads(path.read_text("utf-8"))
+        Entry(record["text"], record["kind"], tuple(record["accepted"]))
+        for record in json.loads(path.read_text("utf-8"))
     ]
 
 

@@ -49,8 +49,8 @@ def to_device(batch: Any, device: torch.device) -> Any:
         return batch.to(device, non_blocking=True)
     if isinstance(batch, dict):
         return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, (tuple, list)) and any(isinstance(one, Tensor) for one in batch):
-        return type(batch)(to_device(one, device) for one in batch)
+    if isinstance(batch, (tuple, list)) and any(isinstance(value, Tensor) for value in batch):
+        return type(batch)(to_device(value, device) for value in batch)
     return batch
 
 

@@ -153,9 +153,9 @@ class DalleTrainer(Trainer):
         scenes = iter(Scenes(self.emoji, self.emoji.train, self.seed + 1, plain=0.0, coloured=0.55))
         drawn, captions = [], []
         for start in range(0, SCENE_COUNT, 64):
-            some = [next(scenes) for _ in range(min(64, SCENE_COUNT - start))]
-            drawn.append(self._tokens(np.stack([picture for picture, _, _ in some])))
-            captions += [text for _, text, _ in some]
+            batch = [next(scenes) for _ in range(min(64, SCENE_COUNT - start))]
+            drawn.append(self._tokens(np.stack([picture for picture, _, _ in batch])))
+            captions += [text for _, text, _ in batch]
         token_cache = {
             "icons": self._icon_tokens(self.emoji.train),
             "validation": self._icon_tokens(self.emoji.validation),
@@ -202,12 +202,12 @@ class DalleTrainer(Trainer):
             state = self.dalle(text, read)
             image_logits = self.dalle.image_head(state[:, length - 1 :])
             target = text[:, 1:]
-            said = target != 0  # pads are not worth predicting
-            text_logits = self.dalle.text_head(state[:, : length - 1][said])
+            word_mask = target != 0  # pads are not worth predicting
+            text_logits = self.dalle.text_head(state[:, : length - 1][word_mask])
         near, share = (table[image] for table in self.targets)
         image_loss = -(share * image_logits.float().log_softmax(2).gather(2, near)).sum(2).mean()
-        word_count = self.mean_over_processes(said.sum().float()).clamp(min=0.1)
-        text_loss = F.cross_entropy(text_logits.float(), target[said], reduction="sum") / word_count
+        word_count = self.mean_over_processes(word_mask.sum().float()).clamp(min=0.1)
+        text_loss = F.cross_entropy(text_logits.float(), target[word_mask], reduction="sum") / word_count
         self.backward_and_step((text_loss + 7 * image_loss) / 8, self.dalle, *self.optimizers)
         return {"image": image_loss, "text": text_loss}
 

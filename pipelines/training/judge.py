@@ -104,12 +104,12 @@ class JudgeTrainer(Trainer):
             images = pictures.float().div(127.5).sub(1)
             worse = damaged(images.clone(), damages(tuple(images.shape), generator, share=1.0))
             labels = torch.from_numpy(self.labels[part])
-            for name, some in (("", images), (", damaged", worse)):
-                cosines = self.judge(some.to(self.accelerator.device)).cpu()
+            for name, batch in (("", images), (", damaged", worse)):
+                cosines = self.judge(batch.to(self.accelerator.device)).cpu()
                 best = cosines.topk(min(5, cosines.shape[1])).indices == labels[:, None]
                 for top in (1, 5):
                     hits.setdefault(f"top-{top}{name}", []).append(best[:, :top].any(1))
-        return {name: round(torch.cat(some).float().mean().item(), 4) for name, some in hits.items()}
+        return {name: round(torch.cat(parts).float().mean().item(), 4) for name, parts in hits.items()}
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         save_checkpoint(path, self.judge, self.judge.config.to_dict(), facts)

@@ -62,8 +62,8 @@ def fit(
     state = load_state(file, trainer, average) if file.exists() else State()
     main = trainer.accelerator.is_main_process
     base_rates = {
-        name: [group.setdefault("base_lr", group["lr"]) for group in one.param_groups]
-        for name, one in trainer.optimizers.items()
+        name: [group.setdefault("base_lr", group["lr"]) for group in optimizer.param_groups]
+        for name, optimizer in trainer.optimizers.items()
     }
     ahead = batches(trainer, state.step, workers)
     begun, seconds_before, saved, reported = budget.clock(), state.seconds, time.perf_counter(), state.seconds

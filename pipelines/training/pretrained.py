@@ -67,10 +67,10 @@ def begin_with(network: nn.Module, file: Path) -> set[str]:
         raise BadInput("training.start_missing", file=file)
     own = network.state_dict()
     try:
-        found = load_file(file)
+        tensors = load_file(file)
     except SafetensorError as error:
         raise BadInput("training.start_damaged", file=file, reason=error) from error
-    fitting = {k: v.float() for k, v in found.items() if k in own and own[k].shape == v.shape}
+    fitting = {k: v.float() for k, v in tensors.items() if k in own and own[k].shape == v.shape}
     if not fitting:
         raise BadInput("training.start_of_other_network", file=file)
     network.load_state_dict(fitting, strict=False)

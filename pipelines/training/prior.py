@@ -141,14 +141,14 @@ class PriorTrainer(Trainer):
             scenes = iter(Scenes(self.emoji, self.emoji.train, rng, plain=0.0, coloured=0.0))
             drawn, captions = [], []
             for start in range(0, SCENE_COUNT, 64):
-                some = [next(scenes) for _ in range(min(64, SCENE_COUNT - start))]
-                drawn.append(self._latents(np.stack([picture for picture, _, _ in some])))
-                captions += [text for _, text, _ in some]
+                batch = [next(scenes) for _ in range(min(64, SCENE_COUNT - start))]
+                drawn.append(self._latents(np.stack([picture for picture, _, _ in batch])))
+                captions += [text for _, text, _ in batch]
             validation = on_background(self.emoji.rgba[self.emoji.validation])
             words = torch.frombuffer(bytearray("\n".join(captions).encode()), dtype=torch.uint8)
             tensors = {"views": views, "colours": colours, "scenes": torch.cat(drawn), "captions": words}
             chunks = [validation[start : start + 64] for start in range(0, len(validation), 64)]
-            tensors["validation"] = torch.cat([self._latents(some) for some in chunks])
+            tensors["validation"] = torch.cat([self._latents(chunk) for chunk in chunks])
             write_atomically(path, save({name: value.contiguous() for name, value in tensors.items()}))
         latent_cache: dict[str, Any] = load_file(path)
         latent_cache["captions"] = bytes(latent_cache["captions"].numpy().tobytes()).decode().split("\n")
@@ -227,13 +227,13 @@ class PriorTrainer(Trainer):
         texts = [prompt for prompt in prompts for _ in range(count)]
         generator, pictures = torch.Generator().manual_seed(0), []
         for start in range(0, len(texts), 32):
-            some = texts[start : start + 32]
+            chunk = texts[start : start + 32]
             noise = torch.randn(
-                len(some), prior.config.latent_channels, *[prior.config.grid] * 2, generator=generator
+                len(chunk), prior.config.latent_channels, *[prior.config.grid] * 2, generator=generator
             )
-            style = torch.full((len(some),), UNKNOWN_STYLE, device=self.accelerator.device)
+            style = torch.full((len(chunk),), UNKNOWN_STYLE, device=self.accelerator.device)
             with self.accelerator.autocast():
-                z = draw(prior, noise.to(self.accelerator.device), read_texts(self.clip, some), style, steps)
+                z = draw(prior, noise.to(self.accelerator.device), read_texts(self.clip, chunk), style, steps)
                 pictures.append(self.codec.decode(z).float().clamp(-1, 1))
         prior.train()
         return torch.cat(pictures)

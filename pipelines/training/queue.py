@@ -157,8 +157,8 @@ class Queue:
                 word = "running" if training.id in self.running else "waiting"
             facts = newest_figures(self.state(training) / training.name / "figures.jsonl")
             figures = "  ".join(f"{name} {value:.4g}" for name, value in facts.get("figures", {}).items())
-            told = f", {facts['seconds'] / 60:.0f} at step {facts['step']:,}: {figures}" if facts else ""
-            lines.append(f"{training.id}: {word}, {training.minutes:g} minutes{told}")
+            progress = f", {facts['seconds'] / 60:.0f} at step {facts['step']:,}: {figures}" if facts else ""
+            lines.append(f"{training.id}: {word}, {training.minutes:g} minutes{progress}")
         return lines
 
 
@@ -248,19 +248,19 @@ def only_one(folder: Path) -> Iterator[None]:
 
 def run_queue(queue: Queue, say: Callable[[str], None]) -> int:
     """Run everything that can run. Returns the exit code: 1 when a training failed."""
-    told = time.monotonic()
+    reported_at = time.monotonic()
     try:
         while True:
             for training in queue.trainings:
                 if training.id in queue.running and queue.collect(training):
                     say(next(line for line in queue.status() if line.startswith(f"{training.id}:")))
-            while len(queue.running) < queue.lanes and (following := queue.next()):
-                queue.start(following)
-                say(f"{following.id}: running; what it says is in {queue.log(following)}")
+            while len(queue.running) < queue.lanes and (next_training := queue.next()):
+                queue.start(next_training)
+                say(f"{next_training.id}: running; what it says is in {queue.log(next_training)}")
             if not queue.running:
                 break
-            if time.monotonic() - told > TOLD_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - reported_at > TOLD_SECONDS:
+                reported_at = time.monotonic()
                 for line in queue.status():
                     say(line)
             time.sleep(LOOK_SECONDS)

@@ -90,7 +90,7 @@ class Trainer(ABC):
         """
         self.accelerator.backward(loss)
         optimizers = [self.optimizers[name] for name in names]
-        groups = [group for one in optimizers for group in one.param_groups]
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         average_gradients(self.accelerator, (p for group in groups for p in group["params"]))
         if clipped is not None:
             self.accelerator.clip_grad_norm_(clipped.parameters(), 1.0)
@@ -110,8 +110,8 @@ def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Paramete
     if accelerator.num_processes == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
-    mean = cast(Tensor, accelerator.reduce(torch.cat([one.flatten() for one in gradients]), "mean"))
-    for gradient, part in zip(gradients, mean.split([one.numel() for one in gradients]), strict=True):
+    mean = cast(Tensor, accelerator.reduce(torch.cat([grad.flatten() for grad in gradients]), "mean"))
+    for gradient, part in zip(gradients, mean.split([grad.numel() for grad in gradients]), strict=True):
         gradient.copy_(part.view(gradient.shape))
 
 

@@ -151,7 +151,7 @@ class UnetTrainer(Trainer):
         times = torch.from_numpy(even_steps(len(rows), unet.config.step_count, 0.5 / len(rows)))
         device, loss, psnr = self.accelerator.device, 0.0, []
         for chunk in zip(pictures.split(32), noise.split(32), times.split(32), strict=True):
-            x, some_noise, some_times = (one.to(device) for one in chunk)
+            x, some_noise, some_times = (tensor.to(device) for tensor in chunk)
             loss += noise_loss(unet, unet.alphas_cumprod, x, some_noise, some_times).item() * len(x)
             latent = ddim_walk(unet, x, CLEAN, self.return_step - 1, self.trip_steps)
             again = ddim_walk(unet, latent, self.return_step - 1, CLEAN, self.trip_steps).clamp(-1, 1)

@@ -212,8 +212,8 @@ class VqganTrainer(Trainer):
     def _adaptive_weight(self, loss: Tensor, fooled: Tensor) -> Tensor:
         """Balance by the joint gradients at the decoder's last layer (Esser et al. 2021, equation 7)."""
         last = self.vqgan.decoder.conv_out.weight
-        both = [torch.autograd.grad(one, last, retain_graph=True)[0] for one in (loss, fooled)]
-        calm, wild = self.mean_over_processes(torch.stack(both))
+        gradients = [torch.autograd.grad(term, last, retain_graph=True)[0] for term in (loss, fooled)]
+        calm, wild = self.mean_over_processes(torch.stack(gradients))
         return self.adversarial_weight * (calm.norm() / (wild.norm() + 1e-4)).clamp(max=10)
 
     @torch.no_grad()
@@ -222,7 +222,7 @@ class VqganTrainer(Trainer):
 
         Codes that were not chosen for long are put onto encodings. Returns the share in recent use.
         """
-        tokens, z = (cast(Tensor, self.accelerator.gather(one)) for one in (tokens, z))
+        tokens, z = (cast(Tensor, self.accelerator.gather(tensor)) for tensor in (tokens, z))
         flat, chosen = _flat(z), tokens.flatten()
         self.counts.mul_(self.memory).add_(
             torch.bincount(chosen, minlength=len(self.counts)) * (1 - self.memory)
@@ -337,7 +337,7 @@ def k_means(points: Tensor, count: int, seed: int, rounds: int = 12) -> Tensor:
     first = torch.randperm(len(points), generator=generator).repeat(-(-count // len(points)))[:count]
     centres = points[first.to(points.device)]
     for _ in range(rounds):
-        nearest = torch.cat([torch.cdist(some, centres).argmin(1) for some in points.split(8192)])
+        nearest = torch.cat([torch.cdist(chunk, centres).argmin(1) for chunk in points.split(8192)])
         counts = torch.bincount(nearest, minlength=count)[:, None]
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)

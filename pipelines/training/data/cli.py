@@ -38,7 +38,7 @@ def build(path: Path = DATA_FILE) -> None:
     if npm is None:
         raise FileNotFoundError("the data is built from npm packages; install Node.js, which brings npm")
     with tempfile.TemporaryDirectory() as folder:
-        packages = [f"@iconify-json/{name}@{one.version}" for name, one in ICON_SETS.items()]
+        packages = [f"@iconify-json/{name}@{icon_set.version}" for name, icon_set in ICON_SETS.items()]
         packages += ["@".join(NAMES_PACKAGE), "@".join(WORDS_PACKAGE)]
         print(f"fetching {len(packages)} npm packages", file=sys.stderr)
         (Path(folder) / "package.json").write_text("{}")

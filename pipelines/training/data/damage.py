@@ -29,8 +29,8 @@ def damages(shape: tuple[int, ...], generator: torch.Generator, share: float = S
 
     def amount(most: float) -> Tensor:
         """(n, 1, 1, 1): none for most pictures, and small more often than large."""
-        some = torch.rand(n, generator=generator).square() * most
-        return (some * (torch.rand(n, generator=generator) < share))[:, None, None, None]
+        strength = torch.rand(n, generator=generator).square() * most
+        return (strength * (torch.rand(n, generator=generator) < share))[:, None, None, None]
 
     smaller = torch.randint(len(SMALLER), (n,), generator=generator)
     smaller *= torch.rand(n, generator=generator) < share
@@ -84,11 +84,11 @@ def exchanges(
     Of such a picture's tokens 0 to `most` become others: its own from elsewhere, since networks err with what is likely.
     """
     shape = count, token_count
-    other = torch.rand(shape, generator=generator) < torch.rand(count, 1, generator=generator) * most
+    exchanged = torch.rand(shape, generator=generator) < torch.rand(count, 1, generator=generator) * most
     elsewhere = torch.randint(token_count, shape, generator=generator)
     return {
         "redrawn": torch.rand(count, generator=generator) < share,
-        "place": torch.where(other, elsewhere, torch.arange(token_count)),
+        "place": torch.where(exchanged, elsewhere, torch.arange(token_count)),
     }
 
 

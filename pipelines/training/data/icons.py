@@ -93,9 +93,9 @@ def read_icon_sets(modules: Path) -> tuple[list[Icon], list[str]]:
             if toned or SKIN_TONE.search(slug):
                 continue
             hexcode = hexcode_from_name.get(_letters(slug), "")
-            entry, other = entries.get(hexcode, {}), chinese.get(hexcode, {})
+            entry, chinese_entry = entries.get(hexcode, {}), chinese.get(hexcode, {})
             name = _words(str(slug_from_hexcode.get(hexcode, slug)) if style == "fxemoji" else slug)
-            icons.append(_icon(style, name, aliases.get(slug, []), entry, other))
+            icons.append(_icon(style, name, aliases.get(slug, []), entry, chinese_entry))
             drawings.append(_svg(drawing, book))
     return icons, drawings
 

@@ -50,28 +50,28 @@ class Scenes:
             background, colour = "white", COLOURS["white"][1]
         picture, text = self._composition(k, int(self.rng.choice(self.indices)))
         chinese = text[1] if icon.chinese and text[1] and rng.random() < 0.25 else ""
-        said = chinese or text[0]
+        words = chinese or text[0]
         if background != "white":
-            said = (
-                f"{COLOURS[background][0]}背景上的{said}"
+            words = (
+                f"{COLOURS[background][0]}背景上的{words}"
                 if chinese
-                else f"{said} on a {background} background"
+                else f"{words} on a {background} background"
             )
-        return on_background(picture, colour), said, -1
+        return on_background(picture, colour), words, -1
 
     def _composition(self, k: int, other: int) -> tuple[np.ndarray, tuple[str, str]]:
         """A transparent scene of icon k (and perhaps another), and its words in English and Chinese."""
         rng, icons = self.rng, self.emoji.icons
         canvas = Image.new("RGBA", (self.size, self.size))
-        one, two = Image.fromarray(self.emoji.rgba[k]), Image.fromarray(self.emoji.rgba[other])
+        picture, other_picture = Image.fromarray(self.emoji.rgba[k]), Image.fromarray(self.emoji.rgba[other])
         name, chinese = name_in_words(icons[k], rng), icons[k].chinese
         kind = rng.integers(4)
         half, unit = self.size // 2, self.size / 16
         if kind == 0:  # two things side by side
             small, top = half - 2, int(self.size * 0.27)
             left = rng.random() < 0.5
-            canvas.paste(one.resize((small, small)), (1 if left else half + 1, top))
-            canvas.paste(two.resize((small, small)), (half + 1 if left else 1, top))
+            canvas.paste(picture.resize((small, small)), (1 if left else half + 1, top))
+            canvas.paste(other_picture.resize((small, small)), (half + 1 if left else 1, top))
             second, chinese2 = name_in_words(icons[other], rng), icons[other].chinese
             if rng.random() < 0.4:
                 english, zh = f"{name} and {second}", f"{chinese}和{chinese2}"
@@ -83,7 +83,7 @@ class Scenes:
             count = int(rng.integers(2, 5))
             small = int((self.size - 2) / count)
             for n in range(count):
-                canvas.paste(one.resize((small, small)), (1 + n * small, (self.size - small) // 2))
+                canvas.paste(picture.resize((small, small)), (1 + n * small, (self.size - small) // 2))
             plural = name if name.endswith("s") else f"{name}s"
             return np.asarray(canvas), (
                 f"{COUNTS[count][0]} {plural}",
@@ -91,11 +91,11 @@ class Scenes:
             )
         small = int(unit * rng.integers(5, 8))
         if kind == 2:  # small, in the middle
-            canvas.paste(one.resize((small, small)), ((self.size - small) // 2, (self.size - small) // 2))
+            canvas.paste(picture.resize((small, small)), ((self.size - small) // 2, (self.size - small) // 2))
             return np.asarray(canvas), (f"small {name}", chinese and f"小小的{chinese}")
         left = rng.random() < 0.5
         canvas.paste(
-            one.resize((small, small)), (2 if left else self.size - small - 2, (self.size - small) // 2)
+            picture.resize((small, small)), (2 if left else self.size - small - 2, (self.size - small) // 2)
         )
         side, seite = ("left", "左") if left else ("right", "右")
         return np.asarray(canvas), (f"small {name} on the {side}", chinese and f"{seite}边的{chinese}")
