@@ -53,7 +53,7 @@ class Plan:
         lines = [
             f"{len(self.files)} files, {total / 1e6:.1f} MB, to the {kind} Space {self.repository} on {self.hardware}, "
             f"with torch in {build}",
-            "the largest: " + ", ".join(f"{one} {self.size(one) / 1e6:.1f} MB" for one in largest),
+            "the largest: " + ", ".join(f"{file} {self.size(file) / 1e6:.1f} MB" for file in largest),
         ]
         for names, what in (
             (self.gone, "deleted there, as git does not track them"),
@@ -93,7 +93,7 @@ def _deploy(api: HfApi, options: Any, names: list[str], uncommitted: list[str]) 
     there = _there(api, options.space)
     if there is not None and options.private and not there.private:
         raise BadInput("deploy.space_public", space=options.space)
-    present = [one.rfilename for one in there.siblings or []] if there else []
+    present = [sibling.rfilename for sibling in there.siblings or []] if there else []
     now = there.runtime.requested_hardware or there.runtime.hardware if there and there.runtime else None
     hardware = options.hardware or now or USUAL
     gone = sorted(set(present) - set(names) - set(HUBS_OWN))
@@ -112,7 +112,7 @@ def _deploy(api: HfApi, options: Any, names: list[str], uncommitted: list[str]) 
     elif hardware != now:
         api.request_space_hardware(options.space, SpaceHardware(hardware))
     operations: list[Any] = [CommitOperationAdd(name, plan.fitted.get(name) or ROOT / name) for name in names]
-    operations += [CommitOperationDelete(one) for one in gone]
+    operations += [CommitOperationDelete(name) for name in gone]
     commit = _git("rev-parse", "--short", "HEAD").strip()
     done = api.create_commit(
         options.space,
@@ -152,14 +152,14 @@ def _check(space: str, hardware: str | None) -> None:
         return
     from huggingface_hub import SpaceHardware
 
-    known = [one.value for one in SpaceHardware]
+    known = [member.value for member in SpaceHardware]
     if hardware not in known:
         raise BadInput("deploy.hardware_unknown", hardware=hardware[:40], known=", ".join(known))
 
 
 def tracked() -> list[str]:
     """What git tracks here, in git's order. BadInput where there is no git, and when a file is not here."""
-    names = [one for one in _git("ls-files", "-z").split("\0") if one]
+    names = [name for name in _git("ls-files", "-z").split("\0") if name]
     if not names:
         raise BadInput("deploy.nothing_tracked", folder=ROOT)
     if gone := [name for name in names if not (ROOT / name).is_file()]:
@@ -169,7 +169,7 @@ def tracked() -> list[str]:
 
 def _changed() -> list[str]:
     """Tracked files whose content here is not committed."""
-    return [one for one in _git("diff", "--name-only", "--relative", "-z", "HEAD").split("\0") if one]
+    return [name for name in _git("diff", "--name-only", "--relative", "-z", "HEAD").split("\0") if name]
 
 
 def fitted(space: str, hardware: str) -> dict[str, bytes]:
@@ -195,9 +195,9 @@ def _git(*arguments: str) -> str:
     except FileNotFoundError:
         raise BadInput("deploy.git_missing") from None
     except subprocess.CalledProcessError as error:
-        if not (said := error.stderr.strip()):
+        if not (reason := error.stderr.strip()):
             raise BadInput("deploy.git_failed_silently") from None
-        raise BadInput("deploy.git_failed", reason=said.splitlines()[-1][:120]) from None
+        raise BadInput("deploy.git_failed", reason=reason.splitlines()[-1][:120]) from None
 
 
 def _hub() -> HfApi:
@@ -246,15 +246,15 @@ def _refused(problem: Exception) -> BadInput:
     if response is None:
         return BadInput("deploy.hub_unreachable", reason=_line(str(problem)))
     status = response.status_code
-    said = response.headers.get("X-Error-Message") or str(getattr(problem, "server_message", None) or "")
+    reason = response.headers.get("X-Error-Message") or str(getattr(problem, "server_message", None) or "")
     hints = {
         401: Message("deploy.sign_in"),
         402: Message("deploy.pay", {"free": USUAL}),
         403: Message("deploy.token_may_not_write"),
     }
     hint = hints.get(status, Message("deploy.nothing_half_sent"))
-    if said:
-        return BadInput("deploy.hub_refused_because", status=status, reason=_line(said), hint=hint)
+    if reason:
+        return BadInput("deploy.hub_refused_because", status=status, reason=_line(reason), hint=hint)
     return BadInput("deploy.hub_refused", status=status, hint=hint)
 
 

@@ -229,9 +229,9 @@ def _encode(clip: ClipLike, paths: list[Path]) -> list[np.ndarray | None]:
             shown.append(as_shown(path))
         except BadInput:
             shown.append(None)
-    good = [one for one in shown if one is not None]
+    good = [picture for picture in shown if picture is not None]
     vectors = iter(vectors_of(clip, good).float().cpu().numpy() if good else ())
-    return [None if one is None else next(vectors) for one in shown]
+    return [None if picture is None else next(vectors) for picture in shown]
 
 
 @torch.no_grad()

@@ -51,11 +51,11 @@ class Recipe:
         return text
 
 
-def travels(one: Knob, value: Any) -> bool:
+def travels(knob: Knob, value: Any) -> bool:
     """Whether a setting can go into a link: not pictures, not directions, not what a run itself has written."""
-    if one.kind == "targets":
+    if knob.kind == "targets":
         return "data:" not in value
-    return one.kind in (None, "prompt", "seed") and one.name != "until"
+    return knob.kind in (None, "prompt", "seed") and knob.name != "until"
 
 
 def recipe_of(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = None) -> Recipe:
@@ -70,14 +70,14 @@ def recipe_of(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = 
         assert isinstance(whole, HasTimeline)
         now = whole.timeline()[-1][1].to_dict() | {"changes": changes}
     # the device decides the batch
-    given = [
+    knobs = [
         knob
         for knob in kind.knobs()
         if knob.name != "batch" and now.get(knob.name, knob.default) != knob.default
     ]
-    carried = {one.name: now[one.name] for one in given if travels(one, now[one.name])}
+    carried = {knob.name: now[knob.name] for knob in knobs if travels(knob, now[knob.name])}
     return Recipe(
-        pipeline, kind.from_dict(carried), tuple(one.name for one in given if one.name not in carried)
+        pipeline, kind.from_dict(carried), tuple(knob.name for knob in knobs if knob.name not in carried)
     )
 
 
@@ -96,9 +96,9 @@ def read_recipe(text: str, kinds: Kinds | None = None) -> Recipe:
     known = {knob.name: knob for knob in kind.knobs()}
     if checked.files():
         raise BadInput("app.recipe_names_file")
-    if not all(travels(known[one], getattr(checked, one)) for one in settings):
+    if not all(travels(known[key], getattr(checked, key)) for key in settings):
         raise BadInput("app.link_foreign")
-    if not all(isinstance(one, str) for one in left_out):
+    if not all(isinstance(key, str) for key in left_out):
         raise BadInput("app.link_foreign")
     left_out = [kind.aliases.get(name, name) for name in left_out]
     if not known.keys() >= set(left_out):

@@ -63,19 +63,20 @@ class Shelf:
 
     def kept(self) -> list[Kept]:
         """What is on the shelf, newest first; files that are no directions are passed over."""
-        found = [(one.stat(), one) for one in self.folder.glob("*.safetensors")]
-        newest = sorted(found, key=lambda pair: -pair[0].st_mtime_ns)[:MOST_SHOWN]
+        files = [(path.stat(), path) for path in self.folder.glob("*.safetensors")]
+        newest = sorted(files, key=lambda pair: -pair[0].st_mtime_ns)[:MOST_SHOWN]
         read = [_read(path, stat.st_mtime_ns, stat.st_size) for stat, path in newest]
-        return [one for one in read if one is not None]
+        return [direction for direction in read if direction is not None]
 
     def setting(self, uses: dict[str, float]) -> tuple[str, str, str]:
         """What EditSettings.directions wants for {name: strength}, and the words from and to of them all."""
         if len(uses) > MOST_USED:
             raise BadInput("app.too_many_directions", count=len(uses), most=MOST_USED)
         read = [(read_direction(self.path(name)), strength) for name, strength in uses.items()]
-        listed = " | ".join(f"{one.to_uri()}:{strength:g}" for one, strength in read)
+        listed = " | ".join(f"{direction.to_uri()}:{strength:g}" for direction, strength in read)
         source, target = (
-            ", ".join(dict.fromkeys(one.facts[key] for one, _ in read)) for key in ("source", "target")
+            ", ".join(dict.fromkeys(direction.facts[key] for direction, _ in read))
+            for key in ("source", "target")
         )
         return listed, source[:400], target[:400]
 

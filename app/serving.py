@@ -81,7 +81,7 @@ class Serving:
         else:
             name = self.host
             if self.host in EVERYWHERE or is_local(self.host):
-                asked = [one for one in self.names if one != ANY and not is_local(one)]
+                asked = [host for host in self.names if host != ANY and not is_local(host)]
                 name = asked[0] if asked else own_address() if self.host in EVERYWHERE else self.host
             base = f"http://{f'[{name}]' if ':' in name else name}:{port}{self.path}"
         return f"{base}/" + (f"?token={self.secret}" if self.protection == "token" else "")
@@ -111,7 +111,7 @@ def serving_of(
     if not re.fullmatch(r"[\w.:%-]{1,253}", host):
         raise BadInput("app.host_form", host=host[:60])
     root = _root(root_path or environment.get("GRADIO_ROOT_PATH") or "")
-    asked = [_name(one) for one in allow_host or []]
+    asked = [_name(entry) for entry in allow_host or []]
     if "://" in root:
         asked.append(host_name(urlsplit(root).netloc))
     if host not in EVERYWHERE:

@@ -171,7 +171,7 @@ class ZeroGpu:
         from pipelines.weights.catalog import checkpoint_of, parts
 
         names = parts(self.studio.pack, name, self.studio.use).values()
-        return any(checkpoint_of(one).pack != "tiny" for one in names)
+        return any(checkpoint_of(model).pack != "tiny" for model in names)
 
     def _asked(self, name: str, settings: Settings, journal: Path | None, left: float) -> Call:
         """As few seconds as it should take: what is asked for is checked against the quota that the visitor has left."""
@@ -254,8 +254,8 @@ class Paces:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            found = json.loads(path.read_text("utf-8"))
-            self._found = {str(kind): [float(pace) for pace in paces] for kind, paces in found.items()}
+            contents = json.loads(path.read_text("utf-8"))
+            self._found = {str(kind): [float(pace) for pace in paces] for kind, paces in contents.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             self._found: dict[
                 str, list[float]
@@ -263,8 +263,8 @@ class Paces:
 
     def factor(self, pipeline: str, pack: str) -> float:
         """What to multiply an estimate by: by the slowest of the newest runs, and a margin; 1 when nothing is known."""
-        found = self._found.get(f"{pipeline} {pack}")
-        return max(found) * self.MARGIN if found else 1.0
+        paces = self._found.get(f"{pipeline} {pack}")
+        return max(paces) * self.MARGIN if paces else 1.0
 
     def note(self, pipeline: str, pack: str, pace: float) -> None:
         """A run took `pace` times its first estimate. On a full disk only this process knows it."""
@@ -293,8 +293,8 @@ def refusal(problem: Exception, seconds: int) -> Message | None:
 
     if not isinstance(problem, Error):
         return None
-    said = str(problem.message)
-    if match := re.search(r"\((\d+)s requested vs\. (-?\d+)s left\)\. Try again in (.+?)\.(?:\s|$)", said):
+    text = str(problem.message)
+    if match := re.search(r"\((\d+)s requested vs\. (-?\d+)s left\)\. Try again in (.+?)\.(?:\s|$)", text):
         left = max(int(match[2]), 0)
         return Message("space.quota", {"seconds": int(match[1]), "left": left, "wait": match[3]})
     for words, message in (
@@ -306,11 +306,11 @@ def refusal(problem: Exception, seconds: int) -> Message | None:
         ("No GPU was available", Message("space.no_gpu_free", {"seconds": seconds})),
         ("GPU task aborted", Message("space.taken_away", {"seconds": seconds})),
     ):
-        if words in said:
+        if words in text:
             return message
-    if getattr(problem, "title", "") == "ZeroGPU worker error":  # `said` is the name of an exception's class
-        return Message("core.broke", {"kind": said})
-    return Message("space.refused", {"seconds": seconds, "reason": " ".join(said.split())[:200]})
+    if getattr(problem, "title", "") == "ZeroGPU worker error":  # `text` is the name of an exception's class
+        return Message("core.broke", {"kind": text})
+    return Message("space.refused", {"seconds": seconds, "reason": " ".join(text.split())[:200]})
 
 
 def _estimate(name: str, settings: Settings) -> float:
@@ -332,7 +332,7 @@ def _stop_file(journal: Path) -> Path:
 def _name_of(pipeline: Pipeline[Any]) -> str:
     from pipelines.studio import PIPELINES
 
-    return next(name for name, one in PIPELINES.items() if one is type(pipeline))
+    return next(name for name, pipeline_type in PIPELINES.items() if pipeline_type is type(pipeline))
 
 
 def _check_visitor() -> None:

@@ -39,7 +39,7 @@ def make_timelapse(queue: JobQueue, job_id: str, suffix: str) -> Path:
     assert journal.folder is not None
     path = journal.folder / f"film{suffix}"
     with _making_timelapse:
-        snapshots = [one.stat().st_mtime for one in journal.folder.glob("step-*.safetensors")]
+        snapshots = [snapshot.stat().st_mtime for snapshot in journal.folder.glob("step-*.safetensors")]
         if not path.is_file() or path.stat().st_mtime < max(snapshots):
             film = pipeline.timelapse(settings, journal)
             write_film(path, film.frames, film.count, scenes=film.scenes)

@@ -30,7 +30,7 @@ def fits(version: str, wanted: str) -> bool:
 
 
 def numbers(version: str) -> list[int]:
-    return [int(one) for one in re.findall(r"\d+", version.split("+")[0])]
+    return [int(digits) for digits in re.findall(r"\d+", version.split("+")[0])]
 
 
 def on_linux() -> bool:
@@ -39,7 +39,7 @@ def on_linux() -> bool:
 
 def option(arguments: list[str]) -> tuple[list[str], str]:
     """The arguments without `--torch cpu|cuda|PATH`, and what it says: "" when it is not there. ValueError for another."""
-    place = next((at for at, one in enumerate(arguments) if one.split("=")[0] == "--torch"), None)
+    place = next((at for at, argument in enumerate(arguments) if argument.split("=")[0] == "--torch"), None)
     if place is None:
         return arguments, ""
     joined = arguments[place].partition("=")[2]
@@ -108,11 +108,11 @@ def find(python: Path, build: str, wanted: str) -> tuple[str, list[str]]:
     if on_linux() and build == "cpu":
         places.append(["--index-url", CPU_INDEX])
     for where in places:
-        found = [one for one in offered(python, where) if fits(one, wanted)]
+        versions = [version for version in offered(python, where) if fits(version, wanted)]
         if on_linux():
-            found = [one for one in found if one.endswith("+cpu") == (build == "cpu")]
-        if found:
-            return max(found, key=numbers), where
+            versions = [version for version in versions if version.endswith("+cpu") == (build == "cpu")]
+        if versions:
+            return max(versions, key=numbers), where
     if len(places) == 1:
         raise ValueError(f"no torch{wanted} was found for this Python; check the network, then start again")
     fetched, taken = GIGABYTES["cuda"]

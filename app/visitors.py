@@ -82,10 +82,10 @@ class OwnLibrary:
         return self._ask(lambda library: library.count(), 0)
 
     def find(self, picture_id: str) -> Entry:
-        found = self._ask(lambda library: library.find(picture_id), None)
-        if found is None:
+        entry = self._ask(lambda library: library.find(picture_id), None)
+        if entry is None:
             raise BadInput("app.picture_not_in_library", picture=picture_id[:40])
-        return found
+        return entry
 
     def search(self, clip: ClipLike, text: str, count: int = 24) -> list[tuple[Entry, float]]:
         return self._ask(lambda library: library.search(clip, text, count), [])

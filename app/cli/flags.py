@@ -101,7 +101,7 @@ def settings_values(kind: type[Pipeline[Any]], options: argparse.Namespace) -> d
     BadInput when one is given by its present and by its former name.
     """
     values: dict[str, Any] = {}
-    knobs = {one.name: one for one in kind.Settings.knobs()}
+    knobs = {knob.name: knob for knob in kind.Settings.knobs()}
     former = {name: knobs[present] for name, present in kind.Settings.aliases.items()}
     for name, knob in (knobs | former).items():
         value = getattr(options, name)

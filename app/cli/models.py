@@ -97,8 +97,8 @@ def _own(name: str, free: int) -> dict[str, Any]:
         facts = json.loads(metadata.get("facts", "{}"))
     except ValueError:
         facts = {}
-    told = {one: str(facts.get(one, "not stated")) for one in ("licence", "origin")}
-    row = {"pack": "own", "name": name, "role": metadata.get("kind", path.suffix.removeprefix(".")), **told}
+    terms = {key: str(facts.get(key, "not stated")) for key in ("licence", "origin")}
+    row = {"pack": "own", "name": name, "role": metadata.get("kind", path.suffix.removeprefix(".")), **terms}
     need = 2 * size_of(path)
     return row | {"about": "", "there": True, "bytes": size_of(path), "memory": need, "runs": need <= free}
 

@@ -49,8 +49,8 @@ def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> 
     result, interrupted = watch(pipeline, settings, journal)
     made: list[dict[str, Any]] = []
     first: Record | None = None
-    for told, record in write_pictures(folder, stem, pipeline=name, studio=studio, result=result):
-        made.append(told)
+    for facts, record in write_pictures(folder, stem, pipeline=name, studio=studio, result=result):
+        made.append(facts)
         first = first or record
     if video and journal is not None and isinstance(pipeline, HasTimelapse):
         _write_film(video, pipeline.timelapse(result.settings, journal))
@@ -68,10 +68,10 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
     from pipelines.core.journal import Journal
     from pipelines.core.pipeline import LearnsDirection, Resumable
 
-    given = settings_values(kind, options)
+    values = settings_values(kind, options)
     resumable = issubclass(kind, Resumable)
     old = Journal(_existing(options.resume)) if resumable and options.resume else None
-    settings = _resumed(kind, old, given) if old else kind.Settings.from_dict(given)
+    settings = _resumed(kind, old, values) if old else kind.Settings.from_dict(values)
     if video := getattr(options, "video", None):
         from pipelines.io.video import check_suffix
 
@@ -101,9 +101,9 @@ def _finish(
         facts |= {name: value for name, value in (("video", video), ("direction", keep)) if value}
         print(json.dumps(facts, allow_nan=False))
     else:
-        for one in made:
-            score = "" if one["score"] is None else f"  {one['score']:.3f}"
-            print(f"{one['path']}{score}  seed {one['seed']}")
+        for picture in made:
+            score = "" if picture["score"] is None else f"  {picture['score']:.3f}"
+            print(f"{picture['path']}{score}  seed {picture['seed']}")
         for path in filter(None, (video, keep)):
             print(path)
         say(f"{len(made)} pictures in {seconds['run']:.1f} s, after {seconds['load']:.1f} s of loading")
@@ -120,18 +120,18 @@ def _existing(folder: str) -> Path:
     return path
 
 
-def _resumed(kind: type[Pipeline[Any]], journal: Journal, given: dict[str, Any]) -> Any:
+def _resumed(kind: type[Pipeline[Any]], journal: Journal, values: dict[str, Any]) -> Any:
     """The settings of a journal's run, with what is given anew changed from its last snapshot on."""
     from pipelines.core.settings import Changeable
 
     settings = kind.Settings.from_dict((journal.identity() or {}).get("settings", {}))
     steps = journal.steps()
-    if not given:
+    if not values:
         return settings
     if not steps:
-        return kind.Settings.from_dict(settings.to_dict() | given)
+        return kind.Settings.from_dict(settings.to_dict() | values)
     assert isinstance(settings, Changeable)
-    return settings.changed(steps[-1], **given)
+    return settings.changed(steps[-1], **values)
 
 
 def _restyle(
@@ -152,13 +152,15 @@ def _restyle(
             result.pictures, key=lambda picture: picture.facts["step"]
         )  # the last: its neighbours are like it
         result = replace(result, pictures=[before])
-        for told, _ in write_pictures(folder, f"{number:05}", pipeline=name, studio=studio, result=result):
-            print(told["path"], file=sys.stderr if options.json else sys.stdout)
+        for facts, _ in write_pictures(folder, f"{number:05}", pipeline=name, studio=studio, result=result):
+            print(facts["path"], file=sys.stderr if options.json else sys.stdout)
         made.append(before.image)
         if interrupted:
             return INTERRUPTED
     if options.video:
-        _write_film(options.video, Timelapse(iter(Frame(one) for one in made), len(made), [settings.prompt]))
+        _write_film(
+            options.video, Timelapse(iter(Frame(image) for image in made), len(made), [settings.prompt])
+        )
     if options.json:
         print(json.dumps({"frames": len(made), "folder": str(folder), "video": options.video}))
     return 0
@@ -185,8 +187,8 @@ def picture_folder(out: str | None) -> Path:
 
 def outputs() -> Path:
     """Where pictures go by themselves: the folder that ATELIER_OUTPUTS names, else outputs/ beside the program."""
-    given = os.environ.get("ATELIER_OUTPUTS")
-    return Path(given).expanduser().absolute() if given else ROOT / "outputs"
+    folder = os.environ.get("ATELIER_OUTPUTS")
+    return Path(folder).expanduser().absolute() if folder else ROOT / "outputs"
 
 
 def load(name: str, pack: str, device: str, use: dict[str, str]) -> tuple[Studio, Pipeline[Any], float]:

@@ -57,15 +57,15 @@ def main(arguments: list[str]) -> int:
     )
 
 
-def _password(given: str | None) -> str | None:
+def _password(password: str | None) -> str | None:
     """The password of --password or of the environment; asked for in the terminal when the flag stands alone."""
-    if given is None:
+    if password is None:
         return os.environ.get("ATELIER_PASSWORD") or None
-    if not given:
+    if not password:
         try:
-            given = getpass.getpass("password for the studio's visitors: ")
+            password = getpass.getpass("password for the studio's visitors: ")
         except EOFError:
-            given = ""
-    if not given:
+            password = ""
+    if not password:
         raise BadInput("cli.password_empty")
-    return given
+    return password

@@ -26,7 +26,7 @@ def running_order(jobs: Iterable[ActiveJob], turns: Mapping[str, int]) -> list[A
 def check_room(jobs: Iterable[ActiveJob], session: str, session_cap: int, total_cap: int) -> None:
     """BadInput when the session, or all sessions together, have as many jobs waiting as they may."""
     waiting = [job for job in jobs if job.job.state == "queued"]
-    own = sum(one.job.session == session for one in waiting)
+    own = sum(live.job.session == session for live in waiting)
     if own >= session_cap:
         raise BadInput("jobs.too_many_waiting", count=own)
     if len(waiting) >= total_cap:

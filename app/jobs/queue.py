@@ -129,10 +129,12 @@ class JobQueue:
         """The newest `count` jobs of a session, or of all, newest first."""
         with self._lock:
             past = self._store.recent(session, count)
-            live = [one for one in self._live.values() if session is None or one.job.session == session]
-            found = {job.id: (sequence, job.with_files()) for sequence, job in past}
-            found |= {one.job.id: (one.sequence, self._snapshot(one)) for one in live}
-            newest = sorted(found.values(), key=lambda pair: pair[0], reverse=True)
+            live = [
+                active for active in self._live.values() if session is None or active.job.session == session
+            ]
+            by_id = {job.id: (sequence, job.with_files()) for sequence, job in past}
+            by_id |= {active.job.id: (active.sequence, self._snapshot(active)) for active in live}
+            newest = sorted(by_id.values(), key=lambda pair: pair[0], reverse=True)
             return [job for _, job in newest[:count]]
 
     @staticmethod
@@ -149,7 +151,7 @@ class JobQueue:
     def waiting(self) -> list[str]:
         """The ids of waiting jobs in the order in which they will run."""
         with self._lock:
-            return [one.job.id for one in self._order()]
+            return [live.job.id for live in self._order()]
 
     def preview(self, job_id: str) -> list[Image.Image] | None:
         """The latest preview, None when there is none yet. Asking keeps previews coming for two seconds."""
@@ -260,9 +262,9 @@ class JobQueue:
     def _finish(self, live: ActiveJob, state: State, problem: Message | None = None) -> None:
         self.update(live, state=state, problem=problem, finished=time.time())
         live.preview = None if state == "done" else live.preview
-        over = [one for one in self._live.values() if one.job.is_over]
-        for one in sorted(over, key=lambda one: one.job.finished or 0)[:-100]:
-            del self._live[one.job.id]
+        over = [active for active in self._live.values() if active.job.is_over]
+        for active in sorted(over, key=lambda active: active.job.finished or 0)[:-100]:
+            del self._live[active.job.id]
 
     def _finished(self, job_id: str) -> Job:
         job = self._store.find(job_id)

@@ -140,7 +140,9 @@ class JobStore:
         if values["pipeline"] in self.pipelines:  # an earlier version may have written former names
             current_names = self.pipelines[values["pipeline"]].Settings.current_names
             values["settings"] = current_names(values["settings"])
-        values["pictures"] = [{**one, "path": str(self.folder / one["path"])} for one in values["pictures"]]
+        values["pictures"] = [
+            {**picture, "path": str(self.folder / picture["path"])} for picture in values["pictures"]
+        ]
         values["problem"] = Message.from_text(values.pop("error"))
         if values["state"] not in get_args(State):
             values["state"] = "failed"

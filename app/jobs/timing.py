@@ -42,6 +42,6 @@ def placed(
     """A waiting job with its place in the order, and with its time of finishing where all jobs before it have one."""
     place = order.index(live)
     ahead = [remaining_seconds(running, expected(running.job))] if running else []
-    ahead += [expected(one.job) for one in order[: place + 1]]
-    known = [one for one in ahead if one is not None]
+    ahead += [expected(active.job) for active in order[: place + 1]]
+    known = [seconds for seconds in ahead if seconds is not None]
     return replace(live.job, position=place + 1, eta_seconds=sum(known) if len(known) == len(ahead) else None)

@@ -54,8 +54,8 @@ class NoAddresses:
             else:
                 receive = _again(body, receive)
         if sentence:
-            said = in_both(sentence, megabytes=MAX_BODY_BYTES // 1_000_000)
-            await JSONResponse({"error": said, "detail": said}, status)(scope, receive, send)
+            message = in_both(sentence, megabytes=MAX_BODY_BYTES // 1_000_000)
+            await JSONResponse({"error": message, "detail": message}, status)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -78,12 +78,14 @@ def names_address(body: bytes, own: set[str]) -> bool:
     except ValueError:
         return False
     while pending:
-        one = pending.pop()
-        if isinstance(one, list):
-            pending += one
-        elif isinstance(one, dict):
-            pending += one.values()
-            path, url = (value if isinstance(value := one.get(name), str) else "" for name in ("path", "url"))
+        node = pending.pop()
+        if isinstance(node, list):
+            pending += node
+        elif isinstance(node, dict):
+            pending += node.values()
+            path, url = (
+                value if isinstance(value := node.get(name), str) else "" for name in ("path", "url")
+            )
             if is_address(path) or (is_address(url) and not (path and _is_own(url, path, own))):
                 return True
     return False

@@ -95,12 +95,14 @@ def _run_tool(queue: JobQueue, name: str, pipeline: str, about: str) -> Callable
             made = {"pictures": pictures, "settings": plain, "seconds": job.seconds, "job": job.id}
             return pictures[0]["file"], made
 
-    given = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameter_kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     types = {knob.name: _type_of(knob) for knob in knobs}
-    parameters = [inspect.Parameter("request", given, annotation=gr.Request)]
+    parameters = [inspect.Parameter("request", parameter_kind, annotation=gr.Request)]
     for knob in knobs:
         default = inspect.Parameter.empty if knob.kind == "prompt" else knob.default
-        parameters.append(inspect.Parameter(knob.name, given, default=default, annotation=types[knob.name]))
+        parameters.append(
+            inspect.Parameter(knob.name, parameter_kind, default=default, annotation=types[knob.name])
+        )
     returns = tuple[gr.FileData, dict]
     tool.__name__ = name
     tool.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
@@ -132,18 +134,18 @@ async def _finished(queue: JobQueue, pipeline: str, settings: Settings, session:
     return job
 
 
-def _type_of(one: Knob) -> Any:
+def _type_of(knob: Knob) -> Any:
     """A setting's type as a client's form shows it, with its choices."""
-    if one.choices:
-        return Literal[one.choices]
-    return one.type | None if one.optional else one.type
+    if knob.choices:
+        return Literal[knob.choices]
+    return knob.type | None if knob.optional else knob.type
 
 
-def _help_of(name: str, one: Knob) -> str:
+def _help_of(name: str, knob: Knob) -> str:
     """A setting's words and range, and how a program gives a picture."""
-    most = f" (1 to {MOST_STEPS}; default: {one.default})"
-    text = one.help + (most if (name, one.name) == ("optimize", "steps") else one.range_text())
-    if one.kind == "picture":
+    most = f" (1 to {MOST_STEPS}; default: {knob.default})"
+    text = knob.help + (most if (name, knob.name) == ("optimize", "steps") else knob.range_text())
+    if knob.kind == "picture":
         return f"{text}; {DATA_URI}"
     return text.replace("FILE", "URI").replace("a mask file", "a mask's URI")
 
@@ -171,16 +173,17 @@ def _rank_tool(context: PageContext) -> Callable[..., Any]:
 def _rank(studio: Any, pictures: Sequence[str], text: str) -> dict[str, Any]:
     if not isinstance(pictures, (list, tuple)) or not 1 <= len(pictures) <= MOST_PICTURES:
         raise BadInput("api.pictures_form", most=MOST_PICTURES)
-    for number, one in enumerate(pictures):
-        if not isinstance(one, str) or not one.startswith(URI_HEAD):
-            raise BadInput("api.picture_form", number=number, picture=str(one)[:40])
+    for number, source in enumerate(pictures):
+        if not isinstance(source, str) or not source.startswith(URI_HEAD):
+            raise BadInput("api.picture_form", number=number, picture=str(source)[:40])
     with _ranking:
         clip = studio.clip()
-        found = ranked(clip, text, vectors_of(clip, [as_shown(picture) for picture in pictures]))
+        ranking = ranked(clip, text, vectors_of(clip, [as_shown(picture) for picture in pictures]))
     rows = [
-        {"picture": k, "score": found.scores[k], "duplicate_of": found.duplicate_of[k]} for k in found.order
+        {"picture": k, "score": ranking.scores[k], "duplicate_of": ranking.duplicate_of[k]}
+        for k in ranking.order
     ]
-    return {"ranking": rows, "noise": found.noise, "tied": found.tied}
+    return {"ranking": rows, "noise": ranking.noise, "tied": ranking.tied}
 
 
 def _search_tool(context: PageContext) -> Callable[..., Any]:
@@ -188,7 +191,7 @@ def _search_tool(context: PageContext) -> Callable[..., Any]:
         with _one_sentence():
             if not isinstance(count, int) or not 1 <= count <= MOST_FOUND:
                 raise BadInput("api.count_form", count=str(count)[:20], most=MOST_FOUND)
-            found = context.library.search(context.studio.clip(), clean_prompt(_text(text)), count)
+            matches = context.library.search(context.studio.clip(), clean_prompt(_text(text)), count)
             return [
                 {
                     "file": _file(entry.path),
@@ -197,7 +200,7 @@ def _search_tool(context: PageContext) -> Callable[..., Any]:
                     "tool": entry.record.pipeline,
                     "seed": entry.record.picture["seed"],
                 }
-                for entry, score in found
+                for entry, score in matches
             ]
 
     search.__doc__ = f"""Find the pictures of the studio's library that look most like a text, by CLIP.
@@ -217,11 +220,11 @@ def _text(value: Any) -> str:
     return value
 
 
-def _told(one: dict[str, Any]) -> dict[str, Any]:
+def _told(picture: dict[str, Any]) -> dict[str, Any]:
     """A picture of a job: its file and the figures that are single values."""
-    facts = {key: value for key, value in one.items() if not isinstance(value, (list, dict))}
+    facts = {key: value for key, value in picture.items() if not isinstance(value, (list, dict))}
     del facts["path"]
-    return {"file": _file(one["path"]), **facts}
+    return {"file": _file(picture["path"]), **facts}
 
 
 def _file(path: str | Path) -> dict[str, Any]:

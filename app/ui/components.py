@@ -12,74 +12,74 @@ from app.ui.markup import html, joined
 from pipelines.core.settings import Knob
 
 
-def _translated(one: Knob, pipeline: str) -> str:
+def _translated(knob: Knob, pipeline: str) -> str:
     """The key of a setting's words in KNOBS: a pipeline may have its own for a name that others have too."""
-    return own if (own := f"{pipeline}_{one.name}") in KNOBS else one.name
+    return own if (own := f"{pipeline}_{knob.name}") in KNOBS else knob.name
 
 
-def plain_field(one: Knob, pipeline: str) -> str:
+def plain_field(knob: Knob, pipeline: str) -> str:
     """The same as HTML, for forms of our own: an input named as the setting, its words in both languages."""
-    label, translated, help_translated = knob_words(_translated(one, pipeline))
-    said = html("<b>{}</b>", pair(label, translated))
-    told = html("<small>{}</small>", pair(knob_help(one, "en"), help_translated or one.help))
-    if one.type is bool:
-        checked = " checked" if one.default else ""
+    label, translated, help_translated = knob_words(_translated(knob, pipeline))
+    caption = html("<b>{}</b>", pair(label, translated))
+    explanation = html("<small>{}</small>", pair(knob_help(knob, "en"), help_translated or knob.help))
+    if knob.type is bool:
+        checked = " checked" if knob.default else ""
         return html(
             '<label class="field tick"><input type="checkbox" name="{}"{}>{}{}</label>',
-            one.name,
+            knob.name,
             checked,
-            said,
-            told,
+            caption,
+            explanation,
         )
-    if one.choices is not None:
+    if knob.choices is not None:
         options = joined(
-            html("<option{}>{}</option>", " selected" if each == one.default else "", each)
-            for each in one.choices
+            html("<option{}>{}</option>", " selected" if each == knob.default else "", each)
+            for each in knob.choices
         )
-        entry = html('<select name="{}">{}</select>', one.name, options)
-    elif one.type in (int, float):
+        entry = html('<select name="{}">{}</select>', knob.name, options)
+    elif knob.type in (int, float):
         bounds = joined(
             html(' {}="{:g}"', name, value)
-            for name, value in (("min", one.lo), ("max", one.hi))
+            for name, value in (("min", knob.lo), ("max", knob.hi))
             if value is not None
         )
         entry = html(
             '<input type="number" name="{}" value="{}" inputmode="decimal"{} step="{}">',
-            one.name,
-            "" if one.default is None else f"{one.default:g}",
+            knob.name,
+            "" if knob.default is None else f"{knob.default:g}",
             bounds,
-            1 if one.type is int else "any",
+            1 if knob.type is int else "any",
         )
     else:
-        entry = html('<input type="text" name="{}" value="{}" autocomplete="off">', one.name, one.default)
-    return html('<label class="field">{}{}{}</label>', said, entry, told)
+        entry = html('<input type="text" name="{}" value="{}" autocomplete="off">', knob.name, knob.default)
+    return html('<label class="field">{}{}{}</label>', caption, entry, explanation)
 
 
 def field(
-    context: PageContext, one: Knob, prefix: str = "knob", *, pipeline: str = "", picture_height: int = 180
+    context: PageContext, knob: Knob, prefix: str = "knob", *, pipeline: str = "", picture_height: int = 180
 ) -> Any:
     """A component with the setting's range, default and words; its element's id is `prefix`-NAME."""
-    words = _translated(one, pipeline)
-    common = {"elem_id": f"{prefix}-{one.name}", "min_width": 96}
-    if one.kind == "picture":
+    words = _translated(knob, pipeline)
+    common = {"elem_id": f"{prefix}-{knob.name}", "min_width": 96}
+    if knob.kind == "picture":
         component: Any = picture_field(common["elem_id"], picture_height)
         return context.translate(component, label=f"knob_{words}")
-    if one.choices is not None:
-        component = gr.Dropdown(list(one.choices), value=one.default, **common)
-    elif one.type is bool:
-        component = gr.Checkbox(one.default, **common)
-    elif one.optional:
-        component = gr.Number(one.default, precision=0 if one.type is int else None, **common)
-    elif not one.advanced and one.type is int:
+    if knob.choices is not None:
+        component = gr.Dropdown(list(knob.choices), value=knob.default, **common)
+    elif knob.type is bool:
+        component = gr.Checkbox(knob.default, **common)
+    elif knob.optional:
+        component = gr.Number(knob.default, precision=0 if knob.type is int else None, **common)
+    elif not knob.advanced and knob.type is int:
         return context.translate(
-            gr.Number(one.default, precision=0, scale=1, **common), label=f"knob_{words}"
+            gr.Number(knob.default, precision=0, scale=1, **common), label=f"knob_{words}"
         )
-    elif one.type in (int, float) and one.lo is not None and one.hi is not None:
-        component = gr.Slider(one.lo, one.hi, value=one.default, step=_step(one), **common)
-    elif one.type in (int, float):
-        component = gr.Number(one.default, precision=0 if one.type is int else None, **common)
+    elif knob.type in (int, float) and knob.lo is not None and knob.hi is not None:
+        component = gr.Slider(knob.lo, knob.hi, value=knob.default, step=_step(knob), **common)
+    elif knob.type in (int, float):
+        component = gr.Number(knob.default, precision=0 if knob.type is int else None, **common)
     else:
-        component = gr.Textbox(one.default, **common)
+        component = gr.Textbox(knob.default, **common)
     return context.translate(component, label=f"knob_{words}", info=f"help_{words}")
 
 
@@ -97,25 +97,25 @@ def picture_field(elem_id: str, height: int) -> gr.Image:
     )
 
 
-def _step(one: Knob) -> float:
+def _step(knob: Knob) -> float:
     """The coarsest step of a slider on which the default lies."""
-    if one.type is int:
+    if knob.type is int:
         return 1
     for step in (0.05, 0.01):
-        steps = (one.default - (one.lo or 0)) / step
+        steps = (knob.default - (knob.lo or 0)) / step
         if abs(steps - round(steps)) < 1e-6:
             return step
     return 0.001
 
 
-def plain_value(one: Knob, value: Any) -> Any:
+def plain_value(knob: Knob, value: Any) -> Any:
     """A form's value as Settings take it: no picture is the empty text, an emptied number is its default.
 
     A picture is an upload or nothing; a text in its place would name any file of this machine.
     """
-    if one.kind == "picture":
+    if knob.kind == "picture":
         value = uploaded_path(value)
-    return one.default if value is None else value
+    return knob.default if value is None else value
 
 
 def uploaded_path(upload: Any) -> str:

@@ -109,7 +109,7 @@ class Tries:
 
     def may(self, who: str) -> bool:
         since = self._clock() - WRONG_SECONDS
-        recent = [one for when, one in self._wrong if when > since]
+        recent = [address for when, address in self._wrong if when > since]
         return recent.count(who) < MOST_WRONG and len(recent) < MOST_WRONG_OF_ALL
 
     def note(self, who: str) -> None:
@@ -126,10 +126,10 @@ def forwarded(scope: Scope, serving: Serving) -> Scope:
         kept = [header for header in headers if not header[0].decode("latin-1").startswith(FORWARDED)]
         return {**scope, "headers": kept}
     scope = {**scope, "headers": headers}
-    found = Headers(raw=headers)
-    if found.get("x-forwarded-proto", "").split(",")[0].strip() == "https":
+    fields = Headers(raw=headers)
+    if fields.get("x-forwarded-proto", "").split(",")[0].strip() == "https":
         scope["scheme"] = "wss" if scope["type"] == "websocket" else "https"
-    if sender := found.get("x-forwarded-for", "").split(",")[-1].strip():  # the last is our own proxy's word
+    if sender := fields.get("x-forwarded-for", "").split(",")[-1].strip():  # the last is our own proxy's word
         scope["client"] = (sender, 0)
     if serving.path and scope["path"].startswith(serving.path + "/"):
         scope["path"] = scope["path"][len(serving.path) :]
@@ -152,9 +152,9 @@ def cookie(name: str, value: str, scope: Scope, serving: Serving, days: int = 0)
     return "; ".join(parts)
 
 
-def same(one: str, other: str) -> bool:
+def same(secret: str, other: str) -> bool:
     """Whether two secrets are equal, in a time that tells nothing of where they differ."""
-    return secrets.compare_digest(one.encode(), other.encode())
+    return secrets.compare_digest(secret.encode(), other.encode())
 
 
 def in_both(key: str, **facts: object) -> str:
@@ -174,14 +174,16 @@ async def _password(request: Request) -> str:
 
 def page(key: str, *, form: str = "", status: int = 401) -> Response:
     """A page of one sentence in both languages; with `form`, where a password is sent, it asks for one."""
-    light, dark = ("".join(f"--{name}:{both[at]};" for name, both in theme.TOKENS.items()) for at in (0, 1))
-    said = "".join(
-        f'<p lang="{"zh-CN" if one == "zh" else "en"}">{escape(say(key, one))}</p>' for one in LANGUAGES
+    light, dark = ("".join(f"--{name}:{pair[at]};" for name, pair in theme.TOKENS.items()) for at in (0, 1))
+    sentence = "".join(
+        f'<p lang="{"zh-CN" if language == "zh" else "en"}">{escape(say(key, language))}</p>'
+        for language in LANGUAGES
     )
     asked = ""
     if form:
         label, enter = (
-            " · ".join(say(word, one) for one in LANGUAGES) for word in ("door_password", "door_enter")
+            " · ".join(say(word, language) for language in LANGUAGES)
+            for word in ("door_password", "door_enter")
         )
         asked = (
             f'<form method="post" action="{escape(form)}"><label for="password">{escape(label)}</label>'
@@ -193,7 +195,7 @@ def page(key: str, *, form: str = "", status: int = 401) -> Response:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Atelier</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
         f"<style>:root{{{light}color-scheme:light}}@media(prefers-color-scheme:dark){{:root{{{dark}color-scheme:dark}}}}"
-        f"{STYLE}</style></head><body><main><h1><i></i>Atelier</h1><div{trouble}>{said}</div>{asked}</main></body></html>"
+        f"{STYLE}</style></head><body><main><h1><i></i>Atelier</h1><div{trouble}>{sentence}</div>{asked}</main></body></html>"
     )
     headers = {
         "Cache-Control": "no-store",

@@ -96,7 +96,7 @@ def say(key: str, language: str, helps: dict[str, str] | None = None) -> str:
 
 def both(key: str, **facts: object) -> Markup:
     """HTML in both languages; the facts are escaped."""
-    english, chinese = (Markup(one).format(**facts) for one in words()[key])
+    english, chinese = (Markup(sentence).format(**facts) for sentence in words()[key])
     return pair(english, chinese)
 
 

@@ -22,7 +22,7 @@ def copy_link(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = 
     try:
         recipe = recipe_of(pipeline, settings, kinds)
         text = recipe.text()
-        said = html(
+        notice = html(
             '<span class="copied">{}</span><span class="by-hand">{}</span> '
             '{}<input type="text" readonly aria-label="{}">',
             both("link_copied"),
@@ -31,12 +31,12 @@ def copy_link(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = 
             both_aloud("copy_link"),
         )
     except BadInput as problem:  # too long for a link
-        text, said = "", html("<span>{}</span>", both_sentence(problem))
+        text, notice = "", html("<span>{}</span>", both_sentence(problem))
     return html(
         '<button type="button" class="quiet" data-link="{}">{}</button><div class="told" hidden>{}</div>',
         text,
         both("copy_link"),
-        said,
+        notice,
     )
 
 
@@ -49,7 +49,7 @@ def _without(pipeline: str, left_out: Sequence[str]) -> Markup | str:
     """What a link could not carry, in a sentence; nothing when it carries all."""
     if not left_out:
         return ""
-    labels = [KNOBS.get(f"{pipeline}_{one}") or KNOBS.get(one, (one, one, "")) for one in left_out]
+    labels = [KNOBS.get(f"{pipeline}_{name}") or KNOBS.get(name, (name, name, "")) for name in left_out]
     english, chinese = (", ".join(label[0] for label in labels), "、".join(label[1] for label in labels))
     return html(
         "<span>{}</span>",

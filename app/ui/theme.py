@@ -35,7 +35,7 @@ TOKENS: dict[str, tuple[str, str]] = {
 
 def studio_theme() -> gr.themes.Base:
     """Gradio's own variables, all of them said in tokens, so that light and dark follow by themselves."""
-    both = {
+    tokens = {
         "body_background_fill": "paper",
         "body_text_color": "ink",
         "body_text_color_subdued": "quiet",
@@ -68,7 +68,7 @@ def studio_theme() -> gr.themes.Base:
         "button_secondary_text_color": "ink",
         "link_text_color": "accent-text",
     }
-    values = {f"{name}{dark}": f"var(--{token})" for name, token in both.items() for dark in ("", "_dark")}
+    values = {f"{name}{dark}": f"var(--{token})" for name, token in tokens.items() for dark in ("", "_dark")}
     # the first paint, before any style sheet, wants real colours
     values |= dict(zip(("body_background_fill", "body_background_fill_dark"), TOKENS["paper"], strict=True))
     values |= dict(zip(("body_text_color", "body_text_color_dark"), TOKENS["ink"], strict=True))
@@ -93,5 +93,5 @@ def head(*, apart: bool = False) -> str:
     """The page's one script, its address where the machine tells it (on a Space), and whether visitors are `apart`."""
     space = os.environ.get("SPACE_HOST", "")
     address = f'<meta name="atelier-address" content="https://{escape(space)}/">' if space else ""
-    told = "<script>document.documentElement.dataset.visitors = 'apart'</script>" if apart else ""
-    return f"{address}{told}<script>{(ASSETS / 'page.js').read_text('utf-8')}</script>"
+    flag = "<script>document.documentElement.dataset.visitors = 'apart'</script>" if apart else ""
+    return f"{address}{flag}<script>{(ASSETS / 'page.js').read_text('utf-8')}</script>"

@@ -48,8 +48,8 @@ class Visits:
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start" and not visit.given:
-                told = cookie(COOKIE, visit.secret, scope, self.serving, DAYS)
-                MutableHeaders(scope=message).append("Set-Cookie", told)
+                header = cookie(COOKIE, visit.secret, scope, self.serving, DAYS)
+                MutableHeaders(scope=message).append("Set-Cookie", header)
             await send(message)
 
         token = _now.set(visit)
@@ -62,11 +62,11 @@ class Visits:
 
 def visit_of(request: Request) -> Visit:
     """By the cookie, by what the page's script tells, or by a new secret."""
-    if SECRET.fullmatch(found := request.cookies.get(COOKIE, "")):
-        return Visit(found, "cookie")
-    told = request.headers.get(HEADER) or request.query_params.get(QUERY) or ""
-    if SECRET.fullmatch(told):
-        return Visit(told, "told")
+    if SECRET.fullmatch(secret := request.cookies.get(COOKIE, "")):
+        return Visit(secret, "cookie")
+    page_secret = request.headers.get(HEADER) or request.query_params.get(QUERY) or ""
+    if SECRET.fullmatch(page_secret):
+        return Visit(page_secret, "told")
     return Visit(secrets.token_urlsafe(24), "")
 
 
@@ -78,8 +78,8 @@ def visit() -> Visit | None:
 
 def asking() -> str:
     """The owner, as things are kept under; a name that owns nothing when nobody asks."""
-    found = visit()
-    return owner_of(found.secret if found else secrets.token_urlsafe(24))
+    visitor = visit()
+    return owner_of(visitor.secret if visitor else secrets.token_urlsafe(24))
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,15 @@ class House:
 
     def key(self) -> str:
         """What an address needs besides, so that a program which keeps no cookies can fetch what it was just told of."""
-        found = visit() if self.apart else None
-        return f"?{QUERY}={found.secret}" if found and not found.given else ""
+        visitor = visit() if self.apart else None
+        return f"?{QUERY}={visitor.secret}" if visitor and not visitor.given else ""
 
     def routes(self) -> list[Route]:
         """/visitor, which tells the page's script whether its cookie came along."""
 
         def answer(_: Request) -> JSONResponse:
-            found = visit()
-            known = found is not None and found.given == "cookie"
+            visitor = visit()
+            known = visitor is not None and visitor.given == "cookie"
             return JSONResponse({"cookie": known}, headers={"Cache-Control": "no-store"})
 
         return [Route("/visitor", answer)] if self.apart else []

@@ -160,8 +160,8 @@ def _made(job: Job, pictures: Pictures) -> Markup:
     order = sorted(range(len(job.pictures)), key=lambda k: job.pictures[k].get("strength", 0))
     urls = [pictures.url(picture["path"]) for picture in job.pictures]
     zero = next((k for k in order if job.pictures[k].get("strength") == 0), None)
-    given = _given(job.id, str(job.settings.get("image", "")))
-    before = urls[zero] if zero is not None else given[0] if given else ""
+    start = _given(job.id, str(job.settings.get("image", "")))
+    before = urls[zero] if zero is not None else start[0] if start else ""
     width, height = _size(Path(job.pictures[0]["path"]))
     shown = html(
         '<div class="frame" style="--ratio:{:.4f};--cut:50%">'

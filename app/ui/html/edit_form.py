@@ -130,43 +130,43 @@ def waiting() -> Markup:
     return html('<div class="estimate"><div><span>{}</span></div></div>', both("edit_waiting"))
 
 
-def estimate(found: Any, settings: Any, survives: float | None) -> Markup:
+def estimate(forecast: Any, settings: Any, survives: float | None) -> Markup:
     """What can be expected, before any waiting: four quiet figures, and a sentence where one is needed."""
     cells = []
-    if found.match is not None and not settings.directions:
-        weak = "source does not describe it" in found.warnings
+    if forecast.match is not None and not settings.directions:
+        weak = "source does not describe it" in forecast.warnings
         cells.append(
             _cell(
-                f"{found.match:.0%}".replace("%", " %"),
+                f"{forecast.match:.0%}".replace("%", " %"),
                 both("edit_match", source=_short(settings.source)),
-                found.match,
+                forecast.match,
                 warn=weak,
             )
         )
     if not settings.directions and not settings.target_images:
-        apart = 1 - found.alike
-        far = "far apart" in found.warnings
+        apart = 1 - forecast.alike
+        far = "far apart" in forecast.warnings
         word = "edit_far" if far else "edit_near" if apart < 0.15 else "edit_between"
         cells.append(_cell(both(word), both("edit_apart", value=f"{apart:.2f}"), min(apart, 1.0), warn=far))
     if survives is None:
-        cells.append(_cell(str(found.return_step), both("edit_return"), found.return_step / 1000))
+        cells.append(_cell(str(forecast.return_step), both("edit_return"), forecast.return_step / 1000))
     else:
-        said = both("edit_survives", step=found.return_step)
-        cells.append(_cell(f"{survives:.0%}".replace("%", " %"), said, survives))
-    seconds = max(1, round(found.seconds))
+        label = both("edit_survives", step=forecast.return_step)
+        cells.append(_cell(f"{survives:.0%}".replace("%", " %"), label, survives))
+    seconds = max(1, round(forecast.seconds))
     if seconds < 90:
         time = pair(f"{seconds} s", f"{seconds} 秒")
     else:
         time = pair(f"{seconds / 60:.0f} min", f"{seconds / 60:.0f} 分钟")
-    cells.append(_cell(html("≈ {}", time), both("edit_memory", megabytes=f"{found.megabytes:,.0f}")))
-    said = ""
-    if "far apart" in found.warnings:
-        said += html('<p class="note trouble">{}</p>', both("edit_far_apart"))
-    if "source does not describe it" in found.warnings:
-        said += html(
+    cells.append(_cell(html("≈ {}", time), both("edit_memory", megabytes=f"{forecast.megabytes:,.0f}")))
+    notes = ""
+    if "far apart" in forecast.warnings:
+        notes += html('<p class="note trouble">{}</p>', both("edit_far_apart"))
+    if "source does not describe it" in forecast.warnings:
+        notes += html(
             '<p class="note trouble">{}</p>', both("edit_not_described", source=_short(settings.source))
         )
-    return html('<div class="estimate">{}</div>{}', joined(cells), said)
+    return html('<div class="estimate">{}</div>{}', joined(cells), notes)
 
 
 def _cell(value: str, label: str, share: float | None = None, *, warn: bool = False) -> Markup:
@@ -220,9 +220,9 @@ def _direction(direction: Kept, used: float | None) -> Markup:
 def _direction_facts(direction: Kept) -> list[str]:
     """How a direction was learned, what the critic says of it, and its size."""
     facts, figures = direction.facts, direction.facts.get("figures")
-    told: list[str] = [both(f"edit_mode_{facts['mode']}") if facts["mode"] in MODES else ""]
+    parts: list[str] = [both(f"edit_mode_{facts['mode']}") if facts["mode"] in MODES else ""]
     if isinstance(facts.get("updates"), int):
-        told.append(both("edit_updates", updates=facts["updates"]))
+        parts.append(both("edit_updates", updates=facts["updates"]))
     if isinstance(figures, dict) and isinstance(figures.get("critic direction"), (int, float)):
-        told.append(both("opt_critic_is", score=signed_score(figures["critic direction"])))
-    return [*told, f"{max(1, round(direction.size / 1000))} kB"]
+        parts.append(both("opt_critic_is", score=signed_score(figures["critic direction"])))
+    return [*parts, f"{max(1, round(direction.size / 1000))} kB"]

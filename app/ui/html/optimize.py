@@ -83,8 +83,8 @@ def canvas(job: Job, pictures: Pictures, live: Image.Image | None, trace: Trace)
         inside = frame(str(job.settings["image"]), prompt)
     else:
         inside = WAITING
-    told = _standing(job, trace)
-    return html('<section class="stage plate {}" {}>{}{}</section>', job.state, facts, told, inside)
+    status = _standing(job, trace)
+    return html('<section class="stage plate {}" {}>{}{}</section>', job.state, facts, status, inside)
 
 
 def _standing(job: Job, trace: Trace) -> Markup:
@@ -98,8 +98,8 @@ def _standing(job: Job, trace: Trace) -> Markup:
         how = both("failed" if job.state == "failed" else "opt_interrupted")
         ended = how, both("opt_kept", step=step) if step else both("failed_kept")
     last = job.pictures[-1] if job.pictures else {}
-    told = last.get("ended_by") or last.get("ended")  # records of earlier versions have the sentence alone
-    cause = Message.from_json(told) if told else None
+    reason = last.get("ended_by") or last.get("ended")  # records of earlier versions have the sentence alone
+    cause = Message.from_json(reason) if reason else None
     return standing(job, in_force(job)["prompt"], ended, beside=_switch(job), cause=cause)
 
 
@@ -282,7 +282,7 @@ def scenes(settings: Any, end: int) -> list[tuple[int, str, tuple[str, str]]]:
 
     The prompt is empty where something else changed.
     """
-    found: list[tuple[int, str, tuple[str, str]]] = []
+    entries: list[tuple[int, str, tuple[str, str]]] = []
     course = settings.timeline()
     bounds = [*(step for step, _ in course[1:]), end + 1]
     before, words_before = None, None
@@ -291,18 +291,18 @@ def scenes(settings: Any, end: int) -> list[tuple[int, str, tuple[str, str]]]:
             story = parse_story(now.prompt, now.steps)
         except BadInput:
             story = [(0, now.prompt)]
-        told = False
+        listed = False
         for k, (begin, words) in enumerate(story):
             ends = story[k + 1][0] if k + 1 < len(story) else until
             if begin < until and ends > since and words != words_before:
-                found.append((max(begin, since), words, ("", "")))
-                words_before, told = words, True
-        if before is not None and not told:
-            names = [one for one in KNOBS if getattr(now, one, None) != getattr(before, one, None)]
+                entries.append((max(begin, since), words, ("", "")))
+                words_before, listed = words, True
+        if before is not None and not listed:
+            names = [knob for knob in KNOBS if getattr(now, knob, None) != getattr(before, knob, None)]
             what = (", ".join(KNOBS[name][0] for name in names), "、".join(KNOBS[name][1] for name in names))
-            found.append((since, "", what))
+            entries.append((since, "", what))
         before = now
-    return found
+    return entries
 
 
 def in_force(job: Job) -> dict[str, Any]:

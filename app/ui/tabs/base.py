@@ -136,8 +136,8 @@ class RunTab:
         with suppress(BadInput):  # Generate says it
             if recipe := self.context.recipe(link, self.pipeline):
                 filled = self.fill_settings(recipe.settings.to_dict())
-                told = {self.note: opened(recipe), self.context.tabs: gr.Tabs(selected=self.name)}
-                return {**self.watch("", visitor, ""), **filled, **told}
+                opening = {self.note: opened(recipe), self.context.tabs: gr.Tabs(selected=self.name)}
+                return {**self.watch("", visitor, ""), **filled, **opening}
         answer: Update = {}
         job = self.find_job(address)
         if job is not None:

@@ -43,17 +43,17 @@ class ModelsTab:
 
     def act(self, event: gr.EventData) -> str:
         """A click: look at licences, get models, stop that, or use another pack. "watch" only looks again."""
-        told = clicked(event)
-        act, asked, trouble = told.get("act", ""), told.get("asked", ""), None
+        click = clicked(event)
+        act, asked, trouble = click.get("act", ""), click.get("asked", ""), None
         try:
             if self.may_change and act == "fetch":
-                self.context.downloads.start(told.get("names", "").split())
+                self.context.downloads.start(click.get("names", "").split())
             elif self.may_change and act == "stop-fetch":
                 self.context.downloads.stop()
             elif self.may_change and act == "switch":
-                self._switch(told.get("pack", ""))
+                self._switch(click.get("pack", ""))
             elif act == "watch":
-                trouble = Message.from_text(told.get("trouble", ""))
+                trouble = Message.from_text(click.get("trouble", ""))
         except BadInput as problem:
             trouble = problem.message
         return self.page(asked if act in ("ask", "watch") else "", trouble)
@@ -118,12 +118,21 @@ class ModelsTab:
     def _own(self) -> str:
         """The models that the user added, with the words that use each, and the words that add one."""
         use, rows = getattr(self.context.studio, "use", None) or {}, ""
-        for one in (checkpoint_of(name) for name in installed() if name not in OPEN_WEIGHTS):
-            name, role = one.name, one.role
-            badge = html('<span class="badge">{}</span>', both("in_use")) if one.name in use.values() else ""
+        for checkpoint in (checkpoint_of(name) for name in installed() if name not in OPEN_WEIGHTS):
+            name, role = checkpoint.name, checkpoint.role
+            badge = (
+                html('<span class="badge">{}</span>', both("in_use"))
+                if checkpoint.name in use.values()
+                else ""
+            )
             words = html("<code>python launch.py ui --use {}={}</code>", role, name) if role in ROLES else ""
             rows += html(
-                "<li><b>{}</b> {} <span>{} {}</span> {}</li>", name, badge, role, _size(_bytes(one)), words
+                "<li><b>{}</b> {} <span>{} {}</span> {}</li>",
+                name,
+                badge,
+                role,
+                _size(_bytes(checkpoint)),
+                words,
             )
         listed = html("<ul>{}</ul>", rows) if rows else ""
         return html(
@@ -173,7 +182,7 @@ class ModelsTab:
         use = getattr(studio, "use", None)
         parts, in_use = needed(pack, use), pack == studio.pack
         gone = [part for part in parts if not part.present]
-        wanted = [one for one in gone if one.name in OPEN_WEIGHTS]
+        wanted = [part for part in gone if part.name in OPEN_WEIGHTS]
         badge = html('<span class="badge">{}</span>', both("in_use")) if in_use else ""
         side, below = "", ""
         if self.may_change and wanted and not self._fetching:
@@ -185,7 +194,7 @@ class ModelsTab:
                 )
             else:
                 side = _button("use_pack", "switch", pack=pack)
-        download = sum(_bytes(one) for one in wanted)
+        download = sum(_bytes(part) for part in wanted)
         facts = [both("pack_files", here=len(parts) - len(gone), all=len(parts))]
         if download:
             facts.append(both("to_download", size=_size(download)))
@@ -196,7 +205,7 @@ class ModelsTab:
             facts.append(html('<b class="fits">{}</b>', both("memory_fits", size=_size(need))))
         else:
             facts.append(html('<b class="tight">{}</b>', both("memory_tight", size=_size(need))))
-        asked_for = wanted if asked == pack else [one for one in wanted if f"{pack}/{one.name}" == asked]
+        asked_for = wanted if asked == pack else [part for part in wanted if f"{pack}/{part.name}" == asked]
         rows = joined(self._row(pack, part, asked) for part in parts)
         name = pack
         return html(
@@ -210,7 +219,7 @@ class ModelsTab:
             badge,
             side,
             both("about_pack_" + pack.replace("-", "_").replace(".", "_")),
-            joined(html("<span>{}</span>", one) for one in facts),
+            joined(html("<span>{}</span>", fact) for fact in facts),
             _consent(asked_for),
             below,
             name,
@@ -218,25 +227,30 @@ class ModelsTab:
             rows,
         )
 
-    def _row(self, pack: str, one: Checkpoint, asked: str) -> str:
-        now, key = self.context.downloads.now, f"{pack}/{one.name}"
-        if one.present:
+    def _row(self, pack: str, checkpoint: Checkpoint, asked: str) -> str:
+        now, key = self.context.downloads.now, f"{pack}/{checkpoint.name}"
+        if checkpoint.present:
             state = html('<span class="state here">{}</span>', both("present"))
-        elif now is not None and self._fetching and one.name in (now.name, *now.waiting):
-            state = html('<span class="state">{}</span>', both("coming" if one.name == now.name else "waits"))
-        elif self.may_change and one.name in OPEN_WEIGHTS and not self._fetching:
+        elif now is not None and self._fetching and checkpoint.name in (now.name, *now.waiting):
+            state = html(
+                '<span class="state">{}</span>', both("coming" if checkpoint.name == now.name else "waits")
+            )
+        elif self.may_change and checkpoint.name in OPEN_WEIGHTS and not self._fetching:
             state = _button("fetch", "ask", asked=key, expanded=asked == key)
         else:
             state = html('<span class="state">{}</span>', both("absent"))
-        facts = {"size": _size(_bytes(one)), "memory": _size(one.memory) if one.memory else ""}
-        facts |= {"licence": one.licence, "origin": one.origin}
-        said = joined(
+        facts = {
+            "size": _size(_bytes(checkpoint)),
+            "memory": _size(checkpoint.memory) if checkpoint.memory else "",
+        }
+        facts |= {"licence": checkpoint.licence, "origin": checkpoint.origin}
+        details = joined(
             html("<div><dt>{}</dt><dd>{}</dd></div>", both(key), value)
             for key, value in facts.items()
             if value
         )
-        title = html("<p><b>{}</b> {}</p>", one.name, one.about)
-        return html('<li><div class="top">{}{}</div><dl>{}</dl></li>', title, state, said)
+        title = html("<p><b>{}</b> {}</p>", checkpoint.name, checkpoint.about)
+        return html('<li><div class="top">{}{}</div><dl>{}</dl></li>', title, state, details)
 
 
 def _consent(wanted: Sequence[Checkpoint]) -> str:
@@ -244,19 +258,23 @@ def _consent(wanted: Sequence[Checkpoint]) -> str:
     if not wanted:
         return Markup('<div class="consent" hidden></div>')
     by_licence: dict[str, list[Checkpoint]] = {}
-    for one in wanted:
-        by_licence.setdefault(one.licence, []).append(one)
+    for checkpoint in wanted:
+        by_licence.setdefault(checkpoint.licence, []).append(checkpoint)
     licences = joined(
         html(
             "<li><b>{}</b><small>{}</small></li>",
             licence,
-            ", ".join(f"{one.name} {_size(_bytes(one))}" for one in those),
+            ", ".join(f"{checkpoint.name} {_size(_bytes(checkpoint))}" for checkpoint in checkpoints),
         )
-        for licence, those in by_licence.items()
+        for licence, checkpoints in by_licence.items()
     )
-    hosts = {urlsplit(file.url).hostname or "" for one in wanted for file in one.files}
-    total = both("consent", size=_size(sum(_bytes(one) for one in wanted)), hosts=", ".join(sorted(hosts)))
-    names = " ".join(one.name for one in wanted)
+    hosts = {urlsplit(file.url).hostname or "" for checkpoint in wanted for file in checkpoint.files}
+    total = both(
+        "consent",
+        size=_size(sum(_bytes(checkpoint) for checkpoint in wanted)),
+        hosts=", ".join(sorted(hosts)),
+    )
+    names = " ".join(checkpoint.name for checkpoint in wanted)
     return html(
         '<div class="consent"><h4>{}</h4><ul>{}</ul><p>{}</p><div class="acts">{}{}</div></div>',
         both("consent_title"),
@@ -277,18 +295,18 @@ def _facts(now: Download) -> str:
         seconds = (now.total - now.done) / now.rate
         key = "eta" if seconds < 90 else "eta_minutes"
         facts.append(both(key, seconds=max(1, round(seconds)), minutes=round(seconds / 60)))
-    return joined(html("<span>{}</span>", one) for one in facts if one)
+    return joined(html("<span>{}</span>", fact) for fact in facts if fact)
 
 
 def _need(pack: str, use: dict[str, str] | None) -> int:
     """Bytes of memory that the largest of a pack's pipelines wants."""
-    pipelines = [map(checkpoint_of, catalog.parts(pack, one, use).values()) for one in PACKS[pack]]
+    pipelines = [map(checkpoint_of, catalog.parts(pack, pipeline, use).values()) for pipeline in PACKS[pack]]
     return max(sum(part.memory or TINY_WORKING * part.size for part in parts) for parts in pipelines)
 
 
-def _bytes(one: Checkpoint) -> int:
+def _bytes(checkpoint: Checkpoint) -> int:
     """What it takes on disk, or the download when it is not there."""
-    return one.size or one.download_bytes
+    return checkpoint.size or checkpoint.download_bytes
 
 
 def _command(pack: str) -> str:

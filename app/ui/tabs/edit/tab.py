@@ -266,9 +266,9 @@ class EditTab(RunTab):
         path = self.pictures.path(name)
         if kind == "settings":
             settings = read_record(path, self.queue.pipelines).settings
-            given = f"record:{name}" if settings.get("image") else ""
-            laid = self._set_start_image(given, None, job_id) if given else {}
-            filled = self.form.filled(settings, given)
+            source = f"record:{name}" if settings.get("image") else ""
+            laid = self._set_start_image(source, None, job_id) if source else {}
+            filled = self.form.filled(settings, source)
             return {**laid, self.note: info_note("loaded_again"), self.context.form_values: filled}
         try:  # what it shows is what it was drawn from
             record = read_record(path, self.queue.pipelines)

@@ -103,8 +103,8 @@ class GenerateTab(RunTab):
         try:
             if recipe := self.context.recipe(link, *DRAWING):
                 filled = self.records.fill(recipe.pipeline, recipe.settings.to_dict())
-                told = {self.form.roll: False, self.note: opened(recipe)}
-                return {**self.watch("", visitor, ""), **filled, **told}
+                opening = {self.form.roll: False, self.note: opened(recipe)}
+                return {**self.watch("", visitor, ""), **filled, **opening}
         except BadInput as problem:
             answer[self.note] = error_note(problem)
         job = self.find_job(address)

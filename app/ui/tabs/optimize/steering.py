@@ -101,7 +101,7 @@ class SteeredTab(RunTab):
         self, settings: Any, form: dict[str, Any], source: str, step: int, job: Job
     ) -> tuple[dict[str, Any], list[str]]:
         """What of the form differs from the settings in force at `step`: what can change, and the names of what cannot."""
-        now = next(one for when, one in reversed(settings.timeline()) if when <= max(step, 0))
+        now = next(version for when, version in reversed(settings.timeline()) if when <= max(step, 0))
         wanted = self.form.settings(form, source, job)
         wanted.pop("image")
         # checked as a whole, so that numbers and texts compare in the settings' own form
@@ -124,8 +124,12 @@ def _look_same(old: str, new: str) -> bool:
     before, after = parse_targets(old), parse_targets(new)
     if len(before) != len(after):
         return False
-    for one, other in zip(before, after, strict=True):
-        first, second = (open_picture(target.text).convert("RGB") for target in (one, other))
-        if one.weight != other.weight or first.size != second.size or first.tobytes() != second.tobytes():
+    for old_target, new_target in zip(before, after, strict=True):
+        first, second = (open_picture(target.text).convert("RGB") for target in (old_target, new_target))
+        if (
+            old_target.weight != new_target.weight
+            or first.size != second.size
+            or first.tobytes() != second.tobytes()
+        ):
             return False
     return True
