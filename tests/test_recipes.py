@@ -67,8 +67,8 @@ def test_a_designed_tab_is_one_file_and_its_strings(
 ) -> None:
     """A builder in TOOLS and its word in the table of strings make a tab."""
 
-    def build(shell: PageContext, tab: gr.Tab) -> None:
-        shell.words(gr.Button(elem_id="greet"), value="greet")
+    def build(context: PageContext, tab: gr.Tab) -> None:
+        context.translate(gr.Button(elem_id="greet"), value="greet")
 
     monkeypatch.setitem(page.TOOLS, "greeting", build)
     strings = {**i18n.words(), "tab_greeting": ("Greeting", "问候"), "greet": ("Hello", "你好")}
@@ -76,7 +76,7 @@ def test_a_designed_tab_is_one_file_and_its_strings(
     blocks = page.build(queue.studio, queue, Library(tmp_path), tmp_path)
     made = {block.elem_id: block for block in blocks.blocks.values() if getattr(block, "elem_id", None)}
     assert {"tab-greeting", "greet"} <= made.keys()
-    shell: PageContext = blocks.atelier  # type: ignore[attr-defined]
-    labels = shell.relabel("zh")
+    context: PageContext = blocks.atelier  # type: ignore[attr-defined]
+    labels = context.relabel("zh")
     assert labels[made["tab-greeting"]]["label"] == "问候" and labels[made["greet"]]["value"] == "你好"
     blocks.close(verbose=False)

@@ -58,12 +58,12 @@ class Mosaic(CodecNetwork):
 """,
     "convert.py": """
 from pipelines.models.mosaic.network import Mosaic, MosaicConfig
-from pipelines.models.source import fitted, size_of
+from pipelines.models.source import checked, size_of
 
 
 def convert(original):
     sizes = {"code_count": size_of(original, "colours", 0)}
-    return fitted("mosaic", original, MosaicConfig, sizes, Mosaic, {"codes": original.tensors["colours"]})
+    return checked("mosaic", original, MosaicConfig, sizes, Mosaic, {"codes": original.tensors["colours"]})
 """,
 }
 ROW = ModelSpec(
