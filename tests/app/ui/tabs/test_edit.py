@@ -67,15 +67,8 @@ def wait_for_updates(queue: JobQueue, least: int) -> Job:
     raise AssertionError(newest(queue))
 
 
-def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
-    visit: Any,
-    queue: JobQueue,
-    photo: Path,
-    tmp_path: Path,
-) -> None:
-    tab = visit()
-    enter(tab)
-    keep(tab, "edit-empty-en-light-1280")
+def fill_in(tab: Any, photo: Path) -> None:
+    """The picture and the two texts, and what the page estimates of them."""
     lay(tab, photo)
     say(tab, "a gradient", "a slow sunset")
     estimate = tab.locator("#edit-estimate .estimate", has_text="gradient")
@@ -86,6 +79,27 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
         and "12 s" in estimate.inner_text()
     )
     keep(tab, "edit-ready-en-light-1280")
+
+
+def return_with(tab: Any, direction: Path) -> None:
+    """A reload, after which the address brings back the run and its tab; then a direction from a file."""
+    tab.reload(wait_until="domcontentloaded")
+    wait_proof(tab, "done")
+    tab.locator(UPLOAD).set_input_files(direction)
+    tab.locator("#edit-note", has_text="On the shelf, and chosen").wait_for()
+    assert tab.locator("#edit-shelf [data-use]:checked").count() == 1
+
+
+def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
+    visit: Any,
+    queue: JobQueue,
+    photo: Path,
+    tmp_path: Path,
+) -> None:
+    tab = visit()
+    enter(tab)
+    keep(tab, "edit-empty-en-light-1280")
+    fill_in(tab, photo)
     tab.locator("#edit-form [name=prompt]").press("Control+Enter")
     wait_proof(tab, "running").locator("img.now[src^='data:image/jpeg']").wait_for()
     tab.locator("#edit-learning polyline").first.wait_for()
@@ -135,11 +149,7 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     assert applied["directions"].startswith("data:") and applied["directions"].endswith(":0.95")
     assert applied["prompt"] == "a slow sunset" and not tab.locator("#edit-learning .learning").count()
 
-    tab.reload(wait_until="domcontentloaded")  # the address brings back the run and its tab
-    wait_proof(tab, "done")
-    tab.locator(UPLOAD).set_input_files(tmp_path / "sunset.safetensors")
-    tab.locator("#edit-note", has_text="On the shelf, and chosen").wait_for()
-    assert tab.locator("#edit-shelf [data-use]:checked").count() == 1
+    return_with(tab, tmp_path / "sunset.safetensors")
 
 
 def test_user_mistakes_are_told_in_a_sentence(
