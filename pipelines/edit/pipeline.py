@@ -134,12 +134,7 @@ class Edit(Resumable[EditSettings]):
         images = edited_images(settings, inputs, x, strengths, drawn)
         pictures = as_pictures(settings, inputs, strengths, images)
         if training is not None:
-            facts = {
-                "updates": training.step,
-                "curves": training.curves,
-                "overshot": overshot(training.curves),
-            }
-            facts |= {"ended": str(trouble), "ended_by": trouble.to_json()} if trouble else {}
+            facts = _training_facts(training, trouble)
             pictures = [replace(picture, facts=picture.facts | facts) for picture in pictures]
         return pictures
 
@@ -262,6 +257,16 @@ class Edit(Resumable[EditSettings]):
             self.unet(part, torch.full((len(part),), step, device=x.device)) for part in torch.split(x, 16)
         ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _training_facts(training: AdapterTraining, trouble: Message | None) -> dict[str, Any]:
+    """What a picture's record tells of the learning, and of why it ended early."""
+    facts = {
+        "updates": training.step,
+        "curves": training.curves,
+        "overshot": overshot(training.curves),
+    }
+    return facts | ({"ended": str(trouble), "ended_by": trouble.to_json()} if trouble else {})
 
 
 @dataclass
