@@ -5,6 +5,7 @@ A tab's functions answer Gradio with an Update: components and what they become.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Change:
     first_snapshot: bool  # it has snapshots now and had none, or the other way round
 
 
-class RunTab:
+class RunTab(ABC):
     """One tab over one pipeline: its components and the functions behind them. Holds nothing of a visitor's.
 
     A subclass lays out the components and says what they show: `show` of a job, `show_empty` of none, `fill` of a job's
@@ -68,25 +69,25 @@ class RunTab:
 
     # ----------------------------------------------------------------------------------------- what subclasses say
 
+    @abstractmethod
     def show(self, job: Job, change: Change, trace: Trace) -> Update:
         """What the tab's own components show of a job."""
-        raise NotImplementedError
 
+    @abstractmethod
     def show_empty(self) -> Update:
         """What they show when there is no job to look at."""
-        raise NotImplementedError
 
     def fill(self, job: Job) -> Update:
         """The form as a job's settings say."""
         return self.fill_settings(job.settings)
 
+    @abstractmethod
     def fill_settings(self, settings: dict[str, Any]) -> Update:
         """The form with settings of this pipeline."""
-        raise NotImplementedError
 
+    @abstractmethod
     def receive(self, kind: str, name: str, job_id: str) -> Update:
         """A picture that another tab hands over: to "start" from, or for its "settings"."""
-        raise NotImplementedError
 
     def trace(self, job: Job) -> Trace:
         """What the job's journal tells."""
