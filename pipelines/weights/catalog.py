@@ -22,12 +22,27 @@ TINY_ORIGIN = "trained by this project: python launch.py train"
 
 
 def _tiny(
-    role: str, file: str, about: str, licence: str = TINY_LICENCE, origin: str = TINY_ORIGIN
+    role: str,
+    file: str,
+    about: str,
+    licence: str = TINY_LICENCE,
+    origin: str = TINY_ORIGIN,
+    name: str = "",
 ) -> Checkpoint:
-    """A model of the tiny pack, whose kind is its role. The critic is of the kind "clip"; pictures have no kind."""
+    """A model of the tiny pack, whose kind is its role, and its name too unless one is given.
+
+    The critic is of the kind "clip"; pictures have no kind.
+    """
     kind = {"critic": "clip", "pictures": ""}.get(role, role)
     return Checkpoint(
-        f"tiny-{role}", kind, licence, origin, about, pack="tiny", role=role, file=f"assets/tiny/{file}"
+        f"tiny-{name or role}",
+        kind,
+        licence,
+        origin,
+        about,
+        pack="tiny",
+        role=role,
+        file=f"assets/tiny/{file}",
     )
 
 
@@ -36,6 +51,12 @@ TINY = (
     _tiny("clip", "clip.safetensors", "CLIP: the judge, 128 x 128 pictures, English and Chinese"),
     _tiny("critic", "critic.safetensors", "a second CLIP that judges Optimize and Edit and steers nothing"),
     _tiny("vqgan", "vqgan.safetensors", "VQGAN: 128 x 128 pictures to image tokens and back"),
+    _tiny(
+        "vqgan",
+        "codec.safetensors",
+        "a crisper VQGAN of 16 x 16 tokens: --use vqgan=tiny-codec",
+        name="codec",
+    ),
     _tiny("dalle", "dalle.safetensors", "DALL·E: text tokens to image tokens"),
     _tiny("unet", "unet.safetensors", "a diffusion model of 64 x 64 pictures, the base of Edit"),
     _tiny(
