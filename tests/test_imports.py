@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -156,14 +154,3 @@ def test_the_door_is_light(tmp_path: Path) -> None:
         [sys.executable, "-B", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_what_is_imported_is_required() -> None:
-    """Every package that a module imports is in requirements.txt."""
-    lines = (ROOT / "requirements.txt").read_text("utf-8").lower().replace("_", "-")
-    required = set(re.findall(r"(?m)^([a-z0-9.-]+)", lines))
-    packages = metadata.packages_distributions()
-    roots = {name.partition(".")[0] for file in FILES for name in imported(file, everywhere=True)}
-    foreign = roots - set(sys.stdlib_module_names) - {"app", "pipelines", "tests"}
-    for name in sorted(foreign):
-        assert {one.lower().replace("_", "-") for one in packages.get(name, [])} & required, name

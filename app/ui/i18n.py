@@ -16,10 +16,8 @@ from markupsafe import Markup
 
 from app.ui.markup import html
 from pipelines.core.settings import Knob
-from pipelines.errors import CodedError, Message
+from pipelines.errors import LANGUAGES, CodedError, Message
 from pipelines.studio import PIPELINES
-
-LANGUAGES = ("en", "zh")
 
 STRINGS = Path(__file__).parents[2] / "assets" / "strings" / "page.json"
 
@@ -30,8 +28,8 @@ def _knob_words() -> dict[str, tuple[str, str, str]]:
     By NAME alone they are those of the first pipeline of the list that has such a setting.
     """
     words: dict[str, tuple[str, str, str]] = {}
-    for pipeline in ("generate", "optimize", "edit", "diffuse"):
-        for knob in PIPELINES[pipeline].Settings.knobs():
+    for pipeline, kind in PIPELINES.items():
+        for knob in kind.Settings.knobs():
             entry = (*knob.label, knob_help(knob, "zh"))
             words.setdefault(knob.name, entry)
             words[f"{pipeline}_{knob.name}"] = entry
