@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.core.pipeline import Pipeline
-from pipelines.diffuse.load import load_diffusers
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.source_images import SourceImages
@@ -24,7 +23,10 @@ from pipelines.generate.pipeline import Generate
 from pipelines.models.base import Clip
 from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
+from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
+from pipelines.models.stable_diffusion.load import load_diffusers
+from pipelines.models.stable_diffusion.network import StableDiffusion
 from pipelines.optimize.pipeline import Optimize
 from pipelines.weights.catalog import check_use, checkpoint_of, kind_of, needed, parts, with_tokenizers
 from pipelines.weights.checkpoint import Checkpoint
@@ -102,7 +104,7 @@ class Studio:
             models = {field: self.load(checkpoint) for field, checkpoint in names.items()}
             _check_fit(models)
             make_room(models.values(), self._loaded.values(), self.torch_device)
-            return PIPELINES[name](**models)
+            return PIPELINES[name](**_fields(models))
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """The models of a pipeline, for the record: role -> {"name", "sha256"}, the SHA-256 being that of the file.
@@ -183,6 +185,16 @@ def _check_fit(models: dict[str, Any]) -> None:
         drawn, known = models["dalle"].config.image_vocabulary, len(models["vqgan"].codes)
         if drawn > known:
             raise BadInput("studio.codec_too_small", drawn=drawn, known=known)
+
+
+def _fields(models: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a pipeline from its models: a prior and its codec, or a pipeline of diffusers, are `diffusion`."""
+    fields = dict(models)
+    if "prior" in fields:
+        fields["diffusion"] = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), fields["clip"])
+    elif "diffusion" in fields:
+        fields["diffusion"] = StableDiffusion(fields["diffusion"])
+    return fields
 
 
 def _read_tokenizer(checkpoint: Checkpoint) -> Any:

@@ -6,16 +6,6 @@ import hashlib
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How a model reads a prompt."""
-
-    tokens: list[str]  # the pieces that it reads, at most `limit`
-    limit: int  # the number of tokens that fit
-    cut: str  # the end of the prompt that does not fit
-    unknown: list[str]  # words that were in no training text
-
-
 def candidate_seed(seed: int, index: int) -> int:
     """The seed, in [0, 2^32), of the candidate `index` (from 0) of a run with `seed`.
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from pipelines.clip.ranking import rank
-from pipelines.core.candidates import Batch, Reading, batches, candidate_seeds
+from pipelines.core.candidates import Batch, batches, candidate_seeds
 from pipelines.core.pipeline import Picture, Pipeline, Step
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
-from pipelines.models.base import Clip, Codec, Decoder, Tokenizer
+from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer
 from pipelines.models.dalle.network import sample
 from pipelines.models.typed import integers
 

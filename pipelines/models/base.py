@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
@@ -16,6 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MOST_REMEMBERED = 20_000  # prompts
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model reads a prompt."""
+
+    tokens: list[str]  # the pieces that it reads, at most `limit`
+    limit: int  # the number of tokens that fit
+    cut: str  # the end of the prompt that does not fit
+    unknown: list[str]  # words that were in no training text
 
 
 class Tokenizer(Protocol):

@@ -39,7 +39,7 @@ TOLD_SECONDS = 1200.0
 class Training:
     """One entry of the list: `name` is a network of `train`, `minutes` are of computing, `after` names what it needs.
 
-    `{pack}` in a flag stands for the queue's own pack.
+    `{pack}` in a flag stands for the queue's own pack. `processes` share the lane's threads and the training.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Training:
     id: str
     flags: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    processes: int = 1
 
 
 @dataclass
@@ -96,8 +97,10 @@ class Queue:
 
     def start(self, training: Training) -> None:
         """Begin a training, or go on with it, in a process of its own."""
-        threads = max(1, (os.cpu_count() or 1) // self.lanes)
-        command = [sys.executable, "-m", "pipelines.training.cli", training.name]
+        threads = max(1, (os.cpu_count() or 1) // self.lanes // training.processes)
+        several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={training.processes}", "-m"]
+        command = [sys.executable, "-m", *several[: 4 * (training.processes > 1)]]
+        command += ["pipelines.training.cli", training.name]
         command += ["--minutes", str(training.minutes), "--clock", "processor"]
         command += ["--data", str(self.folder / "data.safetensors"), "--state", str(self.state(training))]
         command += ["--out", str(self.pack)]
@@ -191,11 +194,16 @@ def read_training(entry: dict[str, Any], file: Path, names: Collection[str], ear
         raise BadInput("training.queue_network", file=file, network=name, known=", ".join(sorted(names)))
     if not isinstance(minutes, (int, float)) or not 0 < minutes <= 100_000:
         raise BadInput("training.queue_minutes", file=file, network=name, minutes=minutes)
-    unknown = set(entry) - {"name", "minutes", "id", "flags", "after"}
+    unknown = set(entry) - {"name", "minutes", "id", "flags", "after", "processes"}
     if unknown:
         raise BadInput("training.queue_unknown_key", file=file, key=min(unknown), network=name)
     flags, after = tuple(entry.get("flags", ())), tuple(entry.get("after", ()))
-    training = Training(name, minutes, str(entry.get("id", name)), flags, after)
+    processes = entry.get("processes", 1)
+    if not isinstance(processes, int) or not 1 <= processes <= MOST_LANES:
+        raise BadInput(
+            "training.queue_processes", file=file, network=name, processes=processes, most=MOST_LANES
+        )
+    training = Training(name, minutes, str(entry.get("id", name)), flags, after, processes)
     if training.id in earlier:
         raise BadInput("training.queue_same_id", file=file, id=training.id)
     if missing := set(training.after) - earlier:

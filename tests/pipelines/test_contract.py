@@ -18,7 +18,7 @@ from pipelines.core.settings import PROMPT_LIMIT, Settings
 from pipelines.errors import BadInput
 from pipelines.studio import PIPELINES
 from tests.support.fakes import FAKES, FakePipeline
-from tests.support.tiny import tiny_diffuse, tiny_edit, tiny_generate, tiny_optimize
+from tests.support.tiny import tiny_diffuse, tiny_edit, tiny_generate, tiny_optimize, tiny_prior_diffuse
 
 CASES: dict[str, Callable[[], Pipeline[Any]]] = {
     "fake": FakePipeline,
@@ -26,6 +26,7 @@ CASES: dict[str, Callable[[], Pipeline[Any]]] = {
     "optimize": tiny_optimize,
     "edit": tiny_edit,
     "diffuse": tiny_diffuse,
+    "diffuse by the prior": tiny_prior_diffuse,
 }
 each_pipeline = pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
 
@@ -117,7 +118,7 @@ def test_settings_come_back_from_json(make: Callable[[], Pipeline[Any]]) -> None
 @each_pipeline
 def test_a_picture_carries_its_record(make: Callable[[], Pipeline[Any]], tmp_path: Path) -> None:
     pipeline = make()
-    name = next(name for name, case in CASES.items() if case is make)
+    name = next(name for name, kind in {**PIPELINES, **FAKES}.items() if type(pipeline) is kind)
     _, result = steps_and_result(pipeline, pipeline.Settings(seed=9))
     record = record_of(
         pipeline=name,

@@ -279,9 +279,9 @@ def test_a_diffusers_pipeline_is_the_networks_in_it(models: Path) -> None:
     shutil.copytree(diffusion_folder("1.5"), models / "stable-diffusion-1.5")
     studio = Studio("sd-1.5", "cpu")
     pipeline: Any = studio.pipeline("diffuse")
-    inside = networks_of(pipeline.diffusion)
+    inside = networks_of(pipeline.diffusion.pipe)
     assert {id(one) for one in inside} == {
-        id(getattr(pipeline.diffusion, name)) for name in ("unet", "vae", "text_encoder")
+        id(getattr(pipeline.diffusion.pipe, name)) for name in ("unet", "vae", "text_encoder")
     }
     assert networks_of(pipeline.clip) == [pipeline.clip] and networks_of(pipeline.clip.tokenizer) == []
 
@@ -290,7 +290,7 @@ def test_shapes_without_memory_can_be_had_after_diffusers_was_used(models: Path)
     """In a process of its own, since torch remembers what it found first; the converters need such shapes."""
     program = f"""
 import torch
-from pipelines.diffuse.load import load_diffusers
+from pipelines.models.stable_diffusion.load import load_diffusers
 load_diffusers({str(diffusion_folder("1.5"))!r}, torch.device("cpu"))
 with torch.device("meta"):
     assert torch.linspace(0, 1, 2).is_meta

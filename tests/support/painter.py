@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipelines.core.candidates import Reading, candidate_seed
+from pipelines.core.candidates import candidate_seed
 from pipelines.core.journal import Journal, Snapshot
 from pipelines.core.pipeline import Picture, Pipeline, Resumable, Step
 from pipelines.core.settings import Settings
@@ -27,6 +27,7 @@ from pipelines.errors import BadInput, Stopped
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.io.video import Frame, Timelapse
+from pipelines.models.base import Reading
 from pipelines.optimize.critic import drifting
 from pipelines.optimize.settings import OptimizeSettings
 

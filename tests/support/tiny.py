@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from pipelines.diffuse.load import load_diffusers
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.source_images import SourceImages
@@ -17,6 +16,10 @@ from pipelines.generate.pipeline import Generate
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer, words_in
 from pipelines.models.dalle.network import Dalle, DalleConfig
+from pipelines.models.prior.diffusion import PriorDiffusion
+from pipelines.models.prior.network import Prior, PriorConfig
+from pipelines.models.stable_diffusion.load import load_diffusers
+from pipelines.models.stable_diffusion.network import StableDiffusion
 from pipelines.models.unet.network import Unet, UnetConfig
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.optimize.pipeline import Optimize
@@ -100,6 +103,28 @@ def tiny_optimize() -> Optimize:
     """The whole pipeline: 32 x 32 pictures of 4 x 4 tokens."""
     tokenizer = tiny_tokenizer()
     return Optimize(tiny_vqgan(), tiny_clip(tokenizer), tiny_critic(tokenizer))
+
+
+def tiny_prior(clip: Clip | None = None) -> PriorDiffusion:
+    """4 x 4 latents of `tiny_vqgan`, 32 x 32 pictures, weights that say enough for a test to notice."""
+    clip, codec = clip or tiny_clip(), tiny_vqgan()
+    sizes: dict[str, Any] = {
+        "text_width": clip.config.text_width,
+        "embedding_size": clip.config.embedding_size,
+    }
+    torch.manual_seed(7)
+    prior = Prior(PriorConfig(4, 4, (8, 16), head_count=2, styles=("flat", "round"), **sizes))
+    for parameter in prior.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    prior.mean.fill_(0.1)
+    prior.deviation.fill_(0.5)
+    return PriorDiffusion(prior.eval().requires_grad_(False), codec, clip)
+
+
+def tiny_prior_diffuse() -> Diffuse:
+    """Diffuse with `tiny_prior`."""
+    diffusion = tiny_prior()
+    return Diffuse(diffusion, diffusion.clip)
 
 
 UNET_SIZES: dict[str, Any] = {"widths": (8, 16), "attention_count": 1, "head_size": 8}
@@ -256,4 +281,4 @@ def _loaded(kind: str) -> Any:
 
 def tiny_diffuse(kind: str = "turbo") -> Diffuse:
     """The whole pipeline: 64 x 64 pictures."""
-    return Diffuse(_loaded(kind), tiny_clip())
+    return Diffuse(StableDiffusion(_loaded(kind)), tiny_clip())

@@ -17,11 +17,12 @@ from torch import Tensor
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import candidate_seed
 from pipelines.core.pipeline import Picture, Result, Step, run
-from pipelines.diffuse.load import load_diffusers
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, picture_to_uri, to_tensor
+from pipelines.models.stable_diffusion.load import load_diffusers
+from pipelines.models.stable_diffusion.network import StableDiffusion
 from tests.support.tiny import CPU, SIDE, diffusion_folder, randomized, tiny_clip, tiny_diffuse
 
 
@@ -34,6 +35,11 @@ def half_mask(size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
     mask = Image.new("RGB", size, "black")
     mask.paste("white", (0, 0, size[0] // 2, size[1]))
     return mask
+
+
+def pipe_of(pipeline: Diffuse) -> Any:
+    assert isinstance(pipeline.diffusion, StableDiffusion)
+    return pipeline.diffusion.pipe
 
 
 def pictures_of(pipeline: Diffuse, settings: DiffuseSettings) -> list[Picture]:
@@ -60,9 +66,9 @@ def assert_same_walk(
     import diffusers
 
     settings = pipeline.prepare(settings)
-    ours = decoded_by(pipeline.diffusion, lambda: pictures_of(pipeline, settings), monkeypatch)
-    made = {} if hasattr(pipeline.diffusion, "text_encoder_2") else {"requires_safety_checker": False}
-    theirs = getattr(diffusers, f"AutoPipelineFor{auto}").from_pipe(pipeline.diffusion, **made)
+    ours = decoded_by(pipe_of(pipeline), lambda: pictures_of(pipeline, settings), monkeypatch)
+    made = {} if hasattr(pipe_of(pipeline), "text_encoder_2") else {"requires_safety_checker": False}
+    theirs = getattr(diffusers, f"AutoPipelineFor{auto}").from_pipe(pipe_of(pipeline), **made)
     theirs.set_progress_bar_config(disable=True)
     seeds = [candidate_seed(settings.seed, k) for k in range(settings.candidates)]
     expected = decoded_by(
@@ -136,8 +142,8 @@ def test_xl_reads_with_both_of_its_text_encoders() -> None:
     settings = DiffuseSettings(candidates=1, steps=2)
     plain = pictures_of(tiny_diffuse("xl"), settings)[0].image.tobytes()
     for name in ("text_encoder", "text_encoder_2"):
-        pipeline = Diffuse(load_diffusers(diffusion_folder("xl"), CPU), tiny_clip())
-        randomized(getattr(pipeline.diffusion, name), 77)
+        pipeline = Diffuse(StableDiffusion(load_diffusers(diffusion_folder("xl"), CPU)), tiny_clip())
+        randomized(getattr(pipe_of(pipeline), name), 77)
         assert pictures_of(pipeline, settings)[0].image.tobytes() != plain
 
 
@@ -157,7 +163,7 @@ def test_batches_of_several_rows_draw_the_same_pictures(monkeypatch: pytest.Monk
     pipeline = tiny_diffuse("turbo")
     settings = DiffuseSettings(candidates=5, keep=5, steps=2, seed=3, guidance=3.0)
     ones = {one.seed: one for one in pictures_of(pipeline, settings)}
-    monkeypatch.setattr(Diffuse, "_rows", lambda *_: 4)
+    monkeypatch.setattr(StableDiffusion, "rows", lambda *_: 4)
     for one in pictures_of(pipeline, settings):
         apart = np.asarray(one.image).astype(int) - np.asarray(ones[one.seed].image)
         assert abs(apart).max() <= 1
@@ -194,8 +200,8 @@ def test_every_step_is_yielded_and_can_be_looked_at() -> None:
 
 @pytest.mark.parametrize("kind", ["1.5", "2.1", "turbo"])
 def test_the_last_preview_shows_where_the_walk_ends(kind: str) -> None:
-    pipeline = Diffuse(load_diffusers(diffusion_folder(kind), CPU), tiny_clip())
-    pipeline.diffusion.unet.conv_out.weight.data *= 0.1  # calm, as trained networks are
+    pipeline = Diffuse(StableDiffusion(load_diffusers(diffusion_folder(kind), CPU)), tiny_clip())
+    pipe_of(pipeline).unet.conv_out.weight.data *= 0.1  # calm, as trained networks are
     previews: list[Tensor] = []
     final = None
     for event in run(pipeline, DiffuseSettings(candidates=1, steps=12)):
@@ -211,7 +217,7 @@ def test_closing_ends_it_within_a_step_and_leaves_the_model_as_it_was() -> None:
     settings = DiffuseSettings(candidates=1, steps=4, seed=2)
     whole = pictures_of(pipeline, settings)[0].image.tobytes()
     calls: list[int] = []
-    handle = pipeline.diffusion.unet.register_forward_hook(lambda *_: calls.append(1))
+    handle = pipe_of(pipeline).unet.register_forward_hook(lambda *_: calls.append(1))
     events = run(pipeline, settings)
     for _ in range(2):
         next(events)
@@ -271,7 +277,7 @@ def test_half_precision_draws_nearly_the_same() -> None:
     full = pictures_of(tiny_diffuse("2.1"), settings)[0].image
     pipe = load_diffusers(diffusion_folder("2.1"), CPU, torch.bfloat16)
     assert pipe.unet.dtype == torch.bfloat16 and pipe.vae.dtype == torch.float32
-    half = pictures_of(Diffuse(pipe, tiny_clip()), settings)[0].image
+    half = pictures_of(Diffuse(StableDiffusion(pipe), tiny_clip()), settings)[0].image
     apart = abs(np.asarray(full).astype(int) - np.asarray(half))
     assert 0 < apart.mean() < 8
 
@@ -321,5 +327,5 @@ def test_weights_that_are_published_in_half_precision_only_are_found(tmp_path: P
     for file in path.rglob("*.safetensors"):
         file.rename(file.with_name(file.stem + ".fp16.safetensors"))
     settings = DiffuseSettings(candidates=1)
-    found = pictures_of(Diffuse(load_diffusers(path, CPU), tiny_clip()), settings)
+    found = pictures_of(Diffuse(StableDiffusion(load_diffusers(path, CPU)), tiny_clip()), settings)
     assert found[0].image.tobytes() == pictures_of(tiny_diffuse(), settings)[0].image.tobytes()

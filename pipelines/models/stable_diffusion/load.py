@@ -1,4 +1,4 @@
-"""Loads Stable Diffusion from a local diffusers folder, and tells its variants apart."""
+"""Loads Stable Diffusion from a local diffusers folder."""
 
 from __future__ import annotations
 
@@ -18,22 +18,6 @@ KINDS = (
 )
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # whose classes a folder may name
 WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-
-
-def is_xl(pipe: Any) -> bool:
-    """Whether a pipeline is Stable Diffusion XL, which has two text encoders."""
-    return hasattr(pipe, "text_encoder_2")
-
-
-def is_inpainting(pipe: Any) -> bool:
-    """Whether the network is for inpainting: 9 input channels, with the mask and the masked picture."""
-    return pipe.unet.config.in_channels == 9
-
-
-def is_turbo(pipe: Any) -> bool:
-    """Whether a pipeline is a Turbo model, for one step: its scheduler's spacing is "trailing" with unscaled betas."""
-    config = pipe.scheduler.config
-    return config.get("timestep_spacing") == "trailing" and not config.get("rescale_betas_zero_snr")
 
 
 def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:

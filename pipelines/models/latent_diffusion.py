@@ -1,0 +1,229 @@
+"""Latent diffusion (Rombach et al. 2022): the role, and the walk from noise to latents that Diffuse and Generate share.
+
+Latents are float32 (n, c, h, w) of about zero mean and unit variance. Samplers are schedulers of diffusers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.models.base import Reading
+
+
+class LatentDiffusion(Protocol):
+    """A network that removes noise from latents under a text, with the codec of these latents.
+
+    A `condition` and a `distribution` are the network's own objects, which only its methods read.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """The side of the pictures that it draws best, in pixels."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent, along a side."""
+        ...
+
+    @property
+    def latent_channels(self) -> int:
+        """c, numbers per latent."""
+        ...
+
+    @property
+    def proposed_steps(self) -> int:
+        """Steps of the scheduler, where nobody asks for others."""
+        ...
+
+    @property
+    def proposed_guidance(self) -> float:
+        """The scale of classifier-free guidance (Ho and Salimans 2022), where nobody asks for another."""
+        ...
+
+    @property
+    def is_inpainting(self) -> bool:
+        """Whether the network also reads a mask and the picture around it, and needs both."""
+        ...
+
+    def rows(self, width: int, height: int) -> int:
+        """How many pictures of this size in pixels are drawn together, so that none is left unused."""
+        ...
+
+    def read_prompt(self, prompt: str) -> Reading:
+        """How it reads a prompt."""
+        ...
+
+    def condition(
+        self, prompt: str, negative_prompt: str, width: int, height: int, rows: int, guided: bool
+    ) -> Any:
+        """What `predict` needs besides latents, for `rows` pictures of this size in pixels.
+
+        When guided there are 2 * rows: the first half is without the prompt, under the negative prompt.
+        """
+        ...
+
+    def scheduler(self, steps: int) -> Any:
+        """A scheduler of diffusers of its own, its steps set."""
+        ...
+
+    def predict(self, latents: Tensor, t: Tensor, condition: Any, more: Tensor | None = None) -> Tensor:
+        """The network's output for latents (n, c, h, w), as the scheduler scales them, at time t: the same shape.
+
+        `more` (n, d, h, w) are further input channels, of an inpainting network only.
+        """
+        ...
+
+    def clean(self, latents: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """The clean latents (n, c, h, w) that `predict`'s output means."""
+        ...
+
+    def encode(self, images: Tensor) -> Any:
+        """(1, 3, height, width) in [-1, 1] -> the distribution of their latents."""
+        ...
+
+    def sample(self, distribution: Any, generators: list[torch.Generator]) -> Tensor:
+        """One sample of an `encode` distribution for each generator: (n, c, h, w)."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, 3, h * factor, w * factor) float32, about [-1, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the pictures before they are drawn: all rows of a batch begin from it.
+
+    `distribution` is of the given picture's latents. `mask`, (1, 1, h, w) of 0 and 1, is 1 where latents are drawn anew;
+    None means everywhere. `outside` is, for an inpainting network, the distribution of the picture without what the mask
+    covers. `strength` in (0, 1] is the share of the steps that are made.
+    """
+
+    distribution: Any
+    strength: float
+    mask: Tensor | None = None
+    outside: Any = None
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One step of the walk: `done` of `total`; `latents` as the network read them, its `output`, and the time."""
+
+    done: int
+    total: int
+    latents: Tensor
+    output: Tensor
+    t: Tensor
+
+
+@dataclass(frozen=True)
+class Start:
+    """The start of a batch. Tensors are (rows, c, h, w)."""
+
+    times: Tensor  # (steps,) of the steps to do
+    latents: Tensor
+    noise: Tensor
+    known: Tensor | None  # latents of the given picture, if they are used
+    mask_channels: Tensor | None  # further input channels of an inpainting network
+
+
+def walk(
+    model: LatentDiffusion,
+    seeds: list[int],
+    size: tuple[int, int],
+    condition: Any,
+    steps: int,
+    guidance: float,
+    known: Known | None = None,
+) -> Generator[Tick, None, Tensor]:
+    """Draw one row a seed. Yields a Tick a step and returns the latents.
+
+    `size` is (width, height) in pixels. `condition` is guided where `guidance` is above 1. Random numbers are drawn on
+    the CPU in the order of diffusers: the picture, the noise, the picture around the mask.
+    """
+    scheduler = model.scheduler(steps)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    start = _begin(model, scheduler, known, steps, size, generators)
+    latents, times = start.latents, start.times
+    mask = None if known is None or model.is_inpainting else known.mask
+    guided, options = guidance > 1, _step_options(scheduler, generators)
+    for k, t in enumerate(times):
+        scaled = scheduler.scale_model_input(latents, t)
+        output = model.predict(
+            torch.cat([scaled] * (1 + guided)), t, condition, _repeated(start.mask_channels, 1 + guided)
+        )
+        if guided:
+            uncond, cond = output.chunk(2)
+            output = uncond + guidance * (cond - uncond)
+        latents = scheduler.step(output, t, latents, **options, return_dict=False)[0]
+        if mask is not None and start.known is not None:
+            outside = start.known
+            if k + 1 < len(times):
+                outside = scheduler.add_noise(start.known, start.noise, times[k + 1 : k + 2])
+            latents = (1 - mask) * outside + mask * latents
+        yield Tick(k + 1, len(times), scaled, output, t)
+    return latents
+
+
+def _begin(
+    model: LatentDiffusion,
+    scheduler: Any,
+    given: Known | None,
+    steps: int,
+    size: tuple[int, int],
+    generators: list[torch.Generator],
+) -> Start:
+    """The start of a batch, one row for each generator. Sets the begin index of `scheduler`."""
+    times: Tensor = scheduler.timesteps
+    from_noise = given is None or (given.mask is not None and given.strength == 1)
+    known = mask_channels = None
+    if given is not None:
+        skipped = (steps - int(steps * given.strength)) * scheduler.order
+        times = times[skipped:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(skipped)
+        if not (from_noise and model.is_inpainting):
+            known = model.sample(given.distribution, generators)
+    shape = (1, model.latent_channels, size[1] // model.factor, size[0] // model.factor)
+    noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators]).to(model.device)
+    if from_noise or known is None:
+        latents = noise * scheduler.init_noise_sigma
+    else:
+        latents = scheduler.add_noise(known, noise, times[:1])
+    if model.is_inpainting and given is not None and given.mask is not None:
+        around = model.sample(given.outside, generators)
+        mask_channels = torch.cat([given.mask.expand(len(generators), -1, -1, -1), around], 1)
+    return Start(times, latents, noise, known, mask_channels)
+
+
+def preview(model: LatentDiffusion, tick: Tick, count: int, most: int = 32) -> Tensor:
+    """A small preview (count, 3, h, w) of the clean pictures that the first rows of a step mean.
+
+    The latents are reduced to at most `most` a side before decoding.
+    """
+    clean = model.clean(tick.latents[:count], tick.output[:count], tick.t)
+    return model.decode(F.avg_pool2d(clean, math.ceil(max(clean.shape[-2:]) / most)))
+
+
+def _repeated(channels: Tensor | None, times: int) -> Tensor | None:
+    return None if channels is None else torch.cat([channels] * times)
+
+
+def _step_options(scheduler: Any, generators: list[torch.Generator]) -> dict[str, Any]:
+    """Arguments of a scheduler's step that not all of them have: no noise in DDIM, and where noise comes from."""
+    known = inspect.signature(scheduler.step).parameters
+    return {name: value for name, value in (("eta", 0.0), ("generator", generators)) if name in known}

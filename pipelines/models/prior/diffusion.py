@@ -1,0 +1,109 @@
+"""The latent prior as a LatentDiffusion: a rectified flow on the latents of a codec, under the text of a CLIP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.models.base import Codec, Reading
+from pipelines.models.clip.network import Clip
+from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, read_texts
+
+Condition = tuple[Tensor, Tensor]  # tokens of cross-attention and their mask
+
+
+@dataclass(frozen=True)
+class PriorDiffusion:
+    """A prior with the codec whose latents it draws and the CLIP whose texts it reads."""
+
+    prior: Prior
+    codec: Codec
+    clip: Clip
+
+    proposed_steps = 20
+    proposed_guidance = 4.0
+    is_inpainting = False
+
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        """Its networks by name, as a pipeline of diffusers has them."""
+        return {"prior": self.prior, "codec": self.codec, "clip": self.clip}  # type: ignore[dict-item]
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the prior."""
+        return self.prior.mean.device
+
+    @property
+    def image_size(self) -> int:
+        """The side of a training picture, in pixels."""
+        return self.prior.config.grid * self.factor
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent, along a side."""
+        return self.codec.config.factor
+
+    @property
+    def latent_channels(self) -> int:
+        """Numbers per latent."""
+        return self.prior.config.latent_channels
+
+    def rows(self, width: int, height: int) -> int:
+        """As many as fill 16 pictures of the training's size, at least 1."""
+        return max(16 * self.image_size**2 // (width * height), 1)
+
+    def read_prompt(self, prompt: str) -> Reading:
+        """The pieces that CLIP's tokenizer reads, and the words that were in no training text."""
+        tokenizer, limit = self.clip.tokenizer, self.clip.config.context_length - 1
+        pieces = tokenizer.pieces(prompt)
+        return Reading(
+            pieces[:limit], limit, "".join(pieces[limit:]).strip(), tokenizer.unknown_words(prompt)
+        )
+
+    def condition(
+        self, prompt: str, negative_prompt: str, width: int, height: int, rows: int, guided: bool
+    ) -> Condition:
+        """The prior's context of the prompt; when guided, first that of the negative prompt, or of no text."""
+        texts = [negative_prompt, prompt][not guided :]
+        style = torch.full((len(texts),), UNKNOWN_STYLE, device=self.device)
+        has_text = torch.tensor([bool(text) for text in texts], device=self.device)
+        tokens, real = self.prior.context(read_texts(self.clip, texts), style, has_text)
+        return tokens.repeat_interleave(rows, 0), real.repeat_interleave(rows, 0)
+
+    def scheduler(self, steps: int) -> Any:
+        """DPM-Solver++ of second order (Lu et al. 2022) on the flow's line, whose noise level is the time itself."""
+        from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+        scheduler: Any = DPMSolverMultistepScheduler(
+            use_flow_sigmas=True, prediction_type="flow_prediction", algorithm_type="dpmsolver++"
+        )
+        scheduler.set_timesteps(steps, device=self.device)
+        return scheduler
+
+    def predict(self, latents: Tensor, t: Tensor, condition: Condition, more: Tensor | None = None) -> Tensor:
+        """The velocity (n, c, h, w), noise minus picture; t counts thousandths."""
+        return self.prior(latents, self._time(t).expand(len(latents)), condition)
+
+    def clean(self, latents: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """The end of the line on which latents at time t move with a velocity: (n, c, h, w)."""
+        return latents - self._time(t) * output
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(1, 3, h, w) in [-1, 1] -> their latents (1, c, h / factor, w / factor) themselves."""
+        return self.prior.normalize(self.codec.encode(images))
+
+    def sample(self, distribution: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """The same latents for each generator: (n, c, h, w)."""
+        return distribution.expand(len(generators), -1, -1, -1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, 3, h * factor, w * factor), about [-1, 1]."""
+        return self.codec.decode(self.prior.restore(latents))
+
+    def _time(self, t: Tensor) -> Tensor:
+        """A time of the scheduler, in thousandths, as the prior counts it: in [0, 1]."""
+        return t.to(self.device, torch.float32) / 1000
