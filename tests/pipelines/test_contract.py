@@ -18,7 +18,14 @@ from pipelines.core.settings import PROMPT_LIMIT, Settings
 from pipelines.errors import BadInput
 from pipelines.studio import PIPELINES
 from tests.support.fakes import FAKES, FakePipeline
-from tests.support.tiny import tiny_diffuse, tiny_edit, tiny_generate, tiny_optimize, tiny_prior_diffuse
+from tests.support.tiny import (
+    tiny_diffuse,
+    tiny_edit,
+    tiny_generate,
+    tiny_optimize,
+    tiny_prior_diffuse,
+    tiny_refining_generate,
+)
 
 CASES: dict[str, Callable[[], Pipeline[Any]]] = {
     "fake": FakePipeline,
@@ -27,6 +34,7 @@ CASES: dict[str, Callable[[], Pipeline[Any]]] = {
     "edit": tiny_edit,
     "diffuse": tiny_diffuse,
     "diffuse by the prior": tiny_prior_diffuse,
+    "generate, refined": tiny_refining_generate,
 }
 each_pipeline = pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
 
