@@ -1,7 +1,7 @@
 """Generate (Ramesh et al. 2021): sample many candidates from a prompt token by token, and keep those CLIP ranks best.
 
 A tokenizer encodes the prompt, a Decoder samples image tokens, a Codec decodes them to pixels, a Clip ranks the pictures.
-A LatentDiffusion may draw them again: the picture is noised part of the way and denoised under the prompt (Meng et al. 2022).
+A LatentDiffusion may draw them again: noised part of the way, and denoised under the prompt (Meng et al. 2022).
 """
 
 from __future__ import annotations
