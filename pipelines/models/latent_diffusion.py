@@ -179,6 +179,15 @@ def walk(
     return latents
 
 
+def finished(ticks: Generator[Tick, None, Tensor]) -> Tensor:
+    """The latents at the end of a walk that nobody watches."""
+    while True:
+        try:
+            next(ticks)
+        except StopIteration as end:
+            return end.value
+
+
 def _begin(
     model: LatentDiffusion,
     scheduler: Any,
