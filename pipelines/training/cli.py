@@ -6,11 +6,14 @@ On several processes: `torchrun --nproc-per-node N -m pipelines.training.cli NAM
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate import Accelerator
 
@@ -26,6 +29,7 @@ from pipelines.training.trainer import Trainer
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
 SIZES = ("tiny", "small", "base")
+NICENESS = 15  # of a training in the background
 
 
 def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -183,11 +187,27 @@ def _parser() -> Parser:
     add(
         "--compile", action="store_true", help="compile the networks first; pays on a GPU after a few minutes"
     )
+    add("--background", action="store_true", help="give way to other work on this machine")
     return parser
+
+
+def give_way() -> None:
+    """Give this process the lowest share of the processor beside other work.
+
+    Linux shares it among sessions first, and a process's niceness counts within its own session only. So the process gets
+    a session of its own with the same niceness.
+    """
+    psutil.Process().nice(NICENESS if os.name != "nt" else psutil.IDLE_PRIORITY_CLASS)
+    with suppress(OSError, AttributeError):  # it leads one already, or the system has none
+        os.setsid()
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
 def train(options: argparse.Namespace) -> dict[str, float]:
     """Fit, evaluate, export; prints progress to standard error. Returns the figures."""
+    if options.background:
+        give_way()
     if options.start is not None and options.name not in ("clip", "critic", "vqgan"):
         raise BadInput("training.no_start", network=options.name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
