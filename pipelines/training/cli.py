@@ -45,7 +45,7 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
             path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
             path.write_text(train_tokenizer(emoji).vocabulary.to_str(), "utf-8")
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
-    folder, codec = options.state / "clip", options.out / "vqgan.safetensors"
+    folder, codec = options.state / "clip", options.out / "codec.safetensors"
     recipe |= {"start": options.start, "codec": codec if codec.exists() else None}
     return trainer(accelerator, emoji, Tokenizer.load(path), folder, **recipe)
 
@@ -61,14 +61,15 @@ def text_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
 
 
 def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
-    """The image-token codec, with perceptual features from the CLIP in `out` when there is one."""
-    from pipelines.training.vqgan import VqganTrainer
+    """The DALL·E's VQGAN, or the codec, with perceptual features from the CLIP in `out` when there is one."""
+    from pipelines.training.vqgan import CodecTrainer, VqganTrainer
 
-    return VqganTrainer(accelerator, Emoji(options.data), options.out, start=options.start, **recipe)
+    trainer = {"vqgan": VqganTrainer, "codec": CodecTrainer}[options.name]
+    return trainer(accelerator, Emoji(options.data), options.out, start=options.start, **recipe)
 
 
 def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
-    """More training for the decoder of the VQGAN in `out`; its tokens stay the same."""
+    """More training for the decoder of the codec in `out`; its latents stay the same."""
     from pipelines.training.vqgan import DecoderTrainer
 
     return DecoderTrainer(accelerator, Emoji(options.data), options.out, **recipe)
@@ -82,7 +83,7 @@ def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
 
 
 def prior_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
-    """The latent prior over the latents of the VQGAN in `out`, under the texts of its CLIP."""
+    """The latent prior over the latents of the codec in `out`, under the texts of its CLIP."""
     from pipelines.training.prior import PriorTrainer
 
     return PriorTrainer(accelerator, Emoji(options.data), options.out, options.state / "prior", **recipe)
@@ -108,6 +109,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "critic": clip_trainer,
     "text": text_trainer,
     "vqgan": vqgan_trainer,
+    "codec": vqgan_trainer,
     "decoder": decoder_trainer,
     "dalle": dalle_trainer,
     "prior": prior_trainer,
@@ -159,7 +161,7 @@ def _parser() -> Parser:
     add(
         "--start",
         type=Path,
-        help="clip, critic and vqgan: an earlier checkpoint, of which the tensors that fit are taken",
+        help="clip, critic, vqgan and codec: an earlier checkpoint, of which the tensors that fit are taken",
     )
     add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
     add(
@@ -208,7 +210,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     """Fit, evaluate, export; prints progress to standard error. Returns the figures."""
     if options.background:
         give_way()
-    if options.start is not None and options.name not in ("clip", "critic", "vqgan"):
+    if options.start is not None and options.name not in ("clip", "critic", "vqgan", "codec"):
         raise BadInput("training.no_start", network=options.name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
