@@ -35,6 +35,7 @@ NICENESS = 15  # of a training in the background
 def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """CLIP and its critic; the tokenizer is made on the first training and kept."""
     from pipelines.models.clip.tokenizer import Tokenizer
+    from pipelines.training.clip.redrawn import RedrawnIcons
     from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
     from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 
@@ -47,6 +48,9 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
     folder, codec = options.state / "clip", options.out / "codec.safetensors"
     recipe |= {"start": options.start, "codec": codec if codec.exists() else None}
+    if codec.exists() and (options.out / "prior.safetensors").exists():
+        with accelerator.main_process_first():
+            recipe["redrawn"] = RedrawnIcons.of(options.out, emoji, folder, accelerator.device, options.seed)
     return trainer(accelerator, emoji, Tokenizer.load(path), folder, **recipe)
 
 

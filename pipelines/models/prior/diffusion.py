@@ -68,11 +68,14 @@ class PriorDiffusion:
         self, prompt: str, negative_prompt: str, width: int, height: int, rows: int, guided: bool
     ) -> Condition:
         """The prior's context of the prompt; when guided, first that of the negative prompt, or of no text."""
-        texts = [negative_prompt, prompt][not guided :]
+        tokens, real = self.condition_of([negative_prompt, prompt][not guided :])
+        return tokens.repeat_interleave(rows, 0), real.repeat_interleave(rows, 0)
+
+    def condition_of(self, texts: list[str]) -> Condition:
+        """The prior's context of each text, in no particular style; the empty text is no text."""
         style = torch.full((len(texts),), UNKNOWN_STYLE, device=self.device)
         has_text = torch.tensor([bool(text) for text in texts], device=self.device)
-        tokens, real = self.prior.context(read_texts(self.clip, texts), style, has_text)
-        return tokens.repeat_interleave(rows, 0), real.repeat_interleave(rows, 0)
+        return self.prior.context(read_texts(self.clip, texts), style, has_text)
 
     def scheduler(self, steps: int) -> Any:
         """DPM-Solver++ of second order (Lu et al. 2022) on the flow's line, whose noise level is the time itself."""

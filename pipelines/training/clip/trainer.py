@@ -33,7 +33,9 @@ from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip import teacher
 from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
 from pipelines.training.clip.loss import ContrastiveLoss
+from pipelines.training.clip.redrawn import RedrawnIcons
 from pipelines.training.clip.retrieval import encode_pictures, retrieval
+from pipelines.training.data.captions import caption
 from pipelines.training.data.damage import damaged, damages, exchanges, redrawn
 from pipelines.training.data.emoji import Emoji, on_background
 from pipelines.training.data.icons import concept
@@ -45,6 +47,8 @@ from pipelines.training.vqgan import load_codec
 
 TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
 
+
+REDRAWN_SHARE = 0.2  # of the pictures show icons that a prior drew again
 
 RELATION_SCALES = 40.0, 20.0  # of the teacher's cosines, which are close together, and of the student's
 
@@ -132,11 +136,12 @@ class ClipTrainer(Trainer):
         size: str = "tiny",
         start: Path | None = None,
         codec: Path | None = None,
+        redrawn: RedrawnIcons | None = None,
         **options: Any,
     ):
         """`start` is an earlier checkpoint, of which the tensors that fit are taken; `options` replace SIZES's.
 
-        `codec` is a VQGAN's file, through which some of the pictures go; left out when it is None.
+        `codec` is a VQGAN's file, through which some of the pictures go. Some are `redrawn` icons. None leaves them out.
         """
         sizes = {**self.SIZES[size], **options}
         self.batch_size = sizes.pop("batch_size")
@@ -173,6 +178,7 @@ class ClipTrainer(Trainer):
         self.optimizers = {"all": torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))}
         self.contrast = ContrastiveLoss(accelerator)
         self.codec = load_codec(codec, accelerator.device) if codec is not None else None
+        self.redrawn = redrawn
 
     @property
     def clip(self) -> Clip:
@@ -233,6 +239,7 @@ class ClipTrainer(Trainer):
         drawn = [scenes.scene(int(k)) for k in chosen]
         pictures = torch.from_numpy(np.stack([picture for picture, _, _ in drawn])).permute(0, 3, 1, 2)
         concepts = [self.index[concept(self.emoji.icons[k])] if k >= 0 else -1 for _, _, k in drawn]
+        captions = [text for _, text, _ in drawn]
         # now and then small pictures, at a quarter of the price; in all processes at once
         small = np.random.default_rng((self.seed, step)).random() < 0.25
         side = self.clip.config.small_size if small else self.clip.config.image_size
@@ -242,10 +249,12 @@ class ClipTrainer(Trainer):
             "side": side,
             "changes": draw_augmentation((n, 3, side, side), generator),
             "damages": damages((n, 3, side, side), generator),
-            "captions": [text for _, text, _ in drawn],
+            "captions": captions,
             "concepts": torch.tensor(concepts),
             "texts": [],
         }
+        if self.redrawn is not None:
+            batch |= self._redrawn(rng, captions, batch["concepts"])
         if self.codec is not None:
             token_count = (pictures.shape[-1] // self.codec.config.factor) ** 2
             batch["exchange"] = exchanges(n, token_count, generator)
@@ -255,11 +264,27 @@ class ClipTrainer(Trainer):
             batch["teacher_vectors"] = self.distilled[chosen].float()
         return batch
 
+    def _redrawn(self, rng: np.random.Generator, captions: list[str], concepts: Tensor) -> dict[str, Tensor]:
+        """Rows of a batch that show redrawn icons instead, and their latents. Their captions and concepts are set."""
+        assert self.redrawn is not None
+        rows = np.flatnonzero(rng.random(len(captions)) < REDRAWN_SHARE)
+        chosen = rng.integers(len(self.emoji.train), size=len(rows))
+        for row, k in zip(rows.tolist(), chosen.tolist(), strict=True):
+            icon = self.emoji.icons[self.emoji.train[k]]
+            captions[row], concepts[row] = caption(icon, rng), self.index[concept(icon)]
+        return {
+            "redrawn rows": torch.from_numpy(rows),
+            "redrawn latents": self.redrawn.latents[torch.from_numpy(chosen)],
+        }
+
     def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         clip, heads, concepts = self.clip, cast(TrainingHeads, self.networks["heads"]), batch["concepts"]
         images, side = batch["images"].float().div(127.5).sub(1), batch["side"]
         if self.codec is not None:
             images = redrawn(self.codec, images, batch["exchange"])
+        if self.redrawn is not None and len(batch["redrawn rows"]):
+            again = self.redrawn.decode(batch["redrawn latents"])
+            images[batch["redrawn rows"]] = F.interpolate(again, images.shape[-2:], mode="area")
         if images.shape[-1] != side:
             images = F.interpolate(images, (side, side), mode="area")
         images = damaged(apply_augmentation(images, batch["changes"]), batch["damages"])
