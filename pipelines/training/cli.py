@@ -90,7 +90,8 @@ def prior_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     """The latent prior over the latents of the codec in `out`, under the texts of its CLIP."""
     from pipelines.training.prior import PriorTrainer
 
-    return PriorTrainer(accelerator, Emoji(options.data), options.out, options.state / "prior", **recipe)
+    folder = options.state / "prior"
+    return PriorTrainer(accelerator, Emoji(options.data), options.out, folder, start=options.start, **recipe)
 
 
 def judge_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -165,7 +166,7 @@ def _parser() -> Parser:
     add(
         "--start",
         type=Path,
-        help="clip, critic, vqgan and codec: an earlier checkpoint, of which the tensors that fit are taken",
+        help="clip, critic, vqgan, codec and prior: an earlier checkpoint, of which the tensors that fit are taken",
     )
     add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
     add(
@@ -214,7 +215,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     """Fit, evaluate, export; prints progress to standard error. Returns the figures."""
     if options.background:
         give_way()
-    if options.start is not None and options.name not in ("clip", "critic", "vqgan", "codec"):
+    if options.start is not None and options.name not in ("clip", "critic", "vqgan", "codec", "prior"):
         raise BadInput("training.no_start", network=options.name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":

@@ -28,6 +28,7 @@ from pipelines.training.data.captions import COLOURS, caption
 from pipelines.training.data.emoji import Emoji, icon_weights, on_background
 from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE, may_be_mirrored
 from pipelines.training.data.scenes import Scenes
+from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 from pipelines.training.unet import composed
@@ -71,8 +72,10 @@ class PriorTrainer(Trainer):
         folder: Path,
         seed: int = 0,
         size: str = "tiny",
+        start: Path | None = None,
         **options: Any,
     ):
+        """`start` is an earlier prior, of which the tensors that fit are taken; `options` replace SIZES's."""
         sizes = {**self.SIZES[size], **options}
         self.batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")
         self.accelerator, self.emoji, self.seed, self.pack = accelerator, emoji, seed, pack
@@ -99,6 +102,9 @@ class PriorTrainer(Trainer):
         plain = latents[::VIEWS].float()
         prior.mean.copy_(plain.mean((0, 2, 3))[:, None, None])
         prior.deviation.copy_(plain.std((0, 2, 3))[:, None, None])
+        if start is not None:
+            rate *= 0.75
+            self.start = f"{len(begin_with(prior, start))} tensors of {start.name}"
         prior.to(accelerator.device)
         adam = torch.optim.AdamW(prior.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
         self.networks, self.optimizers = {"prior": prior}, {"prior": adam}

@@ -72,7 +72,7 @@ def test_the_command_trains_and_tells_the_whole_story(
     [
         (["unet", "--data", "nowhere.safetensors"], "nowhere.safetensors is not there"),
         (["unet", "--size", "huge"], "invalid choice: 'huge'"),
-        (["unet", "--start", "x.safetensors"], "--start is for clip, critic, vqgan and codec"),
+        (["unet", "--start", "x.safetensors"], "--start is for clip, critic, vqgan, codec and prior"),
         (["dalle", "--steps", "1"], "the vocabulary"),
     ],
 )

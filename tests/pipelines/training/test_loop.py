@@ -192,3 +192,15 @@ def test_learning_rate_rises_then_falls() -> None:
     assert learning_rate(0.02) == pytest.approx(1.0)
     assert learning_rate(0.5) < learning_rate(0.2)
     assert learning_rate(1.0) == pytest.approx(0.02)
+
+
+def test_a_prior_that_goes_on_begins_with_earlier_weights(
+    data_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    start = trained / "prior.safetensors"
+    trainer = trainer_for("prior", data_file, trained, tmp_path, start=start)
+    before = load_file(start)["network.conv_in.weight"].float()
+    assert torch.equal(trainer.networks["prior"].state_dict()["network.conv_in.weight"], before)
+    assert "prior.safetensors" in trainer.start
+    fresh = trainer_for("prior", data_file, trained, tmp_path).optimizers["prior"].param_groups[0]["lr"]
+    assert trainer.optimizers["prior"].param_groups[0]["lr"] < fresh
