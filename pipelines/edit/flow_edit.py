@@ -1,10 +1,10 @@
 """Editing without inversion and without learning: FlowEdit (Kulikov et al. 2024), for denoisers that read texts.
 
 FlowEdit moves z from x_0 at time t to the edit at time 0. At each step of a rectified flow
-z_source = (1 - t) x_0 + t noise, z_target = z + z_source - x_0, and z moves by the difference of the velocities, that of
-z_target under the target and that of z_source under the source. Let z - x_0 = (1 - t) change, and write each velocity by the clean picture
-that it means. Then z_target is x_0 + change under the same noise, and an Euler step from the noise-to-picture ratio s to a
-lower s' is
+z_source = (1 - t) x_0 + t noise, z_target = z + z_source - x_0, and z moves by the difference of two velocities, that of
+z_target under the target and that of z_source under the source. Let z - x_0 = (1 - t) change, and write each velocity by
+the clean picture that it means. Then z_target is x_0 + change under the same noise, and an Euler step from the ratio s of
+noise to picture to a lower s' is
 
     change' = (s' / s) change + (1 - s' / s) (clean of z_target - clean of z_source),
 
