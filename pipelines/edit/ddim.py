@@ -13,10 +13,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipelines.models.base import Denoiser
 from pipelines.models.typed import integers
 from pipelines.models.unet.network import CLEAN, ddim_step, predict_x0
 
 NoisePredictor = Callable[[Tensor, int], Tensor]  # (n, c, h, w) at a step in [0, 1000) -> the noise in it
+MOST_AT_ONCE = 16  # x in one call of a network
+
+
+def noise_predictor(unet: Denoiser) -> NoisePredictor:
+    """The predictions of a denoiser for any number of x at one step, at most MOST_AT_ONCE in one call."""
+
+    def noise_of(x: Tensor, step: int) -> Tensor:
+        steps = torch.full((min(len(x), MOST_AT_ONCE),), step, device=x.device)
+        parts = [unet(part, steps[: len(part)]) for part in x.split(MOST_AT_ONCE)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    return noise_of
 
 
 def time_grid(return_step: int, count: int) -> list[int]:
@@ -47,8 +60,8 @@ class Trajectory:
 
 def ddim_invert(
     noise_of: NoisePredictor, alphas_cumprod: Tensor, x: Tensor, grid: list[int], iterations: int
-) -> Generator[int, None, Trajectory]:
-    """Invert x (n, c, h, w). Yields the number of steps made and returns the Trajectory.
+) -> Generator[tuple[int, Tensor], None, Trajectory]:
+    """Invert x (n, c, h, w). Yields the number of steps made and the given x, and returns the Trajectory.
 
     Each step calls `noise_of` 1 + `iterations` times; there is one more call before the first step.
     """
@@ -66,7 +79,7 @@ def ddim_invert(
         errors.append(x - ddim_step(up, noise, alphas[k + 1], alphas[k]))
         states.append(up)
         x = up
-        yield k + 1
+        yield k + 1, states[0]
     return Trajectory(grid, alphas, states, noises, errors)
 
 

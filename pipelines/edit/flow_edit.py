@@ -28,7 +28,7 @@ RETURN_STEP = 660  # where strength 1 begins: t = 0.90
 STEPS = 28  # of strength 1
 NOISES = 2  # averaged at each step
 SOURCE_GUIDANCE = 1.5
-TARGET_GUIDANCE = 4.0  # times `guidance`, above the source's
+TARGET_GUIDANCE = 2.5  # times `guidance`, above the source's
 
 
 def edits_by_text(unet: Denoiser, settings: EditSettings) -> bool:

@@ -7,7 +7,7 @@ Strength 0 gives the picture back bit for bit. The critic, a CLIP that gives no 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -18,7 +18,16 @@ from torch import Tensor
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture, Resumable, Step
 from pipelines.core.settings import Settings
-from pipelines.edit.ddim import Trajectory, add_noise, ddim_invert, ddim_sample, time_grid
+from pipelines.edit.ddim import (
+    MOST_AT_ONCE,
+    NoisePredictor,
+    Trajectory,
+    add_noise,
+    ddim_invert,
+    ddim_sample,
+    noise_predictor,
+    time_grid,
+)
 from pipelines.edit.directions import (
     AdaptedUnet,
     Direction,
@@ -27,7 +36,6 @@ from pipelines.edit.directions import (
     read_direction,
 )
 from pipelines.edit.flow_edit import (
-    RETURN_STEP,
     SOURCE_GUIDANCE,
     STEPS,
     edits_by_text,
@@ -45,8 +53,6 @@ from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, AdapterTraining, adapter
 from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.base import Clip, Denoiser
 from pipelines.models.unet.network import CLEAN, ddim_walk
-
-MOST_AT_ONCE = 16  # pictures in one call of a network
 
 
 @dataclass
@@ -74,19 +80,14 @@ class Edit(Resumable[EditSettings]):
             directions = [read_direction(use.file) for use in settings.uses()]
             for direction in directions:
                 adapted_unet.load_adapter(direction)
-            fields["return_step"] = settings.return_step or max(
-                direction.return_step for direction in directions
-            )
+            proposed = max(direction.return_step for direction in directions)
             fields |= {"source": directions[0].facts["source"], "prompt": directions[0].facts["target"]}
         else:
             check_texts(self.clip, settings)
-            if edits_by_text(self.unet, settings):
-                fields |= {
-                    "return_step": settings.return_step or RETURN_STEP,
-                    "steps": settings.steps or STEPS,
-                }
-            else:
-                fields["return_step"] = settings.return_step or proposed_return_step(self.clip, settings)
+            proposed = proposed_return_step(self, settings)
+        if edits_by_text(self.unet, settings):
+            fields["steps"] = settings.steps or STEPS
+        fields["return_step"] = settings.return_step or proposed
         if settings.mode == "paper" and not settings.directions:
             fields["return_step"] = max(fields["return_step"], PAPER_UP)
         return replace(settings, **fields)
@@ -124,7 +125,7 @@ class Edit(Resumable[EditSettings]):
             drawn = yield from stop.quietly(self._flow(settings, x, inputs.small_mask, strengths))
             images = edited_images(settings, inputs, x, strengths, drawn)
             return as_pictures(settings, inputs, strengths, images)
-        inversion: Any = None  # a Trajectory, once the walk up is made
+        inversion: Trajectory | None = None  # once the walk up is made
         adapted_unet: AdaptedUnet | None = None
         training: AdapterTraining | None = None
         learns = settings.update_count() > 0
@@ -242,19 +243,15 @@ class Edit(Resumable[EditSettings]):
             journal.save(training.snapshot())
         return trouble
 
-    def _up(self, settings: EditSettings, x: Tensor, steps: int) -> Generator[int, None, Trajectory]:
+    def _up(
+        self, settings: EditSettings, x: Tensor, steps: int
+    ) -> Generator[tuple[int, Tensor], None, Trajectory]:
         grid = time_grid(settings.return_step, steps)
         return ddim_invert(self._noise_of, self.unet.alphas_cumprod, x, grid, settings.inversion_iterations)
 
     def _inverted(self, settings: EditSettings, x: Tensor, steps: int) -> Generator[Step, None, Trajectory]:
         """The walk up as Steps that show x."""
-        walk = self._up(settings, x, steps)
-        while True:
-            try:
-                done = next(walk)
-            except StopIteration as end:
-                return end.value
-            yield Step("invert", done, max(steps, done), {}, lambda: self.unet.decode(x))
+        return (yield from _shown("invert", steps, self._up(settings, x, steps), self.unet.decode))
 
     def _flow(
         self, settings: EditSettings, x: Tensor, mask: Tensor | None, strengths: list[float]
@@ -264,16 +261,11 @@ class Edit(Resumable[EditSettings]):
         source, target = texts if settings.strength >= 0 else reversed(texts)
         grid, begins = flow_grid(settings.return_step, settings.steps or STEPS, strengths)
         walk = flow_edit(
-            replace(self, unet=self.unet.under(source, SOURCE_GUIDANCE))._noise_of,
-            replace(self, unet=self.unet.under(target, target_guidance(settings)))._noise_of,
+            noise_predictor(self.unet.under(source, SOURCE_GUIDANCE)),
+            noise_predictor(self.unet.under(target, target_guidance(settings))),
             self.unet.alphas_cumprod, x, grid, begins, settings.seed, mask,
         )  # fmt: skip
-        while True:
-            try:
-                done, edited = next(walk)
-            except StopIteration as end:
-                return end.value
-            yield Step("draw", done, len(grid) - 1, {}, lambda edited=edited: self.unet.decode(edited))
+        return (yield from _shown("draw", len(grid) - 1, walk, self.unet.decode))
 
     def _draw(
         self,
@@ -304,19 +296,16 @@ class Edit(Resumable[EditSettings]):
                 l1_weight=settings.l1_weight, tv_weight=settings.tv_weight,
                 generator=torch.Generator().manual_seed(settings.seed), mask=inputs.small_mask,
             )  # fmt: skip
-        while True:
-            try:
-                done, clean = next(sampling)
-            except StopIteration as end:
-                return end.value[-len(strengths) :]
-            clean = clean[-len(strengths) :]
-            yield Step("draw", done, len(inversion.errors), {}, lambda clean=clean: self.unet.decode(clean))
 
-    def _noise_of(self, x: Tensor, step: int) -> Tensor:
-        parts = [
-            self.unet(part, torch.full((len(part),), step, device=x.device)) for part in x.split(MOST_AT_ONCE)
-        ]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        def decode(x: Tensor) -> Tensor:
+            return self.unet.decode(x[-len(strengths) :])
+
+        drawn = yield from _shown("draw", len(inversion.errors), sampling, decode)
+        return drawn[-len(strengths) :]
+
+    @property
+    def _noise_of(self) -> NoisePredictor:
+        return noise_predictor(self.unet)
 
 
 def _training_facts(training: AdapterTraining, trouble: Message | None) -> dict[str, Any]:
@@ -347,6 +336,18 @@ class _Stop:
                     yield step
                 except Stopped:
                     self.asked = True
+
+
+def _shown(
+    stage: str, total: int, walk: Generator[tuple[int, Tensor], None, Any], decode: Callable[[Tensor], Tensor]
+) -> Generator[Step, None, Any]:
+    """A walk that yields numbers of steps and x, as Steps that show x decoded. Returns what the walk returns."""
+    while True:
+        try:
+            done, x = next(walk)
+        except StopIteration as end:
+            return end.value
+        yield Step(stage, done, max(total, done), {}, lambda x=x: decode(x))
 
 
 def _last(work: Generator[Any, None, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipelines.clip.ranking import text_vector
-from pipelines.edit.flow_edit import NOISES, edits_by_text, flow_grid
+from pipelines.edit.flow_edit import NOISES, RETURN_STEP, edits_by_text, flow_grid
 from pipelines.edit.inputs import Models, read_inputs, source_image_count
 from pipelines.edit.results import strip
 from pipelines.edit.settings import EditSettings
@@ -46,10 +46,10 @@ def estimate(models: Models, settings: EditSettings) -> Estimate:
         if alike < 0.35:
             warnings.append("far apart")
     if settings.image:
-        x = read_inputs(models, settings).x
+        image = read_inputs(models, settings).image
         with torch.no_grad():
             text = text_vector(models.clip, settings.source)
-            own = (models.clip.encode_image(x) @ text).item()
+            own = (models.clip.encode_image(image) @ text).item()
             others = models.pictures.cosines(models.clip, text[None]) if len(models.pictures) else None
         match = None if others is None else (others < own).float().mean().item()
         if match is not None and match < 0.8 and not settings.directions:
@@ -71,14 +71,16 @@ def texts_cosine(clip: Clip, settings: EditSettings) -> float:
     return (text_vector(clip, settings.source) @ text_vector(clip, settings.prompt)).item()
 
 
-def proposed_return_step(clip: Clip, settings: EditSettings) -> int:
-    """A return step from 350 to 600 that grows with the distance of the texts; 500 for examples.
+def proposed_return_step(models: Models, settings: EditSettings) -> int:
+    """A return step from 350 to 600 that grows with the distance of the texts; 500 for examples; FlowEdit's own.
 
     After Kwon et al. 2023, Asyrp, section 4.2.
     """
+    if edits_by_text(models.unet, settings):
+        return RETURN_STEP
     if settings.target_images:
         return 500
-    return int(min(max(350 + 350 * (1 - texts_cosine(clip, settings)), 350), 600)) // 10 * 10
+    return int(min(max(350 + 350 * (1 - texts_cosine(models.clip, settings)), 350), 600)) // 10 * 10
 
 
 @torch.no_grad()
