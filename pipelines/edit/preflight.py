@@ -91,7 +91,10 @@ def _cost(models: Models, settings: EditSettings) -> tuple[float, float]:
     x = models.unet.encode(image)
     times = torch.zeros(1, dtype=torch.long, device=x.device)
     weights = sum(p.numel() for p in models.unet.parameters()) * 4
-    megabytes = (weights * 2 + 90e6 * (side / 64) ** 2 * (5 if settings.update_count() else 1)) / 1e6
+    activations = 90e6 * x.numel() / (3 * 64**2)
+    if x.shape != image.shape:
+        activations += 12e6 * (side / 64) ** 2  # of the codec
+    megabytes = (weights * 2 + activations * (5 if settings.update_count() else 1)) / 1e6
     if edits_by_text(models.unet, settings):
         strengths = strip(settings.strength, settings.strip)
         grid, begins = flow_grid(settings.return_step, settings.step_count(), strengths)
