@@ -23,6 +23,7 @@ from pipelines.generate.pipeline import Generate
 from pipelines.models.base import Clip
 from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
+from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
 from pipelines.models.stable_diffusion.load import load_diffusers
@@ -104,7 +105,7 @@ class Studio:
             models = {field: self.load(checkpoint) for field, checkpoint in names.items()}
             _check_fit(models)
             make_room(models.values(), self._loaded.values(), self.torch_device)
-            return PIPELINES[name](**_fields(models))
+            return PIPELINES[name](**_fields(name, models))
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """The models of a pipeline, for the record: role -> {"name", "sha256"}, the SHA-256 being that of the file.
@@ -187,11 +188,15 @@ def _check_fit(models: dict[str, Any]) -> None:
             raise BadInput("studio.codec_too_small", drawn=drawn, known=known)
 
 
-def _fields(models: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a pipeline from its models: a prior and its codec, or a pipeline of diffusers, are `diffusion`."""
+def _fields(pipeline: str, models: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a pipeline from its models.
+
+    A prior with its codec is Edit's denoiser, and elsewhere `diffusion`, as a pipeline of diffusers is.
+    """
     fields = dict(models)
     if "prior" in fields:
-        fields["diffusion"] = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), fields["clip"])
+        diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), fields["clip"])
+        fields |= {"unet": PriorDenoiser(diffusion)} if pipeline == "edit" else {"diffusion": diffusion}
     elif "diffusion" in fields:
         fields["diffusion"] = StableDiffusion(fields["diffusion"])
     return fields

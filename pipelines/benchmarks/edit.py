@@ -26,7 +26,8 @@ def bench_edit(device: str = "auto", texts: tuple[str, str] = ("face", "angry fa
     assert isinstance(edit, Edit)
     text = edit.clip.encode_text([texts[0]])
     rows = edit.pictures.nearest(edit.clip, text, 56)[50:]  # the nearest 50 are the lessons
-    pictures = [picture_to_uri(image) for image in to_pil(edit.pictures.tensor(rows))]
+    side = edit.unet.config.image_size
+    pictures = [picture_to_uri(image) for image in to_pil(edit.pictures.tensor(rows, side))]
     settings = EditSettings(source=texts[0], prompt=texts[1], strip=1)
     _edited(edit, replace(settings, mode="instant"), pictures[:1])  # warms up
     figures: dict[str, Any] = {
@@ -40,7 +41,7 @@ def bench_edit(device: str = "auto", texts: tuple[str, str] = ("face", "angry fa
         if mode in ("reusable", "paper"):
             begun, journal = time.perf_counter(), Journal()
             if mode == "paper":  # as published: plain inversion, L1 of 0.3, nothing else
-                chosen = replace(chosen, refine=0, keep=0.3, smooth=0.0)
+                chosen = replace(chosen, inversion_iterations=0, l1_weight=0.3, tv_weight=0.0)
             *_, result = run(edit, replace(chosen, image=pictures[0]), journal)
             assert isinstance(result, Result) and isinstance(result.settings, EditSettings)
             direction = edit.direction(result.settings, journal)
@@ -53,7 +54,7 @@ def bench_edit(device: str = "auto", texts: tuple[str, str] = ("face", "angry fa
         print("  ".join(f"{k} {v:.3g}" for k, v in figures.items() if k.startswith(mode)), file=sys.stderr)
     for mode in ("quick", "reusable"):
         figures[f"{mode}: times faster than the paper's recipe"] = learned["paper"] / learned[mode]
-    return figures | _inputs_once(edit, replace(settings, examples=" | ".join(pictures)), pictures[0])
+    return figures | _inputs_once(edit, replace(settings, target_images=" | ".join(pictures)), pictures[0])
 
 
 def _edited(edit: Edit, settings: EditSettings, pictures: list[str]) -> dict[str, float]:

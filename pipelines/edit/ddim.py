@@ -13,10 +13,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipelines.models.base import Denoiser
 from pipelines.models.typed import integers
 from pipelines.models.unet.network import CLEAN, ddim_step, predict_x0
 
-NoisePredictor = Callable[[Tensor, int], Tensor]  # (n, 3, h, w) at a step in [0, 1000) -> the noise in it
+NoisePredictor = Callable[[Tensor, int], Tensor]  # (n, c, h, w) at a step in [0, 1000) -> the noise in it
+MOST_AT_ONCE = 16  # x in one call of a network
+
+
+def noise_predictor(unet: Denoiser) -> NoisePredictor:
+    """The predictions of a denoiser for any number of x at one step, at most MOST_AT_ONCE in one call."""
+
+    def noise_of(x: Tensor, step: int) -> Tensor:
+        steps = torch.full((min(len(x), MOST_AT_ONCE),), step, device=x.device)
+        parts = [unet(part, steps[: len(part)]) for part in x.split(MOST_AT_ONCE)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    return noise_of
 
 
 def time_grid(return_step: int, count: int) -> list[int]:
@@ -32,10 +45,10 @@ def alphas_at(alphas_cumprod: Tensor, grid: list[int]) -> list[float]:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A DDIM inversion. `states[k]`, (n, 3, h, w), is at step `grid[k]`, and `alphas[k]` is alphas_cumprod there.
+    """A DDIM inversion. `states[k]`, (n, c, h, w), is at step `grid[k]`, and `alphas[k]` is alphas_cumprod there.
 
-    `states[0]` is the picture. `noises[k]` is the noise predicted in `states[k + 1]`, and `errors[k]` is `states[k]` minus
-    the result of the sampling step from `states[k + 1]`.
+    `states[0]` is the picture or its latents. `noises[k]` is the noise predicted in `states[k + 1]`, and `errors[k]` is
+    `states[k]` minus the result of the sampling step from `states[k + 1]`.
     """
 
     grid: list[int]
@@ -47,10 +60,10 @@ class Trajectory:
 
 def ddim_invert(
     noise_of: NoisePredictor, alphas_cumprod: Tensor, x: Tensor, grid: list[int], iterations: int
-) -> Generator[int, None, Trajectory]:
-    """Invert pictures x (n, 3, h, w). Yields the number of steps made and returns the Trajectory.
+) -> Generator[tuple[int, Tensor], None, Trajectory]:
+    """Invert x (n, c, h, w). Yields the number of steps made and the given x, and returns the Trajectory.
 
-    Each step calls `noise_of` 1 + `refine` times; there is one more call before the first step.
+    Each step calls `noise_of` 1 + `iterations` times; there is one more call before the first step.
     """
     alphas = alphas_at(alphas_cumprod, grid)
     states = [x]
@@ -66,7 +79,7 @@ def ddim_invert(
         errors.append(x - ddim_step(up, noise, alphas[k + 1], alphas[k]))
         states.append(up)
         x = up
-        yield k + 1
+        yield k + 1, states[0]
     return Trajectory(grid, alphas, states, noises, errors)
 
 
@@ -77,9 +90,9 @@ def ddim_sample(
     mask: Tensor | None = None,
     add_back: bool = True,
 ) -> Generator[tuple[int, Tensor], None, Tensor]:
-    """Sample from the end of a Trajectory with another noise predictor; returns pictures (n * copies, 3, h, w).
+    """Sample from the end of a Trajectory with another noise predictor; returns x (n * copies, c, h, w).
 
-    Yields the number of steps made and the predicted clean pictures. With the same predictor, and the errors added back,
+    Yields the number of steps made and the predicted clean x. With the same predictor, and the errors added back,
     the result is the start. Outside `mask`, (1, 1, h, w) in [0, 1], the states are those of the Trajectory.
     """
     x = inversion.states[-1].repeat_interleave(copies, 0)

@@ -172,11 +172,12 @@ def _header(data: bytes) -> dict[str, Any]:
 class AdaptedUnet:
     """A copy of a denoiser with adapters, each with its own strength for every picture of a batch.
 
-    At strength 0 its output is that of the denoiser, bit for bit.
+    It shares the denoiser's weights. At strength 0 its output is that of the denoiser, bit for bit.
     """
 
     def __init__(self, unet: Denoiser):
-        self.unet = copy.deepcopy(unet).requires_grad_(False)
+        shared = {id(tensor): tensor for tensor in (*unet.parameters(), *unet.buffers())}
+        self.unet = copy.deepcopy(unet, shared).requires_grad_(False)
         self.base = network_hash(unet)
         self.names: list[str] = []
         self.layers: list[Any] = []
@@ -231,7 +232,7 @@ class AdaptedUnet:
                 layer.scaling[name] = strength.view(shape)
 
     def noise_of(self, x: Tensor, step: int) -> Tensor:
-        """(n, 3, h, w) noisy pictures at a step -> the noise in them, the same shape; a NoiseOf of `ddim`."""
+        """(n, c, h, w) noisy x at a step -> the noise in it, the same shape; a NoisePredictor of `ddim`."""
         return self.unet(x, torch.full((len(x),), step, device=x.device))
 
     def _inject(self, rank: int) -> None:
@@ -262,8 +263,8 @@ class AdaptedUnet:
         """The parameters of the adapter added last, by the names that peft writes into files."""
         mark = f".{self.names[-1]}."
         return {
-            name.removeprefix("network.").replace(mark, "."): parameter
-            for name, parameter in self.unet.named_parameters()
+            name.replace(mark, "."): parameter
+            for name, parameter in self.unet.network.named_parameters()
             if mark in name
         }
 

@@ -42,8 +42,9 @@ class Models(Protocol):
 
 @dataclass(frozen=True)
 class EditInputs:
-    """The picture of a run, its framing, the model's input `x`, and values that follow from these and the settings.
+    """The picture of a run, its framing, the model's input, and values that follow from these and the settings.
 
+    `image` is the picture at the model's side, `x` what the model encodes it as, `small_mask` the mask on the grid of x.
     The properties are computed on first use. None depends on the strength or on the updates.
     """
 
@@ -51,9 +52,10 @@ class EditInputs:
     settings: EditSettings
     picture: Image.Image
     framing: Framing
-    x: Tensor  # (1, 3, s, s)
+    image: Tensor  # (1, 3, s, s)
+    x: Tensor  # (1, c, h, w)
     mask: Image.Image | None
-    small_mask: Tensor | None
+    small_mask: Tensor | None  # (1, 1, h, w) in [0, 1]
 
     @cached_property
     def source_images(self) -> Tensor:
@@ -61,9 +63,8 @@ class EditInputs:
         settings, clip, pictures = self.settings, self.models.clip, self.models.pictures
         if settings.source_images:
             return self._read(settings.source_images).to(clip.device)
-        return pictures.tensor(nearest_to_source(self.models, settings, settings.source_count)).to(
-            clip.device
-        )
+        rows = nearest_to_source(self.models, settings, settings.source_count)
+        return pictures.tensor(rows, self.framing.side).to(clip.device)
 
     @cached_property
     def direction(self) -> TargetDirection:
@@ -75,18 +76,18 @@ class EditInputs:
                 for judge in (models.clip, models.critic)
             )
             return TargetDirection(clip, critic)
-        return self._towards_target_images(self.x if self._learns_from_itself else self.source_images)
+        return self._towards_target_images(self.image if self._learns_from_itself else self.source_images)
 
     def direction_from(self, x: Tensor) -> TargetDirection:
         """The direction for x, the picture after `purify`; it differs from `direction` only from a picture to examples."""
         if x is self.x or not self.settings.target_images or not self._learns_from_itself:
             return self.direction
-        return self._towards_target_images(x)
+        return self._towards_target_images(self.models.unet.decode(x))
 
     @cached_property
     def _target_image_vectors(self) -> TargetDirection:
         """The mean vector (d,) of the examples, for CLIP and for the critic."""
-        shown = self._read(self.settings.target_images).to(self.x.device)
+        shown = self._read(self.settings.target_images).to(self.image.device)
         return TargetDirection(
             *(judge.encode_image(shown).mean(0) for judge in (self.models.clip, self.models.critic))
         )
@@ -117,9 +118,13 @@ def read_inputs(models: Models, settings: EditSettings) -> EditInputs:
     framing = Framing.of(picture.size, settings.box(), models.unet.config.image_size)
     mask = read_mask(settings.mask, picture.size, None) if settings.mask else None
     device = models.clip.device
-    small = None if mask is None else framing.reduced_mask(mask).to(device)
-    x = framing.reduced(picture).to(device)
-    return EditInputs(models, settings, picture, framing, x, mask, small)
+    image = framing.reduced(picture).to(device)
+    with torch.no_grad():
+        x = models.unet.encode(image)
+    small = None
+    if mask is not None:  # a place of x may change where one of its pixels may
+        small = F.adaptive_max_pool2d(framing.reduced_mask(mask).to(device), tuple(x.shape[-2:]))
+    return EditInputs(models, settings, picture, framing, image, x, mask, small)
 
 
 def nearest_to_source(models: Models, settings: EditSettings, count: int) -> list[int]:
@@ -136,7 +141,7 @@ def source_image_count(models: Models, settings: EditSettings) -> int:
 def _chosen(models: Models, settings: EditSettings) -> Image.Image:
     """One of the pack's pictures that fit the source text, chosen by the seed."""
     rows = nearest_to_source(models, settings, EXAMPLE_CHOICE)
-    return to_pil(models.pictures.tensor([rows[settings.seed % len(rows)]]))[0]
+    return to_pil(models.pictures.tensor([rows[settings.seed % len(rows)]], models.unet.config.image_size))[0]
 
 
 def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Edit (DiffusionCLIP, Kim et al. 2022): a picture changed along a text direction.
 
 DDIM inversion to the return step, then sampling with a model that CLIP's directional loss has adapted, or under CLIP's
-gradient. Strength 0 gives the picture back bit for bit. The critic, a CLIP that gives no gradient, scores the results.
+gradient; or FlowEdit, with a denoiser that reads texts. What is inverted and sampled, x, is the picture or its latents.
+Strength 0 gives the picture back bit for bit. The critic, a CLIP that gives no gradient, scores the results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -17,13 +18,30 @@ from torch import Tensor
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture, Resumable, Step
 from pipelines.core.settings import Settings
-from pipelines.edit.ddim import Trajectory, add_noise, ddim_invert, ddim_sample, time_grid
+from pipelines.edit.ddim import (
+    MOST_AT_ONCE,
+    NoisePredictor,
+    Trajectory,
+    add_noise,
+    ddim_invert,
+    ddim_sample,
+    noise_predictor,
+    time_grid,
+)
 from pipelines.edit.directions import (
     AdaptedUnet,
     Direction,
     check_direction_name,
     network_hash,
     read_direction,
+)
+from pipelines.edit.flow_edit import (
+    SOURCE_GUIDANCE,
+    STEPS,
+    edits_by_text,
+    flow_edit,
+    flow_grid,
+    target_guidance,
 )
 from pipelines.edit.guidance import guided_sample
 from pipelines.edit.inputs import EditInputs, pictures_as_settings, read_inputs
@@ -62,13 +80,14 @@ class Edit(Resumable[EditSettings]):
             directions = [read_direction(use.file) for use in settings.uses()]
             for direction in directions:
                 adapted_unet.load_adapter(direction)
-            fields["return_step"] = settings.return_step or max(
-                direction.return_step for direction in directions
-            )
+            proposed = max(direction.return_step for direction in directions)
             fields |= {"source": directions[0].facts["source"], "prompt": directions[0].facts["target"]}
         else:
             check_texts(self.clip, settings)
-            fields["return_step"] = settings.return_step or proposed_return_step(self.clip, settings)
+            proposed = proposed_return_step(self, settings)
+        if edits_by_text(self.unet, settings):
+            fields["steps"] = settings.steps or STEPS
+        fields["return_step"] = settings.return_step or proposed
         if settings.mode == "paper" and not settings.directions:
             fields["return_step"] = max(fields["return_step"], PAPER_UP)
         return replace(settings, **fields)
@@ -90,15 +109,28 @@ class Edit(Resumable[EditSettings]):
         journal = journal or Journal()
         identity = {"settings": settings.to_dict(), "models": self.fingerprint()}
         journal.begin(identity, settings.current_names)
+        return (yield from self._under(settings.source)._run(settings, journal))
+
+    def _under(self, prompt: str) -> Edit:
+        """The same models, the denoiser under a text."""
+        return replace(self, unet=self.unet.under(prompt))
+
+    def _run(self, settings: EditSettings, journal: Journal) -> Generator[Step, None, list[Picture]]:
+        """A run whose journal has begun, with the denoiser under the source's text."""
         stop, trouble = _Stop(), None
         inputs = read_inputs(self, settings)
         x = yield from self._purified(settings, inputs.x)
-        inversion: Any = None  # a Trajectory, once the walk up is made
+        strengths = strip(settings.strength, settings.strip)
+        if edits_by_text(self.unet, settings):
+            drawn = yield from stop.quietly(self._flow(settings, x, inputs.small_mask, strengths))
+            images = edited_images(settings, inputs, x, strengths, drawn)
+            return as_pictures(settings, inputs, strengths, images)
+        inversion: Trajectory | None = None  # once the walk up is made
         adapted_unet: AdaptedUnet | None = None
         training: AdapterTraining | None = None
         learns = settings.update_count() > 0
         if not learns or settings.mode == "quick":
-            inversion = yield from _shown("invert", settings.step_count(), self._up(settings, x), x)
+            inversion = yield from self._inverted(settings, x, settings.step_count())
         if settings.directions:
             adapted_unet = AdaptedUnet(self.unet)
             for use in settings.uses():
@@ -106,13 +138,12 @@ class Edit(Resumable[EditSettings]):
         elif learns:
             training_images, inversions = x, inversion
             if settings.mode != "quick":
-                training_images = inputs.source_images
+                most = settings.update_count() if settings.mode == "paper" else None
+                parts = inputs.source_images[:most].split(MOST_AT_ONCE)
+                training_images = torch.cat([self.unet.encode(part) for part in parts])
                 inversions = None
             if settings.mode == "paper":
-                training_images = training_images[: settings.update_count()]
-                inversions = yield from _shown(
-                    "invert", PAPER_UP, self._up(settings, training_images, PAPER_UP), training_images
-                )
+                inversions = yield from self._inverted(settings, training_images, PAPER_UP)
             training = AdapterTraining(
                 self.unet, self.clip, self.critic, settings, settings.return_step, inputs.direction_from(x),
                 training_images, inversions,
@@ -126,10 +157,7 @@ class Edit(Resumable[EditSettings]):
             )
             adapted_unet.load_adapter(learned)
         if inversion is None:
-            inversion = yield from stop.quietly(
-                _shown("invert", settings.step_count(), self._up(settings, x), x)
-            )
-        strengths = strip(settings.strength, settings.strip)
+            inversion = yield from stop.quietly(self._inverted(settings, x, settings.step_count()))
         drawn = yield from stop.quietly(self._draw(settings, inputs, inversion, adapted_unet, strengths))
         images = edited_images(settings, inputs, x, strengths, drawn)
         pictures = as_pictures(settings, inputs, strengths, images)
@@ -155,20 +183,21 @@ class Edit(Resumable[EditSettings]):
     @torch.no_grad()
     def image_at(self, settings: EditSettings, journal: Journal, step: int) -> Image.Image:
         """The edit with the direction of one snapshot of a journal of these prepared settings, in at most 8 steps."""
-        adapted_unet = AdaptedUnet(self.unet)
-        adapted_unet.load_adapter(as_direction(self, settings, adapter_of(journal.load(step)), step, []))
-        inputs = read_inputs(self, settings)
+        models = self._under(settings.source)
+        adapted_unet = AdaptedUnet(models.unet)
+        adapted_unet.load_adapter(as_direction(models, settings, adapter_of(journal.load(step)), step, []))
+        inputs = read_inputs(models, settings)
         quicker = replace(settings, steps=min(settings.step_count(), 8), inversion_iterations=0)
-        x = _last(self._purified(settings, inputs.x))
-        inversion = _last(self._up(quicker, x))
-        drawn = _last(self._draw(quicker, inputs, inversion, adapted_unet, [settings.strength]))
+        x = _last(models._purified(settings, inputs.x))
+        inversion = _last(models._up(quicker, x, quicker.step_count()))
+        drawn = _last(models._draw(quicker, inputs, inversion, adapted_unet, [settings.strength]))
         return edited_images(settings, inputs, x, [settings.strength], drawn)[0]
 
     @torch.no_grad()
-    def round_trip(self, settings: EditSettings, x: Tensor) -> Tensor:
+    def round_trip(self, settings: EditSettings, images: Tensor) -> Tensor:
         """(n, 3, s, s) -> the same shape, inverted and sampled by the model alone, errors not added back."""
-        inversion = _last(self._up(settings, x))
-        return _last(ddim_sample(self._noise_of, inversion, add_back=False)).clamp(-1, 1)
+        inversion = _last(self._up(settings, self.unet.encode(images), settings.step_count()))
+        return self.unet.decode(_last(ddim_sample(self._noise_of, inversion, add_back=False))).clamp(-1, 1)
 
     def fingerprint(self) -> str:
         """A short hash of the denoiser's and CLIP's weights, to refuse a journal of other networks."""
@@ -186,8 +215,9 @@ class Edit(Resumable[EditSettings]):
         for k in range(settings.purify):
             generator = torch.Generator().manual_seed((settings.seed << 20) + k)
             noisy = add_noise(x, self.unet.alphas_cumprod[last], generator)
-            x = ddim_walk(self.unet, noisy, last, CLEAN, PAPER_DOWN).clamp(-1, 1)
-            yield Step("purify", k + 1, settings.purify, {}, lambda x=x: x)
+            image = self.unet.decode(ddim_walk(self.unet, noisy, last, CLEAN, PAPER_DOWN)).clamp(-1, 1)
+            x = self.unet.encode(image)
+            yield Step("purify", k + 1, settings.purify, {}, lambda image=image: image)
         return x
 
     def _learn(
@@ -205,16 +235,37 @@ class Edit(Resumable[EditSettings]):
                 journal.save(training.snapshot())
                 saved = training.step
             try:
-                yield Step("learn", training.step, count, training.metrics(), lambda: training.shown)  # type: ignore[arg-type, return-value]
+                x = training.shown
+                yield Step("learn", training.step, count, training.metrics(), lambda x=x: self.unet.decode(x))
             except Stopped:
                 stop.asked = True
         if saved != training.step:
             journal.save(training.snapshot())
         return trouble
 
-    def _up(self, settings: EditSettings, x: Tensor, steps: int = 0) -> Generator[int, None, Trajectory]:
-        grid = time_grid(settings.return_step, steps or settings.step_count())
+    def _up(
+        self, settings: EditSettings, x: Tensor, steps: int
+    ) -> Generator[tuple[int, Tensor], None, Trajectory]:
+        grid = time_grid(settings.return_step, steps)
         return ddim_invert(self._noise_of, self.unet.alphas_cumprod, x, grid, settings.inversion_iterations)
+
+    def _inverted(self, settings: EditSettings, x: Tensor, steps: int) -> Generator[Step, None, Trajectory]:
+        """The walk up as Steps that show x."""
+        return (yield from _shown("invert", steps, self._up(settings, x, steps), self.unet.decode))
+
+    def _flow(
+        self, settings: EditSettings, x: Tensor, mask: Tensor | None, strengths: list[float]
+    ) -> Generator[Step, None, Tensor]:
+        """(n, c, h, w), x edited by FlowEdit, once for each strength; negative ones go from the target to the source."""
+        texts = [settings.source, settings.prompt]
+        source, target = texts if settings.strength >= 0 else reversed(texts)
+        grid, begins = flow_grid(settings.return_step, settings.steps or STEPS, strengths)
+        walk = flow_edit(
+            noise_predictor(self.unet.under(source, SOURCE_GUIDANCE)),
+            noise_predictor(self.unet.under(target, target_guidance(settings))),
+            self.unet.alphas_cumprod, x, grid, begins, settings.seed, mask,
+        )  # fmt: skip
+        return (yield from _shown("draw", len(grid) - 1, walk, self.unet.decode))
 
     def _draw(
         self,
@@ -224,7 +275,7 @@ class Edit(Resumable[EditSettings]):
         adapted_unet: AdaptedUnet | None,
         strengths: list[float],
     ) -> Generator[Step, None, Tensor]:
-        """(n, 3, s, s), one picture for each strength: with the adapters, or, without, under CLIP's gradient."""
+        """(n, c, h, w), one x for each strength: with the adapters, or, without, under CLIP's gradient."""
         device = inputs.x.device
         if adapted_unet is not None:
             uses = settings.uses()
@@ -240,23 +291,21 @@ class Edit(Resumable[EditSettings]):
             sampling = ddim_sample(noise_of, inversion, len(strengths), inputs.small_mask)
         else:
             sampling = guided_sample(
-                self._noise_of, self.clip, inputs.direction_from(inversion.states[0]).clip, inversion,
-                torch.tensor([0.0, *strengths], device=device), guidance=settings.guidance, l1_weight=settings.l1_weight,
-                tv_weight=settings.tv_weight,
+                self._noise_of, self.unet.decode, self.clip, inputs.direction_from(inversion.states[0]).clip,
+                inversion, torch.tensor([0.0, *strengths], device=device), guidance=settings.guidance,
+                l1_weight=settings.l1_weight, tv_weight=settings.tv_weight,
                 generator=torch.Generator().manual_seed(settings.seed), mask=inputs.small_mask,
             )  # fmt: skip
-        while True:
-            try:
-                done, clean = next(sampling)
-            except StopIteration as end:
-                return end.value[-len(strengths) :]
-            yield Step("draw", done, len(inversion.errors), {}, lambda clean=clean: clean[-len(strengths) :])
 
-    def _noise_of(self, x: Tensor, step: int) -> Tensor:
-        parts = [
-            self.unet(part, torch.full((len(part),), step, device=x.device)) for part in torch.split(x, 16)
-        ]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        def decode(x: Tensor) -> Tensor:
+            return self.unet.decode(x[-len(strengths) :])
+
+        drawn = yield from _shown("draw", len(inversion.errors), sampling, decode)
+        return drawn[-len(strengths) :]
+
+    @property
+    def _noise_of(self) -> NoisePredictor:
+        return noise_predictor(self.unet)
 
 
 def _training_facts(training: AdapterTraining, trouble: Message | None) -> dict[str, Any]:
@@ -290,15 +339,15 @@ class _Stop:
 
 
 def _shown(
-    stage: str, total: int, walk: Generator[int, None, Any], x: Tensor | None = None
+    stage: str, total: int, walk: Generator[tuple[int, Tensor], None, Any], decode: Callable[[Tensor], Tensor]
 ) -> Generator[Step, None, Any]:
-    """A generator of numbers of steps as one of Steps that show x. Returns what the walk returns."""
+    """A walk that yields numbers of steps and x, as Steps that show x decoded. Returns what the walk returns."""
     while True:
         try:
-            done = next(walk)
+            done, x = next(walk)
         except StopIteration as end:
             return end.value
-        yield Step(stage, done, max(total, done), {}, None if x is None else lambda: x)
+        yield Step(stage, done, max(total, done), {}, lambda x=x: decode(x))
 
 
 def _last(work: Generator[Any, None, Any]) -> Any:

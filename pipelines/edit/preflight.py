@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from pipelines.clip.ranking import text_vector
+from pipelines.edit.flow_edit import NOISES, RETURN_STEP, edits_by_text, flow_grid
 from pipelines.edit.inputs import Models, read_inputs, source_image_count
+from pipelines.edit.results import strip
 from pipelines.edit.settings import EditSettings
 from pipelines.edit.tuning import PAPER_UP
 from pipelines.errors import BadInput
@@ -44,10 +46,10 @@ def estimate(models: Models, settings: EditSettings) -> Estimate:
         if alike < 0.35:
             warnings.append("far apart")
     if settings.image:
-        x = read_inputs(models, settings).x
+        image = read_inputs(models, settings).image
         with torch.no_grad():
             text = text_vector(models.clip, settings.source)
-            own = (models.clip.encode_image(x) @ text).item()
+            own = (models.clip.encode_image(image) @ text).item()
             others = models.pictures.cosines(models.clip, text[None]) if len(models.pictures) else None
         match = None if others is None else (others < own).float().mean().item()
         if match is not None and match < 0.8 and not settings.directions:
@@ -69,24 +71,42 @@ def texts_cosine(clip: Clip, settings: EditSettings) -> float:
     return (text_vector(clip, settings.source) @ text_vector(clip, settings.prompt)).item()
 
 
-def proposed_return_step(clip: Clip, settings: EditSettings) -> int:
-    """A return step from 350 to 600 that grows with the distance of the texts; 500 for examples.
+def proposed_return_step(models: Models, settings: EditSettings) -> int:
+    """A return step from 350 to 600 that grows with the distance of the texts; 500 for examples; FlowEdit's own.
 
     After Kwon et al. 2023, Asyrp, section 4.2.
     """
+    if edits_by_text(models.unet, settings):
+        return RETURN_STEP
     if settings.target_images:
         return 500
-    return int(min(max(350 + 350 * (1 - texts_cosine(clip, settings)), 350), 600)) // 10 * 10
+    return int(min(max(350 + 350 * (1 - texts_cosine(models.clip, settings)), 350), 600)) // 10 * 10
 
 
 @torch.no_grad()
 def _cost(models: Models, settings: EditSettings) -> tuple[float, float]:
     """Estimated seconds and megabytes of a prepared run, from the time of one call of each network."""
     side = models.unet.config.image_size
-    x = torch.zeros(1, 3, side, side, device=models.clip.device)
+    image = torch.zeros(1, 3, side, side, device=models.clip.device)
+    x = models.unet.encode(image)
     times = torch.zeros(1, dtype=torch.long, device=x.device)
-    unet, clip = (
-        _fastest(call) for call in (lambda: models.unet(x, times), lambda: models.clip.encode_image(x))
+    weights = sum(p.numel() for p in models.unet.parameters()) * 4
+    activations = 90e6 * x.numel() / (3 * 64**2)
+    if x.shape != image.shape:
+        activations += 12e6 * (side / 64) ** 2  # of the codec
+    megabytes = (weights * 2 + activations * (5 if settings.update_count() else 1)) / 1e6
+    if edits_by_text(models.unet, settings):
+        strengths = strip(settings.strength, settings.strip)
+        grid, begins = flow_grid(settings.return_step, settings.step_count(), strengths)
+        batch, steps = x.repeat(2 * NOISES, 1, 1, 1), times.repeat(2 * NOISES)
+        return (len(grid) - 1 + sum(begins)) * _fastest(lambda: models.unet(batch, steps)), megabytes
+    unet, decode, clip = (
+        _fastest(call)
+        for call in (
+            lambda: models.unet(x, times),
+            lambda: models.unet.decode(x),
+            lambda: models.clip.encode_image(image),
+        )
     )
     up, down = (
         settings.step_count() * (1 + settings.inversion_iterations),
@@ -95,14 +115,13 @@ def _cost(models: Models, settings: EditSettings) -> tuple[float, float]:
     calls = up + down * (1 if settings.mode == "instant" else 1.5)
     updates, learning = settings.update_count(), 0.0
     if settings.mode == "instant" and not settings.directions:
-        calls += down * 8 * clip / unet
+        calls += down * 8 * (clip + decode) / unet
     elif updates:
         batch = {"quick": 4 * 3, "reusable": 4 * 4, "paper": 6 * 3}[settings.mode]
-        learning = updates * (batch * unet + 16 * clip)
+        learning = updates * (batch * (unet + decode) + 16 * clip)
         if settings.mode == "paper":
             learning += min(source_image_count(models, settings), updates) * PAPER_UP * unet
-    weights = sum(p.numel() for p in models.unet.parameters()) * 4
-    return calls * unet + learning, (weights * 2 + 90e6 * (side / 64) ** 2 * (5 if updates else 1)) / 1e6
+    return calls * unet + learning, megabytes
 
 
 def _fastest(call: Callable[[], Any]) -> float:

@@ -22,13 +22,18 @@ from pipelines.io.images import ssim
 def edited_images(
     settings: EditSettings, inputs: EditInputs, x: Tensor, strengths: list[float], drawn: Tensor
 ) -> list[Image.Image]:
-    """The sampled pictures `drawn`, (n, 3, s, s), as pictures of the original's size, in the same order.
+    """The sampled `drawn`, (n, c, h, w), as pictures of the original's size, in the same order.
 
-    `x` is the picture that was inverted, after `purify`. Its difference from the original is added in proportion to the
-    strength, at most once, so that strength 0 gives the original.
+    `x` is what was inverted, after `purify`. Its difference from the original is added in proportion to the strength, at
+    most once, so that strength 0 gives the original. Only differences of decoded pictures are added, so that what a codec
+    loses is not lost.
     """
+    decode = inputs.models.unet.decode
     nearness = torch.tensor([min(1.0, abs(strength)) for strength in strengths], device=x.device)
-    change = drawn - x + (x - inputs.x) * nearness[:, None, None, None]
+    start = decode(x)
+    change = decode(drawn) - start
+    if x is not inputs.x:
+        change = change + (start - decode(inputs.x)) * nearness[:, None, None, None]
     if settings.automatic_mask:
         change = change * automatic_mask(change)
     return [
@@ -58,7 +63,7 @@ def as_pictures(
 
 def _figures(settings: EditSettings, inputs: EditInputs, images: list[Image.Image]) -> list[dict[str, float]]:
     """For each picture: CLIP's and the critic's cosines with direction and texts; L1 in [0, 1] and SSIM."""
-    before = inputs.x
+    before = inputs.image
     shown = torch.cat([before, *(inputs.framing.reduced(image).to(before.device) for image in images)])
     by_clip, by_critic = (judge.encode_image(shown) for judge in (inputs.models.clip, inputs.models.critic))
     source, target = (text_vector(inputs.models.critic, text) for text in (settings.source, settings.prompt))

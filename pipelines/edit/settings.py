@@ -53,9 +53,9 @@ class EditSettings(Settings):
         help="the picture to edit; without one, an example that fits the source",
         help_zh="要编辑的图片；没有则用符合原文的示例")
     mode: str = knob("quick", label=("way", "方式"), choices=MODES,
-        help="instant guides without learning, quick learns from this picture, reusable learns a direction for any, "
+        help="instant edits without learning, quick learns from this picture, reusable learns a direction for any, "
         "paper is the original recipe",
-        help_zh="instant 不学习，直接引导；quick 从这张图片学习；reusable 学习可用于任何图片的方向；paper 为论文方法")
+        help_zh="instant 不学习，直接编辑；quick 从这张图片学习；reusable 学习可用于任何图片的方向；paper 为论文方法")
     strength: float = knob(1.0, WEAKEST, STRONGEST, label=("strength", "强度"),
         help="how far; 0 gives the picture back, below 0 the opposite",
         help_zh="改变多少；0 还原图片，负数为反方向")
@@ -69,8 +69,8 @@ class EditSettings(Settings):
         help="saved directions instead of the texts: FILE[:STRENGTH][@FROM-TO] | FILE ...",
         help_zh="用保存的方向代替文字")
     return_step: int = knob(0, 0, 999, label=("return step", "返回步"), advanced=True,
-        help="the noise level that the edit returns to, 0 to propose one",
-        help_zh="编辑退回到的噪声级别；0 表示自动建议")
+        help="the noise level that the edit returns to, or where an instant edit of strength 1 begins; 0 to propose one",
+        help_zh="编辑退回到的噪声级别，即时方式中为强度 1 开始的级别；0 表示自动建议")
     l1_weight: float = knob(3.3, 0.0, 10.0, label=("stay with the picture", "贴近原图"), advanced=True,
         help="how strongly to stay with the picture (L1)", help_zh="多大程度上保留原图（L1）")
     tv_weight: float = knob(1.0, 0.0, 10.0, label=("smooth", "平滑"), advanced=True,
@@ -81,7 +81,9 @@ class EditSettings(Settings):
     inversion_iterations: int = knob(1, 0, 8, label=("refine", "细化"), advanced=True,
         help="fixed-point refinements of each step up", help_zh="每一步向上走时的定点细化次数")
     guidance: float = knob(1.0, 0.1, 10.0, label=("guidance", "引导强度"), advanced=True,
-        help="of the instant mode: how hard CLIP pushes", help_zh="即时方式：CLIP 推得多用力")
+        help="of the instant mode: how hard the target text pulls, as a multiple of what is usual; where the model "
+        "reads no text, how hard CLIP pushes",
+        help_zh="即时方式：目标文字拉得多用力，为通常值的倍数；模型不读文字时为 CLIP 推得多用力")
     updates: int = knob(0, 0, 2000, label=("updates", "更新次数"), advanced=True,
         help="of the learning, 0 for what the mode needs", help_zh="学习的更新次数；0 表示按方式决定")
     until: int = knob(0, 0, 2000, label=("where it stopped", "停在哪里"), advanced=True,

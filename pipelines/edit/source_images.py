@@ -66,9 +66,17 @@ class SourceImages:
     def __len__(self) -> int:
         return len(self.names)
 
-    def tensor(self, rows: list[int]) -> Tensor:
-        """Some of the pictures, in the order asked for: (len(rows), 3, s, s) float32 in [-1, 1]."""
-        return self.pictures[rows].float().div(127.5).sub(1)
+    def tensor(self, rows: list[int], side: int = 0) -> Tensor:
+        """Some of the pictures, in the order asked for: (len(rows), 3, s, s) float32 in [-1, 1].
+
+        They are resampled to `side`, unless that is 0.
+        """
+        pictures = self.pictures[rows].float().div(127.5).sub(1)
+        if side in (0, pictures.shape[-1]):
+            return pictures
+        if side < pictures.shape[-1]:
+            return F.interpolate(pictures, (side, side), mode="area")
+        return F.interpolate(pictures, (side, side), mode="bilinear", align_corners=False)
 
     @torch.no_grad()
     def cosines(self, clip: Clip, vectors: Tensor) -> Tensor:

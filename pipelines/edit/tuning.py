@@ -47,7 +47,8 @@ class TargetDirection:
 class AdapterTraining:
     """The training of one adapter, and its state.
 
-    `lessons` are the training pictures (n, 3, s, s) in [-1, 1], and `ways` their inversions where the recipe needs them.
+    `training_images` are x (n, c, h, w) of the pictures to learn from, as `unet.encode` gives them, and `inversions`
+    their inversions where the recipe needs them. `unet` is under the source's text.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class AdapterTraining:
         self.step = 0
         self.loss = math.nan
         self.curves: list[list[float]] = []  # [update, CLIP's directional similarity, the critic's]
-        self.shown: Tensor | None = None  # (n, 3, s, s), what the model makes of the last lesson
+        self.shown = training_images[:1]  # (n, c, h, w), after an update what the model makes of its pictures
 
     # ------------------------------------------------------------------------------------------------- the algorithm
 
@@ -99,7 +100,7 @@ class AdapterTraining:
         return None
 
     def _one_step(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
-        """One update by the clean pictures predicted with and without the adapter: (before, after, loss)."""
+        """One update by the clean x predicted with and without the adapter: (before, after, loss)."""
         noisy, noise, times = (
             self._inverted(generator) if self.inversions is not None else self._with_noise(generator)
         )
@@ -165,7 +166,10 @@ class AdapterTraining:
         return before, after.detach(), total
 
     def _loss(self, before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:
-        """The loss, a scalar, of pictures (n, 3, s, s): directional over paired views, L1 and smoothness."""
+        """The loss, a scalar, of x (n, c, h, w) decoded: directional over paired views, L1 and smoothness."""
+        with torch.no_grad():
+            before = self.unet.decode(before)
+        after = self.unet.decode(after)
         size = self.clip.config.small_size
         seen = views_alike(torch.cat([before, after]), VIEWS, size, generator).flatten(0, 1)
         with torch.no_grad():
@@ -191,11 +195,12 @@ class AdapterTraining:
     def _judge(self, before: Tensor, after: Tensor) -> None:
         """Append CLIP's and the critic's directional similarity of the last batch, in whole pictures, to the curves."""
         row: list[float] = [self.step]
+        pictures = [self.unet.decode(x).clamp(-1, 1) for x in (before, after)]
         for judge, direction in (
             (self.clip, self.target_direction.clip),
             (self.critic, self.target_direction.critic),
         ):
-            vectors = [judge.encode_image(pictures.clamp(-1, 1)) for pictures in (before, after)]
+            vectors = [judge.encode_image(images) for images in pictures]
             row.append(round(directional_similarity(vectors[0], vectors[1], direction).mean().item(), 4))
         self.curves.append(row)
 

@@ -140,7 +140,7 @@ def _edited(studio: Studio) -> list[Image.Image]:
     pictures = []
     for source, target in EDITED:
         best = edit.pictures.nearest(edit.clip, edit.clip.encode_text([source]), 1)
-        image = picture_to_uri(to_pil(edit.pictures.tensor(best))[0])
+        image = picture_to_uri(to_pil(edit.pictures.tensor(best, edit.unet.config.image_size))[0])
         settings = EditSettings(source=source, prompt=target, mode="reusable", strip=EDIT_STRIP, image=image)
         result = _result(run(edit, settings))
         pictures += [

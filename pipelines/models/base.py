@@ -58,6 +58,10 @@ class Network(Protocol):
         """All parameters with their dotted names."""
         ...
 
+    def buffers(self) -> Iterator[Tensor]:
+        """All buffers, each once."""
+        ...
+
     def modules(self) -> Iterator[nn.Module]:
         """The network itself and all modules inside it."""
         ...
@@ -245,9 +249,10 @@ class DenoiserConfig(Protocol):
 
 
 class Denoiser(Network, Protocol):
-    """Predicts the noise in pictures (Ho et al. 2020).
+    """Predicts the noise in pictures, or in latents of pictures (Ho et al. 2020; Rombach et al. 2022).
 
     `alphas_cumprod` (step_count,) float32 is the share of the clean picture's variance that is left at each step.
+    `encode` gives what noise is added to, x (n, c, h, w): the picture itself, or its latents.
     """
 
     alphas_cumprod: Tensor
@@ -262,8 +267,25 @@ class Denoiser(Network, Protocol):
         """The module that LoRA adapters are injected into."""
         ...
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether a text changes what it predicts."""
+        ...
+
+    def under(self, prompt: str, guidance: float = 1.0) -> Denoiser:
+        """The same weights under a text, "" for none, with classifier-free guidance; itself where it reads no text."""
+        ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, 3, s, s) in [-1, 1], with s of the config -> x (n, c, h, w)."""
+        ...
+
+    def decode(self, x: Tensor) -> Tensor:
+        """x (n, c, h, w) -> (n, 3, s, s), about [-1, 1], differentiable."""
+        ...
+
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """(n, 3, s, s) noisy pictures and (n,) int64 steps in [0, step_count) -> (n, 3, s, s), the noise in them."""
+        """(n, c, h, w) noisy x and (n,) int64 steps in [0, step_count) -> (n, c, h, w), the noise in it."""
         ...
 
 
@@ -310,6 +332,37 @@ class CodecNetwork(nn.Module, ABC):
             if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
                 module.padding_mode = "circular"
         return twin
+
+
+def linear_alphas_cumprod(
+    first_beta: float = 1e-4, last_beta: float = 0.02, step_count: int = 1000
+) -> Tensor:
+    """(step_count,) float32 for variances (betas) that grow linearly, as in Ho et al. 2020."""
+    betas = torch.linspace(first_beta, last_beta, step_count, dtype=torch.float64)
+    return (1 - betas).cumprod(0).float()
+
+
+class PixelDenoiser(nn.Module):
+    """Base of denoisers of the pictures themselves, which read no text."""
+
+    alphas_cumprod: Tensor
+    reads_text = False
+
+    def __init__(self, alphas_cumprod: Tensor):
+        super().__init__()
+        self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
+
+    def under(self, prompt: str, guidance: float = 1.0) -> Self:
+        """Itself."""
+        return self
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, 3, s, s) -> the same pictures."""
+        return images
+
+    def decode(self, x: Tensor) -> Tensor:
+        """(n, 3, s, s) -> the same pictures."""
+        return x
 
 
 def cached_text_embeddings(

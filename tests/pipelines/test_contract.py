@@ -24,6 +24,7 @@ from tests.support.tiny import (
     tiny_generate,
     tiny_optimize,
     tiny_prior_diffuse,
+    tiny_prior_edit,
     tiny_refining_generate,
 )
 
@@ -32,6 +33,7 @@ CASES: dict[str, Callable[[], Pipeline[Any]]] = {
     "generate": tiny_generate,
     "optimize": tiny_optimize,
     "edit": tiny_edit,
+    "edit by the prior": tiny_prior_edit,
     "diffuse": tiny_diffuse,
     "diffuse by the prior": tiny_prior_diffuse,
     "generate, refined": tiny_refining_generate,

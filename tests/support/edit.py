@@ -14,7 +14,7 @@ from pipelines.edit.directions import AdaptedUnet, Direction, network_hash
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.io.images import picture_to_uri
-from pipelines.models.unet.network import Unet
+from pipelines.models.base import Denoiser
 
 QUICK: dict[str, Any] = {"steps": 3, "updates": 3, "strip": 1}  # enough to see whether something happens
 
@@ -57,8 +57,8 @@ def uri(picture: Image.Image) -> str:
     return picture_to_uri(picture)
 
 
-def random_direction(unet: Unet, seed: int = 0, rank: int = 4, **facts: Any) -> Direction:
-    """What a long learning might leave: an adapter that clearly changes what the UNet says."""
+def random_direction(unet: Denoiser, seed: int = 0, rank: int = 4, **facts: Any) -> Direction:
+    """What a long learning might leave: an adapter that clearly changes what the denoiser says."""
     adapted_unet = AdaptedUnet(unet)
     adapted_unet.new_adapter(rank, seed)
     generator = torch.Generator().manual_seed(seed + 1)

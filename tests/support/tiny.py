@@ -16,6 +16,7 @@ from pipelines.generate.pipeline import Generate
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer, words_in
 from pipelines.models.dalle.network import Dalle, DalleConfig
+from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import Prior, PriorConfig
 from pipelines.models.stable_diffusion.load import load_diffusers
@@ -159,6 +160,13 @@ def tiny_edit() -> Edit:
     """The whole pipeline: 16 x 16 pictures."""
     tokenizer = tiny_tokenizer()
     return Edit(tiny_unet(), tiny_clip(tokenizer), tiny_critic(tokenizer), tiny_examples())
+
+
+def tiny_prior_edit() -> Edit:
+    """Edit with `tiny_prior`: 32 x 32 pictures, 4 x 4 latents."""
+    tokenizer = tiny_tokenizer()
+    diffusion = tiny_prior(tiny_clip(tokenizer))
+    return Edit(PriorDenoiser(diffusion), diffusion.clip, tiny_critic(tokenizer), tiny_examples())
 
 
 # -------------------------------------------------------------------------------------------------- Stable Diffusion

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
+from pipelines.models.base import PixelDenoiser, linear_alphas_cumprod
 from pipelines.models.checkpoint import Config
 
 
@@ -51,13 +51,11 @@ class DdpmConfig(Config):
         return 2 ** (len(self.widths) - 1)
 
 
-class Ddpm(nn.Module):
+class Ddpm(PixelDenoiser):
     """Predicts the noise. `alphas_cumprod` (step_count,) float32 is the picture's share of the variance at each t."""
 
-    alphas_cumprod: Tensor
-
     def __init__(self, config: DdpmConfig):
-        super().__init__()
+        super().__init__(linear_alphas_cumprod(config.first_beta, config.last_beta, config.step_count))
         # Costs seconds to import, so only when a network is made.
         from diffusers.models.attention_processor import Attention
         from diffusers.models.resnet import ResnetBlock2D
@@ -93,8 +91,6 @@ class Ddpm(nn.Module):
                 module.downsample = nn.AvgPool2d(
                     2
                 )  # the same without a part called "conv", which adapters look for
-        betas = torch.linspace(config.first_beta, config.last_beta, config.step_count, dtype=torch.float64)
-        self.register_buffer("alphas_cumprod", (1 - betas).cumprod(0).float(), persistent=False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """(n, 3, s, s) noisy pictures and (n,) int64 steps in [0, step_count) -> (n, 3, s, s), the noise in them."""

@@ -125,17 +125,16 @@ def read_texts(clip: Clip, prompts: list[str]) -> TextStates:
 def guided_velocity(
     prior: Prior,
     x: Tensor,
-    t: float,
+    times: Tensor,
     text_context: tuple[Tensor, Tensor],
     empty_context: tuple[Tensor, Tensor],
     guidance: float,
 ) -> Tensor:
-    """The velocity (n, c, h, w) of latents x at time t in [0, 1] with classifier-free guidance (Ho and Salimans 2022).
+    """The velocity (n, c, h, w) of latents x at times (n,) in [0, 1] with classifier-free guidance (Ho and Salimans 2022).
 
     It is without + guidance * (with - without), where `text_context` and `empty_context` are the contexts with and
     without the text.
     """
-    times = torch.full((len(x),), t, device=x.device)
     if guidance == 1:
         return prior(x, times, text_context)
     contexts = tuple(torch.cat([a, b]) for a, b in zip(empty_context, text_context, strict=True))
@@ -157,5 +156,6 @@ def draw(
     empty_context = prior.context(text, style, torch.zeros(len(noise), dtype=torch.bool, device=noise.device))
     x = noise
     for time, next_time in pairwise(floats(torch.linspace(1, 0, steps + 1))):
-        x = x + (next_time - time) * guided_velocity(prior, x, time, text_context, empty_context, guidance)
+        times = torch.full((len(x),), time, device=x.device)
+        x = x + (next_time - time) * guided_velocity(prior, x, times, text_context, empty_context, guidance)
     return prior.restore(x)

@@ -12,9 +12,9 @@ from itertools import pairwise
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipelines.models.base import Denoiser
+from pipelines.models.base import Denoiser, PixelDenoiser, linear_alphas_cumprod
 from pipelines.models.checkpoint import Config
 from pipelines.models.typed import floats
 
@@ -47,13 +47,11 @@ class UnetConfig(Config):
         return self.patch * 2 ** (len(self.widths) - 1)
 
 
-class Unet(nn.Module):
+class Unet(PixelDenoiser):
     """Predicts the noise. `alphas_cumprod` (step_count,) float32 is the picture's share of the variance at each t."""
 
-    alphas_cumprod: Tensor
-
     def __init__(self, config: UnetConfig):
-        super().__init__()
+        super().__init__(linear_alphas_cumprod(config.first_beta, config.last_beta, config.step_count))
         # Costs seconds to import, so only when a network is made.
         from diffusers.models.unets.unet_2d import UNet2DModel
 
@@ -70,8 +68,6 @@ class Unet(nn.Module):
             norm_num_groups=8,
             resnet_time_scale_shift="scale_shift",
         )
-        betas = torch.linspace(config.first_beta, config.last_beta, config.step_count, dtype=torch.float64)
-        self.register_buffer("alphas_cumprod", (1 - betas).cumprod(0).float(), persistent=False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """(n, 3, s, s) noisy pictures and (n,) int64 steps in [0, step_count) -> (n, 3, s, s), the noise in them."""
