@@ -28,7 +28,8 @@ from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.models.dalle.network import Dalle, DalleConfig, sample
+from pipelines.models.dalle.network import Dalle, DalleConfig
+from pipelines.models.sampling import sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.data.captions import caption
 from pipelines.training.data.emoji import Emoji, icon_weights, on_background

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
-from pipelines.models.clip.network import Clip, ClipConfig
+from pipelines.models.clip.network import Clip, ClipConfig, read_texts
 from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, draw, read_texts
+from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, draw
 from pipelines.models.vqgan.network import Vqgan
 from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.data.captions import COLOURS, caption

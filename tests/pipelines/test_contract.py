@@ -18,11 +18,19 @@ from pipelines.core.settings import PROMPT_LIMIT, Settings
 from pipelines.errors import BadInput
 from pipelines.studio import PIPELINES
 from tests.support.fakes import FAKES, FakePipeline
-from tests.support.tiny import tiny_diffuse, tiny_edit, tiny_generate, tiny_optimize, tiny_prior_diffuse
+from tests.support.tiny import (
+    tiny_diffuse,
+    tiny_edit,
+    tiny_generate,
+    tiny_optimize,
+    tiny_prior_diffuse,
+    tiny_semantic_generate,
+)
 
 CASES: dict[str, Callable[[], Pipeline[Any]]] = {
     "fake": FakePipeline,
     "generate": tiny_generate,
+    "generate with semantic tokens": tiny_semantic_generate,
     "optimize": tiny_optimize,
     "edit": tiny_edit,
     "diffuse": tiny_diffuse,
