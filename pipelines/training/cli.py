@@ -77,6 +77,14 @@ def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     return DalleTrainer(accelerator, Emoji(options.data), options.out, options.state / "dalle", **recipe)
 
 
+def semantic_dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """DALL·E with semantic tokens, over the tokens of the VQGAN in `out`, under the texts of its CLIP."""
+    from pipelines.training.dalle_semantic import SemanticDalleTrainer
+
+    folder = options.state / "dalle-semantic"
+    return SemanticDalleTrainer(accelerator, Emoji(options.data), options.out, folder, **recipe)
+
+
 def prior_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """The latent prior over the latents of the VQGAN in `out`, under the texts of its CLIP."""
     from pipelines.training.prior import PriorTrainer
@@ -106,6 +114,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "vqgan": vqgan_trainer,
     "decoder": decoder_trainer,
     "dalle": dalle_trainer,
+    "dalle-semantic": semantic_dalle_trainer,
     "prior": prior_trainer,
     "judge": judge_trainer,
     "unet": unet_trainer,
