@@ -10,10 +10,12 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from functools import cached_property
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 
 from pipelines.core.arguments import Parser, number
 from pipelines.edit.pipeline import Edit
@@ -21,12 +23,22 @@ from pipelines.errors import BadInput
 from pipelines.evaluation import card
 from pipelines.evaluation.compositions import compositions
 from pipelines.evaluation.figures import PARTS, Figures, read_figures, to_text
-from pipelines.evaluation.judges import found
-from pipelines.evaluation.samples import common_names, composed, copies, drawn, generation, write_sheet
+from pipelines.evaluation.judges import (
+    Book,
+    NameJudge,
+    PixelJudge,
+    TextJudge,
+    ThingJudge,
+    found,
+    paired_interval,
+    share_within,
+)
+from pipelines.evaluation.samples import Drawer, Drawn, common_names, composed, copies, judged, write_sheet
 from pipelines.evaluation.steering import editing, optimization, round_trip, validation_pictures
 from pipelines.evaluation.synonyms import ASKED_FOR, Entry, read_entries, read_icons
-from pipelines.generate.pipeline import Generate
 from pipelines.models.base import Clip
+from pipelines.models.checkpoint import load_weights, read_header
+from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.studio import Studio
 from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.data.emoji import DATA_FILE, Emoji, on_background
@@ -35,6 +47,13 @@ from pipelines.training.vqgan import reconstruction
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "assets" / "tiny" / "README.md", ROOT / "README.md")
 NAMES, CANDIDATES = 200, 16
+DRAWERS: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # part -> pipeline, and the settings that are not its defaults
+    "diffuse": ("diffuse", {}),
+    "generate": ("generate", {}),
+    "dalle": ("generate", {"finish": "drawn"}),
+}
 QUICK_NAMES, QUICK_CANDIDATES = 6, 4  # and a few of everything else, to see that it works
 
 
@@ -84,7 +103,12 @@ def _parser() -> Parser:
     parser.add_argument(
         "--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})"
     )
-    parser.add_argument("--sheet", type=Path, help="also write the best picture of each name to this PNG")
+    parser.add_argument(
+        "--sheet", type=Path, help="also write the best picture of each name, to this name and -PART.png"
+    )
+    parser.add_argument(
+        "--judge", type=Path, metavar="FILE", help="weights of the judge, made by launch.py train judge"
+    )
     parser.add_argument(
         "--copies", type=Path, metavar="FILE.png", help="samples beside their nearest training pictures"
     )
@@ -112,6 +136,13 @@ def _parser() -> Parser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return parser
+
+
+def read_judge(path: Path) -> Judge:
+    """The judge's network, from a file that `train judge` wrote. BadInput when it is missing or another kind of file."""
+    judge = Judge(JudgeConfig.from_dict(read_header(path)[0]))
+    load_weights(path, judge)
+    return judge.eval().requires_grad_(False)
 
 
 def read_data(path: Path) -> Emoji:
@@ -142,20 +173,28 @@ class Evaluation:
         self.critic: Clip = studio.load("tiny-critic")
         self.judges: dict[str, Clip] = {"CLIP": studio.clip(), "critic": self.critic}
         self.names = common_names(emoji, options.names)
-        self.best: list[Image.Image] = []  # the best picture of each name, once drawn
+        self.drawn: dict[str, Drawn] = {}  # by part
 
     def wants(self, part: str) -> bool:
         """Whether a part has anything to do: some are idle until their flag gives them a number."""
         counts = {"optimize": self.options.optimize, "edit": self.options.edit}
-        counts |= dict.fromkeys(("dalle", "composed", "copies"), len(self.names))
+        counts |= dict.fromkeys((*DRAWERS, "compared", "composed", "copies"), len(self.names))
         return counts.get(part, 1) > 0
 
-    @property
-    def generate(self) -> Generate:
-        """The pipeline that draws."""
-        pipeline = self.studio.pipeline("generate")
-        assert isinstance(pipeline, Generate)
-        return pipeline
+    @cached_property
+    def name_judges(self) -> dict[str, NameJudge]:
+        """Those who rank what is drawn: the judge where its file is given, CLIP, the critic and pixels."""
+        book = Book(self.emoji.icons)
+        judges: dict[str, NameJudge] = {}
+        if self.options.judge is not None:
+            judges["judge"] = ThingJudge(read_judge(self.options.judge), self.emoji.icons)
+        judges |= {who: TextJudge(clip, book) for who, clip in self.judges.items()}
+        return judges | {"pixels": PixelJudge(self.emoji)}
+
+    def drawer(self, part: str) -> Drawer:
+        """What draws in a part: a pipeline with its settings."""
+        name, fields = DRAWERS[part]
+        return Drawer(self.studio.pipeline(name), fields)
 
     def retrieval(self) -> dict[str, float]:
         """Picture to text: the share of validation pictures whose own name is among the first of all names."""
@@ -195,28 +234,61 @@ class Evaluation:
 
     def vqgan(self) -> dict[str, float]:
         """What is left of the validation pictures on white after tokens."""
-        vqgan = self.generate.vqgan
-        pictures = validation_pictures(self.emoji, vqgan.config.image_size)
-        return reconstruction(vqgan, pictures.to(self.studio.torch_device))
+        figures: dict[str, float] = {}
+        for name, title in (("tiny-codec", "codec"), ("tiny-vqgan", "the DALL·E's VQGAN")):
+            vqgan = self.studio.load(name)
+            pictures = validation_pictures(self.emoji, vqgan.config.image_size).to(self.studio.torch_device)
+            figures |= {f"{title}, {what}": value for what, value in reconstruction(vqgan, pictures).items()}
+        return figures
+
+    def diffuse(self) -> dict[str, float]:
+        """Whether Diffuse's pictures show their names."""
+        return self._judged("diffuse")
+
+    def generate(self) -> dict[str, float]:
+        """Whether Generate's pictures do, with the finish that the pack has."""
+        return self._judged("generate")
 
     def dalle(self) -> dict[str, float]:
-        """Whether pictures show their names, and how much candidates differ."""
-        names, candidates = self.names, self.options.candidates
-        figures, self.best = generation(self.generate, self.critic, self.emoji, names, candidates)
+        """Whether the DALL·E's own do."""
+        return self._judged("dalle")
+
+    def _judged(self, part: str) -> dict[str, float]:
+        drawn = judged(self.drawer(part), self.critic, self.name_judges, self.names, self.options.candidates)
+        self.drawn[part] = drawn
         if self.options.sheet:
-            write_sheet(self.options.sheet, self.best, 20)
+            write_sheet(self.options.sheet.with_stem(f"{self.options.sheet.stem}-{part}"), drawn.best, 20)
+        return drawn.figures()
+
+    def compared(self) -> dict[str, float]:
+        """Differences of the parts that were drawn, by the judge where there is one, else by the critic."""
+        who, count, figures = next(iter(self.name_judges)), self.options.candidates, {}
+        who = who if who == "judge" else "critic"
+        for one, other in combinations(self.drawn, 2):
+            for top in (1, 5):
+                first, second = (self.drawn[part].choice(who, count) for part in (one, other))
+                low, high = paired_interval(first, second, top)
+                name = f"{one} over {other}, {who} top-{top}"
+                figures[name] = share_within(first, top) - share_within(second, top)
+                figures |= {f"{name}, from": low, f"{name}, to": high}
         return figures
 
     def composed(self) -> dict[str, float]:
         """Whether pictures show all parts of their prompts."""
-        asked = compositions()[:: 8 if self.options.quick else 1]
-        return composed(self.generate, self.critic, self.emoji, asked, self.options.candidates)
+        asked, figures = compositions()[:: 8 if self.options.quick else 1], {}
+        for part, title in (("diffuse", "Diffuse"), ("generate", "Generate")):
+            shares = composed(self.drawer(part), self.critic, self.emoji, asked, self.options.candidates)
+            figures |= {
+                kind if kind.endswith("true pictures") else f"{title}, {kind}": share
+                for kind, share in shares.items()
+            }
+        return figures
 
     def copies(self) -> dict[str, float]:
-        """Whether the best pictures of the names are copies."""
-        candidates = self.options.candidates
-        samples = self.best or [best[0].image for best in drawn(self.generate, self.names, candidates)]
-        return copies(self.critic, self.emoji, samples, self.options.copies)
+        """Whether the best pictures of the names, by Diffuse, are copies."""
+        if "diffuse" not in self.drawn:
+            self.diffuse()
+        return copies(self.critic, self.emoji, self.drawn["diffuse"].best, self.options.copies)
 
     def unet(self) -> dict[str, float]:
         """Whether Edit's way up the noise and down again gives pictures back."""

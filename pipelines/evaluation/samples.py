@@ -1,9 +1,9 @@
-"""What Generate draws, judged: do its pictures show their names, all their parts, many things, and are they copies?
+"""What Generate and Diffuse draw, judged: do pictures show their names and all their parts, and are they copies?
 
-Three judges look at the samples. CLIP, which also picked the best, so its verdict flatters; the critic, which neither
-picked nor taught the generator; and pixels, the things of the nearest training pictures at 16 x 16. The first two rank the
-prompt among all English names of the data (`judges.Book`: 3,794 texts, other names included), where names of the same
-thing are no rivals.
+CLIP also picked the best, so its verdict flatters. The critic neither picked nor taught what draws. Pixels are the things
+of the nearest training pictures at 16 x 16. Nothing is chosen by the judge, which looks on where its file is given. CLIP
+and critic rank the prompt among all English names of the data (`judges.Book`); names of the same thing are no rivals;
+the judge among all things.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pipelines.core.pipeline import Picture, Result, run
+from pipelines.core.pipeline import Picture, Pipeline, Result, run
 from pipelines.evaluation.compositions import Composition, paint
 from pipelines.evaluation.judges import (
-    Book,
+    NameJudge,
     Training,
     likeness,
     nearest,
@@ -28,14 +30,12 @@ from pipelines.evaluation.judges import (
     thumbnails,
     usual_distance,
 )
-from pipelines.generate.pipeline import Generate
-from pipelines.generate.settings import GenerateSettings
 from pipelines.io.files import write_atomically
 from pipelines.io.images import to_tensor
 from pipelines.models.base import Clip
 from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.data.emoji import Emoji, on_background
-from pipelines.training.data.icons import VALIDATION_STYLE, concept
+from pipelines.training.data.icons import VALIDATION_STYLE
 from pipelines.training.report import image_grid
 
 
@@ -48,57 +48,90 @@ def common_names(emoji: Emoji, count: int) -> list[str]:
     return [names[k] for k in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
 
 
-def draw(pipeline: Generate, prompt: str, candidates: int) -> list[Picture]:
-    """All candidates with default settings, best first."""
-    *_, result = run(pipeline, GenerateSettings(prompt=prompt, candidates=candidates, keep=candidates))
+def draw(pipeline: Pipeline[Any], prompt: str, candidates: int, **fields: Any) -> list[Picture]:
+    """All candidates with default settings but for `fields`, best first."""
+    settings = pipeline.Settings.from_dict(
+        {"prompt": prompt, "candidates": candidates, "keep": candidates, **fields}
+    )
+    *_, result = run(pipeline, settings)
     assert isinstance(result, Result)
     return result.pictures
 
 
-def drawn(pipeline: Generate, prompts: list[str], candidates: int) -> Iterator[list[Picture]]:
-    """`draw` for each prompt, telling now and then how far it is."""
-    for done, prompt in enumerate(prompts, start=1):
-        yield draw(pipeline, prompt, candidates)
-        if done % 10 == 0 or done == len(prompts):
-            print(f"drew {done} of {len(prompts)} prompts", file=sys.stderr, flush=True)
+@dataclass(frozen=True)
+class Drawer:
+    """A pipeline that draws candidates, and the settings in which it is measured."""
+
+    pipeline: Pipeline[Any]
+    fields: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def each(self, prompts: list[str], candidates: int) -> Iterator[list[Picture]]:
+        """`draw` for each prompt, telling now and then how far it is."""
+        for done, prompt in enumerate(prompts, start=1):
+            yield draw(self.pipeline, prompt, candidates, **self.fields)
+            if done % 10 == 0 or done == len(prompts):
+                print(f"drew {done} of {len(prompts)} prompts", file=sys.stderr, flush=True)
 
 
-def generation(
-    pipeline: Generate, critic: Clip, emoji: Emoji, names: list[str], candidates: int
-) -> tuple[dict[str, float], list[Image.Image]]:
-    """Accuracy of the best of 1, 4, 16, ... candidates by all judges, and diversity; and the best picture of each name."""
-    book, training = Book(emoji.icons), Training(emoji)
-    shows = {icon.name: concept(icon) for icon in emoji.icons}
-    models = {"critic": critic, "CLIP": pipeline.clip}
-    words = {who: model.encode_text(book.texts) for who, model in models.items()}
-    steps = [n for n in (1, 4, 16, 64) if n <= candidates]
-    ranks: dict[tuple[str, int], list[int]] = {(who, n): [] for n in steps for who in (*models, "pixels")}
-    alike, best = [], []
-    for name, pictures in zip(names, drawn(pipeline, names, candidates), strict=True):
-        pixels = np.stack([np.asarray(picture.image) for picture in pictures])
-        vectors = {who: encode_pictures(model, pixels) for who, model in models.items()}
-        for n in steps:  # pictures come best first, so the first of the first n candidates is the best of n
-            k = next(k for k, picture in enumerate(pictures) if picture.facts["candidate"] < n)
-            for who in models:
-                scores = (words[who] @ vectors[who][k]).cpu()
-                ranks[who, n].append(book.rank(name, scores))
-            concepts = training.concepts(thumbnails(to_tensor([pictures[k].image])), 5)[0]
-            ranks["pixels", n].append(
-                concepts.index(shows[name]) if shows[name] in concepts else len(concepts)
-            )
-        alike.append(likeness(vectors["critic"]))
-        best.append(pictures[0].image)
-    figures = {
-        f"{who} top-{top}, best of {n}": share_within(places, top)
-        for (who, n), places in ranks.items()
-        for top in (1, 5)
-    }
-    figures["likeness of a prompt's candidates, mean cosine by the critic"] = sum(alike) / len(alike)
-    return figures, best
+@dataclass
+class Drawn:
+    """The candidates of some names as judges rank them."""
+
+    places: dict[
+        str, list[list[int]]
+    ]  # judge -> for each name the rank of each candidate, in order of its number
+    order: list[list[int]]  # for each name the candidates' numbers, best first by CLIP
+    alike: list[float]  # for each name the mean cosine of its candidates, by the critic
+    best: list[Image.Image]  # CLIP's choice of each name
+
+    def choice(self, who: str, count: int) -> list[int]:
+        """For each name the rank, by a judge, of CLIP's choice among the first `count` candidates."""
+        chosen = [next(k for k in order if k < count) for order in self.order]
+        return [ranks[k] for ranks, k in zip(self.places[who], chosen, strict=True)]
+
+    def figures(self) -> dict[str, float]:
+        """Accuracy of the best of 1, 4, 16, ... by all judges; what the best choice and chance would reach; diversity."""
+        candidates = len(self.order[0])
+        figures = {
+            f"{who} top-{top}, best of {count}": share_within(self.choice(who, count), top)
+            for count in (1, 4, 16, 64)
+            if count <= candidates
+            for who in self.places
+            for top in (1, 5)
+        }
+        if "judge" in self.places:
+            ranks = self.places["judge"]
+            for top in (1, 5):
+                possible = share_within([min(row) for row in ranks], top)
+                figures[f"judge top-{top}, mean of all"] = share_within(
+                    [k for row in ranks for k in row], top
+                )
+                figures[f"judge top-{top}, best possible choice"] = possible
+            chosen = share_within(self.choice("judge", candidates), 1)
+            possible = figures["judge top-1, best possible choice"]
+            figures["of the best possible choice, CLIP's gets"] = chosen / possible if possible else 0.0
+        figures["likeness of a prompt's candidates, mean cosine by the critic"] = float(np.mean(self.alike))
+        return figures
+
+
+def judged(
+    drawer: Drawer, critic: Clip, judges: dict[str, NameJudge], names: list[str], candidates: int
+) -> Drawn:
+    """Draw the candidates of each name and have them ranked by every judge."""
+    drawn = Drawn({who: [] for who in judges}, [], [], [])
+    for name, pictures in zip(names, drawer.each(names, candidates), strict=True):
+        drawn.order.append([picture.facts["candidate"] for picture in pictures])
+        by_number = sorted(pictures, key=lambda picture: picture.facts["candidate"])
+        pixels = np.stack([np.asarray(picture.image) for picture in by_number])
+        for who, judge in judges.items():
+            drawn.places[who].append(judge.ranks(name, pixels))
+        drawn.alike.append(likeness(encode_pictures(critic, pixels)))
+        drawn.best.append(pictures[0].image)
+    return drawn
 
 
 def composed(
-    pipeline: Generate, critic: Clip, emoji: Emoji, asked: list[Composition], candidates: int
+    drawer: Drawer, critic: Clip, emoji: Emoji, asked: list[Composition], candidates: int
 ) -> dict[str, float]:
     """The share of prompts whose best picture the critic prefers to call by the prompt than by any of its contrasts.
 
@@ -116,7 +149,7 @@ def composed(
 
     best = [
         pictures[0].image
-        for pictures in drawn(pipeline, [composition.prompt for composition in asked], candidates)
+        for pictures in drawer.each([composition.prompt for composition in asked], candidates)
     ]
     figures = right(np.stack([np.asarray(image) for image in best]))
     icons = {icon.name: emoji.rgba[k] for k, icon in enumerate(emoji.icons) if icon.style == VALIDATION_STYLE}

@@ -91,7 +91,7 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
         note("critic, the random codes", optimize.critic, untouched.pictures[-1].image, name)
         for place in ("codes", "splash"):
             shown.append(follow(place, OptimizeSettings(prompt=name, start=place)))
-        draft = draw(generate, name, 16)[0]
+        draft = draw(generate, name, 16, finish="drawn")[0]
         note("critic, the draft", optimize.critic, draft.image, name)
         tokens = " ".join(map(str, draft.facts["tokens"]))
         shown.append(draft.image)

@@ -1,6 +1,7 @@
 """Generate (Ramesh et al. 2021): sample many candidates from a prompt token by token, and keep those CLIP ranks best.
 
 A tokenizer encodes the prompt, a Decoder samples image tokens, a Codec decodes them to pixels, a Clip ranks the pictures.
+A LatentDiffusion may draw them again: noised part of the way, and denoised under the prompt (Meng et al. 2022).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.ranking import rank
@@ -20,6 +22,7 @@ from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer
+from pipelines.models.latent_diffusion import Known, LatentDiffusion, preview, walk
 from pipelines.models.sampling import sample
 from pipelines.models.typed import integers
 
@@ -32,19 +35,25 @@ class Generate(Pipeline[GenerateSettings]):
     dalle: Decoder
     vqgan: Codec
     clip: Clip
+    diffusion: LatentDiffusion | None = None
 
     Settings: ClassVar[type[Settings]] = GenerateSettings
 
     def prepare(self, settings: GenerateSettings) -> GenerateSettings:
-        """The settings with the picture prompt, if any, as a small PNG data URI, and with the size of a batch.
+        """The settings with the picture prompt, if any, as a small PNG data URI, the finish, and the size of a batch.
 
-        Both are needed to replay the run; the size of a batch changes how a candidate's numbers are rounded. BadInput when
-        `keep_rows` leaves nothing to draw, or when the picture cannot be read.
+        They are needed to replay the run; the size of a batch changes how a candidate's numbers are rounded. BadInput when
+        `keep_rows` leaves nothing to draw, when the pack cannot refine, or when the picture cannot be read.
         """
         grid = self.dalle.config.grid
         if settings.keep_rows >= grid:
             raise BadInput("generate.nothing_to_draw", rows=settings.keep_rows, most=grid - 1)
-        settings = replace(settings, batch=settings.batch or self.batch_size)
+        if settings.finish == "refined" and self.diffusion is None:
+            raise BadInput("generate.cannot_refine")
+        finish = settings.finish
+        if finish == "auto":
+            finish = "drawn" if self.diffusion is None else "refined"
+        settings = replace(settings, batch=settings.batch or self.batch_size, finish=finish)
         if not settings.image:
             return settings
         size = grid * self.vqgan.config.factor
@@ -54,7 +63,7 @@ class Generate(Pipeline[GenerateSettings]):
 
     @torch.no_grad()
     def __call__(self, settings: GenerateSettings) -> Generator[Step, None, list[Picture]]:
-        """Yield a Step a row of tokens and a batch; return the best pictures.
+        """Yield a Step a row of tokens, a step of the refinement and a batch; return the best pictures.
 
         Batches have one fixed size, so that a candidate does not depend on the other candidates of its batch.
         """
@@ -63,10 +72,13 @@ class Generate(Pipeline[GenerateSettings]):
         likeness, start = self._picture_prompt(settings)
         tokens: list[Tensor] = []
         vectors: list[Tensor] = []
+        refined: list[Image.Image] = []
         for batch in batches(seeds, settings.batch):
             drawn = yield from self._draw(settings, batch, start, likeness)
-            images = self.vqgan.decode_tokens(drawn)
-            count = len(batch.seeds)
+            images, count = self.vqgan.decode_tokens(drawn), len(batch.seeds)
+            if settings.finish == "refined":
+                images = yield from self._refine(settings, batch, images)
+                refined += to_pil(images[:count])
             vectors.append(self.clip.encode_image(images)[:count])
             tokens.append(drawn[:count])
             shown = images[:count]
@@ -74,7 +86,10 @@ class Generate(Pipeline[GenerateSettings]):
         ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
         drawn = torch.cat(tokens)
         kept = ranking.kept(settings.keep, settings.hide_duplicates)
-        pictures = to_pil(torch.cat([self.vqgan.decode_tokens(drawn[k : k + 1]) for k in kept]))
+        if refined:
+            pictures = [refined[k] for k in kept]
+        else:
+            pictures = to_pil(torch.cat([self.vqgan.decode_tokens(drawn[k : k + 1]) for k in kept]))
         return [
             Picture(
                 image,
@@ -139,6 +154,35 @@ class Generate(Pipeline[GenerateSettings]):
             if place + 1 < length:
                 logits = self.dalle.decode_step(cache, token.repeat(1 + guided), place)
         return canvas.view(rows, grid, grid)
+
+    def _refine(
+        self, settings: GenerateSettings, batch: Batch, images: Tensor
+    ) -> Generator[Step, None, Tensor]:
+        """Draw the pictures (rows, 3, h, w) of a batch again under the prompt, below the rows that are kept.
+
+        They are noised to the time `refinement`. Yields a Step for each step of the scheduler; returns the same shape.
+        """
+        model = self.diffusion
+        assert model is not None
+        width, height, steps = images.shape[3], images.shape[2], model.proposed_steps
+        mask = torch.ones(1, 1, height // model.factor, width // model.factor, device=model.device)
+        mask[:, :, : settings.keep_rows * mask.shape[2] // self.dalle.config.grid] = 0
+        known = Known(model.encode(images), settings.refinement, mask if settings.keep_rows else None)
+        condition = model.condition(settings.prompt, "", width, height, batch.rows, True)
+        ticks = walk(
+            model, batch.row_seeds, (width, height), condition, steps, model.proposed_guidance, known
+        )
+        while True:
+            try:
+                tick = next(ticks)
+            except StopIteration as end:
+                refined = model.decode(end.value)
+                break
+            done, total = batch.index * tick.total + tick.done, batch.count * tick.total
+            shown = len(batch.seeds)
+            yield Step("refine", done, total, {}, lambda tick=tick, shown=shown: preview(model, tick, shown))
+        top = settings.keep_rows * self.vqgan.config.factor
+        return torch.cat([images[:, :, :top], refined[:, :, top:]], 2)
 
     def _text(self, prompt: str, guided: bool) -> Tensor:
         """(1 or 2, t) tokens: the prompt and, when guided, the empty text."""

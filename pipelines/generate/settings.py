@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.core.settings import Settings, knob
+
+FINISHES = ("auto", "drawn", "refined")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +19,12 @@ class GenerateSettings(Settings):
         help="how many pictures are drawn and ranked", help_zh="画多少张参加排名")
     keep: int = knob(4, 1, 64, label=("keep", "保留"),
         help="how many of the best are kept", help_zh="保留最好的几张")
+    finish: str = knob("auto", label=("finish", "收尾"), choices=FINISHES,
+        help="drawn keeps the DALL·E's picture, refined draws it again by diffusion, auto refines where the pack can",
+        help_zh="drawn 保留 DALL·E 画的图，refined 用扩散模型重画，auto 在模型包支持时重画")
+    refinement: float = knob(0.7, 0.05, 0.95, label=("refinement", "重画程度"), advanced=True,
+        help="of a refined picture: how far it is noised before it is drawn again",
+        help_zh="重画之前加多少噪声（仅用于 refined）")
     temperature: float = knob(0.7, 0.05, 4.0, label=("temperature", "温度"), advanced=True,
         help="lower is safer, higher is wilder", help_zh="低则稳妥，高则大胆")
     top_k: int = knob(64, 0, 16384, label=("top-k", "top-k"), advanced=True,
@@ -39,3 +48,8 @@ class GenerateSettings(Settings):
     batch: int | None = knob(None, 1, 512, label=("drawn together", "同时绘制"), advanced=True,
         help="candidates drawn together", help_zh="同时绘制多少张候选")
     # fmt: on
+
+    @classmethod
+    def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
+        """The settings of a record by present names. Records without a finish were made before there was a choice."""
+        return {"finish": "drawn", **super().recorded(values, picture)}

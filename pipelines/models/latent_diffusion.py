@@ -92,11 +92,11 @@ class LatentDiffusion(Protocol):
         ...
 
     def encode(self, images: Tensor) -> Any:
-        """(1, 3, height, width) in [-1, 1] -> the distribution of their latents."""
+        """(1 or n, 3, height, width) in [-1, 1] -> the distribution of their latents."""
         ...
 
     def sample(self, distribution: Any, generators: list[torch.Generator]) -> Tensor:
-        """One sample of an `encode` distribution for each generator: (n, c, h, w)."""
+        """One sample for each of n generators, of its own row or of the one row there is: (n, c, h, w)."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -177,6 +177,15 @@ def walk(
             latents = (1 - mask) * outside + mask * latents
         yield Tick(k + 1, len(times), scaled, output, t)
     return latents
+
+
+def finished(ticks: Generator[Tick, None, Tensor]) -> Tensor:
+    """The latents at the end of a walk that nobody watches."""
+    while True:
+        try:
+            next(ticks)
+        except StopIteration as end:
+            return end.value
 
 
 def _begin(

@@ -26,10 +26,11 @@ from pipelines.io.masks import read_mask
 from pipelines.io.video import Timelapse
 from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
+from pipelines.models.latent_diffusion import LatentDiffusion
 from pipelines.optimize.canvas import canvas_size, token_grid
 from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings, map_pictures_in
-from pipelines.optimize.start import read_tokens
+from pipelines.optimize.start import drawn_picture, read_tokens
 from pipelines.optimize.timelapse import timelapse_of
 
 
@@ -40,6 +41,7 @@ class Optimize(Resumable[OptimizeSettings]):
     vqgan: Codec
     clip: Clip
     critic: Clip
+    diffusion: LatentDiffusion | None = None
 
     Settings: ClassVar[type[Settings]] = OptimizeSettings
 
@@ -48,8 +50,15 @@ class Optimize(Resumable[OptimizeSettings]):
     def prepare(self, settings: OptimizeSettings) -> OptimizeSettings:
         """The settings with pictures as PNG data URIs, a draft's tokens read from its record, and a definite precision.
 
-        BadInput for unreadable pictures, and when tokens or precision do not fit the canvas, the codec or the device.
+        A start that is drawn is drawn here, and becomes the start picture. BadInput for unreadable pictures, when tokens
+        or precision do not fit the canvas, the codec or the device, and when the pack cannot draw.
         """
+        if settings.start == "drawn" and not (settings.image or settings.tokens):
+            if self.diffusion is None:
+                raise BadInput("optimize.cannot_draw")
+            settings = replace(
+                settings, image=picture_to_uri(drawn_picture(settings, self.diffusion, self.clip))
+            )
         width, height = canvas_size(settings.size, settings.image, self.vqgan)
         init_size = None
         fields: dict[str, Any] = {"precision": precision_on(self.vqgan.codes.device, settings.precision)}

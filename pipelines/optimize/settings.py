@@ -67,10 +67,11 @@ class OptimizeSettings(Settings):
         help="where the picture may change: white, or what is painted",
         help_zh="画面可以改变的地方：白色，或涂抹处")
     start: str = knob("splash", label=("start", "起点"),
-        choices=("splash", "white", "codes", "noise", "gradient"), advanced=True,
-        help="what to start from without a picture; of many that chance makes, CLIP picks one",
-        help_zh="没有图片时从什么开始：splash 白纸上的一团颜色，white 白纸，codes 随机编码，noise 噪点，"
-        "gradient 渐变；随机产生多个，由 CLIP 选一个")
+        choices=("splash", "drawn", "white", "codes", "noise", "gradient"), advanced=True,
+        help="what to start from without a picture; of many that chance makes, CLIP picks one; drawn is a picture by "
+        "diffusion",
+        help_zh="没有图片时从什么开始：splash 白纸上的一团颜色，drawn 扩散模型画的图，white 白纸，codes 随机编码，"
+        "noise 噪点，gradient 渐变；随机产生多个，由 CLIP 选一个")
     tokens: str = knob("", label=("image tokens", "图像词元"), kind="tokens", advanced=True,
         help="image tokens to start from, as numbers", help_zh="起始的图像词元，写成数字")
     regions: str = knob("", label=("regions", "分区提示词"), kind="targets", advanced=True,

@@ -1,4 +1,7 @@
-"""The initial z: from a draft's tokens, from a picture, from white, or the best of many random ones."""
+"""The initial z: from a draft's tokens, from a picture, from white, or the best of many random ones.
+
+The picture may be drawn by the pack's latent diffusion.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,44 @@ import math
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.cutouts import whole_view
+from pipelines.core.candidates import candidate_seeds
 from pipelines.errors import BadInput
-from pipelines.io.images import open_picture, to_tensor
-from pipelines.models.base import Codec
+from pipelines.io.images import open_picture, to_pil, to_tensor
+from pipelines.models.base import Clip, Codec
+from pipelines.models.latent_diffusion import LatentDiffusion, finished, walk
 from pipelines.optimize.canvas import Canvas, canvas_size, resized, token_grid
+from pipelines.optimize.prompts import parse_targets
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.state import generator_of
 from pipelines.optimize.targets import Targets, story_of
 
 STARTS = 32  # random ones, of which CLIP picks one
+DRAWN = 8  # pictures by diffusion, of which CLIP picks one
 SPLASH = 0.6  # radius of a splash; 1 reaches the edges
 
 
 def given_picture(settings: OptimizeSettings, canvas: Canvas) -> Tensor | None:
     """(1, 3, h, w) in [-1, 1]: the start picture of the settings on the canvas; None without one."""
     return canvas.on_canvas(to_tensor([open_picture(settings.image)])) if settings.image else None
+
+
+@torch.no_grad()
+def drawn_picture(settings: OptimizeSettings, model: LatentDiffusion, clip: Clip) -> Image.Image:
+    """The best, by CLIP, of DRAWN pictures of the heaviest target of the first scene, with the model's own settings."""
+    first = next(settings for step, settings in settings.timeline() if step == 0)
+    words = max(parse_targets(story_of(first)[0][1]), key=lambda target: target.weight).text
+    size, guidance = (model.image_size, model.image_size), model.proposed_guidance
+    condition = model.condition(words, "", *size, DRAWN, guidance > 1)
+    ticks = walk(
+        model, candidate_seeds(settings.seed, DRAWN), size, condition, model.proposed_steps, guidance
+    )
+    pictures = to_pil(model.decode(finished(ticks)))
+    cosines = clip.encode_image(to_tensor(pictures).to(clip.device)) @ clip.encode_text([words])[0]
+    return pictures[int(cosines.argmax())]
 
 
 def anchor_of(settings: OptimizeSettings, canvas: Canvas, picture: Tensor | None) -> Tensor | None:

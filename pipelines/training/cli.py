@@ -6,11 +6,14 @@ On several processes: `torchrun --nproc-per-node N -m pipelines.training.cli NAM
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate import Accelerator
 
@@ -26,6 +29,7 @@ from pipelines.training.trainer import Trainer
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
 SIZES = ("tiny", "small", "base")
+NICENESS = 15  # of a training in the background
 
 
 def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -41,7 +45,7 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
             path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
             path.write_text(train_tokenizer(emoji).vocabulary.to_str(), "utf-8")
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
-    folder, codec = options.state / "clip", options.out / "vqgan.safetensors"
+    folder, codec = options.state / "clip", options.out / "codec.safetensors"
     recipe |= {"start": options.start, "codec": codec if codec.exists() else None}
     return trainer(accelerator, emoji, Tokenizer.load(path), folder, **recipe)
 
@@ -57,14 +61,15 @@ def text_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
 
 
 def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
-    """The image-token codec, with perceptual features from the CLIP in `out` when there is one."""
-    from pipelines.training.vqgan import VqganTrainer
+    """The DALL·E's VQGAN, or the codec, with perceptual features from the CLIP in `out` when there is one."""
+    from pipelines.training.vqgan import CodecTrainer, VqganTrainer
 
-    return VqganTrainer(accelerator, Emoji(options.data), options.out, start=options.start, **recipe)
+    trainer = {"vqgan": VqganTrainer, "codec": CodecTrainer}[options.name]
+    return trainer(accelerator, Emoji(options.data), options.out, start=options.start, **recipe)
 
 
 def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
-    """More training for the decoder of the VQGAN in `out`; its tokens stay the same."""
+    """More training for the decoder of the codec in `out`; its latents stay the same."""
     from pipelines.training.vqgan import DecoderTrainer
 
     return DecoderTrainer(accelerator, Emoji(options.data), options.out, **recipe)
@@ -86,7 +91,7 @@ def semantic_dalle_trainer(accelerator: Accelerator, options: argparse.Namespace
 
 
 def prior_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
-    """The latent prior over the latents of the VQGAN in `out`, under the texts of its CLIP."""
+    """The latent prior over the latents of the codec in `out`, under the texts of its CLIP."""
     from pipelines.training.prior import PriorTrainer
 
     return PriorTrainer(accelerator, Emoji(options.data), options.out, options.state / "prior", **recipe)
@@ -112,6 +117,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "critic": clip_trainer,
     "text": text_trainer,
     "vqgan": vqgan_trainer,
+    "codec": vqgan_trainer,
     "decoder": decoder_trainer,
     "dalle": dalle_trainer,
     "dalle-semantic": semantic_dalle_trainer,
@@ -164,7 +170,7 @@ def _parser() -> Parser:
     add(
         "--start",
         type=Path,
-        help="clip, critic and vqgan: an earlier checkpoint, of which the tensors that fit are taken",
+        help="clip, critic, vqgan and codec: an earlier checkpoint, of which the tensors that fit are taken",
     )
     add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
     add(
@@ -192,12 +198,28 @@ def _parser() -> Parser:
     add(
         "--compile", action="store_true", help="compile the networks first; pays on a GPU after a few minutes"
     )
+    add("--background", action="store_true", help="give way to other work on this machine")
     return parser
+
+
+def give_way() -> None:
+    """Give this process the lowest share of the processor beside other work.
+
+    Linux shares it among sessions first, and a process's niceness counts within its own session only. So the process gets
+    a session of its own with the same niceness.
+    """
+    psutil.Process().nice(NICENESS if os.name != "nt" else psutil.IDLE_PRIORITY_CLASS)
+    with suppress(OSError, AttributeError):  # it leads one already, or the system has none
+        os.setsid()
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
 def train(options: argparse.Namespace) -> dict[str, float]:
     """Fit, evaluate, export; prints progress to standard error. Returns the figures."""
-    if options.start is not None and options.name not in ("clip", "critic", "vqgan"):
+    if options.background:
+        give_way()
+    if options.start is not None and options.name not in ("clip", "critic", "vqgan", "codec"):
         raise BadInput("training.no_start", network=options.name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":

@@ -39,7 +39,7 @@ SCENE_SHARE = 0.15
 
 
 class PriorTrainer(Trainer):
-    """Trains a Prior on latents of the pack's VQGAN under texts of its CLIP. `folder` keeps the latents.
+    """Trains a Prior on latents of the pack's codec under texts of its CLIP. `folder` keeps the latents.
 
     BadInput when the pack lacks one of them.
     """
@@ -70,7 +70,7 @@ class PriorTrainer(Trainer):
         self.batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")
         self.accelerator, self.emoji, self.seed, self.pack = accelerator, emoji, seed, pack
         self.clip = self._load_clip()
-        self.codec_file = pack / "vqgan.safetensors"
+        self.codec_file = pack / "codec.safetensors"
         config, _ = read_header(self.codec_file)
         with accelerator.main_process_first():
             name = f"latents-{file_hash(self.codec_file)[:12]}-{emoji.hash}-{seed}.safetensors"
@@ -103,7 +103,7 @@ class PriorTrainer(Trainer):
 
     @cached_property
     def codec(self) -> Vqgan:
-        """The VQGAN, loaded when latents must be made or drawn."""
+        """The codec, loaded when latents must be made or drawn."""
         return load_codec(self.codec_file, self.accelerator.device)
 
     def compile_targets(self) -> list[nn.Module]:

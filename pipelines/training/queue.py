@@ -29,7 +29,6 @@ from pipelines.training.data.emoji import DATA_FILE
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "assets" / "tiny"
 FROZEN = ("launch.py", "pipelines", "assets/strings")  # what a training imports, and the words of its errors
-NICENESS = 15
 MOST_LANES = 64
 LOOK_SECONDS = 2.0
 TOLD_SECONDS = 1200.0
@@ -101,7 +100,7 @@ class Queue:
         several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={training.processes}", "-m"]
         command = [sys.executable, "-m", *several[: 4 * (training.processes > 1)]]
         command += ["pipelines.training.cli", training.name]
-        command += ["--minutes", str(training.minutes), "--clock", "processor"]
+        command += ["--minutes", str(training.minutes), "--clock", "processor", "--background"]
         command += ["--data", str(self.folder / "data.safetensors"), "--state", str(self.state(training))]
         command += ["--out", str(self.pack)]
         command += [flag.replace("{pack}", str(self.pack)) for flag in training.flags]
@@ -121,8 +120,6 @@ class Queue:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        with suppress(psutil.Error):
-            psutil.Process(process.pid).nice(NICENESS if os.name != "nt" else psutil.IDLE_PRIORITY_CLASS)
         self.running[training.id] = Running(process, log)
 
     def collect(self, training: Training) -> bool:

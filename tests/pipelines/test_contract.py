@@ -24,6 +24,7 @@ from tests.support.tiny import (
     tiny_generate,
     tiny_optimize,
     tiny_prior_diffuse,
+    tiny_refining_generate,
     tiny_semantic_generate,
 )
 
@@ -35,6 +36,7 @@ CASES: dict[str, Callable[[], Pipeline[Any]]] = {
     "edit": tiny_edit,
     "diffuse": tiny_diffuse,
     "diffuse by the prior": tiny_prior_diffuse,
+    "generate, refined": tiny_refining_generate,
 }
 each_pipeline = pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
 

@@ -145,6 +145,13 @@ def tiny_prior(clip: Clip | None = None) -> PriorDiffusion:
     return PriorDiffusion(prior.eval().requires_grad_(False), codec, clip)
 
 
+def tiny_refining_generate() -> Generate:
+    """`tiny_generate` with `tiny_prior`, by which it refines unless it is told not to."""
+    tokenizer = tiny_tokenizer()
+    clip = tiny_clip(tokenizer)
+    return Generate(tokenizer, tiny_dalle(tokenizer), tiny_vqgan(), clip, tiny_prior(clip))
+
+
 def tiny_prior_diffuse() -> Diffuse:
     """Diffuse with `tiny_prior`."""
     diffusion = tiny_prior()

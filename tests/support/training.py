@@ -21,7 +21,7 @@ from pipelines.training.judge import JudgeTrainer
 from pipelines.training.prior import PriorTrainer
 from pipelines.training.trainer import Trainer
 from pipelines.training.unet import UnetTrainer
-from pipelines.training.vqgan import DecoderTrainer, VqganTrainer
+from pipelines.training.vqgan import CodecTrainer, DecoderTrainer, VqganTrainer
 
 SHAPES = {
     "red circle": ("红圆", '<circle cx="8" cy="8" r="7" fill="#d22"/>'),
@@ -90,10 +90,11 @@ SIZES: dict[str, dict[str, Any]] = {  # small enough for a test
 SIZES["critic"] = {**SIZES["clip"], "mobile": True, "widths": (8,) * 7, "block_counts": (1,) * 7}
 
 
+SIZES["codec"] = SIZES["vqgan"]
 SIZES["decoder"] = {"batch_size": 4}
 
 
-KINDS = ("clip", "critic", "vqgan", "decoder", "dalle", "dalle-semantic", "prior", "judge", "unet")
+KINDS = ("clip", "critic", "vqgan", "codec", "decoder", "dalle", "dalle-semantic", "prior", "judge", "unet")
 
 
 def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options: Any) -> Trainer:
@@ -112,8 +113,7 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options:
     if name in ("dalle", "dalle-semantic", "prior"):
         kind = {"dalle": DalleTrainer, "dalle-semantic": SemanticDalleTrainer, "prior": PriorTrainer}[name]
         return kind(accelerator, Emoji(data_file), pack, folder, **sizes)
-    codec = {"vqgan": VqganTrainer, "decoder": DecoderTrainer}[name](
-        accelerator, Emoji(data_file), pack, **sizes
-    )
+    kinds = {"vqgan": VqganTrainer, "codec": CodecTrainer, "decoder": DecoderTrainer}
+    codec = kinds[name](accelerator, Emoji(data_file), pack, **sizes)
     codec.patience = 1  # so that codes are moved within a few steps
     return codec

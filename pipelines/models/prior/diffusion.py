@@ -93,11 +93,11 @@ class PriorDiffusion:
         return latents - self._time(t) * output
 
     def encode(self, images: Tensor) -> Tensor:
-        """(1, 3, h, w) in [-1, 1] -> their latents (1, c, h / factor, w / factor) themselves."""
+        """(n, 3, h, w) in [-1, 1] -> their latents (n, c, h / factor, w / factor) themselves."""
         return self.prior.normalize(self.codec.encode(images))
 
     def sample(self, distribution: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """The same latents for each generator: (n, c, h, w)."""
+        """The latents themselves, (n, c, h, w) for n generators; nothing is random."""
         return distribution.expand(len(generators), -1, -1, -1)
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -119,13 +119,16 @@ class StableDiffusion:
             return alpha**0.5 * latents - (1 - alpha) ** 0.5 * output
         return output if kind == "sample" else (latents - (1 - alpha) ** 0.5 * output) / alpha**0.5
 
-    def encode(self, images: Tensor) -> Any:
-        """(1, 3, h, w) in [-1, 1] -> the VAE's distribution of its latents, not normalized."""
-        return self.pipe.vae.encode(images.to(self.pipe.vae.dtype)).latent_dist
+    def encode(self, images: Tensor) -> list[Any]:
+        """(n, 3, h, w) in [-1, 1] -> the VAE's distribution of the latents of each, not normalized."""
+        vae = self.pipe.vae
+        return [vae.encode(image[None].to(vae.dtype)).latent_dist for image in images]
 
-    def sample(self, distribution: Any, generators: list[torch.Generator]) -> Tensor:
+    def sample(self, distribution: list[Any], generators: list[torch.Generator]) -> Tensor:
         """Normalized latents (n, c, h, w), one sample for each of n generators."""
-        drawn = torch.cat([distribution.sample(generator=generator) for generator in generators]).float()
+        rows = distribution if len(distribution) > 1 else distribution * len(generators)
+        pairs = zip(rows, generators, strict=True)
+        drawn = torch.cat([row.sample(generator=generator) for row, generator in pairs]).float()
         mean, deviation = self._latent_stats()
         return (drawn - mean) / deviation
 

@@ -14,14 +14,18 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from app.cli.main import main
+from pipelines.diffuse.pipeline import Diffuse
 from pipelines.errors import BadInput
 from pipelines.evaluation import card, samples
 from pipelines.evaluation.compositions import ICONS, compositions
 from pipelines.evaluation.figures import PARTS, TARGETS
+from pipelines.evaluation.judges import paired_interval
+from pipelines.models.checkpoint import save_checkpoint
+from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.training.data.emoji import Emoji
-from pipelines.training.data.icons import VALIDATION_STYLE
+from pipelines.training.data.icons import VALIDATION_STYLE, concept
 from tests.support.pictures import size_of
-from tests.support.tiny import tiny_critic, tiny_edit, tiny_generate
+from tests.support.tiny import tiny_critic, tiny_edit, tiny_refining_generate
 
 STYLES = ("noto", "twemoji", "fluent-emoji", VALIDATION_STYLE)
 
@@ -59,14 +63,14 @@ class TinyStudio:
     torch_device = torch.device("cpu")
 
     def __init__(self, *_: Any) -> None:
-        self.generate, self.critic, self.edit = tiny_generate(), tiny_critic(), tiny_edit()
+        self.generate, self.critic, self.edit = tiny_refining_generate(), tiny_critic(), tiny_edit()
+        self.diffuse = Diffuse(self.generate.diffusion, self.generate.clip)
 
     def pipeline(self, name: str) -> Any:
-        return {"generate": self.generate, "edit": self.edit}[name]
+        return {"generate": self.generate, "edit": self.edit, "diffuse": self.diffuse}[name]
 
     def load(self, name: str) -> Any:
-        assert name == "tiny-critic"
-        return self.critic
+        return {"tiny-critic": self.critic}.get(name, self.generate.vqgan)
 
     def clip(self) -> Any:
         return self.generate.clip
@@ -95,19 +99,52 @@ def test_one_command_measures_everything(
     ]
     assert main(["evaluate", *flags, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)  # exactly one object
-    assert list(figures) == ["retrieval", "words", "vqgan", "dalle", "composed", "copies", "unet"]
+    assert list(figures) == [
+        "retrieval", "words", "vqgan", "diffuse", "generate", "dalle", "compared", "composed", "copies", "unet",
+    ]  # fmt: skip
     for part, name in TARGETS:
-        if part in figures and "16" not in name:  # four candidates were drawn
+        if part in figures and "16" not in name and "judge" not in name and "best possible" not in name:
             assert name in figures[part], (part, name)
-    assert set(figures["composed"]) >= {"all", "background", "side", "count", "all, true pictures"}
-    for name, value in figures["dalle"].items():
-        assert -1 <= value <= 1, name
+    assert set(figures["composed"]) >= {"Diffuse, all", "Generate, count", "all, true pictures"}
+    for part in ("diffuse", "generate", "dalle", "compared"):
+        for name, value in figures[part].items():
+            assert -1 <= value <= 1, name
     for who in ("critic", "CLIP", "pixels"):
         assert figures["dalle"][f"{who} top-1, best of 4"] <= figures["dalle"][f"{who} top-5, best of 4"]
+    gain = {
+        end: figures["compared"][f"diffuse over dalle, critic top-5{end}"] for end in (", from", "", ", to")
+    }
+    assert gain[", from"] <= gain[""] <= gain[", to"]
     assert 0 <= figures["copies"]["share nearer than two styles usually are, critic"] <= 1
     width, height = size_of(copies)
-    assert (width, height) == (12 * 34, 34)  # sample, by the critic, by pixels, of three names in one row
-    assert size_of(sheet)[0] == 20 * 34
+    assert (width, height) == (12 * 66, 66)  # sample, by the critic, by pixels, of three names in one row
+    assert size_of(sheet.with_stem("sheet-diffuse"))[0] == 20 * 66
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_a_judge_ranks_first_and_only_when_its_file_is_given(
+    data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    things = tuple(sorted({concept(icon) for icon in Emoji(data_file).icons}))
+    torch.manual_seed(0)
+    config = JudgeConfig(things, 16, (8, 16), (1, 1), 4)
+    save_checkpoint(tmp_path / "judge.safetensors", Judge(config), config.to_dict(), {})
+    flags = ["--data", str(data_file), "--quick", "--names", "3", "--only", "diffuse", "dalle", "compared"]
+    assert main(["evaluate", *flags, "--judge", str(tmp_path / "judge.safetensors"), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    drawn = figures["diffuse"]
+    for top in (1, 5):
+        shares = [drawn[f"judge top-{top}, {what}"] for what in ("mean of all", "best possible choice")]
+        assert shares[0] <= shares[1] and drawn[f"judge top-{top}, best of 4"] <= shares[1]
+    assert "diffuse over dalle, judge top-1" in figures["compared"]
+    assert main(["evaluate", *flags, "--judge", str(data_file), "--json"]) == 2
+
+
+def test_a_paired_interval_holds_the_gain_and_is_nothing_for_equals() -> None:
+    better, worse = [0] * 60 + [9] * 40, [0] * 30 + [9] * 70
+    low, high = paired_interval(better, worse, 5)
+    assert 0.2 < low < 0.3 < high < 0.4
+    assert paired_interval(worse, worse, 5) == (0, 0)
 
 
 @pytest.mark.usefixtures("_tiny")
@@ -119,7 +156,7 @@ def test_only_some_parts_and_the_table_shows_bars(
     assert lines[0].split() == ["part", "figure", "value", "bar"]
     assert {line.split()[0] for line in lines[1:]} == {"retrieval", "vqgan"}
     psnr = next(line for line in lines if line.startswith("vqgan") and "PSNR" in line)
-    assert psnr.split()[-1] == "23"
+    assert psnr.split()[-1] == "26.5"
 
 
 def test_copies_of_training_pictures_are_found(data_file: Path, tmp_path: Path) -> None:

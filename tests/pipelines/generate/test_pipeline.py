@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from pipelines.core.candidates import candidate_seed
-from pipelines.core.pipeline import Result, Step, run
+from pipelines.core.pipeline import Picture, Result, Step, run
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.models.dalle.network import DalleConfig, attention_mask
 from pipelines.models.decoder_only import image_pattern
 from pipelines.models.sampling import sample
-from tests.support.tiny import tiny_dalle, tiny_generate
+from tests.support.tiny import tiny_dalle, tiny_generate, tiny_refining_generate
 
 
 def allowed_slowly(pattern: str, grid: int, kernel: int, i: int, j: int) -> bool:
@@ -168,6 +170,51 @@ def test_top_rows_of_a_picture_are_kept(tmp_path: Path) -> None:
     *_, again = run(generate, result.settings)
     assert isinstance(again, Result)
     assert [p.image.tobytes() for p in again.pictures] == [p.image.tobytes() for p in result.pictures]
+
+
+def refined(**fields: Any) -> list[Picture]:
+    *_, result = run(tiny_refining_generate(), GenerateSettings(**{"candidates": 3, "keep": 3, **fields}))
+    assert isinstance(result, Result)
+    return result.pictures
+
+
+def test_a_pack_with_a_prior_refines_and_keeps_what_was_drawn_when_asked() -> None:
+    drafts, drawn = pictures(candidates=3, keep=3), refined(finish="drawn")
+    assert [p.image.tobytes() for p in drafts] == [p.image.tobytes() for p in drawn]
+    again = {p.seed: p for p in refined()}
+    for draft in drafts:
+        assert again[draft.seed].facts["tokens"] == draft.facts["tokens"]
+        assert again[draft.seed].image.tobytes() != draft.image.tobytes()
+    assert {p.seed: p.image.tobytes() for p in refined(finish="refined")} == {
+        seed: p.image.tobytes() for seed, p in again.items()
+    }
+    with pytest.raises(BadInput, match="nothing to refine"):
+        pictures(finish="refined")
+
+
+def test_a_little_noise_changes_a_draft_less_than_much() -> None:
+    def change(refinement: float) -> float:
+        after = {p.seed: p.image for p in refined(refinement=refinement)}
+        pairs = ((p.image, after[p.seed]) for p in refined(finish="drawn"))
+        return float(np.mean([np.abs(np.subtract(a, b, dtype=float)).mean() for a, b in pairs]))
+
+    # the tiny codec is no autoencoder, so some change is its own
+    assert change(0.05) < change(0.9)
+
+
+def test_rows_that_are_kept_are_not_refined(tmp_path: Path) -> None:
+    Image.effect_noise((32, 32), 90).convert("RGB").save(tmp_path / "a.png")
+    given = {"image": str(tmp_path / "a.png"), "keep_rows": 2, "likeness": 0.0}
+    before = {p.seed: np.asarray(p.image) for p in refined(finish="drawn", **given)}
+    for picture in refined(**given):
+        after = np.asarray(picture.image)
+        assert (after[:16] == before[picture.seed][:16]).all()
+        assert (after[16:] != before[picture.seed][16:]).mean() > 0.5
+
+
+def test_old_records_know_no_finish() -> None:
+    assert GenerateSettings.recorded({"prompt": "a cat"}, {})["finish"] == "drawn"
+    assert GenerateSettings.recorded({"finish": "refined"}, {})["finish"] == "refined"
 
 
 def test_likeness_brings_variations_nearer(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pipelines.core.pipeline import Result, run
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.io.images import picture_to_uri, to_pil
 from pipelines.models.clip.network import read_texts
-from pipelines.models.latent_diffusion import Known, walk
+from pipelines.models.latent_diffusion import Known, finished, walk
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import draw
 from pipelines.models.typed import floats
@@ -23,12 +23,7 @@ SIZE = (32, 32)
 
 def walked(model: PriorDiffusion, steps: int, guidance: float, known: Known | None = None) -> Tensor:
     condition = model.condition("two cats", "", *SIZE, 2, guidance > 1)
-    ticks = walk(model, [3, 4], SIZE, condition, steps, guidance, known)
-    while True:
-        try:
-            next(ticks)
-        except StopIteration as end:
-            return end.value
+    return finished(walk(model, [3, 4], SIZE, condition, steps, guidance, known))
 
 
 def noise_of(seed: int) -> Tensor:

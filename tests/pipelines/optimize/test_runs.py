@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from pipelines.errors import BadInput
-from pipelines.io.images import picture_to_uri
+from pipelines.io.images import open_picture, picture_to_uri
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings
 from tests.support.optimize import finished, in_both, last, speckled
-from tests.support.tiny import tiny_optimize
+from tests.support.tiny import tiny_clip, tiny_optimize, tiny_prior
 
 
 def begun(pipeline: Optimize, **fields: Any) -> OptimizeRun:
@@ -159,6 +160,25 @@ def test_clip_picks_the_nearest_of_the_starts_that_chance_makes(
         )[0]
 
     assert distance(32) > distance(1)
+
+
+def test_a_start_can_be_drawn_and_is_then_part_of_the_settings() -> None:
+    clip = tiny_clip()
+    pipeline = replace(tiny_optimize(), clip=clip, diffusion=tiny_prior(clip))
+    asked = OptimizeSettings(prompt="fog:0.5 | two cats ^ a red heart", start="drawn", steps=2, seed=3)
+    prepared = pipeline.prepare(asked)
+    assert prepared.start == "drawn" and open_picture(prepared.image).size == (32, 32)
+    assert pipeline.prepare(prepared) == prepared == pipeline.prepare(asked)
+    assert pipeline.prepare(replace(asked, seed=4)).image != prepared.image
+    assert (
+        pipeline.prepare(replace(asked, prompt="two cats")).image == prepared.image
+    )  # the heaviest of the first scene
+    optimize_run = begun(pipeline, image=prepared.image, start="drawn")
+    assert optimize_run.anchor is not None and optimize_run.given is not None
+    own = picture_to_uri(Image.new("RGB", (32, 32), "red"))
+    assert pipeline.prepare(replace(asked, image=own)).image == own
+    with pytest.raises(BadInput, match="nothing to draw a start with"):
+        tiny_optimize().prepare(asked)
 
 
 def test_seamless_pictures_meet_themselves() -> None:

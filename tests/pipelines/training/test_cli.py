@@ -75,7 +75,7 @@ def test_the_command_trains_and_tells_the_whole_story(
     [
         (["unet", "--data", "nowhere.safetensors"], "nowhere.safetensors is not there"),
         (["unet", "--size", "huge"], "invalid choice: 'huge'"),
-        (["unet", "--start", "x.safetensors"], "--start is for clip, critic and vqgan"),
+        (["unet", "--start", "x.safetensors"], "--start is for clip, critic, vqgan and codec"),
         (["dalle", "--steps", "1"], "the vocabulary"),
     ],
 )

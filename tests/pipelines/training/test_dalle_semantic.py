@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from pipelines.models.dalle_semantic.network import draw_dropout, semantic_tokens
 from pipelines.training import token_bank
+from pipelines.training.dalle_semantic import STYLES, SemanticDalleTrainer
 from pipelines.training.data.captions import COLOURS
 from pipelines.training.data.emoji import Emoji
 from pipelines.training.data.icons import SIZE, Icon, names_a_side
-from pipelines.training.dalle_semantic import STYLES, SemanticDalleTrainer
 from pipelines.training.loop import Budget, fit
 from pipelines.training.token_bank import plan_views, residual_k_means, view_shares
 from pipelines.training.unet import composed
@@ -28,7 +28,9 @@ def semantic_trainer(data_file: Path, pack: Path, folder: Path, **options: objec
     return cast(SemanticDalleTrainer, trainer_for("dalle-semantic", data_file, pack, folder, **options))
 
 
-@pytest.mark.parametrize("name", ["left facing fist", "person running facing right", "flag japan", "keycap 3"])
+@pytest.mark.parametrize(
+    "name", ["left facing fist", "person running facing right", "flag japan", "keycap 3"]
+)
 def test_what_a_mirror_makes_untrue_is_never_mirrored(name: str) -> None:
     views = plan_views([Icon("noto", name), Icon("noto", "cat face")], np.random.default_rng(0))
     count = token_bank.VIEWS
@@ -73,7 +75,9 @@ def test_captions_say_the_ground_that_a_view_has(data_file: Path, trained: Path,
             if not places or tuple(tokens) not in plain:
                 continue
             colours = {WORDS[k] for k in bank.colours[places].tolist()}
-            told = [word for word in WORDS if f"on a {word} background" in text or COLOURS[word][0] + "背" in text]
+            told = [
+                word for word in WORDS if f"on a {word} background" in text or COLOURS[word][0] + "背" in text
+            ]
             assert (set(told) <= colours) if told else "white" in colours, (text, colours)
             styles = {trainer.emoji.icons[trainer.emoji.train[k // bank.views]].style for k in places}
             assert style == 0 or STYLES[style - 1] in styles
@@ -104,7 +108,9 @@ def test_some_tokens_are_read_as_near_ones_or_hidden(data_file: Path, trained: P
     assert 0.05 < (batch["read_semantic"] != batch["semantic"]).float().mean() < 0.3
 
 
-def test_the_bank_is_made_once_and_belongs_to_its_seed(data_file: Path, trained: Path, tmp_path: Path) -> None:
+def test_the_bank_is_made_once_and_belongs_to_its_seed(
+    data_file: Path, trained: Path, tmp_path: Path
+) -> None:
     first = semantic_trainer(data_file, trained, tmp_path)
     (file,) = tmp_path.iterdir()
     stamp = file.stat().st_mtime_ns

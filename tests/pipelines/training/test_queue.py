@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ def test_trainings_run_after_what_they_need_and_only_once(folder: Path) -> None:
     said: list[str] = []
     assert run_queue(Queue(folder, trainings), said.append) == 0
     log = (folder / "logs" / "codec.txt").read_text()
-    assert "--minutes 3 --clock processor" in log and f"--start {folder / 'pack'}/x" in log
+    assert "--minutes 3 --clock processor --background" in log and f"--start {folder / 'pack'}/x" in log
     assert [line.split(":")[0] for line in said] == ["codec", "codec", "dalle", "dalle"]
     again = Queue(folder, trainings)
     assert run_queue(again, said.append) == 0 and started(again, "codec") == started(again, "dalle") == 1
@@ -82,10 +84,7 @@ def test_a_stopped_queue_ends_its_trainings_and_goes_on_with_them(folder: Path) 
     pids: list[int] = []
 
     def stop(line: str) -> None:
-        process = queue.running["prior"].process
-        pids.append(process.pid)
-        if os.name != "nt":
-            assert psutil.Process(process.pid).nice() == 15
+        pids.append(queue.running["prior"].process.pid)
         while started(queue, "prior") == 0:
             pass
         raise KeyboardInterrupt
@@ -95,6 +94,37 @@ def test_a_stopped_queue_ends_its_trainings_and_goes_on_with_them(folder: Path) 
     assert not psutil.pid_exists(pids[0]) and not queue.done(queue.trainings[0])
     assert run_queue(queue, lambda line: None) == 0
     assert queue.done(queue.trainings[0]) and started(queue, "prior") == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="priorities have other names there")
+def test_a_training_in_the_background_gives_way_in_a_session_of_its_own() -> None:
+    program = """
+import os
+import subprocess
+import sys
+from pathlib import Path
+from pipelines.training.cli import give_way
+give_way()
+group = Path("/proc/self/autogroup")
+print(os.getpriority(os.PRIO_PROCESS, 0), os.getsid(0) == os.getpid(), group.read_text() if group.exists() else "")
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=queue_module.ROOT, capture_output=True, text=True
+    )
+    niceness, leads, *group = found.stdout.split()
+    assert (niceness, leads) == ("15", "True"), found.stderr
+    assert not group or group[-1] == "15"
+
+
+def test_several_processes_share_the_threads_of_a_lane(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module.os, "cpu_count", lambda: 4)
+    queue = Queue(folder, [Training("prior", 1, "a", processes=2)])
+    queue.start(queue.trainings[0])
+    process = psutil.Process(queue.running["a"].process.pid)
+    command, environment = process.cmdline(), process.environ()
+    queue.stop()
+    assert "torch.distributed.run" in command and "--nproc-per-node=2" in command
+    assert environment["OMP_NUM_THREADS"] == "2"
 
 
 def test_two_lanes_train_at_the_same_time_with_half_of_the_cores_each(
