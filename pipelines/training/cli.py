@@ -10,12 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from pipelines.core.arguments import Parser, number
 from pipelines.core.pipeline import Step
@@ -226,7 +228,8 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway
         torch.backends.cudnn.benchmark = True
     precision = options.precision or fastest_precision(device)
-    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one encodes what all learn from
+    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
     recipe = {"seed": options.seed, "size": options.size}
     if options.batch:
         recipe["batch_size"] = options.batch

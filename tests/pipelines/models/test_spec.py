@@ -91,6 +91,8 @@ def test_every_name_of_a_row_is_there(kind: str) -> None:
         )
     if spec.vocabulary:
         assert checkpoint_of(spec.vocabulary).role == "tokenizer"
+    if spec.text_encoder:
+        assert checkpoint_of(spec.text_encoder).role == "clip"
     if spec.half:
         assert isinstance(getattr(torch, spec.half), torch.dtype)
 

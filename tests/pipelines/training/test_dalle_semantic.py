@@ -24,6 +24,15 @@ from tests.support.training import trainer_for
 WORDS = list(COLOURS)
 
 
+@pytest.fixture(scope="module")
+def untrained(data_file: Path, pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack with a CLIP and a VQGAN of random weights."""
+    for name in ("clip", "vqgan"):
+        trainer = trainer_for(name, data_file, pack, tmp_path_factory.mktemp(name))
+        trainer.export(pack / f"{name}.safetensors", {})
+    return pack
+
+
 def semantic_trainer(data_file: Path, pack: Path, folder: Path, **options: object) -> SemanticDalleTrainer:
     return cast(SemanticDalleTrainer, trainer_for("dalle-semantic", data_file, pack, folder, **options))
 
@@ -62,8 +71,8 @@ def test_the_first_view_is_the_icon_and_colours_are_what_is_seen(data_file: Path
     assert np.isclose(view_shares(count).sum(), 1) and np.isclose(view_shares(16).sum(), 1)
 
 
-def test_captions_say_the_ground_that_a_view_has(data_file: Path, trained: Path, tmp_path: Path) -> None:
-    trainer = semantic_trainer(data_file, trained, tmp_path, batch_size=64)
+def test_captions_say_the_ground_that_a_view_has(data_file: Path, untrained: Path, tmp_path: Path) -> None:
+    trainer = semantic_trainer(data_file, untrained, tmp_path, batch_size=64)
     bank, shown = trainer.bank, 0
     plain = {tuple(row) for row in bank.icons.image.tolist()}
     for step in range(3):
@@ -96,8 +105,8 @@ def test_codes_of_the_second_level_refine_the_first() -> None:
     assert sizes[2] < 0.8 * sizes[1] < 0.8**2 * sizes[0]
 
 
-def test_some_tokens_are_read_as_near_ones_or_hidden(data_file: Path, trained: Path, tmp_path: Path) -> None:
-    trainer = semantic_trainer(data_file, trained, tmp_path, batch_size=64)
+def test_some_tokens_are_read_as_near_ones_or_hidden(data_file: Path, untrained: Path, tmp_path: Path) -> None:
+    trainer = semantic_trainer(data_file, untrained, tmp_path, batch_size=64)
     batch = trainer.batch(0)
     image, read = batch["image"], batch["read_image"]
     hidden = read == trainer.dalle.config.image_vocabulary
@@ -109,15 +118,15 @@ def test_some_tokens_are_read_as_near_ones_or_hidden(data_file: Path, trained: P
 
 
 def test_the_bank_is_made_once_and_belongs_to_its_seed(
-    data_file: Path, trained: Path, tmp_path: Path
+    data_file: Path, untrained: Path, tmp_path: Path
 ) -> None:
-    first = semantic_trainer(data_file, trained, tmp_path)
+    first = semantic_trainer(data_file, untrained, tmp_path)
     (file,) = tmp_path.iterdir()
     stamp = file.stat().st_mtime_ns
-    again = semantic_trainer(data_file, trained, tmp_path)
+    again = semantic_trainer(data_file, untrained, tmp_path)
     assert file.stat().st_mtime_ns == stamp and torch.equal(first.bank.icons.image, again.bank.icons.image)
     assert torch.equal(first.dalle.semantic_codes, again.bank.semantic_codes)
-    semantic_trainer(data_file, trained, tmp_path, seed=1)
+    semantic_trainer(data_file, untrained, tmp_path, seed=1)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -133,35 +142,35 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 
 
 def test_a_resumed_training_drops_what_the_uninterrupted_one_drops(
-    data_file: Path, trained: Path, tmp_path: Path
+    data_file: Path, untrained: Path, tmp_path: Path
 ) -> None:
     for folder in (tmp_path / "whole", tmp_path / "resumed"):
-        trainer = semantic_trainer(data_file, trained, tmp_path / "bank", dropout=0.3)
+        trainer = semantic_trainer(data_file, untrained, tmp_path / "bank", dropout=0.3)
         training = fit(trainer, folder, Budget(steps=3), save_every=-1.0)
         if folder.name == "resumed":
             for _ in range(3):
                 next(training)
             torch.manual_seed(99)
-            trainer = semantic_trainer(data_file, trained, tmp_path / "bank", dropout=0.3)
+            trainer = semantic_trainer(data_file, untrained, tmp_path / "bank", dropout=0.3)
             training = fit(trainer, folder, Budget(steps=3))
         for _ in training:
             pass
     whole, resumed = (load_file(tmp_path / one / "state.safetensors") for one in ("whole", "resumed"))
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
-    dry = semantic_trainer(data_file, trained, tmp_path / "bank")
+    dry = semantic_trainer(data_file, untrained, tmp_path / "bank")
     for _ in fit(dry, tmp_path / "dry", Budget(steps=3)):
         pass
     others = load_file(tmp_path / "dry" / "state.safetensors")
     assert not torch.equal(whole["network/dalle/row"], others["network/dalle/row"])
 
 
-def test_near_codes_are_asked_for_until_the_end(data_file: Path, trained: Path, tmp_path: Path) -> None:
+def test_near_codes_are_asked_for_until_the_end(data_file: Path, untrained: Path, tmp_path: Path) -> None:
     losses = []
     for progress in (0.0, 0.7, 0.85, 1.0):
-        trainer = semantic_trainer(data_file, trained, tmp_path)
+        trainer = semantic_trainer(data_file, untrained, tmp_path)
         losses.append(float(trainer.update(trainer.batch(0), progress)["image"]))
     assert losses[0] == losses[1] and len(set(losses[1:])) == 3
-    trainer = semantic_trainer(data_file, trained, tmp_path)
+    trainer = semantic_trainer(data_file, untrained, tmp_path)
     batch = trainer.batch(0)
     with torch.no_grad():
         states = trainer.dalle(trainer._prefix(batch), batch["read_semantic"], batch["read_image"])
