@@ -105,7 +105,9 @@ def test_codes_of_the_second_level_refine_the_first() -> None:
     assert sizes[2] < 0.8 * sizes[1] < 0.8**2 * sizes[0]
 
 
-def test_some_tokens_are_read_as_near_ones_or_hidden(data_file: Path, untrained: Path, tmp_path: Path) -> None:
+def test_some_tokens_are_read_as_near_ones_or_hidden(
+    data_file: Path, untrained: Path, tmp_path: Path
+) -> None:
     trainer = semantic_trainer(data_file, untrained, tmp_path, batch_size=64)
     batch = trainer.batch(0)
     image, read = batch["image"], batch["read_image"]
@@ -168,7 +170,7 @@ def test_near_codes_are_asked_for_until_the_end(data_file: Path, untrained: Path
     losses = []
     for progress in (0.0, 0.7, 0.85, 1.0):
         trainer = semantic_trainer(data_file, untrained, tmp_path)
-        losses.append(float(trainer.update(trainer.batch(0), progress)["image"]))
+        losses.append(float(trainer.update(trainer.batch(0), progress)["image"].detach()))
     assert losses[0] == losses[1] and len(set(losses[1:])) == 3
     trainer = semantic_trainer(data_file, untrained, tmp_path)
     batch = trainer.batch(0)
