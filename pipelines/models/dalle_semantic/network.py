@@ -288,8 +288,9 @@ class SemanticDalle(nn.Module):
 @torch.no_grad()
 def semantic_tokens(codes: Tensor, vectors: Tensor) -> Tensor:
     """(levels, k, d) codes and (n, d) vectors -> (n, levels) int64: each level takes the code nearest to what is left."""
-    left, tokens = vectors.float(), []
+    left, tokens = vectors.float(), list[Tensor]()
     for table in codes.float():
-        tokens.append(torch.cat([torch.cdist(chunk, table).argmin(1) for chunk in left.split(8192)]))
+        nearest = [torch.cdist(chunk, table).argmin(1) for chunk in torch.split(left, 8192)]
+        tokens.append(torch.cat(nearest))
         left = left - table[tokens[-1]]
     return torch.stack(tokens, 1)
