@@ -29,7 +29,7 @@ from pipelines.models.spec import SPECS, families
 from pipelines.models.stable_diffusion.load import load_diffusers
 from pipelines.models.stable_diffusion.network import StableDiffusion
 from pipelines.optimize.pipeline import Optimize
-from pipelines.weights.catalog import check_use, checkpoint_of, kind_of, needed, parts, with_tokenizers
+from pipelines.weights.catalog import check_use, checkpoint_of, kind_of, needed, parts, with_readers
 from pipelines.weights.checkpoint import Checkpoint
 
 PIPELINES: dict[str, type[Pipeline[Any]]] = {
@@ -101,7 +101,7 @@ class Studio:
         """
         with self._lock:
             names = parts(self.pack, name, self.use)
-            _check_present(f"{name} in the pack {self.pack}", with_tokenizers(names.values()))
+            _check_present(f"{name} in the pack {self.pack}", with_readers(names.values()))
             models = {field: self.load(checkpoint) for field, checkpoint in names.items()}
             _check_fit(models)
             make_room(models.values(), self._loaded.values(), self.torch_device)
@@ -141,14 +141,14 @@ class Studio:
             raise BadInput("studio.kind_unknown", file=checkpoint.path.name, kind=kind[:40])
         spec, values = SPECS[kind], read_header(checkpoint.path)[0]
         config_type, network_type = spec.part("config"), spec.part("network")
-        extra = [self.load(spec.vocabulary)] if spec.vocabulary else []
+        extra = [self.load(name) for name in (spec.vocabulary, spec.text_encoder) if name]
         try:
             config: Any = config_type.from_dict(values)
             with META_INIT_LOCK, init_empty_weights():  # no time and memory for numbers that are thrown away
                 network: nn.Module = network_type(config, *extra)
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
             raise BadInput("studio.config_strange", file=checkpoint.path.name) from error
-        if extra and extra[0].vocabulary_size > config.vocabulary_size:
+        if spec.vocabulary and extra[0].vocabulary_size > config.vocabulary_size:
             raise BadInput(
                 "studio.vocabulary_too_large",
                 model=checkpoint.name,

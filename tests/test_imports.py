@@ -55,7 +55,7 @@ MAY_IMPORT |= {
     "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.serving", "app.space", "app.deploy"),
 }  # fmt: skip
 # Families of models that are variants of another, or built on it.
-KIN = {("chinese_clip", "openai_clip"), ("judge", "clip"), ("prior", "clip")}
+KIN = {("chinese_clip", "openai_clip"), ("judge", "clip"), ("prior", "clip"), ("dalle_semantic", "clip")}
 
 
 def module_of(file: Path) -> str:

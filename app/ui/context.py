@@ -17,7 +17,7 @@ from app.serving import LOCAL, Serving
 from app.ui.i18n import LANGUAGES, say, text
 from app.ui.pictures import Pictures
 from pipelines.weights import catalog
-from pipelines.weights.catalog import PACKS, with_tokenizers
+from pipelines.weights.catalog import PACKS, with_readers
 from pipelines.weights.checkpoint import Checkpoint
 
 Update = dict[
@@ -78,7 +78,7 @@ class PageContext:
         if pipeline not in PACKS.get(pack, {}):
             return []
         parts = catalog.parts(pack, pipeline, getattr(self.studio, "use", None)).values()
-        return [checkpoint for checkpoint in with_tokenizers(parts) if not checkpoint.present]
+        return [checkpoint for checkpoint in with_readers(parts) if not checkpoint.present]
 
     def recipe(self, link: str, *pipelines: str) -> Recipe | None:
         """The recipe of the page's address, when it is for one of these pipelines; BadInput when it is none at all."""

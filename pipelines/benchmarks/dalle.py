@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipelines.benchmarks.machine import matmul_rate, memory_bandwidth
-from pipelines.models.dalle.network import sample
 from pipelines.models.dalle_mini.network import DalleMini, DalleMiniConfig, KVCache
+from pipelines.models.sampling import sample
 
 MINI = DalleMiniConfig(text_vocabulary=50264)
 MEGA = DalleMiniConfig(50272, start_token=16415, width=2048, inner_width=4096, encoder_layer_count=24,

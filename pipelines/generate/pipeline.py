@@ -22,8 +22,8 @@ from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer
-from pipelines.models.dalle.network import sample
 from pipelines.models.latent_diffusion import Known, LatentDiffusion, preview, walk
+from pipelines.models.sampling import sample
 from pipelines.models.typed import integers
 
 
@@ -127,29 +127,32 @@ class Generate(Pipeline[GenerateSettings]):
         """Sample one batch. Yields a Step for each row of tokens and returns (rows, grid, grid) tokens."""
         config, device = self.dalle.config, self.dalle.device
         grid, rows = config.grid, batch.rows
-        uniform = torch.stack([_uniform(seed, config.image_length) for seed in batch.row_seeds]).to(device)
+        before, length = config.semantic_length, config.semantic_length + config.image_length
+        uniform = torch.stack([_uniform(seed, length) for seed in batch.row_seeds]).to(device)
         canvas = self._blank().repeat(rows, 1)  # (rows, image_length), what has not been drawn yet is white
         guided = settings.guidance != 1
         cache, logits = self.dalle.prefill(self._text(settings.prompt, guided), rows * (1 + guided))
-        for position in range(config.image_length):
-            if position < len(start):
+        for place in range(length):
+            position = place - before  # in the picture; negative for semantic tokens
+            if 0 <= position < len(start):
                 token = start[position].expand(rows)
             else:
                 if guided:
                     cond, uncond = logits.chunk(2)
                     logits = uncond + settings.guidance * (cond - uncond)
-                if likeness is not None:
+                if likeness is not None and position >= 0:
                     logits = logits + likeness[position]
                 token = sample(
-                    logits, uniform[:, position], settings.temperature, settings.top_k, settings.top_p
+                    logits, uniform[:, place], settings.temperature, settings.top_k, settings.top_p
                 )
-            canvas[:, position] = token
-            if position % grid == grid - 1:
+            if position >= 0:
+                canvas[:, position] = token
+            if position >= 0 and position % grid == grid - 1:
                 shown = canvas[: len(batch.seeds)].view(-1, grid, grid)
                 done, total = batch.index * grid + position // grid + 1, batch.count * grid
                 yield Step("draw", done, total, {}, lambda shown=shown: self.vqgan.decode_tokens(shown))
-            if position + 1 < config.image_length:
-                logits = self.dalle.decode_step(cache, token.repeat(1 + guided), position)
+            if place + 1 < length:
+                logits = self.dalle.decode_step(cache, token.repeat(1 + guided), place)
         return canvas.view(rows, grid, grid)
 
     def _refine(
@@ -182,7 +185,7 @@ class Generate(Pipeline[GenerateSettings]):
         return torch.cat([images[:, :, :top], refined[:, :, top:]], 2)
 
     def _text(self, prompt: str, guided: bool) -> Tensor:
-        """(1 or 2, text_length) tokens: the prompt and, when guided, the empty text."""
+        """(1 or 2, t) tokens: the prompt and, when guided, the empty text."""
         texts = [self.tokenizer.encode(prompt), []][: 1 + guided]
         return torch.stack([self.dalle.text_tokens(ids) for ids in texts]).to(self.dalle.device)
 

@@ -199,6 +199,11 @@ class DecoderConfig(Protocol):
         ...
 
     @property
+    def semantic_length(self) -> int:
+        """Semantic tokens that are drawn before the image tokens; 0 for most."""
+        ...
+
+    @property
     def prompt_length(self) -> int:
         """Text tokens that a prompt may have."""
         ...
@@ -210,7 +215,10 @@ class DecoderConfig(Protocol):
 
 
 class Decoder(Network, Protocol):
-    """A DALL·E: predicts image tokens from a text, one after the other (Ramesh et al. 2021)."""
+    """A DALL·E: predicts image tokens from a text, one after the other (Ramesh et al. 2021).
+
+    It may predict a few semantic tokens first, which say what the picture shows.
+    """
 
     @property
     def config(self) -> DecoderConfig:
@@ -223,19 +231,21 @@ class Decoder(Network, Protocol):
         ...
 
     def text_tokens(self, ids: list[int]) -> Tensor:
-        """A prompt's ids -> (text_length,), cut or padded. The empty list gives the text without a condition."""
+        """A prompt's ids -> (t,) int64, cut or padded. The empty list gives the text without a condition."""
         ...
 
     def prefill(self, text: Tensor, row_count: int) -> tuple[Any, Tensor]:
-        """(n, text_length) texts, each serving row_count / n neighbouring rows.
+        """(n, t) texts of `text_tokens`, each serving row_count / n neighbouring rows.
 
-        Returns the cache for `decode_step` and the logits of the first image token, (row_count, image_vocabulary)
-        float32.
+        Returns the cache for `decode_step` and the logits of the first token, (row_count, its vocabulary) float32.
         """
         ...
 
     def decode_step(self, cache: Any, token: Tensor, position: int) -> Tensor:
-        """The image token (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 of the one after."""
+        """The token (row_count,) at `position` -> the logits of the one after, (row_count, its vocabulary) float32.
+
+        Positions count the semantic tokens, if there are any, then the image tokens in raster order.
+        """
         ...
 
 

@@ -16,6 +16,11 @@ class DecoderOnlyConfig(Config):
     grid: int  # image tokens along a side
 
     @property
+    def semantic_length(self) -> int:
+        """Tokens that are drawn before the picture's: none."""
+        return 0
+
+    @property
     def prompt_length(self) -> int:
         """Text tokens that a prompt may have."""
         return self.text_length
@@ -65,6 +70,21 @@ class KVCache:
         """The keys and the values that `slot` attends to, (row_count, heads, seen, size) each."""
         seen = self.seen[layer][slot]
         return self.keys[layer].index_select(2, seen), self.values[layer].index_select(2, seen)
+
+
+class CausalKVCache(KVCache):
+    """A static cache where a slot attends to itself and all slots before it, so that nothing need be gathered."""
+
+    def __init__(
+        self, length: int, layer_count: int, row_count: int, head_count: int, head_size: int, like: Tensor
+    ):
+        """`like` gives the device and the dtype of the cache."""
+        causal = torch.ones(1, length, length, dtype=torch.bool).tril()
+        super().__init__(causal, [0] * layer_count, row_count, head_count, head_size, like)
+
+    def read(self, layer: int, slot: int) -> tuple[Tensor, Tensor]:
+        """The keys and the values up to `slot`, (row_count, heads, slot + 1, size) each."""
+        return self.keys[layer, :, :, : slot + 1], self.values[layer, :, :, : slot + 1]
 
 
 def image_pattern(pattern: str, grid: int, kernel: int = 11) -> Tensor:

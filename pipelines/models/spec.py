@@ -22,10 +22,13 @@ class ModelSpec:
     role: str  # the part that it plays: clip, dalle, vqgan, unet, diffusion, tokenizer, prior or judge
     folder: str = ""  # in pipelines/models
     config: str = ""  # dataclass, a Config
-    network: str = ""  # class, made from a config; a CLIP's also takes its tokenizer
+    network: str = ""  # class, made from a config and, where the row names one, a tokenizer or a CLIP
     tokenizer: str = ""  # class that reads a vocabulary, of role tokenizer only
     vocabulary: str = (
         ""  # checkpoint whose vocabulary the network reads with, where it carries its own tokenizer
+    )
+    text_encoder: str = (
+        ""  # checkpoint of the CLIP whose text tower the network reads with, where it has none
     )
     family: str = ""  # its name on the command line, `models add --family`; related kinds share one
     convert: str = ""
@@ -189,6 +192,14 @@ ROWS = (
     ),
     ModelSpec(
         kind="dalle", role="dalle", folder="dalle", config="network.DalleConfig", network="network.Dalle"
+    ),
+    ModelSpec(
+        kind="dalle-semantic",
+        role="dalle",
+        folder="dalle_semantic",
+        config="network.SemanticDalleConfig",
+        network="network.SemanticDalle",
+        text_encoder="tiny-clip",
     ),
     ModelSpec(kind="unet", role="unet", folder="unet", config="network.UnetConfig", network="network.Unet"),
     ModelSpec(

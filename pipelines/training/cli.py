@@ -10,12 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from pipelines.core.arguments import Parser, number
 from pipelines.core.pipeline import Step
@@ -86,6 +88,14 @@ def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     return DalleTrainer(accelerator, Emoji(options.data), options.out, options.state / "dalle", **recipe)
 
 
+def semantic_dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """DALL·E with semantic tokens, over the tokens of the VQGAN in `out`, under the texts of its CLIP."""
+    from pipelines.training.dalle_semantic import SemanticDalleTrainer
+
+    folder = options.state / "dalle-semantic"
+    return SemanticDalleTrainer(accelerator, Emoji(options.data), options.out, folder, **recipe)
+
+
 def prior_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """The latent prior over the latents of the codec in `out`, under the texts of its CLIP."""
     from pipelines.training.prior import PriorTrainer
@@ -117,6 +127,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "codec": vqgan_trainer,
     "decoder": decoder_trainer,
     "dalle": dalle_trainer,
+    "dalle-semantic": semantic_dalle_trainer,
     "prior": prior_trainer,
     "judge": judge_trainer,
     "unet": unet_trainer,
@@ -222,7 +233,8 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway
         torch.backends.cudnn.benchmark = True
     precision = options.precision or fastest_precision(device)
-    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one encodes what all learn from
+    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
     recipe = {"seed": options.seed, "size": options.size}
     if options.batch:
         recipe["batch_size"] = options.batch

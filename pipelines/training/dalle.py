@@ -28,17 +28,18 @@ from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.models.dalle.network import Dalle, DalleConfig, sample
+from pipelines.models.dalle.network import Dalle, DalleConfig
+from pipelines.models.sampling import sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.data.captions import caption
 from pipelines.training.data.emoji import Emoji, icon_weights, on_background
 from pipelines.training.data.scenes import Scenes
+from pipelines.training.near_codes import neighbours
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 from pipelines.training.vqgan import load_codec
 
 SCENE_COUNT = 8_000  # coloured and composed pictures kept as tokens, beside every icon on white
-NEIGHBOURS = 8  # codes that are asked for in place of one, itself among them
 SHEET_PROMPTS = ["red heart", "pizza", "dog face", "grinning face", "a 3d cat face", "生日蛋糕"]
 
 
@@ -262,17 +263,6 @@ class DalleTrainer(Trainer):
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         save_checkpoint(path, self.dalle, self.dalle.config.to_dict(), facts)
-
-
-def neighbours(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest codes of each of (k, d), itself first, and their shares of its target: both (k, NEIGHBOURS).
-
-    A share is proportional to exp(-distance^2 / temperature) (Lee et al. 2022). The temperature is half
-    of the usual squared distance to the next code.
-    """
-    distance, near = torch.cdist(codes, codes).square().topk(min(NEIGHBOURS, len(codes)), largest=False)
-    temperature = distance[:, 1:2].median() / 2
-    return near, (-distance / temperature.clamp(min=1e-12)).softmax(1)
 
 
 def _start_from_codes(dalle: Dalle, codes: Tensor) -> None:

@@ -19,31 +19,24 @@ from torch import Tensor, nn
 
 from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
-from pipelines.models.clip.network import Clip, ClipConfig
+from pipelines.models.clip.network import Clip, ClipConfig, read_texts
 from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, draw, read_texts
+from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, draw
 from pipelines.models.vqgan.network import Vqgan
-from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.data.captions import COLOURS, caption
 from pipelines.training.data.emoji import Emoji, icon_weights, on_background
-from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE, may_be_mirrored
+from pipelines.training.data.icons import may_be_mirrored
 from pipelines.training.data.scenes import Scenes
+from pipelines.training.drawing import SHEET_PROMPTS, STYLES, named_right
 from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 from pipelines.training.unet import composed
 from pipelines.training.vqgan import load_codec
 
-STYLES = tuple(name for name in ICON_SETS if name != VALIDATION_STYLE)
 VIEWS = 6  # of each icon: as it is, mirrored, two moved on white, two moved on a colour
 SCENE_COUNT = 16_000
 SCENE_SHARE = 0.15
-SHEET_PROMPTS = (  # fixed before any picture was seen
-    *("red heart", "pizza", "rocket", "dog face", "grinning face", "angry face", "panda", "frog"),
-    *("birthday cake", "christmas tree", "sunglasses", "a green frog with a crown", "umbrella", "guitar"),
-    *("castle", "red apple", "two stars", "house on a blue background", "cat and moon", "sunflower"),
-    *("生日蛋糕", "蓝色的鱼", "小猫", "雪人"),
-)
 
 
 class PriorTrainer(Trainer):
@@ -250,10 +243,7 @@ class PriorTrainer(Trainer):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The loss on emojione with plain names; and how often one picture is named right, by the pack's CLIP.
-
-        The names are the first 96 that at least four styles draw, in the order of a fixed shuffle.
-        """
+        """The loss on emojione with plain names; and how often one picture is named right, by the pack's CLIP."""
         rows = torch.arange(0, len(self.emoji.validation), 4)
         rng = np.random.default_rng(0)
         latents = self.latent_cache["validation"][rows].float()
@@ -271,20 +261,7 @@ class PriorTrainer(Trainer):
             texts = [self.emoji.icons[self.emoji.validation[k]].name for k in rows[part].tolist()]
             losses.append(self._flow_loss({**moved, "texts": texts}).cpu())
         figures = {"loss": round(torch.cat(losses).mean().item(), 5)}
-        return figures | self._named_right()
-
-    def _named_right(self) -> dict[str, float]:
-        styles: dict[str, set[str]] = {}
-        for k in self.emoji.train:
-            styles.setdefault(self.emoji.icons[k].name, set()).add(self.emoji.icons[k].style)
-        common = sorted(name for name, known in styles.items() if len(known) >= 4) or sorted(styles)
-        names = [common[k] for k in np.random.default_rng(0).permutation(len(common))[:96]]
-        pictures = self.samples(names).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        every = sorted(styles)
-        cosines = encode_pictures(self.clip, pictures) @ self.clip.encode_text(every).T
-        target = torch.tensor([every.index(name) for name in names], device=cosines.device)
-        place = (cosines > cosines.gather(1, target[:, None])).sum(1)
-        return {f"CLIP top-{top}": round((place < top).float().mean().item(), 4) for top in (1, 5)}
+        return figures | named_right(self.clip, self.emoji, self.samples)
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         save_checkpoint(path, self.prior, self.prior.config.to_dict(), facts)

@@ -208,17 +208,21 @@ def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[s
 
 
 def needed(pack: str, use: dict[str, str] | None = None) -> list[Checkpoint]:
-    """All checkpoints of a pack with its tokenizers, each once. BadInput for an unknown pack or name."""
-    return with_tokenizers(
+    """All checkpoints of a pack with what they read texts with, each once. BadInput for an unknown pack or name."""
+    return with_readers(
         name for pipeline in pipelines_of(pack) for name in parts(pack, pipeline, use).values()
     )
 
 
-def with_tokenizers(names: Iterable[str]) -> list[Checkpoint]:
-    """These checkpoints and, after them, the vocabularies that they need, each once. BadInput for an unknown name."""
+def with_readers(names: Iterable[str]) -> list[Checkpoint]:
+    """These checkpoints and, after them, the text encoders and vocabularies that they read with, each once.
+
+    BadInput for an unknown name.
+    """
     checkpoints = [checkpoint_of(name) for name in dict.fromkeys(names)]
-    vocabularies = [checkpoint.spec.vocabulary for checkpoint in checkpoints if checkpoint.spec.vocabulary]
-    checkpoints += [checkpoint_of(name) for name in vocabularies]
+    for field in ("text_encoder", "vocabulary"):
+        readers = [getattr(checkpoint.spec, field) for checkpoint in checkpoints]
+        checkpoints += [checkpoint_of(name) for name in readers if name]
     return list({checkpoint.name: checkpoint for checkpoint in checkpoints}.values())
 
 

@@ -26,11 +26,13 @@ from tests.support.tiny import (
     tiny_prior_diffuse,
     tiny_prior_edit,
     tiny_refining_generate,
+    tiny_semantic_generate,
 )
 
 CASES: dict[str, Callable[[], Pipeline[Any]]] = {
     "fake": FakePipeline,
     "generate": tiny_generate,
+    "generate with semantic tokens": tiny_semantic_generate,
     "optimize": tiny_optimize,
     "edit": tiny_edit,
     "edit by the prior": tiny_prior_edit,

@@ -16,6 +16,7 @@ from pipelines.generate.pipeline import Generate
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer, words_in
 from pipelines.models.dalle.network import Dalle, DalleConfig
+from pipelines.models.dalle_semantic.network import SemanticDalle, SemanticDalleConfig
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import Prior, PriorConfig
@@ -80,6 +81,29 @@ def tiny_generate() -> Generate:
     """The whole pipeline: 32 x 32 pictures."""
     tokenizer = tiny_tokenizer()
     return Generate(tokenizer, tiny_dalle(tokenizer), tiny_vqgan(), tiny_clip(tokenizer))
+
+
+def tiny_semantic_dalle(clip: Clip) -> SemanticDalle:
+    """8 text tokens, two semantic tokens of 12, a 4 x 4 grid, two styles, two layers."""
+    torch.manual_seed(8)
+    sizes: dict[str, Any] = {
+        "text_width": clip.config.text_width,
+        "embedding_size": clip.config.embedding_size,
+    }
+    config = SemanticDalleConfig(
+        32, 4, 12, text_length=9, width=16, layer_count=2, head_count=2, styles=("flat", "round"), **sizes
+    )
+    dalle = SemanticDalle(config, clip)
+    for parameter in dalle.parameters():  # fresh weights say too little for a test to notice
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return dalle.eval().requires_grad_(False)
+
+
+def tiny_semantic_generate() -> Generate:
+    """Generate with `tiny_semantic_dalle`: 32 x 32 pictures."""
+    tokenizer = tiny_tokenizer()
+    clip = tiny_clip(tokenizer)
+    return Generate(tokenizer, tiny_semantic_dalle(clip), tiny_vqgan(), clip)
 
 
 def tiny_critic(tokenizer: Tokenizer | None = None) -> Clip:

@@ -14,6 +14,7 @@ from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
 from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 from pipelines.training.dalle import DalleTrainer
+from pipelines.training.dalle_semantic import SemanticDalleTrainer
 from pipelines.training.data.emoji import Emoji
 from pipelines.training.data.icons import render
 from pipelines.training.judge import JudgeTrainer
@@ -73,6 +74,7 @@ SIZES: dict[str, dict[str, Any]] = {  # small enough for a test
     },
     "vqgan": {"batch_size": 4, "patch": 16, "widths": (8, 16), "code_count": 32, "code_size": 4},
     "dalle": {"batch_size": 4, "width": 16, "layer_count": 2, "head_count": 2},
+    "dalle-semantic": {"batch_size": 4, "width": 16, "layer_count": 2, "head_count": 2, "dropout": 0.0},
     "prior": {"batch_size": 4, "widths": (8, 16, 16), "head_count": 2},
     "judge": {
         "batch_size": 4,
@@ -92,7 +94,7 @@ SIZES["codec"] = SIZES["vqgan"]
 SIZES["decoder"] = {"batch_size": 4}
 
 
-KINDS = ("clip", "critic", "vqgan", "codec", "decoder", "dalle", "prior", "judge", "unet")
+KINDS = ("clip", "critic", "vqgan", "codec", "decoder", "dalle", "dalle-semantic", "prior", "judge", "unet")
 
 
 def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options: Any) -> Trainer:
@@ -108,8 +110,8 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options:
         return trainer
     if name == "judge":
         return JudgeTrainer(accelerator, Emoji(data_file), **sizes)
-    if name in ("dalle", "prior"):
-        kind = {"dalle": DalleTrainer, "prior": PriorTrainer}[name]
+    if name in ("dalle", "dalle-semantic", "prior"):
+        kind = {"dalle": DalleTrainer, "dalle-semantic": SemanticDalleTrainer, "prior": PriorTrainer}[name]
         return kind(accelerator, Emoji(data_file), pack, folder, **sizes)
     kinds = {"vqgan": VqganTrainer, "codec": CodecTrainer, "decoder": DecoderTrainer}
     codec = kinds[name](accelerator, Emoji(data_file), pack, **sizes)

@@ -316,3 +316,25 @@ class Clip(nn.Module):
     def encode_image(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, d) float32 of unit length, differentiable."""
         return F.normalize(self.image(self.prepare(images)).float(), dim=-1)
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """CLIP's output for n texts: `states` (n, t, width), `real` (n, t) bool for tokens, `vector` (n, d) of unit length."""
+
+    states: Tensor
+    real: Tensor
+    vector: Tensor
+
+
+@torch.no_grad()
+def text_states(clip: Clip, tokens: Tensor) -> TextStates:
+    """CLIP's states and vectors of (n, t) token ids, END and padding 0, without a gradient."""
+    states, real = clip.text.states(tokens.to(clip.device))
+    vector = clip.text.project(clip.text.mean_state(states, real))
+    return TextStates(states, real, F.normalize(vector.float(), dim=-1))
+
+
+def read_texts(clip: Clip, prompts: list[str]) -> TextStates:
+    """CLIP's states and vectors of n prompts, without a gradient."""
+    return text_states(clip, clip.tokenize(prompts))

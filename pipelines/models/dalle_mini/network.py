@@ -37,6 +37,11 @@ class DalleMiniConfig(Config):
     text_end: int = 2
 
     @property
+    def semantic_length(self) -> int:
+        """Tokens that are drawn before the picture's: none."""
+        return 0
+
+    @property
     def prompt_length(self) -> int:
         """Text tokens that a prompt may have."""
         return self.text_length - 2

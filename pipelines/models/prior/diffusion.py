@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.models.base import Codec, Reading
-from pipelines.models.clip.network import Clip
-from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, read_texts
+from pipelines.models.clip.network import Clip, read_texts
+from pipelines.models.prior.network import UNKNOWN_STYLE, Prior
 
 Condition = tuple[Tensor, Tensor]  # tokens of cross-attention and their mask
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.models.checkpoint import Config
-from pipelines.models.clip.network import Clip
+from pipelines.models.clip.network import TextStates
 from pipelines.models.typed import floats
 
 UNKNOWN_STYLE = 0  # the styles of the config follow it
@@ -103,23 +103,6 @@ class Prior(nn.Module):
         return self.network(
             x, t * 1000, tokens.to(x.dtype), encoder_attention_mask=mask.to(x.dtype), return_dict=False
         )[0]
-
-
-@dataclass(frozen=True)
-class TextStates:
-    """CLIP's output for n texts: `states` (n, t, width), `real` (n, t) bool for tokens, `vector` (n, d) of unit length."""
-
-    states: Tensor
-    real: Tensor
-    vector: Tensor
-
-
-@torch.no_grad()
-def read_texts(clip: Clip, prompts: list[str]) -> TextStates:
-    """CLIP's states and vectors of n prompts, without a gradient."""
-    states, real = clip.text.states(clip.tokenize(prompts))
-    vector = clip.text.project(clip.text.mean_state(states, real))
-    return TextStates(states, real, nn.functional.normalize(vector.float(), dim=-1))
 
 
 def guided_velocity(

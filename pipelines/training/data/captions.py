@@ -30,9 +30,16 @@ def name_in_words(icon: Icon, rng: np.random.Generator) -> str:
 
 
 def caption(
-    icon: Icon, rng: np.random.Generator, background: str = "white", chinese: bool | None = None
+    icon: Icon,
+    rng: np.random.Generator,
+    background: str = "white",
+    chinese: bool | None = None,
+    styled: float = 0.3,
 ) -> str:
-    """What an artist might type for this icon, in English or Chinese; a white background goes without saying."""
+    """What an artist might type for this icon, in English or Chinese; a white background goes without saying.
+
+    `styled` is the share of texts that name the style.
+    """
     chinese = (
         bool(icon.chinese) and rng.random() < 0.25 if chinese is None else chinese and bool(icon.chinese)
     )
@@ -44,7 +51,7 @@ def caption(
     if keywords and dice[0] < 0.25:  # keywords beside the name, or (rarely) alone
         chosen = [keywords[k] for k in rng.permutation(len(keywords))[: rng.integers(1, 4)]]
         name = ("，" if chinese else ", ").join(chosen if dice[0] < 0.06 else [name, *chosen])
-    if words and dice[1] < 0.3:
+    if words and dice[1] < styled:
         name = f"{words}的{name}" if chinese else f"{words} {name}"
     if not chinese and dice[2] < 0.2 and not name.startswith("flag"):
         name = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -49,6 +49,7 @@ HAS_WRITING = re.compile(
     r"\d|^.{1,2}$|flag|button|keycap|letter|input|latin|squared|sign|mark|symbol|points|number|calendar|newspaper|clock"
     r"|arrow|zzz|copyright|registered|ticket|dollar|pound|yen|euro|atm"
 )
+SIDE = re.compile(r"(?<!b)(?<!up)right|left|[左右]")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Icon:
 def may_be_mirrored(icon: Icon) -> bool:
     """Whether a mirror image is as right: not for icons whose name says that they carry letters, digits or a flag."""
     return HAS_WRITING.search(icon.name) is None
+
+
+def names_a_side(icon: Icon) -> bool:
+    """Whether one of an icon's names tells left from right, so that its mirror image needs other words."""
+    return any(SIDE.search(name) for name in (icon.name, *icon.also, icon.chinese))
 
 
 def concept(icon: Icon) -> str:

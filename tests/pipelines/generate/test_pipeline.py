@@ -15,8 +15,9 @@ from pipelines.core.candidates import candidate_seed
 from pipelines.core.pipeline import Picture, Result, Step, run
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
-from pipelines.models.dalle.network import DalleConfig, attention_mask, sample
+from pipelines.models.dalle.network import DalleConfig, attention_mask
 from pipelines.models.decoder_only import image_pattern
+from pipelines.models.sampling import sample
 from tests.support.tiny import tiny_dalle, tiny_generate, tiny_refining_generate
 
 

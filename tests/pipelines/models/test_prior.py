@@ -11,9 +11,10 @@ from torch import Tensor
 from pipelines.core.pipeline import Result, run
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.io.images import picture_to_uri, to_pil
+from pipelines.models.clip.network import read_texts
 from pipelines.models.latent_diffusion import Known, finished, walk
 from pipelines.models.prior.diffusion import PriorDiffusion
-from pipelines.models.prior.network import draw, read_texts
+from pipelines.models.prior.network import draw
 from pipelines.models.typed import floats
 from tests.support.tiny import tiny_prior, tiny_prior_diffuse
 

@@ -13,6 +13,7 @@ import torch
 from pipelines.models.checkpoint import read_header
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.dalle.network import Dalle, DalleConfig
+from pipelines.models.dalle_semantic.network import SemanticDalle, SemanticDalleConfig
 from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.models.prior.network import Prior, PriorConfig
 from pipelines.models.unet.network import Unet, UnetConfig
@@ -20,6 +21,7 @@ from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.cli import main
 from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
 from pipelines.training.dalle import DalleTrainer
+from pipelines.training.dalle_semantic import SemanticDalleTrainer
 from pipelines.training.judge import JudgeTrainer
 from pipelines.training.prior import PriorTrainer
 from pipelines.training.unet import UnetTrainer
@@ -36,6 +38,7 @@ def test_every_size_is_larger_than_the_one_before() -> None:
         CriticTrainer: lambda sizes: Clip(ClipConfig(4096, **sizes), None),  # type: ignore[arg-type]
         VqganTrainer: lambda sizes: Vqgan(VqganConfig(**sizes)),
         DalleTrainer: lambda sizes: Dalle(DalleConfig(4096, 2048, **sizes)),
+        SemanticDalleTrainer: lambda sizes: SemanticDalle(SemanticDalleConfig(2048, **sizes), None),  # type: ignore[arg-type]
         UnetTrainer: lambda sizes: Unet(UnetConfig(**sizes)),
         PriorTrainer: lambda sizes: Prior(PriorConfig(**sizes)),
         JudgeTrainer: lambda sizes: Judge(JudgeConfig(("cat",) * 2_900, **sizes)),

@@ -39,6 +39,8 @@ def small_settings(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(teacher, "teacher_available", lambda: True)
     patch.setattr(teacher, "_sentence_vectors", some_vectors)
     patch.setattr("pipelines.training.dalle.SCENE_COUNT", 16)
+    patch.setattr("pipelines.training.token_bank.SCENE_COUNT", 16)
+    patch.setattr("pipelines.training.token_bank.VIEWS", 8)
     patch.setattr("pipelines.training.prior.SCENE_COUNT", 16)
 
 

@@ -1,0 +1,1 @@
+"""A DALL·E that draws semantic tokens before the picture's, under the text of CLIP."""
