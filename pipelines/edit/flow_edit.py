@@ -24,7 +24,7 @@ from pipelines.edit.settings import EditSettings
 from pipelines.models.base import Denoiser
 from pipelines.models.unet.network import predict_x0
 
-RETURN_STEP = 660  # where strength 1 begins: t = 0.90
+RETURN_STEP = 760  # where strength 1 begins: t = 0.95
 STEPS = 28  # of strength 1
 NOISES = 2  # averaged at each step
 SOURCE_GUIDANCE = 1.5
