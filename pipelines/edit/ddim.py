@@ -26,7 +26,7 @@ def noise_predictor(unet: Denoiser) -> NoisePredictor:
 
     def noise_of(x: Tensor, step: int) -> Tensor:
         steps = torch.full((min(len(x), MOST_AT_ONCE),), step, device=x.device)
-        parts = [unet(part, steps[: len(part)]) for part in x.split(MOST_AT_ONCE)]
+        parts = [unet(part, steps[: len(part)]) for part in torch.split(x, MOST_AT_ONCE)]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     return noise_of

@@ -24,7 +24,7 @@ from pipelines.edit.settings import EditSettings
 from pipelines.models.base import Denoiser
 from pipelines.models.unet.network import predict_x0
 
-RETURN_STEP = 660  # where strength 1 begins: t = 0.90
+RETURN_STEP = 760  # where strength 1 begins: t = 0.95
 STEPS = 28  # of strength 1
 NOISES = 2  # averaged at each step
 SOURCE_GUIDANCE = 1.5
@@ -84,7 +84,7 @@ def flow_edit(
             predict_x0(noisy, noise_of(noisy, grid[k]), alphas[k])
             for noisy, noise_of in ((before, source), (after, target))
         )
-        difference = (clean_after.unflatten(0, (len(rows), NOISES)) - clean_before).mean(1)
+        difference = (clean_after.view(len(rows), NOISES, *x.shape[1:]) - clean_before).mean(1)
         if mask is not None:
             difference = difference * mask
         change[rows] = torch.lerp(difference, change[rows], ratios[k - 1] / ratios[k])

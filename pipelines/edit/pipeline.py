@@ -125,7 +125,7 @@ class Edit(Resumable[EditSettings]):
             drawn = yield from stop.quietly(self._flow(settings, x, inputs.small_mask, strengths))
             images = edited_images(settings, inputs, x, strengths, drawn)
             return as_pictures(settings, inputs, strengths, images)
-        inversion: Trajectory | None = None  # once the walk up is made
+        inversion: Any = None  # a Trajectory, once the walk up is made
         adapted_unet: AdaptedUnet | None = None
         training: AdapterTraining | None = None
         learns = settings.update_count() > 0
@@ -139,7 +139,7 @@ class Edit(Resumable[EditSettings]):
             training_images, inversions = x, inversion
             if settings.mode != "quick":
                 most = settings.update_count() if settings.mode == "paper" else None
-                parts = inputs.source_images[:most].split(MOST_AT_ONCE)
+                parts = torch.split(inputs.source_images[:most], MOST_AT_ONCE)
                 training_images = torch.cat([self.unet.encode(part) for part in parts])
                 inversions = None
             if settings.mode == "paper":

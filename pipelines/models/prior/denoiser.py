@@ -61,8 +61,8 @@ class PriorDenoiser(nn.Module):
         picture, noise = alpha.sqrt(), (1 - alpha).sqrt()
         time = noise / (picture + noise)
         x = x / (picture + noise)  # on the flow's line
-        contexts = (self._repeated(context, len(x)) for context in (self.text_context, self.empty_context))
-        return x + (1 - time) * guided_velocity(self.prior, x, time.flatten(), *contexts, self.guidance)
+        text, empty = (self._repeated(context, len(x)) for context in (self.text_context, self.empty_context))
+        return x + (1 - time) * guided_velocity(self.prior, x, time.flatten(), text, empty, self.guidance)
 
     @staticmethod
     def _repeated(context: Condition, count: int) -> Condition:

@@ -46,9 +46,11 @@ def test_its_steps_are_the_papers_on_the_flows_line(edit: Edit) -> None:
     edited = finish(flow_edit(predictor(source), predictor(target), unet.alphas_cumprod, x, grid, begins, 3))
 
     def velocity(model: PriorDenoiser, z: Tensor, t: float) -> Tensor:
-        contexts = ((one[0].expand(NOISES, -1, -1), one[1].expand(NOISES, -1))
-                    for one in (model.text_context, model.empty_context))  # fmt: skip
-        return guided_velocity(model.prior, z, torch.full((NOISES,), t), *contexts, model.guidance)
+        text, empty = (
+            (tokens.expand(NOISES, -1, -1), real.expand(NOISES, -1))
+            for tokens, real in (model.text_context, model.empty_context)
+        )
+        return guided_velocity(model.prior, z, torch.full((NOISES,), t), text, empty, model.guidance)
 
     ratios = [(1 / alpha - 1) ** 0.5 for alpha in alphas_at(unet.alphas_cumprod, grid)]
     times = [ratio / (1 + ratio) for ratio in ratios]

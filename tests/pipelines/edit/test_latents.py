@@ -11,6 +11,7 @@ import torch
 
 from pipelines.core.journal import Journal
 from pipelines.edit.directions import AdaptedUnet, network_hash
+from pipelines.edit.flow_edit import RETURN_STEP
 from pipelines.edit.inputs import read_inputs
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import MODES, EditSettings
@@ -133,7 +134,7 @@ def test_what_to_expect_is_told_before(edit: Edit) -> None:
     short, longer = (
         edit.estimate(EditSettings(mode="instant", image=picture, steps=steps, strip=1)) for steps in (4, 40)
     )
-    assert longer.seconds > 4 * short.seconds > 0 and short.return_step == longer.return_step == 660
+    assert longer.seconds > 4 * short.seconds > 0 and short.return_step == longer.return_step == RETURN_STEP
     quick = edit.estimate(EditSettings(image=picture))
     assert quick.seconds > 0 and quick.megabytes > 0 and 350 <= quick.return_step <= 600
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.edit.ddim import add_noise, ddim_invert, ddim_sample, time_grid
+from pipelines.edit.ddim import NoisePredictor, add_noise, ddim_invert, ddim_sample, time_grid
 from pipelines.models.prior import denoiser as module
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.network import guided_velocity
@@ -91,7 +91,7 @@ def test_the_round_trip_gives_latents_back(denoiser: PriorDenoiser) -> None:
     assert missed[2] < missed[1] < missed[0] and missed[2] < 0.02
 
 
-def noise_at(denoiser: PriorDenoiser):
+def noise_at(denoiser: PriorDenoiser) -> NoisePredictor:
     return lambda x, step: denoiser(x, torch.full((len(x),), step))
 
 
