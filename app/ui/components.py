@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -56,13 +57,19 @@ def plain_field(knob: Knob, pipeline: str) -> str:
 
 
 def field(
-    context: PageContext, knob: Knob, prefix: str = "knob", *, pipeline: str = "", picture_height: int = 180
+    context: PageContext,
+    knob: Knob,
+    prefix: str = "knob",
+    *,
+    pipeline: str = "",
+    picture_height: int = 180,
+    classes: Sequence[str] = (),
 ) -> Any:
     """A component with the setting's range, default and words; its element's id is `prefix`-NAME."""
     words = _translated(knob, pipeline)
-    common = {"elem_id": f"{prefix}-{knob.name}", "min_width": 96}
+    common = {"elem_id": f"{prefix}-{knob.name}", "elem_classes": [*classes], "min_width": 96}
     if knob.kind == "picture":
-        component: Any = picture_field(common["elem_id"], picture_height)
+        component: Any = picture_field(f"{prefix}-{knob.name}", picture_height, classes)
         return context.translate(component, label=f"knob_{words}")
     if knob.choices is not None:
         component = gr.Dropdown(list(knob.choices), value=knob.default, **common)
@@ -83,7 +90,7 @@ def field(
     return context.translate(component, label=f"knob_{words}", info=f"help_{words}")
 
 
-def picture_field(elem_id: str, height: int) -> gr.Image:
+def picture_field(elem_id: str, height: int, classes: Sequence[str] = ()) -> gr.Image:
     """A place for one picture, dropped, pasted or chosen."""
     return gr.Image(
         type="filepath",
@@ -92,9 +99,15 @@ def picture_field(elem_id: str, height: int) -> gr.Image:
         sources=["upload", "clipboard"],
         height=height,
         elem_id=elem_id,
-        elem_classes="picture-field",
+        elem_classes=["picture-field", *classes],
         min_width=96,
     )
+
+
+def bare(layout: Any) -> Any:
+    """A layout whose fields are its own children; Gradio would put a form, one more component, around neighbours."""
+    layout.allow_expected_parents = False
+    return layout
 
 
 def _step(knob: Knob) -> float:
