@@ -76,7 +76,9 @@ def field(
     elif knob.type is bool:
         component = gr.Checkbox(knob.default, **common)
     elif knob.optional:
-        component = gr.Number(knob.default, precision=0 if knob.type is int else None, **common)
+        component = gr.Number(empty_number(knob.default), **common)
+        words_of = {"info": f"help_{words}"} if knob.advanced else {}
+        return context.translate(component, label=f"knob_{words}", placeholder="model_decides", **words_of)
     elif not knob.advanced and knob.type is int:
         return context.translate(
             gr.Number(knob.default, precision=0, scale=1, **common), label=f"knob_{words}"
@@ -128,7 +130,13 @@ def plain_value(knob: Knob, value: Any) -> Any:
     """
     if knob.kind == "picture":
         value = uploaded_path(value)
-    return knob.default if value is None else value
+    emptied = value is None or (value == "" and knob.type in (int, float))
+    return knob.default if emptied else value
+
+
+def empty_number(value: Any) -> Any:
+    """A number as its component takes it: the empty text for None, in whose place Gradio's script would show a 0."""
+    return "" if value is None else value
 
 
 def uploaded_path(upload: Any) -> str:

@@ -93,7 +93,11 @@ def empty(counts: Mapping[str, tuple[int, int]], pictures: Pictures) -> Markup:
     if not names:
         tiles = joined(html("<i style='--i:{}'></i>", index) for index in range(16))
     happens = joined(
-        html('<p class="{}">{}</p>', only_for(engine), both("empty_text", candidates=candidates, keep=keep))
+        html(
+            '<p class="{}">{}</p>',
+            only_for(engine),
+            both("empty_text" if keep < candidates else "empty_text_all", candidates=candidates, keep=keep),
+        )
         for engine, (candidates, keep) in counts.items()
     )
     return html(

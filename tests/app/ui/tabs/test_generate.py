@@ -159,7 +159,7 @@ def test_the_chosen_engine_reads_the_prompt(tab: GenerateTab, monkeypatch: pytes
 def test_what_an_engine_begins_with_is_said_for_each(tab: GenerateTab) -> None:
     empty = tab.show_empty()[tab.stage]
     assert f'class="{generate_html.only_for("generate")}"' in empty and "draws 16 candidates" in empty
-    assert f'class="{generate_html.only_for("diffuse")}"' in empty and "draws 4 candidates" in empty
+    assert f'class="{generate_html.only_for("diffuse")}"' in empty and "draws 4 pictures" in empty
 
 
 # ------------------------------------------------------------------------------------------------------------ browser
@@ -191,11 +191,14 @@ def test_an_engine_is_chosen_and_draws(visit: Any, queue: JobQueue) -> None:
     diffusion.wait_for()
     assert dalle.is_hidden() and tab.evaluate("document.activeElement.value") == "diffuse"
     keep(tab, "engine-diffuse-en-light-1280")
+    unfold(tab, "#advanced")
+    assert tab.locator("#diffuse-guidance input").input_value() == ""
     diffusion.locator("input").fill("3")
     ask(tab, "a red heart")
     assert "drawn by diffusion" in wait_state(tab, "done").inner_text()
     made = queue.jobs(count=1)[0]
     assert (made.pipeline, made.settings["candidates"]) == ("diffuse", 3)
+    assert made.settings["width"] is None and made.settings["guidance"] is None  # what the model likes, not 0
 
     tab.locator("#engine label", has_text="DALL·E").click()
     dalle.wait_for()
