@@ -13,8 +13,7 @@ import gradio as gr
 from PIL import Image
 
 from app.jobs.queue import Job
-from app.ui.components import uploaded_path
-from app.ui.components import bare
+from app.ui.components import bare, uploaded_path
 from app.ui.context import QUIET, PageContext, Update, clickable_html, clicked
 from app.ui.html import common
 from app.ui.html import optimize as optimize_html

@@ -91,7 +91,7 @@ def test_each_engine_runs_with_what_was_typed_for_it(tab: GenerateTab) -> None:
     typed |= {form.parts["diffuse"].fields["candidates"]: 3, form.parts["diffuse"].fields["steps"]: 11}
     for engine, expected in (
         ("generate", {"candidates": 5, "top_k": 9}),
-        ("diffuse", {"candidates": 3, "steps": 11}),
+        ("diffuse", {"candidates": 3, "steps": 11, "guidance": None}),
     ):
         answer = tab.submit("ann", engine, False, *typed.values())
         job = tab.queue.job(answer[tab.job])
@@ -113,6 +113,7 @@ def test_a_run_of_either_engine_is_shown_and_opens_its_form(tab: GenerateTab) ->
     ):
         assert answer[context.engine] == "diffuse" and answer[diffusion.fields["steps"]] == 13
         assert answer[tab.form.fields["prompt"]] == "a blue leaf"
+        assert answer[diffusion.fields["guidance"]] == ""  # what the model likes is an empty field, not 0
         assert tab.form.parts["generate"].fields["candidates"] not in answer  # stays as it was typed
     answer = tab.on_load(second.id, "ann", "", "diffuse")
     assert answer[context.engine] == "generate"
