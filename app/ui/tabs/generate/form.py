@@ -112,7 +112,11 @@ class GenerateForm(KnobForm):
 
     def choose(self, engine: str) -> Update:
         """The form with an engine of the pack in use."""
-        return {self.context.engine: self.engine_of(engine), self.chip: self._chip(engine)}
+        return {self.context.engine: self.engine_of(engine), **self.offer(engine)}
+
+    def offer(self, engine: str) -> Update:
+        """The chip with the engines of the pack in use, of which one is chosen."""
+        return {self.chip: self._chip(engine)}
 
     def _chip(self, engine: str) -> str:
         return generate_html.engines(self.context.engines, self.engine_of(engine))

@@ -104,15 +104,16 @@ class GenerateTab(RunTab):
         """The first look: the job of the address or of the last visit with its settings, or the empty stage.
 
         A link that carries a recipe fills the form and runs nothing; its page has no job. The answer names a job only when
-        it is not the page's already: the visitor may have begun one before the answer came, and the next look shows it.
+        it is not the page's already: the visitor may have begun one before the answer came, and the next look shows it. In the
+        same way it chooses an engine only where it fills the form.
         """
         answer: Update = {}
-        chosen = self.form.choose(engine)
+        offered = self.form.offer(engine)
         try:
             if recipe := self.context.recipe(link, *DRAWING):
                 filled = self.form.fill_engine(recipe.pipeline, recipe.settings.to_dict())
                 opening = {self.form.roll: False, self.note: opened(recipe)}
-                return {**self.watch("", visitor, ""), **chosen, **filled, **opening}
+                return {**self.watch("", visitor, ""), **offered, **filled, **opening}
         except BadInput as problem:
             answer[self.note] = error_note(problem)
         job = self.find_job(address)
@@ -123,7 +124,7 @@ class GenerateTab(RunTab):
         job_id = job.id if job else address
         if job_id != address:
             answer[self.job] = job_id
-        return {**self.watch(job_id, visitor, ""), **chosen, **filled, **answer}
+        return {**self.watch(job_id, visitor, ""), **offered, **filled, **answer}
 
     def _is_known(self, job_id: str) -> bool:
         try:
