@@ -158,7 +158,7 @@ def test_agents_get_the_same_six_tools(tmp_path: Path) -> None:
             schema, files = server.get_input_schema(name, parameters)
             assert "Returns: " in description and files == []  # nothing that would be fetched
             assert all(
-                one["description"] and one.keys() & {"type", "enum", "anyOf"}
+                one["description"] and one.keys() & {"type", "enum", "oneOf"}
                 for one in schema["properties"].values()
             )
             assert schema["required"] and "request" not in schema["properties"]

@@ -104,8 +104,8 @@ class GenerateTab(RunTab):
         """The first look: the job of the address or of the last visit with its settings, or the empty stage.
 
         A link that carries a recipe fills the form and runs nothing; its page has no job. The answer names a job only when
-        it is not the page's already: the visitor may have begun one before the answer came, and the next look shows it. In the
-        same way it chooses an engine only where it fills the form.
+        it is not the page's already: the visitor may have begun one before the answer came, and the next look shows it.
+        In the same way it chooses an engine only where it fills the form.
         """
         answer: Update = {}
         offered = self.form.offer(engine)
