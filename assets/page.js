@@ -56,7 +56,8 @@
   };
 
   window.atelier = {
-    // Who is here and which job is being looked at: asked once when the page opens, as is the language, if it was chosen.
+    // Who is here, which job is being looked at and which engine was chosen last: asked once when the page opens, as is the
+    // language, if it was chosen.
     async arrive() {
       if (root.dataset.visitors && !(await (await fetch("visitor")).json()).cookie) tellInAddresses();
       speak(language());
@@ -64,7 +65,12 @@
       document.querySelector("#note")?.setAttribute("role", "status");
       const asked = new URLSearchParams(location.search), link = asked.get("r") || "";
       const job = link ? "" : asked.get("job") || kept.get("job"); // a link fills the form; nothing else is opened
-      return [visitor, job, link];
+      return [visitor, job, link, kept.get("engine")];
+    },
+    // The engine of Generate's form is another one now: its chip shows it. The style sheet shows what belongs to it.
+    engine(name) {
+      const choice = document.querySelector(`#engine input[value="${CSS.escape(name)}"]`);
+      if (choice) choice.checked = true;
     },
     spoken: () => (language() === browserLanguage ? "" : language()),
     // The server answered. A job stays in the address and in the browser: a reload or a new tab finds it again. The value that
@@ -111,10 +117,11 @@
   };
 
   document.addEventListener("click", (event) => {
-    const at = event.target.closest?.("[data-set-lang], [data-set-theme], [data-look], [data-tab]");
+    const at = event.target.closest?.("[data-set-lang], [data-set-theme], [data-look], [data-tab], [data-engine]");
     if (!at) return;
     if (at.dataset.setLang) { kept.set("lang", at.dataset.setLang); speak(at.dataset.setLang); }
     if ("setTheme" in at.dataset) { kept.set("theme", root.classList.contains("dark") ? "light" : "dark"); paint(); }
+    if (at.dataset.engine) kept.set("engine", at.dataset.engine);
     if (at.dataset.look) window.atelier.look(at.dataset.look);
     if (at.dataset.tab) document.querySelector(`#tab-${at.dataset.tab}-button`)?.click();
   });

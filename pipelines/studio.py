@@ -29,7 +29,15 @@ from pipelines.models.spec import SPECS, families
 from pipelines.models.stable_diffusion.load import load_diffusers
 from pipelines.models.stable_diffusion.network import StableDiffusion
 from pipelines.optimize.pipeline import Optimize
-from pipelines.weights.catalog import check_use, checkpoint_of, kind_of, needed, parts, with_readers
+from pipelines.weights.catalog import (
+    check_use,
+    checkpoint_of,
+    kind_of,
+    needed,
+    parts,
+    pipelines_of,
+    with_readers,
+)
 from pipelines.weights.checkpoint import Checkpoint
 
 PIPELINES: dict[str, type[Pipeline[Any]]] = {
@@ -105,7 +113,7 @@ class Studio:
             models = {field: self.load(checkpoint) for field, checkpoint in names.items()}
             _check_fit(models)
             make_room(models.values(), self._loaded.values(), self.torch_device)
-            return PIPELINES[name](**_fields(name, models))
+            return PIPELINES[name](**self._fields(name, models))
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """The models of a pipeline, for the record: role -> {"name", "sha256"}, the SHA-256 being that of the file.
@@ -123,6 +131,21 @@ class Studio:
     def clip(self) -> Clip:
         """The pack's CLIP, loaded. Generate ranks with it and the library searches with it."""
         return self.load(parts(self.pack, "optimize", self.use)["clip"])
+
+    def _fields(self, name: str, models: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a pipeline from its models.
+
+        A prior with its codec is Edit's denoiser, and elsewhere `diffusion`, as a pipeline of diffusers is. It reads by
+        the pack's own CLIP, which it was trained with. `use` replaces the CLIP that judges.
+        """
+        fields = dict(models)
+        if "prior" in fields:
+            reader = self.load(pipelines_of(self.pack)[name]["clip"])
+            diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), reader)
+            fields |= {"unet": PriorDenoiser(diffusion)} if name == "edit" else {"diffusion": diffusion}
+        elif "diffusion" in fields:
+            fields["diffusion"] = StableDiffusion(fields["diffusion"])
+        return fields
 
     def _read(self, checkpoint: Checkpoint) -> Any:
         if checkpoint.role == "tokenizer":
@@ -186,20 +209,6 @@ def _check_fit(models: dict[str, Any]) -> None:
         drawn, known = models["dalle"].config.image_vocabulary, len(models["vqgan"].codes)
         if drawn > known:
             raise BadInput("studio.codec_too_small", drawn=drawn, known=known)
-
-
-def _fields(pipeline: str, models: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a pipeline from its models.
-
-    A prior with its codec is Edit's denoiser, and elsewhere `diffusion`, as a pipeline of diffusers is.
-    """
-    fields = dict(models)
-    if "prior" in fields:
-        diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), fields["clip"])
-        fields |= {"unet": PriorDenoiser(diffusion)} if pipeline == "edit" else {"diffusion": diffusion}
-    elif "diffusion" in fields:
-        fields["diffusion"] = StableDiffusion(fields["diffusion"])
-    return fields
 
 
 def _read_tokenizer(checkpoint: Checkpoint) -> Any:

@@ -30,7 +30,7 @@ COMMANDS = (
     Command("generate", "PROMPT", "draw candidates with DALL·E and rank them with CLIP"),
     Command("optimize", "PROMPT", "let CLIP's gradient change a picture step by step (VQGAN-CLIP)"),
     Command("edit", "FILE", "change a picture from one text to another (DiffusionCLIP)"),
-    Command("diffuse", "PROMPT", "draw candidates with Stable Diffusion and rank them with CLIP"),
+    Command("diffuse", "PROMPT", "draw candidates by latent diffusion and rank them with CLIP"),
     Command("replay", "FILE.png", "run a picture's record again and compare", "app.cli.replay"),
     Command("models", "", "list, fetch, add and remove models", "app.cli.models", ("fetch", "add", "remove")),
     Command("deploy", "OWNER/NAME", "send this to a Hugging Face Space", "app.deploy"),

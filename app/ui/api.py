@@ -1,4 +1,4 @@
-"""The tools as an API: five named endpoints for programs, which agents get as tools of the Model Context Protocol.
+"""The tools as an API: six named endpoints for programs, which agents get as tools of the Model Context Protocol.
 
 Pictures come in as data URIs: no path is opened and no address is fetched for a caller. Pictures go out as files of
 Gradio's, copies under names that nobody can guess, which its clients download and to which agents get whole addresses.
@@ -51,9 +51,10 @@ _ranking = threading.Lock()  # one at a time: it shares the device with the queu
 
 
 def build(context: PageContext) -> None:
-    """Add the five endpoints to the page that is being built."""
+    """Add the six endpoints to the page that is being built. Where the pack only has Diffuse, `generate` runs that too."""
     runs = {
-        "generate": (context.drawing, "Draw candidates for a prompt and rank them with CLIP."),
+        "generate": (context.engines[0], "Draw candidates for a prompt and rank them with CLIP."),
+        "diffuse": ("diffuse", "Draw candidates for a prompt by latent diffusion and rank them with CLIP."),
         "optimize": (
             "optimize",
             f"Let CLIP's gradient grow a picture towards a prompt, in at most {MOST_STEPS} steps.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -56,20 +57,28 @@ def plain_field(knob: Knob, pipeline: str) -> str:
 
 
 def field(
-    context: PageContext, knob: Knob, prefix: str = "knob", *, pipeline: str = "", picture_height: int = 180
+    context: PageContext,
+    knob: Knob,
+    prefix: str = "knob",
+    *,
+    pipeline: str = "",
+    picture_height: int = 180,
+    classes: Sequence[str] = (),
 ) -> Any:
     """A component with the setting's range, default and words; its element's id is `prefix`-NAME."""
     words = _translated(knob, pipeline)
-    common = {"elem_id": f"{prefix}-{knob.name}", "min_width": 96}
+    common = {"elem_id": f"{prefix}-{knob.name}", "elem_classes": [*classes], "min_width": 96}
     if knob.kind == "picture":
-        component: Any = picture_field(common["elem_id"], picture_height)
+        component: Any = picture_field(f"{prefix}-{knob.name}", picture_height, classes)
         return context.translate(component, label=f"knob_{words}")
     if knob.choices is not None:
         component = gr.Dropdown(list(knob.choices), value=knob.default, **common)
     elif knob.type is bool:
         component = gr.Checkbox(knob.default, **common)
     elif knob.optional:
-        component = gr.Number(knob.default, precision=0 if knob.type is int else None, **common)
+        component = gr.Number(empty_number(knob.default), **common)
+        words_of = {"info": f"help_{words}"} if knob.advanced else {}
+        return context.translate(component, label=f"knob_{words}", placeholder="model_decides", **words_of)
     elif not knob.advanced and knob.type is int:
         return context.translate(
             gr.Number(knob.default, precision=0, scale=1, **common), label=f"knob_{words}"
@@ -83,7 +92,7 @@ def field(
     return context.translate(component, label=f"knob_{words}", info=f"help_{words}")
 
 
-def picture_field(elem_id: str, height: int) -> gr.Image:
+def picture_field(elem_id: str, height: int, classes: Sequence[str] = ()) -> gr.Image:
     """A place for one picture, dropped, pasted or chosen."""
     return gr.Image(
         type="filepath",
@@ -92,9 +101,15 @@ def picture_field(elem_id: str, height: int) -> gr.Image:
         sources=["upload", "clipboard"],
         height=height,
         elem_id=elem_id,
-        elem_classes="picture-field",
+        elem_classes=["picture-field", *classes],
         min_width=96,
     )
+
+
+def bare(layout: Any) -> Any:
+    """A layout whose fields are its own children; Gradio would put a form, one more component, around neighbours."""
+    layout.allow_expected_parents = False
+    return layout
 
 
 def _step(knob: Knob) -> float:
@@ -115,7 +130,13 @@ def plain_value(knob: Knob, value: Any) -> Any:
     """
     if knob.kind == "picture":
         value = uploaded_path(value)
-    return knob.default if value is None else value
+    emptied = value is None or (value == "" and knob.type in (int, float))
+    return knob.default if emptied else value
+
+
+def empty_number(value: Any) -> Any:
+    """A number as its component takes it: the empty text for None, in whose place Gradio's script would show a 0."""
+    return "" if value is None else value
 
 
 def uploaded_path(upload: Any) -> str:

@@ -25,7 +25,7 @@ Update = dict[
 ]  # an answer to Gradio: components and what they become; what is not named stays as it is
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
-DRAWING = ("generate", "diffuse")  # the pipelines that may stand behind the tab Generate
+DRAWING = ("generate", "diffuse")  # the engines of the tab Generate: pipelines that draw from a prompt
 
 # Passes clicks on anything that carries data-act to Python, with its data.
 ACTS = """element.addEventListener('click', (event) => {
@@ -44,7 +44,6 @@ class PageContext:
     pictures: Pictures
     shelf: Shelf
     serving: Serving = LOCAL
-    drawing: str = DRAWING[0]  # the pipeline behind the tab Generate
     downloads: Downloads = field(default_factory=Downloads)
     helps: dict[str, str] = field(default_factory=dict)  # name of a setting -> its help in English
     names: dict[str, tuple[str, str]] = field(
@@ -55,6 +54,7 @@ class PageContext:
     visitor: Any = None  # hidden: who is here, for fairness in the queue
     job: Any = None  # hidden: the job that is looked at
     link: Any = None  # hidden: the recipe in the page's address, the empty text when there is none
+    engine: Any = None  # hidden: the one of DRAWING that is chosen, the empty text for the pack's first
     queue_status: Any = None
     handover: Any = (
         None  # hidden: "TAB:start:NAME" or "TAB:settings:NAME", a picture that goes to another tab
@@ -71,6 +71,11 @@ class PageContext:
             setattr(component, name, text(key))
         self.translated.append((component, keys))
         return component
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines of the pack in use."""
+        return drawing_pipelines(self.studio.pack)
 
     def missing(self, pipeline: str) -> list[Checkpoint]:
         """Models that a pipeline of the pack in use is made of and that are not here."""
@@ -116,9 +121,9 @@ class PageContext:
         return {name: own.get(key) or say(key, language, self.helps) for name, key in keys.items()}
 
 
-def drawing_pipeline(pack: str) -> str:
-    """The one of DRAWING that a pack has."""
-    return next((name for name in DRAWING if name in PACKS.get(pack, {})), DRAWING[0])
+def drawing_pipelines(pack: str) -> tuple[str, ...]:
+    """Those of DRAWING that a pack has, at least one, in this order."""
+    return tuple(name for name in DRAWING if name in PACKS.get(pack, {})) or DRAWING[:1]
 
 
 def clicked(event: gr.EventData) -> dict[str, str]:

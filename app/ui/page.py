@@ -25,7 +25,7 @@ from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving
 from app.ui import api, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
-from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked, drawing_pipeline
+from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked, drawing_pipelines
 from app.ui.door import Door
 from app.ui.html.page import header, served
 from app.ui.i18n import LANGUAGES, knob_help, translations
@@ -74,14 +74,12 @@ def build(
         for knob in kind.Settings.knobs():
             helps.setdefault(knob.name, knob_help(knob, "en"))
             helps[f"{name}_{knob.name}"] = knob_help(knob, "en")
-    drawing = drawing_pipeline(studio.pack)
-    context = PageContext(
-        studio, queue, pictures_library, pictures, Shelf(house.home), serving, drawing, helps=helps
-    )
+    context = PageContext(studio, queue, pictures_library, pictures, Shelf(house.home), serving, helps=helps)
     with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:
         head = clickable_html(header(), elem_id="masthead")
         context.queue_status = gr.HTML(elem_id="queue-status", apply_default_css=False)
-        context.visitor, context.job, context.link = (gr.Textbox(visible=False) for _ in range(3))
+        arriving = [gr.Textbox(visible=False) for _ in range(4)]
+        context.visitor, context.job, context.link, context.engine = arriving
         context.handover, context.form_values = gr.Textbox(visible=False), gr.Textbox(visible=False)
         with gr.Tabs(selected="generate", elem_id="tabs") as context.tabs:
             for name, build_tab in tabs_of(context).items():
@@ -101,8 +99,7 @@ def build(
             return speak(clicked(event).get("to", ""))
 
         head.click(switch, None, labels, **QUIET)
-        hidden = [context.visitor, context.job, context.link]
-        arrived = page.load(None, None, hidden, js="() => window.atelier.arrive()", **QUIET)
+        arrived = page.load(None, None, arriving, js="() => window.atelier.arrive()", **QUIET)
         for answer, inputs, outputs, refresh in context.arrivals:
             context.answered(arrived.then(answer, inputs, outputs, **QUIET), refresh)
         spoken = "() => [window.atelier.spoken()]"  # in the place of a component that it does not read
@@ -206,7 +203,8 @@ def serve(
 def _wake(studio: Any) -> None:
     """Load what Generate needs, so that the first prompt does not wait for it."""
     try:
-        studio.pipeline(drawing_pipeline(studio.pack))
+        for engine in drawing_pipelines(studio.pack):
+            studio.pipeline(engine)
     except (BadInput, CannotSave) as problem:
         log.warning("%s", problem)
     except Exception:

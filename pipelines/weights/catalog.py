@@ -58,6 +58,7 @@ TINY = (
         name="codec",
     ),
     _tiny("dalle", "dalle.safetensors", "DALL·E: text tokens to image tokens"),
+    _tiny("prior", "prior.safetensors", "a latent diffusion model: text to latents of the codec"),
     _tiny("unet", "unet.safetensors", "a diffusion model of 64 x 64 pictures, the base of Edit"),
     _tiny(
         "pictures",
@@ -111,6 +112,7 @@ def kind_of(path: Path) -> str:
         return ""  # who reads its weights will say what is wrong with it
 
 
+_PRIOR = {"prior": "tiny-prior", "codec": "tiny-codec"}
 _JUDGES = {"clip": "clip-vit-b-32", "critic": "clip-vit-b-16"}
 
 
@@ -145,14 +147,16 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
             "dalle": "tiny-dalle",
             "vqgan": "tiny-vqgan",
             "clip": "tiny-clip",
+            **_PRIOR,
         },
-        "optimize": {"vqgan": "tiny-vqgan", "clip": "tiny-clip", "critic": "tiny-critic"},
+        "optimize": {"vqgan": "tiny-vqgan", "clip": "tiny-clip", "critic": "tiny-critic", **_PRIOR},
         "edit": {
             "unet": "tiny-unet",
             "clip": "tiny-clip",
             "critic": "tiny-critic",
             "pictures": "tiny-pictures",
         },
+        "diffuse": {**_PRIOR, "clip": "tiny-clip"},
     },
     "full": {"generate": _MEGA, "optimize": _OPTIMIZE, "edit": _edit("ddpm-ema-celebahq-256")},
     "mini": {"generate": _MINI, "optimize": _OPTIMIZE, "edit": _edit("ddpm-ema-celebahq-256")},

@@ -149,6 +149,9 @@ def test_a_part_is_replaced_wherever_the_pack_has_it(models: Path) -> None:
     studio = Studio("tiny", "cpu", {"clip": "mine"})
     pipeline: Any = studio.pipeline("optimize")
     assert isinstance(pipeline.clip, OpenaiClip) and not isinstance(pipeline.critic, OpenaiClip)
+    assert pipeline.diffusion.clip is studio.load(
+        "tiny-clip"
+    )  # the prior reads by the CLIP that it was trained with
     assert studio.clip() is pipeline.clip and studio.models("generate")["clip"]["name"] == "mine"
     assert "clip-tokenizer" in [one.name for one in needed("tiny", {"clip": "mine"})]
     assert "clip-tokenizer" not in [one.name for one in needed("tiny")]

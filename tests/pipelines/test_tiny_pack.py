@@ -10,6 +10,7 @@ import torch
 
 from pipelines.core.pipeline import Result, run
 from pipelines.core.record import read_record
+from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.edit.settings import EditSettings
 from pipelines.generate.pipeline import Generate
 from pipelines.generate.settings import GenerateSettings
@@ -31,12 +32,12 @@ def generate() -> Generate:
 
 def test_everything_is_there_and_small() -> None:
     tiny = [one for one in CHECKPOINTS.values() if one.pack == "tiny"]
-    assert len(tiny) == 8 and all(one.present for one in tiny)
+    assert len(tiny) == 9 and all(one.present for one in tiny)
     assert sum(one.size for one in tiny) <= 90_000_000
     assert {file.suffix for file in (ASSETS / "tiny").iterdir()} <= {".safetensors", ".json", ".txt", ".md"}
 
 
-@pytest.mark.parametrize("name", ["clip", "critic", "vqgan", "codec", "dalle"])
+@pytest.mark.parametrize("name", ["clip", "critic", "vqgan", "codec", "dalle", "prior"])
 def test_weights_tell_how_they_came_to_be(name: str) -> None:
     _, facts = read_header(CHECKPOINTS[f"tiny-{name}"].path)
     assert {"steps", "samples", "seconds", "hardware", "data", "seed", "figures", "licence"} <= set(facts)
@@ -68,6 +69,15 @@ def test_a_run_draws_and_ranks(generate: Generate) -> None:
     redness = pixels[:, 0] - pixels[:, 1:].mean(1)
     assert redness[:4].mean() > 0.05  # and the best have red in them
     assert torch.isfinite(torch.tensor([picture.score for picture in result.pictures])).all()
+
+
+def test_diffuse_draws_and_ranks() -> None:
+    pipeline = Studio("tiny", "cpu").pipeline("diffuse")
+    *_, result = run(pipeline, DiffuseSettings(prompt="a red heart", candidates=4, steps=6))
+    assert isinstance(result, Result)
+    pixels = to_tensor([picture.image for picture in result.pictures])
+    assert pixels.shape == (4, 3, 128, 128) and pixels.std() > 0.2
+    assert (pixels[:, 0] - pixels[:, 1:].mean(1)).mean() > 0.05  # there is red in them
 
 
 def test_words_are_known_in_both_languages(generate: Generate) -> None:

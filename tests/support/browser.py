@@ -41,7 +41,7 @@ def make(queue: JobQueue, prompt: str = "a blue bowl", **settings: Any) -> Path:
 def unfold(tab: Any, accordion: str) -> None:
     """Open an accordion for the first time. What is typed before the next frame is lost: Gradio fills its fields then."""
     tab.locator(f"{accordion} > button").click()
-    tab.locator(f"{accordion} label").first.wait_for()
+    tab.locator(f"{accordion} label:visible").first.wait_for()
     tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 

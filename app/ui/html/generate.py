@@ -1,9 +1,13 @@
-"""What a run of Generate looks like: the stage with its pictures, the sheet of the candidates. HTML from a Job."""
+"""What a run of Generate looks like: the stage with its pictures, the sheet of the candidates. HTML from a Job.
+
+What belongs to one engine has the class that `only_for` names; the style sheet shows that of the engine that is chosen.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -22,11 +26,40 @@ from app.ui.html.common import (
     title_of,
     underway,
 )
-from app.ui.i18n import both, both_sentence
+from app.ui.i18n import both, both_aloud, both_sentence
 from app.ui.markup import html, joined
 from app.ui.pictures import SHEET_PIXELS, Pictures
 
 MAX_TILES = 64  # previews shown at once
+
+
+# ---------------------------------------------------------------------------------------------------------- engines
+
+
+def engines(offered: Sequence[str], chosen: str) -> Markup:
+    """The chip that chooses the engine, hidden where there is only one."""
+    choices = joined(
+        html(
+            '<label><input type="radio" name="engine" value="{}" data-act="engine" data-engine="{}"{}>'
+            "<span>{}</span></label>",
+            engine,
+            engine,
+            " checked" if engine == chosen else "",
+            both("engine_" + engine),
+        )
+        for engine in offered
+    )
+    return html(
+        '<div class="engines" role="radiogroup" aria-label="{}"{}>{}</div>',
+        both_aloud("engine"),
+        " hidden" if len(offered) < 2 else "",
+        choices,
+    )
+
+
+def only_for(engine: str) -> str:
+    """The class of what is shown only while this engine is chosen."""
+    return f"only-{engine}"
 
 
 # ------------------------------------------------------------------------------------------------------------ stage
@@ -41,8 +74,11 @@ def stage(job: Job, pictures: Pictures, previews: list[Image.Image] | None = Non
     return _ended(job, pictures, previews)
 
 
-def empty(candidates: int, keep: int, pictures: Pictures) -> Markup:
-    """Before anything has been made: what happens here, and examples to click when there are any."""
+def empty(counts: Mapping[str, tuple[int, int]], pictures: Pictures) -> Markup:
+    """Before anything has been made: what happens here, and examples to click when there are any.
+
+    `counts` are each engine's numbers of candidates and of pictures kept, as its form has them at first.
+    """
     names = pictures.example_names()
     tiles = joined(
         html(
@@ -56,11 +92,19 @@ def empty(candidates: int, keep: int, pictures: Pictures) -> Markup:
     )
     if not names:
         tiles = joined(html("<i style='--i:{}'></i>", index) for index in range(16))
+    happens = joined(
+        html(
+            '<p class="{}">{}</p>',
+            only_for(engine),
+            both("empty_text" if keep < candidates else "empty_text_all", candidates=candidates, keep=keep),
+        )
+        for engine, (candidates, keep) in counts.items()
+    )
     return html(
-        '<section class="stage empty">{}<h2>{}</h2><p>{}</p>{}</section>',
+        '<section class="stage empty">{}<h2>{}</h2>{}{}</section>',
         _tiles(min(4, _columns(len(names) or 16)), tiles),
         both("empty_title"),
-        both("empty_text", candidates=candidates, keep=keep),
+        happens,
         html("<p>{}</p>", both("empty_examples")) if names else "",
     )
 
@@ -125,7 +169,7 @@ def _figure(job: Job, pictures: Pictures, index: int) -> Markup:
     facts = [both("rank", rank=picture.get("rank", index + 1), count=count)]
     if picture.get("score") is not None:
         facts.append(both("score", score=f"{picture['score']:.3f}"))
-    facts.append(both("seed_is", seed=picture["seed"]))
+    facts += [both("seed_is", seed=picture["seed"]), both("made_" + job.pipeline)]
     acts = [
         downloads(url, name, job.settings),
         button("optimize_this", "optimize", name=name),

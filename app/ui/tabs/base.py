@@ -23,6 +23,7 @@ from app.ui.html.page import queue_status
 from app.ui.link import opened
 from pipelines.core.journal import Journal
 from pipelines.errors import BadInput, CannotSave
+from pipelines.weights.checkpoint import Checkpoint
 
 WATCH_SECONDS = 0.3  # between two looks at a running job
 LIES = (
@@ -64,6 +65,7 @@ class RunTab(ABC):
     def __init__(self, context: PageContext, pipeline: str, hidden: Sequence[str] = ()):
         self.context, self.queue, self.pictures = context, context.queue, context.pictures
         self.pipeline = self.name = pipeline
+        self.shown: tuple[str, ...] = (pipeline,)  # whose jobs it shows
         self.Settings: Any = context.queue.pipelines[pipeline].Settings
         self.knobs = {knob.name: knob for knob in self.Settings.knobs() if knob.name not in hidden}
 
@@ -172,24 +174,28 @@ class RunTab(ABC):
     def _nothing(self, visitor: str) -> Update:
         answer = {
             **self.show_empty(),
-            self.seen: "missing" if self.context.missing(self.pipeline) else "empty",
+            self.seen: "missing" if self.missing() else "empty",
             self.earlier: common.earlier(self.last_runs(visitor), self.pictures, ""),
         }
         return answer if self.announce is None else {**answer, self.announce: ""}
 
     def missing_or(self, empty: Callable[[], str]) -> str:
         """What is shown before there is a job: what `empty` gives, or which models have to be fetched first."""
-        if missing := self.context.missing(self.pipeline):
+        if missing := self.missing():
             return common.missing(self.context.studio.pack, missing)
         return empty()
 
+    def missing(self) -> list[Checkpoint]:
+        """Models that are not here and without which nothing can be run."""
+        return self.context.missing(self.pipeline)
+
     def find_job(self, job_id: str) -> Job | None:
-        """The job when it is one of this pipeline's and there is something to show of it."""
+        """The job when it is one that the tab shows and there is something to show of it."""
         try:
             job = self.queue.job(job_id) if job_id else None
         except BadInput:
             return None
-        if job is None or job.pipeline != self.pipeline or (job.state == "done" and not job.pictures):
+        if job is None or job.pipeline not in self.shown or (job.state == "done" and not job.pictures):
             return None
         return job
 
@@ -199,10 +205,8 @@ class RunTab(ABC):
         return None if job is None or job.is_over else job
 
     def last_runs(self, visitor: str) -> list[Job]:
-        """The visitor's last runs of this pipeline, newest first; those that left nothing to see aside."""
-        jobs = (
-            [job for job in self.queue.jobs(visitor, 60) if job.pipeline == self.pipeline] if visitor else []
-        )
+        """The visitor's last runs that the tab shows, newest first; those that left nothing to see aside."""
+        jobs = [job for job in self.queue.jobs(visitor, 60) if job.pipeline in self.shown] if visitor else []
         return [job for job in jobs if job.pictures or job.state not in self.unlisted][:LAST_RUNS]
 
     # ------------------------------------------------------------------------------------------------------- acting

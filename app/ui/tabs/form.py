@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.ui.components import field, plain_value
+from app.ui.components import empty_number, field, plain_value
 from app.ui.context import QUIET, PageContext, Update
 from pipelines.core.settings import Knob
 from pipelines.errors import BadInput
@@ -106,9 +106,9 @@ class KnobForm:
         }
 
     def shown(self, name: str, value: Any) -> Any:
-        """A setting's value as its component takes it: a picture is opened."""
+        """A setting's value as its component takes it: a picture is opened, no number is an empty field."""
         if self.knobs[name].kind != "picture":
-            return value
+            return empty_number(value)
         return open_picture(value) if value else None
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from app.downloads import Download
 from app.space import free_memory
-from app.ui.context import DRAWING, QUIET, PageContext, clickable_html, clicked, drawing_pipeline
+from app.ui.context import QUIET, PageContext, clickable_html, clicked, drawing_pipelines
 from app.ui.i18n import both, both_sentence
 from app.ui.markup import html, joined
 from pipelines.errors import BadInput, Message
@@ -62,13 +62,7 @@ class ModelsTab:
         """Use another pack from now on. BadInput while jobs run or wait, whose models these are."""
         if self.context.queue.busy:
             raise BadInput("page.jobs_use_pack")
-        if self._needs_new_page(pack):
-            raise BadInput("page.other_generate", pack=pack[:40], command=_command(pack))
         self.context.studio.switch(pack)
-
-    def _needs_new_page(self, pack: str) -> bool:
-        """Whether its Generate has other settings than the one on this page."""
-        return drawing_pipeline(pack) != self.context.drawing
 
     @property
     def _fetching(self) -> bool:
@@ -94,13 +88,14 @@ class ModelsTab:
             head += html('<p class="note">{}</p>', both("models_shared"))
         problem = html('<p class="note trouble">{}</p>', both_sentence(trouble)) if trouble else ""
         groups = ""
-        for drawing in DRAWING:
+        for engines in dict.fromkeys(map(drawing_pipelines, PACKS)):
             cards = joined(
                 self._pack(pack, asked, max(free.values()))
                 for pack in PACKS
-                if drawing_pipeline(pack) == drawing
+                if drawing_pipelines(pack) == engines
             )
-            groups += html('<h2>{}</h2><div class="packs">{}</div>', both("models_" + drawing), cards)
+            title = both("models_" + "_".join(engines))
+            groups += html('<h2>{}</h2><div class="packs">{}</div>', title, cards)
         watching = " data-watching" if self._fetching else ""
         return html(
             '<section class="models"{} data-asked="{}" data-trouble="{}">{}'
@@ -184,16 +179,11 @@ class ModelsTab:
         gone = [part for part in parts if not part.present]
         wanted = [part for part in gone if part.name in OPEN_WEIGHTS]
         badge = html('<span class="badge">{}</span>', both("in_use")) if in_use else ""
-        side, below = "", ""
+        side = ""
         if self.may_change and wanted and not self._fetching:
             side = _button("fetch_missing", "ask", asked=pack, expanded=asked == pack)
         elif self.may_change and not gone and not in_use:
-            if self._needs_new_page(pack):
-                below = html(
-                    '<p class="command">{} <code>{}</code></p>', both("needs_new_page"), _command(pack)
-                )
-            else:
-                side = _button("use_pack", "switch", pack=pack)
+            side = _button("use_pack", "switch", pack=pack)
         download = sum(_bytes(part) for part in wanted)
         facts = [both("pack_files", here=len(parts) - len(gone), all=len(parts))]
         if download:
@@ -211,7 +201,7 @@ class ModelsTab:
         return html(
             '<article class="pack{}"><div class="top"><h3>{} {}</h3>{}</div>'
             "<p>{}</p>"
-            '<p class="facts">{}</p>{}'
+            '<p class="facts">{}</p>'
             '<div class="how">{}</div><details data-pack="{}"><summary>{}</summary>'
             "<ul>{}</ul></details></article>",
             " now" if in_use else "",
@@ -221,7 +211,6 @@ class ModelsTab:
             both("about_pack_" + pack.replace("-", "_").replace(".", "_")),
             joined(html("<span>{}</span>", fact) for fact in facts),
             _consent(asked_for),
-            below,
             name,
             both("pack_details"),
             rows,
@@ -307,10 +296,6 @@ def _need(pack: str, use: dict[str, str] | None) -> int:
 def _bytes(checkpoint: Checkpoint) -> int:
     """What it takes on disk, or the download when it is not there."""
     return checkpoint.size or checkpoint.download_bytes
-
-
-def _command(pack: str) -> str:
-    return f"python launch.py ui --pack {pack[:40]}"
 
 
 def _button(words: str, act: str, *, kind: str = "quiet", expanded: bool | None = None, **data: Any) -> str:

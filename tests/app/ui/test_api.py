@@ -1,4 +1,4 @@
-"""The tools as an API: a client of another process's kind calls all five over HTTP."""
+"""The tools as an API: a client of another process's kind calls all six over HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipelines.errors import BadInput, templates
 from pipelines.io.images import picture_to_uri
 from tests.support.painter import PAINTERS, PainterStudio
 
-TOOLS = ["/generate", "/optimize", "/edit", "/rank", "/search"]
+TOOLS = ["/generate", "/diffuse", "/optimize", "/edit", "/rank", "/search"]
 RED, BLUE = (picture_to_uri(Image.new("RGB", (40, 30), colour)) for colour in ("red", "blue"))
 
 
@@ -35,11 +35,15 @@ def client(studio: tuple[str, JobQueue], tmp_path: Path) -> Iterator[Client]:
     made.close()
 
 
-def test_a_client_calls_all_five_tools(client: Client, studio: tuple[str, JobQueue]) -> None:
+def test_a_client_calls_all_six_tools(client: Client, studio: tuple[str, JobQueue]) -> None:
     best, made = client.predict("a cup", candidates=3, keep=2, seed=5, api_name="/generate")
     assert [one["rank"] for one in made["pictures"]] == [1, 2] and made["pictures"][0]["seed"] == 5
     for file in (best, *(one["file"] for one in made["pictures"])):
         assert read_record(Path(file).read_bytes(), PAINTERS).settings["prompt"] == "a cup"
+
+    best, made = client.predict("a cup", width=128, candidates=1, api_name="/diffuse")
+    assert made["settings"]["width"] == 128 and len(made["pictures"]) == 1
+    assert read_record(Path(best).read_bytes(), PAINTERS).pipeline == "diffuse"
 
     best, made = client.predict("a red cup", image=RED, steps=10, start="white", api_name="/optimize")
     record = read_record(Path(best).read_bytes(), PAINTERS)
@@ -62,7 +66,7 @@ def test_a_client_calls_all_five_tools(client: Client, studio: tuple[str, JobQue
     assert read_record(Path(found[0]["file"]).read_bytes(), PAINTERS).pipeline == found[0]["tool"]
 
 
-def test_five_endpoints_are_public_and_documented(studio: tuple[str, JobQueue]) -> None:
+def test_six_endpoints_are_public_and_documented(studio: tuple[str, JobQueue]) -> None:
     url, _ = studio
     info = httpx.get(f"{url}gradio_api/info").json()
     assert list(info["named_endpoints"]) == TOOLS and info["unnamed_endpoints"] == {}
@@ -138,7 +142,7 @@ def test_callers_do_not_share_a_session(studio: tuple[str, JobQueue]) -> None:
     assert all(one.startswith("api-") for one in fresh)
 
 
-def test_agents_get_the_same_five_tools(tmp_path: Path) -> None:
+def test_agents_get_the_same_six_tools(tmp_path: Path) -> None:
     """Gradio's own schema of the tools, which it works out without the package that speaks to agents."""
     queue = JobQueue(PainterStudio(), tmp_path, PAINTERS)
     try:
@@ -154,7 +158,8 @@ def test_agents_get_the_same_five_tools(tmp_path: Path) -> None:
             schema, files = server.get_input_schema(name, parameters)
             assert "Returns: " in description and files == []  # nothing that would be fetched
             assert all(
-                one["description"] and one.keys() & {"type", "enum"} for one in schema["properties"].values()
+                one["description"] and one.keys() & {"type", "enum", "oneOf"}
+                for one in schema["properties"].values()
             )
             assert schema["required"] and "request" not in schema["properties"]
     finally:
@@ -171,6 +176,7 @@ def test_an_agent_lists_and_calls_the_tools(tmp_path: Path) -> None:
     _, url = page.launch(blocks, port=None, mcp=True)
     calls = {
         "generate": {"prompt": "a cup", "candidates": 1},
+        "diffuse": {"prompt": "a cup", "candidates": 1},
         "optimize": {"prompt": "a cup", "steps": 5},
         "edit": {"prompt": "a blue cup", "source": "a cup", "image": RED},
         "rank": {"pictures": [RED, BLUE], "text": "red"},
@@ -187,7 +193,7 @@ def test_an_agent_lists_and_calls_the_tools(tmp_path: Path) -> None:
             for name, given in calls.items():
                 answer = await agent.call_tool(name, given)
                 assert not answer.isError, answer.content
-                if name in ("generate", "optimize", "edit"):
+                if name in ("generate", "diffuse", "optimize", "edit"):
                     assert answer.content[0].type == "image"
                     address = answer.content[1].text.removeprefix("Image URL: ")
                     assert (

@@ -221,7 +221,7 @@ def test_the_page_says_where_its_api_is(visit: Any) -> None:
         keep(tab, f"footer-{lang[:2]}-{theme_name}-{width}")
         tab.locator("footer .show-api").click()
         tab.get_by_text("/generate").first.wait_for()
-        for name in ("/optimize", "/edit", "/rank", "/search"):
+        for name in ("/diffuse", "/optimize", "/edit", "/rank", "/search"):
             assert tab.get_by_text(name, exact=True).count()
         keep(tab, f"api-{lang[:2]}-{theme_name}-{width}")
 

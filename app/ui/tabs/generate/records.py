@@ -12,7 +12,6 @@ from app.ui.tabs.generate.form import GenerateForm
 from pipelines.core.record import Record, read_parameters, read_record
 from pipelines.errors import BadInput
 
-SHARED = ("prompt", "seed", "candidates", "keep", "hide_duplicates")  # mean the same to both of DRAWING
 FROM_PICTURE = ("likeness", "strength")  # settings that go back to their defaults for a variation
 
 
@@ -20,31 +19,34 @@ class Records:
     """What the records of pictures put into a form, and the note that says so."""
 
     def __init__(self, form: GenerateForm):
-        self.form, self.queue, self.pipeline = form, form.context.queue, form.pipeline
+        self.form, self.queue = form, form.context.queue
 
     def act(self, act: str, path: Path, rows: int, visitor: str) -> Update:
         """A button on a picture: "remix", "redraw", "vary", "complete" from `rows` of tokens, else its settings again."""
         record = read_record(path, self.queue.pipelines)
-        if record.pipeline != self.pipeline:  # an example that another model drew
+        if record.pipeline not in self.form.context.engines:  # an example that another model drew
             return self._borrowed(record)
         settings = dict(record.settings)
         if act == "redraw":  # beside the form, which stays as it is
             alone = {"seed": record.picture["seed"], "candidates": 1, "keep": 1}
-            job_id = self.queue.submit(self.pipeline, {**settings, **alone}, visitor)
+            job_id = self.queue.submit(record.pipeline, {**settings, **alone}, visitor)
             return {self.form.context.job: job_id}
         if act not in ("remix", "vary", "complete"):
-            return self._filled(settings, False, info_note("loaded_again"))
+            return self._filled(record.pipeline, settings, False, info_note("loaded_again"))
         settings.pop("seed", None)
         if act == "remix":
-            return self._filled(settings, True, info_note("remixed"))
-        start = {"image": path, "keep_rows": rows, "mask": ""}
-        knobs = self.form.knobs
-        start |= {name: knobs[name].default for name in FROM_PICTURE if name in knobs}
-        filled = self._filled({**settings, **start}, True, info_note("from_picture"))
+            return self._filled(record.pipeline, settings, True, info_note("remixed"))
+        knobs = self.form.parts[record.pipeline].knobs
+        settings |= {"image": path, "keep_rows": rows, "mask": ""}
+        settings |= {name: knobs[name].default for name in FROM_PICTURE if name in knobs}
+        filled = self._filled(record.pipeline, settings, True, info_note("from_picture"))
         return {**filled, self.form.run_now: str(random.random())}
 
-    def load_file(self, path: str) -> Update:
-        """The settings inside a dropped PNG, also in another studio's words. BadInput when there are none."""
+    def load_file(self, path: str, engine: str) -> Update:
+        """The settings inside a dropped PNG, also in another studio's words, which go to the engine that is chosen.
+
+        BadInput when there are none.
+        """
         try:
             record = read_record(path, self.queue.pipelines)
         except BadInput as problem:
@@ -56,31 +58,25 @@ class Records:
                 raise problem from None
             if not settings:
                 raise
-            return self._filled(settings, "seed" not in settings, info_note("loaded_foreign"))
-        if record.pipeline != self.pipeline:
+            return self._filled(engine, settings, "seed" not in settings, info_note("loaded_foreign"))
+        if record.pipeline not in self.form.context.engines:
             return self._borrowed(record)
         prompt, seed = record.settings.get("prompt", ""), record.settings.get("seed", 0)
-        return self._filled(record.settings, False, info_note("loaded", prompt=prompt, seed=seed))
+        note = info_note("loaded", prompt=prompt, seed=seed)
+        return self._filled(record.pipeline, record.settings, False, note)
 
     def reuse(self, path: Path) -> Update:
         """The settings of a picture of the library."""
         record = read_record(path, self.queue.pipelines)
-        if record.pipeline != self.pipeline:
+        if record.pipeline not in self.form.context.engines:
             return self._borrowed(record)
-        return self._filled(record.settings, False, info_note("loaded_again"))
-
-    def fill(self, pipeline: str, settings: dict[str, Any]) -> Update:
-        """The form with settings of one of DRAWING: those that mean the same when it is not the one behind this tab."""
-        if pipeline == self.pipeline:
-            return self.form.fill(settings)
-        return self.form.fill({name: settings[name] for name in SHARED if name in settings})
+        return self._filled(record.pipeline, record.settings, False, info_note("loaded_again"))
 
     def _borrowed(self, record: Record) -> Update:
-        """What may be taken from a record of another pipeline into the form, and a note that says so."""
+        """What may be taken from a record of a pipeline that the pack lacks into the form, and a note that says so."""
         if record.pipeline not in DRAWING:
             return {self.form.note: info_note("other_pipeline", pipeline=record.pipeline)}
-        filled = self.fill(record.pipeline, record.settings)
-        return {**filled, self.form.roll: False, self.form.note: info_note("loaded_other")}
+        return self._filled(record.pipeline, record.settings, False, info_note("loaded_other"))
 
-    def _filled(self, settings: dict[str, Any], roll: bool, note: str) -> Update:
-        return {**self.form.fill(settings), self.form.roll: roll, self.form.note: note}
+    def _filled(self, pipeline: str, settings: dict[str, Any], roll: bool, note: str) -> Update:
+        return {**self.form.fill_engine(pipeline, settings), self.form.roll: roll, self.form.note: note}

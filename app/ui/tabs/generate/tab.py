@@ -9,6 +9,7 @@ import gradio as gr
 
 from app.jobs.queue import Job
 from app.jobs.threads import run_in_own_thread
+from app.ui.components import bare
 from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked
 from app.ui.html import generate as generate_html
 from app.ui.html.common import Trace, error_note, info_note
@@ -17,15 +18,14 @@ from app.ui.tabs.base import Change, RunTab
 from app.ui.tabs.generate.form import GenerateForm
 from app.ui.tabs.generate.records import Records
 from pipelines.errors import BadInput, CannotSave
-
-HIDDEN = ("batch",)  # the device decides it
+from pipelines.weights.checkpoint import Checkpoint
 
 
 def build(context: PageContext, tab_itself: gr.Tab) -> None:
     """The tab's components and what they do."""
     tab = GenerateTab(context)
     with gr.Row(elem_id="generate", equal_height=False):
-        with gr.Column(elem_id="generate-controls", scale=5, min_width=300):
+        with bare(gr.Column(elem_id="generate-controls", scale=5, min_width=300)):
             tab.form.compose()
             tab.note = tab.form.note
             tab.add_hidden()
@@ -46,10 +46,10 @@ class GenerateTab(RunTab):
     sheet: Any
 
     def __init__(self, context: PageContext):
-        super().__init__(context, context.drawing, HIDDEN)
-        self.name = "generate"
+        super().__init__(context, "generate")
+        self.shown = DRAWING
         self.job = context.job
-        self.form = GenerateForm(context, self.pipeline, self.knobs)
+        self.form = GenerateForm(context)
         self.records = Records(self.form)
 
     # ----------------------------------------------------------------------------------------------------- wiring
@@ -61,7 +61,7 @@ class GenerateTab(RunTab):
         pressed = gr.on(
             [form.go.click, prompt.submit],
             self.submit,
-            [context.visitor, form.roll, *form.components],
+            [context.visitor, context.engine, form.roll, *form.components],
             [context.job, seed, self.note],
             trigger_mode="once",
             preprocess=False,  # Gradio would open the picture; the queue does, and says in a sentence why it cannot
@@ -69,9 +69,15 @@ class GenerateTab(RunTab):
         )
         context.answered(pressed, self.refresh, context.job)
         context.answered(form.stop.click(self.stop, [context.job], None, **QUIET), self.refresh)
-        filled = [*form.components, form.from_picture, form.roll]
+        filled = [*form.components, form.from_picture, form.roll, context.engine, form.chip]
         self.connect_watching(tab_itself, [self.stage, self.sheet, form.stop], filled)
-        context.watch(self.read, [prompt], [form.reading], prompt.change)
+        form.chip.click(self.take_engine, None, [context.engine], **QUIET)
+        context.engine.change(
+            None, [context.engine], None, js="(engine) => window.atelier.engine(engine)", **QUIET
+        )
+        tab_itself.select(form.choose, [context.engine], [context.engine, form.chip], **QUIET)
+        reading = [prompt, context.engine]
+        context.watch(self.read, reading, [form.reading], prompt.change, context.engine.change)
         form.chips.click(self.take_chip, None, [prompt], **QUIET)
         form.connect_dice(form.roll, values=["false"])
         seed.input(None, None, [form.roll], js="() => false", **QUIET)
@@ -83,39 +89,42 @@ class GenerateTab(RunTab):
             context.answered(acted, self.refresh, context.job).then(
                 None, [self.form.run_now], js=press, **QUIET
             )
-        form.drop.upload(self.load_file, [form.drop], [*answered, form.drop], **QUIET)
+        form.drop.upload(self.load_file, [form.drop, context.engine], [*answered, form.drop], **QUIET)
         self.connect_handover(answered)
         for place in (self.stage, self.sheet):
             place.click(context.hand_over, None, [context.handover, context.tabs], **QUIET)
 
     def connect_arrival(self, inputs: list[Any], outputs: list[Any]) -> None:
-        self.context.arrivals.append((self.on_load, inputs, outputs, self.refresh))
+        arrival = [*inputs, self.context.engine]
+        self.context.arrivals.append((self.on_load, arrival, outputs, self.refresh))
 
     # -------------------------------------------------------------------------------------------------- looking
 
-    def on_load(self, address: str, visitor: str, link: str) -> Update:
+    def on_load(self, address: str, visitor: str, link: str, engine: str = "") -> Update:
         """The first look: the job of the address or of the last visit with its settings, or the empty stage.
 
         A link that carries a recipe fills the form and runs nothing; its page has no job. The answer names a job only when
         it is not the page's already: the visitor may have begun one before the answer came, and the next look shows it.
+        In the same way it chooses an engine only where it fills the form.
         """
         answer: Update = {}
+        offered = self.form.offer(engine)
         try:
             if recipe := self.context.recipe(link, *DRAWING):
-                filled = self.records.fill(recipe.pipeline, recipe.settings.to_dict())
+                filled = self.form.fill_engine(recipe.pipeline, recipe.settings.to_dict())
                 opening = {self.form.roll: False, self.note: opened(recipe)}
-                return {**self.watch("", visitor, ""), **filled, **opening}
+                return {**self.watch("", visitor, ""), **offered, **filled, **opening}
         except BadInput as problem:
             answer[self.note] = error_note(problem)
         job = self.find_job(address)
         if job is None and self._is_known(address):  # another tab's: here is shown what was made here last
             job = next((run for run in self.last_runs(visitor) if self.find_job(run.id)), None)
-        filled = self.form.fill(job.settings) if job else {}
+        filled = self.fill(job) if job else {}
         filled.pop(self.form.from_picture, None)  # stays folded
         job_id = job.id if job else address
         if job_id != address:
             answer[self.job] = job_id
-        return {**self.watch(job_id, visitor, ""), **filled, **answer}
+        return {**self.watch(job_id, visitor, ""), **offered, **filled, **answer}
 
     def _is_known(self, job_id: str) -> bool:
         try:
@@ -132,36 +141,45 @@ class GenerateTab(RunTab):
         return answer
 
     def show_empty(self) -> Update:
-        counts = (self.knobs["candidates"].default, self.knobs["keep"].default)
-        empty = self.missing_or(lambda: generate_html.empty(*counts, self.pictures))
+        keep, parts = self.form.knobs["keep"].default, self.form.parts.items()
+        counts = {engine: (part.knobs["candidates"].default, keep) for engine, part in parts}
+        empty = self.missing_or(lambda: generate_html.empty(counts, self.pictures))
         return {self.stage: empty, self.sheet: "", self.form.stop: gr.update(visible=False)}
 
+    def missing(self) -> list[Checkpoint]:
+        """Models that are not here, of the engine that lacks the fewest: none while one engine can draw."""
+        return min((self.context.missing(engine) for engine in self.context.engines), key=len)
+
+    def fill(self, job: Job) -> Update:
+        return self.form.fill_engine(job.pipeline, job.settings)
+
     def fill_settings(self, settings: dict[str, Any]) -> Update:
-        return self.form.fill(settings)
+        return self.form.fill_engine(self.pipeline, settings)
 
     @run_in_own_thread
-    def read(self, prompt: str) -> str:
-        """How the model reads the prompt."""
+    def read(self, prompt: str, engine: str) -> str:
+        """How the model of an engine reads the prompt."""
         if not prompt.strip():
             return generate_html.reading(None)
         try:
-            pipeline: Any = self.context.studio.pipeline(self.pipeline)
+            pipeline: Any = self.context.studio.pipeline(self.form.engine_of(engine))
             return generate_html.reading(pipeline.read_prompt(" ".join(prompt[:2000].split())))
         except (BadInput, AttributeError):  # weights are missing, which the stage says, or it has no reader
             return generate_html.reading(None)
 
     # --------------------------------------------------------------------------------------------------- acting
 
-    def submit(self, visitor: str, roll: bool, *values: Any) -> Update:
+    def submit(self, visitor: str, engine: str, roll: bool, *values: Any) -> Update:
         """Queue a run of what the form says: the job's id, the seed it got, and a note when it cannot be."""
-        form = self.form.read(values)
+        engine = self.form.engine_of(engine)
+        settings = self.form.values_of(engine, values)
         if roll:
-            form["seed"] = random.SystemRandom().randrange(2**32)
+            settings["seed"] = random.SystemRandom().randrange(2**32)
         try:
-            job_id = self.queue.submit(self.pipeline, self.form.settings(form), visitor)
+            job_id = self.queue.submit(engine, settings, visitor)
         except (BadInput, CannotSave) as problem:
             return {self.note: error_note(problem)}
-        return {self.job: job_id, self.form.fields["seed"]: form["seed"], self.note: ""}
+        return {self.job: job_id, self.form.fields["seed"]: settings["seed"], self.note: ""}
 
     def act(self, visitor: str, event: gr.EventData) -> Update:
         """A button on a picture: fill the form from its record, and run at once where that is meant."""
@@ -172,7 +190,8 @@ class GenerateTab(RunTab):
         if act in ("optimize", "edit"):  # the other tabs'
             return {}
         if act == "open":
-            return {self.job: data.get("job", "")}
+            job = self.queue.job(data.get("job", ""))
+            return {**self.fill(job), self.job: job.id}
         if act == "again":
             return {self.job: self.queue.resume(data.get("job", ""))}
         if act == "seed":
@@ -183,12 +202,17 @@ class GenerateTab(RunTab):
         rows = int(data.get("rows", 0)) if act == "complete" else 0
         return self.records.act(act, path, rows, visitor)
 
-    def load_file(self, path: str | None) -> Update:
+    def load_file(self, path: str | None, engine: str) -> Update:
         """The settings inside a dropped PNG into the form, or one sentence on why not."""
-        return {**(self.safely(self.records.load_file, path) if path else {}), self.form.drop: None}
+        filled = self.safely(self.records.load_file, path, self.form.engine_of(engine)) if path else {}
+        return {**filled, self.form.drop: None}
 
     def receive(self, kind: str, name: str, job_id: str) -> Update:
         return self.records.reuse(self.pictures.path(name))
+
+    def take_engine(self, event: gr.EventData) -> str:
+        """The engine that was clicked."""
+        return self.form.engine_of(clicked(event).get("engine", ""))
 
     def take_chip(self, event: gr.EventData) -> str:
         """The prompt of the example that was clicked."""

@@ -13,7 +13,7 @@ import gradio as gr
 from PIL import Image
 
 from app.jobs.queue import Job
-from app.ui.components import uploaded_path
+from app.ui.components import bare, uploaded_path
 from app.ui.context import QUIET, PageContext, Update, clickable_html, clicked
 from app.ui.html import common
 from app.ui.html import optimize as optimize_html
@@ -67,7 +67,7 @@ class OptimizeTab(SteeredTab):
 
     def compose(self) -> None:
         """The right column: prompt and its parts, the buttons, start picture, settings."""
-        with gr.Column(elem_id="opt-ask", min_width=200):
+        with bare(gr.Column(elem_id="opt-ask", min_width=200)):
             self.form.compose_prompt()
             self.controls = clickable_html(
                 optimize_html.controls(None),

@@ -247,12 +247,14 @@ def test_another_pack_is_used_only_when_no_job_is_left(visit: Any, tiny: Site) -
     card(tab, "mini").locator(".badge").wait_for()
     assert tiny.studio.pack == "mini"
     place_pack("sd-turbo")
-    tab.locator("#tab-library-button").click()
+    tab.locator("#tab-generate-button").click()
+    tab.locator("#engine .engines").wait_for(state="hidden")  # mini has one engine
     tab.locator("#tab-models-button").click()
-    command = card(tab, "sd-turbo").locator(".command")
-    command.wait_for()
-    assert "python launch.py ui --pack sd-turbo" in command.inner_text()
-    assert card(tab, "sd-turbo").locator("[data-act=switch]").count() == 0
+    card(tab, "sd-turbo").locator("[data-act=switch]").click()
+    card(tab, "sd-turbo").locator(".badge").wait_for()
+    tab.locator("#tab-generate-button").click()
+    tab.locator("#diffuse-width").wait_for()  # the other engine, without another page
+    assert tab.locator("#knob-top_k").is_hidden()
     tiny.studio.pack = "tiny"
 
 
@@ -296,19 +298,19 @@ def test_a_pack_of_stable_diffusion_has_its_own_form(visit: Any, tmp_path: Path)
         drawn = make(site.queue, "a brown nut", seed=3)  # by DALL·E, another day
         tab = visit(site, "generate", lang="zh-CN")
         assert "不要出现" in tab.locator("#generate-controls").inner_text()
-        assert tab.locator("#knob-top_k").count() == 0
-        tab.locator("#knob-width input").fill("100")
+        assert tab.locator("#engine .engines").is_hidden() and tab.locator("#knob-candidates").is_hidden()
+        tab.locator("#diffuse-width input").fill("100")
         ask(tab, "一只猫")
         tab.locator("#note", has_text="宽 100 不是 8 的倍数，可以用 96 或 104").wait_for()
-        tab.locator("#knob-width input").fill("192")
-        tab.locator("#knob-negative_prompt textarea").fill("blur")
+        tab.locator("#diffuse-width input").fill("192")
+        tab.locator("#diffuse-negative_prompt textarea").fill("blur")
         ask(tab, "一只猫")
         wait_state(tab, "done")
         keep(tab, "diffuse-zh-light-1280")
         assert site.queue.jobs()[0].pipeline == "diffuse"
         assert site.queue.jobs()[0].settings["negative_prompt"] == "blur"
         tab.locator("#stage figure:not([hidden]) [data-act=vary]").click()
-        tab.wait_for_function("() => document.querySelector('#knob-image img')")
+        tab.wait_for_function("() => document.querySelector('#diffuse-image img')")
         wait_state(tab, "done")
         tab.locator("#drop input[type=file]").set_input_files(drawn)
         tab.locator("#note", has_text="由另一种模型绘制").wait_for()

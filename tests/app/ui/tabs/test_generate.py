@@ -1,0 +1,242 @@
+"""The Generate tab where the pack has two engines: its functions without a browser, and one way through it in one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from app.jobs.queue import Job, JobQueue
+from app.library import Library
+from app.recipe import recipe_of
+from app.ui import page
+from app.ui.html import generate as generate_html
+from app.ui.tabs.generate.tab import GenerateTab
+from tests.support.browser import ask, keep, overflow, unfold, wait_state
+from tests.support.painter import PAINTERS, PainterStudio
+
+
+@pytest.fixture
+def tab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GenerateTab]:
+    """The tab of a page over a pack with both engines."""
+    made: list[GenerateTab] = []
+    connect = GenerateTab.connect
+
+    def connected(self: GenerateTab, tab_itself: Any) -> None:
+        made.append(self)
+        connect(self, tab_itself)
+
+    monkeypatch.setattr(GenerateTab, "connect", connected)
+    studio = PainterStudio()
+    studio.pack = "tiny"
+    queue = JobQueue(studio, tmp_path, PAINTERS)
+    blocks = page.build(studio, queue, Library(tmp_path), tmp_path / "none")
+    yield made[0]
+    blocks.close(verbose=False)
+    queue.close()
+
+
+def finished(tab: GenerateTab, pipeline: str, visitor: str = "ann", **settings: Any) -> Job:
+    job_id = tab.queue.submit(pipeline, settings, visitor)
+    for _ in range(1000):
+        if (job := tab.queue.job(job_id)).is_over:
+            return job
+        time.sleep(0.01)
+    raise AssertionError(tab.queue.job(job_id))
+
+
+def with_pack(tab: GenerateTab, pack: str) -> None:
+    tab.context.studio.pack = pack
+
+
+def test_only_settings_that_are_the_same_are_shared(tab: GenerateTab) -> None:
+    form = tab.form
+    assert set(form.fields) == {"prompt", "seed", "keep", "hide_duplicates"}
+    dalle, diffusion = (form.parts[engine] for engine in ("generate", "diffuse"))
+    assert (dalle.knobs["candidates"].hi, diffusion.knobs["candidates"].hi) == (512, 256)
+    assert {"top_k", "finish", "image"} <= set(dalle.fields) and "steps" not in dalle.fields
+    assert {"steps", "width", "image", "mask"} <= set(diffusion.fields) and "top_k" not in diffusion.fields
+    assert {*dalle.fields, *form.fields} == set(dalle.knobs) | set(
+        form.knobs
+    )  # nothing is left without a field
+    assert {*diffusion.fields, *form.fields} == set(diffusion.knobs) | set(form.knobs)
+    ids = [component.elem_id for component in form.components]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_chip_is_there_where_the_pack_has_both(tab: GenerateTab) -> None:
+    form, context = tab.form, tab.context
+    chosen = form.choose("diffuse")
+    assert chosen[context.engine] == "diffuse"
+    assert 'value="diffuse" data-act="engine" data-engine="diffuse" checked' in chosen[form.chip]
+    assert chosen[form.chip].count("checked") == 1 and "hidden" not in chosen[form.chip]
+    assert "扩散" in chosen[form.chip] and 'role="radiogroup"' in chosen[form.chip]
+    for pack, engine in (("mini", "generate"), ("sd-1.5", "diffuse")):
+        with_pack(tab, pack)
+        for wanted in ("", "generate", "diffuse", "<b>"):
+            chosen = form.choose(wanted)
+            assert chosen[context.engine] == engine
+            assert " hidden>" in chosen[form.chip] and f'value="{engine}"' in chosen[form.chip]
+
+
+def test_each_engine_runs_with_what_was_typed_for_it(tab: GenerateTab) -> None:
+    form = tab.form
+    typed = {component: component.value for component in form.components}
+    typed |= {form.fields["prompt"]: "a red heart", form.fields["seed"]: 7, form.fields["keep"]: 2}
+    typed |= {form.parts["generate"].fields["candidates"]: 5, form.parts["generate"].fields["top_k"]: 9}
+    typed |= {form.parts["diffuse"].fields["candidates"]: 3, form.parts["diffuse"].fields["steps"]: 11}
+    for engine, expected in (
+        ("generate", {"candidates": 5, "top_k": 9}),
+        ("diffuse", {"candidates": 3, "steps": 11, "guidance": None}),
+    ):
+        answer = tab.submit("ann", engine, False, *typed.values())
+        job = tab.queue.job(answer[tab.job])
+        assert job.pipeline == engine and job.settings.items() >= {"seed": 7, "keep": 2, **expected}.items()
+    answer = tab.submit("ann", "diffuse", True, *typed.values())
+    assert tab.queue.job(answer[tab.job]).settings["seed"] == answer[form.fields["seed"]] != 7
+    with_pack(tab, "mini")  # whose page may still name the other engine
+    assert tab.queue.job(tab.submit("ann", "diffuse", False, *typed.values())[tab.job]).pipeline == "generate"
+
+
+def test_a_run_of_either_engine_is_shown_and_opens_its_form(tab: GenerateTab) -> None:
+    context, diffusion = tab.context, tab.form.parts["diffuse"]
+    first = finished(tab, "diffuse", prompt="a blue leaf", steps=13, candidates=2)
+    second = finished(tab, "generate", prompt="a red leaf", top_k=17, candidates=2)
+    assert [job.id for job in tab.last_runs("ann")] == [second.id, first.id]
+    for answer in (
+        tab._act({"act": "open", "job": first.id}, "ann"),
+        tab.on_load(first.id, "ann", "", "generate"),
+    ):
+        assert answer[context.engine] == "diffuse" and answer[diffusion.fields["steps"]] == 13
+        assert answer[tab.form.fields["prompt"]] == "a blue leaf"
+        assert answer[diffusion.fields["guidance"]] == ""  # what the model likes is an empty field, not 0
+        assert tab.form.parts["generate"].fields["candidates"] not in answer  # stays as it was typed
+    answer = tab.on_load(second.id, "ann", "", "diffuse")
+    assert answer[context.engine] == "generate"
+    assert "drawn by DALL·E" in answer[tab.stage] and "由 DALL·E 绘制" in answer[tab.stage]
+    assert "drawn by diffusion" in tab.watch(first.id, "ann", "")[tab.stage]
+    answer = tab.on_load("", "eve", "", "diffuse")  # what was chosen before
+    assert 'data-engine="diffuse" checked' in answer[tab.form.chip]
+    assert context.engine not in answer  # the visitor may have chosen another one meanwhile
+    text = recipe_of("diffuse", {"prompt": "a castle", "width": 512}).text()
+    answer = tab.on_load("", "ann", text, "generate")
+    assert answer[context.engine] == "diffuse" and answer[diffusion.fields["width"]] == 512
+
+
+def test_pictures_of_either_engine_fill_its_form(tab: GenerateTab, tmp_path: Path) -> None:
+    context, form, diffusion = tab.context, tab.form, tab.form.parts["diffuse"]
+    path = Path(
+        finished(tab, "diffuse", prompt="a blue leaf", steps=13, candidates=2, seed=3).pictures[0]["path"]
+    )
+    for answer in (tab.records.reuse(path), tab.load_file(str(path), "generate")):
+        assert answer[context.engine] == "diffuse" and answer[diffusion.fields["steps"]] == 13
+    answer = tab.records.act("vary", path, 0, "ann")
+    assert answer[context.engine] == "diffuse" and answer[form.run_now]
+    assert isinstance(answer[diffusion.fields["image"]], Image.Image)
+    assert answer[diffusion.fields["strength"]] == diffusion.knobs["strength"].default
+    redrawn = tab.records.act("redraw", path, 0, "ann")
+    assert tab.queue.job(redrawn[context.job]).pipeline == "diffuse"
+    with_pack(tab, "mini")
+    answer = tab.records.reuse(path)
+    assert answer[form.fields["prompt"]] == "a blue leaf" and context.engine not in answer
+    assert diffusion.fields["steps"] not in answer and "Another model drew this picture" in answer[tab.note]
+
+
+def test_the_chosen_engine_reads_the_prompt(tab: GenerateTab, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def pipeline(self: PainterStudio, name: str) -> Any:
+        asked.append(name)
+        return PAINTERS[name]()
+
+    monkeypatch.setattr(PainterStudio, "pipeline", pipeline)
+    for engine in ("diffuse", "generate", ""):
+        assert "tokens 2 of 12" in tab.read("red leaf", engine)
+    assert asked == ["diffuse", "generate", "generate"]
+
+
+def test_what_an_engine_begins_with_is_said_for_each(tab: GenerateTab) -> None:
+    empty = tab.show_empty()[tab.stage]
+    assert f'class="{generate_html.only_for("generate")}"' in empty and "draws 16 candidates" in empty
+    assert f'class="{generate_html.only_for("diffuse")}"' in empty and "draws 4 pictures" in empty
+
+
+# ------------------------------------------------------------------------------------------------------------ browser
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, JobQueue]]:
+    """A page over a pack with both engines."""
+    folder = tmp_path_factory.mktemp("outputs")
+    made = PainterStudio()
+    made.pack = "tiny"
+    queue = JobQueue(made, folder, PAINTERS)
+    blocks = page.build(made, queue, Library(folder), tmp_path_factory.mktemp("examples"))
+    assert sum(block.get_block_name() != "api" for block in blocks.blocks.values()) <= 150
+    _, url = page.launch(blocks, port=None)
+    yield url, queue
+    blocks.close(verbose=False)
+    queue.close()
+
+
+@pytest.mark.browser
+def test_an_engine_is_chosen_and_draws(visit: Any, queue: JobQueue) -> None:
+    tab = visit()
+    dalle, diffusion = tab.locator("#knob-candidates"), tab.locator("#diffuse-candidates")
+    dalle.locator("input").fill("5")
+    assert diffusion.is_hidden()
+    tab.locator("#engine input[value=generate]").focus()
+    tab.keyboard.press("ArrowRight")
+    diffusion.wait_for()
+    assert dalle.is_hidden() and tab.evaluate("document.activeElement.value") == "diffuse"
+    keep(tab, "engine-diffuse-en-light-1280")
+    unfold(tab, "#advanced")
+    assert tab.locator("#diffuse-guidance input").input_value() == ""
+    diffusion.locator("input").fill("3")
+    ask(tab, "a red heart")
+    assert "drawn by diffusion" in wait_state(tab, "done").inner_text()
+    made = queue.jobs(count=1)[0]
+    assert (made.pipeline, made.settings["candidates"]) == ("diffuse", 3)
+    assert made.settings["width"] is None and made.settings["guidance"] is None  # what the model likes, not 0
+
+    tab.locator("#engine label", has_text="DALL·E").click()
+    dalle.wait_for()
+    assert dalle.locator("input").input_value() == "5" and diffusion.is_hidden()
+    assert tab.locator("#prompt textarea").input_value() == "a red heart"
+    tab.locator("#go").click()
+    tab.locator("#stage .done", has_text="drawn by DALL·E").wait_for()
+    made = queue.jobs(count=1)[0]
+    assert (made.pipeline, made.settings["candidates"]) == ("generate", 5)
+    keep(tab, "engine-dalle-en-light-1280")
+    tab.locator("#earlier [data-act=open]").last.click()
+    tab.locator("#stage .done", has_text="drawn by diffusion").wait_for()
+    diffusion.wait_for()
+    assert tab.locator("#engine input[value=diffuse]").is_checked()
+    assert diffusion.locator("input").input_value() == "3"
+    tab.evaluate("localStorage.removeItem('atelier-job'); localStorage.setItem('atelier-engine', 'diffuse')")
+    tab.goto(tab.url.split("?")[0], wait_until="domcontentloaded")
+    diffusion.wait_for()  # what was chosen last
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("lang", "theme", "width"), [("zh-CN", "dark", 1280), ("en-US", "light", 360)])
+def test_the_chip_fits(visit: Any, queue: JobQueue, lang: str, theme: str, width: int) -> None:
+    tab = visit(lang=lang, theme=theme, width=width)
+    tab.locator("#engine label").last.click()
+    tab.locator("#diffuse-width").wait_for()
+    assert tab.locator("#engine").inner_text().split() == [
+        "DALL·E",
+        "扩散" if lang == "zh-CN" else "Diffusion",
+    ]
+    for fold in ("#from-picture", "#advanced"):
+        unfold(tab, fold)
+    assert overflow(tab) == []
+    keep(tab, f"engine-diffuse-{lang[:2]}-{theme}-{width}")
+    tab.locator("#engine label").first.click()
+    tab.locator("#knob-temperature").wait_for()
+    assert overflow(tab) == []
+    keep(tab, f"engine-dalle-{lang[:2]}-{theme}-{width}")
