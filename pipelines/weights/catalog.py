@@ -58,7 +58,10 @@ TINY = (
         name="codec",
     ),
     _tiny("dalle", "dalle.safetensors", "DALL·E: text tokens to image tokens"),
-    _tiny("unet", "unet.safetensors", "a diffusion model of 64 x 64 pictures, the base of Edit"),
+    _tiny(
+        "prior", "prior.safetensors", "a text-conditioned flow on the latents of tiny-codec, the base of Edit"
+    ),
+    _tiny("unet", "unet.safetensors", "a diffusion model of 64 x 64 pictures"),
     _tiny(
         "pictures",
         "pictures.safetensors",
@@ -148,7 +151,8 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
         },
         "optimize": {"vqgan": "tiny-vqgan", "clip": "tiny-clip", "critic": "tiny-critic"},
         "edit": {
-            "unet": "tiny-unet",
+            "prior": "tiny-prior",
+            "codec": "tiny-codec",
             "clip": "tiny-clip",
             "critic": "tiny-critic",
             "pictures": "tiny-pictures",

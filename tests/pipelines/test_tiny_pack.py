@@ -31,7 +31,7 @@ def generate() -> Generate:
 
 def test_everything_is_there_and_small() -> None:
     tiny = [one for one in CHECKPOINTS.values() if one.pack == "tiny"]
-    assert len(tiny) == 8 and all(one.present for one in tiny)
+    assert len(tiny) == 9 and all(one.present for one in tiny)
     assert sum(one.size for one in tiny) <= 90_000_000
     assert {file.suffix for file in (ASSETS / "tiny").iterdir()} <= {".safetensors", ".json", ".txt", ".md"}
 
