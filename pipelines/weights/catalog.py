@@ -58,8 +58,12 @@ TINY = (
         name="codec",
     ),
     _tiny("dalle", "dalle.safetensors", "DALL·E: text tokens to image tokens"),
-    _tiny("prior", "prior.safetensors", "a latent diffusion model: text to latents of the codec"),
-    _tiny("unet", "unet.safetensors", "a diffusion model of 64 x 64 pictures, the base of Edit"),
+    _tiny(
+        "prior",
+        "prior.safetensors",
+        "a latent diffusion model: text to latents of tiny-codec; Edit's base too",
+    ),
+    _tiny("unet", "unet.safetensors", "a diffusion model of 64 x 64 pictures"),
     _tiny(
         "pictures",
         "pictures.safetensors",
@@ -151,7 +155,7 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
         },
         "optimize": {"vqgan": "tiny-vqgan", "clip": "tiny-clip", "critic": "tiny-critic", **_PRIOR},
         "edit": {
-            "unet": "tiny-unet",
+            **_PRIOR,
             "clip": "tiny-clip",
             "critic": "tiny-critic",
             "pictures": "tiny-pictures",
