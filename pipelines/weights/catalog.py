@@ -188,6 +188,8 @@ def check_use(pack: str, use: dict[str, str]) -> None:
     BadInput for an unknown pack, a field or a name that is not known, or a model of another role.
     """
     usual = {field: name for fields in pipelines_of(pack).values() for field, name in fields.items()}
+    if "prior" in pipelines_of(pack).get("edit", {}):
+        usual.setdefault("unet", "tiny-unet")
     for field, name in use.items():
         if field not in usual:
             raise BadInput("weights.part_unknown", part=field[:64], pack=pack, known=", ".join(sorted(usual)))
@@ -204,15 +206,18 @@ def _purpose(checkpoint: Checkpoint) -> str:
 def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[str, str]:
     """The models of a pipeline in a pack: field of the pipeline -> checkpoint's name.
 
-    `use` replaces some of them, for example {"clip": "clip-vit-l-14"}. BadInput for an unknown pack, and for a pipeline
-    that the pack does not have.
+    `use` replaces some of them, for example {"clip": "clip-vit-l-14"}. In Edit a "unet", a denoiser of pixels, replaces a
+    prior with its codec. BadInput for an unknown pack, and for a pipeline that the pack does not have.
     """
     pipelines = pipelines_of(pack)
     if pipeline not in pipelines:
         raise BadInput(
             "weights.pipeline_not_in_pack", pipeline=pipeline, pack=pack, known=", ".join(pipelines)
         )
-    return {field: (use or {}).get(field, name) for field, name in pipelines[pipeline].items()}
+    names, use = pipelines[pipeline], use or {}
+    if pipeline == "edit" and "unet" in use:
+        names = {"unet": use["unet"]} | {k: name for k, name in names.items() if k not in _PRIOR}
+    return {field: use.get(field, name) for field, name in names.items()}
 
 
 def needed(pack: str, use: dict[str, str] | None = None) -> list[Checkpoint]:

@@ -328,5 +328,15 @@ def test_every_pack_names_known_models_of_the_right_kind() -> None:
         assert {one.pack for one in needed(pack)} == {"tiny" if pack == "tiny" else "full"}
     own = {spec.kind for rows in families().values() for spec in rows}  # what a user may add
     assert own == {kind for kind, spec in SPECS.items() if spec.network} - {
-        "clip", "vqgan", "dalle", "unet", "prior", "judge",
+        "clip", "vqgan", "dalle", "dalle-semantic", "unet", "prior", "judge",
     }  # fmt: skip
+
+
+def test_a_unet_of_pixels_takes_the_place_of_edits_prior_and_of_nothing_else() -> None:
+    use = {"unet": "tiny-unet"}
+    catalog.check_use("tiny", use)
+    judges = {"clip": "tiny-clip", "critic": "tiny-critic", "pictures": "tiny-pictures"}
+    assert catalog.parts("tiny", "edit", use) == {"unet": "tiny-unet", **judges}
+    assert catalog.parts("tiny", "diffuse", use) == catalog.parts("tiny", "diffuse")
+    with pytest.raises(BadInput, match="unet"):
+        catalog.check_use("tiny", {"unet": "tiny-vqgan"})
