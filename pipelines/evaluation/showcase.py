@@ -13,6 +13,7 @@ from PIL import Image
 from pipelines.core.arguments import Parser
 from pipelines.core.pipeline import Result, Step, run
 from pipelines.core.record import record_of, write_png
+from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.generate.settings import GenerateSettings
@@ -37,6 +38,20 @@ PROMPTS = (
     "christmas tree",
     "a blue heart on a yellow background",
 )
+SHEET = (  # 24 names, 8 of several parts, 8 in Chinese, fixed before any picture was seen
+    *("cat face", "dog face", "lion", "elephant", "fish", "butterfly", "tree", "rose"),
+    *("sun", "moon", "rainbow", "snowman", "red apple", "banana", "strawberry", "pizza"),
+    *("birthday cake", "car", "airplane", "ship", "house", "castle", "book", "guitar"),
+    *("a blue heart on a yellow background", "two cats", "three red apples", "four balloons"),
+    *(
+        "a small star left of a house",
+        "a green frog with a crown",
+        "a rocket on a purple background",
+        "cat and moon",
+    ),
+    *("红苹果", "小狗", "太阳", "雪人", "生日蛋糕", "火箭", "蓝色的鱼", "黄色背景上的房子"),
+)
+SHEET_COLUMNS = 8
 OPTIMIZED = (
     "a red heart",
     "cat face",
@@ -59,15 +74,18 @@ EDITED = (
 
 
 def main(argv: list[str]) -> int:
-    """Write the best of 16 for each prompt, with its record inside, and the three sheets."""
+    """Write Generate's best of 16 for each prompt, with its record inside, and the four sheets."""
     parser = Parser(prog="launch.py showcase", description="Remake the example pictures.")
-    parser.add_argument("--only", choices=("generate", "optimize", "edit"), help="one of the sheets")
+    parser.add_argument(
+        "--only", choices=("diffuse", "generate", "optimize", "edit"), help="one of the sheets"
+    )
     parser.add_argument(
         "--out", type=Path, default=ASSETS / "examples", help="folder (default assets/examples)"
     )
     options = parser.parse_args(argv)
     out, studio = options.out, Studio("tiny", "cpu")
     sheets: dict[str, Callable[[], None]] = {
+        "diffuse": lambda: _write_sheet(out / "diffuse-sheet.png", _diffused(studio), SHEET_COLUMNS),
         "generate": lambda: _generated(studio, out),
         "optimize": lambda: _write_sheet(out / "optimize-sheet.png", _optimized(studio), len(OPTIMIZED)),
         "edit": lambda: _write_sheet(out / "edit-sheet.png", _edited(studio), 2 * EDIT_STRIP),
@@ -76,6 +94,16 @@ def main(argv: list[str]) -> int:
         if options.only in (None, name):
             make()
     return 0
+
+
+def _diffused(studio: Studio) -> list[Image.Image]:
+    """The best of 16 for each prompt of SHEET, seed 0."""
+    pipeline, pictures = studio.pipeline("diffuse"), []
+    for prompt in SHEET:
+        best = _result(run(pipeline, DiffuseSettings(prompt=prompt, candidates=16, keep=1))).pictures[0]
+        pictures.append(best.image)
+        print(f"{prompt}: {best.score:.3f}", file=sys.stderr)
+    return pictures
 
 
 def _generated(studio: Studio, out: Path) -> None:
@@ -120,10 +148,9 @@ def _optimized(studio: Studio) -> list[Image.Image]:
     rows: list[list[Image.Image]] = [[], [], []]
     for prompt in OPTIMIZED:
         draft = _result(run(generate, GenerateSettings(prompt=prompt))).pictures[0]
-        tokens = " ".join(map(str, draft.facts["tokens"]))
         rows[0].append(draft.image)
         for row, settings in (
-            (1, OptimizeSettings(prompt=prompt, steps=30, tokens=tokens)),
+            (1, OptimizeSettings(prompt=prompt, steps=30, image=picture_to_uri(draft.image))),
             (2, OptimizeSettings(prompt=prompt)),
         ):
             best = _result(run(optimize, settings)).pictures[0]
