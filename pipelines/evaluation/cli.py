@@ -123,7 +123,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--edit", type=number(int, 0, 20), default=0, help="text pairs to edit ten pictures by (default 0)"
     )
-    parser.add_argument("--edit-sheet", type=Path, help="before and after, a row a pair")
+    parser.add_argument(
+        "--edit-sheet", type=Path, help="before and after, a row a pair; to this name and -MODE.png"
+    )
     parser.add_argument(
         "--figures", nargs="+", type=Path, metavar="FILE", help="measure nothing, take what --json printed"
     )
@@ -177,7 +179,7 @@ class Evaluation:
 
     def wants(self, part: str) -> bool:
         """Whether a part has anything to do: some are idle until their flag gives them a number."""
-        counts = {"optimize": self.options.optimize, "edit": self.options.edit}
+        counts = {"optimize": self.options.optimize, "edit": self.options.edit, "instant": self.options.edit}
         counts |= dict.fromkeys((*DRAWERS, "compared", "composed", "copies"), len(self.names))
         return counts.get(part, 1) > 0
 
@@ -301,6 +303,14 @@ class Evaluation:
         """Whether Optimize arrives at the prompt."""
         return optimization(self.studio, self.emoji, self.options.optimize, self.options.optimize_sheet)
 
+    def instant(self) -> dict[str, float]:
+        """Whether Edit does so without learning."""
+        return editing(self.studio, self.emoji, self.options.edit, self._edit_sheet("instant"), "instant")
+
     def edit(self) -> dict[str, float]:
         """Whether Edit turns pictures into what is asked and keeps the rest."""
-        return editing(self.studio, self.emoji, self.options.edit, self.options.edit_sheet)
+        return editing(self.studio, self.emoji, self.options.edit, self._edit_sheet("reusable"))
+
+    def _edit_sheet(self, mode: str) -> Path | None:
+        sheet = self.options.edit_sheet
+        return None if sheet is None else sheet.with_stem(f"{sheet.stem}-{mode}")

@@ -108,45 +108,54 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
     return figures
 
 
-def editing(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
-    """Edit on validation pictures of its own size: reusable directions of EDIT_PAIRS, each on the ten pictures that fit
-    its source text best. "won": the critic ranks the target above the source afterwards."""
+def editing(
+    studio: Studio, emoji: Emoji, count: int, sheet: Path | None, mode: str = "reusable"
+) -> dict[str, float]:
+    """Edit on validation pictures of its own size: EDIT_PAIRS, each on the ten pictures that fit its source text best.
+
+    By reusable directions, learned once a pair, or instantly. "won": the critic ranks the target above the source
+    afterwards.
+    """
     edit = studio.pipeline("edit")
     assert isinstance(edit, Edit)
     pictures = validation_pictures(emoji, edit.unet.config.image_size)
     vectors = torch.cat([edit.clip.encode_image(x.to(edit.clip.device)).cpu() for x in pictures.split(128)])
-    won, before, likeness, directions, shown = [], [], [], [], []
+    rows: list[dict[str, float]] = []
+    shown: list[Image.Image] = []
     for source, target in EDIT_PAIRS[:count]:
         text = text_vector(edit.clip, source).cpu()
-        rows = (vectors @ text).topk(10).indices.tolist()
-        images = to_pil(pictures[rows])
-        settings = EditSettings(source=source, prompt=target, mode="reusable", strip=1)
-        journal = Journal()
-        *_, learned = run(edit, replace(settings, image=picture_to_uri(images[0])), journal)
-        assert isinstance(learned, Result) and isinstance(learned.settings, EditSettings)
-        uri = edit.direction(learned.settings, journal).to_uri()
-        edited = []
+        images = to_pil(pictures[(vectors @ text).topk(10).indices.tolist()])
+        settings = EditSettings(source=source, prompt=target, mode=mode, strip=1)
+        if mode == "reusable":
+            settings = replace(settings, directions=_learned(edit, settings, images[0]))
+        edited: list[Image.Image] = []
         for image in images:
-            *_, result = run(edit, replace(settings, image=picture_to_uri(image), directions=uri))
+            *_, result = run(edit, replace(settings, image=picture_to_uri(image)))
             assert isinstance(result, Result)
             facts = result.pictures[0].facts
-            won.append(facts["critic target"] > facts["critic source"])
-            before.append(facts["critic target before"] > facts["critic source before"])
-            likeness.append(facts["SSIM"])
-            directions.append(facts["critic direction"])
+            rows.append({
+                "won": facts["critic target"] > facts["critic source"],
+                "won before the edit": facts["critic target before"] > facts["critic source before"],
+                "SSIM": facts["SSIM"],
+                "critic direction": facts["critic direction"],
+            })  # fmt: skip
             edited.append(result.pictures[0].image)
         shown += [*images[:5], *edited[:5]]
-        rate, like = np.mean(won[-10:]), np.mean(likeness[-10:])
-        print(f"{source} -> {target}: won {rate:.1f}, SSIM {like:.2f}", file=sys.stderr, flush=True)
+        rate, like = (np.mean([row[name] for row in rows[-10:]]) for name in ("won", "SSIM"))
+        print(f"{source} -> {target}, {mode}: won {rate:.1f}, SSIM {like:.2f}", file=sys.stderr, flush=True)
     if sheet is not None:
         write_sheet(sheet, shown, 10)
-    return {
-        "pictures": float(len(won)),
-        "won": float(np.mean(won)),
-        "won before the edit": float(np.mean(before)),
-        "SSIM": float(np.mean(likeness)),
-        "critic direction": float(np.mean(directions)),
+    return {"pictures": float(len(rows))} | {
+        name: float(np.mean([row[name] for row in rows])) for name in rows[0]
     }
+
+
+def _learned(edit: Edit, settings: EditSettings, image: Image.Image) -> str:
+    """The direction that a run with these settings learns, as a data URI."""
+    journal = Journal()
+    *_, learned = run(edit, replace(settings, image=picture_to_uri(image)), journal)
+    assert isinstance(learned, Result) and isinstance(learned.settings, EditSettings)
+    return edit.direction(learned.settings, journal).to_uri()
 
 
 def validation_pictures(emoji: Emoji, size: int) -> Tensor:

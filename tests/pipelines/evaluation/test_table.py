@@ -140,6 +140,19 @@ def test_a_judge_ranks_first_and_only_when_its_file_is_given(
     assert main(["evaluate", *flags, "--judge", str(data_file), "--json"]) == 2
 
 
+@pytest.mark.usefixtures("_tiny")
+def test_edits_are_measured_by_mode(
+    data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "edits.png"
+    flags = ["--data", str(data_file), "--only", "instant", "--edit", "1", "--edit-sheet", str(sheet)]
+    assert main(["evaluate", *flags, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["instant"]
+    assert figures["pictures"] == 10 and set(figures) >= {"won", "won before the edit", "SSIM"}
+    assert all(-1 <= figures[name] <= 1 for name in figures if name != "pictures")
+    assert size_of(sheet.with_stem("edits-instant"))[0] == 10 * 18
+
+
 def test_a_paired_interval_holds_the_gain_and_is_nothing_for_equals() -> None:
     better, worse = [0] * 60 + [9] * 40, [0] * 30 + [9] * 70
     low, high = paired_interval(better, worse, 5)
