@@ -41,7 +41,7 @@ PREVIEW_SECONDS = 1.0  # between two previews: drawing them takes GPU time
 # Seconds a whole run may take when nothing is known, by its settings; measured runs correct it.
 FIRST_ESTIMATES: dict[str, Callable[[Any], float]] = {
     "generate": lambda settings: 20 + 0.5 * settings.candidates,
-    "diffuse": lambda settings: 5 + 0.2 * settings.candidates * (settings.steps or 30),
+    "diffuse": lambda settings: 5 + 0.2 * (settings.candidates or 4) * (settings.steps or 30),
     "edit": lambda settings: (
         10
         + 0.2 * settings.step_count() * (1 + settings.inversion_iterations + settings.strip)

@@ -51,6 +51,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
             fields["image"] = picture_to_uri(ImageOps.fit(picture, size, Image.Resampling.LANCZOS))
             if settings.mask:
                 fields["mask"] = picture_to_uri(fitted_mask(settings.mask, picture, size))
+        fields["candidates"] = settings.candidates or self.diffusion.proposed_candidates
         own = self.diffusion.proposed_steps
         if picture is not None:
             own = max(own, math.ceil(1 / settings.strength))
@@ -93,6 +94,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
         Batches have one fixed size, so that a candidate does not depend on the other candidates of its batch.
         """
         assert settings.width is not None and settings.height is not None
+        assert settings.candidates is not None
         seeds = candidate_seeds(settings.seed, settings.candidates)
         rows = self.diffusion.rows(settings.width, settings.height)
         scene = read_scene(self.diffusion, settings)

@@ -21,7 +21,7 @@ class DiffuseSettings(Settings):
     # fmt: off
     negative_prompt: str = knob("", label=("leave out", "不要出现"),
         help="what not to draw; needs guidance above 1", help_zh="不要画什么；引导强度大于 1 时有效")
-    candidates: int = knob(4, 1, 256, label=("candidates", "候选数"),
+    candidates: int | None = knob(None, 1, 256, label=("candidates", "候选数"),
         help="how many pictures are drawn and ranked", help_zh="画多少张参加排名")
     keep: int = knob(4, 1, 64, label=("keep", "保留"),
         help="how many of the best are kept", help_zh="保留最好的几张")

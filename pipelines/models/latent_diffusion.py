@@ -55,6 +55,11 @@ class LatentDiffusion(Protocol):
         ...
 
     @property
+    def proposed_candidates(self) -> int:
+        """How many pictures are drawn and ranked, where nobody asks for another number."""
+        ...
+
+    @property
     def is_inpainting(self) -> bool:
         """Whether the network also reads a mask and the picture around it, and needs both."""
         ...

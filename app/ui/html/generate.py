@@ -74,10 +74,11 @@ def stage(job: Job, pictures: Pictures, previews: list[Image.Image] | None = Non
     return _ended(job, pictures, previews)
 
 
-def empty(counts: Mapping[str, tuple[int, int]], pictures: Pictures) -> Markup:
+def empty(counts: Mapping[str, tuple[int | None, int]], pictures: Pictures) -> Markup:
     """Before anything has been made: what happens here, and examples to click when there are any.
 
-    `counts` are each engine's numbers of candidates and of pictures kept, as its form has them at first.
+    `counts` are each engine's numbers of candidates and of pictures kept, as its form has them at first. None is as many
+    as the model likes.
     """
     names = pictures.example_names()
     tiles = joined(
@@ -96,7 +97,7 @@ def empty(counts: Mapping[str, tuple[int, int]], pictures: Pictures) -> Markup:
         html(
             '<p class="{}">{}</p>',
             only_for(engine),
-            both("empty_text" if keep < candidates else "empty_text_all", candidates=candidates, keep=keep),
+            _what_happens(candidates, keep),
         )
         for engine, (candidates, keep) in counts.items()
     )
@@ -109,10 +110,16 @@ def empty(counts: Mapping[str, tuple[int, int]], pictures: Pictures) -> Markup:
     )
 
 
+def _what_happens(candidates: int | None, keep: int) -> Markup:
+    if candidates is None:
+        return both("empty_text_some", keep=keep)
+    return both("empty_text" if keep < candidates else "empty_text_all", candidates=candidates, keep=keep)
+
+
 def _working(job: Job, previews: list[Image.Image] | None) -> Markup:
     """Queued or running: one line on where it stands, and the sheet being drawn."""
     doing, place, share = underway(job)
-    count = min(int(job.settings.get("candidates", 1)), 16)
+    count = min(int(job.settings.get("candidates") or 16), 16)
     tiles = _previews(previews, title_of(job)) if previews else Markup("<i></i>") * count
     return html(
         '<section class="stage {}"><div class="said"><b>{}</b><span>{}</span><span class="eta">{}</span></div>'

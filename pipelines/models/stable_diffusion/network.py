@@ -18,6 +18,8 @@ class StableDiffusion:
 
     pipe: Any
 
+    proposed_candidates = 4
+
     @property
     def device(self) -> torch.device:
         """The device of the UNet."""

@@ -70,7 +70,7 @@ def assert_same_walk(
     made = {} if hasattr(pipe_of(pipeline), "text_encoder_2") else {"requires_safety_checker": False}
     theirs = getattr(diffusers, f"AutoPipelineFor{auto}").from_pipe(pipe_of(pipeline), **made)
     theirs.set_progress_bar_config(disable=True)
-    seeds = [candidate_seed(settings.seed, k) for k in range(settings.candidates)]
+    seeds = [candidate_seed(settings.seed, k) for k in range(settings.candidates or 0)]
     expected = decoded_by(
         theirs,
         lambda: [
@@ -230,6 +230,7 @@ def test_closing_ends_it_within_a_step_and_leaves_the_model_as_it_was() -> None:
 def test_what_is_proposed_is_written_down() -> None:
     settings = tiny_diffuse("1.5").prepare(DiffuseSettings())
     assert (settings.width, settings.height, settings.steps, settings.guidance) == (64, 64, 25, 7.5)
+    assert settings.candidates == 4
     settings = tiny_diffuse("xl").prepare(DiffuseSettings(width=128))
     assert (settings.width, settings.height, settings.steps, settings.guidance) == (128, 128, 30, 5.0)
     wide = picture_to_uri(painting(size=(320, 80)))

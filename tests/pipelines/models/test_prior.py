@@ -100,5 +100,5 @@ def test_it_proposes_its_own_size_steps_and_guidance() -> None:
     pipeline = tiny_prior_diffuse()
     image = picture_to_uri(to_pil(torch.zeros(1, 3, 64, 64))[0])
     settings = pipeline.prepare(DiffuseSettings(image=image))
-    assert (settings.steps, settings.guidance) == (20, 4.0)
+    assert (settings.steps, settings.guidance, settings.candidates) == (20, 4.0, 16)
     assert settings.width == settings.height
