@@ -81,8 +81,11 @@ class Diffuser(Pipeline[DiffuseSettings]):
 
     Settings: ClassVar[type[Settings]] = DiffuseSettings
 
+    def prepare(self, settings: DiffuseSettings) -> DiffuseSettings:
+        return replace(settings, candidates=settings.candidates or 4)
+
     def __call__(self, settings: DiffuseSettings) -> Generator[Step, None, list[Picture]]:
-        seeds = [candidate_seed(settings.seed, index) for index in range(settings.candidates)]
+        seeds = [candidate_seed(settings.seed, index) for index in range(settings.candidates or 0)]
         size = (settings.width or SIZE, settings.height or SIZE)
         for step in range(1, 4):
             time.sleep(0.02)

@@ -12,9 +12,10 @@ from torch import nn
 
 from pipelines.errors import BadInput
 from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
+from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.studio import Studio
 from pipelines.weights import catalog
-from tests.support.tiny import tiny_generate
+from tests.support.tiny import tiny_refining_generate
 
 
 def test_a_checkpoint_comes_back_with_its_story(tmp_path: Path) -> None:
@@ -58,7 +59,11 @@ def test_weights_of_another_shape_are_refused_and_nothing_changes(tmp_path: Path
 @pytest.fixture
 def tiny_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The catalog's files replaced by those of the tiny test pipeline."""
-    generate = tiny_generate()
+    generate = tiny_refining_generate()
+    diffusion = generate.diffusion
+    assert isinstance(diffusion, PriorDiffusion)
+    for role, network in (("prior", diffusion.prior), ("codec", diffusion.codec)):
+        save_checkpoint(tmp_path / f"{role}.safetensors", network, network.config.to_dict(), {})
     (tmp_path / "tokenizer.json").write_text(generate.tokenizer.vocabulary.to_str(), "utf-8")
     for role in ("clip", "vqgan", "dalle"):
         network = getattr(generate, role)
@@ -76,7 +81,7 @@ def test_the_studio_loads_each_model_once_and_freezes_it(tiny_pack: Path) -> Non
     assert not any(p.requires_grad for p in one.dalle.parameters())
     assert not one.dalle.training
     models = studio.models("generate")
-    assert set(models) == {"tokenizer", "clip", "vqgan", "dalle"}
+    assert set(models) == {"tokenizer", "clip", "vqgan", "dalle", "prior", "codec"}
     assert models["clip"] == {"name": "tiny-clip", "sha256": file_hash(tiny_pack / "clip.safetensors")}
 
 
