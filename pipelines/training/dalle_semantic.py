@@ -20,9 +20,8 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
-from pipelines.models.clip.network import Clip, ClipConfig, read_texts
-from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.models.checkpoint import file_hash, read_header, save_checkpoint
+from pipelines.models.clip.network import read_texts
 from pipelines.models.dalle_semantic.network import (
     UNKNOWN_STYLE,
     Dropout,
@@ -39,7 +38,7 @@ from pipelines.training.drawing import SHEET_PROMPTS, STYLES, named_right
 from pipelines.training.near_codes import neighbours
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
-from pipelines.training.vqgan import load_codec
+from pipelines.training.vqgan import load_clip, load_codec
 
 SCENE_SHARE = 0.2
 
@@ -79,7 +78,7 @@ class SemanticDalleTrainer(Trainer):
         self.batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")
         self.accelerator, self.emoji, self.seed, self.dropout = accelerator, emoji, seed, dropout
         self.codec_file = pack / "vqgan.safetensors"
-        self.clip = _load_clip(pack, accelerator.device)
+        self.clip = load_clip(pack, accelerator.device)
         codec, text = VqganConfig.from_dict(read_header(self.codec_file)[0]), self.clip.config
         config = SemanticDalleConfig(
             codec.code_count,
@@ -292,13 +291,6 @@ class SemanticDalleTrainer(Trainer):
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         save_checkpoint(path, self.dalle, self.dalle.config.to_dict(), facts)
-
-
-def _load_clip(pack: Path, device: torch.device) -> Clip:
-    config, _ = read_header(pack / "clip.safetensors")
-    clip = Clip(ClipConfig.from_dict(config), Tokenizer.load(pack / "tokenizer.json"))
-    load_weights(pack / "clip.safetensors", clip)
-    return clip.eval().requires_grad_(False).to(device)
 
 
 def _optimizer(dalle: SemanticDalle, rate: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -18,9 +18,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pipelines.io.files import write_atomically
-from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
-from pipelines.models.clip.network import Clip, ClipConfig, read_texts
-from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.models.checkpoint import file_hash, read_header, save_checkpoint
+from pipelines.models.clip.network import read_texts
 from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, draw
 from pipelines.models.vqgan.network import Vqgan
 from pipelines.training.data.captions import COLOURS, caption
@@ -32,7 +31,7 @@ from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 from pipelines.training.unet import composed
-from pipelines.training.vqgan import load_codec
+from pipelines.training.vqgan import load_clip, load_codec
 
 VIEWS = 6  # of each icon: as it is, mirrored, two moved on white, two moved on a colour
 SCENE_COUNT = 16_000
@@ -71,8 +70,8 @@ class PriorTrainer(Trainer):
         """`start` is an earlier prior, of which the tensors that fit are taken; `options` replace SIZES's."""
         sizes = {**self.SIZES[size], **options}
         self.batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")
-        self.accelerator, self.emoji, self.seed, self.pack = accelerator, emoji, seed, pack
-        self.clip = self._load_clip()
+        self.accelerator, self.emoji, self.seed = accelerator, emoji, seed
+        self.clip = load_clip(pack, accelerator.device)
         self.codec_file = pack / "codec.safetensors"
         config, _ = read_header(self.codec_file)
         with accelerator.main_process_first():
@@ -118,12 +117,6 @@ class PriorTrainer(Trainer):
     def rate_factor(self, progress: float) -> float:
         """Warm-up, flat to 60 %, then linear down to 2 %: a training may be given more minutes until then."""
         return min(1.0, max(progress / 0.005, 0.02), 1 - 0.98 * max(0.0, progress - 0.6) / 0.4)
-
-    def _load_clip(self) -> Clip:
-        config, _ = read_header(self.pack / "clip.safetensors")
-        clip = Clip(ClipConfig.from_dict(config), Tokenizer.load(self.pack / "tokenizer.json"))
-        load_weights(self.pack / "clip.safetensors", clip)
-        return clip.eval().requires_grad_(False).to(self.accelerator.device)
 
     # ------------------------------------------------------------------------------------------------ latents
 

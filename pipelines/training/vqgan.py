@@ -121,7 +121,10 @@ class VqganTrainer(Trainer):
                 critic.parameters(), lr=rate / 2, betas=(0.5, 0.98), weight_decay=0.0
             ),
         }
-        self.clip = _load_clip(pack, accelerator.device)
+        self.clip: Clip | None = None
+        if (pack / "clip.safetensors").exists():
+            self.clip = load_clip(pack, accelerator.device)
+            convert_conv2d_weight_memory_format(self.clip.image, torch.channels_last)
         if start is not None:
             vqgan.codes.data.copy_(k_means(self._encodings(2_048), vqgan.config.code_count, seed))
         self.unused = torch.zeros(vqgan.config.code_count, device=accelerator.device)  # steps since last used
@@ -393,13 +396,11 @@ def _first_features(tower: nn.Module, x: Tensor) -> list[Tensor]:
     return features
 
 
-def _load_clip(pack: Path, device: torch.device) -> Clip | None:
-    if not (pack / "clip.safetensors").exists():
-        return None
+def load_clip(pack: Path, device: torch.device) -> Clip:
+    """The CLIP of a pack, frozen, in evaluation mode."""
     config, _ = read_header(pack / "clip.safetensors")
     clip = Clip(ClipConfig.from_dict(config), Tokenizer.load(pack / "tokenizer.json"))
     load_weights(pack / "clip.safetensors", clip)
-    convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
     return clip.eval().requires_grad_(False).to(device)
 
 

@@ -15,14 +15,12 @@ from torch import Tensor
 
 from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import file_hash, load_weights, read_header
-from pipelines.models.clip.network import Clip, ClipConfig
-from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.latent_diffusion import Known, finished, walk
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import Prior, PriorConfig
 from pipelines.training.data.captions import name_in_words
 from pipelines.training.data.emoji import Emoji, on_background
-from pipelines.training.vqgan import load_codec
+from pipelines.training.vqgan import load_clip, load_codec
 
 STEPS = 10  # from noise alone; a picture that is noised to t makes the share t of them
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -69,13 +67,7 @@ def _drawn_again(model: PriorDiffusion, emoji: Emoji, seed: int) -> Tensor:
 
 
 def _prior_of(pack: Path, device: torch.device) -> PriorDiffusion:
-    clip = Clip(
-        ClipConfig.from_dict(read_header(pack / "clip.safetensors")[0]),
-        Tokenizer.load(pack / "tokenizer.json"),
-    )
-    load_weights(pack / "clip.safetensors", clip)
     prior = Prior(PriorConfig.from_dict(read_header(pack / "prior.safetensors")[0]))
     load_weights(pack / "prior.safetensors", prior)
-    for network in (clip, prior):
-        network.eval().requires_grad_(False).to(device)
-    return PriorDiffusion(prior, load_codec(pack / "codec.safetensors", device), clip)
+    prior.eval().requires_grad_(False).to(device)
+    return PriorDiffusion(prior, load_codec(pack / "codec.safetensors", device), load_clip(pack, device))
