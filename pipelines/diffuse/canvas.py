@@ -81,13 +81,13 @@ def _room_around(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The picture and the canvas around it, twice as large where it is not set.
 
-    A picture of more pixels than the model's own is reduced to these, where no side is set; one that a set canvas cannot
-    hold is reduced to half of it.
+    A picture whose canvas would be too large is reduced, where no side is set; one that a set canvas cannot hold is
+    reduced to half of it. Any other keeps its pixels.
     """
     beside = not settings.place.startswith(("top", "bottom")) or "-" in settings.place
     above = settings.place not in ("left", "right")
     shares = (1 + beside, 1 + above)
-    most = model.image_size**2
+    most = (LARGEST * model.image_size // 2) ** 2
     if not (settings.width or settings.height) and picture.width * picture.height > most:
         scale = (most / (picture.width * picture.height)) ** 0.5
         smaller = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)

@@ -114,9 +114,9 @@ def test_the_canvas_is_twice_the_picture_where_it_is_not_set() -> None:
         assert (settings.width, settings.height) == size, place
         assert open_picture(settings.image).size == (48, 40) and settings.strength == 1
         assert pipeline.prepare(settings) == settings
-    large = picture_to_uri(painting(size=(640, 160)))  # more than the model draws
+    large = picture_to_uri(painting(size=(640, 160)))  # twice as large is more than the model draws
     settings = pipeline.prepare(DiffuseSettings(image=large, place="centre"))
-    assert open_picture(settings.image).size == (128, 32) and (settings.width, settings.height) == (256, 64)
+    assert open_picture(settings.image).size == (256, 64) and (settings.width, settings.height) == (512, 128)
     settings = pipeline.prepare(DiffuseSettings(image=large, place="top", width=128, height=128))
     assert open_picture(settings.image).size == (128, 32) and (settings.width, settings.height) == (128, 128)
     with pytest.raises(BadInput, match="covers the whole canvas of 64x64"):
