@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -15,9 +16,16 @@ from pipelines.core.candidates import candidate_seed
 from pipelines.core.pipeline import Picture, Result, run
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
-from pipelines.models.schedulers import CLASSES
 from pipelines.models.stable_diffusion.network import StableDiffusion
 from tests.support.tiny import SIDE
+
+
+OTHERS: dict[str, Callable[[Any], Any]] = {  # as diffusers' documentation changes schedulers
+    "euler": lambda config: diffusers.EulerDiscreteScheduler.from_config(config),
+    "heun": lambda config: diffusers.HeunDiscreteScheduler.from_config(config),
+    "dpm++2m": lambda config: diffusers.DPMSolverMultistepScheduler.from_config(config),
+    "ddim": lambda config: diffusers.DDIMScheduler.from_config(config, clip_sample=False),
+}
 
 
 def painting(seed: int = 0, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
@@ -57,16 +65,13 @@ def assert_same_walk(
     pipeline: Diffuse, settings: DiffuseSettings, auto: str, monkeypatch: pytest.MonkeyPatch, **given: Any
 ) -> None:
     """Our latents against those of diffusers' own call, once for each candidate's seed."""
-    import diffusers
-
     settings = pipeline.prepare(settings)
     ours = decoded_by(pipe_of(pipeline), lambda: pictures_of(pipeline, settings), monkeypatch)
     made = {} if hasattr(pipe_of(pipeline), "text_encoder_2") else {"requires_safety_checker": False}
     theirs = getattr(diffusers, f"AutoPipelineFor{auto}").from_pipe(pipe_of(pipeline), **made)
     theirs.set_progress_bar_config(disable=True)
     if settings.sampler != "auto":
-        kind = getattr(diffusers, CLASSES[settings.sampler])
-        theirs.scheduler = kind.from_config(pipe_of(pipeline).scheduler.config)
+        theirs.scheduler = OTHERS[settings.sampler](pipe_of(pipeline).scheduler.config)
     seeds = [candidate_seed(settings.seed, k) for k in range(settings.candidates or 0)]
     expected = decoded_by(
         theirs,
