@@ -15,13 +15,8 @@ from app.ui.tabs.form import KnobForm
 from pipelines.core.settings import Knob
 
 HIDDEN = ("batch",)  # the device decides it
-PICTURE_KNOBS = (
-    "place",
-    "invert",
-    "keep_rows",
-    "likeness",
-    "strength",
-)  # under "Start from a picture", below the pictures
+PICTURE_KNOBS = ("keep_rows", "likeness", "strength")  # below the pictures to start from
+CANVAS, PLACE = ("width", "height", "pace"), ("place", "invert")  # Diffusion's, each one component
 EXAMPLES = (
     ("a red heart", "红色的心"),
     ("grinning cat", "咧嘴笑的猫"),
