@@ -118,7 +118,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--optimize-sheet",
         type=Path,
-        help="from codes, from a splash, draft, from draft: four pictures a name",
+        help="five pictures a name: last and best from a splash, drawn, last and best from it",
     )
     parser.add_argument(
         "--edit", type=number(int, 0, 20), default=0, help="text pairs to edit ten pictures by (default 0)"

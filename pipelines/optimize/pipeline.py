@@ -27,7 +27,7 @@ from pipelines.io.video import Timelapse
 from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
 from pipelines.models.latent_diffusion import LatentDiffusion
-from pipelines.optimize.canvas import canvas_size, token_grid
+from pipelines.optimize.canvas import canvas_size, proposed_coarse, token_grid
 from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings, map_pictures_in
 from pipelines.optimize.start import drawn_picture, read_tokens
@@ -62,6 +62,8 @@ class Optimize(Resumable[OptimizeSettings]):
         width, height = canvas_size(settings.size, settings.image, self.vqgan)
         init_size = None
         fields: dict[str, Any] = {"precision": precision_on(self.vqgan.codes.device, settings.precision)}
+        if settings.coarse is None:
+            fields["coarse"] = proposed_coarse(settings, self.vqgan)
         if settings.image:
             picture = open_picture(settings.image)
             init_size = picture.size

@@ -25,6 +25,7 @@ from pipelines.optimize.canvas import (
     canvas_size,
     clamp_with_gradient,
     crop_to_region,
+    proposed_coarse,
     round_to_uint8,
     straight_through,
 )
@@ -47,6 +48,7 @@ class OptimizeRun:
         size = canvas_size(settings.size, settings.image, vqgan)
         halves = precision_on(vqgan.codes.device, settings.precision) == "bfloat16"
         self.canvas = Canvas(size, vqgan.seamless() if settings.tile else vqgan, halves=halves)
+        self.coarse = proposed_coarse(settings, vqgan) if settings.coarse is None else settings.coarse
         self.targets, self.judges = Targets(clip, critic, self.canvas), Judges(clip, critic, self.canvas)
         self.timeline = settings.timeline()
         self.given = given_picture(settings, self.canvas)
@@ -164,9 +166,9 @@ class OptimizeRun:
 
     def _grid_at(self, step: int) -> tuple[int, int]:
         """Rows and columns of z at a step: the canvas's, halved for every doubling that is still to come."""
-        stages = self.settings.coarse + 1
-        passed = min(step * stages // self._settings_at(step).steps, self.settings.coarse)
-        shrink = 2 ** (self.settings.coarse - passed)
+        stages = self.coarse + 1
+        passed = min(step * stages // self._settings_at(step).steps, self.coarse)
+        shrink = 2 ** (self.coarse - passed)
         return -(-self.canvas.rows // shrink), -(-self.canvas.columns // shrink)
 
     def _transform(self, change: Callable[[Tensor], Tensor], z: Tensor | None = None) -> None:

@@ -50,11 +50,13 @@ TINY = (
     _tiny("tokenizer", "tokenizer.json", "byte-level BPE, English and Chinese"),
     _tiny("clip", "clip.safetensors", "CLIP: the judge, 128 x 128 pictures, English and Chinese"),
     _tiny("critic", "critic.safetensors", "a second CLIP that judges Optimize and Edit and steers nothing"),
-    _tiny("vqgan", "vqgan.safetensors", "VQGAN: 128 x 128 pictures to image tokens and back"),
+    _tiny(
+        "vqgan", "vqgan.safetensors", "VQGAN: 128 x 128 pictures to the DALL·E's 8 x 8 image tokens and back"
+    ),
     _tiny(
         "vqgan",
         "codec.safetensors",
-        "a crisper VQGAN of 16 x 16 tokens: --use vqgan=tiny-codec",
+        "a crisper VQGAN of 16 x 16 tokens: Optimize's, and the prior's latents",
         name="codec",
     ),
     _tiny("dalle", "dalle.safetensors", "DALL·E: text tokens to image tokens"),
@@ -153,7 +155,7 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
             "clip": "tiny-clip",
             **_PRIOR,
         },
-        "optimize": {"vqgan": "tiny-vqgan", "clip": "tiny-clip", "critic": "tiny-critic", **_PRIOR},
+        "optimize": {"vqgan": "tiny-codec", "clip": "tiny-clip", "critic": "tiny-critic", **_PRIOR},
         "edit": {
             **_PRIOR,
             "clip": "tiny-clip",
