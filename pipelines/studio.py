@@ -80,6 +80,22 @@ class Studio:
             names = {checkpoint.name for checkpoint in needed(pack, self.use)}
             self._loaded = {name: part for name, part in self._loaded.items() if name in names}
 
+    def choose(self, part: str, name: str = "") -> None:
+        """Give a part of the pack to another model, such as "clip" to "clip-vit-l-14"; "" gives it back to the pack's own.
+
+        Models that are still used stay loaded. BadInput for an unknown part or model, a model of another role, or one
+        whose files are missing; the studio is then unchanged.
+        """
+        use = {field: model for field, model in self.use.items() if field != part}
+        if name:
+            use[part] = name
+            check_use(self.pack, {part: name})
+            _check_present("this", with_readers([name]))
+        with self._lock:
+            self.use = use
+            names = {checkpoint.name for checkpoint in needed(self.pack, use)}
+            self._loaded = {model: loaded for model, loaded in self._loaded.items() if model in names}
+
     def on(self, device: str) -> Studio:
         """A studio with the same pack on another device. It takes over this one's networks; do not use this one again."""
         other = Studio(self.pack, device, self.use)
@@ -169,6 +185,8 @@ class Studio:
             config: Any = config_type.from_dict(values)
             with META_INIT_LOCK, init_empty_weights():  # no time and memory for numbers that are thrown away
                 network: nn.Module = network_type(config, *extra)
+        except BadInput:  # the config says itself what is wrong
+            raise
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
             raise BadInput("studio.config_strange", file=checkpoint.path.name) from error
         if spec.vocabulary and extra[0].vocabulary_size > config.vocabulary_size:
