@@ -29,13 +29,12 @@ from pipelines.core.pipeline import Picture, Pipeline, Result, StudioLike
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
-from pipelines.io.images import check_size, picture_format, read_bytes
+from pipelines.io.images import MAX_CHUNKS, check_size, picture_format, read_bytes
 from pipelines.io.values import is_dict, is_list
 
 VERSION = "0.1.0"
 MAX_JSON = 8_000_000  # characters; a picture given as a setting is inside, all else is a few hundred
 MAX_DEPTH = 8
-MAX_CHUNKS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +277,7 @@ def read_parameters(source: str | Path | bytes) -> dict[str, Any]:
     prompt = " ".join("\n".join(lines).split("Negative prompt:")[0].split())
     seed = re.search(r"\bSeed: *(\d{1,20})\b", last)
     settings: dict[str, Any] = {"prompt": prompt} if prompt else {}
-    if seed and int(seed[1]) < 2**32:
+    if seed and int(seed[1]) < 2**64:
         settings["seed"] = int(seed[1])
     return settings
 
@@ -286,7 +285,8 @@ def read_parameters(source: str | Path | bytes) -> dict[str, Any]:
 def read_texts(source: str | Path | bytes) -> dict[str, str]:
     """The texts in a PNG by name, the first of each name. No pixel is decoded.
 
-    BadInput when it is no PNG, too large, damaged or cut off, or when a text unpacks to more than MAX_JSON bytes.
+    A text of our own that unpacks to more than MAX_JSON bytes is refused; another program's is left out. BadInput when
+    it is no PNG, too large, damaged or cut off.
     """
     data = read_bytes(source)
     if picture_format(data) != "PNG":
@@ -312,20 +312,23 @@ def read_texts(source: str | Path | bytes) -> dict[str, str]:
             if struct.unpack_from(">I", data, at + 8 + length)[0] != zlib.crc32(kind + body):
                 raise BadInput("core.png_checksum")
             name, text = _text_of(kind, body)
-            if len(texts) < 100:
+            if text is not None and len(texts) < 100:
                 texts.setdefault(name, text)
         at += 12 + length
     raise BadInput("core.png_damaged")
 
 
-def _text_of(kind: bytes, body: bytes) -> tuple[str, str]:
-    """The name and the text of one text chunk of a PNG. `kind` is tEXt, zTXt or iTXt."""
+def _text_of(kind: bytes, body: bytes) -> tuple[str, str | None]:
+    """The name and the text of one text chunk of a PNG; None for a foreign text of more than MAX_JSON bytes.
+
+    `kind` is tEXt, zTXt or iTXt. The first two are Latin-1 by the standard, but many programs write UTF-8 there.
+    """
     key, _, rest = body.partition(b"\0")
-    packed, encoding = kind == b"zTXt", "latin-1"
+    name, packed = key.decode("latin-1"), kind == b"zTXt"
     if kind == b"zTXt":
         rest = rest[1:]  # the method, always 0
     elif kind == b"iTXt":
-        packed, encoding = rest[:1] == b"\1", "utf-8"
+        packed = rest[:1] == b"\1"
         rest = b"".join(rest[2:].split(b"\0", 2)[2:])  # after the language and the translated name
     if packed:
         unpacker = zlib.decompressobj()
@@ -334,8 +337,13 @@ def _text_of(kind: bytes, body: bytes) -> tuple[str, str]:
         except zlib.error:
             raise BadInput("core.png_text_damaged") from None
         if unpacker.unconsumed_tail:
+            if name != "atelier":
+                return name, None
             raise BadInput("core.png_text_too_long", most=MAX_JSON)
-    return key.decode("latin-1"), rest.decode(encoding, "replace")
+    try:
+        return name, rest.decode("utf-8")
+    except UnicodeDecodeError:
+        return name, rest.decode("utf-8", "replace") if kind == b"iTXt" else rest.decode("latin-1")
 
 
 def _expect(good: Any, name: str) -> None:
