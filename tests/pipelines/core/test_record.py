@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pipelines.core.comparison import compare
 from pipelines.core.pipeline import Picture
 from pipelines.core.record import (
     Record,
     check_complete,
-    compare,
     read_parameters,
     read_record,
     record_of,
