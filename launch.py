@@ -2,8 +2,9 @@
 
 The first start makes `.venv` beside this file and installs into it the build of PyTorch that suits the machine and
 requirements.txt; a stamp lets later starts skip that. A `.venv` that works is used by every later start, also by one
-with another Python. One that must be made anew is put aside until the new one has everything. An environment that already has everything (a Space, a container, an active environment) is used
-as it is. Only the standard library is used here, and nothing newer than Python 3.7, so that older ones can be told so.
+with another Python. One that must be made anew is put aside until the new one has everything. An environment that
+already has everything (a Space, a container, an active environment) is used as it is. Only the
+standard library is used here, and nothing newer than Python 3.7, so that older ones can be told so.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, 
 from app.ui.door import Door
 from app.ui.html.page import header, served
 from app.ui.i18n import LANGUAGES, knob_help, translations
+from app.ui.origins import Origins
 from app.ui.pictures import Pictures
 from app.ui.tabs import edit, generate, library, models, optimize, plain
 from app.ui.visits import House, Visits, asking
@@ -163,8 +164,11 @@ def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool
 
 
 def _guards(serving: Serving) -> list[Middleware]:
-    """What every request passes, in this order: the door, who is asking where visitors are apart, no addresses."""
-    guards: list[Any] = [Door, *([Visits] if serving.apart else []), NoAddresses]
+    """What every request passes, in this order.
+
+    Where it comes from, the door, who is asking where visitors are apart, no addresses.
+    """
+    guards: list[Any] = [Origins, Door, *([Visits] if serving.apart else []), NoAddresses]
     return [Middleware(guard, serving=serving) for guard in guards]
 
 
