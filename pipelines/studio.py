@@ -39,6 +39,7 @@ from pipelines.weights.catalog import (
     with_readers,
 )
 from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.manifest import check_pack
 
 PIPELINES: dict[str, type[Pipeline[Any]]] = {
     "generate": Generate,
@@ -196,7 +197,8 @@ class Studio:
 
 
 def _check_present(what: str, checkpoints: list[Checkpoint]) -> None:
-    """BadInput when files of models are missing. The tiny pack's files are checked when they are read."""
+    """BadInput when files of models are missing, or when one of the tiny pack's is not as it was shipped."""
+    check_pack(checkpoint.path for checkpoint in checkpoints if checkpoint.pack == "tiny")
     if gone := [
         checkpoint.name for checkpoint in checkpoints if not checkpoint.present and checkpoint.pack != "tiny"
     ]:

@@ -89,7 +89,15 @@ def _read_safetensors(path: Path, name: str) -> SourceCheckpoint:
         with open_tensors(path) as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return SourceCheckpoint(name, tensors, dict(file.metadata() or {}))
-    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        LookupError,
+        ValueError,
+        RuntimeError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise BadInput("weights.file_damaged", file=name, reason=_short(error)) from None
 
 
