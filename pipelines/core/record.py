@@ -229,7 +229,8 @@ def read_record(source: str | Path | bytes, pipelines: Mapping[str, type[Pipelin
     # We always write the file itself. A path would make this machine open a file of the stranger's choice.
     if not all(source.startswith("data:") for source in settings.files()):
         raise BadInput("core.record_names_file")
-    return record
+    checked = settings.to_dict()  # in the settings' own types, which forms rely on
+    return replace(record, settings={name: checked[name] for name in record.settings})
 
 
 def record_from_json(text: str) -> Record:
@@ -240,7 +241,7 @@ def record_from_json(text: str) -> Record:
         values = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise BadInput("core.record_not_json") from None
-    if not is_dict(values) or _depth(values) > MAX_DEPTH:
+    if not is_dict(values) or _depth(values) > MAX_DEPTH or not _can_be_told(values):
         raise BadInput("core.record_foreign")
     values = {"environment": {}, **values}  # which earlier versions did not write
     names = [part.name for part in fields(Record)]
@@ -366,6 +367,15 @@ def _is_number(value: Any, *types: type) -> bool:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+def _can_be_told(values: dict[str, Any]) -> bool:
+    """Whether the values can be written again: no infinity, which 1e999 gives, and no half of a character pair."""
+    try:
+        json.dumps(values, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _depth(value: Any, limit: int = MAX_DEPTH) -> int:
