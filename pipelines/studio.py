@@ -41,6 +41,7 @@ from pipelines.weights.catalog import (
 from pipelines.weights.checkpoint import Checkpoint
 from pipelines.weights.manifest import check_pack
 
+READER = "reader:"  # begins the role, in a record, of what another model reads texts with
 PIPELINES: dict[str, type[Pipeline[Any]]] = {
     "generate": Generate,
     "optimize": Optimize,
@@ -119,10 +120,16 @@ class Studio:
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """The models of a pipeline, for the record: role -> {"name", "sha256"}, the SHA-256 being that of the file.
 
-        BadInput when the pack has no such pipeline.
+        Vocabularies and text encoders that no field names are told under READER and their name. BadInput when the pack
+        has no such pipeline.
         """
         facts: dict[str, dict[str, str]] = {}
-        for field, checkpoint in parts(self.pack, name, self.use).items():
+        names = parts(self.pack, name, self.use)
+        read = [checkpoint.name for checkpoint in with_readers(names.values())]
+        if "prior" in names:
+            read.append(pipelines_of(self.pack)[name]["clip"])
+        apart = {READER + reader: reader for reader in read if reader not in names.values()}
+        for field, checkpoint in (names | apart).items():
             with self._lock:
                 if checkpoint not in self._hashes:
                     self._hashes[checkpoint] = _hash(checkpoint_of(checkpoint).path)

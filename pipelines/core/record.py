@@ -28,7 +28,7 @@ from pipelines.core.pipeline import Picture, Pipeline, Result, StudioLike
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
-from pipelines.io.images import MAX_CHUNKS, check_size, picture_format, read_bytes
+from pipelines.io.images import MAX_CHUNKS, check_size, open_picture, picture_format, read_bytes
 from pipelines.io.values import is_dict, is_list
 
 VERSION = "0.1.0"
@@ -158,8 +158,7 @@ def without_pictures(source: str | Path | bytes) -> bytes:
     kept.add_text("parameters", texts.get("parameters", ""))
     kept.add_text("atelier", bare.to_json() if left_out else record.to_json())
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as image:
-        image.save(buffer, "PNG", pnginfo=kept)
+    open_picture(data).save(buffer, "PNG", pnginfo=kept)
     return buffer.getvalue()
 
 
