@@ -39,7 +39,9 @@ from pipelines.weights.catalog import (
     with_readers,
 )
 from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.manifest import check_pack
 
+READER = "reader:"  # begins the role, in a record, of what another model reads texts with
 PIPELINES: dict[str, type[Pipeline[Any]]] = {
     "generate": Generate,
     "optimize": Optimize,
@@ -134,10 +136,16 @@ class Studio:
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """The models of a pipeline, for the record: role -> {"name", "sha256"}, the SHA-256 being that of the file.
 
-        BadInput when the pack has no such pipeline.
+        Vocabularies and text encoders that no field names are told under READER and their name. BadInput when the pack
+        has no such pipeline.
         """
         facts: dict[str, dict[str, str]] = {}
-        for field, checkpoint in parts(self.pack, name, self.use).items():
+        names = parts(self.pack, name, self.use)
+        read = [checkpoint.name for checkpoint in with_readers(names.values())]
+        if "prior" in names:
+            read.append(pipelines_of(self.pack)[name]["clip"])
+        apart = {READER + reader: reader for reader in read if reader not in names.values()}
+        for field, checkpoint in (names | apart).items():
             with self._lock:
                 if checkpoint not in self._hashes:
                     self._hashes[checkpoint] = _hash(checkpoint_of(checkpoint).path)
@@ -214,7 +222,8 @@ class Studio:
 
 
 def _check_present(what: str, checkpoints: list[Checkpoint]) -> None:
-    """BadInput when files of models are missing. The tiny pack's files are checked when they are read."""
+    """BadInput when files of models are missing, or when one of the tiny pack's is not as it was shipped."""
+    check_pack(checkpoint.path for checkpoint in checkpoints if checkpoint.pack == "tiny")
     if gone := [
         checkpoint.name for checkpoint in checkpoints if not checkpoint.present and checkpoint.pack != "tiny"
     ]:

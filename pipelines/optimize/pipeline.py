@@ -21,6 +21,7 @@ from pipelines.core.pipeline import Picture, Resumable, Step
 from pipelines.core.record import read_texts
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, Stopped
+from pipelines.io.folders import open_one_of
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_tensor
 from pipelines.io.masks import read_mask
 from pipelines.io.video import Timelapse
@@ -76,7 +77,7 @@ class Optimize(Resumable[OptimizeSettings]):
             return picture_to_uri(read_mask(source, (width, height), init_size))
 
         def prompt_picture(source: str) -> str:
-            picture = on_white(open_picture(source))
+            picture = on_white(open_one_of(source))
             picture.thumbnail((256, 256))
             return picture_to_uri(picture)
 
