@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipelines.clip.judges import drifting
 from pipelines.core.candidates import candidate_seed
 from pipelines.core.journal import Journal, Snapshot
 from pipelines.core.pipeline import Picture, Pipeline, Resumable, Step
@@ -28,7 +29,6 @@ from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.io.video import Frame, Timelapse
 from pipelines.models.base import Reading
-from pipelines.optimize.critic import drifting
 from pipelines.optimize.settings import OptimizeSettings
 
 SIZE, ROWS = 128, 16

@@ -34,8 +34,8 @@ from app.ui.html.common import (
 from app.ui.i18n import KNOBS, both, pair
 from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
+from pipelines.core.prompts import parse_story
 from pipelines.errors import BadInput, Message
-from pipelines.optimize.prompts import parse_story
 
 PIXELS = 512  # of the live picture
 MORE = 50  # steps that "go further" adds

@@ -12,10 +12,10 @@ from app.ui.components import picture_field, uploaded_path
 from app.ui.context import PageContext, Update
 from app.ui.html import optimize as optimize_html
 from app.ui.tabs.form import KnobForm, painted_mask
+from pipelines.core.prompts import SIDES, parse_regions, parse_targets
 from pipelines.core.settings import Knob
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, picture_to_uri
-from pipelines.optimize.prompts import SIDES, parse_regions, parse_targets
 
 BASICS = ("steps", "size")
 MOST_MASK_SIDE = 4096  # pixels

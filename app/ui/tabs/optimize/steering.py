@@ -11,10 +11,9 @@ from app.ui.html import optimize as optimize_html
 from app.ui.html.common import info_note
 from app.ui.tabs.base import RunTab
 from app.ui.tabs.optimize.form import OptimizeForm
+from pipelines.core.prompts import parse_targets
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
-from pipelines.optimize.prompts import parse_targets
-from pipelines.optimize.settings import FIXED
 
 STOP_SECONDS = 60.0  # that a change waits for the step that is being made
 
@@ -112,7 +111,7 @@ class SteeredTab(RunTab):
             old, new = getattr(now, name), getattr(checked, name)
             if old == new or (name == "image_prompts" and _look_same(old, new)):
                 continue
-            if name in FIXED:
+            if name in settings.fixed:
                 fixed.append(name)
             else:
                 changes[name] = new

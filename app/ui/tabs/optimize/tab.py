@@ -21,10 +21,10 @@ from app.ui.html.common import Trace, info_note
 from app.ui.tabs.base import Change, journal_rows
 from app.ui.tabs.optimize.form import OptimizeForm
 from app.ui.tabs.optimize.steering import SteeredTab
+from pipelines.core.prompts import parse_scenes
 from pipelines.core.record import read_record
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
-from pipelines.optimize.prompts import parse_scenes
 
 PIPELINE = "optimize"
 HAND_OVER_STEPS = 30  # a draft needs few
