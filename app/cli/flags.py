@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and --help should not
 
 def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
     """The flags of a pipeline: one for each field of its Settings, and those that all pipelines share."""
-    from pipelines.core.pipeline import HasTimelapse, LearnsDirection, Resumable
+    from pipelines.core.pipeline import HasTimelapse, LearnsDirection, Restyles, Resumable
 
     resumable = issubclass(kind, Resumable)
     words = (kind.__doc__ or "").strip().split("\n\n")[0]
@@ -42,6 +42,7 @@ def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
         )
     if issubclass(kind, HasTimelapse):
         parser.add_argument("--video", metavar="FILE", help="also write how it grew, as .mp4 or .webp")
+    if issubclass(kind, Restyles):
         parser.add_argument("--frames", metavar="FILE", help="restyle a folder of pictures or a short film")
     if issubclass(kind, LearnsDirection):
         parser.add_argument(

@@ -140,14 +140,13 @@ def _restyle(
     """One run for every frame of a folder or a film, each beginning with the result of the one before."""
     from pipelines.core.record import write_pictures
     from pipelines.io.video import Frame, Timelapse, read_frames
-    from pipelines.optimize.timelapse import restyle
 
     frames, before, made = read_frames(options.frames), None, []
     for number, frame in enumerate(frames, start=1):
         say(f"frame {number}")
         if made and frame.size != made[0].size:
             frame = frame.resize(made[0].size)
-        result, interrupted = watch(pipeline, restyle(settings, frame, before), None)
+        result, interrupted = watch(pipeline, pipeline.restyle(settings, frame, before), None)
         before = max(
             result.pictures, key=lambda picture: picture.facts["step"]
         )  # the last: its neighbours are like it

@@ -32,7 +32,7 @@ from pipelines.optimize.canvas import canvas_size, token_grid
 from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.start import drawn_picture, read_tokens
-from pipelines.optimize.timelapse import timelapse_of
+from pipelines.optimize.timelapse import restyle, timelapse_of
 
 
 @dataclass
@@ -134,6 +134,12 @@ class Optimize(Resumable[OptimizeSettings]):
     def timelapse(self, settings: OptimizeSettings, journal: Journal) -> Timelapse:
         """The time-lapse of a journal of these prepared settings."""
         return timelapse_of(self._run(settings), journal)
+
+    def restyle(
+        self, settings: OptimizeSettings, frame: Image.Image, before: Picture | None
+    ) -> OptimizeSettings:
+        """The settings for the next frame of a film, as `timelapse.restyle`."""
+        return restyle(settings, frame, before)
 
     @torch.no_grad()
     def image_at(self, settings: OptimizeSettings, journal: Journal, step: int) -> Image.Image:

@@ -26,6 +26,7 @@ from pipelines.edit.results import strip
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput, Stopped
 from pipelines.generate.settings import GenerateSettings
+from pipelines.guide.settings import GuideSettings
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.io.video import Frame, Timelapse
 from pipelines.models.base import Reading
@@ -176,10 +177,17 @@ class Grower(Resumable[OptimizeSettings]):
             coarse = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(settings.seed)) * 2 - 1
             base = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic").clamp(-1, 1)
         share = torch.full((1, 1, SIZE, SIZE), step / max(now.steps, 1))
-        if now.mask:
-            inside = to_tensor([open_picture(now.mask).convert("RGB").resize((SIZE, SIZE))])[:, :1]
+        if mask := getattr(now, "mask", ""):  # Guide has none
+            inside = to_tensor([open_picture(mask).convert("RGB").resize((SIZE, SIZE))])[:, :1]
             share = share * (inside > 0)
         return base + share * (grown - base)
+
+
+@dataclass
+class Guider(Grower):
+    """Stands where Guide stands: the same shape."""
+
+    Settings: ClassVar[type[Settings]] = GuideSettings
 
 
 @dataclass
@@ -341,6 +349,7 @@ class PainterClip:
 PAINTERS: dict[str, type[Pipeline[Any]]] = {
     "generate": Painter,
     "optimize": Grower,
+    "guide": Guider,
     "edit": EditPainter,
     "diffuse": Diffuser,
 }
