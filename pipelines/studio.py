@@ -27,6 +27,7 @@ from pipelines.models.device import choose_device, dtype_of, make_room, networks
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
+from pipelines.models.stable_diffusion.denoiser import StableDenoiser
 from pipelines.models.stable_diffusion.load import load_diffusers
 from pipelines.models.stable_diffusion.network import StableDiffusion
 from pipelines.optimize.pipeline import Optimize
@@ -138,17 +139,17 @@ class Studio:
     def _fields(self, name: str, models: dict[str, Any]) -> dict[str, Any]:
         """The fields of a pipeline from its models.
 
-        A prior with its codec is a denoiser in Edit and Guide, elsewhere `diffusion`, as a pipeline of diffusers is. It
-        reads by the pack's own CLIP, which it was trained with. `use` replaces the CLIP that judges.
+        A prior with its codec, or a pipeline of diffusers, is a denoiser in Edit and Guide and elsewhere `diffusion`. A
+        prior reads by the pack's own CLIP, which it was trained with. `use` replaces the CLIP that judges.
         """
         fields = dict(models)
         if "prior" in fields:
             reader = self.load(pipelines_of(self.pack)[name]["clip"])
             diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), reader)
-            denoises = name in DENOISING
-            fields |= {"unet": PriorDenoiser(diffusion)} if denoises else {"diffusion": diffusion}
+            fields |= {"unet": PriorDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         elif "diffusion" in fields:
-            fields["diffusion"] = StableDiffusion(fields["diffusion"])
+            diffusion = StableDiffusion(fields.pop("diffusion"))
+            fields |= {"unet": StableDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         return fields
 
     def _read(self, checkpoint: Checkpoint) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.flags import parts_in_use, pipeline_parser, settings_values
+from app.cli.flags import parts_in_use, pipeline_parser, settings_of_file, settings_values
 from app.cli.progress import INTERRUPTED, Interrupts, ProgressLine, say
 from pipelines.errors import BadInput, Stopped
 
@@ -69,6 +69,11 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
     from pipelines.core.pipeline import LearnsDirection, Resumable
 
     values = settings_values(kind, options)
+    if path := getattr(options, "settings_file", None):
+        given, unknown = settings_of_file(kind, path)
+        values = given | values
+        if unknown:
+            say(f"not known here, left out: {', '.join(unknown)}")
     resumable = issubclass(kind, Resumable)
     old = Journal(_existing(options.resume)) if resumable and options.resume else None
     settings = _resumed(kind, old, values) if old else kind.Settings.from_dict(values)

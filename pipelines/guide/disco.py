@@ -14,6 +14,7 @@ TEXTS = (
     "clip_guidance_scale", "cut_overview", "cut_innercut", "cut_ic_pow", "cut_icgray_p",
     "zoom", "rotate", "angle", "pan_x", "translation_x", "pan_y", "translation_y",
 )  # fmt: skip
+USUAL_SKIP = "60%"  # which is ours too
 WITHOUT_COUNTERPART = frozenset(
     (
         "batch_name", "n_batches", "display_rate", "batch_size", "set_batch_name", "perlin_mode", "clamp_grad",
@@ -71,9 +72,10 @@ def _animation(own: dict[str, Any], mode: object) -> dict[str, Any]:
     if mode == "None":
         changed["max_frames"] = 1
     if isinstance(skipped := own.get("frames_skip_steps"), str) and skipped.rstrip("%").isdigit():
-        steps = own.get("steps", 250)
-        share = int(skipped.rstrip("%")) / 100
-        changed["frames_skip_steps"] = int(steps * share) if skipped.endswith("%") else int(skipped)
+        steps, number = own.get("steps", 250), int(skipped.rstrip("%"))
+        changed["frames_skip_steps"] = int(steps * number / 100) if skipped.endswith("%") else number
+        if skipped == USUAL_SKIP:
+            changed["frames_skip_steps"] = None
     return changed
 
 

@@ -41,6 +41,7 @@ class GuideSettings(SteeredSettings):
         "seed", "steps", "size", "image", "skip_steps", "perlin_init", "symmetry", "transformation_percent",
         "max_frames", "frames_skip_steps", "until", "changes",
     )  # fmt: skip
+    file_flag: ClassVar[str] = "disco"
     aliases: ClassVar[dict[str, str]] = {
         "text_prompts": "prompt",
         "width_height": "size",

@@ -116,7 +116,11 @@ def kind_of(path: Path) -> str:
         return ""  # who reads its weights will say what is wrong with it
 
 
-DENOISING = ("edit", "guide")  # pipelines whose model is a denoiser: a prior with its codec, or one of pixels
+DENOISING = (
+    "edit",
+    "guide",
+)  # pipelines whose model is a denoiser: of pixels, or of latents, which have these parts
+_LATENT = ("prior", "codec", "diffusion")
 _PRIOR = {"prior": "tiny-prior", "codec": "tiny-codec"}
 _JUDGES = {"clip": "clip-vit-b-32", "critic": "clip-vit-b-16"}
 
@@ -142,6 +146,7 @@ def _latent(diffusion: str) -> dict[str, dict[str, str]]:
         "diffuse": {"diffusion": diffusion, "clip": _JUDGES["clip"]},
         "optimize": _OPTIMIZE,
         **_denoising("ddpm-ema-celebahq-256"),
+        "guide": {"diffusion": diffusion, **_JUDGES},
     }
 
 
@@ -210,7 +215,7 @@ def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[s
     """The models of a pipeline in a pack: field of the pipeline -> checkpoint's name.
 
     `use` replaces some of them, for example {"clip": "clip-vit-l-14"}. In Edit and Guide a "unet", a denoiser of
-    pixels, replaces a prior with its codec. BadInput for an unknown pack, and for a pipeline that the pack does not have.
+    pixels, replaces one of latents. BadInput for an unknown pack, and for a pipeline that the pack does not have.
     """
     pipelines = pipelines_of(pack)
     if pipeline not in pipelines:
@@ -219,7 +224,7 @@ def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[s
         )
     names, use = pipelines[pipeline], use or {}
     if pipeline in DENOISING and "unet" in use:
-        names = {"unet": use["unet"]} | {k: name for k, name in names.items() if k not in _PRIOR}
+        names = {"unet": use["unet"]} | {k: name for k, name in names.items() if k not in _LATENT}
     return {field: use.get(field, name) for field, name in names.items()}
 
 

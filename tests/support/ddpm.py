@@ -205,11 +205,12 @@ class Adm(nn.Module):
 
     def __init__(
         self, width: int, multiples: tuple[int, ...], layer_count: int, levels: set[int], head_size: int,
-        residual: bool = True, scale_shift: bool = True, out: int = 6,
+        residual: bool = True, scale_shift: bool = True, out: int = 6, step_width: int = 0,
     ):  # fmt: skip
         super().__init__()
-        self.width, widths, steps = width, [width * multiple for multiple in multiples], 4 * width
-        self.time_embed = nn.Sequential(nn.Linear(width, steps), nn.SiLU(), nn.Linear(steps, steps))
+        self.width, widths = step_width or width, [width * multiple for multiple in multiples]
+        steps = 4 * self.width
+        self.time_embed = nn.Sequential(nn.Linear(self.width, steps), nn.SiLU(), nn.Linear(steps, steps))
         self.input_blocks = nn.ModuleList([nn.ModuleList([FirstConv(3, widths[0], 3, padding=1)])])
         now, skips = widths[0], [widths[0]]
 

@@ -62,7 +62,12 @@ def test_a_notebooks_settings_are_understood() -> None:
         "A lighthouse by Greg Rutkowski:2 | yellow color scheme ^ This set of prompts start at frame 100 @100"
     )
     assert settings.size == "1280x768" and settings.steps == 250 and settings.image == ""
-    assert settings.max_frames == 1 and settings.frames_skip_steps == 150 and settings.skip_steps == 10
+    assert (
+        settings.max_frames == 1
+        and settings.frames_skip_steps is None
+        and settings.frame_skip == 150
+        and settings.skip_steps == 10
+    )
     assert settings.clip_guidance_scale == "5000" and settings.cut_ic_pow == "1"
     assert settings.symmetry == "vertical" and settings.transformation_percent == "0.09"
     assert settings.perlin_init == "off" and settings.seed == 0 and settings.rotate == "0:(0)"

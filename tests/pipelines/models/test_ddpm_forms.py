@@ -59,6 +59,7 @@ def test_the_original_layout_gives_what_its_network_gives(wrapped: str, tmp_path
     [
         ({}, {}),
         ({"layer_count": 2, "levels": {2}, "out": 3}, {}),
+        ({"step_width": 128}, {}),  # as those of 512 px have
         ({"head_size": 16}, {"num_head_channels": 16}),
         (
             {"head_size": 32, "residual": False, "scale_shift": False},
