@@ -86,9 +86,10 @@ class GuideRun:
         if not (torch.isfinite(seen.loss) and torch.isfinite(seen.gradient).all()):
             return Message("guide.loss_broke", {"loss": f"{seen.loss.item():.3g}", "step": position + 1})
         noise = seen.noise + (1 - alpha) ** 0.5 * clamped(seen.gradient, current.clamp_max)
+        guess = predict_x0(x, noise, alpha)
         x = guided_step(x, noise, alpha, next_alpha, current.eta, fresh)
         if self._is_mirrored(k):
-            x = self._mirrored(x, noise, next_alpha)
+            x = self._mirrored(x, guess, next_alpha)
         state = self.state
         state.x, state.base, self.loss = x, base, seen.loss.item()
         ends = next_alpha == 1
@@ -190,11 +191,11 @@ class GuideRun:
             return False
         return any(round(share * self.settings.steps) == k for share in self.settings.mirrored_at())
 
-    def _mirrored(self, x: Tensor, noise: Tensor, alpha: float) -> Tensor:
-        """x at `alpha` with picture and noise mirrored, the left or the upper half kept."""
+    def _mirrored(self, x: Tensor, guess: Tensor, alpha: float) -> Tensor:
+        """x at `alpha` with its clean `guess` and its noise mirrored, the left or the upper half kept."""
         axes = {"vertical": (3,), "horizontal": (2,), "both": (2, 3)}[self.settings.symmetry]
-        clean = self.unet.encode(mirrored(self.unet.decode(predict_x0(x, noise, alpha)), axes))
-        return alpha**0.5 * clean + (1 - alpha) ** 0.5 * mirrored(noise, axes)
+        clean = self.unet.encode(mirrored(self.unet.decode(guess), axes))
+        return alpha**0.5 * clean + mirrored(x - alpha**0.5 * guess, axes)
 
     # ---------------------------------------------------------------------------------------------- before every step
 

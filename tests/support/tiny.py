@@ -223,7 +223,8 @@ class TinyStudio:
         pass
 
     def pipeline(self, name: str) -> Any:
-        return {"generate": tiny_generate, "optimize": tiny_optimize, "edit": tiny_edit}[name]()
+        made = {"generate": tiny_generate, "optimize": tiny_optimize, "guide": tiny_guide, "edit": tiny_edit}
+        return made[name]()
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
         return {"clip": {"name": "tiny", "sha256": "ab" * 32}, "unet": {"name": "tiny", "sha256": "ab" * 32}}

@@ -179,7 +179,7 @@ def test_the_film_shows_every_step_or_the_end_of_every_frame(make: Any, tmp_path
 def test_a_frame_begins_from_the_moved_one_before() -> None:
     pipeline = tiny_pixel_guide()
     settings = GuideSettings(
-        steps=10, max_frames=2, frames_skip_steps=9, clip_guidance_scale="0", zoom="1", pan_x="4", eta=0
+        steps=40, max_frames=2, frames_skip_steps=39, clip_guidance_scale="0", zoom="1", pan_x="4", eta=0
     )
     first = finished(pipeline, replace(settings, max_frames=1)).pictures[0].image
     second = finished(pipeline, settings).pictures[0].image
