@@ -20,16 +20,19 @@ from pipelines.edit.pipeline import Edit
 from pipelines.edit.source_images import SourceImages
 from pipelines.errors import BadInput
 from pipelines.generate.pipeline import Generate
+from pipelines.guide.pipeline import Guide
 from pipelines.models.base import Clip
 from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
+from pipelines.models.stable_diffusion.denoiser import StableDenoiser
 from pipelines.models.stable_diffusion.load import load_diffusers
 from pipelines.models.stable_diffusion.network import StableDiffusion
 from pipelines.optimize.pipeline import Optimize
 from pipelines.weights.catalog import (
+    DENOISING,
     check_use,
     checkpoint_of,
     kind_of,
@@ -45,6 +48,7 @@ READER = "reader:"  # begins the role, in a record, of what another model reads 
 PIPELINES: dict[str, type[Pipeline[Any]]] = {
     "generate": Generate,
     "optimize": Optimize,
+    "guide": Guide,
     "edit": Edit,
     "diffuse": Diffuse,
 }
@@ -159,16 +163,17 @@ class Studio:
     def _fields(self, name: str, models: dict[str, Any]) -> dict[str, Any]:
         """The fields of a pipeline from its models.
 
-        A prior with its codec is Edit's denoiser, and elsewhere `diffusion`, as a pipeline of diffusers is. It reads by
-        the pack's own CLIP, which it was trained with. `use` replaces the CLIP that judges.
+        A prior with its codec, or a pipeline of diffusers, is a denoiser in Edit and Guide and elsewhere `diffusion`. A
+        prior reads by the pack's own CLIP, which it was trained with. `use` replaces the CLIP that judges.
         """
         fields = dict(models)
         if "prior" in fields:
             reader = self.load(pipelines_of(self.pack)[name]["clip"])
             diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), reader)
-            fields |= {"unet": PriorDenoiser(diffusion)} if name == "edit" else {"diffusion": diffusion}
+            fields |= {"unet": PriorDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         elif "diffusion" in fields:
-            fields["diffusion"] = StableDiffusion(fields["diffusion"])
+            diffusion = StableDiffusion(fields.pop("diffusion"))
+            fields |= {"unet": StableDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         return fields
 
     def _read(self, checkpoint: Checkpoint) -> Any:

@@ -21,6 +21,7 @@ PARTS = {  # what each part of the table is about
     "copies": "Are the best pictures copies of training pictures",
     "unet": "Edit's denoiser, emojione up to step 600 of the noise and down again, 40 steps",
     "optimize": "Optimize, common names",
+    "guide": "Guide, common names from noise in 60 steps",
     "instant": "Edit, pairs of texts instantly, ten pictures each",
     "edit": "Edit, pairs of texts by reusable directions, ten pictures each",
 }
@@ -47,6 +48,8 @@ TARGETS = {  # what the figures should reach, on two cores
     ("unet", "PSNR"): 30.0,
     ("optimize", "critic, last, from splash: top-5"): 0.60,
     ("optimize", "critic, last, from drawn: top-5"): 0.80,
+    ("guide", "critic, text and CLIP: top-5"): 0.70,
+    ("guide", "critic, what CLIP adds without a text: top-5"): 0.30,
     ("instant", "won"): 0.90,
     ("instant", "SSIM"): 0.65,
     ("edit", "won"): 0.90,

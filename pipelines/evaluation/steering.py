@@ -1,4 +1,4 @@
-"""Optimize and Edit, measured run by run: slow, so only when asked for. And the round trip of Edit's UNet."""
+"""Optimize, Guide and Edit, measured run by run: slow, so only when asked for. And the round trip of Edit's UNet."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.evaluation.judges import share_within
 from pipelines.evaluation.samples import common_names, write_sheet
+from pipelines.guide.pipeline import Guide
+from pipelines.guide.settings import GuideSettings
 from pipelines.io.images import open_picture, picture_to_uri, to_pil
 from pipelines.models.base import Clip
 from pipelines.optimize.pipeline import Optimize
@@ -59,17 +61,14 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
     """
     optimize = studio.pipeline("optimize")
     assert isinstance(optimize, Optimize)
-    book = list(dict.fromkeys(emoji.icons[k].name for k in emoji.validation))
-    names = [name for name in common_names(emoji, len(emoji.icons)) if name in set(book)]
-    names = [names[k] for k in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
+    book, names = _book_and_names(emoji, count)
     judges: dict[str, Clip] = {"critic": optimize.critic, "CLIP": optimize.clip}
     ranks: dict[str, list[int]] = {}
     shown = []
 
     def note(what: str, image: Image.Image, name: str) -> None:
         for who, judge in judges.items():
-            scores = judge.encode_text(book) @ encode_pictures(judge, np.array(image.convert("RGB"))[None])[0]
-            ranks.setdefault(f"{who}, {what}", []).append(int((scores > scores[book.index(name)]).sum()))
+            ranks.setdefault(f"{who}, {what}", []).append(_rank(book, judge, image, name))
         shown.append(image)
 
     for index, name in enumerate(names):
@@ -86,6 +85,60 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
             print(f"optimized {index + 1} of {len(names)} names; top-5: {sofar}", file=sys.stderr, flush=True)
     if sheet is not None:
         write_sheet(sheet, shown, 15)
+    return _shares(ranks)
+
+
+GUIDED = {  # what is compared -> settings
+    "text and CLIP": {},
+    "text alone": {"clip_guidance_scale": "0"},
+    "CLIP alone": {"guidance": 0.0},
+    "neither": {"guidance": 0.0, "clip_guidance_scale": "0"},
+}
+
+
+def guiding(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
+    """Guide by the eyes of the critic and of CLIP, which steered, on the last step's picture, from noise in 60 steps.
+
+    The model reads the text or none, and CLIP guides it or not. `optimization` says what is counted.
+    """
+    guide = studio.pipeline("guide")
+    assert isinstance(guide, Guide)
+    book, names = _book_and_names(emoji, count)
+    ranks: dict[str, list[int]] = {}
+    shown: list[Image.Image] = []
+    for index, name in enumerate(names):
+        for what, fields in GUIDED.items():
+            *_, result = run(guide, replace(GuideSettings(prompt=name, steps=60), **fields))
+            assert isinstance(result, Result)
+            shown.append(result.pictures[0].image)
+            for who, judge in (("critic", guide.critic), ("CLIP", guide.clip)):
+                ranks.setdefault(f"{who}, {what}", []).append(_rank(book, judge, shown[-1], name))
+        if index % 5 == 4:
+            sofar = "  ".join(f"{what} {share_within(r, 5):.2f}" for what, r in ranks.items())
+            print(f"guided {index + 1} of {len(names)} names; top-5: {sofar}", file=sys.stderr, flush=True)
+    if sheet is not None:
+        write_sheet(sheet, shown, 4 * len(GUIDED))
+    figures = _shares(ranks)
+    gain = figures["critic, CLIP alone: top-5"] - figures["critic, neither: top-5"]
+    return figures | {"critic, what CLIP adds without a text: top-5": gain}
+
+
+def _book_and_names(emoji: Emoji, count: int) -> tuple[list[str], list[str]]:
+    """All names of the validation style's pictures, and `count` of the common ones among them, evenly spread."""
+    book = list(dict.fromkeys(emoji.icons[k].name for k in emoji.validation))
+    names = [name for name in common_names(emoji, len(emoji.icons)) if name in set(book)]
+    return book, [names[k] for k in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
+
+
+def _rank(book: list[str], judge: Clip, image: Image.Image, name: str) -> int:
+    """How many names of the book a picture rather shows than `name`."""
+    vector = encode_pictures(judge, np.array(image.convert("RGB"))[None])[0]
+    scores = judge.encode_text(book) @ vector
+    return int((scores > scores[book.index(name)]).sum())
+
+
+def _shares(ranks: dict[str, list[int]]) -> dict[str, float]:
+    """The share of ranks among the first one and the first five, by what was ranked."""
     return {
         f"{what}: top-{top}": share_within(places, top) for what, places in ranks.items() for top in (1, 5)
     }

@@ -16,13 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.models.base import Reading
-<<<<<<< HEAD
+from pipelines.models.sampling import generator_of
 from pipelines.models.schedulers import noised, scaled, start_deviation
 
 OWN = "auto"  # the sampler that the model likes
-=======
-from pipelines.models.sampling import generator_of
->>>>>>> trust
 
 
 class LatentDiffusion(Protocol):
@@ -187,15 +184,10 @@ def walk(
     own sampler, guided all the way, on the whole picture at once. Random numbers are drawn on the CPU in the order of
     diffusers: the picture, the noise, the picture around the mask.
     """
-<<<<<<< HEAD
     course = course or Course()
     scheduler = model.scheduler(steps, course.sampler)
     predict = course.predict or model.predict
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-=======
-    scheduler = model.scheduler(steps)
     generators = [generator_of(seed) for seed in seeds]
->>>>>>> trust
     start = _begin(model, scheduler, known, steps, size, generators)
     latents, times = start.latents, start.times
     mask = None if known is None or model.is_inpainting else known.mask

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,18 +18,12 @@ from torch import Tensor
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import cannot_save, home_path
 from pipelines.io.values import is_dict
-<<<<<<< HEAD
-from pipelines.models.checkpoint import file_hash
+from pipelines.models.checkpoint import check_finite, file_hash
 from pipelines.models.source import Converted, Joined, SourceCheckpoint
 from pipelines.models.spec import ModelSpec, families
 from pipelines.weights.checkpoint import WORKING
-from pipelines.weights.inventory import free_memory
-=======
-from pipelines.models.checkpoint import check_finite, file_hash
-from pipelines.models.source import Converted, SourceCheckpoint
-from pipelines.models.spec import ModelSpec, families
 from pipelines.weights.forms import joined, source_files, unwrapped, with_usual_types
->>>>>>> trust
+from pipelines.weights.inventory import free_memory
 from pipelines.weights.readers import read_original
 
 # A stranger's tensors may have any shape, and break a converter that looks for its own.
@@ -70,12 +64,8 @@ def convert_file(
         The kind of network, a key of SPECS.
 
     Raises:
-<<<<<<< HEAD
-        BadInput: When the files cannot be read, or are not of the family, or of none, or when memory is short.
-=======
         BadInput: When the files cannot be read, or are not of the family, or of none; when a weight is not a finite
-            number, or of a type that is not kept.
->>>>>>> trust
+            number, or of a type that is not kept; when memory is short.
         CannotSave: When `out` cannot be written.
     """
     groups, configs = source_files([home_path(path) for path in paths])
@@ -85,15 +75,11 @@ def convert_file(
     originals = [replace(original, metadata=original.metadata | numbers) for original in originals]
     _check_memory(originals)
     converted = convert_originals(originals, family)
-<<<<<<< HEAD
-    sources = {file.name: file_hash(file) for file in weights}
-    releases = [original.release for original in originals if original.release]
-    write_converted(out, converted, {**(facts or {}), "sources": sources}, releases)
-=======
-    check_finite(converted.tensors, originals[0].file)
     sources = {file.name: file_hash(file) for group in groups for file in group}
-    write_converted(out, converted, {**(facts or {}), "sources": sources})
->>>>>>> trust
+    releases = [original.release for original in originals if original.release]
+    write_converted(
+        out, converted, {**(facts or {}), "sources": sources}, releases, read_from=originals[0].file
+    )
     return converted.kind
 
 
@@ -230,13 +216,17 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def write_converted(
-    path: Path, converted: Converted, facts: dict[str, Any], releases: Sequence[Callable[[], None]] = ()
+    path: Path,
+    converted: Converted,
+    facts: dict[str, Any],
+    releases: Sequence[Callable[[], None]] = (),
+    read_from: str = "",
 ) -> None:
     """Write safetensors with JSON metadata "config", "kind" and "facts", as `read_header` and `load_weights` read them.
 
     Each tensor keeps its dtype and is written by itself, so that no second copy is in memory. The same model and facts
     give the same bytes. The file is written atomically. `releases` are called after each tensor. CannotSave when it
-    cannot be written.
+    cannot be written; BadInput, which names the file `read_from`, when a weight is not a finite number.
     """
     metadata = {
         "config": json.dumps(converted.config),
@@ -255,26 +245,23 @@ def write_converted(
         if others:
             shape[0] = sum(len(part) for part in (first, *others))
         header[name] = {
-<<<<<<< HEAD
-            "dtype": DTYPE_NAMES[first.dtype],
+            "dtype": _dtype_name(name, first),
             "shape": shape,
             "data_offsets": [end, end := end + math.prod(shape) * first.element_size()],
-=======
-            "dtype": _dtype_name(name, tensor),
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end := end + tensor.numel() * tensor.element_size()],
->>>>>>> trust
         }
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    _write_parts(path, text, (part for _, inside in order for part in inside), releases)
+    pieces = ((name, part) for name, inside in order for part in inside)
+    _write_parts(path, text, _finite(pieces, read_from or path.name), releases)
 
 
-<<<<<<< HEAD
-def _write_parts(
-    path: Path, header: bytes, tensors: Iterator[Tensor], releases: Sequence[Callable[[], None]]
-) -> None:
-=======
+def _finite(tensors: Iterable[tuple[str, Tensor]], file: str) -> Iterator[Tensor]:
+    """The tensors, each looked at when it is asked for. BadInput when one holds NaN or infinity."""
+    for name, tensor in tensors:
+        check_finite({name: tensor}, file)
+        yield tensor
+
+
 def _dtype_name(name: str, tensor: Tensor) -> str:
     if tensor.dtype not in DTYPE_NAMES:
         kind = str(tensor.dtype).removeprefix("torch.")
@@ -282,8 +269,9 @@ def _dtype_name(name: str, tensor: Tensor) -> str:
     return DTYPE_NAMES[tensor.dtype]
 
 
-def _write_parts(path: Path, header: bytes, tensors: Iterator[Tensor]) -> None:
->>>>>>> trust
+def _write_parts(
+    path: Path, header: bytes, tensors: Iterator[Tensor], releases: Sequence[Callable[[], None]]
+) -> None:
     _make_folder(path)
     temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}.part")
     try:

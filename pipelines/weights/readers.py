@@ -86,13 +86,7 @@ def _form(file: BinaryIO, size: int) -> Literal["safetensors", "pickle", "flax"]
 
 def _read_safetensors(path: Path, name: str) -> SourceCheckpoint:
     try:
-<<<<<<< HEAD
         tensors, metadata, mapped = map_safetensors(path)
-    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-=======
-        with open_tensors(path) as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return SourceCheckpoint(name, tensors, dict(file.metadata() or {}))
     except (
         SafetensorError,
         OSError,
@@ -102,7 +96,6 @@ def _read_safetensors(path: Path, name: str) -> SourceCheckpoint:
         TypeError,
         AttributeError,
     ) as error:
->>>>>>> trust
         raise BadInput("weights.file_damaged", file=name, reason=_short(error)) from None
     return SourceCheckpoint(name, tensors, dict(metadata), mapped.release if mapped else None)
 

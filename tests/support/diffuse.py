@@ -19,7 +19,6 @@ from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.models.stable_diffusion.network import StableDiffusion
 from tests.support.tiny import SIDE
 
-
 OTHERS: dict[str, Callable[[Any], Any]] = {  # as diffusers' documentation changes schedulers
     "euler": lambda config: diffusers.EulerDiscreteScheduler.from_config(config),
     "heun": lambda config: diffusers.HeunDiscreteScheduler.from_config(config),
