@@ -36,7 +36,7 @@ Events = Generator[Step | Result, None, None]
 
 START = 3.0  # seconds of a call that are none of the run's: the fork, CUDA's beginning
 SLICE = 25.0  # seconds asked for at once by a run that is done in slices
-SLICED = ("optimize",)  # those that can stop at any step and lose nothing
+SLICED = ("optimize", "guide")  # those that can stop at any step and lose nothing
 PREVIEW_SECONDS = 1.0  # between two previews: drawing them takes GPU time
 # Seconds a whole run may take when nothing is known, by its settings; measured runs correct it.
 FIRST_ESTIMATES: dict[str, Callable[[Any], float]] = {
@@ -49,6 +49,7 @@ FIRST_ESTIMATES: dict[str, Callable[[Any], float]] = {
         + 0.2 * settings.step_count() * (1 + settings.inversion_iterations + settings.strip)
         + settings.update_count()
     ),
+    "guide": lambda settings: 5 + 0.3 * settings.length(),
     "optimize": lambda settings: 0.2 * settings.timeline()[-1][1].steps,
 }
 

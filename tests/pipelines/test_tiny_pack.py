@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import PIPELINES, Studio
 from pipelines.weights.catalog import ASSETS, CHECKPOINTS
+from pipelines.weights.manifest import MANIFEST, check_pack, entries
 
 EXAMPLES = sorted((ASSETS / "examples").glob("[0-9]*.png"))
 
@@ -40,6 +42,16 @@ def test_everything_is_there_and_small() -> None:
     assert len(tiny) == 9 and all(one.present for one in tiny)
     assert sum(one.size for one in tiny) <= 90_000_000
     assert {file.suffix for file in (ASSETS / "tiny").iterdir()} <= {".safetensors", ".json", ".txt", ".md"}
+
+
+def test_the_manifest_is_of_these_files_and_all_are_checked_in_a_second() -> None:
+    """After a file was replaced: python launch.py models seal."""
+    folder = ASSETS / "tiny"
+    sealed = {path.name for path in folder.iterdir()} - {"README.md", MANIFEST}
+    assert entries(folder).keys() == sealed
+    begun = time.process_time()
+    check_pack([CHECKPOINTS["tiny-clip"].path])
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("name", ["clip", "critic", "vqgan", "codec", "dalle", "prior"])
