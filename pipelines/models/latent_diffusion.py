@@ -117,9 +117,10 @@ class LatentDiffusion(Protocol):
 class Known:
     """What is known of the pictures before they are drawn: all rows of a batch begin from it.
 
-    `distribution` is of the given picture's latents. `mask`, (1, 1, h, w) of 0 and 1, is 1 where latents are drawn anew;
-    None means everywhere. `outside` is, for an inpainting network, the distribution of the picture without what the mask
-    covers. `strength` in (0, 1] is the share of the steps that are made.
+    `distribution` is of the given picture's latents. `mask`, (1, 1, h, w) in [0, 1], is the last share of the walk in
+    which a latent is drawn anew (Levin and Fried 2023): 1 all the way, 0 never; None means 1 everywhere. `outside` is, for
+    an inpainting network, the distribution of the picture without what the mask covers. `strength` in (0, 1] is the share
+    of the steps that are made.
     """
 
     distribution: Any
@@ -207,7 +208,8 @@ def walk(
             outside = start.known
             if k + 1 < len(times):
                 outside = noised(scheduler, start.known, start.noise, times[k + 1 : k + 2])
-            latents = (1 - mask) * outside + mask * latents
+            free = (mask > (len(times) - k - 1) / every).to(mask.dtype)
+            latents = (1 - free) * outside + free * latents
         yield Tick(k + 1, len(times), read, output, t)
     return latents
 
@@ -248,7 +250,8 @@ def _begin(
         latents = noised(scheduler, known, noise, times[:1])
     if model.is_inpainting and given is not None and given.mask is not None:
         around = model.sample(given.outside, generators)
-        mask_channels = torch.cat([given.mask.expand(len(generators), -1, -1, -1), around], 1)
+        changing = (given.mask > 0).to(around.dtype)
+        mask_channels = torch.cat([changing.expand(len(generators), -1, -1, -1), around], 1)
     return Start(times, latents, noise, known, mask_channels)
 
 
