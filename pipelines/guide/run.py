@@ -91,9 +91,9 @@ class GuideRun:
         if self._is_mirrored(k):
             x = self._mirrored(x, guess, next_alpha)
         state = self.state
-        state.x, state.base, self.loss = x, base, seen.loss.item()
+        state.x, state.base, self.loss = x.contiguous(), base, seen.loss.item()  # as a snapshot gives it back
         ends = next_alpha == 1
-        self.guess, self.picture = (x, None) if ends else (seen.guess, seen.picture)
+        self.guess, self.picture = (state.x, None) if ends else (seen.guess, seen.picture)
         if position % JUDGE_EVERY == 0 and not ends:
             state.curve.append(
                 (position, *judge(self.clip, self.critic, self.draw(), self.current_targets()))
