@@ -9,9 +9,9 @@ import torch
 
 
 def candidate_seed(seed: int, index: int) -> int:
-    """The seed, in [0, 2^32), of the candidate `index` (from 0) of a run with `seed`.
+    """The seed of the candidate `index` (from 0) of a run with `seed`: in [0, 2^32), but for the first.
 
-    The first candidate has the run's seed, so any candidate can be drawn again as a run of one with its own seed.
+    The first candidate has the run's own seed, so any candidate can be drawn again as a run of one with its own seed.
     """
     if index == 0:
         return seed
@@ -54,7 +54,7 @@ def batches(seeds: list[int], rows: int) -> list[Batch]:
     return [Batch(part, rows, index, len(parts)) for index, part in enumerate(parts)]
 
 
-def generator_of(seed: int, step: int, purpose: str) -> torch.Generator:
+def generator_at(seed: int, step: int, purpose: str) -> torch.Generator:
     """A CPU generator seeded by seed, step and purpose, so that a resumed run needs no generator state."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{step}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -119,7 +119,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--optimize-sheet",
         type=Path,
-        help="from codes, from a splash, draft, from draft: four pictures a name",
+        help="five pictures a name: last and best from a splash, drawn, last and best from it",
     )
     parser.add_argument(
         "--guide", type=number(int, 0, 10_000), default=0, help="names to guide, 40 s each (default 0)"

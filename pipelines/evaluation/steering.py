@@ -17,11 +17,11 @@ from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Result, run
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
-from pipelines.evaluation.samples import common_names, draw, write_sheet
-from pipelines.generate.pipeline import Generate
+from pipelines.evaluation.judges import share_within
+from pipelines.evaluation.samples import common_names, write_sheet
 from pipelines.guide.pipeline import Guide
 from pipelines.guide.settings import GuideSettings
-from pipelines.io.images import picture_to_uri, to_pil
+from pipelines.io.images import open_picture, picture_to_uri, to_pil
 from pipelines.models.base import Clip
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.settings import OptimizeSettings
@@ -56,49 +56,35 @@ EDIT_PAIRS = (
 def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
     """Optimize by the critic's eyes: is the prompt among the first names of all the validation style's?
 
-    From random codes and from a splash of them on white in 150 steps, and from Generate's best of 16 in 30. "last" is the
-    last step, "best" the one that the critic chose, so its verdict on that one flatters; CLIP's verdict, which steered,
-    flatters most.
+    From a splash, and from a picture that the prior drew. "last" is the last step, "best" the one that the critic chose,
+    so its verdict on that one flatters; CLIP's verdict, which steered, flatters most.
     """
-    optimize, generate = studio.pipeline("optimize"), studio.pipeline("generate")
-    assert isinstance(optimize, Optimize) and isinstance(generate, Generate)
+    optimize = studio.pipeline("optimize")
+    assert isinstance(optimize, Optimize)
     book, names = _book_and_names(emoji, count)
+    judges: dict[str, Clip] = {"critic": optimize.critic, "CLIP": optimize.clip}
     ranks: dict[str, list[int]] = {}
     shown = []
 
-    def note(what: str, judge: Clip, image: Image.Image, name: str) -> None:
-        ranks.setdefault(what, []).append(_rank(book, judge, image, name))
-
-    def follow(start: str, settings: OptimizeSettings) -> Image.Image:
-        *_, result = run(optimize, settings)
-        assert isinstance(result, Result)
-        last = max(result.pictures, key=lambda picture: picture.facts["step"]).image
-        for judge, which, image in (
-            ("critic", "last", last),
-            ("critic", "best", result.pictures[0].image),
-            ("CLIP", "last", last),
-        ):
-            model = optimize.critic if judge == "critic" else optimize.clip
-            note(f"{judge}, {which}, from {start}", model, image, settings.prompt)
-        return result.pictures[0].image
+    def note(what: str, image: Image.Image, name: str) -> None:
+        for who, judge in judges.items():
+            ranks.setdefault(f"{who}, {what}", []).append(_rank(book, judge, image, name))
+        shown.append(image)
 
     for index, name in enumerate(names):
-        start = OptimizeSettings(prompt=name, start="codes", steps=1, step_size=0.001)
-        *_, untouched = run(optimize, start)
-        assert isinstance(untouched, Result)
-        note("critic, the random codes", optimize.critic, untouched.pictures[-1].image, name)
-        for place in ("codes", "splash"):
-            shown.append(follow(place, OptimizeSettings(prompt=name, start=place)))
-        draft = draw(generate, name, 16, finish="drawn")[0]
-        note("critic, the draft", optimize.critic, draft.image, name)
-        tokens = " ".join(map(str, draft.facts["tokens"]))
-        shown.append(draft.image)
-        shown.append(follow("draft", OptimizeSettings(prompt=name, steps=30, tokens=tokens)))
+        for start in ("splash", "drawn"):
+            settings = optimize.prepare(OptimizeSettings(prompt=name, start=start))
+            if settings.image:
+                note("what was drawn", open_picture(settings.image), name)
+            *_, result = run(optimize, settings)
+            assert isinstance(result, Result)
+            note(f"last, from {start}", max(result.pictures, key=lambda p: p.facts["step"]).image, name)
+            note(f"best, from {start}", result.pictures[0].image, name)
         if index % 5 == 4:
-            sofar = "  ".join(f"{what} {np.mean(np.array(r) < 5):.2f}" for what, r in ranks.items())
+            sofar = "  ".join(f"{what} {share_within(r, 5):.2f}" for what, r in ranks.items())
             print(f"optimized {index + 1} of {len(names)} names; top-5: {sofar}", file=sys.stderr, flush=True)
     if sheet is not None:
-        write_sheet(sheet, shown, 16)
+        write_sheet(sheet, shown, 15)
     return _shares(ranks)
 
 
@@ -128,7 +114,7 @@ def guiding(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dic
             for who, judge in (("critic", guide.critic), ("CLIP", guide.clip)):
                 ranks.setdefault(f"{who}, {what}", []).append(_rank(book, judge, shown[-1], name))
         if index % 5 == 4:
-            sofar = "  ".join(f"{what} {np.mean(np.array(r) < 5):.2f}" for what, r in ranks.items())
+            sofar = "  ".join(f"{what} {share_within(r, 5):.2f}" for what, r in ranks.items())
             print(f"guided {index + 1} of {len(names)} names; top-5: {sofar}", file=sys.stderr, flush=True)
     if sheet is not None:
         write_sheet(sheet, shown, 4 * len(GUIDED))
@@ -146,7 +132,7 @@ def _book_and_names(emoji: Emoji, count: int) -> tuple[list[str], list[str]]:
 
 def _rank(book: list[str], judge: Clip, image: Image.Image, name: str) -> int:
     """How many names of the book a picture rather shows than `name`."""
-    vector = encode_pictures(judge, np.array(image)[None])[0]
+    vector = encode_pictures(judge, np.array(image.convert("RGB"))[None])[0]
     scores = judge.encode_text(book) @ vector
     return int((scores > scores[book.index(name)]).sum())
 
@@ -154,9 +140,7 @@ def _rank(book: list[str], judge: Clip, image: Image.Image, name: str) -> int:
 def _shares(ranks: dict[str, list[int]]) -> dict[str, float]:
     """The share of ranks among the first one and the first five, by what was ranked."""
     return {
-        f"{what}: top-{top}": sum(rank < top for rank in places) / len(places)
-        for what, places in ranks.items()
-        for top in (1, 5)
+        f"{what}: top-{top}": share_within(places, top) for what, places in ranks.items() for top in (1, 5)
     }
 
 

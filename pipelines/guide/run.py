@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines.clip.judges import JUDGE_EVERY, Curve, curve_facts, judge, metrics
 from pipelines.clip.targets import EncodedTarget, picture_targets, text_targets
-from pipelines.core.candidates import generator_of
+from pipelines.core.candidates import generator_at
 from pipelines.core.journal import Snapshot
 from pipelines.core.pipeline import Picture
 from pipelines.core.prompts import parse_targets
@@ -80,7 +80,7 @@ class GuideRun:
         if frame and k == self.settings.frame_skip:
             base = self._next_base(frame)
             x = self._noised(base, k, position)
-        cuts, fresh = (generator_of(self.settings.seed, position, purpose) for purpose in ("cuts", "noise"))
+        cuts, fresh = (generator_at(self.settings.seed, position, purpose) for purpose in ("cuts", "noise"))
         alpha, next_alpha = self._alpha(k), self._alpha(k + 1)
         seen = self._look(current, x, k, frame, base, cuts)
         if not (torch.isfinite(seen.loss) and torch.isfinite(seen.gradient).all()):
@@ -172,7 +172,7 @@ class GuideRun:
 
     def _noised(self, base: Tensor | None, k: int, position: int) -> Tensor:
         """x before step k of a frame: noise, or a picture (1, 3, h, w) with as much noise as belongs there."""
-        generator, alpha = generator_of(self.settings.seed, position, "start"), self._alpha(k)
+        generator, alpha = generator_at(self.settings.seed, position, "start"), self._alpha(k)
         x = self.unet.encode(torch.zeros(1, 3, *self.size, device=self.device) if base is None else base)
         noise = torch.randn(x.shape, generator=generator).to(self.device)
         return noise if base is None else alpha**0.5 * x + (1 - alpha) ** 0.5 * noise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipelines.core.candidates import generator_of
+from pipelines.core.candidates import generator_at
 from pipelines.guide.settings import GuideSettings
 from pipelines.io.images import open_picture, round_to_uint8, to_tensor
 
@@ -18,7 +18,7 @@ def start_picture(settings: GuideSettings, size: tuple[int, int], device: torch.
         return to_tensor([open_picture(settings.image)]).to(device)
     if settings.perlin_init == "off":
         return None
-    generator = generator_of(settings.seed, 0, "perlin")
+    generator = generator_at(settings.seed, 0, "perlin")
     grey, colour = (
         torch.cat([perlin_noise(size, generator) for _ in range(count)]).expand(3, -1, -1) for count in (1, 3)
     )

@@ -11,6 +11,9 @@ from torch import Tensor
 from pipelines.core import sizes
 from pipelines.io.images import open_picture, to_tensor
 from pipelines.models.base import Codec
+from pipelines.optimize.settings import OptimizeSettings
+
+USUAL_FACTOR = 16  # of the codecs of VQGAN-CLIP
 
 
 def straight_through(z: Tensor, vqgan: Codec) -> Tensor:
@@ -78,6 +81,15 @@ def token_grid(width: int, height: int, vqgan: Codec) -> tuple[int, int]:
     """Rows and columns of tokens that cover a canvas."""
     factor = vqgan.config.factor
     return -(-height // factor), -(-width // factor)
+
+
+def proposed_coarse(settings: OptimizeSettings, vqgan: Codec) -> int:
+    """How often the canvas doubles when the settings leave it open: once, for a crisp codec and a start from nothing.
+
+    With 16 x 16 tokens a splash breaks up into details that CLIP likes and nobody else sees; with 8 x 8 it finds a shape.
+    """
+    from_nothing = settings.start != "drawn" and not (settings.image or settings.tokens)
+    return int(from_nothing and vqgan.config.factor < USUAL_FACTOR)
 
 
 def resized(x: Tensor, size: tuple[int, ...]) -> Tensor:

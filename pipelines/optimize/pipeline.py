@@ -22,13 +22,14 @@ from pipelines.core.settings import Settings
 from pipelines.core.steering import map_pictures_in
 from pipelines.core.stepwise import fingerprint, run_steps
 from pipelines.errors import BadInput
+from pipelines.io.folders import open_one_of
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_tensor
 from pipelines.io.masks import read_mask
 from pipelines.io.video import Timelapse
 from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
 from pipelines.models.latent_diffusion import LatentDiffusion
-from pipelines.optimize.canvas import canvas_size, token_grid
+from pipelines.optimize.canvas import canvas_size, proposed_coarse, token_grid
 from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.start import drawn_picture, read_tokens
@@ -63,6 +64,8 @@ class Optimize(Resumable[OptimizeSettings]):
         width, height = canvas_size(settings.size, settings.image, self.vqgan)
         init_size = None
         fields: dict[str, Any] = {"precision": precision_on(self.vqgan.codes.device, settings.precision)}
+        if settings.coarse is None:
+            fields["coarse"] = proposed_coarse(settings, self.vqgan)
         if settings.image:
             picture = open_picture(settings.image)
             init_size = picture.size
@@ -75,7 +78,7 @@ class Optimize(Resumable[OptimizeSettings]):
             return picture_to_uri(read_mask(source, (width, height), init_size))
 
         def prompt_picture(source: str) -> str:
-            picture = on_white(open_picture(source))
+            picture = on_white(open_one_of(source))
             picture.thumbnail((256, 256))
             return picture_to_uri(picture)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pipelines.clip.cutouts import cutouts
 from pipelines.clip.judges import JUDGE_EVERY, metrics
 from pipelines.clip.targets import EncodedTarget
-from pipelines.core.candidates import generator_of
+from pipelines.core.candidates import generator_at
 from pipelines.core.journal import Snapshot
 from pipelines.core.pipeline import Picture
 from pipelines.errors import Message
@@ -28,6 +28,7 @@ from pipelines.optimize.canvas import (
     canvas_size,
     clamp_with_gradient,
     crop_to_region,
+    proposed_coarse,
     straight_through,
 )
 from pipelines.optimize.critic import Judges
@@ -49,6 +50,7 @@ class OptimizeRun:
         size = canvas_size(settings.size, settings.image, vqgan)
         halves = precision_on(vqgan.codes.device, settings.precision) == "bfloat16"
         self.canvas = Canvas(size, vqgan.seamless() if settings.tile else vqgan, halves=halves)
+        self.coarse = proposed_coarse(settings, vqgan) if settings.coarse is None else settings.coarse
         self.targets, self.judges = Targets(clip, critic, self.canvas), Judges(clip, critic, self.canvas)
         self.timeline = settings.timeline()
         self.given = given_picture(settings, self.canvas)
@@ -70,7 +72,7 @@ class OptimizeRun:
         """Make one step. Returns None, or why loss or gradient is not finite; the state is then unchanged."""
         state = self.state
         self._begin_step()
-        current, generator = self.current, generator_of(self.settings.seed, state.step, "step")
+        current, generator = self.current, generator_at(self.settings.seed, state.step, "step")
         loss, gradient, picture = self._gradient(current, generator)
         if not (torch.isfinite(loss) and torch.isfinite(gradient).all()):
             return Message("optimize.loss_broke", {"loss": f"{loss.item():.3g}", "step": state.step + 1})
@@ -170,9 +172,9 @@ class OptimizeRun:
 
     def _grid_at(self, step: int) -> tuple[int, int]:
         """Rows and columns of z at a step: the canvas's, halved for every doubling that is still to come."""
-        stages = self.settings.coarse + 1
-        passed = min(step * stages // self._settings_at(step).steps, self.settings.coarse)
-        shrink = 2 ** (self.settings.coarse - passed)
+        stages = self.coarse + 1
+        passed = min(step * stages // self._settings_at(step).steps, self.coarse)
+        shrink = 2 ** (self.coarse - passed)
         return -(-self.canvas.rows // shrink), -(-self.canvas.columns // shrink)
 
     def _transform(self, change: Callable[[Tensor], Tensor], z: Tensor | None = None) -> None:

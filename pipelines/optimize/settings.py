@@ -48,7 +48,7 @@ class OptimizeSettings(SteeredSettings):
     prompt: str = knob("a red heart", label=("prompt", "提示词"), kind="prompt",
         help="where to steer: TEXT[:WEIGHT[:STOP]], several between |, scenes over time between ^",
         help_zh="往哪里引导：文字[:权重[:停止]]，多个用 | 分开，先后的场景用 ^ 分开")
-    steps: int = knob(150, 1, 20_000, label=("steps", "步数"),
+    steps: int = knob(250, 1, 20_000, label=("steps", "步数"),
         help="how many steps the picture grows", help_zh="画面生长多少步")
     size: str = knob("", label=("size", "尺寸"),
         help="width x height, such as 192x128; empty for the start picture's or the model's own",
@@ -104,7 +104,7 @@ class OptimizeSettings(SteeredSettings):
         help="left like right", help_zh="左右一样")
     tile: bool = knob(False, label=("seamless", "无缝平铺"), advanced=True,
         help="seamless: the edges meet when it is laid side by side", help_zh="并排摆放时边缘相接")
-    coarse: int = knob(0, 0, 3, label=("coarse to fine", "由粗到细"), advanced=True,
+    coarse: int | None = knob(None, 0, 3, label=("coarse to fine", "由粗到细"), advanced=True,
         help="start small and double the canvas so many times", help_zh="从小画布开始，翻倍几次")
     animate: int = knob(0, 0, 1000, label=("animate", "画布移动"), advanced=True,
         help="move the canvas every so many steps, for a film; 0 for never",
@@ -132,7 +132,7 @@ class OptimizeSettings(SteeredSettings):
         if self.palette:
             parse_palette(self.palette)
         for target in parse_targets(self.noise_prompts):
-            if not target.text.isdigit() or int(target.text) >= 2**32:
+            if not re.fullmatch("[0-9]{1,20}", target.text) or int(target.text) >= 2**64:
                 raise BadInput("optimize.noise_prompt_form", text=target.text[:20])
         if self.tokens and not re.fullmatch(r"\d{1,6}( \d{1,6}){0,16383}", self.tokens):
             raise BadInput("optimize.tokens_form")

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.cutouts import whole_view
-from pipelines.core.candidates import candidate_seeds, generator_of
+from pipelines.core.candidates import candidate_seeds, generator_at
 from pipelines.core.prompts import parse_targets
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, to_pil, to_tensor
@@ -73,7 +73,7 @@ def start_of(
     in force at step 0, `picture` the start picture. BadInput when tokens do not fit the canvas or the codebook.
     """
     canvas = targets.canvas
-    generator = generator_of(settings.seed, 0, "start")
+    generator = generator_at(settings.seed, 0, "start")
     rows, columns = grid
     size = canvas.pixels(grid)
     if settings.tokens:

@@ -5,13 +5,16 @@ The tiny pack is part of the project. All other models are in the models folder 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from pipelines.errors import BadInput
 from pipelines.io.tensors import open_tensors
+from pipelines.io.values import is_dict
 from pipelines.weights.checkpoint import PROJECT, Checkpoint, size_of
 from pipelines.weights.install import find, installed
 from pipelines.weights.open_weights import OPEN_WEIGHTS
@@ -50,11 +53,13 @@ TINY = (
     _tiny("tokenizer", "tokenizer.json", "byte-level BPE, English and Chinese"),
     _tiny("clip", "clip.safetensors", "CLIP: the judge, 128 x 128 pictures, English and Chinese"),
     _tiny("critic", "critic.safetensors", "a second CLIP that judges Optimize and Edit and steers nothing"),
-    _tiny("vqgan", "vqgan.safetensors", "VQGAN: 128 x 128 pictures to image tokens and back"),
+    _tiny(
+        "vqgan", "vqgan.safetensors", "VQGAN: 128 x 128 pictures to the DALL·E's 8 x 8 image tokens and back"
+    ),
     _tiny(
         "vqgan",
         "codec.safetensors",
-        "a crisper VQGAN of 16 x 16 tokens: --use vqgan=tiny-codec",
+        "a crisper VQGAN of 16 x 16 tokens: Optimize's, and the prior's latents",
         name="codec",
     ),
     _tiny("dalle", "dalle.safetensors", "DALL·E: text tokens to image tokens"),
@@ -88,17 +93,18 @@ def checkpoint_of(name: str) -> Checkpoint:
     if path is None:
         known = ", ".join(dict.fromkeys([*CHECKPOINTS, *installed()]))
         raise BadInput("weights.model_unknown", model=name[:64], known=known)
+    facts: dict[str, Any] = {}
     if path.is_dir():
         kind, role = "diffusion", ""
     elif path.suffix == ".safetensors":
-        kind, role = kind_of(path), ""
+        kind, role, facts = kind_of(path), "", _facts_of(path)
     else:  # a vocabulary, which tells what it is when it is read
         kind, role = "", "tokenizer"
     return Checkpoint(
         name,
         kind,
-        licence="the user's own file",
-        origin="added by the user",
+        licence=str(facts.get("licence", "the user's own file")),
+        origin=str(facts.get("origin", "added by the user")),
         about="",
         pack="own",
         role=role,
@@ -114,6 +120,16 @@ def kind_of(path: Path) -> str:
             return (file.metadata() or {}).get("kind", "")
     except (SafetensorError, OSError):
         return ""  # who reads its weights will say what is wrong with it
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    """What was written beside the weights of a converted file: licence, origin, sources. Empty when it has none."""
+    try:
+        with open_tensors(path, "np") as file:
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return {}
+    return facts if is_dict(facts) else {}
 
 
 DENOISING = (
@@ -160,7 +176,7 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
             "clip": "tiny-clip",
             **_PRIOR,
         },
-        "optimize": {"vqgan": "tiny-vqgan", "clip": "tiny-clip", "critic": "tiny-critic", **_PRIOR},
+        "optimize": {"vqgan": "tiny-codec", "clip": "tiny-clip", "critic": "tiny-critic", **_PRIOR},
         "edit": {
             **_PRIOR,
             "clip": "tiny-clip",
@@ -195,15 +211,29 @@ def check_use(pack: str, use: dict[str, str]) -> None:
 
     BadInput for an unknown pack, a field or a name that is not known, or a model of another role.
     """
-    usual = {field: name for fields in pipelines_of(pack).values() for field, name in fields.items()}
-    if "prior" in pipelines_of(pack).get("edit", {}):
-        usual.setdefault("unet", "tiny-unet")
+    usual = _replaceable(pack)
     for field, name in use.items():
         if field not in usual:
             raise BadInput("weights.part_unknown", part=field[:64], pack=pack, known=", ".join(sorted(usual)))
         purpose, usual_purpose = (_purpose(checkpoint_of(model)) for model in (name, usual[field]))
         if purpose != usual_purpose:
             raise BadInput("weights.part_of_other_kind", model=name, part=field, usual=usual[field])
+
+
+def _replaceable(pack: str) -> dict[str, str]:
+    """The parts of a pack that another model may replace -> the model that usually has the part."""
+    usual = {field: name for fields in pipelines_of(pack).values() for field, name in fields.items()}
+    if "prior" in pipelines_of(pack).get("edit", {}):
+        usual.setdefault("unet", "tiny-unet")
+    return usual
+
+
+def fields_for(pack: str, checkpoint: Checkpoint) -> list[str]:
+    """The parts of a pack that this model could have. None for an unknown pack, or for a model without a role."""
+    if pack not in PACKS or not checkpoint.role:
+        return []
+    purposes = {field: _purpose(checkpoint_of(name)) for field, name in _replaceable(pack).items()}
+    return [field for field, purpose in purposes.items() if purpose == _purpose(checkpoint)]
 
 
 def _purpose(checkpoint: Checkpoint) -> str:

@@ -322,6 +322,9 @@ class PainterStudio:
     pack = "test"
     device = "cpu"
 
+    def __init__(self) -> None:
+        self.use: dict[str, str] = {}
+
     def pipeline(self, name: str) -> Pipeline[Any]:
         return PAINTERS[name]()
 
@@ -333,6 +336,11 @@ class PainterStudio:
 
     def switch(self, pack: str) -> None:
         self.pack = pack
+
+    def choose(self, part: str, name: str = "") -> None:
+        self.use = {key: model for key, model in self.use.items() if key != part} | (
+            {part: name} if name else {}
+        )
 
 
 class PainterClip:

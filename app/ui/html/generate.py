@@ -189,6 +189,8 @@ def _figure(job: Job, pictures: Pictures, index: int) -> Markup:
     ]
     if "image" in job.settings:
         acts.append(button("variations", "vary", name=name))
+        if "place" in job.settings:
+            acts.append(button("beyond", "beyond", name=name))
         if rows := half_of_rows(picture):
             acts.append(button("complete", "complete", name=name, rows=rows))
     return html(

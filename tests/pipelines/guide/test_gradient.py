@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.clip.ranking import text_vector
-from pipelines.core.candidates import generator_of
+from pipelines.core.candidates import generator_at
 from pipelines.guide.cutouts import guide_cutouts
 from pipelines.guide.gradient import clamped, guided_step
 from pipelines.guide.pipeline import Guide
@@ -64,7 +64,7 @@ def reference(pipeline: Guide, run: GuideRun, x: Tensor, *, whole: bool) -> tupl
         noise = pipeline.unet(x, torch.tensor([step]))
     noise = noise if whole else noise.detach()
     picture = pipeline.unet.decode((x - math.sqrt(1 - alpha) * noise) / math.sqrt(alpha))
-    generator = generator_of(0, 0, "cuts")
+    generator = generator_at(0, 0, "cuts")
     cuts = [guide_cutouts(picture, 2, 3, 12, generator, 1.0, 0.4) for _ in range(2)]
     assert run.state.base is not None
     (gradient,) = torch.autograd.grad(loss_of(pipeline, picture, cuts, run.state.base), x)
@@ -85,7 +85,7 @@ def test_the_gradient_is_that_of_a_plain_reference(make: Any, whole: bool) -> No
         run.begin()
         x = run.state.x
     noise, gradient = reference(pipeline, run, x, whole=whole)
-    seen = run._look(settings, x, 2, 0, run.state.base, generator_of(0, 0, "cuts"))
+    seen = run._look(settings, x, 2, 0, run.state.base, generator_at(0, 0, "cuts"))
     assert torch.allclose(seen.noise, noise, atol=1e-5)
     scale = gradient.abs().max()
     assert scale > 0 and torch.allclose(seen.gradient / scale, gradient / scale, atol=2e-4)
