@@ -153,7 +153,9 @@ class GuideRun:
 
         The mean of guided predictions is composition as in Liu et al. 2022, "Compositional visual generation".
         """
-        scene, guidance = current.scene_at(self.state.position), current.guidance or 0.0
+        scene, guidance = current.scene_at(self.state.position), current.guidance
+        if guidance is None:  # by a change on the way
+            guidance = self.unet.proposed_guidance
         if (scene, guidance) not in self._predictors:
             texts = [(target.weight, target.text) for target in parse_targets(scene) if target.weight > 0]
             if not (guidance and self.unet.reads_text):
