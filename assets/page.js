@@ -506,17 +506,19 @@
   // Guide's part of the form, and the chip that chooses between VQGAN and diffusion.
   const GUIDE = "#opt-engine,#opt-guide";
   let waiting = ""; // what is filled in once the tab has been opened
+  let filled = false; // something was, and says the engine
   Object.assign(window.atelier, {
     guided: () => JSON.stringify(read(entriesIn(GUIDE))),
     fillGuide(given) {
       if (!given) return;
       if (!find("#opt-guide .guide-form")) { waiting = given; return; }
+      filled = true;
       for (const [name, value] of Object.entries(JSON.parse(given))) put(entriesIn(GUIDE, name), value);
     },
     guideForm() {
       setTimeout(() => {
-        const last = waiting || (kept.get("steer") ? JSON.stringify({ steer: kept.get("steer") }) : "");
-        window.atelier.fillGuide(last);
+        if (waiting) window.atelier.fillGuide(waiting);
+        else if (!filled && kept.get("steer")) put(entriesIn(GUIDE, "steer"), kept.get("steer"));
         waiting = "";
       });
     },
