@@ -19,6 +19,7 @@ from pipelines.core.candidates import Batch, batches, candidate_seeds
 from pipelines.core.pipeline import Picture, Pipeline, Step
 from pipelines.core.settings import Settings
 from pipelines.diffuse.latents import Scene, fitted_mask, read_scene
+from pipelines.diffuse.layout import Layout, Walk, check_layout, read_layout
 from pipelines.diffuse.settings import MAX_SIDE, MIN_SIDE, SIDE_MULTIPLE, DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
@@ -40,8 +41,10 @@ class Diffuse(Pipeline[DiffuseSettings]):
     def prepare(self, settings: DiffuseSettings) -> DiffuseSettings:
         """The settings with pictures as PNG data URIs in the size of the run, and with proposed values for None.
 
-        BadInput when an inpainting model gets no mask, when the strength leaves no step, or for unreadable pictures.
+        BadInput when an inpainting model gets no mask, when the strength leaves no step, for unreadable pictures, and for
+        weights of words that the prompt does not have.
         """
+        check_layout(self.diffusion, settings)
         if self.diffusion.is_inpainting and not settings.mask:
             raise BadInput("diffuse.only_completes")
         picture = on_white(open_picture(settings.image)) if settings.image else None
@@ -106,10 +109,11 @@ class Diffuse(Pipeline[DiffuseSettings]):
             rows,
             (settings.guidance or 0) > 1,
         )
+        layout = read_layout(self.diffusion, settings, rows)
         drawn: list[Image.Image] = []
         vectors: list[Tensor] = []
         for batch in batches(seeds, rows):
-            latents = yield from self._draw(settings, batch, condition, scene)
+            latents = yield from self._draw(settings, batch, condition, scene, layout)
             images = to_pil(self.diffusion.decode(latents))
             if scene is not None and scene.mask is not None:
                 images = [Image.composite(image, scene.picture, scene.mask) for image in images]
@@ -126,14 +130,22 @@ class Diffuse(Pipeline[DiffuseSettings]):
         ]
 
     def _draw(
-        self, settings: DiffuseSettings, batch: Batch, condition: Any, scene: Scene | None
+        self,
+        settings: DiffuseSettings,
+        batch: Batch,
+        condition: Any,
+        scene: Scene | None,
+        layout: Layout | None,
     ) -> Generator[Step, None, Tensor]:
         """Draw one batch. Yields a Step for each step of the scheduler and returns (rows, c, h, w) latents."""
         assert settings.steps is not None and settings.width is not None and settings.height is not None
-        ticks = walk(
-            self.diffusion, batch.row_seeds, (settings.width, settings.height), condition, settings.steps,
-            settings.guidance or 0.0, None if scene is None else scene.known,
-        )  # fmt: skip
+        size, steps, guidance = (settings.width, settings.height), settings.steps, settings.guidance or 0.0
+        known = None if scene is None else scene.known
+
+        def begin(condition: Any) -> Walk:
+            return walk(self.diffusion, batch.row_seeds, size, condition, steps, guidance, known)
+
+        ticks = begin(condition) if layout is None else layout.walk(begin, condition)
         while True:
             try:
                 tick = next(ticks)

@@ -10,6 +10,7 @@ import torch
 
 from pipelines.errors import BadInput
 from pipelines.io.values import is_dict, is_list
+from pipelines.models.attention import open_attention
 
 TEXT_KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 KINDS = (
@@ -61,6 +62,7 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
         if (network := getattr(pipe, name, None)) is not None:
             network.eval().requires_grad_(False)
             network.to(device)
+    open_attention(pipe.unet)
     return pipe
 
 
