@@ -32,6 +32,7 @@ COMMANDS = (
     Command("edit", "FILE", "change a picture from one text to another (DiffusionCLIP)"),
     Command("diffuse", "PROMPT", "draw candidates by latent diffusion and rank them with CLIP"),
     Command("replay", "FILE.png", "run a picture's record again and compare", "app.cli.replay"),
+    Command("explain", "FILE.png", "show how a picture of diffuse was drawn", "app.cli.explain"),
     Command("models", "", "list, fetch, add and remove models", "app.cli.models", ("fetch", "add", "remove")),
     Command("deploy", "OWNER/NAME", "send this to a Hugging Face Space", "app.deploy"),
     Command("data", "", "build the training data", "pipelines.training.data.cli"),

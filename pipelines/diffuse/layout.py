@@ -37,7 +37,10 @@ class Layout:
     scale: Tensor | None
 
     def walk(
-        self, begin: Callable[[Any], Walk], condition: Any, onlooker: Callable[[Control], Control] | None = None
+        self,
+        begin: Callable[[Any], Walk],
+        condition: Any,
+        onlooker: Callable[[Control], Control] | None = None,
     ) -> Walk:
         """The target's walk. `begin` starts a walk under a condition; `onlooker` puts a control around the target's."""
         loan = Loan()
@@ -89,6 +92,7 @@ def check_layout(model: LatentDiffusion, settings: DiffuseSettings) -> None:
     if not isinstance(model, HasAttention):
         raise BadInput("diffuse.no_attention", setting="word_weights" if weights else "source_prompt")
     tokens = model.prompt_tokens(settings.prompt)
+    words = ", ".join(word.text for word in tokens.words if word.is_spoken)
     for word, _ in weights:
         if not tokens.keys_of(word):
-            raise BadInput("diffuse.word_not_in_prompt", word=word[:40], words=", ".join(word.text for word in tokens.words if word.is_spoken)[:200])
+            raise BadInput("diffuse.word_not_in_prompt", word=word[:40], words=words[:200])

@@ -1,8 +1,8 @@
 """Attention of diffusers' UNets, watched and changed while it is computed (Hertz et al. 2022, Prompt-to-Prompt).
 
-Weights of a layer are (n, heads, queries, keys) after the softmax. Queries are the places of the picture, row by row; keys
-are those places in self-attention, and the tokens of the text in cross-attention. A UNet's batch holds the rows without the
-text first, if there are any, and the rows under the text last; controls take the last ones.
+Weights of a layer are (n, heads, queries, keys) after the softmax. Queries are the places of the picture, row by row.
+Keys are those places in self-attention, and the tokens of the text in cross-attention. A UNet's batch holds the rows
+without the text first, if there are any, and the rows under the text last; controls take the last ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from pipelines.models.words import Alignment, PromptTokens
 
-MOST_PLACES = 32 * 32  # self-attention over more places is not taken over: it holds no layout, and much memory
+MOST_PLACES = (
+    32 * 32
+)  # self-attention over more places is not taken over: it holds no layout, and much memory
 WITHIN_SHARE = 0.5  # of the steps that take over cross-attention, the first that take over self-attention too
 BLOCK_LAYERS = (".attn1.processor", ".attn2.processor")  # of a transformer block: self- and cross-attention
 
@@ -127,8 +129,8 @@ class Lender:
 class Borrower:
     """Uses a loan's weights in the last `rows` rows, and then multiplies those of cross-attention by `scale`.
 
-    Keys of the target without a counterpart keep their own weights. `scale` is (keys,) or shorter, 1 for the keys after it;
-    None is 1 everywhere. As in the paper, weights are not made to sum to 1 again.
+    Keys of the target without a counterpart keep their own weights. `scale` is (keys,) or shorter, and 1 for the keys
+    after it; None is 1 everywhere. As in the paper, weights are not made to sum to 1 again.
     """
 
     def __init__(self, loan: Loan, rows: int, alignment: Alignment, scale: Tensor | None = None):
