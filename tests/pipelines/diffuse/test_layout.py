@@ -17,7 +17,7 @@ from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri, to_pil
 from pipelines.models.latent_diffusion import finished, walk
 from pipelines.models.words import align
-from tests.support.tiny import tiny_diffuse, tiny_prior, tiny_prior_diffuse
+from tests.support.tiny import WithoutAttention, tiny_diffuse, tiny_prior, tiny_prior_diffuse
 
 BOTH: Any = pytest.mark.parametrize("make", [tiny_prior_diffuse, lambda: tiny_diffuse("1.5")])
 
@@ -147,9 +147,9 @@ def test_wrong_settings_are_refused(changes: dict[str, Any], words: str) -> None
         tiny_prior_diffuse().prepare(DiffuseSettings(prompt="two cats", **changes))
 
 
-def test_a_model_without_such_attention_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_without_such_attention_refuses() -> None:
     pipeline = tiny_prior_diffuse()
-    monkeypatch.delattr("pipelines.models.prior.diffusion.PriorDiffusion.controlled")
+    pipeline.diffusion = WithoutAttention(pipeline.diffusion)  # type: ignore[assignment]
     pipeline.prepare(DiffuseSettings())
     for changes in ({"word_weights": "red=2"}, {"source_prompt": "two cats"}):
         with pytest.raises(BadInput, match=f"{next(iter(changes))} needs a model whose attention"):

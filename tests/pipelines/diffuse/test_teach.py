@@ -15,7 +15,7 @@ from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.diffuse.teach import Explanation, explain, gaze_picture
 from pipelines.errors import BadInput
-from tests.support.tiny import tiny_diffuse, tiny_prior_diffuse
+from tests.support.tiny import WithoutAttention, tiny_diffuse, tiny_prior_diffuse
 
 
 def watched(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> tuple[list[Step], Explanation]:
@@ -90,8 +90,8 @@ def test_where_a_word_looks_the_picture_is_seen() -> None:
     assert gaze_picture(picture, torch.ones(4, 8)).size == (64, 32)  # flat maps divide by nothing
 
 
-def test_a_model_whose_attention_cannot_be_watched_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_attention_cannot_be_watched_says_so() -> None:
     pipeline = tiny_prior_diffuse()
-    monkeypatch.delattr("pipelines.models.prior.diffusion.PriorDiffusion.controlled")
+    pipeline.diffusion = WithoutAttention(pipeline.diffusion)  # type: ignore[assignment]
     with pytest.raises(BadInput, match="cannot be watched"):
         next(explain(pipeline, DiffuseSettings(), 0))

@@ -234,7 +234,7 @@ class GenerateTab(RunTab):
         name = asked.partition(" ")[2]
         try:
             return explained(self.context.studio, self.pictures.path(name), name)
-        except (BadInput, RuntimeError) as problem:
+        except (BadInput, RuntimeError, ValueError) as problem:
             return error_note(problem)
 
     def load_file(self, path: str | None, engine: str) -> Update:
