@@ -51,7 +51,7 @@ def test_equal_prompts_give_the_source_and_a_share_of_zero_the_plain_target(
     source, target = drawn(pipeline, prompt="a red heart"), drawn(pipeline)
     assert drawn(pipeline, prompt="a red heart", source_prompt="a red heart") == source
     assert drawn(pipeline, source_prompt="a red heart", layout=0.0) == target
-    assert drawn(pipeline, source_prompt="a red heart", layout=0.1) == target  # less than half a step of 4
+    assert drawn(pipeline, source_prompt="a red heart", layout=0.05) == target  # less than half a step
     kept = drawn(pipeline, source_prompt="a red heart", layout=1.0)
     assert all(kept[seed] not in (source[seed], target[seed]) for seed in kept)
     assert drawn(pipeline, source_prompt="a red heart", layout=0.5) != kept
@@ -137,7 +137,7 @@ def test_a_layout_goes_with_a_picture_and_a_mask() -> None:
         ({"word_weights": "=2"}, "=2 is no weight"),
         ({"word_weights": "cats=x"}, "no weight"),
         ({"word_weights": "cats=9"}, "the weight 9 of cats is too large; use -5 to 5"),
-        ({"word_weights": "cats=2, Cats=3"}, "cats has two weights"),
+        ({"word_weights": "cats=2, Cats=3"}, "Cats has two weights"),
         ({"word_weights": "dogs=2"}, "the prompt has no dogs, which has a weight; it has two, cats"),
         ({"source_prompt": "a\x00"}, "control character"),
     ],
