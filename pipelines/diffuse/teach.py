@@ -15,15 +15,16 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.core.pipeline import Step
-from pipelines.diffuse.latents import read_scene
-from pipelines.diffuse.layout import Walk, read_layout
+from pipelines.diffuse.course import course_of
+from pipelines.diffuse.latents import Scene, read_scene
+from pipelines.diffuse.layout import Walk, controlled, read_layout, windows_of
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
 from pipelines.io.images import to_pil
 from pipelines.models.attention import HasAttention, Onlooker
-from pipelines.models.latent_diffusion import Tick, preview, walk
+from pipelines.models.latent_diffusion import Course, LatentDiffusion, Tick, preview, walk
 
 DARK = "#1E1B16"  # of what no word looks at
 
@@ -76,45 +77,60 @@ def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generato
     if not isinstance(model, HasAttention):
         raise BadInput("diffuse.not_explained")
     settings = pipeline.prepare(replace(settings, seed=seed, candidates=1, keep=1))
-    assert settings.width is not None and settings.height is not None
+    scene = read_scene(model, settings)
     guided = (settings.guidance or 0) > 1
-    onlooker = Onlooker((settings.height // model.factor, settings.width // model.factor), 1)
-    ticks, final = yield from _watched(_walk(pipeline, settings, onlooker), 1 + guided, 0)
+    onlooker = _onlooker(model, settings)
+    ticks, final = yield from _watched(_walk(model, settings, scene, onlooker), 1 + guided, 0)
     plain, plain_final = [], None
     if guided:
-        off = _walk(pipeline, replace(settings, guidance=1.0), None)
+        off = _walk(model, replace(settings, guidance=1.0), scene, None)
         plain, plain_final = yield from _watched(off, 2, 1)
-    guesses = [_image(preview(model, tick, 1)) for tick in ticks]
-    others = [_image(preview(model, tick, 1)) for tick in plain] or [None] * len(guesses)
+    guesses = [to_pil(preview(model, tick, 1))[0] for tick in ticks]
+    others = [to_pil(preview(model, tick, 1))[0] for tick in plain] or [None] * len(guesses)
     moments = [
         Moment(*model.mixture(tick.t), guess, other)
         for tick, guess, other in zip(ticks, guesses, others, strict=True)
     ]
-    maps = onlooker.maps()
+
+    def picture(latents: Tensor) -> Image.Image:
+        decoded = model.decode(latents)
+        return (to_pil(decoded) if scene is None else scene.finished(decoded))[0]
+
+    unguided = None if plain_final is None else picture(plain_final)
+    return Explanation(settings, picture(final), unguided, moments, _gazes(model, settings, onlooker.maps()))
+
+
+def _gazes(model: HasAttention, settings: DiffuseSettings, maps: Tensor) -> list[Gaze]:
     tokens = model.prompt_tokens(settings.prompt)
     words = dict.fromkeys(word.text.lower() for word in tokens.words if word.is_spoken)
     words |= dict.fromkeys(word for word, _ in parse_word_weights(settings.word_weights))
-    gazes = [Gaze(word, maps[list(tokens.keys_of(word))].sum(0)) for word in words]
-    unguided = None if plain_final is None else _image(model.decode(plain_final))
-    return Explanation(settings, _image(model.decode(final)), unguided, moments, gazes)
+    return [Gaze(word, maps[list(tokens.keys_of(word))].sum(0)) for word in words]
 
 
-def _walk(pipeline: Diffuse, settings: DiffuseSettings, onlooker: Onlooker | None) -> Walk:
+def _onlooker(model: LatentDiffusion, settings: DiffuseSettings) -> Onlooker:
+    """An onlooker for one picture, drawn whole or by windows."""
+    assert settings.width is not None and settings.height is not None
+    size = (settings.height // model.factor, settings.width // model.factor)
+    windows = windows_of(model, settings, 1)
+    return (
+        Onlooker(size) if windows is None else Onlooker(size, windows.side, windows.places, windows.together)
+    )
+
+
+def _walk(model: Any, settings: DiffuseSettings, scene: Scene | None, onlooker: Onlooker | None) -> Walk:
     """The walk of one row, watched by the onlooker, if there is one."""
-    model: Any = pipeline.diffusion
     assert settings.width is not None and settings.height is not None and settings.steps is not None
-    size, guidance = (settings.width, settings.height), settings.guidance or 0.0
-    scene = read_scene(model, settings)
-    condition = model.condition(settings.prompt, settings.negative_prompt, *size, 1, guidance > 1)
+    size, steps, guidance = (settings.width, settings.height), settings.steps, settings.guidance or 0.0
     known = None if scene is None else scene.known
 
-    def begin(condition: Any) -> Walk:
-        return walk(model, [settings.seed], size, condition, settings.steps or 1, guidance, known)
+    def begin(condition: Any, course: Course) -> Walk:
+        return walk(model, [settings.seed], size, condition, steps, guidance, known, course)
 
+    conditions = course_of(model, settings, 1)
     layout = read_layout(model, settings, 1)
     if layout is not None:
-        return layout.walk(begin, condition, None if onlooker is None else partial(_in_front, onlooker))
-    return begin(condition if onlooker is None else model.controlled(condition, onlooker))
+        return layout.walk(begin, *conditions, None if onlooker is None else partial(_in_front, onlooker))
+    return begin(*(conditions if onlooker is None else controlled(model, *conditions, onlooker)))
 
 
 def _in_front(onlooker: Onlooker, control: Any) -> Onlooker:
@@ -132,10 +148,6 @@ def _watched(ticks: Walk, walks: int, before: int) -> Generator[Step, None, tupl
             return seen, end.value
         seen.append(tick)
         yield Step("explain", before * tick.total + tick.done, walks * tick.total)
-
-
-def _image(pictures: Tensor) -> Image.Image:
-    return to_pil(pictures)[0]
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures

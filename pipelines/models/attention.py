@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -157,15 +158,23 @@ class Borrower:
 
 
 class Onlooker:
-    """Adds up where the first of the last `rows` rows looks, over the layers of cross-attention and over predictions.
+    """Adds up where a picture's place looks, over the layers of cross-attention and over predictions. Changes nothing.
 
-    Another control may come first. `size` is height and width of the latents.
+    `size` is height and width of the latents. They are read whole, or by windows of height and width `window`, with tops
+    and lefts `places`, `together` of them in one prediction, in its last rows. Another control may come `first`.
     """
 
-    def __init__(self, size: tuple[int, int], rows: int, first: Control | None = None):
-        self.size, self.rows, self.first = size, rows, first
-        self.total: Tensor | None = None
-        self.count = 0
+    def __init__(
+        self,
+        size: tuple[int, int],
+        window: tuple[int, int] | None = None,
+        places: Sequence[tuple[int, int]] = ((0, 0),),
+        together: int = 1,
+    ):
+        self.size, self.window, self.places, self.together = size, window or size, places, together
+        self.first: Control | None = None
+        self.total = self.count = torch.zeros(0)
+        self.turns: defaultdict[str, int] = defaultdict(int)  # layer -> predictions that it has seen
 
     def wants(self, cross: bool, places: int) -> bool:
         """All cross-attention, and what the other control wants."""
@@ -176,17 +185,29 @@ class Onlooker:
         if self.first is not None and self.first.wants(cross, weights.shape[2]):
             weights = self.first(layer, cross, weights)
         if cross:
-            seen = weights[-self.rows].float().mean(0).cpu()  # (places, keys)
-            grid = seen.T.unflatten(1, grid_of(len(seen), self.size))[None]
-            grown = F.interpolate(grid, self.size, mode="bilinear", align_corners=False)[0]
-            self.total = grown if self.total is None else self.total + grown
-            self.count += 1
+            begun = self.turns[layer] * self.together % _rounded_up(len(self.places), self.together)
+            self.turns[layer] += 1
+            rows = weights[-self.together :].float().mean(1).cpu()  # (together, places, keys)
+            for row, place in zip(rows, self.places[begun : begun + self.together], strict=False):
+                self._add(row, place)
         return weights
+
+    def _add(self, row: Tensor, place: tuple[int, int]) -> None:
+        if not len(self.total):
+            self.total, self.count = torch.zeros(row.shape[1], *self.size), torch.zeros(self.size)
+        grid = row.T.unflatten(1, grid_of(len(row), self.window))[None]
+        grown = F.interpolate(grid, self.window, mode="bilinear", align_corners=False)[0]
+        (top, left), (height, width) = place, self.window
+        self.total[:, top : top + height, left : left + width] += grown
+        self.count[top : top + height, left : left + width] += 1
 
     def maps(self) -> Tensor:
         """(keys, height, width), the mean share of attention that each place gives to each key; they sum to 1."""
-        assert self.total is not None
         return self.total / self.count
+
+
+def _rounded_up(number: int, step: int) -> int:
+    return -(-number // step) * step
 
 
 def grid_of(places: int, size: tuple[int, int]) -> tuple[int, int]:

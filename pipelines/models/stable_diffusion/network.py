@@ -11,6 +11,8 @@ from torch import Tensor
 
 from pipelines.models.attention import Control
 from pipelines.models.base import Reading
+from pipelines.models.latent_diffusion import OWN
+from pipelines.models.schedulers import diffusion_scheduler
 from pipelines.models.words import PromptTokens
 
 
@@ -119,8 +121,10 @@ class StableDiffusion:
         alpha = self.pipe.scheduler.alphas_cumprod[round(t.item())].item()
         return alpha**0.5, (1 - alpha) ** 0.5
 
-    def scheduler(self, steps: int) -> Any:
-        """A copy of the pipeline's own scheduler, which counts its steps and is shared."""
+    def scheduler(self, steps: int, sampler: str = OWN) -> Any:
+        """A copy of the pipeline's own scheduler, which counts its steps and is shared, or another one made from it."""
+        if sampler != OWN:
+            return diffusion_scheduler(self.pipe.scheduler, sampler, steps, self.device)
         scheduler = copy.deepcopy(self.pipe.scheduler)
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler

@@ -15,7 +15,7 @@ from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.diffuse.word_weights import parse_word_weights, write_word_weights
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri, to_pil
-from pipelines.models.latent_diffusion import finished, walk
+from pipelines.models.latent_diffusion import Course, finished, walk
 from pipelines.models.words import align
 from tests.support.tiny import WithoutAttention, tiny_diffuse, tiny_prior, tiny_prior_diffuse
 
@@ -63,14 +63,14 @@ def test_attention_taken_over_from_the_same_prompt_is_its_own() -> None:
     model = tiny_prior()
     condition = model.condition("two cats", "", 32, 32, 2, True)
 
-    def begin(condition: Any) -> Walk:
-        return walk(model, [3, 4], (32, 32), condition, 4, 3.0)
+    def begin(condition: Any, course: Course) -> Walk:
+        return walk(model, [3, 4], (32, 32), condition, 4, 3.0, None, course)
 
-    plain = finished(begin(condition))
+    plain = finished(begin(condition, Course()))
     tokens = model.prompt_tokens("two cats")
     for share in (0.5, 1.0):
-        layout = Layout(model, condition, 2, share, align(tokens, tokens), None)
-        assert torch.equal(finished(layout.walk(begin, condition)), plain)
+        layout = Layout(model, (condition, Course()), 2, share, align(tokens, tokens), None)
+        assert torch.equal(finished(layout.walk(begin, condition, Course())), plain)
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def test_the_source_lends_for_its_share_of_the_steps_only() -> None:
     model, calls = tiny_prior(), list[str]()
     source, target = (model.condition(prompt, "", 32, 32, 1, False) for prompt in ("a red heart", "two cats"))
 
-    def begin(condition: Any) -> Walk:
+    def begin(condition: Any, course: Course) -> Walk:
         name = "source" if condition.condition is source else "target"
         for tick in walk(model, [3], (32, 32), condition, 4, 1.0):
             calls.append(name)
@@ -86,7 +86,8 @@ def test_the_source_lends_for_its_share_of_the_steps_only() -> None:
         return torch.zeros(0)
 
     tokens = [model.prompt_tokens(prompt) for prompt in ("a red heart", "two cats")]
-    finished(Layout(model, source, 1, 0.5, align(tokens[0], tokens[1]), None).walk(begin, target))
+    layout = Layout(model, (source, Course()), 1, 0.5, align(tokens[0], tokens[1]), None)
+    finished(layout.walk(begin, target, Course()))
     assert calls == ["source", "target"] * 2 + ["target"] * 2
 
 
@@ -128,6 +129,18 @@ def test_a_layout_goes_with_a_picture_and_a_mask() -> None:
     given = {"image": picture_to_uri(image), "strength": 0.5}
     found = drawn(pipeline, source_prompt="a red heart", layout=1.0, **given)
     assert found != drawn(pipeline, **given)
+
+
+@pytest.mark.parametrize("changes", [{"windows": "always", "width": 64}, {"guidance_start": 0.5}])
+def test_windows_and_steps_without_guidance_keep_it_too(changes: dict[str, Any]) -> None:
+    pipeline = tiny_prior_diffuse()
+    target = drawn(pipeline, height=64, **changes)
+    assert drawn(pipeline, height=64, source_prompt="a red heart", layout=0.0, **changes) == target
+    changes |= {"source_prompt": "a red heart", "layout": 1.0, "height": 64, "word_weights": "cats=2"}
+    found = drawn(pipeline, **changes)
+    assert all(found[seed] != target[seed] for seed in found)
+    seed = list(found)[-1]
+    assert drawn(pipeline, candidates=1, **{**changes, "seed": seed}) == {seed: found[seed]}
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_maps_say_where_the_words_look_and_sum_to_one(make: Callable[[], Any]) -
     model, condition = make()
     side = 4 if make is prior_and_condition else 8
     latents = torch.randn(4, 4, side, side, generator=torch.Generator().manual_seed(3))
-    onlooker = Onlooker((side, side), 2)
+    onlooker = Onlooker((side, side))
     for t in (900, 100):
         model.predict(latents, torch.tensor(t), model.controlled(condition, onlooker))
     maps = onlooker.maps()
@@ -171,7 +171,7 @@ def test_a_map_is_upright() -> None:
     """Weights of one place of a 2 x 4 layer are seen at that place of 4 x 8 latents, in the row under the text."""
     weights = torch.zeros(2, 1, 8, 3)
     weights[1, 0, 5, 2] = 1  # second row, second column
-    onlooker = Onlooker((4, 8), 1)
+    onlooker = Onlooker((4, 8))
     assert onlooker.wants(True, 8) and not onlooker.wants(False, 8)
     assert onlooker("it", True, weights) is weights
     found = onlooker.maps()[2]
@@ -179,3 +179,19 @@ def test_a_map_is_upright() -> None:
     assert grid_of(6, (5, 9)) == (2, 3)
     with pytest.raises(ValueError, match="7 places"):
         grid_of(7, (4, 8))
+
+
+def test_windows_are_seen_where_they_lie() -> None:
+    """Three windows of 2 x 2 over 2 x 4 latents, two of them in one prediction; the last call has an idle one."""
+    onlooker = Onlooker((2, 4), (2, 2), [(0, 0), (0, 1), (0, 2)], 2)
+    for _ in range(2):
+        for call in range(2):
+            weights = torch.zeros(4, 1, 4, 3)
+            weights[..., 0] = 1
+            weights[2 if call else 3, 0] = torch.tensor(
+                [0.0, 0.0, 1.0]
+            )  # of the third window, and of the second
+            onlooker("it", True, weights)
+    maps = onlooker.maps()
+    assert torch.allclose(maps.sum(0), torch.ones(2, 4))
+    assert maps[2, 0].tolist() == [0, 0.5, 1, 1]
