@@ -96,14 +96,15 @@ def _write(path: Path, pictures: list[Image.Image], columns: int) -> None:
 
 def _tell(found: Explanation, sheets: dict[str, Path], as_json: bool) -> None:
     if as_json:
-        facts = {
+        facts: dict[str, Any] = {
             "words": [{"word": gaze.text, "share": round(gaze.share, 4)} for gaze in found.gazes],
             "schedule": [
                 {"picture": round(moment.picture, 4), "noise": round(moment.noise, 4)}
                 for moment in found.moments
             ],
         }
-        print(json.dumps(facts | {name: str(path) for name, path in sheets.items()}, allow_nan=False))
+        facts |= {f"{name}_sheet": str(path) for name, path in sheets.items()}
+        print(json.dumps(facts, allow_nan=False))
         return
     for gaze in found.gazes:
         print(f"{gaze.text}: {gaze.share:.1%} of the attention")

@@ -236,6 +236,7 @@ class TinyStudio:
 
     def pipeline(self, name: str) -> Any:
         made = {"generate": tiny_generate, "optimize": tiny_optimize, "guide": tiny_guide, "edit": tiny_edit}
+        made |= {"diffuse": tiny_prior_diffuse}
         return made[name]()
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
