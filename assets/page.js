@@ -154,6 +154,15 @@
     heard.textContent = told.innerText;
   });
 
+  // Sliders of words, in the panel on how a picture was drawn: the button beside them carries all weights that are not 1.
+  document.addEventListener("input", (event) => {
+    const panel = event.target.closest?.("[data-weigh]") && event.target.closest("[data-explained]");
+    if (!panel) return;
+    event.target.nextElementSibling.textContent = String(Number(event.target.value));
+    const weights = Array.from(panel.querySelectorAll("[data-weigh]")).filter((one) => Number(one.value) !== 1);
+    panel.querySelector("[data-act=weigh]").dataset.weights = weights.map((one) => `${one.dataset.weigh}=${Number(one.value)}`).join(", ");
+  });
+
   // Ctrl+Enter or Cmd+Enter does the next thing, from inside the prompt box and from every setting below it.
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;

@@ -33,6 +33,7 @@ COMMANDS = (
     Command("edit", "FILE", "change a picture from one text to another (DiffusionCLIP)"),
     Command("diffuse", "PROMPT", "draw candidates by latent diffusion and rank them with CLIP"),
     Command("replay", "FILE.png", "run a picture's record again and compare", "app.cli.replay"),
+    Command("explain", "FILE.png", "show how a picture of diffuse was drawn", "app.cli.explain"),
     Command(
         "models",
         "",

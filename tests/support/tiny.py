@@ -160,6 +160,18 @@ def tiny_prior_diffuse() -> Diffuse:
     return Diffuse(diffusion, diffusion.clip)
 
 
+class WithoutAttention:
+    """A model for latent diffusion whose attention can be neither watched nor changed."""
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("prompt_tokens", "controlled", "mixture"):
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+
 UNET_SIZES: dict[str, Any] = {"widths": (8, 16), "attention_count": 1, "head_size": 8}
 
 
@@ -224,6 +236,7 @@ class TinyStudio:
 
     def pipeline(self, name: str) -> Any:
         made = {"generate": tiny_generate, "optimize": tiny_optimize, "guide": tiny_guide, "edit": tiny_edit}
+        made |= {"diffuse": tiny_prior_diffuse}
         return made[name]()
 
     def models(self, name: str) -> dict[str, dict[str, str]]:

@@ -187,6 +187,8 @@ def _figure(job: Job, pictures: Pictures, index: int) -> Markup:
         button("reuse_seed", "seed", seed=job.settings.get("seed", 0)),
         link_of(job),
     ]
+    if job.pipeline == "diffuse":
+        acts += [button("explain", "explain", name=name), button("keep_layout", "layout", name=name)]
     if "image" in job.settings:
         acts.append(button("variations", "vary", name=name))
         if "place" in job.settings:

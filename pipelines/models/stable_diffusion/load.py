@@ -10,6 +10,7 @@ import torch
 
 from pipelines.errors import BadInput
 from pipelines.io.values import is_dict, is_list
+from pipelines.models.attention import open_attention
 from pipelines.models.checkpoint import check_finite
 
 TEXT_KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
@@ -63,6 +64,7 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
             network.eval().requires_grad_(False)
             check_finite(dict(network.named_parameters()), f"{folder.name}/{name}")
             network.to(device)
+    open_attention(pipe.unet)
     return pipe
 
 
