@@ -96,7 +96,7 @@ def stacked(folder: Path) -> None:
     state = {}
     for name, shape in (("fc0", (3, 4, 6)), ("fc2", (3, 6, 4))):
         stack = torch.from_numpy(value(name, shape)).half()
-        state.update({"layers.%d.%s.weight" % (k, name): stack[k].t() for k in range(3)})
+        state.update({f"layers.{k}.{name}.weight": stack[k].t() for k in range(3)})
     torch.save(state, str(folder / "stacked.pt"))
 
 

@@ -31,7 +31,7 @@ Files = dict[str, bytes]
 
 
 class StandIns:
-    """Makes the files of entries, equal ones once. `folder` is for what they leave."""
+    """Makes the files of entries, each once. `folder` is for what they leave."""
 
     def __init__(self, folder: Path, rudalle_model: ModuleType):
         self.folder, self.rudalle_model = folder, rudalle_model
@@ -52,10 +52,13 @@ class StandIns:
             "diffusion": self._diffusion,
         }
         self._vqgans: dict[str, Path] = {}
+        self._made: dict[str, Files] = {}
 
     def of(self, entry: Checkpoint) -> Files:
         """The bytes of an entry's files by their paths. KeyError for a kind that has no maker yet."""
-        return self.makers[entry.kind](entry)
+        if entry.name not in self._made:
+            self._made[entry.name] = self.makers[entry.kind](entry)
+        return self._made[entry.name]
 
     def _place(self, name: str) -> Path:
         place = self.folder / name
