@@ -78,11 +78,11 @@ def _fetch_from(
     part: _Part, sha256: str | None, size: int | None, opener: Opener
 ) -> Generator[tuple[int, int], None, str]:
     """Download from one address, as `fetch` does. Unavailable when it cannot give the file."""
-    yield from _receive(part, size, sha256 is not None, opener)
+    yield from _receive(part, size, opener)
     digest = file_hash(part.file)
     if sha256 and digest != sha256 and part.continued and len(part.addresses) > 1:
         part.drop()  # perhaps only what came from the other address is wrong
-        yield from _receive(part, size, True, opener)
+        yield from _receive(part, size, opener)
         digest = file_hash(part.file)
     if sha256 and digest != sha256:
         part.drop()
@@ -97,18 +97,16 @@ def _fetch_from(
     return digest
 
 
-def _receive(
-    part: _Part, size: int | None, proved: bool, opener: Opener
-) -> Generator[tuple[int, int], None, None]:
+def _receive(part: _Part, size: int | None, opener: Opener) -> Generator[tuple[int, int], None, None]:
     """Download all that a part lacks, over as many connections as that takes while they bring something.
 
-    `proved` tells that the file's SHA-256 is known. Yields as `fetch` does.
+    Yields as `fetch` does.
     """
     misses = 0
     while True:
         before = part.size
         try:
-            yield from part.receive(opener, size, proved)
+            yield from part.receive(opener, size)
             return
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             misses = 0 if part.size > before else misses + 1
@@ -152,9 +150,7 @@ class _Part:
             with suppress(FileNotFoundError):
                 file.unlink()
 
-    def receive(
-        self, opener: Opener, size: int | None, proved: bool
-    ) -> Generator[tuple[int, int], None, None]:
+    def receive(self, opener: Opener, size: int | None) -> Generator[tuple[int, int], None, None]:
         """Download the rest over one connection; yields as `fetch` does. ConnectionError when the connection breaks.
 
         Unavailable when the server refuses, cannot be reached, or sends another file; CannotSave when the disk fails.
@@ -191,8 +187,8 @@ class _Part:
                 self.drop()  # another file, or a server that cannot go on
                 if start:
                     raise ConnectionError("the server sent another part than it was asked for")
-            # A length is not needed where the answer marks its own end, or where a hash would tell a missing one.
-            total = self._total(now, size, needed=not (proved or getattr(answer, "chunked", False)))
+            # An answer in chunks marks its own end, so that it needs no length.
+            total = self._total(now, size, needed=not getattr(answer, "chunked", False))
             self._room((total or 0) - start)
             yield from self._write(answer, now, total)
         if total is not None and self.size > total:
