@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import time
 import urllib.error
@@ -23,6 +24,10 @@ BLOCK = 1 << 18  # bytes read at once, and between two steps of progress
 TIMEOUT = 30.0  # seconds without a single byte
 TRIES = 4  # connections in a row that bring nothing
 SPARE = 64 << 20  # bytes of disk that are left free
+HUB_HOST, TOKEN = (
+    "huggingface.co",
+    "HF_TOKEN",
+)  # the one host that gets the token of this variable, if there is one
 ANY = "*"  # stands for an ETag where another server gave the part
 
 Opener = Callable[[urllib.request.Request, float], Any]
@@ -162,6 +167,8 @@ class _Part:
         request = urllib.request.Request(
             self.url, headers={"User-Agent": "Atelier", "Accept-Encoding": "identity"}
         )
+        if self.host == HUB_HOST and os.environ.get(TOKEN):
+            request.add_header("Authorization", f"Bearer {os.environ[TOKEN]}")
         if begin:
             request.add_header("Range", f"bytes={begin}-")
             if validators.get("etag") not in (None, ANY):
@@ -286,6 +293,8 @@ def _refusal(status: int, file: str, host: str | None) -> Unavailable:
     """What an HTTP status means."""
     if status in (404, 410):
         return Unavailable("weights.gone", host=host, file=file, status=status)
+    if status in (401, 403) and host == HUB_HOST:
+        return Unavailable("weights.gated", host=host, file=file, status=status, variable=TOKEN)
     if status in (401, 403):
         return Unavailable("weights.not_for_everybody", host=host, file=file, status=status)
     return Unavailable("weights.not_sent", host=host, file=file, status=status)
@@ -297,7 +306,7 @@ def _reason(error: object) -> str:
 
 
 class _OnlyHttps(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect only to https, or from this machine to itself."""
+    """Follows a redirect only to https, or from this machine to itself. A token is not sent to another host."""
 
     def redirect_request(
         self,
@@ -315,7 +324,10 @@ class _OnlyHttps(urllib.request.HTTPRedirectHandler):
             raise Unavailable(
                 "weights.redirect_not_https", host=urlsplit(req.full_url).hostname, url=newurl[:80]
             )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None and parts.hostname != urlsplit(req.full_url).hostname:
+            following.remove_header("Authorization")
+        return following
 
 
 def _open(request: urllib.request.Request, timeout: float) -> Any:
