@@ -80,20 +80,22 @@ class Studio:
             names = {checkpoint.name for checkpoint in needed(pack, self.use)}
             self._loaded = {name: part for name, part in self._loaded.items() if name in names}
 
-    def choose(self, part: str, name: str = "") -> None:
+    def choose(self, part: str, name: str = "", pack: str = "") -> None:
         """Give a part of the pack to another model, such as "clip" to "clip-vit-l-14"; "" gives it back to the pack's own.
 
-        Models that are still used stay loaded. BadInput for an unknown part or model, a model of another role, or one
-        whose files are missing; the studio is then unchanged.
+        With `pack` it also changes to that pack, of which other models may be missing, as at the start. Models that are
+        still used stay loaded. BadInput for an unknown part, model or pack, a model of another role, or one whose files
+        are missing; the studio is then unchanged.
         """
+        pack = pack or self.pack
         use = {field: model for field, model in self.use.items() if field != part}
         if name:
             use[part] = name
-            check_use(self.pack, {part: name})
+            check_use(pack, {part: name})
             _check_present("this", with_readers([name]))
         with self._lock:
-            self.use = use
-            names = {checkpoint.name for checkpoint in needed(self.pack, use)}
+            names = {checkpoint.name for checkpoint in needed(pack, use)}
+            self.pack, self.use = pack, use
             self._loaded = {model: loaded for model, loaded in self._loaded.items() if model in names}
 
     def on(self, device: str) -> Studio:

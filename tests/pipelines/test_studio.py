@@ -171,6 +171,12 @@ def test_a_part_is_given_to_another_model_and_back_while_it_runs(models: Path) -
     assert studio.use == {"clip": "mine"}
     studio.choose("clip")
     assert studio.use == {} and type(studio.clip()) is type(tiny)
+    shutil.copytree(diffusion_folder("1.5"), models / "my-diffusion")
+    assert fields_for("tiny", checkpoint_of("my-diffusion")) == []
+    with pytest.raises(BadInput, match="part 'diffusion' is not in the pack tiny"):
+        studio.choose("diffusion", "my-diffusion")
+    studio.choose("diffusion", "my-diffusion", "sd-1.5")
+    assert studio.pack == "sd-1.5" and studio.models("diffuse")["diffusion"]["name"] == "my-diffusion"
     assert fields_for("tiny", checkpoint_of("mine")) == ["clip", "critic"]
     assert fields_for("mini", checkpoint_of("mine")) == ["clip", "critic"]
     assert fields_for("tiny", checkpoint_of("ddpm-church-256")) == ["unet"]
