@@ -20,16 +20,19 @@ from pipelines.edit.pipeline import Edit
 from pipelines.edit.source_images import SourceImages
 from pipelines.errors import BadInput
 from pipelines.generate.pipeline import Generate
+from pipelines.guide.pipeline import Guide
 from pipelines.models.base import Clip
 from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
+from pipelines.models.stable_diffusion.denoiser import StableDenoiser
 from pipelines.models.stable_diffusion.load import load_diffusers
 from pipelines.models.stable_diffusion.network import StableDiffusion
 from pipelines.optimize.pipeline import Optimize
 from pipelines.weights.catalog import (
+    DENOISING,
     check_use,
     checkpoint_of,
     kind_of,
@@ -39,10 +42,13 @@ from pipelines.weights.catalog import (
     with_readers,
 )
 from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.manifest import check_pack
 
+READER = "reader:"  # begins the role, in a record, of what another model reads texts with
 PIPELINES: dict[str, type[Pipeline[Any]]] = {
     "generate": Generate,
     "optimize": Optimize,
+    "guide": Guide,
     "edit": Edit,
     "diffuse": Diffuse,
 }
@@ -136,10 +142,16 @@ class Studio:
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """The models of a pipeline, for the record: role -> {"name", "sha256"}, the SHA-256 being that of the file.
 
-        BadInput when the pack has no such pipeline.
+        Vocabularies and text encoders that no field names are told under READER and their name. BadInput when the pack
+        has no such pipeline.
         """
         facts: dict[str, dict[str, str]] = {}
-        for field, checkpoint in parts(self.pack, name, self.use).items():
+        names = parts(self.pack, name, self.use)
+        read = [checkpoint.name for checkpoint in with_readers(names.values())]
+        if "prior" in names:
+            read.append(pipelines_of(self.pack)[name]["clip"])
+        apart = {READER + reader: reader for reader in read if reader not in names.values()}
+        for field, checkpoint in (names | apart).items():
             with self._lock:
                 if checkpoint not in self._hashes:
                     self._hashes[checkpoint] = _hash(checkpoint_of(checkpoint).path)
@@ -153,16 +165,17 @@ class Studio:
     def _fields(self, name: str, models: dict[str, Any]) -> dict[str, Any]:
         """The fields of a pipeline from its models.
 
-        A prior with its codec is Edit's denoiser, and elsewhere `diffusion`, as a pipeline of diffusers is. It reads by
-        the pack's own CLIP, which it was trained with. `use` replaces the CLIP that judges.
+        A prior with its codec, or a pipeline of diffusers, is a denoiser in Edit and Guide and elsewhere `diffusion`. A
+        prior reads by the pack's own CLIP, which it was trained with. `use` replaces the CLIP that judges.
         """
         fields = dict(models)
         if "prior" in fields:
             reader = self.load(pipelines_of(self.pack)[name]["clip"])
             diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), reader)
-            fields |= {"unet": PriorDenoiser(diffusion)} if name == "edit" else {"diffusion": diffusion}
+            fields |= {"unet": PriorDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         elif "diffusion" in fields:
-            fields["diffusion"] = StableDiffusion(fields["diffusion"])
+            diffusion = StableDiffusion(fields.pop("diffusion"))
+            fields |= {"unet": StableDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         return fields
 
     def _read(self, checkpoint: Checkpoint) -> Any:
@@ -216,7 +229,8 @@ class Studio:
 
 
 def _check_present(what: str, checkpoints: list[Checkpoint]) -> None:
-    """BadInput when files of models are missing. The tiny pack's files are checked when they are read."""
+    """BadInput when files of models are missing, or when one of the tiny pack's is not as it was shipped."""
+    check_pack(checkpoint.path for checkpoint in checkpoints if checkpoint.pack == "tiny")
     if gone := [
         checkpoint.name for checkpoint in checkpoints if not checkpoint.present and checkpoint.pack != "tiny"
     ]:
