@@ -5,6 +5,7 @@ They fit together as the true ones do, so that each pack can draw with them.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from functools import cache
@@ -14,15 +15,19 @@ from typing import Any
 
 import msgpack
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 import tests.pipelines.models.test_openai_dvae as dvae
 import tests.pipelines.models.test_rudalle as rudalle
+import tests.pipelines.models.test_taming_vqgan as taming
 import tests.pipelines.test_full_pack as published
 import tests.support.openai_clip as published_clip
 from pipelines.models.source import SourceCheckpoint
 from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.forms import INDEX, SHARD
 from tests.support.dalle_mini import flax_tree, tokenizer_files
-from tests.support.ddpm import diffusers_unet
+from tests.support.ddpm import diffusers_unet, tiny_adm
 from tests.support.tiny import diffusion_folder
 
 GRID, CODES = published.GRID, published.CODES
@@ -38,6 +43,8 @@ class StandIns:
         self.makers: dict[str, Callable[[Checkpoint], Files]] = {
             "openai-clip": self._clip,
             "chinese-clip": self._chinese_clip,
+            "siglip": self._siglip,
+            "siglip-tokenizer": self._siglip,
             "clip-tokenizer": self._clip_words,
             "wordpiece-tokenizer": lambda _: {"vocab.txt": "\n".join(published_clip.WORDS).encode()},
             "dalle-mini": self._dalle_mini,
@@ -50,6 +57,7 @@ class StandIns:
             "taming-vqgan": self._vqgan,
             "ddpm": self._ddpm,
             "diffusion": self._diffusion,
+            "flow": self._flow,
         }
         self._vqgans: dict[str, Path] = {}
         self._made: dict[str, Files] = {}
@@ -66,18 +74,43 @@ class StandIns:
         return place
 
     def _clip(self, entry: Checkpoint) -> Files:
-        """OpenAI's archive, or open_clip's state dict with its config."""
-        archive = entry.files[0].path.endswith(".pt")
-        path = self._place(entry.name) / "clip.pt"
-        if "RN" in entry.files[0].path:
+        """OpenAI's archive, open_clip's state dict with its config, transformers' folder, or a trainer's checkpoint."""
+        first, place = entry.files[0].path, self._place(entry.name)
+        if first == "model.safetensors":
+            return self._transformers_clip(place)
+        path = place / "clip.pt"
+        if "RN" in first:
             published.openai_clip(path, 64, ((1, 1, 1, 1), 8, None))
         else:
-            published.openai_clip(path, 32, VIT, archive=archive)
+            published.openai_clip(path, 32, VIT, archive="openai" in entry.files[0].url)
+        if first.startswith("HPS"):
+            torch.save({"epoch": 1, "state_dict": torch.load(path)}, path)
         config = {"model_cfg": {"embed_dim": 32}, "preprocess_cfg": {}}
         return {
             file.path: path.read_bytes() if not file.path.endswith(".json") else json.dumps(config).encode()
             for file in entry.files
         }
+
+    def _transformers_clip(self, place: Path) -> Files:
+        from transformers import CLIPConfig, CLIPModel
+
+        layers = {"hidden_act": "gelu", "num_hidden_layers": 1, "hidden_size": 64, "num_attention_heads": 1}
+        words = 2 * 256 + len(published.MERGES) + 2
+        config = CLIPConfig(
+            projection_dim=32,
+            text_config=layers
+            | {"vocab_size": words, "max_position_embeddings": 77, "eos_token_id": words - 1},
+            vision_config=layers | {"image_size": 32, "patch_size": 16},
+        )
+        published_clip.shuffled(CLIPModel(config)).save_pretrained(place)
+        return {name: (place / name).read_bytes() for name in ("model.safetensors", "config.json")}
+
+    def _siglip(self, entry: Checkpoint) -> Files:
+        siglip = importlib.import_module("tests.pipelines.models.test_siglip")
+        place = self._place(entry.name)
+        made = siglip.their_tokenizer() if entry.role == "tokenizer" else siglip.their_model()
+        made.save_pretrained(place)
+        return {file.path: (place / file.path).read_bytes() for file in entry.files}
 
     def _chinese_clip(self, _: Checkpoint) -> Files:
         inside = published.chinese_clip(self._place("chinese-clip"))
@@ -126,26 +159,69 @@ class StandIns:
         return {file.path: (place / file.path).read_bytes() for file in entry.files}
 
     def _vqgan(self, entry: Checkpoint) -> Files:
-        """Lightning's checkpoint, dalle-mini's tree, or Sber's."""
+        """Lightning's checkpoint, dalle-mini's tree, Sber's, or LlamaGen's."""
         self._vqgans = self._vqgans or published.vqgans(self._place("vqgans"))
         forms = {"flax_model.msgpack": "vqgan-dalle-mini", "vqgan.gumbelf8-sber.model.ckpt": "vqgan-rudalle"}
         path = entry.files[0].path
+        if path == "vq_ds16_c2i.pt":
+            sizes = taming.TINY | {"num_res_blocks": 1, "attn_resolutions": [8]}
+            state = taming.Reference.scattered(sizes, CODES, 8).state_dict()
+            renamed = importlib.import_module(taming.__name__).as_llamagen(state, 3)
+            file = self._place(entry.name) / path
+            torch.save({"model": renamed}, file)
+            return {path: file.read_bytes()}
         return {path: self._vqgans[forms.get(path, "vqgan-f16-16384")].read_bytes()}
 
-    def _ddpm(self, _: Checkpoint) -> Files:
+    def _ddpm(self, entry: Checkpoint) -> Files:
+        """A folder of diffusers, or ADM's state dict."""
         place = self._place("ddpm")
+        if len(entry.files) == 1:
+            path = place / "adm.pt"
+            torch.save(tiny_adm().state_dict(), path)
+            return {entry.files[0].path: path.read_bytes()}
         diffusers_unet().save_pretrained(place, safe_serialization=False)
         return {name: (place / name).read_bytes() for name in ("diffusion_pytorch_model.bin", "config.json")}
 
     def _diffusion(self, entry: Checkpoint) -> Files:
         """A diffusers folder, by the names of half precision and with the vocabularies in the form of 2022."""
-        kinds = {"sd-turbo": "turbo", "stable-diffusion-xl": "xl"}
-        folder = Path(diffusion_folder(kinds.get(entry.name, "1.5")))
-        files = {}
-        for file in entry.files:
-            path = folder / file.path.replace(".fp16.", ".")
-            files[file.path] = path.read_bytes() if path.is_file() else _old_words()[path.name]
-        return files
+        kind = "xl" if "xl" in entry.name else "turbo" if "turbo" in entry.name else "1.5"
+        folder = Path(diffusion_folder(kind))
+        return {file.path: _in_folder(folder, file.path) for file in entry.files}
+
+    def _flow(self, entry: Checkpoint) -> Files:
+        """A folder of a rectified flow, whose networks lie in as many files as the entry says."""
+        flows = importlib.import_module("tests.support.flows")
+        folder = Path(flows.flow_folder("klein" if "klein" in entry.name else "z-image"))
+        return {file.path: _in_folder(folder, file.path) for file in entry.files}
+
+
+def _in_folder(folder: Path, name: str) -> bytes:
+    """A file of a diffusers folder as it is published: half precision by name, in shards, with separate merges."""
+    path = folder / name.replace(".fp16.", ".")
+    if path.is_file():
+        return path.read_bytes()
+    if match := SHARD.fullmatch(path.name):
+        return _shard(path.with_name(match[1] + match[4]), int(match[2]), int(match[3]))
+    if path.name.endswith(INDEX):
+        whole = path.with_name(path.name.removesuffix(INDEX))
+        count = 3 if "z-image" in folder.name or whole.parent.name == "transformer" else 2
+        with safe_open(whole, "pt") as file:
+            names: list[str] = sorted(file.keys())
+        stem = whole.name.removesuffix(".safetensors")
+        table = {one: f"{stem}-{k % count + 1:05}-of-{count:05}.safetensors" for k, one in enumerate(names)}
+        return json.dumps({"metadata": {"total_size": whole.stat().st_size}, "weight_map": table}).encode()
+    whole = path.with_name("tokenizer.json")
+    if "<|im_start|>" in (whole.read_text("utf-8") if whole.is_file() else ""):
+        vocabulary = json.loads(whole.read_text("utf-8"))["model"]["vocab"]
+        return json.dumps(vocabulary).encode() if path.name == "vocab.json" else b"#version: 0.2\n"
+    return _old_words()[path.name]
+
+
+def _shard(whole: Path, number: int, count: int) -> bytes:
+    """Every `count`-th tensor of a file, from `number` on, as a file of its own."""
+    with safe_open(whole, "pt") as file:
+        names: list[str] = sorted(file.keys())
+        return save({name: file.get_tensor(name) for name in names[number - 1 :: count]}, {"format": "pt"})
 
 
 @cache
