@@ -92,9 +92,25 @@ def _place(checkpoint: Checkpoint, downloads: Path) -> None:
         paths = [downloads / file.path for file in checkpoint.files]
         _convert(paths, checkpoint.path, checkpoint.spec.family, facts)
     elif all(file.path.endswith(KEPT_FORMS) for file in checkpoint.files):
+        for file in checkpoint.files:
+            _check_kept(downloads / file.path)
         downloads.replace(checkpoint.path)
     else:
         raise BadInput("weights.strange_files", model=checkpoint.name)
+
+
+def _check_kept(path: Path) -> None:
+    """BadInput for a file that is a web page or the pointer of a download, or JSON that cannot be read."""
+    with open(path, "rb") as file:
+        start = file.read(64).lstrip()
+    wrong = start.startswith((b"<", b"version https://git-lfs"))
+    if path.suffix == ".json" and not wrong:
+        try:
+            json.loads(path.read_text("utf-8"))
+        except (ValueError, RecursionError):
+            wrong = True
+    if wrong:
+        raise BadInput("weights.page_in_its_place", file=path.name)
 
 
 def add(paths: list[Path], name: str, family: str | None = None) -> str:

@@ -232,6 +232,25 @@ def test_a_wrong_file_that_was_not_pinned_is_not_pinned_by_its_failure(
     assert fetch(name) == 0 and entry.present
 
 
+def test_a_page_in_the_place_of_a_config_is_no_part_of_a_folder(
+    hub: ModelHub,
+    stand_ins: StandIns,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ATELIER_MODELS", str(tmp_path / "models"))
+    name = "sd-turbo"
+    entry = hub.offer(ENTRIES[name], stand_ins.of(ENTRIES[name]))
+    monkeypatch.setitem(OPEN_WEIGHTS, name, entry)
+    config = next(file.url for file in entry.files if file.path == "unet/config.json")
+    hub.faults[config] = "page"
+    assert fetch(name) == 2 and not entry.present
+    assert "config.json is not what its name says" in capsys.readouterr().err
+    hub.faults.clear()
+    assert fetch(name) == 0 and entry.present
+
+
 def test_a_model_is_listed_with_its_true_size(entry: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if f" {NAME} " in line)
