@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # torch takes a second to import
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 KEPT_FORMS = (".safetensors", ".json", ".txt")  # what a diffusers folder may consist of
 
+NOT_A_FILE = (b"<!doctype", b"<html", b"<?xml", b"version https://git-lfs")  # how what came instead begins
+
 
 def published(name: str) -> Checkpoint:
     """The checkpoint of the open weights with this name. BadInput, with the known names, for others."""
@@ -62,6 +64,7 @@ def install(checkpoint: Checkpoint, opener: Opener | None = None) -> Generator[S
             rate = (done - first) / max(time.monotonic() - begun, 1e-3) / 1e6
             yield Step(path.name, done // 10**6, max(total // 10**6, 1), {"MB/s": rate} if rate else {})
         if expected is None:
+            _check_content(path)
             new.append(file)
             _pin(file.url, digest)
     yield Step("converting", 0, 1)
@@ -92,24 +95,22 @@ def _place(checkpoint: Checkpoint, downloads: Path) -> None:
         paths = [downloads / file.path for file in checkpoint.files]
         _convert(paths, checkpoint.path, checkpoint.spec.family, facts)
     elif all(file.path.endswith(KEPT_FORMS) for file in checkpoint.files):
-        for file in checkpoint.files:
-            _check_kept(downloads / file.path)
         downloads.replace(checkpoint.path)
     else:
         raise BadInput("weights.strange_files", model=checkpoint.name)
 
 
-def _check_kept(path: Path) -> None:
-    """BadInput for a file that is a web page or the pointer of a download, or JSON that cannot be read."""
+def _check_content(path: Path) -> None:
+    """Delete a file that is a web page or the pointer of a download, or JSON that cannot be read, and raise BadInput."""
     with open(path, "rb") as file:
-        start = file.read(64).lstrip()
-    wrong = start.startswith((b"<", b"version https://git-lfs"))
+        wrong = file.read(64).lstrip().lower().startswith(NOT_A_FILE)
     if path.suffix == ".json" and not wrong:
         try:
             json.loads(path.read_text("utf-8"))
         except (ValueError, RecursionError):
             wrong = True
     if wrong:
+        path.unlink()
         raise BadInput("weights.page_in_its_place", file=path.name)
 
 
