@@ -98,6 +98,7 @@ COMMANDS = {
     "generate": ("generate", "a red cat", "--candidates", "2", "--keep", "1", "--batch", "2"),
     "diffuse": ("diffuse", "a cat", "--candidates", "1", "--steps", "2"),
     "optimize": ("optimize", "a red cat", "--steps", "2", "--cutouts", "2"),
+    "guide": ("guide", "a red cat", "--steps", "2", "--cut-overview", "1", "--cut-innercut", "1"),
     "edit": (
         "edit", "PICTURE", "--source", "a face", "--target", "an angry face", "--mode", "instant", "--steps", "2",
         "--strip", "1",
