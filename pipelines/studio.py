@@ -169,6 +169,8 @@ class Studio:
             config: Any = config_type.from_dict(values)
             with META_INIT_LOCK, init_empty_weights():  # no time and memory for numbers that are thrown away
                 network: nn.Module = network_type(config, *extra)
+        except BadInput:  # the config says itself what is wrong
+            raise
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
             raise BadInput("studio.config_strange", file=checkpoint.path.name) from error
         if spec.vocabulary and extra[0].vocabulary_size > config.vocabulary_size:
