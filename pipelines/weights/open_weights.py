@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pipelines.weights.checkpoint import Checkpoint, File
 from pipelines.weights.known_files import HEIBOX, HUB, known, openai_clip
+from pipelines.weights.newer_weights import NEWER
 
 GB = 10**9
 OPENAI_LICENCE = "MIT (its card puts deployed use out of scope)"
@@ -371,5 +372,6 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         4 * GB,
         towers=2,
     ),
+    *NEWER,
 )
 OPEN_WEIGHTS: dict[str, Checkpoint] = {checkpoint.name: checkpoint for checkpoint in PUBLISHED}
