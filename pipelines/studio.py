@@ -23,6 +23,7 @@ from pipelines.generate.pipeline import Generate
 from pipelines.models.base import Clip
 from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
+from pipelines.models.flow.network import FLOWS
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
@@ -144,7 +145,8 @@ class Studio:
             diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), reader)
             fields |= {"unet": PriorDenoiser(diffusion)} if name == "edit" else {"diffusion": diffusion}
         elif "diffusion" in fields:
-            fields["diffusion"] = StableDiffusion(fields["diffusion"])
+            pipe = fields["diffusion"]
+            fields["diffusion"] = FLOWS.get(type(pipe).__name__, StableDiffusion)(pipe)
         return fields
 
     def _read(self, checkpoint: Checkpoint) -> Any:

@@ -196,6 +196,8 @@ ROWS = (
     ),
     # Stable Diffusion: a folder of diffusers, kept as it is.
     ModelSpec(kind="diffusion", role="diffusion", family="diffusers", half="float16", suffix=""),
+    # Rectified flows: such a folder too. Float16 does not hold the states of their language models.
+    ModelSpec(kind="flow", role="diffusion", family="diffusers", half="bfloat16", suffix=""),
     # Trained by this project.
     ModelSpec(
         kind="clip",

@@ -5,6 +5,7 @@ The tiny pack is part of the project. All other models are in the models folder 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 
 from pipelines.errors import BadInput
 from pipelines.io.tensors import open_tensors
+from pipelines.io.values import is_dict
 from pipelines.weights.checkpoint import PROJECT, Checkpoint, size_of
 from pipelines.weights.install import find, installed
 from pipelines.weights.open_weights import OPEN_WEIGHTS
@@ -89,7 +91,7 @@ def checkpoint_of(name: str) -> Checkpoint:
         known = ", ".join(dict.fromkeys([*CHECKPOINTS, *installed()]))
         raise BadInput("weights.model_unknown", model=name[:64], known=known)
     if path.is_dir():
-        kind, role = "diffusion", ""
+        kind, role = folder_kind(path), ""
     elif path.suffix == ".safetensors":
         kind, role = kind_of(path), ""
     else:  # a vocabulary, which tells what it is when it is read
@@ -105,6 +107,15 @@ def checkpoint_of(name: str) -> Checkpoint:
         file=str(path.absolute()),
         working=2 * size_of(path),
     )
+
+
+def folder_kind(path: Path) -> str:
+    """The kind of a folder of diffusers, "flow" or "diffusion", from the parts that its model_index.json lists."""
+    try:
+        index = json.loads((path / "model_index.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return "diffusion"  # who loads it will say what is wrong with it
+    return "flow" if is_dict(index) and "transformer" in index else "diffusion"
 
 
 def kind_of(path: Path) -> str:
@@ -172,6 +183,9 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
     "sd-2.1": _latent("stable-diffusion-2.1"),
     "sd-turbo": _latent("sd-turbo"),
     "sd-xl": _latent("stable-diffusion-xl"),
+    "sdxl-turbo": _latent("sdxl-turbo"),
+    "z-image": _latent("z-image-turbo"),
+    "flux2-klein": _latent("flux2-klein-4b"),
 }
 
 

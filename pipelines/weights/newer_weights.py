@@ -77,6 +77,41 @@ def _vqgan(name: str, folder: str, sha256: str, about: str, millions: float, meg
     )
 
 
+def _flow(
+    name: str, repository: str, transformer: int, text_encoder: int, licence: str, about: str, millions: float,
+    megabytes: int,
+) -> Checkpoint:  # fmt: skip
+    """A folder of diffusers with a Transformer and a language model, each in this number of files."""
+    files = ["model_index.json", "scheduler/scheduler_config.json", "vae/config.json"]
+    files += ["vae/diffusion_pytorch_model.safetensors"]
+    files += [
+        f"tokenizer/{file}"
+        for file in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+    ]
+    for part, count in (
+        ("transformer/diffusion_pytorch_model", transformer),
+        ("text_encoder/model", text_encoder),
+    ):
+        files.append(f"{part.partition('/')[0]}/config.json")
+        if count == 1:
+            files.append(f"{part}.safetensors")
+        else:
+            files += [f"{part}-{k + 1:05}-of-{count:05}.safetensors" for k in range(count)]
+            files.append(f"{part}.safetensors.index.json")
+    return Checkpoint(
+        name=name,
+        kind="flow",
+        files=tuple(known(f"{HUB}/{repository}/resolve/main/{file}", file) for file in files),
+        licence=licence,
+        origin=repository,
+        about=about,
+        parameters=round(millions * 1e6),
+        working=4 * GB,
+        width=2,
+        megabytes=megabytes,
+    )
+
+
 WHOLE_CLIP = ("open_clip_pytorch_model.bin", "open_clip_config.json")
 JUDGES: tuple[Checkpoint, ...] = (
     _resnet(
@@ -259,4 +294,26 @@ PAINTERS: tuple[Checkpoint, ...] = (
         megabytes=288,
     ),
 )
-NEWER: tuple[Checkpoint, ...] = (*JUDGES, *PAINTERS)
+FLOWS: tuple[Checkpoint, ...] = (
+    _flow(
+        "z-image-turbo",
+        "Tongyi-MAI/Z-Image-Turbo",
+        3,
+        3,
+        "Apache-2.0",
+        "Z-Image-Turbo, 1024 px in eight steps, English and Chinese, also writing in pictures: for a GPU",
+        10_260,
+        32_900,
+    ),
+    _flow(
+        "flux2-klein-4b",
+        "black-forest-labs/FLUX.2-klein-4B",
+        1,
+        2,
+        "Apache-2.0",
+        "FLUX.2 klein 4B, 1024 px in four steps, English: the fastest of today's, for a GPU of 16 GB and more",
+        7_980,
+        15_980,
+    ),
+)
+NEWER: tuple[Checkpoint, ...] = (*JUDGES, *PAINTERS, *FLOWS)

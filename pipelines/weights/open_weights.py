@@ -372,6 +372,15 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         4 * GB,
         towers=2,
     ),
+    _latent(
+        "sdxl-turbo",
+        "stabilityai/sdxl-turbo",
+        STABILITY,
+        "Stable Diffusion XL Turbo, 512 px in one to four steps, English",
+        3469,
+        3 * GB,
+        towers=2,
+    ),
     *NEWER,
 )
 OPEN_WEIGHTS: dict[str, Checkpoint] = {checkpoint.name: checkpoint for checkpoint in PUBLISHED}

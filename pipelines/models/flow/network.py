@@ -1,0 +1,272 @@
+"""Rectified flows (Liu et al. 2023) that read by a language model, as LatentDiffusions over pipelines of diffusers.
+
+They are Z-Image (Z-Image Team 2025) and FLUX.2 klein (Black Forest Labs 2026). Both read by Qwen3, and their networks'
+output is a velocity. A scheduler moves the times towards noise, the more the larger the picture is (Esser et al. 2024).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from pipelines.models.base import Reading
+from pipelines.models.latent_diffusion import OWN
+from pipelines.models.schedulers import flow_scheduler
+from pipelines.models.typed import floats
+
+MOST_TOKENS = 512  # of a prompt with what stands around it
+START, THINKING = "<|im_start|>user\n", "<think>\n\n</think>\n\n"
+END = "<|im_end|>\n<|im_start|>assistant\n"
+
+
+@dataclass(frozen=True)
+class Flow(ABC):
+    """Base of flows over a diffusers pipeline that `load_diffusers` returned: what all of them share."""
+
+    pipe: Any
+
+    proposed_candidates = 4
+    is_inpainting = False
+    image_size = 1024
+    answers = END  # what follows the prompt in the language model's form of a conversation
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the network."""
+        return self.pipe.transformer.device
+
+    @property
+    def side_multiple(self) -> int:
+        """The sides of a picture are multiples of this, in pixels: the network reads patches of 2 x 2 of the VAE's."""
+        return 2 * self.pipe.vae_scale_factor
+
+    @property
+    @abstractmethod
+    def factor(self) -> int:
+        """Pixels per latent, along a side."""
+
+    @property
+    @abstractmethod
+    def latent_channels(self) -> int:
+        """Numbers per latent."""
+
+    @property
+    @abstractmethod
+    def proposed_steps(self) -> int:
+        """Steps of the scheduler, where nobody asks for others."""
+
+    @abstractmethod
+    def shift(self, steps: int, places: int) -> float:
+        """How far the times are moved for this many steps and patches, where the scheduler asks: the paper's mu."""
+
+    @abstractmethod
+    def predict(self, latents: Tensor, t: Tensor, condition: Any, more: Tensor | None = None) -> Tensor:
+        """The velocity (n, c, h, w), noise minus picture, in float32; t counts thousandths."""
+
+    def rows(self, width: int, height: int) -> int:
+        """One on a CPU; up to 4 on a GPU, while the pictures are small."""
+        return 1 if self.device.type == "cpu" else min(max(2 * 1024**2 // (width * height), 1), 4)
+
+    def read_prompt(self, prompt: str) -> Reading:
+        """The pieces that the language model reads; no word is unknown."""
+        tokenizer = self.pipe.tokenizer
+        limit = MOST_TOKENS - len(tokenizer(START + self.answers)["input_ids"])
+        read = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        spans = read["offset_mapping"]
+        cut = prompt[spans[limit][0] :] if len(spans) > limit else ""
+        return Reading([prompt[start:end] for start, end in spans[:limit]], limit, cut.strip(), [])
+
+    def read(self, prompt: str) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The language model's states of a prompt, (1, MOST_TOKENS, width) a layer, and which of them are no padding.
+
+        The conversation's form is written here, so that no template of the folder is run.
+        """
+        words = self.pipe.tokenizer(
+            START + prompt + self.answers, padding="max_length", max_length=MOST_TOKENS, truncation=True,
+            return_tensors="pt",
+        )  # fmt: skip
+        ids, mask = words["input_ids"].to(self.device), words["attention_mask"].to(self.device)
+        output = self.pipe.text_encoder(
+            input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False
+        )
+        return output.hidden_states, mask.bool()
+
+    def scheduler(self, steps: int, sampler: str = OWN, size: tuple[int, int] = (1024, 1024)) -> Any:
+        """A copy of the pipeline's own scheduler, or another one on the same line, for (width, height) in pixels."""
+        places = size[0] * size[1] // self.side_multiple**2
+        own = self.pipe.scheduler
+        mu = self.shift(steps, places)
+        if sampler != OWN:
+            factor = math.exp(mu) if own.config.use_dynamic_shifting else own.config.shift
+            return flow_scheduler(sampler, steps, self.device, factor)
+        scheduler = copy.deepcopy(own)
+        scheduler.set_timesteps(sigmas=floats(torch.linspace(1, 1 / steps, steps)), device=self.device, mu=mu)
+        return scheduler
+
+    def clean(self, latents: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """The end of the line on which latents at time t move with a velocity: (n, c, h, w)."""
+        return latents - t.to(latents) / 1000 * output
+
+
+@dataclass(frozen=True)
+class ZImage(Flow):
+    """Z-Image: one Transformer over text and picture, 16 numbers a latent of 8 pixels."""
+
+    proposed_guidance = 1.0  # of Turbo, which is distilled with its guidance
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent, along a side."""
+        return self.pipe.vae_scale_factor
+
+    @property
+    def latent_channels(self) -> int:
+        """Numbers per latent."""
+        return self.pipe.transformer.in_channels
+
+    @property
+    def proposed_steps(self) -> int:
+        """8, for Turbo."""
+        return 8
+
+    def shift(self, steps: int, places: int) -> float:
+        """A line through the scheduler's shifts for small and large pictures."""
+        from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift
+
+        config = self.pipe.scheduler.config
+        sizes = (config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096))
+        return calculate_shift(places, *sizes, config.get("base_shift", 0.5), config.get("max_shift", 1.15))
+
+    def condition(
+        self, prompt: str, negative_prompt: str, width: int, height: int, rows: int, guided: bool
+    ) -> list[Tensor]:
+        """For each row the states before the last layer, (tokens, width); guided, first those of what to leave out."""
+        texts: list[Tensor] = []
+        for text in [negative_prompt, prompt][not guided :]:
+            states, mask = self.read(text)
+            texts += [states[-2][0][mask[0]]] * rows
+        return texts
+
+    def predict(self, latents: Tensor, t: Tensor, condition: Any, more: Tensor | None = None) -> Tensor:
+        """The velocity (n, c, h, w) in float32. The network counts its time from noise to picture, as its velocity."""
+        network = self.pipe.transformer
+        rows = list(latents.to(network.dtype)[:, :, None].unbind(0))
+        time = (1000 - t.to(latents.device).expand(len(latents))) / 1000
+        output = network(rows, time, condition, return_dict=False)[0]
+        return -torch.stack([row.float() for row in output]).squeeze(2)
+
+    def encode(self, images: Tensor) -> list[Any]:
+        """(n, 3, h, w) in [-1, 1] -> the VAE's distribution of the latents of each, not normalized."""
+        vae = self.pipe.vae
+        return [vae.encode(image[None].to(vae.dtype)).latent_dist for image in images]
+
+    def sample(self, distribution: list[Any], generators: list[torch.Generator]) -> Tensor:
+        """Normalized latents (n, c, h, w), one sample for each of n generators."""
+        config = self.pipe.vae.config
+        rows = distribution if len(distribution) > 1 else distribution * len(generators)
+        drawn = [row.sample(generator=one) for row, one in zip(rows, generators, strict=True)]
+        return (torch.cat(drawn).float() - config.shift_factor) * config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalized latents (n, c, h, w) -> (n, 3, H, W) float32, about [-1, 1], one after the other."""
+        vae = self.pipe.vae
+        own = (latents / vae.config.scaling_factor + vae.config.shift_factor).to(vae.dtype)
+        return torch.cat([vae.decode(row[None], return_dict=False)[0].float() for row in own])
+
+
+@dataclass(frozen=True)
+class Klein(Flow):
+    """FLUX.2 klein. A latent is a patch of 2 x 2 of the VAE's: 128 numbers for 16 pixels, normalized one by one."""
+
+    answers = END + THINKING
+    layers = (9, 18, 27)  # of the language model, whose states are read side by side
+
+    @property
+    def proposed_guidance(self) -> float:
+        """1 where it is distilled, else 4."""
+        return 1.0 if self.pipe.config.get("is_distilled") else 4.0
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent, along a side."""
+        return self.side_multiple
+
+    @property
+    def latent_channels(self) -> int:
+        """Numbers per latent."""
+        return self.pipe.transformer.config.in_channels
+
+    @property
+    def proposed_steps(self) -> int:
+        """4 where it is distilled, else 50."""
+        return 4 if self.pipe.config.get("is_distilled") else 50
+
+    def shift(self, steps: int, places: int) -> float:
+        """As its publishers fitted it to the numbers of places and of steps."""
+        from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+        return compute_empirical_mu(places, steps)
+
+    def condition(
+        self, prompt: str, negative_prompt: str, width: int, height: int, rows: int, guided: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The states of three layers side by side, (n, tokens, 3 * width), and their places (n, tokens, 4)."""
+        texts: list[Tensor] = []
+        for text in [negative_prompt, prompt][not guided :]:
+            states, _ = self.read(text)
+            texts.append(torch.cat([states[k] for k in self.layers], -1).expand(rows, -1, -1))
+        read = torch.cat(texts).to(self.pipe.transformer.dtype)
+        return read, self._places((1, 1, 1, read.shape[1]), len(read))
+
+    def predict(self, latents: Tensor, t: Tensor, condition: Any, more: Tensor | None = None) -> Tensor:
+        """The velocity (n, c, h, w) in float32."""
+        network, (read, places) = self.pipe.transformer, condition
+        height, width = latents.shape[-2:]
+        output = network(
+            hidden_states=latents.flatten(2).mT.to(network.dtype),
+            timestep=t.to(latents).expand(len(latents)) / 1000,
+            guidance=None,
+            encoder_hidden_states=read,
+            txt_ids=places,
+            img_ids=self._places((1, height, width, 1), len(latents)),
+            return_dict=False,
+        )[0]
+        return cast(Tensor, output.mT.unflatten(2, (height, width))).float()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] -> their likeliest latents (n, c, h / factor, w / factor), normalized."""
+        vae = self.pipe.vae
+        modes = torch.cat([vae.encode(image[None].to(vae.dtype)).latent_dist.mode() for image in images])
+        mean, deviation = self._latent_stats()
+        return (torch.nn.functional.pixel_unshuffle(modes, 2).float() - mean) / deviation
+
+    def sample(self, distribution: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """The latents themselves, (n, c, h, w) for n generators; nothing is random."""
+        return distribution.expand(len(generators), -1, -1, -1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalized latents (n, c, h, w) -> (n, 3, H, W) float32, about [-1, 1], one after the other."""
+        vae = self.pipe.vae
+        mean, deviation = self._latent_stats()
+        own = torch.nn.functional.pixel_shuffle(latents * deviation + mean, 2).to(vae.dtype)
+        return torch.cat([vae.decode(row[None], return_dict=False)[0].float() for row in own])
+
+    def _latent_stats(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the VAE's patches, (1, c, 1, 1) float32."""
+        norm, epsilon = self.pipe.vae.bn, self.pipe.vae.config.batch_norm_eps
+        mean, variance = (x.float().view(1, -1, 1, 1) for x in (norm.running_mean, norm.running_var))
+        return mean, (variance + epsilon).sqrt()
+
+    def _places(self, sides: tuple[int, ...], rows: int) -> Tensor:
+        """(rows, product of the sides, 4) int64: the places of a grid, the last side fastest."""
+        grid = torch.cartesian_prod(*(torch.arange(side, device=self.device) for side in sides))
+        return grid.expand(rows, -1, -1)
+
+
+FLOWS: dict[str, type[Flow]] = {"ZImagePipeline": ZImage, "Flux2KleinPipeline": Klein}
