@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tests.support.tiny import MODELS, randomized
+from tests.support.tiny import MODELS, letters, randomized, text_encoder
 
 WIDTH, SIDE = 16, 64
 # Qwen3's form of a conversation, as far as these pipelines use it.
@@ -86,14 +86,60 @@ def _klein(scheduler: Any, distilled: bool) -> Any:
     )  # fmt: skip
 
 
+def _t5() -> tuple[Any, Any]:
+    """An encoder of 64 numbers a token and its tokenizer of letters."""
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    pieces += [(chr(code), -3.0) for code in range(33, 127)]
+    torch.manual_seed(50)
+    sizes = {"d_model": 64, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+    encoder = T5EncoderModel(T5Config(vocab_size=len(pieces), **sizes))
+    return randomized(encoder, 51), T5Tokenizer(pieces, extra_ids=0)
+
+
+def _stable_diffusion_3() -> Any:
+    import diffusers
+
+    torch.manual_seed(52)
+    network = diffusers.SD3Transformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8,
+        num_attention_heads=2, joint_attention_dim=64, caption_projection_dim=16, pooled_projection_dim=64,
+        pos_embed_max_size=16,
+    )  # fmt: skip
+    vae = randomized(diffusers.AutoencoderKL(**VAE, shift_factor=0.1, scaling_factor=0.4), 53)
+    encoder, words = _t5()
+    return diffusers.StableDiffusion3Pipeline(
+        randomized(network, 54), _scheduler(shift=3.0), vae, text_encoder(30, projects=True), letters(),
+        text_encoder(31, projects=True), letters(), encoder, words,
+    )  # fmt: skip
+
+
+def _flux_1() -> Any:
+    import diffusers
+
+    torch.manual_seed(55)
+    network = diffusers.FluxTransformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=64, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+    vae = randomized(diffusers.AutoencoderKL(**VAE, shift_factor=0.1, scaling_factor=0.4), 56)
+    encoder, words = _t5()
+    return diffusers.FluxPipeline(
+        _scheduler(shift=1.0), vae, text_encoder(32), letters(), encoder, words, randomized(network, 57)
+    )
+
+
 @cache
 def flow_folder(kind: str) -> Path:
-    """A folder: "z-image", "z-image by size", "klein" or "klein base"."""
+    """A folder: "z-image", "z-image by size", "klein", "klein base", "sd-3" or "flux-1"."""
     by_size = {"use_dynamic_shifting": True}
     pipe = {
         "z-image": lambda: _z_image(_scheduler(shift=3.0)),
         "z-image by size": lambda: _z_image(_scheduler(**by_size)),
         "klein": lambda: _klein(_scheduler(**by_size), distilled=True),
+        "sd-3": _stable_diffusion_3,
+        "flux-1": _flux_1,
         "klein base": lambda: _klein(_scheduler(**by_size), distilled=False),
     }[kind]()
     path = Path(MODELS.name) / kind

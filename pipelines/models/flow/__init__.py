@@ -1,1 +1,1 @@
-"""Rectified flows under a language model's reading of the prompt: folders of diffusers."""
+"""Rectified flows: folders of diffusers."""

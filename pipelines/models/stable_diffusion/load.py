@@ -16,9 +16,9 @@ KINDS = (
     *TEXT_KINDS,
     *(kind.replace("Pipeline", f"{job}Pipeline") for kind in TEXT_KINDS for job in ("Img2Img", "Inpaint")),
 )
-FLOW_KINDS = ("ZImagePipeline", "Flux2KleinPipeline")
+FLOW_KINDS = ("ZImagePipeline", "Flux2KleinPipeline", "FluxPipeline", "StableDiffusion3Pipeline")
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # whose classes a folder may name
-WEIGHTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2")
+WEIGHTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:

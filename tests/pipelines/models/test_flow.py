@@ -13,7 +13,8 @@ from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri
-from pipelines.models.flow.network import FLOWS, Flow
+from pipelines.models.flow.base import Flow
+from pipelines.models.flow.network import FLOWS
 from pipelines.models.schedulers import SAMPLERS
 from pipelines.models.stable_diffusion.load import load_diffusers
 from pipelines.weights.catalog import folder_kind
@@ -72,6 +73,8 @@ def assert_same_walk(
         ("z-image by size", {"width": 96, "height": 64, "guidance": 3.5, "negative_prompt": "a blue cat"}),
         ("klein", {"width": 96, "height": 64}),
         ("klein base", {"guidance": 3.0}),
+        ("sd-3", {"width": 96, "height": 64, "negative_prompt": "a blue cat"}),
+        ("flux-1", {"width": 96, "height": 64}),
     ],
 )
 def test_pictures_from_text_are_those_of_diffusers(
@@ -79,18 +82,28 @@ def test_pictures_from_text_are_those_of_diffusers(
 ) -> None:
     size = {"width": 64, "height": 64}
     settings = DiffuseSettings(**{"seed": 7, "candidates": 2, "steps": 3, **size, **changes})
-    job = "ZImagePipeline" if kind.startswith("z") else "Flux2KleinPipeline"
+    job = type(flow_of(loaded(kind)).pipe).__name__
     negative = changes.get("negative_prompt")
     given = {"negative_prompt": negative} if negative else {}
     assert_same_walk(kind, settings, job, monkeypatch, **given)
 
 
-def test_pictures_from_a_picture_are_those_of_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "job"),
+    [
+        ("z-image", "ZImageImg2ImgPipeline"),
+        ("sd-3", "StableDiffusion3Img2ImgPipeline"),
+        ("flux-1", "FluxImg2ImgPipeline"),
+    ],
+)
+def test_pictures_from_a_picture_are_those_of_diffusers(
+    kind: str, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = painting()
     settings = DiffuseSettings(
         candidates=2, steps=5, strength=0.6, image=picture_to_uri(image), width=64, height=64
     )
-    assert_same_walk("z-image", settings, "ZImageImg2ImgPipeline", monkeypatch, image=image, strength=0.6)
+    assert_same_walk(kind, settings, job, monkeypatch, image=image, strength=0.6)
 
 
 def test_pictures_within_a_mask_are_those_of_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
