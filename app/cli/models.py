@@ -20,8 +20,13 @@ COLUMNS = ("pack", "name", "role", "there", "size", "memory", "runs here", "good
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`models`, `models fetch`, `models add`, `models remove`. Returns the exit code; BadInput for wrong input."""
-    verbs: dict[str, Callable[[list[str]], int]] = {"fetch": _fetch, "add": _add, "remove": _remove}
+    """`models`, and its verbs `fetch`, `add`, `remove` and `seal`. Returns the exit code; BadInput for wrong input."""
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "fetch": _fetch,
+        "add": _add,
+        "remove": _remove,
+        "seal": _seal,
+    }
     if arguments and arguments[0] in verbs:
         return verbs[arguments[0]](list(arguments[1:]))
     return _list(list(arguments))
@@ -206,6 +211,33 @@ def _remove(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     options = parser.parse_args(arguments)
     _tell(options.json, {"name": options.name, "path": None, "bytes": remove(options.name)})
+    return 0
+
+
+def _seal(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="launch.py models seal",
+        description="Note size and SHA-256 of the shipped pack's files, after one of them was trained anew.",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    options = parser.parse_args(arguments)
+    from pipelines.studio import Studio
+    from pipelines.weights.catalog import ASSETS, CHECKPOINTS
+    from pipelines.weights.manifest import MANIFEST, seal
+
+    def load_all() -> None:
+        studio = Studio("tiny", "cpu")
+        for checkpoint in CHECKPOINTS.values():
+            if checkpoint.pack == "tiny":
+                studio.load(checkpoint.name)
+
+    folder = ASSETS / "tiny"
+    count = seal(folder, load_all)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    _tell(
+        options.json,
+        {"name": "tiny", "path": str(folder / MANIFEST), "bytes": size, "kind": f"{count} files"},
+    )
     return 0
 
 

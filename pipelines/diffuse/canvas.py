@@ -81,25 +81,33 @@ def _room_around(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The picture and the canvas around it, twice as large where it is not set.
 
-    A picture of more pixels than the model's own is reduced to these, where no side is set; one that a set canvas cannot
-    hold is reduced to half of it.
+    A picture whose canvas would be too large is reduced, where no side is set; one that a set canvas cannot hold is
+    reduced to half of it. Any other keeps its pixels.
     """
     beside = not settings.place.startswith(("top", "bottom")) or "-" in settings.place
     above = settings.place not in ("left", "right")
-    shares = (1 + beside, 1 + above)
-    most = model.image_size**2
-    if not (settings.width or settings.height) and picture.width * picture.height > most:
+    shares, given = (1 + beside, 1 + above), (settings.width, settings.height)
+    most = (LARGEST * model.image_size // 2) ** 2
+    if not any(given) and picture.width * picture.height > most:
         scale = (most / (picture.width * picture.height)) ** 0.5
-        smaller = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
+        smaller = max(int(picture.width * scale), 1), max(int(picture.height * scale), 1)
         picture = picture.resize(smaller, Image.Resampling.LANCZOS)
+    elif any(own > (side or own) for own, side in zip(picture.size, given, strict=True)):
+        half = [
+            side // share if side else own
+            for own, side, share in zip(picture.size, given, shares, strict=True)
+        ]
+        picture = ImageOps.contain(picture, (half[0], half[1]), Image.Resampling.LANCZOS)
     multiple = max(SIDE_MULTIPLE, model.side_multiple)
     width, height = (
-        side or min(max(-(-share * own // multiple) * multiple, MIN_SIDE), MAX_SIDE)
-        for side, share, own in zip((settings.width, settings.height), shares, picture.size, strict=True)
+        side or min(max(_multiple_of(multiple, own, share), MIN_SIDE), MAX_SIDE)
+        for own, side, share in zip(picture.size, given, shares, strict=True)
     )
-    if picture.width > width or picture.height > height:
-        half = (width // shares[0], height // shares[1])
-        picture = ImageOps.contain(picture, half, Image.Resampling.LANCZOS)
     if picture.size == (width, height) and not settings.mask:
         raise BadInput("diffuse.no_room", width=width, height=height)
     return picture, (width, height)
+
+
+def _multiple_of(factor: int, own: int, share: int) -> int:
+    """A multiple of `factor`: the next above a picture's own side, or about twice that side and not more."""
+    return -(-own // factor) * factor if share == 1 else share * own // factor * factor

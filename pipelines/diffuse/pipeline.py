@@ -30,7 +30,7 @@ from pipelines.models.latent_diffusion import Course, LatentDiffusion, preview, 
 
 @dataclass
 class Diffuse(Pipeline[DiffuseSettings]):
-    """Draws candidates from a prompt, a picture or within a mask, and ranks them by CLIP."""
+    """Draws candidates from a prompt, a picture, within a mask or beyond its edges, and ranks them by CLIP."""
 
     diffusion: LatentDiffusion
     clip: Clip

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.models.base import Reading
+from pipelines.models.sampling import generator_of
 from pipelines.models.schedulers import noised, scaled, start_deviation
 
 OWN = "auto"  # the sampler that the model likes
@@ -194,7 +195,7 @@ def walk(
     course = course or Course()
     scheduler = model.scheduler(steps, course.sampler, size)
     predict = course.predict or model.predict
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [generator_of(seed) for seed in seeds]
     start = _begin(model, scheduler, known, steps, size, generators)
     latents, times = start.latents, start.times
     mask = None if known is None or model.is_inpainting else known.mask

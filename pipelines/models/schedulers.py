@@ -14,20 +14,21 @@ from torch import Tensor
 from pipelines.models.base import linear_alphas_cumprod
 from pipelines.models.typed import floats
 
-SAMPLERS = ("euler", "heun", "dpm++2m", "ddim")
-CLASSES = {
-    "euler": "EulerDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-    "dpm++2m": "DPMSolverMultistepScheduler",
-    "ddim": "DDIMScheduler",
+CLASSES: dict[str, tuple[str, dict[str, Any]]] = {  # and what is so whatever the model's own scheduler does
+    "euler": ("EulerDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "dpm++2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),  # latents lie outside [-1, 1]
 }
+SAMPLERS = tuple(CLASSES)
 
 
 def diffusion_scheduler(own: Any, sampler: str, steps: int, device: torch.device) -> Any:
     """One of SAMPLERS with the noise levels of a model's own scheduler, which stays as it is."""
     import diffusers
 
-    scheduler = getattr(diffusers, CLASSES[sampler]).from_config(own.config)
+    name, options = CLASSES[sampler]
+    scheduler = getattr(diffusers, name).from_config(own.config, **options)
     scheduler.set_timesteps(steps, device=device)
     return scheduler
 

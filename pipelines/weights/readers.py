@@ -87,7 +87,15 @@ def _form(file: BinaryIO, size: int) -> Literal["safetensors", "pickle", "flax"]
 def _read_safetensors(path: Path, name: str) -> SourceCheckpoint:
     try:
         tensors, metadata, mapped = map_safetensors(path)
-    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        LookupError,
+        ValueError,
+        RuntimeError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise BadInput("weights.file_damaged", file=name, reason=_short(error)) from None
     return SourceCheckpoint(name, tensors, dict(metadata), mapped.release if mapped else None)
 
