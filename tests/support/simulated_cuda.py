@@ -147,7 +147,9 @@ class SimulatedCuda(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         leaves = tree_flatten((args, kwargs))[0]
-        if any(isinstance(leaf, CudaTensor) or on_device(leaf) for leaf in leaves):
+        if func is not torch.device and any(
+            isinstance(leaf, CudaTensor) or on_device(leaf) for leaf in leaves
+        ):
             return computed(func, args, kwargs)
         return func(*args, **kwargs)
 
@@ -169,6 +171,13 @@ def moved(network: nn.Module) -> nn.Module:
     return network
 
 
+class Card:
+    """What torch tells of a card."""
+
+    name, major, minor, multi_processor_count, total_memory = "simulated", 0, 0, 1, 2**34
+
+
 @pytest.fixture
-def simulated_cuda() -> SimulatedCuda:
+def simulated_cuda(monkeypatch: pytest.MonkeyPatch) -> SimulatedCuda:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Card)
     return SimulatedCuda()

@@ -32,12 +32,16 @@ class Flow(ABC):
 
     proposed_candidates = 4
     is_inpainting = False
-    image_size = 1024
 
     @property
     def device(self) -> torch.device:
         """The device of the network."""
         return self.pipe.transformer.device
+
+    @property
+    def image_size(self) -> int:
+        """The side of the pictures that it draws best, in pixels: 1024 in all published models."""
+        return self.pipe.vae.config.sample_size
 
     @property
     def side_multiple(self) -> int:

@@ -18,7 +18,7 @@ from pipelines.models.flow.network import FLOWS
 from pipelines.models.schedulers import SAMPLERS
 from pipelines.models.stable_diffusion.load import load_diffusers
 from pipelines.weights.catalog import folder_kind
-from tests.pipelines.diffuse.test_pipeline import decoded_by, half_mask, painting, pictures_of
+from tests.support.diffuse import decoded_by, half_mask, painting, pictures_of
 from tests.support.flows import flow_folder
 from tests.support.tiny import CPU, tiny_clip
 
