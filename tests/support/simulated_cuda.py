@@ -97,7 +97,10 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 def marked(value: Any, is_ours: bool) -> Any:
     if not isinstance(value, Tensor) or isinstance(value, CudaTensor) == is_ours:
         return value
-    return value.as_subclass(CudaTensor if is_ours else Tensor)
+    kind = CudaTensor if is_ours else Tensor
+    if value.is_leaf and value.requires_grad:  # it stays one
+        return value.detach().as_subclass(kind).requires_grad_()
+    return value.as_subclass(kind)
 
 
 def check(func: Any, leaves: list[Any], ours: list[CudaTensor], is_ours: bool) -> None:
