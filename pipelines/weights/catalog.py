@@ -211,6 +211,8 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
     "sdxl-turbo": _latent("sdxl-turbo"),
     "z-image": _flow("z-image-turbo"),
     "flux2-klein": _flow("flux2-klein-4b"),
+    "flux1-schnell": _flow("flux1-schnell"),
+    "sd-3.5": _flow("stable-diffusion-3.5-medium"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import time
 import urllib.error
@@ -20,6 +21,7 @@ from pipelines.io.files import cannot_save, write_atomically
 from pipelines.models.checkpoint import file_hash
 
 BLOCK = 1 << 18  # bytes read at once, and between two steps of progress
+TOKEN_HOST = "huggingface.co"  # that HF_TOKEN is for
 TIMEOUT = 30.0  # seconds without a single byte
 TRIES = 4  # connections in a row that bring nothing
 SPARE = 64 << 20  # bytes of disk that are left free
@@ -166,6 +168,8 @@ class _Part:
         request = urllib.request.Request(
             self.url, headers={"User-Agent": "Atelier", "Accept-Encoding": "identity"}
         )
+        if token := token_for(self.url):
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         if begin:
             request.add_header("Range", f"bytes={begin}-")
             if validators.get("etag") not in (None, ANY):
@@ -251,6 +255,16 @@ class _Part:
         free = shutil.disk_usage(folder).free
         if needed + SPARE > free:
             raise BadInput("weights.disk_too_full", file=self.path.name, needed=needed / 1e6, free=free / 1e6)
+
+
+def token_for(url: str) -> str:
+    """The user's own token of the Hub, from HF_TOKEN, for files behind a licence; "" without one and for other servers.
+
+    It is not sent to where the Hub redirects.
+    """
+    token = os.environ.get("HF_TOKEN", "").strip()
+    at_hub = urlsplit(url).scheme == "https" and urlsplit(url).hostname == TOKEN_HOST
+    return token if at_hub and token.isascii() and token.isprintable() else ""
 
 
 def _block(answer: Any) -> bytes:

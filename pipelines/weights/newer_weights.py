@@ -78,26 +78,22 @@ def _vqgan(name: str, folder: str, sha256: str, about: str, millions: float, meg
 
 
 def _flow(
-    name: str, repository: str, transformer: int, text_encoder: int, licence: str, about: str, millions: float,
-    megabytes: int,
+    name: str, repository: str, parts: dict[str, int], tokenizers: tuple[tuple[str, ...], ...], licence: str,
+    about: str, millions: float, megabytes: int,
 ) -> Checkpoint:  # fmt: skip
-    """A folder of diffusers with a Transformer and a language model, each in this number of files."""
+    """A folder of diffusers: its networks beside the VAE with their numbers of files, and the files of each tokenizer."""
     files = ["model_index.json", "scheduler/scheduler_config.json", "vae/config.json"]
     files += ["vae/diffusion_pytorch_model.safetensors"]
-    files += [
-        f"tokenizer/{file}"
-        for file in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
-    ]
-    for part, count in (
-        ("transformer/diffusion_pytorch_model", transformer),
-        ("text_encoder/model", text_encoder),
-    ):
-        files.append(f"{part.partition('/')[0]}/config.json")
+    for number, names in zip(("", "_2", "_3"), tokenizers, strict=False):
+        files += [f"tokenizer{number}/{file}" for file in names]
+    for part, count in parts.items():
+        stem = f"{part}/{'diffusion_pytorch_model' if part == 'transformer' else 'model'}"
+        files.append(f"{part}/config.json")
         if count == 1:
-            files.append(f"{part}.safetensors")
+            files.append(f"{stem}.safetensors")
         else:
-            files += [f"{part}-{k + 1:05}-of-{count:05}.safetensors" for k in range(count)]
-            files.append(f"{part}.safetensors.index.json")
+            files += [f"{stem}-{k + 1:05}-of-{count:05}.safetensors" for k in range(count)]
+            files.append(f"{stem}.safetensors.index.json")
     return Checkpoint(
         name=name,
         kind="flow",
@@ -112,6 +108,9 @@ def _flow(
     )
 
 
+QWEN_WORDS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+CLIP_WORDS = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
+T5_WORDS = ("tokenizer.json", "tokenizer_config.json")
 WHOLE_CLIP = ("open_clip_pytorch_model.bin", "open_clip_config.json")
 JUDGES: tuple[Checkpoint, ...] = (
     _resnet(
@@ -298,8 +297,8 @@ FLOWS: tuple[Checkpoint, ...] = (
     _flow(
         "z-image-turbo",
         "Tongyi-MAI/Z-Image-Turbo",
-        3,
-        3,
+        {"transformer": 3, "text_encoder": 3},
+        (QWEN_WORDS,),
         "Apache-2.0",
         "Z-Image-Turbo, 1024 px in eight steps, English and Chinese, also writing in pictures: for a GPU",
         10_260,
@@ -308,12 +307,33 @@ FLOWS: tuple[Checkpoint, ...] = (
     _flow(
         "flux2-klein-4b",
         "black-forest-labs/FLUX.2-klein-4B",
-        1,
-        2,
+        {"transformer": 1, "text_encoder": 2},
+        (QWEN_WORDS,),
         "Apache-2.0",
         "FLUX.2 klein 4B, 1024 px in four steps, English: the fastest of today's, for a GPU of 16 GB and more",
         7_980,
         15_980,
+    ),
+    _flow(
+        "flux1-schnell",
+        "black-forest-labs/FLUX.1-schnell",
+        {"transformer": 3, "text_encoder": 1, "text_encoder_2": 2},
+        (CLIP_WORDS, T5_WORDS),
+        "Apache-2.0; its repository asks for an account: HF_TOKEN",
+        "FLUX.1 schnell, 1024 px in four steps, English: for a large GPU",
+        16_870,
+        33_740,
+    ),
+    _flow(
+        "stable-diffusion-3.5-medium",
+        "stabilityai/stable-diffusion-3.5-medium",
+        {"transformer": 1, "text_encoder": 1, "text_encoder_2": 1, "text_encoder_3": 2},
+        (CLIP_WORDS, CLIP_WORDS, T5_WORDS),
+        "Stability AI Community License: free below a yearly revenue of 1 million dollars; its repository asks for an "
+        "account: HF_TOKEN",
+        "Stable Diffusion 3.5 medium, 1024 px, English: many styles, for a GPU",
+        8_130,
+        16_260,
     ),
 )
 NEWER: tuple[Checkpoint, ...] = (*JUDGES, *PAINTERS, *FLOWS)

@@ -30,6 +30,10 @@ from tests.support.ddpm import diffusers_unet, tiny_adm
 from tests.support.flows import flow_folder
 from tests.support.tiny import diffusion_folder
 
+FLOW_KINDS = {
+    "z-image-turbo": "z-image", "flux2-klein-4b": "klein", "flux1-schnell": "flux-1",
+    "stable-diffusion-3.5-medium": "sd-3",
+}  # fmt: skip
 GRID, CODES = published.GRID, published.CODES
 VIT: tuple[Any, ...] = (1, 64, 16)  # layers, width and patch
 Files = dict[str, bytes]
@@ -193,17 +197,26 @@ class StandIns:
 
     def _flow(self, entry: Checkpoint) -> Files:
         """A diffusers folder whose weights are in as many files as published."""
-        folder = Path(flow_folder({"z-image-turbo": "z-image", "flux2-klein-4b": "klein"}[entry.name]))
+        folder = Path(flow_folder(FLOW_KINDS[entry.name]))
         files: Files = {}
         for file in entry.files:
             whole, _, number = file.path.removesuffix(".safetensors").partition("-0000")
             if number:
                 files |= _sharded(folder / f"{whole}.safetensors", whole, int(number.rpartition("-")[2]))
-            elif (folder / file.path).is_file():
+            elif (folder / file.path).is_file() and not _is_of_2022(entry, file.path):
                 files[file.path] = (folder / file.path).read_bytes()
-            elif file.path.startswith("tokenizer/"):
-                files[file.path] = _words_of(folder / "tokenizer" / "tokenizer.json")[Path(file.path).name]
+        for file in entry.files:  # vocabularies as they were written before tokenizer.json
+            if file.path not in files:
+                words = Path(file.path).with_name("tokenizer.json")
+                old = _words_of(folder / words) if str(words) in files else _old_words()
+                files[file.path] = old[Path(file.path).name]
         return files
+
+
+def _is_of_2022(entry: Checkpoint, path: str) -> bool:
+    """Whether a file is of a vocabulary that is published without a tokenizer.json."""
+    words = str(Path(path).with_name("tokenizer.json"))
+    return path.startswith("tokenizer") and all(file.path != words for file in entry.files)
 
 
 def _sharded(file: Path, name: str, count: int) -> Files:

@@ -408,3 +408,17 @@ def test_llamagens_codes_are_found_by_their_angle(tmp_path: Path) -> None:
     assert_near(ours.encode(images()), unit(features, dim=1))
     codes = unit(table, dim=1)[tokens].permute(0, 3, 1, 2)
     assert_near(ours.decode_tokens(tokens), reference.decoder(reference.post_quant_conv(codes)))
+
+
+def test_a_first_stage_inside_a_transformers_checkpoint_is_found(tmp_path: Path) -> None:
+    """COCO's and FacesHQ's come inside the checkpoint of a transformer, beside a second network of the same kind."""
+    first, other = (Reference.scattered(TINY, codes, 8) for codes in (20, 33))
+    state = {f"cond_stage_model.{name}": one for name, one in other.state_dict().items()}
+    state |= {"transformer.pos_emb": torch.zeros(1, 4, 8)}
+    state |= {f"first_stage_model.{name}": one for name, one in first.state_dict().items()}
+    torch.save({"state_dict": state, "global_step": 7}, tmp_path / "coco.ckpt")
+    ours = loaded(convert(read_original(tmp_path / "coco.ckpt")))
+    assert ours.config.code_count == 20
+    tokens = some_tokens(20, 2, 6, 8)
+    assert_near(ours.decode_tokens(tokens), first.picture(tokens))
+    assert ours.encode_tokens(images()).equal(first.tokens(images()))
