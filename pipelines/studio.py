@@ -24,6 +24,7 @@ from pipelines.guide.pipeline import Guide
 from pipelines.models.base import Clip
 from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
+from pipelines.models.flow.network import FLOWS
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
@@ -174,7 +175,13 @@ class Studio:
             diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), reader)
             fields |= {"unet": PriorDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         elif "diffusion" in fields:
-            diffusion = StableDiffusion(fields.pop("diffusion"))
+            pipe = fields.pop("diffusion")
+            flow = FLOWS.get(type(pipe).__name__)
+            if flow is not None and name in DENOISING:
+                raise BadInput("studio.flow_only_draws", pipeline=name)
+            if flow is not None:
+                return fields | {"diffusion": flow(pipe)}
+            diffusion = StableDiffusion(pipe)
             fields |= {"unet": StableDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         return fields
 

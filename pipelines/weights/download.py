@@ -21,13 +21,10 @@ from pipelines.io.files import cannot_save, write_atomically
 from pipelines.models.checkpoint import file_hash
 
 BLOCK = 1 << 18  # bytes read at once, and between two steps of progress
+TOKEN_HOST = "huggingface.co"  # that HF_TOKEN is for
 TIMEOUT = 30.0  # seconds without a single byte
 TRIES = 4  # connections in a row that bring nothing
 SPARE = 64 << 20  # bytes of disk that are left free
-HUB_HOST, TOKEN = (
-    "huggingface.co",
-    "HF_TOKEN",
-)  # the one host that gets the token of this variable, if there is one
 ANY = "*"  # stands for an ETag where another server gave the part
 
 Opener = Callable[[urllib.request.Request, float], Any]
@@ -167,8 +164,8 @@ class _Part:
         request = urllib.request.Request(
             self.url, headers={"User-Agent": "Atelier", "Accept-Encoding": "identity"}
         )
-        if self.host == HUB_HOST and os.environ.get(TOKEN):
-            request.add_header("Authorization", f"Bearer {os.environ[TOKEN]}")
+        if token := token_for(self.url):
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         if begin:
             request.add_header("Range", f"bytes={begin}-")
             if validators.get("etag") not in (None, ANY):
@@ -256,6 +253,16 @@ class _Part:
             raise BadInput("weights.disk_too_full", file=self.path.name, needed=needed / 1e6, free=free / 1e6)
 
 
+def token_for(url: str) -> str:
+    """The user's own token of the Hub, from HF_TOKEN, for files behind a licence; "" without one and for other servers.
+
+    It is not sent to where the Hub redirects.
+    """
+    token = os.environ.get("HF_TOKEN", "").strip()
+    at_hub = urlsplit(url).scheme == "https" and urlsplit(url).hostname == TOKEN_HOST
+    return token if at_hub and token.isascii() and token.isprintable() else ""
+
+
 def _block(answer: Any) -> bytes:
     """The next bytes of an answer. ConnectionError for every OSError, to tell it from an error of the disk."""
     try:
@@ -293,8 +300,6 @@ def _refusal(status: int, file: str, host: str | None) -> Unavailable:
     """What an HTTP status means."""
     if status in (404, 410):
         return Unavailable("weights.gone", host=host, file=file, status=status)
-    if status in (401, 403) and host == HUB_HOST:
-        return Unavailable("weights.gated", host=host, file=file, status=status, variable=TOKEN)
     if status in (401, 403):
         return Unavailable("weights.not_for_everybody", host=host, file=file, status=status)
     return Unavailable("weights.not_sent", host=host, file=file, status=status)
@@ -306,7 +311,7 @@ def _reason(error: object) -> str:
 
 
 class _OnlyHttps(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect only to https, or from this machine to itself. A token is not sent to another host."""
+    """Follows a redirect only to https, or from this machine to itself."""
 
     def redirect_request(
         self,
@@ -324,10 +329,7 @@ class _OnlyHttps(urllib.request.HTTPRedirectHandler):
             raise Unavailable(
                 "weights.redirect_not_https", host=urlsplit(req.full_url).hostname, url=newurl[:80]
             )
-        following = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if following is not None and parts.hostname != urlsplit(req.full_url).hostname:
-            following.remove_header("Authorization")
-        return following
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _open(request: urllib.request.Request, timeout: float) -> Any:

@@ -5,7 +5,6 @@ They fit together as the true ones do, so that each pack can draw with them.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from functools import cache
@@ -15,8 +14,7 @@ from typing import Any
 
 import msgpack
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 import tests.pipelines.models.test_openai_dvae as dvae
 import tests.pipelines.models.test_rudalle as rudalle
@@ -25,11 +23,17 @@ import tests.pipelines.test_full_pack as published
 import tests.support.openai_clip as published_clip
 from pipelines.models.source import SourceCheckpoint
 from pipelines.weights.checkpoint import Checkpoint
-from pipelines.weights.forms import INDEX, SHARD
+from tests.pipelines.models.test_siglip import their_model, their_tokenizer
+from tests.pipelines.models.test_taming_vqgan import as_llamagen
 from tests.support.dalle_mini import flax_tree, tokenizer_files
 from tests.support.ddpm import diffusers_unet, tiny_adm
+from tests.support.flows import flow_folder
 from tests.support.tiny import diffusion_folder
 
+FLOW_KINDS = {
+    "z-image-turbo": "z-image", "flux2-klein-4b": "klein", "flux1-schnell": "flux-1",
+    "stable-diffusion-3.5-medium": "sd-3",
+}  # fmt: skip
 GRID, CODES = published.GRID, published.CODES
 VIT: tuple[Any, ...] = (1, 64, 16)  # layers, width and patch
 Files = dict[str, bytes]
@@ -44,7 +48,7 @@ class StandIns:
             "openai-clip": self._clip,
             "chinese-clip": self._chinese_clip,
             "siglip": self._siglip,
-            "siglip-tokenizer": self._siglip,
+            "siglip-tokenizer": self._siglip_words,
             "clip-tokenizer": self._clip_words,
             "wordpiece-tokenizer": lambda _: {"vocab.txt": "\n".join(published_clip.WORDS).encode()},
             "dalle-mini": self._dalle_mini,
@@ -74,42 +78,45 @@ class StandIns:
         return place
 
     def _clip(self, entry: Checkpoint) -> Files:
-        """OpenAI's archive, open_clip's state dict with its config, transformers' folder, or a trainer's checkpoint."""
-        first, place = entry.files[0].path, self._place(entry.name)
-        if first == "model.safetensors":
-            return self._transformers_clip(place)
-        path = place / "clip.pt"
-        if "RN" in first:
+        """OpenAI's archive, open_clip's state dict with its config or of its training, or transformers' folder."""
+        if entry.files[0].path == "model.safetensors":
+            return self._transformers_clip(entry)
+        archive = entry.files[0].path.endswith(".pt")
+        path = self._place(entry.name) / "clip.pt"
+        if "RN" in entry.files[0].path:
             published.openai_clip(path, 64, ((1, 1, 1, 1), 8, None))
         else:
-            published.openai_clip(path, 32, VIT, archive="openai" in entry.files[0].url)
-        if first.startswith("HPS"):
-            torch.save({"epoch": 1, "state_dict": torch.load(path)}, path)
+            published.openai_clip(path, 32, VIT, archive=archive and "HPS" not in entry.files[0].path)
+        if "HPS" in entry.files[0].path:
+            torch.save({"state_dict": torch.load(path), "epoch": 1}, path)
         config = {"model_cfg": {"embed_dim": 32}, "preprocess_cfg": {}}
         return {
             file.path: path.read_bytes() if not file.path.endswith(".json") else json.dumps(config).encode()
             for file in entry.files
         }
 
-    def _transformers_clip(self, place: Path) -> Files:
+    def _transformers_clip(self, entry: Checkpoint) -> Files:
         from transformers import CLIPConfig, CLIPModel
 
-        layers = {"hidden_act": "gelu", "num_hidden_layers": 1, "hidden_size": 64, "num_attention_heads": 1}
-        words = 2 * 256 + len(published.MERGES) + 2
+        place = self._place(entry.name)
+        sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
+        text = {"vocab_size": 2 * 256 + 5, "eos_token_id": 516, "bos_token_id": 515, "pad_token_id": 516}
         config = CLIPConfig(
             projection_dim=32,
-            text_config=layers
-            | {"vocab_size": words, "max_position_embeddings": 77, "eos_token_id": words - 1},
-            vision_config=layers | {"image_size": 32, "patch_size": 16},
+            text_config=sizes | text,
+            vision_config=sizes | {"image_size": 32, "patch_size": 16},
         )
         published_clip.shuffled(CLIPModel(config)).save_pretrained(place)
-        return {name: (place / name).read_bytes() for name in ("model.safetensors", "config.json")}
+        return {file.path: (place / file.path).read_bytes() for file in entry.files}
 
     def _siglip(self, entry: Checkpoint) -> Files:
-        siglip = importlib.import_module("tests.pipelines.models.test_siglip")
         place = self._place(entry.name)
-        made = siglip.their_tokenizer() if entry.role == "tokenizer" else siglip.their_model()
-        made.save_pretrained(place)
+        their_model().save_pretrained(place)
+        return {file.path: (place / file.path).read_bytes() for file in entry.files}
+
+    def _siglip_words(self, entry: Checkpoint) -> Files:
+        place = self._place(entry.name)
+        their_tokenizer().save_pretrained(place)
         return {file.path: (place / file.path).read_bytes() for file in entry.files}
 
     def _chinese_clip(self, _: Checkpoint) -> Files:
@@ -159,69 +166,83 @@ class StandIns:
         return {file.path: (place / file.path).read_bytes() for file in entry.files}
 
     def _vqgan(self, entry: Checkpoint) -> Files:
-        """Lightning's checkpoint, dalle-mini's tree, Sber's, or LlamaGen's."""
+        """Lightning's checkpoint, dalle-mini's tree, or Sber's."""
         self._vqgans = self._vqgans or published.vqgans(self._place("vqgans"))
         forms = {"flax_model.msgpack": "vqgan-dalle-mini", "vqgan.gumbelf8-sber.model.ckpt": "vqgan-rudalle"}
         path = entry.files[0].path
-        if path == "vq_ds16_c2i.pt":
+        if "LlamaGen" in entry.files[0].url:
             sizes = taming.TINY | {"num_res_blocks": 1, "attn_resolutions": [8]}
-            state = taming.Reference.scattered(sizes, CODES, 8).state_dict()
-            renamed = importlib.import_module(taming.__name__).as_llamagen(state, 3)
+            reference = taming.Reference.scattered(sizes, CODES, 8)
             file = self._place(entry.name) / path
-            torch.save({"model": renamed}, file)
+            torch.save({"model": as_llamagen(reference.state_dict(), len(sizes["ch_mult"]))}, file)
             return {path: file.read_bytes()}
         return {path: self._vqgans[forms.get(path, "vqgan-f16-16384")].read_bytes()}
 
     def _ddpm(self, entry: Checkpoint) -> Files:
-        """A folder of diffusers, or ADM's state dict."""
-        place = self._place("ddpm")
+        """A diffusers folder, or one file of guided-diffusion."""
         if len(entry.files) == 1:
-            path = place / "adm.pt"
-            torch.save(tiny_adm().state_dict(), path)
-            return {entry.files[0].path: path.read_bytes()}
+            file = self._place(entry.name) / entry.files[0].path
+            torch.save(tiny_adm().state_dict(), file)
+            return {entry.files[0].path: file.read_bytes()}
+        place = self._place("ddpm")
         diffusers_unet().save_pretrained(place, safe_serialization=False)
         return {name: (place / name).read_bytes() for name in ("diffusion_pytorch_model.bin", "config.json")}
 
     def _diffusion(self, entry: Checkpoint) -> Files:
         """A diffusers folder, by the names of half precision and with the vocabularies in the form of 2022."""
-        kind = "xl" if "xl" in entry.name else "turbo" if "turbo" in entry.name else "1.5"
-        folder = Path(diffusion_folder(kind))
-        return {file.path: _in_folder(folder, file.path) for file in entry.files}
+        kinds = {"sd-turbo": "turbo", "stable-diffusion-xl": "xl", "sdxl-turbo": "xl"}
+        folder = Path(diffusion_folder(kinds.get(entry.name, "1.5")))
+        files = {}
+        for file in entry.files:
+            path = folder / file.path.replace(".fp16.", ".")
+            files[file.path] = path.read_bytes() if path.is_file() else _old_words()[path.name]
+        return files
 
     def _flow(self, entry: Checkpoint) -> Files:
-        """A folder of a rectified flow, whose networks lie in as many files as the entry says."""
-        flows = importlib.import_module("tests.support.flows")
-        folder = Path(flows.flow_folder("klein" if "klein" in entry.name else "z-image"))
-        return {file.path: _in_folder(folder, file.path) for file in entry.files}
+        """A diffusers folder whose weights are in as many files as published."""
+        folder = Path(flow_folder(FLOW_KINDS[entry.name]))
+        files: Files = {}
+        for file in entry.files:
+            whole, _, number = file.path.removesuffix(".safetensors").partition("-0000")
+            if number:
+                files |= _sharded(folder / f"{whole}.safetensors", whole, int(number.rpartition("-")[2]))
+            elif (folder / file.path).is_file() and not _is_of_2022(entry, file.path):
+                files[file.path] = (folder / file.path).read_bytes()
+        for file in entry.files:  # vocabularies as they were written before tokenizer.json
+            if file.path not in files:
+                words = Path(file.path).with_name("tokenizer.json")
+                old = _words_of(folder / words) if str(words) in files else _old_words()
+                files[file.path] = old[Path(file.path).name]
+        return files
 
 
-def _in_folder(folder: Path, name: str) -> bytes:
-    """A file of a diffusers folder as it is published: half precision by name, in shards, with separate merges."""
-    path = folder / name.replace(".fp16.", ".")
-    if path.is_file():
-        return path.read_bytes()
-    if match := SHARD.fullmatch(path.name):
-        return _shard(path.with_name(match[1] + match[4]), int(match[2]), int(match[3]))
-    if path.name.endswith(INDEX):
-        whole = path.with_name(path.name.removesuffix(INDEX))
-        count = 3 if "z-image" in folder.name or whole.parent.name == "transformer" else 2
-        with safe_open(whole, "pt") as file:
-            names: list[str] = sorted(file.keys())
-        stem = whole.name.removesuffix(".safetensors")
-        table = {one: f"{stem}-{k % count + 1:05}-of-{count:05}.safetensors" for k, one in enumerate(names)}
-        return json.dumps({"metadata": {"total_size": whole.stat().st_size}, "weight_map": table}).encode()
-    whole = path.with_name("tokenizer.json")
-    if "<|im_start|>" in (whole.read_text("utf-8") if whole.is_file() else ""):
-        vocabulary = json.loads(whole.read_text("utf-8"))["model"]["vocab"]
-        return json.dumps(vocabulary).encode() if path.name == "vocab.json" else b"#version: 0.2\n"
-    return _old_words()[path.name]
+def _is_of_2022(entry: Checkpoint, path: str) -> bool:
+    """Whether a file is of a vocabulary that is published without a tokenizer.json."""
+    words = str(Path(path).with_name("tokenizer.json"))
+    return path.startswith("tokenizer") and all(file.path != words for file in entry.files)
 
 
-def _shard(whole: Path, number: int, count: int) -> bytes:
-    """Every `count`-th tensor of a file, from `number` on, as a file of its own."""
-    with safe_open(whole, "pt") as file:
-        names: list[str] = sorted(file.keys())
-        return save({name: file.get_tensor(name) for name in names[number - 1 :: count]}, {"format": "pt"})
+def _sharded(file: Path, name: str, count: int) -> Files:
+    """One file of weights as `count` files and their index, as diffusers and transformers write them."""
+    tensors = load_file(file)
+    names = sorted(tensors)
+    shards = [names[k::count] for k in range(count)]
+    titles = [f"{name}-{k + 1:05}-of-{count:05}.safetensors" for k in range(count)]
+    files = {
+        title: save({key: tensors[key] for key in keys}, {"format": "pt"})
+        for title, keys in zip(titles, shards, strict=True)
+    }
+    places = {key: Path(title).name for title, keys in zip(titles, shards, strict=True) for key in keys}
+    index = {"metadata": {"total_size": file.stat().st_size}, "weight_map": places}
+    return files | {f"{name}.safetensors.index.json": json.dumps(index).encode()}
+
+
+def _words_of(file: Path) -> Files:
+    """vocab.json and merges.txt of a tokenizer.json."""
+    model = json.loads(file.read_text("utf-8"))["model"]
+    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
+    lines = "\n".join(["#version: 0.2", *merges, ""])
+    return {"vocab.json": json.dumps(model["vocab"]).encode(), "merges.txt": lines.encode()}
 
 
 @cache
