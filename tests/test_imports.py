@@ -57,7 +57,10 @@ MAY_IMPORT |= {
     "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.serving", "app.space", "app.deploy"),
 }  # fmt: skip
 # Families of models that are variants of another, or built on it.
-KIN = {("chinese_clip", "openai_clip"), ("judge", "clip"), ("prior", "clip"), ("dalle_semantic", "clip")}
+KIN = {
+    ("chinese_clip", "openai_clip"), ("siglip", "openai_clip"), ("judge", "clip"), ("prior", "clip"),
+    ("dalle_semantic", "clip"),
+}  # fmt: skip
 
 
 def module_of(file: Path) -> str:

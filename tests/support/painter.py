@@ -337,7 +337,8 @@ class PainterStudio:
     def switch(self, pack: str) -> None:
         self.pack = pack
 
-    def choose(self, part: str, name: str = "") -> None:
+    def choose(self, part: str, name: str = "", pack: str = "") -> None:
+        self.pack = pack or self.pack
         self.use = {key: model for key, model in self.use.items() if key != part} | (
             {part: name} if name else {}
         )

@@ -250,7 +250,7 @@ def randomized(network: Any, seed: int) -> Any:
     return network.eval()
 
 
-def _letters() -> Any:
+def letters() -> Any:
     """The letters of ASCII, alone or ending a word."""
     from transformers import CLIPTokenizer
 
@@ -259,7 +259,7 @@ def _letters() -> Any:
     return CLIPTokenizer({word: k for k, word in enumerate(words)}, [], model_max_length=16)
 
 
-def _text_encoder(seed: int, projects: bool = False) -> Any:
+def text_encoder(seed: int, projects: bool = False) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(seed)
@@ -320,12 +320,12 @@ def diffusion_folder(kind: str) -> Path:
     }
     parts = {
         "vae": _vae(),
-        "text_encoder": _text_encoder(30),
-        "tokenizer": _letters(),
+        "text_encoder": text_encoder(30),
+        "tokenizer": letters(),
         "scheduler": schedulers[kind](),
     }
     if kind == "xl":
-        parts |= {"text_encoder_2": _text_encoder(31, projects=True), "tokenizer_2": _letters()}
+        parts |= {"text_encoder_2": text_encoder(31, projects=True), "tokenizer_2": letters()}
         pipe = diffusers.StableDiffusionXLPipeline(**parts, unet=_denoiser(large=True), add_watermarker=False)
     else:
         completes = kind == "inpainting"

@@ -61,6 +61,11 @@ class PriorDiffusion:
         return self.codec.config.factor
 
     @property
+    def side_multiple(self) -> int:
+        """The sides of a picture are multiples of this, in pixels."""
+        return self.factor
+
+    @property
     def latent_channels(self) -> int:
         """Numbers per latent."""
         return self.prior.config.latent_channels
@@ -90,7 +95,7 @@ class PriorDiffusion:
         has_text = torch.tensor([bool(text) for text in texts], device=self.device)
         return self.prior.context(read_texts(self.clip, texts), style, has_text)
 
-    def scheduler(self, steps: int, sampler: str = OWN) -> Any:
+    def scheduler(self, steps: int, sampler: str = OWN, size: tuple[int, int] = (0, 0)) -> Any:
         """A scheduler on the flow's line, for its own sampler that of DPM-Solver++ of second order (Lu et al. 2022)."""
         return flow_scheduler("dpm++2m" if sampler == OWN else sampler, steps, self.device)
 

@@ -40,6 +40,11 @@ class StableDiffusion:
         return self.pipe.vae_scale_factor
 
     @property
+    def side_multiple(self) -> int:
+        """The sides of a picture are multiples of this, in pixels."""
+        return self.factor
+
+    @property
     def latent_channels(self) -> int:
         """Numbers per latent."""
         return self.pipe.vae.config.latent_channels
@@ -121,7 +126,7 @@ class StableDiffusion:
         alpha = self.pipe.scheduler.alphas_cumprod[round(t.item())].item()
         return alpha**0.5, (1 - alpha) ** 0.5
 
-    def scheduler(self, steps: int, sampler: str = OWN) -> Any:
+    def scheduler(self, steps: int, sampler: str = OWN, size: tuple[int, int] = (0, 0)) -> Any:
         """A copy of the pipeline's own scheduler, which counts its steps and is shared, or another one made from it."""
         if sampler != OWN:
             return diffusion_scheduler(self.pipe.scheduler, sampler, steps, self.device)
