@@ -10,7 +10,7 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
@@ -96,7 +96,7 @@ def environment_of(pipeline: object) -> dict[str, str]:
 
 
 @contextmanager
-def as_recorded(environment: Mapping[str, str]) -> Iterator[None]:
+def as_recorded(environment: Mapping[str, str]) -> Generator[None]:
     """With the threads and the kernels that a record names, where this machine has them; afterwards as before.
 
     Values come from a stranger's file: what cannot be is passed over, and the comparison then names it.
