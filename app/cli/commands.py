@@ -29,6 +29,7 @@ COMMANDS = (
     Command("ui", "", "open the studio in the browser", "app.cli.ui"),
     Command("generate", "PROMPT", "draw candidates with DALL·E and rank them with CLIP"),
     Command("optimize", "PROMPT", "let CLIP's gradient change a picture step by step (VQGAN-CLIP)"),
+    Command("guide", "PROMPT", "let CLIP's gradient guide a diffusion model from noise (Disco Diffusion)"),
     Command("edit", "FILE", "change a picture from one text to another (DiffusionCLIP)"),
     Command("diffuse", "PROMPT", "draw candidates by latent diffusion and rank them with CLIP"),
     Command("replay", "FILE.png", "run a picture's record again and compare", "app.cli.replay"),

@@ -64,6 +64,11 @@ def to_tensor(pictures: list[Image.Image]) -> Tensor:
     return torch.as_tensor(levels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
+def round_to_uint8(picture: Tensor) -> Tensor:
+    """A picture in [-1, 1] rounded to the 256 levels of an 8-bit picture; any shape."""
+    return (((picture.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).contiguous()
+
+
 def open_picture(
     source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
 ) -> Image.Image:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,11 @@ from pipelines.errors import BadInput, Message
 from pipelines.io.files import cannot_save, home_path
 from pipelines.io.values import is_dict
 from pipelines.models.checkpoint import check_finite, file_hash
-from pipelines.models.source import Converted, SourceCheckpoint
+from pipelines.models.source import Converted, Joined, SourceCheckpoint
 from pipelines.models.spec import ModelSpec, families
+from pipelines.weights.checkpoint import WORKING
 from pipelines.weights.forms import joined, source_files, unwrapped, with_usual_types
+from pipelines.weights.inventory import free_memory
 from pipelines.weights.readers import read_original
 
 # A stranger's tensors may have any shape, and break a converter that looks for its own.
@@ -62,7 +65,7 @@ def convert_file(
 
     Raises:
         BadInput: When the files cannot be read, or are not of the family, or of none; when a weight is not a finite
-            number, or of a type that is not kept.
+            number, or of a type that is not kept; when memory is short.
         CannotSave: When `out` cannot be written.
     """
     groups, configs = source_files([home_path(path) for path in paths])
@@ -70,11 +73,27 @@ def convert_file(
     _make_folder(out)
     originals = [joined([read_original(file, folder=out.parent) for file in group]) for group in groups]
     originals = [replace(original, metadata=original.metadata | numbers) for original in originals]
+    _check_memory(originals)
     converted = convert_originals(originals, family)
-    check_finite(converted.tensors, originals[0].file)
     sources = {file.name: file_hash(file) for group in groups for file in group}
-    write_converted(out, converted, {**(facts or {}), "sources": sources})
+    releases = [original.release for original in originals if original.release]
+    write_converted(
+        out, converted, {**(facts or {}), "sources": sources}, releases, read_from=originals[0].file
+    )
     return converted.kind
+
+
+def _check_memory(originals: list[SourceCheckpoint]) -> None:
+    """BadInput when less memory is free than converting takes: twice the largest array, and a little.
+
+    Arrays lie in their files until they are written, and are written one by one.
+    """
+    arrays = [tensor for original in originals for tensor in original.tensors.values()]
+    needed = WORKING + 2 * max((array.numel() * array.element_size() for array in arrays), default=0)
+    free = free_memory(gpu=False)["RAM"]
+    if needed > free:
+        file = originals[0].file
+        raise BadInput("weights.memory_short", file=file, needed=needed / 1e9, free=free / 1e9)
 
 
 def convert_originals(originals: list[SourceCheckpoint], family: str | None = None) -> Converted:
@@ -196,31 +215,51 @@ def _read_json(path: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------- writing
 
 
-def write_converted(path: Path, converted: Converted, facts: dict[str, Any]) -> None:
+def write_converted(
+    path: Path,
+    converted: Converted,
+    facts: dict[str, Any],
+    releases: Sequence[Callable[[], None]] = (),
+    read_from: str = "",
+) -> None:
     """Write safetensors with JSON metadata "config", "kind" and "facts", as `read_header` and `load_weights` read them.
 
     Each tensor keeps its dtype and is written by itself, so that no second copy is in memory. The same model and facts
-    give the same bytes. The file is written atomically. CannotSave when it cannot be written.
+    give the same bytes. The file is written atomically. `releases` are called after each tensor. CannotSave when it
+    cannot be written; BadInput, which names the file `read_from`, when a weight is not a finite number.
     """
     metadata = {
         "config": json.dumps(converted.config),
         "kind": converted.kind,
         "facts": json.dumps(facts, ensure_ascii=False),
     }
+    tensors = converted.tensors
+    parts = tensors.parts if isinstance(tensors, Joined) else {name: [one] for name, one in tensors.items()}
     order = sorted(
-        converted.tensors.items(), key=lambda item: (-item[1].element_size(), item[0])
+        parts.items(), key=lambda item: (-item[1][0].element_size(), item[0])
     )  # keeps them aligned
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
-    for name, tensor in order:
+    for name, (first, *others) in order:
+        shape = list(first.shape)
+        if others:
+            shape[0] = sum(len(part) for part in (first, *others))
         header[name] = {
-            "dtype": _dtype_name(name, tensor),
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end := end + tensor.numel() * tensor.element_size()],
+            "dtype": _dtype_name(name, first),
+            "shape": shape,
+            "data_offsets": [end, end := end + math.prod(shape) * first.element_size()],
         }
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    _write_parts(path, text, (tensor for _, tensor in order))
+    pieces = ((name, part) for name, inside in order for part in inside)
+    _write_parts(path, text, _finite(pieces, read_from or path.name), releases)
+
+
+def _finite(tensors: Iterable[tuple[str, Tensor]], file: str) -> Iterator[Tensor]:
+    """The tensors, each looked at when it is asked for. BadInput when one holds NaN or infinity."""
+    for name, tensor in tensors:
+        check_finite({name: tensor}, file)
+        yield tensor
 
 
 def _dtype_name(name: str, tensor: Tensor) -> str:
@@ -230,7 +269,9 @@ def _dtype_name(name: str, tensor: Tensor) -> str:
     return DTYPE_NAMES[tensor.dtype]
 
 
-def _write_parts(path: Path, header: bytes, tensors: Iterator[Tensor]) -> None:
+def _write_parts(
+    path: Path, header: bytes, tensors: Iterator[Tensor], releases: Sequence[Callable[[], None]]
+) -> None:
     _make_folder(path)
     temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}.part")
     try:
@@ -239,6 +280,9 @@ def _write_parts(path: Path, header: bytes, tensors: Iterator[Tensor]) -> None:
             for tensor in tensors:
                 plain = tensor.detach().cpu().contiguous().reshape(-1)
                 file.write(plain.view(torch.uint8).numpy().data)
+                del plain
+                for release in releases:
+                    release()
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

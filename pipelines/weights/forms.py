@@ -118,14 +118,22 @@ def _indexed(index: Path) -> list[str]:
 
 def joined(originals: list[SourceCheckpoint]) -> SourceCheckpoint:
     """The shards of one model as one. BadInput when two hold a tensor of one name."""
+    if len(originals) == 1:
+        return originals[0]
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, Any] = {}
+    releases = [original.release for original in originals if original.release]
     for original in originals:
         if again := next((name for name in original.tensors if name in tensors), None):
             raise BadInput("weights.in_two_shards", file=original.file, name=again[:80])
         tensors |= original.tensors
         metadata |= original.metadata
-    return SourceCheckpoint(originals[0].file, tensors, metadata)
+
+    def release() -> None:
+        for one_file in releases:
+            one_file()
+
+    return SourceCheckpoint(originals[0].file, tensors, metadata, release if releases else None)
 
 
 def with_usual_types(original: SourceCheckpoint) -> SourceCheckpoint:
