@@ -110,7 +110,7 @@ class Journal:
         if self.folder is None:
             return sorted(self._memory)
         names = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors"))
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def facts(self, step: int) -> dict[str, Any]:
         """The facts of a snapshot, without reading its tensors. BadInput when its file is missing or damaged."""
