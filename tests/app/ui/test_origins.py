@@ -58,7 +58,10 @@ def test_what_another_page_sends_is_refused(origin: str) -> None:
     for method in ("POST", "DELETE"):
         refused = page.request(method, "/gradio_api/upload", headers={"Origin": origin})
         assert refused.status_code == 403 and "not this studio's" in refused.json()["error"]
-    with pytest.raises(WebSocketDisconnect), page.websocket_connect("/socket", headers={"Origin": origin}):
+    with (
+        pytest.raises(WebSocketDisconnect),
+        page.websocket_connect("ws://127.0.0.1:7860/socket", headers={"Origin": origin}),
+    ):
         pass
     assert page.get("/", headers={"Origin": origin}).status_code == 200
 
@@ -74,7 +77,7 @@ def test_the_page_itself_and_programs_are_answered() -> None:
     page = site(LOCAL, "127.0.0.1:7860")
     assert page.post("/a").status_code == 200
     assert page.post("/a", headers={"Origin": "http://127.0.0.1:7860"}).status_code == 200
-    with page.websocket_connect("/socket", headers={"Origin": "http://127.0.0.1:7860"}):
+    with page.websocket_connect("ws://127.0.0.1:7860/socket", headers={"Origin": "http://127.0.0.1:7860"}):
         pass
 
 
