@@ -85,10 +85,8 @@ def environment_of(pipeline: object) -> dict[str, str]:
         "system": _system(),
         "kernels": _kernels(),
         "denormal numbers": "kept" if (torch.full((1,), 1e-39) * 1).item() else "taken as 0",
-        "variables": ", ".join(
-            f"{name}={value[:60]}" for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)
-        ) or "none",
-    }  # fmt: skip
+        "variables": _variables(),
+    }
     facts |= {name: get() for name, (get, _) in SWITCHES.items()}
     if device.type == "cuda":
         facts |= {name: get() for name, (get, _) in GPU_SWITCHES.items()} | _gpu(device)
@@ -148,6 +146,13 @@ def _precision(networks: dict[str, nn.Module]) -> str:
     if len(kinds := set(types.values()) - {""}) <= 1:
         return next(iter(kinds), "none")
     return ", ".join(f"{name} {kind}" for name, kind in sorted(types.items()))[:400]
+
+
+def _variables() -> str:
+    found = [
+        f"{name}={value[:60]}" for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)
+    ]
+    return ", ".join(found)[:900] or "none"
 
 
 def _mkl_threads() -> str:
