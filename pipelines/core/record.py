@@ -242,7 +242,7 @@ def record_from_json(text: str) -> Record:
         raise BadInput("core.record_not_json") from None
     if not is_dict(values) or _depth(values) > MAX_DEPTH or not _can_be_told(values):
         raise BadInput("core.record_foreign")
-    values = {"environment": {}, **values}  # which earlier versions did not write
+    values = {"environment": dict[str, Any](), **values}  # which earlier versions did not write
     names = [part.name for part in fields(Record)]
     if missing := [name for name in names if name not in values]:
         raise BadInput("core.record_lacks", field=missing[0])
