@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class OwnLibrary:
     """The library of whoever asks: `home` tells his folder. One that has made nothing yet has no folder."""
 
     def __init__(self, home: Callable[[], Path]) -> None:
-        self._home = home
+        self._home, self._closing = home, threading.Event()
 
     def recent(self, count: int = 50, skip: int = 0) -> list[Entry]:
         return self._ask(lambda library: library.recent(count, skip), [])
@@ -97,5 +97,12 @@ class OwnLibrary:
         home = self._home()
         if not home.is_dir():
             return nothing
-        with closing(Library(home)) as library:
+        library = Library(home, self._closing)
+        try:
             return question(library)
+        finally:
+            library.done()
+
+    def close(self) -> None:
+        """End what is being asked."""
+        self._closing.set()

@@ -45,6 +45,30 @@ def home_path(source: str | Path) -> Path:
         return Path(source)
 
 
+def shown_name(name: str) -> str:
+    """A file's name as text that can be shown and sent: bytes that are not UTF-8 become U+F780 to U+F7FF.
+
+    `named` takes it back. UnicodeError for a name that holds half of a surrogate pair, as Windows allows.
+    """
+    shown = "".join(
+        chr(ord(character) + 0x1B00) if 0xDC80 <= ord(character) <= 0xDCFF else character
+        for character in name
+    )
+    shown.encode("utf-8")
+    return shown
+
+
+def named(folder: Path, name: str) -> Path:
+    """The file in `folder` that `shown_name` gave `name` to."""
+    path = folder / name
+    if any("\uf780" <= character <= "\uf7ff" for character in name) and not path.exists():
+        return folder / "".join(
+            chr(ord(character) - 0x1B00) if "\uf780" <= character <= "\uf7ff" else character
+            for character in name
+        )
+    return path
+
+
 def cannot_save(path: str | Path, error: OSError) -> CannotSave:
     """The error to raise when `path` could not be written."""
     file = Path(path).name
