@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from app.cli.flags import parts_in_use, pipeline_parser, settings_values
 from app.cli.progress import INTERRUPTED, Interrupts, ProgressLine, say
 from pipelines.errors import BadInput, Stopped
+from pipelines.io.files import check_writable, home_path, path_to_write
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.core.journal import Journal
@@ -76,8 +77,10 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
         from pipelines.io.video import check_suffix
 
         check_suffix(video)
+        options.video = str(check_writable(video))
     if (keep := getattr(options, "save_direction", None)) and issubclass(kind, LearnsDirection):
         kind.check_direction(settings, keep)
+        options.save_direction = str(check_writable(keep))
     return settings, old
 
 
@@ -114,7 +117,7 @@ def _finish(
 
 
 def _existing(folder: str) -> Path:
-    path = Path(folder).expanduser()
+    path = home_path(folder)
     if not (path / "run.json").is_file():
         raise BadInput("cli.no_run", folder=folder[:80])
     return path
@@ -174,21 +177,23 @@ def _write_film(path: str, film: Timelapse) -> None:
 
 def picture_folder(out: str | None) -> Path:
     """Where pictures go. BadInput at once, before anything is computed, when it cannot be a folder."""
-    folder = Path(out).expanduser().absolute() if out else outputs() / time.strftime("%Y-%m-%d")
+    folder = path_to_write(out) if out else outputs() / time.strftime("%Y-%m-%d")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise BadInput("cli.folder_not_made", folder=str(folder)[:80], reason=reason) from None
-    if not os.access(folder, os.W_OK):
-        raise BadInput("cli.folder_not_writable", folder=str(folder)[:80])
+    try:
+        check_writable(folder / "a.png")
+    except BadInput:
+        raise BadInput("cli.folder_not_writable", folder=str(folder)[:80]) from None
     return folder
 
 
 def outputs() -> Path:
     """Where pictures go by themselves: the folder that ATELIER_OUTPUTS names, else outputs/ beside the program."""
     folder = os.environ.get("ATELIER_OUTPUTS")
-    return Path(folder).expanduser().absolute() if folder else ROOT / "outputs"
+    return path_to_write(folder) if folder else ROOT / "outputs"
 
 
 def load(name: str, pack: str, device: str, use: dict[str, str]) -> tuple[Studio, Pipeline[Any], float]:

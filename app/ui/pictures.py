@@ -17,6 +17,7 @@ from starlette.routing import Route
 from pipelines.core.record import without_pictures
 from pipelines.errors import BadInput
 from pipelines.io.files import named, shown_name
+from pipelines.io.images import picture_format
 
 SHEET_PIXELS = 512  # width of all previews together
 BARE = "bare"  # "?download=bare": the file without the pictures that were given
@@ -73,6 +74,7 @@ class Pictures:
             def endpoint(request: Request) -> Response:
                 try:
                     path = self.path(request.path_params["name"], example=example)
+                    _check_png(path)
                 except BadInput as problem:
                     return PlainTextResponse(str(problem), 404)
                 saved = f"atelier-{shown_name(path.name)}" if "download" in request.query_params else None
@@ -88,6 +90,17 @@ class Pictures:
             Route("/picture/{name:path}", answer(example=False)),
             Route("/example/{name:path}", answer(example=True)),
         ]
+
+
+def _check_png(path: Path) -> None:
+    """BadInput when a file is something else than its name says, such as a page of HTML."""
+    try:
+        with path.open("rb") as file:
+            kind = picture_format(file.read(12))
+    except (OSError, BadInput):
+        kind = ""
+    if kind != "PNG":
+        raise BadInput("app.picture_not_here", picture=path.name[:60])
 
 
 def preview_uri(image: Image.Image, width: int) -> str:

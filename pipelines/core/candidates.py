@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 
 def candidate_seed(seed: int, index: int) -> int:
-    """The seed, in [0, 2^32), of the candidate `index` (from 0) of a run with `seed`.
+    """The seed of the candidate `index` (from 0) of a run with `seed`: in [0, 2^32), but for the first.
 
-    The first candidate has the run's seed, so any candidate can be drawn again as a run of one with its own seed.
+    The first candidate has the run's own seed, so any candidate can be drawn again as a run of one with its own seed.
     """
     if index == 0:
         return seed

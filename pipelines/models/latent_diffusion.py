@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.models.base import Reading
+from pipelines.models.sampling import generator_of
 
 
 class LatentDiffusion(Protocol):
@@ -161,7 +162,7 @@ def walk(
     the CPU in the order of diffusers: the picture, the noise, the picture around the mask.
     """
     scheduler = model.scheduler(steps)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [generator_of(seed) for seed in seeds]
     start = _begin(model, scheduler, known, steps, size, generators)
     latents, times = start.latents, start.times
     mask = None if known is None or model.is_inpainting else known.mask

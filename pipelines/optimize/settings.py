@@ -141,7 +141,7 @@ class OptimizeSettings(Settings):
         if self.palette:
             parse_palette(self.palette)
         for target in parse_targets(self.noise_prompts):
-            if not target.text.isdigit() or int(target.text) >= 2**32:
+            if not re.fullmatch("[0-9]{1,20}", target.text) or int(target.text) >= 2**64:
                 raise BadInput("optimize.noise_prompt_form", text=target.text[:20])
         if self.tokens and not re.fullmatch(r"\d{1,6}( \d{1,6}){0,16383}", self.tokens):
             raise BadInput("optimize.tokens_form")

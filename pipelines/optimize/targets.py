@@ -12,6 +12,7 @@ from pipelines.clip.cutouts import whole_view
 from pipelines.clip.ranking import text_vector
 from pipelines.io.images import open_picture, to_tensor
 from pipelines.models.base import Clip
+from pipelines.models.sampling import generator_of
 from pipelines.optimize.canvas import Canvas, named_region
 from pipelines.optimize.prompts import SIDES, parse_regions, parse_story, parse_targets
 from pipelines.optimize.settings import OptimizeSettings
@@ -75,7 +76,7 @@ class Targets:
             vectors = [m.encode_image(whole_view(picture, m.config.image_size))[0] for m in (clip, critic)]
             targets.append(EncodedTarget(vectors[0], vectors[1], target.weight, target.stop))
         for target in parse_targets(current.noise_prompts):
-            generator = torch.Generator().manual_seed(int(target.text))
+            generator = generator_of(int(target.text))
             vector = torch.randn(clip.config.embedding_size, generator=generator)
             targets.append(EncodedTarget(F.normalize(vector, dim=0).to(device), None, target.weight))
         return targets

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipelines.io.files import path_to_write
 from pipelines.models.spec import SPECS, ModelSpec
 
 PROJECT = Path(__file__).parents[2]
@@ -88,7 +89,7 @@ class Checkpoint:
 def models_folder() -> Path:
     """The folder of models: ATELIER_MODELS, or models/ in the project's folder when that is not set."""
     folder = os.environ.get("ATELIER_MODELS")
-    return Path(folder).expanduser() if folder else PROJECT / "models"
+    return path_to_write(folder) if folder else PROJECT / "models"
 
 
 def size_of(path: Path) -> int:
