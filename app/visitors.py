@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from app.jobs.queue import Job, JobQueue
+from app.jobs.queue import PROGRAM, Job, JobQueue
 from app.library import ClipLike, Entry, Library
 from pipelines.core.journal import Journal
 from pipelines.core.settings import Settings
@@ -37,7 +37,8 @@ class OwnQueue:
     ) -> str:
         if after is not None:
             self.job(after[0])
-        return self._queue.submit(pipeline, settings, self._asking(), after)
+        program = session.startswith(PROGRAM)
+        return self._queue.submit(pipeline, settings, self._asking(), after, program=program)
 
     def job(self, job_id: str) -> Job:
         job = self._queue.job(job_id)
@@ -55,6 +56,9 @@ class OwnQueue:
     def journal(self, job_id: str) -> Journal:
         self.job(job_id)
         return self._queue.journal(job_id)
+
+    def stop_soon(self, job_id: str) -> None:
+        self._queue.stop_soon(job_id, self._asking())
 
     def stop(self, job_id: str) -> Job:
         self.job(job_id)

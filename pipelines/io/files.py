@@ -73,10 +73,15 @@ def check_writable(source: str | Path) -> Path:
 def shown_name(name: str) -> str:
     """A file's name as text that can be shown and sent: bytes that are not UTF-8 become U+F780 to U+F7FF.
 
-    `named` takes it back. UnicodeError for a name that holds half of a surrogate pair, as Windows allows.
+    Control characters become U+F701 to U+F77F. `named` takes it back. UnicodeError for a name that holds half of a
+    surrogate pair, as Windows allows.
     """
     shown = "".join(
-        chr(ord(character) + 0x1B00) if 0xDC80 <= ord(character) <= 0xDCFF else character
+        chr(ord(character) + 0x1B00)
+        if 0xDC80 <= ord(character) <= 0xDCFF
+        else chr(ord(character) + 0xF700)
+        if ord(character) < 32 or ord(character) == 127
+        else character
         for character in name
     )
     shown.encode("utf-8")
@@ -86,12 +91,14 @@ def shown_name(name: str) -> str:
 def named(folder: Path, name: str) -> Path:
     """The file in `folder` that `shown_name` gave `name` to."""
     path = folder / name
-    if any("\uf780" <= character <= "\uf7ff" for character in name) and not path.exists():
-        return folder / "".join(
-            chr(ord(character) - 0x1B00) if "\uf780" <= character <= "\uf7ff" else character
-            for character in name
-        )
-    return path
+    if not any("\uf701" <= character <= "\uf7ff" for character in name) or path.exists():
+        return path
+    return folder / "".join(
+        chr(ord(character) - (0x1B00 if character >= "\uf780" else 0xF700))
+        if "\uf701" <= character <= "\uf7ff"
+        else character
+        for character in name
+    )
 
 
 def cannot_save(path: str | Path, error: OSError) -> CannotSave:
