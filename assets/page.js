@@ -83,6 +83,12 @@
     }
   };
 
+  // Gradio calls its places for files by an English name, whatever is written in them; they are called by what is written.
+  const nameByWords = () => {
+    for (const one of document.querySelectorAll("[aria-dropeffect][aria-label]")) if (one.textContent.trim()) one.removeAttribute("aria-label");
+  };
+  new MutationObserver(nameByWords).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["aria-label"] });
+
   // Stop and Pause tell the server at once, by an address that waits for nothing; the button's own answer follows.
   document.addEventListener("click", (event) => {
     const at = event.target.closest?.("#stop, [data-act=stop], [data-act=pause]");
