@@ -48,7 +48,10 @@ class GivenPictures:
         return all((self.folder / name).is_file() for name in names)
 
     def _keep(self, uri: str, kind: str) -> str:
-        data = read_bytes(uri)
+        try:
+            data = read_bytes(uri)
+        except BadInput:  # a text that only begins like a picture
+            return uri
         name = f"given/{hashlib.sha256(data).hexdigest()[:32]}.{kind}"
         path = self.folder / name
         if path.is_file():
@@ -99,6 +102,6 @@ def move_out(given: GivenPictures, settings: dict[str, Any]) -> dict[str, Any] |
     """Settings of an earlier version with their pictures in files; None when that does not work."""
     try:
         return given.apart(settings)
-    except (BadInput, CannotSave) as problem:
+    except CannotSave as problem:
         log.warning("pictures of an earlier job stay in the list: %s", problem)
         return None

@@ -7,7 +7,7 @@ import struct
 import zlib
 
 from pipelines.errors import BadInput
-from pipelines.io.images import open_picture, picture_format
+from pipelines.io.images import MAX_BYTES, open_picture, picture_format
 
 PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"IDAT", b"IEND")
 OUR_RECORD = b"atelier\0"  # a text of ours: Optimize begins with the tokens in it
@@ -17,7 +17,7 @@ def without_metadata(data: bytes) -> bytes:
     """The file of a picture without EXIF, XMP, comments and texts of other programs; its pixels stay.
 
     The file stays as it is otherwise. Where that changed the picture, as for one that EXIF turns upright, it is written
-    anew as PNG. BadInput when `data` is no picture that can be opened.
+    anew as PNG, or as WebP where that would be too heavy. BadInput when `data` is no picture that can be opened.
     """
     picture = open_picture(data)
     kind = picture_format(data)
@@ -30,6 +30,9 @@ def without_metadata(data: bytes) -> bytes:
         pass
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
+    if buffer.tell() > MAX_BYTES // 2:  # a large photo on its side
+        buffer = io.BytesIO()
+        picture.save(buffer, "WEBP", quality=95)
     return buffer.getvalue()
 
 
