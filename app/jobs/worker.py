@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from app.jobs.job import ActiveJob, State
-from app.jobs.threads import run_in_own_thread
+from app.jobs.threads import give_back_memory, run_in_own_thread
 from app.owners import home_of
 from pipelines.core.execute import Events, follow
 from pipelines.core.explain import explain
@@ -75,6 +75,7 @@ class Worker:
                 if not isinstance(problem, (BadInput, CannotSave)):
                     log.exception("job %s failed", live.job.id)
             self._queue.finish(live, state, message)
+            give_back_memory()
 
     def _run(self, live: ActiveJob) -> None:
         """One job from loading to its files. Raises Stopped between two steps when asked to."""
