@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.flags import parts_in_use, pipeline_parser, settings_values
+from app.cli.flags import parts_in_use, pipeline_parser, settings_of_file, settings_values
 from app.cli.progress import INTERRUPTED, Interrupts, ProgressLine, say
 from pipelines.errors import BadInput, Stopped
 from pipelines.io.files import check_writable, home_path, path_to_write
@@ -70,6 +70,11 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
     from pipelines.core.pipeline import LearnsDirection, Resumable
 
     values = settings_values(kind, options)
+    if path := getattr(options, "settings_file", None):
+        given, unknown = settings_of_file(kind, path)
+        values = given | values
+        if unknown:
+            say(f"not known here, left out: {', '.join(unknown)}")
     resumable = issubclass(kind, Resumable)
     old = Journal(_existing(options.resume)) if resumable and options.resume else None
     settings = _resumed(kind, old, values) if old else kind.Settings.from_dict(values)
@@ -143,14 +148,13 @@ def _restyle(
     """One run for every frame of a folder or a film, each beginning with the result of the one before."""
     from pipelines.core.record import write_pictures
     from pipelines.io.video import Frame, Timelapse, read_frames
-    from pipelines.optimize.timelapse import restyle
 
     frames, before, made = read_frames(options.frames), None, []
     for number, frame in enumerate(frames, start=1):
         say(f"frame {number}")
         if made and frame.size != made[0].size:
             frame = frame.resize(made[0].size)
-        result, interrupted = watch(pipeline, restyle(settings, frame, before), None)
+        result, interrupted = watch(pipeline, pipeline.restyle(settings, frame, before), None)
         before = max(
             result.pictures, key=lambda picture: picture.facts["step"]
         )  # the last: its neighbours are like it

@@ -25,6 +25,7 @@ Update = dict[
 ]  # an answer to Gradio: components and what they become; what is not named stays as it is
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
+STEERING = ("optimize", "guide")  # the engines of the tab Optimize: pipelines that CLIP steers step by step
 DRAWING = ("generate", "diffuse")  # the engines of the tab Generate: pipelines that draw from a prompt
 
 # Passes clicks on anything that carries data-act to Python, with its data.

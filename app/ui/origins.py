@@ -37,15 +37,21 @@ class Origins:
 
         socket = scope["type"] == "websocket"
         headers = Headers(scope=scope)
-        if (socket or scope["method"] not in READING) and not is_own(headers, self.serving):
+        changing = socket or scope["method"] not in READING
+        if (changing and not is_own(headers, self.serving)) or self._is_looked_into(scope, headers):
             if socket:
                 await send({"type": "websocket.close", "code": 1008})
                 return
-            sentence = in_both("foreign_page", origin=headers["origin"][:120])
+            sentence = in_both("foreign_page", origin=headers.get("origin", "?")[:120])
             answer = JSONResponse({"error": sentence, "detail": sentence}, 403)
             await answer(scope, receive, guarded)
         else:
             await self.app(scope, receive, guarded)
+
+    def _is_looked_into(self, scope: Scope, headers: Headers) -> bool:
+        """Whether another site's page reads from Gradio's API, of which some addresses do something when they are read."""
+        foreign = headers.get("sec-fetch-site") == "cross-site" and not self.serving.space
+        return foreign and "/gradio_api/" in scope["path"]
 
 
 def is_own(headers: Headers, serving: Serving) -> bool:

@@ -25,7 +25,16 @@ from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving, without_proxies
 from app.ui import api, stopping, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
-from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked, drawing_pipelines
+from app.ui.context import (
+    DRAWING,
+    QUIET,
+    STEERING,
+    PageContext,
+    Update,
+    clickable_html,
+    clicked,
+    drawing_pipelines,
+)
 from app.ui.door import Door
 from app.ui.html.page import header, served
 from app.ui.i18n import LANGUAGES, knob_help, translations
@@ -53,7 +62,7 @@ def tabs_of(context: PageContext) -> dict[str, TabBuilder]:
     """All tabs in order, by name. Notes what plain ones are called."""
     plain_tabs: dict[str, TabBuilder] = {}
     for name, pipeline in context.queue.pipelines.items():
-        if name not in (*TOOLS, *DRAWING):
+        if name not in (*TOOLS, *DRAWING, *STEERING):
             context.names[f"tab_{name}"] = plain.tab_name(pipeline)
             plain_tabs[name] = partial(plain.build, pipeline=name)
     return {**TOOLS, **plain_tabs, **PLACES}

@@ -75,13 +75,15 @@ class Pictures:
                 try:
                     path = self.path(request.path_params["name"], example=example)
                     _check_png(path)
+                    bare = request.query_params.get("download") == BARE
+                    contents = without_pictures(path) if bare else b""
                 except BadInput as problem:
                     return PlainTextResponse(str(problem), 404)
                 saved = f"atelier-{shown_name(path.name)}" if "download" in request.query_params else None
                 headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
-                if request.query_params.get("download") == BARE:
+                if bare:
                     headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(saved or '')}"
-                    return Response(without_pictures(path), media_type="image/png", headers=headers)
+                    return Response(contents, media_type="image/png", headers=headers)
                 return FileResponse(path, media_type="image/png", filename=saved, headers=headers)
 
             return endpoint

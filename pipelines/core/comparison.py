@@ -73,17 +73,19 @@ def compare(old: Image.Image, new: Image.Image, old_record: Record, new_record: 
 def _environments(old: Record, new: Record) -> tuple[list[str], list[str]]:
     """What was not as it is, one phrase each, and the names of what the old record does not tell."""
     changes: list[str] = []
+    unknown: list[str] = []
     if old.pack != new.pack:
         changes.append(f"pack was {old.pack}, is {new.pack}")
     for role in sorted(old.models.keys() | new.models.keys()):
         then, now = old.models.get(role), new.models.get(role)
-        if then is None or now is None:
+        if then is None and role.startswith("reader:"):  # earlier versions did not tell them
+            unknown.append(role)
+        elif then is None or now is None:
             changes.append(f"the model {role} was {'not there' if then is None else 'there'}")
         elif then["sha256"] != now["sha256"]:
             changes.append(f"the weights of {role} were {then['sha256'][:10]}, are {now['sha256'][:10]}")
     if old.device != new.device:
         changes.append(f"device was {old.device}, is {new.device}")
-    unknown: list[str] = []
     apart = ("rounding",)  # it differs with every other cause, and is named where there is none
     for then, now in ((old.versions, new.versions), (old.environment, new.environment)):
         for name in sorted(then.keys() | now.keys()):

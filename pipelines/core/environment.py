@@ -23,7 +23,7 @@ MOST_THREADS = 256  # that a record may ask for
 UNKNOWN = "unknown"
 VARIABLES = re.compile(  # of the environment that choose among kernels
     "(ATEN_CPU_CAPABILITY|(ONEDNN|DNNL)_.*|MKL_(CBWR|ENABLE_INSTRUCTIONS|DEBUG_CPU_TYPE|DYNAMIC)|NPY_DISABLE_CPU_FEATURES"
-    "|OPENBLAS_CORETYPE|NVIDIA_TF32_OVERRIDE|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE|CUBLAS.*_CONFIG|CUDNN_.*|OMP_DYNAMIC)"
+    "|OPENBLAS_CORETYPE|NVIDIA_TF32_OVERRIDE|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE|CUBLAS.*_CONFIG|CUDNN_.*|OMP_(DYNAMIC|THREAD_LIMIT))"
 )
 
 
@@ -78,6 +78,7 @@ def environment_of(pipeline: object) -> dict[str, str]:
     threads = torch.get_num_threads()
     facts = {
         "threads": str(threads),
+        "MKL's threads": _mkl_threads(),
         "precision": _precision(networks),
         "processor": _processor(),
         "instructions": _instructions(),
@@ -147,6 +148,12 @@ def _precision(networks: dict[str, nn.Module]) -> str:
     if len(kinds := set(types.values()) - {""}) <= 1:
         return next(iter(kinds), "none")
     return ", ".join(f"{name} {kind}" for name, kind in sorted(types.items()))[:400]
+
+
+def _mkl_threads() -> str:
+    """MKL's own number of threads, which MKL_NUM_THREADS may set apart from torch's."""
+    found = re.search(r"mkl_get_max_threads\(\)\s*:\s*(\d+)", torch.__config__.parallel_info())
+    return found[1] if found else "none"
 
 
 @cache

@@ -123,6 +123,15 @@ class HasStepImages(Protocol):
         ...
 
 
+@runtime_checkable
+class Restyles(Protocol):
+    """A pipeline that restyles a film frame by frame."""
+
+    def restyle(self, settings: Any, frame: Image.Image, before: Picture | None) -> Settings:
+        """The settings for the next frame of a film; `before` is the result of the frame before."""
+        ...
+
+
 class Savable(Protocol):
     """An object that can be saved as a file."""
 

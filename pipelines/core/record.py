@@ -28,7 +28,7 @@ from pipelines.core.pipeline import Picture, Pipeline, Result, StudioLike
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
-from pipelines.io.images import MAX_CHUNKS, check_size, picture_format, read_bytes
+from pipelines.io.images import MAX_CHUNKS, check_size, open_picture, picture_format, read_bytes
 from pipelines.io.values import is_dict, is_list
 
 VERSION = "0.1.0"
@@ -158,8 +158,7 @@ def without_pictures(source: str | Path | bytes) -> bytes:
     kept.add_text("parameters", texts.get("parameters", ""))
     kept.add_text("atelier", bare.to_json() if left_out else record.to_json())
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as image:
-        image.save(buffer, "PNG", pnginfo=kept)
+    open_picture(data).save(buffer, "PNG", pnginfo=kept)
     return buffer.getvalue()
 
 
@@ -229,7 +228,8 @@ def read_record(source: str | Path | bytes, pipelines: Mapping[str, type[Pipelin
     # We always write the file itself. A path would make this machine open a file of the stranger's choice.
     if not all(source.startswith("data:") for source in settings.files()):
         raise BadInput("core.record_names_file")
-    return record
+    checked = settings.to_dict()  # in the settings' own types, which forms rely on
+    return replace(record, settings={name: checked[name] for name in record.settings})
 
 
 def record_from_json(text: str) -> Record:
@@ -240,7 +240,7 @@ def record_from_json(text: str) -> Record:
         values = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise BadInput("core.record_not_json") from None
-    if not is_dict(values) or _depth(values) > MAX_DEPTH:
+    if not is_dict(values) or _depth(values) > MAX_DEPTH or not _can_be_told(values):
         raise BadInput("core.record_foreign")
     values = {"environment": {}, **values}  # which earlier versions did not write
     names = [part.name for part in fields(Record)]
@@ -366,6 +366,15 @@ def _is_number(value: Any, *types: type) -> bool:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+def _can_be_told(values: dict[str, Any]) -> bool:
+    """Whether the values can be written again: no infinity, which 1e999 gives, and no half of a character pair."""
+    try:
+        json.dumps(values, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _depth(value: Any, limit: int = MAX_DEPTH) -> int:

@@ -92,10 +92,12 @@ class Settings:
 
     Subclasses add fields made by `knob`. Values are checked on construction: BadInput names the field, the value and
     what would be accepted. `subject` is the field that the command line takes without a flag. `aliases` maps former names
-    of fields, which records, journals, jobs and links may hold, to their present names.
+    of fields, which records, journals, jobs and links may hold, to their present names. `file_flag` is the command line's
+    flag for a settings file of another program, whose names and forms `current_names` knows; "" for none.
     """
 
     subject: ClassVar[str] = "prompt"
+    file_flag: ClassVar[str] = ""
     aliases: ClassVar[dict[str, str]] = {}
 
     prompt: str = knob(

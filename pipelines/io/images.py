@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from pipelines.errors import BadInput
@@ -27,6 +27,7 @@ MAX_BYTES = 32_000_000
 MAX_SCANS = 100  # of a progressive JPEG; cameras write about ten, and each one costs a pass over all pixels
 URI_HEAD = "data:image/"
 MAX_CHUNKS = 20_000  # of a PNG
+MAX_TEXT_BYTES = 64_000_000  # of its texts and profiles, unpacked, where Pillow reads them
 PNG_PIXELS = (  # the chunks that say how a PNG's pixels are read, or that it is an animation
     b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT",
 )  # fmt: skip
@@ -61,6 +62,11 @@ def to_tensor(pictures: list[Image.Image]) -> Tensor:
     """n images of one size -> (n, 3, h, w) float32 in [-1, 1]. Transparency is dropped; see `on_white`."""
     levels = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])  # (n, h, w, 3) uint8
     return torch.as_tensor(levels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def round_to_uint8(picture: Tensor) -> Tensor:
+    """A picture in [-1, 1] rounded to the 256 levels of an 8-bit picture; any shape."""
+    return (((picture.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).contiguous()
 
 
 def open_picture(
@@ -215,12 +221,14 @@ def picture_to_uri(image: Image.Image) -> str:
 def restrict_pillow() -> None:
     """Restrict Pillow in this process to PNG, JPEG and WebP, and to pictures of at most MAX_PIXELS.
 
-    A server calls it once when it starts. It also restricts pictures that other libraries open with Pillow.
+    A server calls it once when it starts. It also restricts pictures that other libraries open with Pillow; for those
+    Pillow's limit of a megabyte for texts and profiles of a PNG is raised to what a file may have.
     """
     Image.init()
     for name in [kind for kind in Image.OPEN if kind not in FORMATS]:
         del Image.OPEN[name]
     Image.ID[:] = [kind for kind in Image.ID if kind in FORMATS]
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this and refuses above twice this
 
 

@@ -1,4 +1,4 @@
-"""The tools as an API: a client of another process's kind calls all six over HTTP."""
+"""The tools as an API: a client of another process's kind calls all seven over HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipelines.errors import BadInput, templates
 from pipelines.io.images import picture_to_uri
 from tests.support.painter import PAINTERS, PainterStudio
 
-TOOLS = ["/generate", "/diffuse", "/optimize", "/edit", "/rank", "/search"]
+TOOLS = ["/generate", "/diffuse", "/optimize", "/guide", "/edit", "/rank", "/search"]
 RED, BLUE = (picture_to_uri(Image.new("RGB", (40, 30), colour)) for colour in ("red", "blue"))
 
 
@@ -35,7 +35,7 @@ def client(studio: tuple[str, JobQueue], tmp_path: Path) -> Iterator[Client]:
     made.close()
 
 
-def test_a_client_calls_all_six_tools(client: Client, studio: tuple[str, JobQueue]) -> None:
+def test_a_client_calls_all_seven_tools(client: Client, studio: tuple[str, JobQueue]) -> None:
     best, made = client.predict("a cup", candidates=3, keep=2, seed=5, api_name="/generate")
     assert [one["rank"] for one in made["pictures"]] == [1, 2] and made["pictures"][0]["seed"] == 5
     for file in (best, *(one["file"] for one in made["pictures"])):
@@ -52,6 +52,10 @@ def test_a_client_calls_all_six_tools(client: Client, studio: tuple[str, JobQueu
         made["settings"]["start"] == "white" and "image" not in made["settings"]
     )  # no picture comes back as text
 
+    best, made = client.predict("a red cup", steps=10, cut_overview="[2]*400+[1]*600", api_name="/guide")
+    assert read_record(Path(best).read_bytes(), PAINTERS).pipeline == "guide"
+    assert made["settings"]["cut_overview"] == "[2]*400+[1]*600"
+
     best, made = client.predict("a blue cup", "a red cup", image=RED, strip=3, api_name="/edit")
     assert len(made["pictures"]) == 3
     assert read_record(Path(best).read_bytes(), PAINTERS).settings["source"] == "a red cup"
@@ -66,7 +70,7 @@ def test_a_client_calls_all_six_tools(client: Client, studio: tuple[str, JobQueu
     assert read_record(Path(found[0]["file"]).read_bytes(), PAINTERS).pipeline == found[0]["tool"]
 
 
-def test_six_endpoints_are_public_and_documented(studio: tuple[str, JobQueue]) -> None:
+def test_seven_endpoints_are_public_and_documented(studio: tuple[str, JobQueue]) -> None:
     url, _ = studio
     info = httpx.get(f"{url}gradio_api/info").json()
     assert list(info["named_endpoints"]) == TOOLS and info["unnamed_endpoints"] == {}
@@ -102,6 +106,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("/generate", {"prompt": "a cup", "image": {"url": RED}}, "is not text"),
     ("/generate", {"prompt": "a crash"}, "the run failed inside"),
     ("/optimize", {"prompt": "a cup", "steps": 301}, "steps 301 is too large; the most is 300"),
+    ("/guide", {"prompt": "a cup", "max_frames": 90}, "is too large; the most is 300"),
     ("/optimize", {"prompt": "a cup", "start": "fire"}, "start 'fire' is not one of splash"),
     ("/optimize", {"prompt": "a cup", "regions": "a sun @ /etc/hostname"}, "give a data:image"),
     ("/optimize", {"prompt": "a cup", "image_prompts": "http://127.0.0.1:9/a.png:1"}, "give a data:image"),
@@ -142,7 +147,7 @@ def test_callers_do_not_share_a_session(studio: tuple[str, JobQueue]) -> None:
     assert all(one.startswith("api-") for one in fresh)
 
 
-def test_agents_get_the_same_six_tools(tmp_path: Path) -> None:
+def test_agents_get_the_same_seven_tools(tmp_path: Path) -> None:
     """Gradio's own schema of the tools, which it works out without the package that speaks to agents."""
     queue = JobQueue(PainterStudio(), tmp_path, PAINTERS)
     try:
@@ -178,6 +183,7 @@ def test_an_agent_lists_and_calls_the_tools(tmp_path: Path) -> None:
         "generate": {"prompt": "a cup", "candidates": 1},
         "diffuse": {"prompt": "a cup", "candidates": 1},
         "optimize": {"prompt": "a cup", "steps": 5},
+        "guide": {"prompt": "a cup", "steps": 5},
         "edit": {"prompt": "a blue cup", "source": "a cup", "image": RED},
         "rank": {"pictures": [RED, BLUE], "text": "red"},
         "search": {"text": "red"},
@@ -193,7 +199,7 @@ def test_an_agent_lists_and_calls_the_tools(tmp_path: Path) -> None:
             for name, given in calls.items():
                 answer = await agent.call_tool(name, given)
                 assert not answer.isError, answer.content
-                if name in ("generate", "diffuse", "optimize", "edit"):
+                if name in ("generate", "diffuse", "optimize", "guide", "edit"):
                     assert answer.content[0].type == "image"
                     address = answer.content[1].text.removeprefix("Image URL: ")
                     assert (

@@ -83,6 +83,8 @@ def test_the_verdict_names_what_differs_and_what_is_not_told(tmp_path: Path) -> 
     told = compare(image, other, before, record)
     assert {"threads", "processor", "instructions", "torch"} < set(told.unknown) and not told.environment
     assert "does not tell" in told.sentence() and "the same" not in told.sentence()
+    read = {**record.models, "reader:tiny-tokenizer": {"name": "tiny-tokenizer", "sha256": "ab" * 32}}
+    assert compare(image, other, record, replace(record, models=read)).unknown == ["reader:tiny-tokenizer"]
     assert "is the same in all that the record tells" in compare(image, other, record, record).sentence()
 
 

@@ -195,8 +195,7 @@ def test_texts_are_utf8_or_latin_and_long_foreign_ones_hide_none_of_ours(tmp_pat
     data = (tmp_path / "a.png").read_bytes()
 
     def with_text(kind: bytes, body: bytes) -> bytes:
-        chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        return data[:33] + chunk + data[33:]
+        return data[:33] + chunk(kind, body) + data[33:]
 
     steps = "\nSteps: 20, Sampler: Euler a, Seed: 18446744073709551615"
     chinese, french = f"红色的狐狸{steps}", f"un château{steps}"
@@ -209,3 +208,16 @@ def test_texts_are_utf8_or_latin_and_long_foreign_ones_hide_none_of_ours(tmp_pat
     assert read_record(with_text(b"zTXt", b"workflow\0\0" + long), FAKES).settings["seed"] == 7
     with pytest.raises(BadInput, match="unpacks to more"):
         read_record(with_text(b"zTXt", b"atelier\0\0" + long), FAKES)
+
+
+def test_what_could_not_be_told_again_is_refused_and_settings_have_their_types(tmp_path: Path) -> None:
+    text = a_record().to_json()
+    for part in ('"curve": [1e999]', '"note": "\\ud800"', '"deep": ' + "[" * 9 + "]" * 9):
+        forged_text = text.replace('"candidate": 3', part)
+        assert forged_text != text
+        with pytest.raises(BadInput):
+            read_record(forged(tmp_path / "a.png", forged_text), FAKES)
+        with pytest.raises(BadInput):
+            without_pictures(tmp_path / "a.png")
+    settings = {**a_record().settings, "seed": "7"}
+    assert read_record(forged(tmp_path / "b.png", changed(settings=settings)), FAKES).settings["seed"] == 7
