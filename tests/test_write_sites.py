@@ -59,7 +59,7 @@ def film(folder: Path) -> None:
 def checkpoint(folder: Path) -> None:
     from pipelines.weights.convert import _write_parts
 
-    _write_parts(folder / "new" / "a.safetensors", b"{}" * 50, iter([torch.zeros(100_000)]))
+    _write_parts(folder / "new" / "a.safetensors", b"{}" * 50, iter([torch.zeros(100_000)]), [])
 
 
 def download(folder: Path) -> None:
@@ -70,12 +70,6 @@ def download(folder: Path) -> None:
     part.url = "https://example.org/a"
     answer = SimpleNamespace(read=lambda *_: b"0" * 1000, read1=lambda *_: b"0" * 1000)
     list(part._write(answer, {"total": 10_000}, 10_000))
-
-
-def pickle(folder: Path) -> None:
-    from pipelines.weights.readers import _read_pickle
-
-    _read_pickle(folder / "model.pt", 60.0, 10**10, folder)
 
 
 def job_list(folder: Path) -> None:
@@ -113,12 +107,14 @@ def picture_folder(folder: Path) -> None:
 
 def stop_mark(folder: Path) -> None:
     from app.space import _stop_file
-    from pipelines.core.journal import Journal
 
-    _stop_file(Journal(folder)).touch()
+    _stop_file(folder).touch()
 
 
 DEVELOPERS = "a tool of developers"
+SANDBOX = (
+    "a process of its own with limits of its own; tests/pipelines/weights/test_refusals.py tells how it ends"
+)
 SITES: dict[str, Trial | str] = {
     "app/cli/reference.py": DEVELOPERS,
     "app/cli/run.py picture_folder": picture_folder,
@@ -142,8 +138,8 @@ SITES: dict[str, Trial | str] = {
     "pipelines/weights/convert.py _make_folder": checkpoint,
     "pipelines/weights/convert.py _write_parts": checkpoint,
     "pipelines/weights/download.py _Part._write": download,
-    "pipelines/weights/readers.py _read_pickle": pickle,
-    "pipelines/weights/sandbox.py": pickle,
+    "pipelines/weights/readers.py _read_pickle": SANDBOX,
+    "pipelines/weights/sandbox.py": SANDBOX,
 }
 
 # ----------------------------------------------------------------------------------------------- finding the places
@@ -271,7 +267,6 @@ def folder(tmp_path: Path) -> Path:
     from pipelines.core.journal import Journal, Snapshot
 
     Journal(tmp_path / "old").save(Snapshot(10, {"z": torch.zeros(1000)}, {}))
-    torch.save({"weight": torch.zeros(1000)}, tmp_path / "model.pt")
     return tmp_path
 
 

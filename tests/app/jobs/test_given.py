@@ -55,12 +55,13 @@ def test_a_given_picture_is_a_file_and_comes_back_with_its_job(queue: JobQueue, 
 
 def test_after_a_restart_it_waits_with_its_picture(studio: FakeStudio, tmp_path: Path) -> None:
     queue = JobQueue(studio, tmp_path, FAKES)
-    queue.submit("fake", {"prompt": "slow", "steps": 100_000}, "ann")
+    running = queue.submit("fake", {"prompt": "slow", "steps": 100_000}, "ann")
+    until(lambda: queue.job(running).state == "running")
     waiting = queue.submit("fake", {"image": picture(2)}, "ann")
     queue.close()
-    queue = JobQueue(FakeStudio(), tmp_path, FAKES)
-    assert open_picture(finished(queue, waiting).settings["image"]).size == (64, 64)
-    queue.close()
+    again = JobQueue(FakeStudio(), tmp_path, FAKES)
+    assert open_picture(finished(again, waiting).settings["image"]).size == (64, 64)
+    again.close()
 
 
 def test_the_ones_used_longest_ago_go_first_and_are_missed_in_a_sentence(

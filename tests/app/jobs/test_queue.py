@@ -194,7 +194,7 @@ def test_programs_at_one_address_leave_places_to_others(studio: FakeStudio, tmp_
     where[0] = ""
     studio.fake.go.set()
     until(lambda: len(studio.fake.ran) == 56)
-    order = studio.fake.ran[1:13]  # programs at an address take one turn together, whatever names they invent
+    order = studio.fake.ran[1:14]  # programs at an address take one turn together, whatever names they invent
     assert sum(prompt.startswith("theirs") for prompt in order) == 1
     assert "another 0" in order and "a page there" in order
     queue.close()
