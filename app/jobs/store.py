@@ -76,8 +76,9 @@ class JobStore:
         query = "SELECT id, settings FROM jobs WHERE length(settings) > ?"
         moved = 0
         for job_id, text in self._db.execute(query, (LONG_SETTINGS,)).fetchall():
-            if (settings := move_out(self.given, json.loads(text))) is not None:
-                row = (json.dumps(settings), job_id)
+            settings = json.loads(text)
+            if (apart := move_out(self.given, settings)) not in (None, settings):
+                row = (json.dumps(apart), job_id)
                 moved += self._db.execute("UPDATE jobs SET settings = ? WHERE id = ?", row).rowcount
         if moved:
             self._db.execute("VACUUM")

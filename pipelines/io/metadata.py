@@ -70,7 +70,8 @@ def _jpeg(data: bytes) -> bytes:
 
 def _webp(data: bytes) -> bytes:
     """https://developers.google.com/speed/webp/docs/riff_container: chunks of a name and a length."""
-    chunks, at = [], 12
+    chunks: list[bytes] = []
+    at = 12
     while at + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, at)
         chunk = data[at : at + 8 + length + length % 2]
