@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -73,13 +74,15 @@ class JobStore:
 
     def _move_pictures_out(self) -> None:
         """Earlier versions kept the pictures that jobs were given inside the list."""
-        query = "SELECT id, settings FROM jobs WHERE length(settings) > ?"
+        long = self._db.execute("SELECT id FROM jobs WHERE length(settings) > ?", (LONG_SETTINGS,)).fetchall()
         moved = 0
-        for job_id, text in self._db.execute(query, (LONG_SETTINGS,)).fetchall():
-            settings = json.loads(text)
-            if (apart := move_out(self.given, settings)) not in (None, settings):
-                row = (json.dumps(apart), job_id)
-                moved += self._db.execute("UPDATE jobs SET settings = ? WHERE id = ?", row).rowcount
+        for (job_id,) in long:
+            (text,) = self._db.execute("SELECT settings FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            with suppress(ValueError, AttributeError):  # the row is damaged
+                settings = json.loads(text)
+                if (apart := move_out(self.given, settings)) not in (None, settings):
+                    row = (json.dumps(apart), job_id)
+                    moved += self._db.execute("UPDATE jobs SET settings = ? WHERE id = ?", row).rowcount
         if moved:
             self._db.execute("VACUUM")
 
