@@ -31,15 +31,15 @@ def soak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Soak]:
 
 
 def test_the_short_form_finds_nothing_wrong(soak: Soak) -> None:
-    soak.clients(4, 3)
+    soak.clients(3, 2)
     soak.mutated_pictures(25)
     soak.slow_lines(10, 0.5)
     soak.stop(2)
     soak.full_disk()
     soak.kill()
-    soak.clients(2, 1)
+    soak.clients(1, 1)
     assert soak.wrong == []
-    assert soak.rows["clients"].tried == 14 and soak.made >= 14
+    assert soak.rows["clients"].tried == 7 and soak.made >= 7
     assert 5 < soak.rows["mutated pictures"].refused < 26
     table = soak.table()
     for name in (
