@@ -55,6 +55,47 @@
     tell();
   };
 
+  // A line that is cut, for whatever time: what the page sends is sent again until it arrives. Gradio would reload the page, and
+  // what was typed would be lost. Pictures that did not come are asked for again.
+  const send = window.fetch;
+  const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+  let leaving = false, waiting = 0;
+  addEventListener("pagehide", () => { leaving = true; });
+  addEventListener("pageshow", () => { leaving = false; });
+  const lineIs = (cut) => {
+    const told = document.querySelector("#cut");
+    if (told) told.hidden = !cut;
+    if (cut) return;
+    for (const one of document.images) if (one.complete && !one.naturalWidth && one.getAttribute("src")) one.src = one.src;
+  };
+  window.fetch = async (what, options = {}) => {
+    const asked = what instanceof Request ? what : null;
+    const address = new URL(asked ? asked.url : what, document.baseURI), method = options.method || asked?.method || "GET";
+    if (address.origin !== location.origin || method.toUpperCase() !== "POST") return send(what, options);
+    for (let tries = 0; ; tries++) {
+      let answer = null, problem = null;
+      try { answer = await send(asked ? asked.clone() : what, options); } catch (one) { problem = one; }
+      const cut = problem ? problem instanceof TypeError && !options.signal?.aborted && !leaving : answer.status === 502 || answer.status === 504;
+      if (tries && !cut && !--waiting) lineIs(false);
+      if (!cut) { if (problem) throw problem; return answer; }
+      if (!tries && !waiting++) lineIs(true);
+      await pause(Math.min(500 * 2 ** tries, 3000));
+    }
+  };
+
+  // Gradio calls its places for files by an English name, whatever is written in them; they are called by what is written.
+  const nameByWords = () => {
+    for (const one of document.querySelectorAll("[aria-dropeffect][aria-label]")) if (one.textContent.trim()) one.removeAttribute("aria-label");
+  };
+  new MutationObserver(nameByWords).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["aria-label"] });
+
+  // Stop and Pause tell the server at once, by an address that waits for nothing; the button's own answer follows.
+  document.addEventListener("click", (event) => {
+    const at = event.target.closest?.("#stop, [data-act=stop], [data-act=pause]");
+    const job = at?.closest("[role=tabpanel]")?.querySelector("section[data-job]")?.dataset.job;
+    if (job) fetch(`stop/${job}`, { method: "POST" }).catch(() => {});
+  }, true);
+
   window.atelier = {
     // Who is here, which job is being looked at and which engine was chosen last: asked once when the page opens, as is the
     // language, if it was chosen.

@@ -45,16 +45,18 @@ MAY_IMPORT |= {
     "app.serving": RUNNING,
     "app.owners": RUNNING,
     "app.deploy": (*RUNNING, "app.torch_build"),
-    "app.library": (*RUNNING, "app.jobs", "app.owners"),
+    "app.picture_index": RUNNING,
+    "app.library": (*RUNNING, "app.jobs", "app.owners", "app.picture_index"),
     "app.visitors": (*RUNNING, "app.jobs", "app.library"),
     "app.downloads": RUNNING,
     "app.timelapse": (*RUNNING, "app.jobs"),
     "app.saved_directions": RUNNING,
+    "app.soak": RUNNING,
     "app.ui": (
         *RUNNING, "app.jobs", "app.library", "app.downloads", "app.timelapse", "app.saved_directions",
         "app.serving", "app.owners", "app.visitors", "app.space", "app.recipe",
     ),
-    "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.serving", "app.space", "app.deploy"),
+    "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.serving", "app.space", "app.deploy", "app.soak"),
 }  # fmt: skip
 # Families of models that are variants of another, or built on it.
 KIN = {

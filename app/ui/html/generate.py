@@ -122,9 +122,10 @@ def _working(job: Job, previews: list[Image.Image] | None) -> Markup:
     count = min(int(job.settings.get("candidates") or 16), 16)
     tiles = _previews(previews, title_of(job)) if previews else Markup("<i></i>") * count
     return html(
-        '<section class="stage {}"><div class="said"><b>{}</b><span>{}</span><span class="eta">{}</span></div>'
-        '{}{}<p class="caption">{}</p></section>',
+        '<section class="stage {}" data-job="{}"><div class="said"><b>{}</b><span>{}</span>'
+        '<span class="eta">{}</span></div>{}{}<p class="caption">{}</p></section>',
         job.state,
+        job.id,
         doing,
         place,
         eta(job),

@@ -127,7 +127,8 @@ class GenerateTab(RunTab):
             answer[self.note] = error_note(problem)
         job = self.find_job(address)
         if job is None and self._is_known(address):  # another tab's: here is shown what was made here last
-            job = next((run for run in self.last_runs(visitor) if self.find_job(run.id)), None)
+            runs = (self.find_job(run.id) for run in self.last_runs(visitor))  # with the given pictures
+            job = next((run for run in runs if run), None)
         filled = self.fill(job) if job else {}
         filled.pop(self.form.from_picture, None)  # stays folded
         job_id = job.id if job else address
