@@ -330,6 +330,12 @@ class PainterStudio:
 class PainterClip:
     """Sees nothing but the mean colour; reads nothing but the words red, green and blue."""
 
+    config: ClassVar[Any] = SimpleNamespace(image_size=32, small_size=32, embedding_size=3)
+    device = torch.device("cpu")
+    image = torch.nn.Identity()
+    logit_scale = 20.0
+    logit_bias: float | None = None
+
     def encode_text(self, prompts: list[str]) -> Tensor:
         vectors = [[float(word in prompt) + 0.1 for word in ("red", "green", "blue")] for prompt in prompts]
         return torch.nn.functional.normalize(torch.tensor(vectors), dim=1)

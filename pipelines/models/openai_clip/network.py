@@ -284,6 +284,16 @@ class PublishedClip(nn.Module, ABC):
         """The device of the weights."""
         return self.log_scale.device
 
+    @property
+    def logit_scale(self) -> float:
+        """What turns a cosine into a logit."""
+        return self.log_scale.detach().float().exp().item()
+
+    @property
+    def logit_bias(self) -> float | None:
+        """None where it was trained with a softmax; one trained with a sigmoid has a number here."""
+        return None
+
     def tokenize(self, prompts: list[str]) -> Tensor:
         """List of n texts -> (n, t) token ids with start and end, cut to the context length, padding 0."""
         book, room = self.tokenizer, self.config.context_length - 2

@@ -1,0 +1,102 @@
+"""Relevance maps: where in a picture CLIP finds a text, told from what it says of the picture with parts hidden.
+
+Windows are slid over the picture. Hiding what a text is about lowers its cosine, and a window alone keeps it only where
+the text is about what it shows (occlusion, Zeiler & Fergus 2014; masks weighted by scores, Petsiuk et al. 2018). Only
+`encode_image` is asked, so that every CLIP can be explained, whatever its image tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.core.pipeline import Step
+from pipelines.models.base import Clip
+from pipelines.see.pictures import BATCH, Progress, quiet
+
+GRID = 32  # values of a map along a side
+WINDOW = 0.35  # of a side
+PLACES = 6  # of the window along a side
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Where a text is: `map` (GRID, GRID) float32 in [0, 1] on the CPU, 1 at its peak, 0 where it is no more than average.
+
+    `peak` is (x, y) in shares of the picture's width and height.
+    """
+
+    text: str
+    map: Tensor
+    peak: tuple[float, float]
+
+
+@torch.no_grad()
+def relevance(
+    clip: Clip, picture: Tensor, texts: Tensor, words: Sequence[str], progress: Progress = quiet
+) -> list[Relevance]:
+    """A map for each of some texts.
+
+    Args:
+        clip: The CLIP to explain.
+        picture: (1, 3, s, s) in [-1, 1].
+        texts: (n, d) vectors of unit length of the texts.
+        words: The n texts, for the results.
+        progress: Told of every batch.
+
+    Returns:
+        A Relevance for each text, in order.
+    """
+    side = clip.config.image_size
+    picture = F.interpolate(picture.to(clip.device), (side, side), mode="bilinear", antialias=True)
+    windows = _windows(side).to(clip.device)  # (w, side, side)
+    ground = _ground(picture)
+    hidden, alone = [], []
+    for start in range(0, len(windows), BATCH // 2):
+        mask = windows[start : start + BATCH // 2, None]
+        both = torch.cat([picture + mask * (ground - picture), ground + mask * (picture - ground)])
+        without, only = (clip.encode_image(both) @ texts.T).float().chunk(2)  # (batch, n) each
+        hidden.append(without)
+        alone.append(only)
+        progress(Step("look", min(start + BATCH // 2, len(windows)), len(windows)))
+    small = F.interpolate(windows[:, None], (GRID, GRID), mode="area")[:, 0]
+    spread = small / small.sum(0).clamp(min=1e-3)  # each place is told of by the windows over it
+    lost, kept = (
+        torch.einsum("wn,whv->nhv", scores, spread) for scores in (-torch.cat(hidden), torch.cat(alone))
+    )
+    return [
+        _relevance(word, map.cpu())
+        for word, map in zip(words, _standard(lost) + _standard(kept), strict=True)
+    ]
+
+
+def _relevance(text: str, scores: Tensor) -> Relevance:
+    """(GRID, GRID) of any scale -> a Relevance."""
+    above = (scores - scores.mean()).clamp(min=0)
+    place = int(above.argmax())
+    peak = ((place % GRID + 0.5) / GRID, (place // GRID + 0.5) / GRID)
+    return Relevance(text, above / above.max().clamp(min=1e-6), peak)
+
+
+def _standard(maps: Tensor) -> Tensor:
+    """(n, h, w) with mean 0 and deviation 1 each; a flat one is 0."""
+    apart = maps - maps.mean((1, 2), keepdim=True)
+    return apart / apart.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
+
+
+def _windows(side: int) -> Tensor:
+    """(PLACES * PLACES, side, side) in [0, 1]: a square with soft edges at every place, row by row."""
+    at = (torch.arange(side) + 0.5) / side
+    centres = torch.linspace(WINDOW / 2, 1 - WINDOW / 2, PLACES)
+    bands = torch.sigmoid((WINDOW / 2 - (at - centres[:, None]).abs()) * 60)  # (PLACES, side)
+    return torch.einsum("ay,bx->abyx", bands, bands).flatten(0, 1)
+
+
+def _ground(picture: Tensor) -> Tensor:
+    """(1, 3, s, s) -> (1, 3, 1, 1): what hides a part, the median colour of the border."""
+    border = torch.cat([picture[..., 0, :], picture[..., -1, :], picture[..., 0], picture[..., -1]], -1)
+    return border.median(-1).values[..., None, None]
