@@ -23,7 +23,7 @@ from app.jobs.queue import JobQueue
 from app.library import Library
 from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving
-from app.ui import api, theme
+from app.ui import api, api_see, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
 from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked, drawing_pipelines
 from app.ui.door import Door
@@ -105,6 +105,7 @@ def build(
         spoken = "() => [window.atelier.spoken()]"  # in the place of a component that it does not read
         arrived.then(speak, [context.form_values], labels, js=spoken, **QUIET)
         api.build(context)
+        api_see.build(context)
     page.atelier = context  # type: ignore[attr-defined]
     return page
 

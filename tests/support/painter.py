@@ -323,6 +323,9 @@ class PainterStudio:
     def clip(self) -> Any:
         return PainterClip()
 
+    def critic(self) -> Any:
+        return PainterClip()
+
     def switch(self, pack: str) -> None:
         self.pack = pack
 
