@@ -16,7 +16,13 @@ FILES = sorted([*ROOT.glob("app/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 
 # Folder (or module beside the folders) -> what it may import, besides itself. Pipelines never import one another.
 LIBRARIES = ("pipelines.errors", "pipelines.io", "pipelines.core", "pipelines.models", "pipelines.clip")
-PIPELINES = ("pipelines.generate", "pipelines.diffuse", "pipelines.optimize", "pipelines.edit", "pipelines.see")
+PIPELINES = (
+    "pipelines.generate",
+    "pipelines.diffuse",
+    "pipelines.optimize",
+    "pipelines.edit",
+    "pipelines.see",
+)
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pipelines": ("pipelines.errors", "pipelines.core", *PIPELINES, "pipelines.studio"),  # imported when asked for
     "pipelines.errors": (),
@@ -48,8 +54,10 @@ MAY_IMPORT |= {
     "app.downloads": RUNNING,
     "app.timelapse": (*RUNNING, "app.jobs"),
     "app.saved_directions": RUNNING,
+    "app.saved_probes": RUNNING,
     "app.ui": (
         *RUNNING, "app.jobs", "app.library", "app.downloads", "app.timelapse", "app.saved_directions",
+        "app.saved_probes",
         "app.serving", "app.owners", "app.visitors", "app.space", "app.recipe",
     ),
     "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.serving", "app.space", "app.deploy"),

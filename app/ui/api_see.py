@@ -14,8 +14,8 @@ from pipelines.io.images import open_picture
 from pipelines.see.classify import classify as classified
 from pipelines.see.explain import explain as explained
 from pipelines.see.folders import see_labelled
-from pipelines.see.labels import read_labels, read_templates
-from pipelines.see.names import names_for
+from pipelines.see.labels import PLAIN, read_labels, read_templates
+from pipelines.see.names import names_for, names_in
 from pipelines.see.pictures import see_all
 from pipelines.see.probe import few_shot_curve, read_probe, teach
 from pipelines.see.score import score_pairs
@@ -43,8 +43,9 @@ def _classify_tool(studio: Any) -> Callable[..., Any]:
             raise BadInput("see.labels_or_probe")
         if probe and not probe.startswith("data:"):
             raise BadInput("see.not_a_probe")
-        names = read_labels(labels) if labels.strip() else names_for("")
-        wordings, taught = read_templates(templates), read_probe(probe) if probe else None
+        names = read_labels(labels) if labels.strip() else names_in()
+        wordings = read_templates(templates) if labels.strip() or templates else PLAIN
+        taught = read_probe(probe) if probe else None
         with looking:
             clip = studio.clip()
             seen = see_all(clip, pictures)

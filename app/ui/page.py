@@ -30,7 +30,7 @@ from app.ui.door import Door
 from app.ui.html.page import header, served
 from app.ui.i18n import LANGUAGES, knob_help, translations
 from app.ui.pictures import Pictures
-from app.ui.tabs import edit, generate, library, models, optimize, plain
+from app.ui.tabs import edit, generate, library, models, optimize, plain, see
 from app.ui.visits import House, Visits, asking
 from app.visitors import OwnLibrary, OwnQueue
 from pipelines.errors import BadInput, CannotSave
@@ -43,7 +43,7 @@ TabBuilder = Callable[[PageContext, gr.Tab], None]
 # name -> what builds the tab. Its word is `tab_NAME` in assets/strings/page.json. Pipelines without a designed tab get a
 # plain one, between these two groups.
 TOOLS: dict[str, TabBuilder] = {"generate": generate.build, "optimize": optimize.build, "edit": edit.build}
-PLACES: dict[str, TabBuilder] = {"library": library.build, "models": models.build}
+PLACES: dict[str, TabBuilder] = {"see": see.build, "library": library.build, "models": models.build}
 
 
 def tabs_of(context: PageContext) -> dict[str, TabBuilder]:

@@ -17,7 +17,11 @@ def known_names() -> tuple[tuple[str, str], ...]:
     return tuple((english, chinese) for english, chinese in json.loads(NAMES_FILE.read_text("utf-8")))
 
 
+def names_in(language: str = "en") -> list[str]:
+    """The known names in "en" or "zh", each once."""
+    return list(dict.fromkeys(pair[language == "zh"] for pair in known_names()))
+
+
 def names_for(prompt: str) -> list[str]:
-    """The known names in the language of a prompt, each once."""
-    place = 1 if is_chinese(prompt) else 0
-    return list(dict.fromkeys(pair[place] for pair in known_names()))
+    """The known names in the language of a prompt."""
+    return names_in("zh" if is_chinese(prompt) else "en")

@@ -1,4 +1,4 @@
-"""Relevance maps laid over their picture, in a vermilion that grows with relevance."""
+"""Relevance maps as colours, and laid over their picture, which is grey below them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,31 @@ from pipelines.io.files import write_atomically
 from pipelines.see.pictures import on_square
 from pipelines.see.relevance import Relevance
 
-COLOUR = (217, 67, 47)
-OPACITY = 0.8  # at the peak
+# Relevance -> red, green, blue, opacity: from clear over amber to vermilion.
+RAMP = (
+    (0.0, (246, 190, 84, 0)),
+    (0.35, (244, 172, 66, 110)),
+    (0.7, (232, 104, 54, 190)),
+    (1.0, (205, 52, 36, 225)),
+)
 SHEET_SIDE = 256  # pixels of each picture on a sheet
 
 
 def heat(found: Relevance, side: int) -> Image.Image:
-    """A map as an RGBA picture of side x side pixels, clear where nothing is and OPACITY at the peak."""
-    levels = (found.map.numpy() * 255 * OPACITY).round().astype(np.uint8)
-    alpha = Image.fromarray(levels).resize((side, side), Image.Resampling.BICUBIC)
-    layer = Image.new("RGBA", (side, side), (*COLOUR, 0))
-    layer.putalpha(alpha)
-    return layer
+    """A map as an RGBA picture of side x side pixels, clear where nothing is."""
+    levels = Image.fromarray(found.map.numpy().astype(np.float32)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
+    places = [place for place, _ in RAMP]
+    channels = [np.interp(np.asarray(levels), places, [colour[k] for _, colour in RAMP]) for k in range(4)]
+    return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8))
 
 
 def overlay(image: Image.Image, found: Relevance, side: int = SHEET_SIDE) -> Image.Image:
-    """The picture as CLIP saw it, faded, with a map over it; RGB of side x side pixels."""
-    square = on_square(image).resize((side, side), Image.Resampling.LANCZOS).convert("RGBA")
-    faded = Image.blend(square, Image.new("RGBA", square.size, "white"), 0.35)
-    return Image.alpha_composite(faded, heat(found, side)).convert("RGB")
+    """The picture as CLIP saw it, grey and faded, with a map over it; RGB of side x side pixels."""
+    square = on_square(image).resize((side, side), Image.Resampling.LANCZOS)
+    faded = Image.blend(square.convert("L").convert("RGB"), Image.new("RGB", square.size, "white"), 0.4)
+    return Image.alpha_composite(faded.convert("RGBA"), heat(found, side)).convert("RGB")
 
 
 def write_sheet(path: str | Path, image: Image.Image, maps: Sequence[Relevance]) -> None:

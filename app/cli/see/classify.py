@@ -49,16 +49,16 @@ def main(arguments: list[str]) -> int:
         raise BadInput("see.labels_or_probe")
 
     from pipelines.see.classify import classify
-    from pipelines.see.labels import read_labels, read_templates
-    from pipelines.see.names import names_for
+    from pipelines.see.labels import PLAIN, read_labels, read_templates
+    from pipelines.see.names import names_in
     from pipelines.see.pictures import picture_files, see_all
     from pipelines.see.probe import read_probe
 
     paths = [
         file for name in options.files for file in (picture_files(name) if Path(name).is_dir() else [name])
     ]
-    templates = read_templates(options.template)
-    labels = read_labels(options.labels) if options.labels else names_for("")
+    labels = read_labels(options.labels) if options.labels else names_in()
+    templates = read_templates(options.template) if options.labels or options.template else PLAIN
     probe = read_probe(options.probe) if options.probe else None
     studio = open_studio(options)
     with progress() as tell:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from app.library import Entry
-from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked
+from app.ui.context import DRAWING, QUIET, TAKING, PageContext, Update, clickable_html, clicked
 from app.ui.html.common import button, downloads, error_note
 from app.ui.i18n import both
 from app.ui.link import copy_link
@@ -49,7 +49,7 @@ def build(context: PageContext, tab: gr.Tab) -> None:
         data = clicked(event)
         if data.get("act") == "more":
             return recent(count + PAGE)
-        if data.get("act") in ("optimize", "edit"):
+        if data.get("act") in TAKING:
             return context.hand_over(event)
         try:
             path = context.pictures.path(data.get("name", ""))
@@ -94,7 +94,7 @@ def _wall(context: PageContext, entries: Sequence[Entry], title: str, scores: Se
                 '<article><img src="{}" alt="{}" loading="lazy"><p title="{}"><span>{}</span>{}</p>'
                 '<div class="acts">{}'
                 "{}{}"
-                "{}{}"
+                "{}{}{}"
                 "{}"
                 "</div></article>",
                 url,
@@ -105,6 +105,7 @@ def _wall(context: PageContext, entries: Sequence[Entry], title: str, scores: Se
                 downloads(context.pictures.url(entry.path), name, entry.record.settings, "save"),
                 button("optimize_this", "optimize", name=name),
                 button("edit_this", "edit", name=name),
+                button("why", "see", name=name),
                 button("reuse_short", "reuse", name=name),
                 button("alike_short", "alike", name=name),
                 copy_link(entry.record.pipeline, entry.record.settings),

@@ -124,6 +124,8 @@ def test_overlays_show_where(tmp_path) -> None:
     laid = overlay(image, found.maps[1])
     here = tuple(int(share * laid.width) for share in found.maps[1].peak)
     red, _, blue = laid.getpixel(here)  # type: ignore[misc]
-    assert red > blue  # vermilion over blue
+    assert red > 2 * blue  # vermilion over blue
+    red, green, blue = laid.getpixel((128, 250))  # type: ignore[misc]
+    assert red == green == blue  # far away it is grey
     write_sheet(tmp_path / "maps.png", image, found.maps)
     assert Image.open(tmp_path / "maps.png").size == (256 * 3, 256)

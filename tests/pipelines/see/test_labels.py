@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pipelines.errors import BadInput
 from pipelines.see.classify import accuracy, classify, probabilities
 from pipelines.see.labels import ART, PHOTO, PLAIN, Templates, label_vectors, read_labels, read_templates
-from pipelines.see.names import known_names, names_for
+from pipelines.see.names import known_names, names_for, names_in
 from tests.support.painter import PainterClip
 from tests.support.tiny import tiny_clip
 
@@ -88,4 +88,5 @@ def test_accuracy_is_the_share_of_right_labels() -> None:
 def test_the_pack_knows_names_in_both_languages() -> None:
     pairs = known_names()
     assert len(pairs) > 1500 and ("elephant", "大象") in pairs
-    assert "elephant" in names_for("a dog") and "大象" in names_for("一只狗")
+    assert "elephant" in names_for("a dog") and names_for("一只狗") == names_in("zh")
+    assert "大象" in names_in("zh") and len(names_in()) > 1500

@@ -10,7 +10,7 @@ import gradio as gr
 from app.jobs.queue import Job
 from app.jobs.threads import run_in_own_thread
 from app.ui.components import bare
-from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked
+from app.ui.context import DRAWING, QUIET, TAKING, PageContext, Update, clickable_html, clicked
 from app.ui.html import generate as generate_html
 from app.ui.html.common import Trace, error_note, info_note
 from app.ui.link import opened
@@ -187,7 +187,7 @@ class GenerateTab(RunTab):
 
     def _act(self, data: dict[str, str], visitor: str) -> Update:
         act = data.get("act", "")
-        if act in ("optimize", "edit"):  # the other tabs'
+        if act in TAKING:  # the other tabs'
             return {}
         if act == "open":
             job = self.queue.job(data.get("job", ""))
