@@ -27,7 +27,7 @@
     if (!stage || !cell) return;
     stage.dataset.at = place;
     for (const one of all("#see-stage [data-see]")) one.setAttribute("aria-current", String(one === cell));
-    Object.assign(stage.querySelector(".frame .now"), { src: cell.querySelector("img").src, alt: cell.querySelector("img").alt });
+    Object.assign(stage.querySelector(".frame .now"), { src: cell.dataset.large, alt: cell.querySelector("img").alt });
     for (const one of all("#see-answer [data-for]")) one.hidden = one.dataset.for !== String(place);
     const prompt = field("prompt");
     if (prompt && cell.dataset.prompt && (!prompt.value || prompt.dataset.own)) { prompt.value = cell.dataset.prompt; prompt.dataset.own = "1"; }
@@ -59,7 +59,7 @@
   });
 
   document.addEventListener("click", (event) => {
-    const one = event.target.closest?.("#see :is([data-see], [data-heat], [data-choose], [data-fill], [data-taught])");
+    const one = event.target.closest?.("#see :is([data-see], [data-heat], [data-choose], [data-fill], [data-taught], [data-wordings])");
     if (!one) return;
     if ("choose" in one.dataset) find(FILES)?.click();
     if ("see" in one.dataset) look(Number(one.dataset.see));
@@ -69,6 +69,7 @@
       for (const word of all("#see-answer [data-heat]")) word.setAttribute("aria-pressed", String(word === one && !pressed));
       showHeat();
     }
+    if ("wordings" in one.dataset) field("templates").value = one.dataset.wordings;
     if ("fill" in one.dataset) { field("labels").value = chinese() ? one.dataset.zh : one.dataset.en; teach(""); }
     if ("taught" in one.dataset && !("act" in one.dataset)) {
       const pressed = one.getAttribute("aria-pressed") === "true";

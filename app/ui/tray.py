@@ -17,19 +17,20 @@ from pipelines.optimize.prompts import parse_scenes
 from pipelines.see.pictures import on_square
 
 MOST_SHOWN = 24
-MOST_TAUGHT = 32  # pictures a label
-MOST_GROUPS = 40
-PIXELS = 640  # of a picture as it is shown
+MOST_TAUGHT, MOST_LABELS = 32, 20  # pictures a label, and labels
+LARGE, SMALL = 480, 120  # pixels of a picture as it is shown
+LEARNED = 224  # pixels of one that is taught from
 MODES = ("name", "why", "teach", "score")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture as CLIP sees it, a square: the PNG's URI, a small JPEG's, its file's name, and the prompt it is from."""
+    """A picture as CLIP sees it, a square, and the prompt that it was made from. Pictures are data URIs."""
 
-    uri: str
+    uri: str  # what CLIP is shown
+    large: str
     small: str
-    name: str
+    name: str  # of its file
     prompt: str = ""
 
     @property
@@ -91,10 +92,11 @@ class Tray:
 
     def taught(self, label: str, added: list[Shown]) -> Tray:
         """More pictures of a label. BadInput when there are too many labels."""
-        pictures = dict.fromkeys((*self.groups.get(label, ()), *added))
+        lighter = [replace(picture, uri=preview_uri(picture.image, LEARNED), large="") for picture in added]
+        pictures = dict.fromkeys((*self.groups.get(label, ()), *lighter))
         groups = {**self.groups, label: tuple(pictures)[:MOST_TAUGHT]}
-        if len(groups) > MOST_GROUPS:
-            raise BadInput("see.too_many_labels", count=len(groups), most=MOST_GROUPS)
+        if len(groups) > MOST_LABELS:
+            raise BadInput("see.too_many_labels", count=len(groups), most=MOST_LABELS)
         return replace(self, groups=groups)
 
     def without_label(self, label: str) -> Tray:
@@ -105,7 +107,8 @@ class Tray:
 def shown(source: str | Path | Image.Image, name: str, prompt: str = "") -> Shown:
     """A picture for the tray. BadInput when it cannot be opened."""
     image = on_square(source if isinstance(source, Image.Image) else open_picture(source))
-    return Shown(picture_to_uri(image), preview_uri(image, PIXELS), name[:80], prompt)
+    large, small = (preview_uri(image, pixels) for pixels in (LARGE, SMALL))
+    return Shown(picture_to_uri(image), large, small, name[:80], prompt)
 
 
 def prompt_in(path: str | Path, kinds: Any) -> str:

@@ -71,7 +71,19 @@ PLAIN = Templates()
 ART = Templates(
     _of_ranking(TEMPLATES), _of_ranking(CHINESE_TEMPLATES)
 )  # those by which candidates are ranked
-PHOTO = Templates(("a photo of a {label}",), ("这是一张有关{label}的照片",))
+# Seven of the wordings that Radford et al. 2021 published for ImageNet, for CLIPs that learned from photographs.
+PHOTO = Templates(
+    (
+        "a photo of a {label}",
+        "itap of a {label}.",
+        "a bad photo of the {label}.",
+        "a photo of the large {label}.",
+        "a photo of the small {label}.",
+        "a {label} in a video game.",
+        "art of the {label}.",
+    ),
+    ("这是一张有关{label}的照片", "一张{label}的照片", "{label}"),
+)
 
 
 def read_templates(text: str | Iterable[str]) -> Templates:

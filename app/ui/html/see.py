@@ -59,7 +59,7 @@ def stage(tray: Tray, at: int, captions: Sequence[str] = ()) -> Markup:
         both("see_more"),
         button("see_remove", "remove"),
         button("see_clear", "clear") if len(tray.pictures) > 1 else "",
-        chosen.small,
+        chosen.large,
         chosen.name,
         cells,
     )
@@ -67,9 +67,10 @@ def stage(tray: Tray, at: int, captions: Sequence[str] = ()) -> Markup:
 
 def _cell(picture: Shown, k: int, at: int, caption: str) -> Markup:
     return html(
-        '<button type="button" data-see="{}" data-prompt="{}" aria-current="{}" title="{}"><img src="{}" alt="{}">'
-        "<span>{}</span></button>",
+        '<button type="button" data-see="{}" data-large="{}" data-prompt="{}" aria-current="{}" title="{}">'
+        '<img src="{}" alt="{}"><span>{}</span></button>',
         k,
+        picture.large,
         picture.prompt,
         "true" if k == at else "false",
         caption,

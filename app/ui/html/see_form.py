@@ -11,7 +11,7 @@ from app.ui.html.common import KEYS, press
 from app.ui.i18n import both, both_aloud, pair
 from app.ui.markup import html, joined
 from app.ui.tray import MODES, Question
-from pipelines.see.labels import ART
+from pipelines.see.labels import ART, PHOTO, PLAIN
 
 LABEL_SETS = (
     ("see_set_animals", "cat, dog, horse, elephant, bird, fish", "猫，狗，马，大象，鸟，鱼"),
@@ -23,6 +23,8 @@ LABEL_SETS = (
         "红色，黄色，绿色，蓝色，紫色，黑色，白色",
     ),
 )
+
+WORDINGS = (("see_wordings_art", ART), ("see_wordings_photo", PHOTO), ("see_wordings_plain", PLAIN))
 
 
 def form(question: Question, taught: Sequence[Taught]) -> Markup:
@@ -81,7 +83,7 @@ def _naming(question: Question, taught: Sequence[Taught]) -> Markup:
         'placeholder="{}">{}</textarea></label><input type="hidden" name="taught" value="{}">'
         '<div class="chips">{}{}<button type="button" data-fill="labels" data-en="" data-zh="">{}</button></div>'
         '<details class="more-settings"><summary>{}</summary><label class="field"><textarea name="templates" rows="5" '
-        'spellcheck="false" aria-label="{}">{}</textarea><small>{}</small></label></details>',
+        'spellcheck="false" aria-label="{}">{}</textarea><small>{}</small></label><div class="chips">{}</div></details>',
         both("see_labels"),
         both_aloud("see_labels_hint"),
         question.labels,
@@ -93,6 +95,10 @@ def _naming(question: Question, taught: Sequence[Taught]) -> Markup:
         both_aloud("see_templates"),
         question.templates or ART.text,
         both("see_templates_text"),
+        joined(
+            html('<button type="button" data-wordings="{}">{}</button>', templates.text, both(key))
+            for key, templates in WORDINGS
+        ),
     )
 
 

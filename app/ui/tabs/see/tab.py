@@ -18,7 +18,7 @@ from app.timelapse import image_at
 from app.ui.context import QUIET, PageContext, Update, clickable_html, clicked
 from app.ui.html import see as see_html
 from app.ui.html import see_teach
-from app.ui.html.common import error_note, info_note, missing
+from app.ui.html.common import error_note, info_note
 from app.ui.html.see_form import form
 from app.ui.tabs.see.answers import Answers
 from app.ui.tray import Question, Shown, Tray, prompt_in, prompt_of, shown
@@ -40,15 +40,19 @@ def build(context: PageContext, tab_itself: gr.Tab) -> None:
     tab = SeeTab(context)
     with gr.Row(elem_id="see", equal_height=False):
         with gr.Column(elem_id="see-view", scale=7, min_width=300):
-            tab.stage = clickable_html(elem_id="see-stage", script="window.atelier.seeing(element);")
+            tab.stage = clickable_html(
+                see_html.empty(context.pictures),
+                elem_id="see-stage",
+                script="window.atelier.seeing(element);",
+            )
         with gr.Column(elem_id="see-controls", scale=5, min_width=300):
-            tab.entries = clickable_html(elem_id="see-form")
+            tab.entries = clickable_html(form(Question(), ()), elem_id="see-form")
             tab.note = gr.HTML(elem_id="see-note", apply_default_css=False)
             tab.answer = clickable_html(elem_id="see-answer", script="window.atelier.answer(element);")
     tab.upload = gr.UploadButton("", file_types=KINDS, file_count="multiple", elem_id="see-upload")
     tab.tray = gr.State(Tray(), time_to_live=3600)
     tab.values = gr.Textbox(visible=False)
-    tab.connect(tab_itself)
+    tab.connect()
 
 
 class SeeTab:
@@ -67,7 +71,7 @@ class SeeTab:
         self.probes = Probes(context.shelf.home)
         self.answers = Answers(context.studio, self.probes)
 
-    def connect(self, tab_itself: gr.Tab) -> None:
+    def connect(self) -> None:
         """Which event calls what. What was asked is laid on the tray and shown as asked; then it is answered."""
         asked = [self.tray, self.values]
         shown_places = [self.tray, self.stage, self.entries, self.note, self.answer]
@@ -81,26 +85,21 @@ class SeeTab:
         handover = self.context.handover
         received = handover.change(self.receive, [handover, self.tray], [handover, *shown_places], **QUIET)
         received.then(self.reply, [self.tray], shown_places, **QUIET)
-        tab_itself.select(self.open, asked, shown_places, js=READS, **QUIET)
+        self.context.arrivals.append((self.arrive, [], [self.entries], self.values))
 
     # ------------------------------------------------------------------------------------------------------ showing
 
-    def open(self, tray: Tray, values: str) -> Update:
-        """The tab was opened: what there is, with what was typed."""
-        return {**self._form(Question.read(values)), **self._stage(tray, Question.read(values).at)}
+    def arrive(self) -> Update:
+        """The page was opened: the form with the label sets that the visitor has taught."""
+        return self._form(Question())
 
     def _form(self, question: Question) -> Update:
         return {self.entries: form(question, self.probes.kept())}
 
     def _stage(self, tray: Tray, at: int = 0) -> Update:
         if not tray.pictures:
-            return {self.stage: self._none()}
+            return {self.stage: see_html.empty(self.context.pictures)}
         return {self.stage: see_html.stage(tray, tray.at(at))}
-
-    def _none(self) -> str:
-        if absent := self.context.missing("optimize"):
-            return missing(self.context.studio.pack, absent)
-        return see_html.empty(self.context.pictures)
 
     def _ask(self, tray: Tray, question: Question) -> Update:
         """The question waits on the tray, and its place says so."""
