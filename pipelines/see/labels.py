@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.clip.ranking import CHINESE_TEMPLATES, TEMPLATES
+from pipelines.clip.ranking import TEMPLATES
 from pipelines.core.settings import clean_prompt
 from pipelines.errors import BadInput
 from pipelines.models.base import Clip
@@ -63,14 +63,9 @@ class Templates:
         return "\n".join(dict.fromkeys((*self.english, *self.chinese)))
 
 
-def _of_ranking(templates: Sequence[str]) -> tuple[str, ...]:
-    return tuple(template.replace("{}", PLACE) for template in templates)
-
-
 PLAIN = Templates()
-ART = Templates(
-    _of_ranking(TEMPLATES), _of_ranking(CHINESE_TEMPLATES)
-)  # those by which candidates are ranked
+# Those by which candidates are ranked; Chinese names alone, because wordings brought no more of them.
+ART = Templates(tuple(template.replace("{}", PLACE) for template in TEMPLATES))
 # Seven of the wordings that Radford et al. 2021 published for ImageNet, for CLIPs that learned from photographs.
 PHOTO = Templates(
     (
