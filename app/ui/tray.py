@@ -25,13 +25,17 @@ MODES = ("name", "why", "teach", "score")
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture as CLIP sees it, a square, and the prompt that it was made from. Pictures are data URIs."""
+    """A picture as CLIP sees it, a square, and what its record says of it. Pictures are data URIs.
+
+    `ranked` is its rank, the number of candidates and that of those within noise of the best; empty when it has no rank.
+    """
 
     uri: str  # what CLIP is shown
     large: str
     small: str
     name: str  # of its file
     prompt: str = ""
+    ranked: tuple[int, ...] = ()
 
     @property
     def image(self) -> Image.Image:
@@ -104,20 +108,24 @@ class Tray:
         return replace(self, groups={name: group for name, group in self.groups.items() if name != label})
 
 
-def shown(source: str | Path | Image.Image, name: str, prompt: str = "") -> Shown:
+def shown(
+    source: str | Path | Image.Image, name: str, prompt: str = "", ranked: tuple[int, ...] = ()
+) -> Shown:
     """A picture for the tray. BadInput when it cannot be opened."""
     image = on_square(source if isinstance(source, Image.Image) else open_picture(source))
     large, small = (preview_uri(image, pixels) for pixels in (LARGE, SMALL))
-    return Shown(picture_to_uri(image), large, small, name[:80], prompt)
+    return Shown(picture_to_uri(image), large, small, name[:80], prompt, ranked)
 
 
-def prompt_in(path: str | Path, kinds: Any) -> str:
-    """What a picture of ours was made to show, the empty text when it does not say."""
+def shown_file(path: str | Path, name: str, kinds: Any) -> Shown:
+    """A file for the tray, with what its record says where it has one. BadInput when it cannot be opened."""
     try:
         record = read_record(path, kinds)
-        return prompt_of(record.pipeline, record.settings)
     except BadInput:
-        return ""
+        return shown(path, name)
+    places = tuple(record.picture.get(key) for key in ("rank", "candidates", "tied"))
+    good = all(type(place) is int and place > 0 for place in places)
+    return shown(path, name, prompt_of(record.pipeline, record.settings), places if good else ())
 
 
 def prompt_of(pipeline: str, settings: dict[str, Any]) -> str:

@@ -126,10 +126,13 @@ def fit(vectors: Tensor, targets: Tensor, label_count: int, scale: float) -> Ten
     Minimizes the cross-entropy of softmax(scale * vectors @ weight.T), in which each label counts alike however many
     pictures it has, plus DECAY * scale / 2 times the mean over the labels of |weight|^2.
     """
-    x, y = vectors.detach().cpu().double(), targets.cpu()
-    counts = torch.bincount(y, minlength=label_count).clamp(min=1).double()
-    share = (counts.reciprocal() / label_count)[y]
     with torch.inference_mode(False), torch.enable_grad():
+        x, y = (
+            vectors.cpu().double().clone(),
+            targets.cpu().clone(),
+        )  # no gradient passes tensors of inference mode
+        counts = torch.bincount(y, minlength=label_count).clamp(min=1).double()
+        share = (counts.reciprocal() / label_count)[y]
         weight = torch.zeros(label_count, x.shape[1], dtype=torch.float64, requires_grad=True)
         solver = torch.optim.LBFGS([weight], max_iter=200, tolerance_grad=1e-7, line_search_fn="strong_wolfe")
 

@@ -141,12 +141,21 @@ def names(found: Classification, at: int, taught: bool) -> Markup:
     )
 
 
-def reasons(found: Explanation, at: int) -> Markup:
-    """Why a picture fits its prompt: how sure, where its words are, what each phrase adds, the closest other name."""
+def reasons(found: Explanation, at: int, ranked: Sequence[int] = ()) -> Markup:
+    """Why a picture fits its prompt: how sure, where its words are, what each phrase adds, the closest other name.
+
+    `ranked` are a candidate's rank, how many there were, and how many were within noise of the best.
+    """
+    place = ""
+    if ranked:
+        rank, count, tied = ranked
+        says = both("tied", count=tied) if tied > 1 else both("clear_winner")
+        place = html('<p class="small">{} · {}</p>', both("rank", rank=rank, count=count), says)
     return html(
-        '<section class="answer reasons" data-at="{}">{}{}{}{}</section>',
+        '<section class="answer reasons" data-at="{}">{}{}{}{}{}</section>',
         at,
         _verdict(found),
+        place,
         _words(found.maps, at),
         _phrases(found),
         _closest(found),

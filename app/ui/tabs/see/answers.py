@@ -39,8 +39,9 @@ class Answers:
             rows = score_pairs(self.studio.clip(), self.studio.critic(), pairs)
             return see_html.scores(rows, tray.pictures), []
         at = tray.at(question.at)
-        found = explain(self.studio.clip(), tray.pictures[at].image, prompt, names_for(prompt))
-        return see_html.reasons(found, at), []
+        picture = tray.pictures[at]
+        found = explain(self.studio.clip(), picture.image, prompt, names_for(prompt))
+        return see_html.reasons(found, at, picture.ranked if prompt == picture.prompt else ()), []
 
     def _names(self, tray: Tray, question: Question) -> tuple[str, list[str]]:
         clip = self.studio.clip()

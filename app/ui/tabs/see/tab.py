@@ -21,7 +21,7 @@ from app.ui.html import see_teach
 from app.ui.html.common import error_note, info_note
 from app.ui.html.see_form import form
 from app.ui.tabs.see.answers import Answers
-from app.ui.tray import Question, Shown, Tray, prompt_in, prompt_of, shown
+from app.ui.tray import Question, Shown, Tray, prompt_of, shown, shown_file
 from pipelines.core.explain import explain
 from pipelines.errors import BadInput, CannotSave
 from pipelines.see.labels import read_labels
@@ -123,7 +123,7 @@ class SeeTab:
             return self._ask(tray, replace(question, at=tray.at(question.at)))
         if act == "begin":
             path = self.context.pictures.path(data.get("name", ""), example=True)
-            picture = shown(path, path.stem, prompt_in(path, self.context.queue.pipelines))
+            picture = shown_file(path, path.stem, self.context.queue.pipelines)
             return self._added(tray, question, [picture])
         if act == "remove":
             less = tray.without(tray.at(question.at)) if tray.pictures else tray
@@ -190,7 +190,7 @@ class SeeTab:
             picture = shown(image_at(queue, job_id, int(step or 0)), f"{prompt[:40]} ({step})", prompt)
         else:
             path = self.context.pictures.path(name)
-            picture = shown(path, path.stem, prompt_in(path, self.context.queue.pipelines))
+            picture = shown_file(path, path.stem, self.context.queue.pipelines)
         more = tray.with_pictures([picture], first=True)
         question = Question("why", prompt=picture.prompt)
         asked = self._ask(more, question) if picture.prompt else {self.answer: "", self.tray: more}
@@ -236,7 +236,7 @@ def _opened(files: list[str], kinds: Any) -> tuple[list[Shown], list[BadInput]]:
     for file in files:
         try:
             name = file.replace("\\", "/").rsplit("/", 1)[-1]
-            good.append(shown(file, name.rsplit(".", 1)[0], prompt_in(file, kinds)))
+            good.append(shown_file(file, name.rsplit(".", 1)[0], kinds))
         except BadInput as problem:
             problems.append(problem)
     return good, problems

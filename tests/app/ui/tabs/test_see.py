@@ -89,6 +89,7 @@ def test_why_is_one_click_from_a_candidate(open_page: Callable[..., Any], queue:
     assert tab.locator("#see-form [name=prompt]").input_value() == "a red bowl"
     assert tab.locator("#see-form [name=mode]:checked").input_value() == "why"
     assert tab.locator("#see-stage .frame.heated").count() == 1
+    assert "rank 1 of 16" in tab.locator("#see-answer .reasons").inner_text()
 
 
 def test_labels_are_taught_and_used(open_page: Callable[..., Any], tmp_path: Path) -> None:
