@@ -2,8 +2,9 @@
 
 The first start makes `.venv` beside this file and installs into it the build of PyTorch that suits the machine and
 requirements.txt; a stamp lets later starts skip that. A `.venv` that works is used by every later start, also by one
-with another Python. An environment that already has everything (a Space, a container, an active environment) is used
-as it is. Only the standard library is used here, and nothing newer than Python 3.7, so that older ones can be told so.
+with another Python. One that must be made anew is put aside until the new one has everything. An environment that
+already has everything (a Space, a container, an active environment) is used as it is. Only the
+standard library is used here, and nothing newer than Python 3.7, so that older ones can be told so.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from app import torch_build
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 UNFINISHED = VENV / "atelier-unfinished"  # there while .venv is being made; found later, .venv is made anew
+BEFORE = ROOT / ".venv-before"  # the old .venv while a new one is being made
 STAMP = VENV / "atelier-stamp"  # one line per requirements file that is installed completely
 REQUIREMENTS = ROOT / "requirements.txt"
 TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
@@ -178,6 +180,19 @@ def inside(python: Path) -> tuple[str, str]:
     return version, torch
 
 
+def has_all(python: Path, needed: list[Path]) -> bool:
+    """Whether the Python of an environment has all that is `needed`, in the versions that are asked for."""
+    question = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; import launch; "
+        f"print(launch.differences([Path(name) for name in {[str(file) for file in needed]!r}]))"
+    )
+    try:
+        answer = subprocess.run([str(python), "-c", question], capture_output=True, text=True).stdout
+    except OSError:
+        return False
+    return answer.strip() == "{}"
+
+
 def stamps() -> set[str]:
     """The stamp's lines; none when there is no stamp."""
     try:
@@ -196,14 +211,45 @@ class SetUpFailed(Exception):
 def set_up(needed: list[Path], build: str = "") -> Path:
     """The Python of a `.venv` that has everything `needed`, made or completed first when it has not.
 
-    `build` is the build of torch that was asked for; without it one that is there stays.
+    `build` is the build of torch that was asked for; without it one that is there stays. An old `.venv` is put back when
+    the new one cannot be made.
     """
+    try:
+        python = complete(needed, build)
+    except BaseException:
+        put_back()
+        raise
+    shutil.rmtree(BEFORE, ignore_errors=True)
+    return python
+
+
+def put_aside() -> None:
+    """Move `.venv` to where it waits for the new one; one that waits there already is older, and worked."""
+    if not BEFORE.exists():
+        VENV.rename(BEFORE)
+
+
+def put_back() -> None:
+    """Move the old `.venv` back to its place, if there is one."""
+    if BEFORE.exists():
+        shutil.rmtree(VENV, ignore_errors=True)
+        BEFORE.rename(VENV)
+        say(".venv is as it was before")
+
+
+def complete(needed: list[Path], build: str) -> Path:
+    """As `set_up`, but what fails leaves the old `.venv` aside."""
     python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     version, torch = inside(python)
     installed = stamps()
+    if version and not installed and not UNFINISHED.exists() and has_all(python, needed):
+        installed = {version, *map(stamp_of, needed)}  # made by somebody else, and it works
+        STAMP.write_text("\n".join(sorted(installed)), encoding="utf-8")
     fresh = UNFINISHED.exists() or not version or not any(line.endswith(version) for line in installed)
     try:
         if fresh:
+            if version:  # its Python answers: it may be all there is
+                put_aside()
             make_venv(python)
             version, torch = inside(python)
             installed = set()

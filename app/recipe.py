@@ -54,7 +54,7 @@ class Recipe:
 def travels(knob: Knob, value: Any) -> bool:
     """Whether a setting can go into a link: not pictures, not directions, not what a run itself has written."""
     if knob.kind == "targets":
-        return "data:" not in value
+        return "data:" not in str(value)
     return knob.kind in (None, "prompt", "seed") and knob.name != "until"
 
 
@@ -67,7 +67,8 @@ def recipe_of(pipeline: str, settings: Mapping[str, Any], kinds: Kinds | None = 
     now = kind.current_names(dict(settings))
     if changes := now.get("changes"):
         whole = kind.from_dict(now)
-        assert isinstance(whole, HasTimeline)
+        if not isinstance(whole, HasTimeline):
+            raise BadInput("app.link_foreign")
         now = whole.timeline()[-1][1].to_dict() | {"changes": changes}
     # the device decides the batch
     knobs = [

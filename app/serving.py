@@ -8,7 +8,8 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -190,6 +191,23 @@ def own_address() -> str:
             return asking.getsockname()[0]
         except OSError:
             return HOST
+
+
+@contextmanager
+def without_proxies() -> Iterator[None]:
+    """With no proxy in the environment, nor in the system's settings: a call to this machine goes to it directly.
+
+    Proxies may be named in any way, by a scheme that the HTTP client does not know too. Own certificates are not needed
+    either. Afterwards the environment is as it was.
+    """
+    odd = [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("SSL_CERT_")]
+    before = {name: os.environ.pop(name) for name in odd}
+    os.environ["no_proxy"] = ANY
+    try:
+        yield
+    finally:
+        del os.environ["no_proxy"]
+        os.environ.update(before)
 
 
 def check_free(host: str, port: int) -> None:

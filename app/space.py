@@ -36,17 +36,20 @@ Events = Generator[Step | Result, None, None]
 
 START = 3.0  # seconds of a call that are none of the run's: the fork, CUDA's beginning
 SLICE = 25.0  # seconds asked for at once by a run that is done in slices
-SLICED = ("optimize",)  # those that can stop at any step and lose nothing
+SLICED = ("optimize", "guide")  # those that can stop at any step and lose nothing
 PREVIEW_SECONDS = 1.0  # between two previews: drawing them takes GPU time
 # Seconds a whole run may take when nothing is known, by its settings; measured runs correct it.
 FIRST_ESTIMATES: dict[str, Callable[[Any], float]] = {
     "generate": lambda settings: 20 + 0.5 * settings.candidates,
-    "diffuse": lambda settings: 5 + 0.2 * (settings.candidates or 4) * (settings.steps or 30),
+    "diffuse": lambda settings: (
+        5 + 0.2 * (settings.candidates or 4) * (settings.steps or 30) * _windows(settings)
+    ),
     "edit": lambda settings: (
         10
         + 0.2 * settings.step_count() * (1 + settings.inversion_iterations + settings.strip)
         + settings.update_count()
     ),
+    "guide": lambda settings: 5 + 0.3 * settings.length(),
     "optimize": lambda settings: 0.2 * settings.timeline()[-1][1].steps,
 }
 
@@ -311,6 +314,13 @@ def refusal(problem: Exception, seconds: int) -> Message | None:
     if getattr(problem, "title", "") == "ZeroGPU worker error":  # `text` is the name of an exception's class
         return Message("core.broke", {"kind": text})
     return Message("space.refused", {"seconds": seconds, "reason": " ".join(text.split())[:200]})
+
+
+def _windows(settings: Any) -> float:
+    """About how many windows of 512 x 512, overlapping by half, a canvas of Diffuse has; twice a picture where not set."""
+    unset = 1024 if settings.place != "fill" else 512
+    sides = ((settings.width or unset), (settings.height or unset))
+    return math.prod(max(2 * side / 512 - 1, 1) for side in sides)
 
 
 def _estimate(name: str, settings: Settings) -> float:

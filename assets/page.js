@@ -117,11 +117,12 @@
   };
 
   document.addEventListener("click", (event) => {
-    const at = event.target.closest?.("[data-set-lang], [data-set-theme], [data-look], [data-tab], [data-engine]");
+    const at = event.target.closest?.("[data-set-lang], [data-set-theme], [data-look], [data-tab], [data-engine], [data-steer]");
     if (!at) return;
     if (at.dataset.setLang) { kept.set("lang", at.dataset.setLang); speak(at.dataset.setLang); }
     if ("setTheme" in at.dataset) { kept.set("theme", root.classList.contains("dark") ? "light" : "dark"); paint(); }
     if (at.dataset.engine) kept.set("engine", at.dataset.engine);
+    if (at.dataset.steer) kept.set("steer", at.dataset.steer);
     if (at.dataset.look) window.atelier.look(at.dataset.look);
     if (at.dataset.tab) document.querySelector(`#tab-${at.dataset.tab}-button`)?.click();
   });
@@ -508,6 +509,25 @@
     if (by) { event.preventDefault(); walk(by); }
   });
 
+  // Guide's part of the form, and the chip that chooses between VQGAN and diffusion.
+  const GUIDE = "#opt-engine,#opt-guide";
+  let waiting = ""; // what is filled in once the tab has been opened
+  Object.assign(window.atelier, {
+    guided: () => JSON.stringify(read(entriesIn(GUIDE))),
+    fillGuide(given) {
+      if (!given) return;
+      if (!find("#opt-guide .guide-form")) { waiting = given; return; }
+      for (const [name, value] of Object.entries(JSON.parse(given))) put(entriesIn(GUIDE, name), value);
+    },
+    guideForm() {
+      setTimeout(() => {
+        const last = waiting || (kept.get("steer") ? JSON.stringify({ steer: kept.get("steer") }) : "");
+        window.atelier.fillGuide(last);
+        waiting = "";
+      });
+    },
+  });
+
   // ---- Edit: a form of our own, a wipe between before and after, a look back at what had been learned
 
   const editFrame = () => find("#proof .frame:not(.waiting)");
@@ -523,7 +543,25 @@
       if (row.querySelector("[data-use]").checked) uses[row.dataset.direction] = Number(row.querySelector("input[type=range]").value);
     return uses;
   };
-  const entries = (name) => document.querySelectorAll(name ? `#edit-controls [name="${CSS.escape(name)}"]` : "#edit-controls [name]");
+  const entriesIn = (place, name) => document.querySelectorAll(place.split(",").map((one) => `${one} [name${name ? `="${CSS.escape(name)}"` : ""}]`).join());
+  const entries = (name) => entriesIn("#edit-controls", name);
+  const read = (inputs) => {
+    const found = {};
+    for (const one of inputs) {
+      if (one.type === "radio") { if (one.checked) found[one.name] = one.value; }
+      else if (one.type === "checkbox") found[one.name] = one.checked;
+      else if (one.type === "number" || one.type === "range") found[one.name] = one.value === "" ? null : Number(one.value);
+      else found[one.name] = one.value;
+    }
+    return found;
+  };
+  const put = (inputs, value) => {
+    for (const one of inputs) {
+      if (one.type === "radio") one.checked = one.value === value;
+      else if (one.type === "checkbox") one.checked = Boolean(value);
+      else one.value = value ?? "";
+    }
+  };
   const showForm = () => {
     const far = find("#edit-controls [name=strength]");
     if (!far) return;
@@ -565,25 +603,14 @@
   const ours = (records) => records?.every((one) => [...one.addedNodes, ...one.removedNodes].every((node) => node === editBrush.layer || node === past));
   Object.assign(window.atelier, {
     values() {
-      const found = {};
-      for (const one of entries()) {
-        if (one.type === "radio") { if (one.checked) found[one.name] = one.value; }
-        else if (one.type === "checkbox") found[one.name] = one.checked;
-        else if (one.type === "number" || one.type === "range") found[one.name] = one.value === "" ? null : Number(one.value);
-        else found[one.name] = one.value;
-      }
-      return JSON.stringify({ ...found, mask: editBrush.own, uses: directions() });
+      return JSON.stringify({ ...read(entries()), mask: editBrush.own, uses: directions() });
     },
     fill(given) {
       if (!given) return;
       if (!ask) { pending = given; return; } // the tab has not been opened yet
       for (const [name, value] of Object.entries(JSON.parse(given))) {
         if (name === "mask") editBrush.set(value);
-        for (const one of entries(name)) {
-          if (one.type === "radio") one.checked = one.value === value;
-          else if (one.type === "checkbox") one.checked = Boolean(value);
-          else one.value = value;
-        }
+        put(entries(name), value);
       }
       showForm();
       soon();

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipelines.errors import CannotSave as CannotSave
     from pipelines.errors import Stopped as Stopped
     from pipelines.generate.settings import GenerateSettings as GenerateSettings
+    from pipelines.guide.settings import GuideSettings as GuideSettings
     from pipelines.optimize.settings import OptimizeSettings as OptimizeSettings
     from pipelines.studio import PIPELINES as PIPELINES
     from pipelines.studio import Studio as Studio
@@ -31,6 +32,7 @@ _HOMES = {
     "pipelines.edit.settings": ("EditSettings",),
     "pipelines.errors": ("BadInput", "CannotSave", "Stopped"),
     "pipelines.generate.settings": ("GenerateSettings",),
+    "pipelines.guide.settings": ("GuideSettings",),
     "pipelines.optimize.settings": ("OptimizeSettings",),
     "pipelines.studio": ("PIPELINES", "Studio"),
 }

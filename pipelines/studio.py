@@ -20,16 +20,19 @@ from pipelines.edit.pipeline import Edit
 from pipelines.edit.source_images import SourceImages
 from pipelines.errors import BadInput
 from pipelines.generate.pipeline import Generate
+from pipelines.guide.pipeline import Guide
 from pipelines.models.base import Clip
 from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
+from pipelines.models.stable_diffusion.denoiser import StableDenoiser
 from pipelines.models.stable_diffusion.load import load_diffusers
 from pipelines.models.stable_diffusion.network import StableDiffusion
 from pipelines.optimize.pipeline import Optimize
 from pipelines.weights.catalog import (
+    DENOISING,
     check_use,
     checkpoint_of,
     kind_of,
@@ -39,10 +42,13 @@ from pipelines.weights.catalog import (
     with_readers,
 )
 from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.manifest import check_pack
 
+READER = "reader:"  # begins the role, in a record, of what another model reads texts with
 PIPELINES: dict[str, type[Pipeline[Any]]] = {
     "generate": Generate,
     "optimize": Optimize,
+    "guide": Guide,
     "edit": Edit,
     "diffuse": Diffuse,
 }
@@ -79,6 +85,22 @@ class Studio:
             self.pack = pack
             names = {checkpoint.name for checkpoint in needed(pack, self.use)}
             self._loaded = {name: part for name, part in self._loaded.items() if name in names}
+
+    def choose(self, part: str, name: str = "") -> None:
+        """Give a part of the pack to another model, such as "clip" to "clip-vit-l-14"; "" gives it back to the pack's own.
+
+        Models that are still used stay loaded. BadInput for an unknown part or model, a model of another role, or one
+        whose files are missing; the studio is then unchanged.
+        """
+        use = {field: model for field, model in self.use.items() if field != part}
+        if name:
+            use[part] = name
+            check_use(self.pack, {part: name})
+            _check_present("this", with_readers([name]))
+        with self._lock:
+            self.use = use
+            names = {checkpoint.name for checkpoint in needed(self.pack, use)}
+            self._loaded = {model: loaded for model, loaded in self._loaded.items() if model in names}
 
     def on(self, device: str) -> Studio:
         """A studio with the same pack on another device. It takes over this one's networks; do not use this one again."""
@@ -118,10 +140,16 @@ class Studio:
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """The models of a pipeline, for the record: role -> {"name", "sha256"}, the SHA-256 being that of the file.
 
-        BadInput when the pack has no such pipeline.
+        Vocabularies and text encoders that no field names are told under READER and their name. BadInput when the pack
+        has no such pipeline.
         """
         facts: dict[str, dict[str, str]] = {}
-        for field, checkpoint in parts(self.pack, name, self.use).items():
+        names = parts(self.pack, name, self.use)
+        read = [checkpoint.name for checkpoint in with_readers(names.values())]
+        if "prior" in names:
+            read.append(pipelines_of(self.pack)[name]["clip"])
+        apart = {READER + reader: reader for reader in read if reader not in names.values()}
+        for field, checkpoint in (names | apart).items():
             with self._lock:
                 if checkpoint not in self._hashes:
                     self._hashes[checkpoint] = _hash(checkpoint_of(checkpoint).path)
@@ -140,16 +168,17 @@ class Studio:
     def _fields(self, name: str, models: dict[str, Any]) -> dict[str, Any]:
         """The fields of a pipeline from its models.
 
-        A prior with its codec is Edit's denoiser, and elsewhere `diffusion`, as a pipeline of diffusers is. It reads by
-        the pack's own CLIP, which it was trained with. `use` replaces the CLIP that judges.
+        A prior with its codec, or a pipeline of diffusers, is a denoiser in Edit and Guide and elsewhere `diffusion`. A
+        prior reads by the pack's own CLIP, which it was trained with. `use` replaces the CLIP that judges.
         """
         fields = dict(models)
         if "prior" in fields:
             reader = self.load(pipelines_of(self.pack)[name]["clip"])
             diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), reader)
-            fields |= {"unet": PriorDenoiser(diffusion)} if name == "edit" else {"diffusion": diffusion}
+            fields |= {"unet": PriorDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         elif "diffusion" in fields:
-            fields["diffusion"] = StableDiffusion(fields["diffusion"])
+            diffusion = StableDiffusion(fields.pop("diffusion"))
+            fields |= {"unet": StableDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         return fields
 
     def _read(self, checkpoint: Checkpoint) -> Any:
@@ -174,6 +203,8 @@ class Studio:
             config: Any = config_type.from_dict(values)
             with META_INIT_LOCK, init_empty_weights():  # no time and memory for numbers that are thrown away
                 network: nn.Module = network_type(config, *extra)
+        except BadInput:  # the config says itself what is wrong
+            raise
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
             raise BadInput("studio.config_strange", file=checkpoint.path.name) from error
         if spec.vocabulary and extra[0].vocabulary_size > config.vocabulary_size:
@@ -201,7 +232,8 @@ class Studio:
 
 
 def _check_present(what: str, checkpoints: list[Checkpoint]) -> None:
-    """BadInput when files of models are missing. The tiny pack's files are checked when they are read."""
+    """BadInput when files of models are missing, or when one of the tiny pack's is not as it was shipped."""
+    check_pack(checkpoint.path for checkpoint in checkpoints if checkpoint.pack == "tiny")
     if gone := [
         checkpoint.name for checkpoint in checkpoints if not checkpoint.present and checkpoint.pack != "tiny"
     ]:

@@ -17,12 +17,9 @@ FILES = sorted([*ROOT.glob("app/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 # Folder (or module beside the folders) -> what it may import, besides itself. Pipelines never import one another.
 LIBRARIES = ("pipelines.errors", "pipelines.io", "pipelines.core", "pipelines.models", "pipelines.clip")
 PIPELINES = (
-    "pipelines.generate",
-    "pipelines.diffuse",
-    "pipelines.optimize",
-    "pipelines.edit",
+    "pipelines.generate", "pipelines.diffuse", "pipelines.optimize", "pipelines.guide", "pipelines.edit",
     "pipelines.see",
-)
+)  # fmt: skip
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pipelines": ("pipelines.errors", "pipelines.core", *PIPELINES, "pipelines.studio"),  # imported when asked for
     "pipelines.errors": (),

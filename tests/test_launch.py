@@ -26,6 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(launch, "VENV", venv)
     monkeypatch.setattr(launch, "UNFINISHED", venv / "atelier-unfinished")
     monkeypatch.setattr(launch, "STAMP", venv / "atelier-stamp")
+    monkeypatch.setattr(launch, "BEFORE", tmp_path / ".venv-before")
     monkeypatch.setattr(launch, "REQUIREMENTS", tmp_path / "requirements.txt")
     return tmp_path
 
@@ -37,6 +38,8 @@ class Made:
         self.python, self.torch = launch.python_now(), ""
         self.done: list[str] = []
         self.fails: str | None = None
+        self.complete = False  # whether it has all, whatever its stamp says
+        monkeypatch.setattr(launch, "has_all", lambda *_: self.complete)
         monkeypatch.setattr(launch, "make_venv", self.make_venv)
         monkeypatch.setattr(launch, "install", lambda _, file: self.do(file.name))
         monkeypatch.setattr(launch, "install_torch", self.install_torch)
@@ -153,6 +156,49 @@ def test_a_venv_that_works_is_never_thrown_away(made: Made, capsys: pytest.Captu
     assert ".venv has Python 3.10, which is used" in capsys.readouterr().err
     made.python = "python 3.9"  # the system's Python was replaced under it: its packages are out of reach
     assert made.set_up() == ["venv", "torch cpu", "requirements.txt"]
+
+
+def test_a_venv_is_put_aside_until_another_works_and_put_back_when_none_does(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.set_up()
+    (launch.VENV / "mine").touch()
+    made.python = "python 3.9"  # its packages are out of reach, but offline it is all there is
+    for fails in ("torch cpu", "requirements.txt"):
+        made.fails, made.python = fails, "python 3.9"
+        with pytest.raises(launch.SetUpFailed):
+            made.set_up()
+        assert (launch.VENV / "mine").exists() and launch.STAMP.exists() and not launch.BEFORE.exists()
+    assert "as it was before" in capsys.readouterr().err
+    launch.VENV.rename(launch.BEFORE)  # a start was killed while it made the new one
+    launch.VENV.mkdir()
+    launch.UNFINISHED.touch()
+    with pytest.raises(launch.SetUpFailed):
+        made.set_up()
+    assert (launch.VENV / "mine").exists()
+    made.fails, made.python = None, "python 3.9"
+    assert made.set_up() == ["venv", "torch cpu", "requirements.txt"]
+    assert not launch.BEFORE.exists() and not (launch.VENV / "mine").exists()
+
+
+def test_a_venv_without_a_stamp_that_has_everything_is_used(made: Made) -> None:
+    python = launch.VENV / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    made.python, made.torch, made.complete = "python 3.12", "2.13.0+cpu", True
+    assert made.set_up() == [] and made.set_up() == []
+    launch.STAMP.unlink()
+    made.complete = False
+    assert made.set_up() == ["venv", "torch cpu", "requirements.txt"]
+
+
+def test_a_python_is_asked_whether_it_has_everything(home: Path) -> None:
+    (home / "requirements.txt").write_text(f"pytest=={pytest.__version__}\n")
+    (home / "launch.py").write_bytes((ROOT / "launch.py").read_bytes())
+    (home / "app").symlink_to(ROOT / "app")
+    assert launch.has_all(Path(sys.executable), [launch.REQUIREMENTS])
+    (home / "requirements.txt").write_text("surely-not-installed==1.0\n")
+    assert not launch.has_all(Path(sys.executable), [launch.REQUIREMENTS])
 
 
 def test_a_stamp_of_an_earlier_atelier_is_known(made: Made) -> None:

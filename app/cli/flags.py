@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput
+from pipelines.io.values import is_dict
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.core.pipeline import Pipeline
 
+MOST_BYTES = 1_000_000  # of a settings file
+
 
 def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
     """The flags of a pipeline: one for each field of its Settings, and those that all pipelines share."""
-    from pipelines.core.pipeline import HasTimelapse, LearnsDirection, Resumable
+    from pipelines.core.pipeline import HasTimelapse, LearnsDirection, Restyles, Resumable
 
     resumable = issubclass(kind, Resumable)
     words = (kind.__doc__ or "").strip().split("\n\n")[0]
@@ -36,12 +41,16 @@ def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
             metavar = "FILE" if knob.kind == "picture" else {int: "N", float: "X"}.get(knob.type, "TEXT")
             parser.add_argument(flag, dest=knob.name, metavar=metavar, help=text)
     _former_flags(parser, kind)
+    if flag := kind.Settings.file_flag:
+        text = f"settings file of {flag.title()} Diffusion, as JSON; other flags change it"
+        parser.add_argument(f"--{flag}", dest="settings_file", metavar="FILE", help=text)
     if resumable:
         parser.add_argument(
             "--resume", metavar="DIR", help="go on with a run; other flags change it from there on"
         )
     if issubclass(kind, HasTimelapse):
         parser.add_argument("--video", metavar="FILE", help="also write how it grew, as .mp4 or .webp")
+    if issubclass(kind, Restyles):
         parser.add_argument("--frames", metavar="FILE", help="restyle a folder of pictures or a short film")
     if issubclass(kind, LearnsDirection):
         parser.add_argument(
@@ -108,13 +117,30 @@ def settings_values(kind: type[Pipeline[Any]], options: argparse.Namespace) -> d
         if value is None:
             continue
         if isinstance(value, list):  # the words of a prompt
-            if not value and getattr(options, "resume", None):
+            if not value and (getattr(options, "resume", None) or getattr(options, "settings_file", None)):
                 continue
             value = " ".join(value)
         elif knob.type in (int, float):
             value = _number(value)
         values[name] = value
     return kind.Settings.current_names(values)
+
+
+def settings_of_file(kind: type[Pipeline[Any]], path: str) -> tuple[dict[str, Any], list[str]]:
+    """The settings in a JSON file by present names, and the names of those that are not known here.
+
+    BadInput when it cannot be read, is larger than MOST_BYTES or holds no JSON object.
+    """
+    try:
+        file = Path(path).expanduser()
+        values = json.loads(file.read_text("utf-8")) if file.stat().st_size <= MOST_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        values = None
+    if not is_dict(values):
+        raise BadInput("cli.settings_file", file=path[:80])
+    values = kind.Settings.current_names(values)
+    known = {knob.name for knob in kind.Settings.knobs()}
+    return {name: value for name, value in values.items() if name in known}, sorted(set(values) - known)
 
 
 def _number(text: str) -> int | float | str:

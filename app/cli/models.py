@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from app.cli.progress import INTERRUPTED, ProgressLine, say
@@ -16,12 +16,17 @@ from pipelines.weights.checkpoint import Checkpoint, size_of
 from pipelines.weights.install import add, find, install, installed, published, remove
 from pipelines.weights.open_weights import OPEN_WEIGHTS
 
-COLUMNS = ("pack", "name", "role", "there", "size", "memory", "runs here", "licence", "origin")
+COLUMNS = ("pack", "name", "role", "there", "size", "memory", "runs here", "good for", "licence", "origin")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`models`, `models fetch`, `models add`, `models remove`. Returns the exit code; BadInput for wrong input."""
-    verbs: dict[str, Callable[[list[str]], int]] = {"fetch": _fetch, "add": _add, "remove": _remove}
+    """`models`, and its verbs `fetch`, `add`, `remove` and `seal`. Returns the exit code; BadInput for wrong input."""
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "fetch": _fetch,
+        "add": _add,
+        "remove": _remove,
+        "seal": _seal,
+    }
     if arguments and arguments[0] in verbs:
         return verbs[arguments[0]](list(arguments[1:]))
     return _list(list(arguments))
@@ -49,18 +54,20 @@ def _list(arguments: list[str]) -> int:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    size = ("" if row["there"] else "about ") + f"{row['bytes'] / 1e6:,.{1 if row['there'] else 0}f} MB"
+    size = f"{row['bytes'] / 1e6:,.1f} MB" if row["exact"] else f"about {row['bytes'] / 1e6:,.0f} MB"
     memory = f"{row['memory'] / 1e9:.1f} GB" if row["memory"] else ""
     runs = {True: "yes", False: "no", None: ""}[row["runs"]]
     there = "yes" if row["there"] else "no"
-    return (row["pack"], row["name"], row["role"], there, size, memory, runs, row["licence"], row["origin"])
+    facts = (row["about"], row["licence"], row["origin"])
+    return (row["pack"], row["name"], row["role"], there, size, memory, runs, *facts)
 
 
 def all_models() -> list[dict[str, Any]]:
     """Every model as plain values: the shipped pack, the open weights, and the user's own.
 
-    "bytes" is what it takes on disk, or the download when it is not there; "memory" is an estimate in bytes, and "runs"
-    says whether that much is free on the GPU or in this machine's RAM now; both are None where they are not known.
+    "bytes" is what it takes on disk, or the download when it is not there; "exact" tells whether that is no estimate.
+    "memory" is an estimate in bytes, and "runs" says whether that much is free on the GPU or in this machine's RAM now;
+    both are None where they are not known. "about" is what the model is good for.
     """
     from pipelines.weights.catalog import CHECKPOINTS
 
@@ -72,12 +79,14 @@ def all_models() -> list[dict[str, Any]]:
 def _row(checkpoint: Checkpoint, free: int) -> dict[str, Any]:
     """A model of the catalog. For those of the tiny pack, memory is four times their size."""
     facts = ["pack", "name", "role", "licence", "origin", "about"]
-    size, memory = checkpoint.size, 4 * checkpoint.size
+    size, memory, exact = checkpoint.size, 4 * checkpoint.size, True
+    row: dict[str, Any] = {name: getattr(checkpoint, name) for name in facts}
     if checkpoint.files:
-        facts.append("pinned")
+        row |= {"pinned": checkpoint.pinned, "conversion_memory": checkpoint.conversion_memory}
+        exact = checkpoint.present or checkpoint.exact
         size, memory = size if checkpoint.present else checkpoint.download_bytes, checkpoint.memory
-    row = {name: getattr(checkpoint, name) for name in facts}
-    return row | {"there": checkpoint.present, "bytes": size, "memory": memory, "runs": memory <= free}
+    size_facts = {"bytes": size, "exact": exact, "memory": memory, "runs": memory <= free}
+    return row | {"there": checkpoint.present, **size_facts}
 
 
 def _own(name: str, free: int) -> dict[str, Any]:
@@ -100,7 +109,8 @@ def _own(name: str, free: int) -> dict[str, Any]:
     terms = {key: str(facts.get(key, "not stated")) for key in ("licence", "origin")}
     row = {"pack": "own", "name": name, "role": metadata.get("kind", path.suffix.removeprefix(".")), **terms}
     need = 2 * size_of(path)
-    return row | {"about": "", "there": True, "bytes": size_of(path), "memory": need, "runs": need <= free}
+    size_facts = {"bytes": size_of(path), "exact": True, "memory": need, "runs": need <= free}
+    return row | {"about": "", "there": True, **size_facts}
 
 
 # ---------------------------------------------------------------------------------------------- fetch, add, remove
@@ -145,14 +155,26 @@ def _show(checkpoint: Checkpoint) -> None:
         "model": f"{checkpoint.name}: {checkpoint.about}",
         "origin": checkpoint.origin,
         "licence": checkpoint.licence,
-        "size": f"about {checkpoint.download_bytes / 1e6:,.0f} MB to download",
-        "memory": f"about {checkpoint.memory / 1e9:.1f} GB to run" if checkpoint.memory else "",
+        "size": f"{'' if checkpoint.exact else 'about '}{checkpoint.download_bytes / 1e6:,.0f} MB to download",
+        "memory": "; ".join(_memory(checkpoint)),
         "SHA-256": "published" if checkpoint.pinned else "not pinned: the publisher tells none that we know",
-        "from": "\n          ".join(file.url for file in checkpoint.files),
+        "from": "\n          ".join("\n       or ".join(file.urls) for file in checkpoint.files),
     }
     for name, text in rows.items():
         if text:
             print(f"{name:<8}  {text}", file=sys.stderr)
+
+
+def _memory(checkpoint: Checkpoint) -> Iterator[str]:
+    """What running and converting a model take, in words."""
+    if checkpoint.memory:
+        yield f"about {checkpoint.memory / 1e9:.1f} GB to run"
+    if checkpoint.conversion_memory:
+        disk = 3 * checkpoint.download_bytes  # the download, a copy outside of the pickle, and the result
+        yield (
+            f"about {checkpoint.conversion_memory / 1e9:.1f} GB to convert, "
+            f"and up to {disk / 1e9:.1f} GB of disk until that is done"
+        )
 
 
 def _agree(agreed: bool) -> None:
@@ -189,6 +211,33 @@ def _remove(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     options = parser.parse_args(arguments)
     _tell(options.json, {"name": options.name, "path": None, "bytes": remove(options.name)})
+    return 0
+
+
+def _seal(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="launch.py models seal",
+        description="Note size and SHA-256 of the shipped pack's files, after one of them was trained anew.",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    options = parser.parse_args(arguments)
+    from pipelines.studio import Studio
+    from pipelines.weights.catalog import ASSETS, CHECKPOINTS
+    from pipelines.weights.manifest import MANIFEST, seal
+
+    def load_all() -> None:
+        studio = Studio("tiny", "cpu")
+        for checkpoint in CHECKPOINTS.values():
+            if checkpoint.pack == "tiny":
+                studio.load(checkpoint.name)
+
+    folder = ASSETS / "tiny"
+    count = seal(folder, load_all)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    _tell(
+        options.json,
+        {"name": "tiny", "path": str(folder / MANIFEST), "bytes": size, "kind": f"{count} files"},
+    )
     return 0
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from app.cli.progress import FAILED
 from app.cli.run import load, picture_folder, watch
 from pipelines.core.arguments import Parser
+from pipelines.errors import BadInput
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +22,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", metavar="DIR", help="also save the new picture in this folder")
     parser.add_argument("--pack", metavar="NAME", help="model pack (default: the record's own)")
     parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best one)"
+        "--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the record's own)"
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object on standard output at the end"
@@ -29,16 +32,17 @@ def main(arguments: list[str]) -> int:
     from pipelines.core.record import check_complete, read_record, write_png
     from pipelines.core.replay import replay as run_again
     from pipelines.io.images import open_picture
-    from pipelines.studio import PIPELINES
+    from pipelines.studio import PIPELINES, READER
     from pipelines.weights.catalog import is_known
 
     old = read_record(options.file, PIPELINES)
     check_complete(old)
     image = open_picture(options.file)
     folder = picture_folder(options.out) if options.out else None
-    names = {part: fact["name"] for part, fact in old.models.items()}
+    names = {part: fact["name"] for part, fact in old.models.items() if not part.startswith(READER)}
     made_with = {} if options.pack else {part: name for part, name in names.items() if is_known(name)}
-    studio, *_ = load(old.pipeline, options.pack or old.pack, options.device, made_with)
+    device = _recorded(old.device) if options.device == "auto" else options.device
+    studio, *_ = load(old.pipeline, options.pack or old.pack, device, made_with)
     again = run_again(image, old, studio, lambda pipeline, settings: watch(pipeline, settings)[0])
     verdict = again.comparison
     path = None
@@ -49,10 +53,22 @@ def main(arguments: list[str]) -> int:
         facts = {
             "identical": verdict.identical,
             "largest_difference": verdict.largest,
+            "mean_difference": verdict.mean,
             "share": verdict.share,
+            "compared_at": verdict.reduced,
         }
-        facts |= {"environment": verdict.environment, "path": str(path) if path else None}
+        facts |= {"environment": verdict.environment, "unknown": verdict.unknown}
+        facts |= {"path": str(path) if path else None}
         print(json.dumps(facts | {"record": json.loads(again.record.to_json())}, allow_nan=False))
     else:
         print(verdict.sentence())
     return 0 if verdict.identical else FAILED
+
+
+def _recorded(device: str) -> str:
+    """The record's device where this machine has it, else "auto"."""
+    from pipelines.models.device import choose_device
+
+    with suppress(BadInput):
+        return str(choose_device(device if re.fullmatch(r"(cpu|cuda|mps)(:\d)?", device) else "auto"))
+    return "auto"

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.flags import parts_in_use, pipeline_parser, settings_values
+from app.cli.flags import parts_in_use, pipeline_parser, settings_of_file, settings_values
 from app.cli.progress import INTERRUPTED, Interrupts, ProgressLine, say
 from pipelines.errors import BadInput, Stopped
+from pipelines.io.files import check_writable, home_path, path_to_write
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.core.journal import Journal
@@ -69,6 +70,11 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
     from pipelines.core.pipeline import LearnsDirection, Resumable
 
     values = settings_values(kind, options)
+    if path := getattr(options, "settings_file", None):
+        given, unknown = settings_of_file(kind, path)
+        values = given | values
+        if unknown:
+            say(f"not known here, left out: {', '.join(unknown)}")
     resumable = issubclass(kind, Resumable)
     old = Journal(_existing(options.resume)) if resumable and options.resume else None
     settings = _resumed(kind, old, values) if old else kind.Settings.from_dict(values)
@@ -76,8 +82,10 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
         from pipelines.io.video import check_suffix
 
         check_suffix(video)
+        options.video = str(check_writable(video))
     if (keep := getattr(options, "save_direction", None)) and issubclass(kind, LearnsDirection):
         kind.check_direction(settings, keep)
+        options.save_direction = str(check_writable(keep))
     return settings, old
 
 
@@ -114,7 +122,7 @@ def _finish(
 
 
 def _existing(folder: str) -> Path:
-    path = Path(folder).expanduser()
+    path = home_path(folder)
     if not (path / "run.json").is_file():
         raise BadInput("cli.no_run", folder=folder[:80])
     return path
@@ -140,14 +148,13 @@ def _restyle(
     """One run for every frame of a folder or a film, each beginning with the result of the one before."""
     from pipelines.core.record import write_pictures
     from pipelines.io.video import Frame, Timelapse, read_frames
-    from pipelines.optimize.timelapse import restyle
 
     frames, before, made = read_frames(options.frames), None, []
     for number, frame in enumerate(frames, start=1):
         say(f"frame {number}")
         if made and frame.size != made[0].size:
             frame = frame.resize(made[0].size)
-        result, interrupted = watch(pipeline, restyle(settings, frame, before), None)
+        result, interrupted = watch(pipeline, pipeline.restyle(settings, frame, before), None)
         before = max(
             result.pictures, key=lambda picture: picture.facts["step"]
         )  # the last: its neighbours are like it
@@ -174,21 +181,23 @@ def _write_film(path: str, film: Timelapse) -> None:
 
 def picture_folder(out: str | None) -> Path:
     """Where pictures go. BadInput at once, before anything is computed, when it cannot be a folder."""
-    folder = Path(out).expanduser().absolute() if out else outputs() / time.strftime("%Y-%m-%d")
+    folder = path_to_write(out) if out else outputs() / time.strftime("%Y-%m-%d")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise BadInput("cli.folder_not_made", folder=str(folder)[:80], reason=reason) from None
-    if not os.access(folder, os.W_OK):
-        raise BadInput("cli.folder_not_writable", folder=str(folder)[:80])
+    try:
+        check_writable(folder / "a.png")
+    except BadInput:
+        raise BadInput("cli.folder_not_writable", folder=str(folder)[:80]) from None
     return folder
 
 
 def outputs() -> Path:
     """Where pictures go by themselves: the folder that ATELIER_OUTPUTS names, else outputs/ beside the program."""
     folder = os.environ.get("ATELIER_OUTPUTS")
-    return Path(folder).expanduser().absolute() if folder else ROOT / "outputs"
+    return path_to_write(folder) if folder else ROOT / "outputs"
 
 
 def load(name: str, pack: str, device: str, use: dict[str, str]) -> tuple[Studio, Pipeline[Any], float]:

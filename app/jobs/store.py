@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from pipelines.core.pipeline import Pipeline
 from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.files import cannot_save
 
+NO_ROOM = 64 * 1024  # bytes that are free: on a full disk SQLite may only say that writing failed
 KEPT_JOBS = 2_000  # finished ones in the file; their pictures stay when the jobs are forgotten
 
 
@@ -44,7 +46,7 @@ class JobStore:
             self._db.execute("CREATE INDEX IF NOT EXISTS by_ticket ON jobs (ticket)")
             self._db.execute("CREATE INDEX IF NOT EXISTS by_pace ON jobs (pipeline, state, finished)")
         except sqlite3.DatabaseError as error:
-            raise CannotSave("jobs.list_unusable", file=path, reason=error) from None
+            raise _problem(error, path) from None
         except OSError as error:
             raise cannot_save(path, error) from None
 
@@ -56,9 +58,9 @@ class JobStore:
         )
         try:
             guard.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
+        except sqlite3.DatabaseError as error:
             guard.close()
-            raise BadInput("jobs.folder_in_use", folder=folder) from None
+            raise _problem(error, folder / "jobs.lock") from None
         return guard
 
     def save(self, job: Job, sequence: int) -> None:
@@ -154,3 +156,16 @@ class JobStore:
             return str(Path(path).relative_to(self.folder))
         except ValueError:
             return path
+
+
+def _problem(error: sqlite3.DatabaseError, path: Path) -> BadInput | CannotSave:
+    """Why SQLite could not use a file of the folder, by SQLite's own code; a lock alone means another studio."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details in its upper bits
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return BadInput("jobs.folder_in_use", folder=path.parent)
+    full = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(path.parent).free < NO_ROOM
+    if full or code == sqlite3.SQLITE_FULL:
+        return CannotSave("io.disk_full", file=path.name)
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return CannotSave("io.folder_forbidden", file=path.name, folder=path.parent)
+    return CannotSave("jobs.list_unusable", file=path, reason=error)

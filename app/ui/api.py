@@ -31,10 +31,11 @@ from app.ui.context import PageContext
 from pipelines.clip.ranking import rank as ranked
 from pipelines.core.explain import explain
 from pipelines.core.settings import Knob, Settings, clean_prompt
+from pipelines.core.steering import SteeredSettings
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import URI_HEAD
 
-MOST_STEPS = 300  # of Optimize in one call
+MOST_STEPS = 300  # of Optimize or Guide in one call
 MOST_PICTURES = 64  # that are ranked in one call
 MOST_FOUND = 100  # pictures that a search gives
 HIDDEN = (
@@ -51,7 +52,7 @@ looking = threading.Lock()  # one at a time: it shares the device with the queue
 
 
 def build(context: PageContext) -> None:
-    """Add the endpoints to the page that is being built. Where the pack only has Diffuse, `generate` runs that too."""
+    """Add the endpoints to the page that is being built. Where the pack has only Diffuse, `generate` runs that."""
     runs = {
         "generate": (context.engines[0], "Draw candidates for a prompt and rank them with CLIP."),
         "diffuse": ("diffuse", "Draw candidates for a prompt by latent diffusion and rank them with CLIP."),
@@ -59,9 +60,17 @@ def build(context: PageContext) -> None:
             "optimize",
             f"Let CLIP's gradient grow a picture towards a prompt, in at most {MOST_STEPS} steps.",
         ),
+        "guide": (
+            "guide",
+            f"Let CLIP's gradient guide a diffusion model towards a prompt, in at most {MOST_STEPS} steps.",
+        ),
         "edit": ("edit", "Change a picture from one text to another, by several strengths."),
     }
-    tools = [_run_tool(context.queue, name, *what) for name, what in runs.items()]
+    tools = [
+        _run_tool(context.queue, name, *what)
+        for name, what in runs.items()
+        if what[0] in context.queue.pipelines
+    ]
     for tool in (*tools, _rank_tool(context), _search_tool(context)):
         offer(tool)
 
@@ -90,7 +99,7 @@ def _run_tool(queue: JobQueue, name: str, pipeline: str, about: str) -> Callable
     async def tool(request: gr.Request, *values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         with one_sentence():
             settings = kind.from_dict(dict(zip(names, values, strict=True)))
-            _check(name, settings)
+            _check(settings)
             job = await _finished(queue, pipeline, settings, caller(request))
             pictures = [_told(picture) for picture in job.pictures]
             plain = {
@@ -121,9 +130,9 @@ def _run_tool(queue: JobQueue, name: str, pipeline: str, about: str) -> Callable
     return tool
 
 
-def _check(name: str, settings: Settings) -> None:
+def _check(settings: Settings) -> None:
     """BadInput when a call asks for too much, or names a file or an address."""
-    if name == "optimize" and (steps := getattr(settings, "steps", 0)) > MOST_STEPS:
+    if isinstance(settings, SteeredSettings) and (steps := settings.length()) > MOST_STEPS:
         raise BadInput("api.too_many_steps", steps=steps, most=MOST_STEPS)
     for source in settings.files():
         if not source.startswith(URI_HEAD):
@@ -150,7 +159,8 @@ def _type_of(knob: Knob) -> Any:
 def _help_of(name: str, knob: Knob) -> str:
     """A setting's words and range, and how a program gives a picture."""
     most = f" (1 to {MOST_STEPS}; default: {knob.default})"
-    text = knob.help + (most if (name, knob.name) == ("optimize", "steps") else knob.range_text())
+    is_limited = name in ("optimize", "guide") and knob.name == "steps"
+    text = knob.help + (most if is_limited else knob.range_text())
     if knob.kind == "picture":
         return f"{text}; {DATA_URI}"
     return text.replace("FILE", "URI").replace("a mask file", "a mask's URI")

@@ -26,6 +26,7 @@ Update = dict[
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
 TAKING = ("optimize", "edit", "see")  # tabs that take a picture from others
+STEERING = ("optimize", "guide")  # the engines of the tab Optimize: pipelines that CLIP steers step by step
 DRAWING = ("generate", "diffuse")  # the engines of the tab Generate: pipelines that draw from a prompt
 
 # Passes clicks on anything that carries data-act to Python, with its data.

@@ -200,7 +200,7 @@ def page(key: str, *, form: str = "", status: int = 401) -> Response:
     headers = {
         "Cache-Control": "no-store",
         "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'",
-        "Referrer-Policy": "no-referrer",
+        "Referrer-Policy": "same-origin",  # with "no-referrer" a browser hides where the form comes from
         "X-Content-Type-Options": "nosniff",
     }
     if status == 401:

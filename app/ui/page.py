@@ -22,13 +22,23 @@ from app import timelapse as films
 from app.jobs.queue import JobQueue
 from app.library import Library
 from app.saved_directions import Shelf
-from app.serving import LOCAL, PORT, Serving
+from app.serving import LOCAL, PORT, Serving, without_proxies
 from app.ui import api, api_see, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
-from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked, drawing_pipelines
+from app.ui.context import (
+    DRAWING,
+    QUIET,
+    STEERING,
+    PageContext,
+    Update,
+    clickable_html,
+    clicked,
+    drawing_pipelines,
+)
 from app.ui.door import Door
 from app.ui.html.page import header, served
 from app.ui.i18n import LANGUAGES, knob_help, translations
+from app.ui.origins import Origins
 from app.ui.pictures import Pictures
 from app.ui.tabs import edit, generate, library, models, optimize, plain, see
 from app.ui.visits import House, Visits, asking
@@ -50,7 +60,7 @@ def tabs_of(context: PageContext) -> dict[str, TabBuilder]:
     """All tabs in order, by name. Notes what plain ones are called."""
     plain_tabs: dict[str, TabBuilder] = {}
     for name, pipeline in context.queue.pipelines.items():
-        if name not in (*TOOLS, *DRAWING):
+        if name not in (*TOOLS, *DRAWING, *STEERING):
             context.names[f"tab_{name}"] = plain.tab_name(pipeline)
             plain_tabs[name] = partial(plain.build, pipeline=name)
     return {**TOOLS, **plain_tabs, **PLACES}
@@ -119,17 +129,18 @@ def launch(page: gr.Blocks, *, port: int | None = None, mcp: bool = False) -> tu
         api.check_extra()
     context: PageContext = page.atelier  # type: ignore[attr-defined]
     serving = replace(context.serving, port=port)
-    house = House(context.queue.folder, serving.apart)
     restrict_pillow()
     forbid_fetching()
     os.environ["FORWARDED_ALLOW_IPS"] = ""  # the door decides whose word on a request's origin is believed
-    for name in (
-        "no_proxy",
-        "NO_PROXY",
-    ):  # Gradio calls itself once, which must not go by way of the internet
-        os.environ[name] = ",".join(
-            filter(None, (os.environ.get(name), "localhost", "127.0.0.1", serving.host))
-        )
+    with without_proxies():  # Gradio calls itself when it starts
+        app, url = _launched(page, context, serving, mcp)
+    if mcp:
+        api.check_served(page)
+    return app, url
+
+
+def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool) -> tuple[Any, str]:
+    house = House(context.queue.folder, serving.apart)
     app, url, _ = page.queue(max_size=64, default_concurrency_limit=8).launch(
         server_name=f"[{serving.host}]" if ":" in serving.host else serving.host,
         server_port=serving.port,
@@ -159,14 +170,15 @@ def launch(page: gr.Blocks, *, port: int | None = None, mcp: bool = False) -> tu
             "middleware": _guards(serving),
         },
     )
-    if mcp:
-        api.check_served(page)
     return app, url
 
 
 def _guards(serving: Serving) -> list[Middleware]:
-    """What every request passes, in this order: the door, who is asking where visitors are apart, no addresses."""
-    guards: list[Any] = [Door, *([Visits] if serving.apart else []), NoAddresses]
+    """What every request passes, in this order.
+
+    Where it comes from, the door, who is asking where visitors are apart, no addresses.
+    """
+    guards: list[Any] = [Origins, Door, *([Visits] if serving.apart else []), NoAddresses]
     return [Middleware(guard, serving=serving) for guard in guards]
 
 

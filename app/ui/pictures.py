@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from pipelines.core.record import without_pictures
 from pipelines.errors import BadInput
+from pipelines.io.images import picture_format
 
 SHEET_PIXELS = 512  # width of all previews together
 BARE = "bare"  # "?download=bare": the file without the pictures that were given
@@ -68,13 +69,16 @@ class Pictures:
             def endpoint(request: Request) -> Response:
                 try:
                     path = self.path(request.path_params["name"], example=example)
+                    _check_png(path)
+                    bare = request.query_params.get("download") == BARE
+                    contents = without_pictures(path) if bare else b""
                 except BadInput as problem:
                     return PlainTextResponse(str(problem), 404)
                 saved = f"atelier-{path.name}" if "download" in request.query_params else None
                 headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
-                if request.query_params.get("download") == BARE:
+                if bare:
                     headers["Content-Disposition"] = f'attachment; filename="{saved}"'
-                    return Response(without_pictures(path), media_type="image/png", headers=headers)
+                    return Response(contents, media_type="image/png", headers=headers)
                 return FileResponse(path, media_type="image/png", filename=saved, headers=headers)
 
             return endpoint
@@ -83,6 +87,17 @@ class Pictures:
             Route("/picture/{name:path}", answer(example=False)),
             Route("/example/{name:path}", answer(example=True)),
         ]
+
+
+def _check_png(path: Path) -> None:
+    """BadInput when a file is something else than its name says, such as a page of HTML."""
+    try:
+        with path.open("rb") as file:
+            kind = picture_format(file.read(12))
+    except (OSError, BadInput):
+        kind = ""
+    if kind != "PNG":
+        raise BadInput("app.picture_not_here", picture=path.name[:60])
 
 
 def preview_uri(image: Image.Image, width: int) -> str:

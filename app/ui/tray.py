@@ -9,11 +9,12 @@ from typing import Any
 
 from PIL import Image
 
+from app.ui.context import STEERING
 from app.ui.pictures import preview_uri
+from pipelines.core.prompts import parse_scenes
 from pipelines.core.record import read_record
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, picture_to_uri
-from pipelines.optimize.prompts import parse_scenes
 from pipelines.see.pictures import on_square
 
 MOST_SHOWN = 24
@@ -131,7 +132,7 @@ def shown_file(path: str | Path, name: str, kinds: Any) -> Shown:
 def prompt_of(pipeline: str, settings: dict[str, Any]) -> str:
     """The prompt of settings as one sentence: of Optimize's grammar the wanted targets of the last scene."""
     prompt = str(settings.get("prompt", ""))
-    if pipeline != "optimize":
+    if pipeline not in STEERING:
         return prompt
     targets = [target.text for target in parse_scenes(prompt)[-1].targets if target.weight > 0]
     return ", ".join(targets) or prompt

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.benchmarks.dalle import bench_dalle
 from pipelines.benchmarks.edit import bench_edit
+from pipelines.benchmarks.guide import bench_guide
 from pipelines.benchmarks.machine import matmul_rate, memory_bandwidth
 from pipelines.clip.losses import great_circle
 from pipelines.core.arguments import Parser
@@ -268,6 +269,7 @@ def drawing_cost(pipeline: Generate, candidates: int) -> tuple[float, float]:
 BENCHES: dict[str, Callable[[str], dict[str, Any]]] = {
     "generate": bench_generate,
     "optimize": bench_optimize,
+    "guide": bench_guide,
     "edit": bench_edit,
     "dalle": bench_dalle,
     "vqgan-clip": bench_vqgan_clip,

@@ -26,7 +26,7 @@ from pipelines.models.dalle_mini.network import DalleMini, DalleMiniConfig, KVCa
 from pipelines.models.sampling import sample
 
 MINI = DalleMiniConfig(text_vocabulary=50264)
-MEGA = DalleMiniConfig(50272, start_token=16415, width=2048, inner_width=4096, encoder_layer_count=24,
+MEGA = DalleMiniConfig(50272, token_rows=16416, width=2048, inner_width=4096, encoder_layer_count=24,
                        decoder_layer_count=24, head_count=32)  # fmt: skip
 PROMPT = [100, 200, 300, 400, 500, 600]
 BLOCKS, BLOCK = (0, 80, 160, 248), 6  # steps are timed in blocks spread over the picture
@@ -122,7 +122,13 @@ class MinDalle:
         tensors = published_decoder(network) | {"state": network.encode_text(texts)[0], "text": texts}
         save_file({name: value.contiguous() for name, value in tensors.items()}, self.file)
         config = network.config
-        sizes = [config.start_token, config.width, config.head_count, config.inner_width]
+        sizes = [
+            config.table_size - 1,
+            config.start_token,
+            config.width,
+            config.head_count,
+            config.inner_width,
+        ]
         arguments = [*sizes, config.decoder_layer_count, torch.get_num_threads()]
         command = [sys.executable, "-m", "pipelines.benchmarks.dalle", str(self.file), *map(str, arguments)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -162,7 +168,7 @@ def published_decoder(network: DalleMini) -> dict[str, Tensor]:
         "layernorm_embedding.bias": network.image_norm_in.bias,
         "final_ln.bias": network.image_norm_out.bias,
     }
-    head = network.image_token.weight.new_zeros(network.config.start_token + 1, network.config.width)
+    head = network.image_token.weight.new_zeros(network.config.table_size, network.config.width)
     head[: network.config.image_vocabulary] = network.image_head.weight
     weights["lm_head.weight"] = head
     for number, layer in enumerate(network.decoder_layers):
@@ -195,7 +201,9 @@ def published_decoder(network: DalleMini) -> dict[str, Tensor]:
     return weights
 
 
-def answer(file: Path, start: int, width: int, heads: int, inner: int, layers: int, threads: int) -> None:
+def answer(
+    file: Path, vocabulary: int, start: int, width: int, heads: int, inner: int, layers: int, threads: int
+) -> None:
     """The other process: build min-dalle's decoder from a file, then answer lines "candidates first" with seconds.
 
     "0 length" asks for the logits of that many tokens instead, written beside the file.
@@ -204,7 +212,7 @@ def answer(file: Path, start: int, width: int, heads: int, inner: int, layers: i
     torch.set_num_threads(threads)
     tensors = load_file(file)
     state, text = tensors.pop("state").flip(0), tensors.pop("text").flip(0)  # they put the empty text first
-    decoder = modules.DalleBartDecoder(start, width, heads, inner, layers, "cpu").eval()
+    decoder = modules.DalleBartDecoder(vocabulary, width, heads, inner, layers, "cpu").eval()
     decoder.load_state_dict(tensors, strict=False)
     for line in sys.stdin:
         count, first = map(int, line.split())

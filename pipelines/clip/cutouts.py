@@ -38,6 +38,7 @@ class Views:
     flip: bool = False
     colour: float = 0.0  # brightness, contrast, saturation and hue
     erase: float = 0.0  # probability of a box
+    power: float = 1.0  # of the uniform number that decides the side: above 1, small views are more frequent
 
 
 WIDE = Views(
@@ -91,7 +92,7 @@ def cutouts(
         least = min(size / shorter, 1.0)
         parts = [(Views((least, 1.0), "shorter", 1.0), count, canvas)]
     padding = ("border", "reflection")[int(torch.randint(2, (), generator=generator))]
-    cuts = [_views(source, kind, n, size, generator, padding) for kind, n, source in parts if n]
+    cuts = [views_of(source, kind, n, size, generator, padding) for kind, n, source in parts if n]
     batch = torch.cat(cuts) if len(cuts) > 1 else cuts[0]
     if noise:
         strength = torch.rand(count, 1, 1, 1, generator=generator) * noise
@@ -143,9 +144,9 @@ def homographies(kind: Views, count: int, height: int, width: int, generator: to
         return torch.rand(count, generator=generator) * (hi - lo) + lo
 
     longer, shorter = max(height, width), min(height, width)
-    side = uniform(*kind.sides) * (
-        longer if kind.of == "longer" else shorter
-    )  # in pixels, as all lengths here
+    low, high = kind.sides
+    side = torch.rand(count, generator=generator) ** kind.power * (high - low) + low
+    side = side * (longer if kind.of == "longer" else shorter)  # in pixels, as all lengths here
     room_x, room_y = (width - side).clamp(min=0) / 2, (height - side).clamp(min=0) / 2
     stray = (
         kind.stray * side / 2 * (kind.stray < 1)
@@ -192,9 +193,10 @@ def sample_views(canvas: Tensor, matrices: Tensor, size: int, padding: str) -> T
     return views.view(canvas.shape[1], n, size, size).transpose(0, 1)
 
 
-def _views(
+def views_of(
     canvas: Tensor, kind: Views, count: int, size: int, generator: torch.Generator, padding: str
 ) -> Tensor:
+    """(1, 3, h, w) -> (count, 3, size, size): random views of one kind. `padding` is `grid_sample`'s mode."""
     height, width = canvas.shape[-2:]
     matrices = homographies(kind, count, height, width, generator)
     reach = kind.sides[0] * (max(height, width) if kind.of == "longer" else min(height, width))

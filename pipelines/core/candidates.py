@@ -1,15 +1,17 @@
-"""Candidates: several pictures for one prompt, each with its own seed, drawn in batches of one fixed size."""
+"""Random numbers: seeds of candidates, which are drawn in batches of one fixed size, and generators of steps."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 
+import torch
+
 
 def candidate_seed(seed: int, index: int) -> int:
-    """The seed, in [0, 2^32), of the candidate `index` (from 0) of a run with `seed`.
+    """The seed of the candidate `index` (from 0) of a run with `seed`: in [0, 2^32), but for the first.
 
-    The first candidate has the run's seed, so any candidate can be drawn again as a run of one with its own seed.
+    The first candidate has the run's own seed, so any candidate can be drawn again as a run of one with its own seed.
     """
     if index == 0:
         return seed
@@ -50,3 +52,9 @@ def batches(seeds: list[int], rows: int) -> list[Batch]:
     """Batches of `rows` for the candidates with these seeds, in order."""
     parts = [seeds[first : first + rows] for first in range(0, len(seeds), rows)]
     return [Batch(part, rows, index, len(parts)) for index, part in enumerate(parts)]
+
+
+def generator_at(seed: int, step: int, purpose: str) -> torch.Generator:
+    """A CPU generator seeded by seed, step and purpose, so that a resumed run needs no generator state."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{step}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

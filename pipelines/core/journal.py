@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
+from pipelines.core.environment import followed_by
 from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save, write_atomically
 from pipelines.io.tensors import open_tensors
@@ -43,6 +44,7 @@ class Journal:
     folder: Path | None = None
     _memory: dict[int, Snapshot] = field(default_factory=dict[int, Snapshot])
     _saved: float = field(default_factory=time.monotonic)
+    _environment: dict[str, str] = field(default_factory=dict[str, str])  # of the run so far
 
     def begin(
         self,
@@ -76,6 +78,18 @@ class Journal:
             raise BadInput("core.journal_damaged", journal=self.folder.name)
         return identity
 
+    def go_on_in(self, environment: dict[str, str]) -> dict[str, str]:
+        """Note the environment in which the run begins or goes on, to be saved with its snapshots.
+
+        Returns the environment of the whole run, in which "2, then 1" stands where it went on in another. BadInput when
+        the last snapshot is damaged.
+        """
+        steps = self.steps() if self.folder else []
+        before = self._metadata(steps[-1]).get("environment") if steps else None
+        known = json.loads(before or "{}") if steps else environment
+        self._environment = followed_by(known if is_dict(known) else {}, environment)
+        return self._environment
+
     def due(self, step: int) -> bool:
         """Whether a snapshot should be saved after `step` steps: every EVERY_STEPS steps and after EVERY_SECONDS."""
         return step % EVERY_STEPS == 0 or time.monotonic() - self._saved > EVERY_SECONDS
@@ -88,7 +102,8 @@ class Journal:
             self._memory[snapshot.step] = Snapshot(snapshot.step, tensors, snapshot.facts)
             return
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
-        write_atomically(self._path(snapshot.step), save(tensors, {"facts": json.dumps(snapshot.facts)}))
+        metadata = {"facts": json.dumps(snapshot.facts), "environment": json.dumps(self._environment)}
+        write_atomically(self._path(snapshot.step), save(tensors, metadata))
 
     def steps(self) -> list[int]:
         """The steps that have snapshots, in ascending order."""
@@ -117,6 +132,14 @@ class Journal:
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise BadInput("core.snapshot_damaged", file=path.name, reason=error) from error
         return Snapshot(step, tensors, facts)
+
+    def _metadata(self, step: int) -> dict[str, str]:
+        path = self._path(step)
+        try:
+            with open_tensors(path) as file:
+                return file.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            raise BadInput("core.snapshot_damaged", file=path.name, reason=error) from error
 
     def latest(self) -> Snapshot | None:
         """The last snapshot, or None when there is none. BadInput when its file is damaged."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, run
 from PIL import Image
 from torch import Tensor
 
+from pipelines.core.environment import environment_of
 from pipelines.core.explain import is_out_of_memory, too_large
 from pipelines.core.settings import Settings
 from pipelines.io.images import to_pil
@@ -58,13 +59,15 @@ class Picture:
 class Result:
     """The end of a run: its pictures, best first, the settings that were used, and the seconds it took.
 
-    `device` is where it ran, where that is not the studio's device, else empty.
+    `device` is where it ran, where that is not the studio's device, else empty. `environment` is what `environment_of`
+    gave in the process that ran it.
     """
 
     pictures: list[Picture]
     settings: Settings
     seconds: float
     device: str = ""
+    environment: dict[str, str] = field(default_factory=dict[str, str])
 
 
 S = TypeVar("S", bound=Settings)
@@ -117,6 +120,15 @@ class HasStepImages(Protocol):
 
     def image_at(self, settings: Any, journal: Journal, step: int) -> Image.Image:
         """The picture at `step`, which is one of `journal.steps()`."""
+        ...
+
+
+@runtime_checkable
+class Restyles(Protocol):
+    """A pipeline that restyles a film frame by frame."""
+
+    def restyle(self, settings: Any, frame: Image.Image, before: Picture | None) -> Settings:
+        """The settings for the next frame of a film; `before` is the result of the frame before."""
         ...
 
 
@@ -175,6 +187,9 @@ def run(
     """
     started = time.perf_counter()
     settings = pipeline.prepare(settings)
+    environment = environment_of(pipeline)
+    if journal is not None:
+        environment = journal.go_on_in(environment)
     try:
         if isinstance(pipeline, Resumable):
             pictures = yield from pipeline(settings, journal)
@@ -185,4 +200,4 @@ def run(
             raise too_large(settings) from error
         raise
     used = next((picture.settings for picture in pictures if picture.settings is not None), settings)
-    yield Result(pictures, used, time.perf_counter() - started)
+    yield Result(pictures, used, time.perf_counter() - started, environment=environment)

@@ -21,7 +21,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -29,13 +28,12 @@ from pipelines.core.pipeline import Picture, Pipeline, Result, StudioLike
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
-from pipelines.io.images import check_size, picture_format, read_bytes
+from pipelines.io.images import MAX_CHUNKS, check_size, open_picture, picture_format, read_bytes
 from pipelines.io.values import is_dict, is_list
 
 VERSION = "0.1.0"
 MAX_JSON = 8_000_000  # characters; a picture given as a setting is inside, all else is a few hundred
 MAX_DEPTH = 8
-MAX_CHUNKS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +48,9 @@ class Record:
     device: str
     picture: dict[str, Any]  # seed, score, rank (1 is best) and the pipeline's own facts
     created: str  # ISO 8601 with the offset of the place
+    environment: dict[str, str] = field(
+        default_factory=dict[str, str]
+    )  # see `environment_of`; empty before 0.2
 
     def to_json(self) -> str:
         """The record as JSON, in one line of ASCII. ValueError for numbers that JSON does not have, such as nan."""
@@ -65,8 +66,9 @@ def record_of(
     settings: Settings,
     picture: Picture,
     rank: int,
+    environment: dict[str, str] | None = None,
 ) -> Record:
-    """The record of a picture that was just made on this machine. `rank` counts from 1, the best."""
+    """The record of a picture that was just made. `rank` counts from 1, the best; `environment` is the run's."""
     return Record(
         pipeline=pipeline,
         pack=pack,
@@ -76,6 +78,7 @@ def record_of(
         device=device,
         picture={**picture.facts, "seed": picture.seed, "score": picture.score, "rank": rank},
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        environment=environment or {},
     )
 
 
@@ -83,7 +86,7 @@ def record_of(
 def versions() -> dict[str, str]:
     """The versions of Atelier, Python and the libraries that determine pixels, by name. Imports none of them."""
     by_name = {"atelier": VERSION, "python": platform.python_version()}
-    for name in ("torch", "diffusers", "transformers", "numpy", "pillow"):
+    for name in ("torch", "diffusers", "transformers", "tokenizers", "accelerate", "peft", "numpy", "pillow"):
         with suppress(metadata.PackageNotFoundError):
             by_name[name] = metadata.version(name)
     return by_name
@@ -120,6 +123,7 @@ def write_pictures(
             settings=result.settings,
             picture=picture,
             rank=rank,
+            environment=result.environment,
         )
         path = folder / f"{stem}-{rank}.png"
         write_png(path, picture.image, record)
@@ -154,8 +158,7 @@ def without_pictures(source: str | Path | bytes) -> bytes:
     kept.add_text("parameters", texts.get("parameters", ""))
     kept.add_text("atelier", bare.to_json() if left_out else record.to_json())
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as image:
-        image.save(buffer, "PNG", pnginfo=kept)
+    open_picture(data).save(buffer, "PNG", pnginfo=kept)
     return buffer.getvalue()
 
 
@@ -225,7 +228,8 @@ def read_record(source: str | Path | bytes, pipelines: Mapping[str, type[Pipelin
     # We always write the file itself. A path would make this machine open a file of the stranger's choice.
     if not all(source.startswith("data:") for source in settings.files()):
         raise BadInput("core.record_names_file")
-    return record
+    checked = settings.to_dict()  # in the settings' own types, which forms rely on
+    return replace(record, settings={name: checked[name] for name in record.settings})
 
 
 def record_from_json(text: str) -> Record:
@@ -236,8 +240,9 @@ def record_from_json(text: str) -> Record:
         values = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise BadInput("core.record_not_json") from None
-    if not is_dict(values) or _depth(values) > MAX_DEPTH:
+    if not is_dict(values) or _depth(values) > MAX_DEPTH or not _can_be_told(values):
         raise BadInput("core.record_foreign")
+    values = {"environment": {}, **values}  # which earlier versions did not write
     names = [part.name for part in fields(Record)]
     if missing := [name for name in names if name not in values]:
         raise BadInput("core.record_lacks", field=missing[0])
@@ -246,12 +251,15 @@ def record_from_json(text: str) -> Record:
         _expect(isinstance(values[name], str) and len(values[name]) <= 200, name)
     for name in ("settings", "picture"):
         _expect(isinstance(values[name], dict) and len(values[name]) <= 200, name)
-    for name in ("versions", "models"):
+    for name in ("versions", "models", "environment"):
         _expect(isinstance(values[name], dict) and len(values[name]) <= 50, name)
-    _expect(
-        all(isinstance(version, str) and len(version) <= 100 for version in values["versions"].values()),
-        "versions",
-    )
+    for name, most in (("versions", 100), ("environment", 1000)):
+        _expect(
+            all(
+                isinstance(text, str) and len(text) <= most for pair in values[name].items() for text in pair
+            ),
+            name,
+        )
     for model in values["models"].values():
         _expect(is_dict(model) and set(model) == {"name", "sha256"}, "models")
         _expect(isinstance(model["name"], str) and len(model["name"]) <= 200, "models")
@@ -278,7 +286,7 @@ def read_parameters(source: str | Path | bytes) -> dict[str, Any]:
     prompt = " ".join("\n".join(lines).split("Negative prompt:")[0].split())
     seed = re.search(r"\bSeed: *(\d{1,20})\b", last)
     settings: dict[str, Any] = {"prompt": prompt} if prompt else {}
-    if seed and int(seed[1]) < 2**32:
+    if seed and int(seed[1]) < 2**64:
         settings["seed"] = int(seed[1])
     return settings
 
@@ -286,7 +294,8 @@ def read_parameters(source: str | Path | bytes) -> dict[str, Any]:
 def read_texts(source: str | Path | bytes) -> dict[str, str]:
     """The texts in a PNG by name, the first of each name. No pixel is decoded.
 
-    BadInput when it is no PNG, too large, damaged or cut off, or when a text unpacks to more than MAX_JSON bytes.
+    A text of our own that unpacks to more than MAX_JSON bytes is refused; another program's is left out. BadInput when
+    it is no PNG, too large, damaged or cut off.
     """
     data = read_bytes(source)
     if picture_format(data) != "PNG":
@@ -312,20 +321,23 @@ def read_texts(source: str | Path | bytes) -> dict[str, str]:
             if struct.unpack_from(">I", data, at + 8 + length)[0] != zlib.crc32(kind + body):
                 raise BadInput("core.png_checksum")
             name, text = _text_of(kind, body)
-            if len(texts) < 100:
+            if text is not None and len(texts) < 100:
                 texts.setdefault(name, text)
         at += 12 + length
     raise BadInput("core.png_damaged")
 
 
-def _text_of(kind: bytes, body: bytes) -> tuple[str, str]:
-    """The name and the text of one text chunk of a PNG. `kind` is tEXt, zTXt or iTXt."""
+def _text_of(kind: bytes, body: bytes) -> tuple[str, str | None]:
+    """The name and the text of one text chunk of a PNG; None for a foreign text of more than MAX_JSON bytes.
+
+    `kind` is tEXt, zTXt or iTXt. The first two are Latin-1 by the standard, but many programs write UTF-8 there.
+    """
     key, _, rest = body.partition(b"\0")
-    packed, encoding = kind == b"zTXt", "latin-1"
+    name, packed = key.decode("latin-1"), kind == b"zTXt"
     if kind == b"zTXt":
         rest = rest[1:]  # the method, always 0
     elif kind == b"iTXt":
-        packed, encoding = rest[:1] == b"\1", "utf-8"
+        packed = rest[:1] == b"\1"
         rest = b"".join(rest[2:].split(b"\0", 2)[2:])  # after the language and the translated name
     if packed:
         unpacker = zlib.decompressobj()
@@ -334,8 +346,13 @@ def _text_of(kind: bytes, body: bytes) -> tuple[str, str]:
         except zlib.error:
             raise BadInput("core.png_text_damaged") from None
         if unpacker.unconsumed_tail:
+            if name != "atelier":
+                return name, None
             raise BadInput("core.png_text_too_long", most=MAX_JSON)
-    return key.decode("latin-1"), rest.decode(encoding, "replace")
+    try:
+        return name, rest.decode("utf-8")
+    except UnicodeDecodeError:
+        return name, rest.decode("utf-8", "replace") if kind == b"iTXt" else rest.decode("latin-1")
 
 
 def _expect(good: Any, name: str) -> None:
@@ -351,6 +368,15 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
+def _can_be_told(values: dict[str, Any]) -> bool:
+    """Whether the values can be written again: no infinity, which 1e999 gives, and no half of a character pair."""
+    try:
+        json.dumps(values, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _depth(value: Any, limit: int = MAX_DEPTH) -> int:
     """How deep lists and dicts are nested, 1 for a plain value. Counts to `limit` + 2 at most."""
     inside: Iterable[Any] = value.values() if is_dict(value) else value if is_list(value) else ()
@@ -359,55 +385,3 @@ def _depth(value: Any, limit: int = MAX_DEPTH) -> int:
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
-
-
-# ---------------------------------------------------------------------------------------------------------- comparing
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How the replay of a picture differs from the picture.
-
-    `largest` is the largest difference of one channel of one pixel, 0 to 255.
-    """
-
-    identical: bool
-    largest: int | None  # None when the sizes differ
-    share: float  # of pixels that differ at all, 0 to 1
-    environment: list[str] = field(default_factory=list[str])  # what is not as it was, one phrase each
-
-    def sentence(self) -> str:
-        """The comparison in one sentence for the user."""
-        if self.identical:
-            return "identical: every pixel is the same"
-        if self.largest is None:
-            start = "different: the sizes differ"
-        else:
-            start = f"different: the largest pixel difference is {self.largest} of 255, {self.share:.1%} of pixels differ"
-        return start + (
-            "; " + "; ".join(self.environment) if self.environment else "; the environment is the same"
-        )
-
-
-def compare(old: Image.Image, new: Image.Image, old_record: Record, new_record: Record) -> Comparison:
-    """Compare a picture with its replay, pixel by pixel in RGB, and the environments in their two records."""
-    changes: list[str] = []
-    if old_record.pack != new_record.pack:
-        changes.append(f"pack was {old_record.pack}, is {new_record.pack}")
-    for role in sorted(old_record.models.keys() | new_record.models.keys()):
-        then, now = old_record.models.get(role), new_record.models.get(role)
-        if then is None or now is None:
-            changes.append(f"the model {role} was {'not there' if then is None else 'there'}")
-        elif then["sha256"] != now["sha256"]:
-            changes.append(f"the weights of {role} were {then['sha256'][:10]}, are {now['sha256'][:10]}")
-    if old_record.device != new_record.device:
-        changes.append(f"device was {old_record.device}, is {new_record.device}")
-    for name in sorted(old_record.versions.keys() | new_record.versions.keys()):
-        then, now = old_record.versions.get(name, "absent"), new_record.versions.get(name, "absent")
-        if then != now:
-            changes.append(f"{name} was {then}, is {now}")
-    if old.size != new.size:
-        return Comparison(False, None, 1.0, changes)
-    differences = np.abs(np.asarray(old.convert("RGB"), np.int16) - np.asarray(new.convert("RGB"), np.int16))
-    largest = int(differences.max(initial=0))
-    return Comparison(largest == 0, largest, float((differences.max(axis=2) > 0).mean()), changes)

@@ -1,4 +1,4 @@
-"""Replay: run a picture's record again and compare the pixels."""
+"""Replay: run a picture's record again, with the threads and kernels that it names, and compare the pixels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 from PIL import Image
 
+from pipelines.core.comparison import Comparison, compare
+from pipelines.core.environment import as_recorded
 from pipelines.core.execute import result_of
 from pipelines.core.pipeline import Picture, Pipeline, Result, StudioLike
-from pipelines.core.record import Comparison, Record, check_complete, compare, record_of
+from pipelines.core.record import Record, check_complete, record_of
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 
@@ -46,16 +48,19 @@ def replay(
     """
     check_complete(record)
     pipeline = studio.pipeline(record.pipeline)
-    result = watch(pipeline, pipeline.Settings.from_dict(record.settings))
+    settings = pipeline.Settings.from_dict(record.settings)
+    with as_recorded(record.environment):
+        result = watch(pipeline, settings)
     rank, picture = same_picture(result, record)
     new = record_of(
         pipeline=record.pipeline,
         pack=studio.pack,
-        device=studio.device,
+        device=result.device or studio.device,
         models=studio.models(record.pipeline),
         settings=result.settings,
         picture=picture,
         rank=rank,
+        environment=result.environment,
     )
     return Replay(picture, new, compare(image, picture.image, record, new))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import NoneType
@@ -91,10 +92,12 @@ class Settings:
 
     Subclasses add fields made by `knob`. Values are checked on construction: BadInput names the field, the value and
     what would be accepted. `subject` is the field that the command line takes without a flag. `aliases` maps former names
-    of fields, which records, journals, jobs and links may hold, to their present names.
+    of fields, which records, journals, jobs and links may hold, to their present names. `file_flag` is the command line's
+    flag for a settings file of another program, whose names and forms `current_names` knows; "" for none.
     """
 
     subject: ClassVar[str] = "prompt"
+    file_flag: ClassVar[str] = ""
     aliases: ClassVar[dict[str, str]] = {}
 
     prompt: str = knob(
@@ -107,7 +110,7 @@ class Settings:
     seed: int = knob(
         0,
         0,
-        2**32 - 1,
+        2**64 - 1,
         label=("seed", "随机种子"),
         help="same seed, same picture",
         help_zh="种子相同，画面相同",
@@ -219,8 +222,10 @@ def _checked(setting: Knob, value: Any) -> Any:
         if not isinstance(value, bool):
             raise BadInput("settings.not_boolean", setting=setting.name, value=shown)
     elif setting.type in (int, float):
+        if setting.kind == "seed" and isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value.strip()):
+            value = int(value)  # as the page sends it: numbers of JavaScript are exact up to 2^53 only
         good = isinstance(value, (int, float)) and not isinstance(value, bool)
-        good = good and abs(value) < 2**63  # neither nan nor infinite, and float(value) cannot overflow
+        good = good and abs(value) <= 2**64  # neither nan nor infinite, and float(value) cannot overflow
         if not good or (setting.type is int and int(value) != value):
             example = setting.lo if setting.default is None else setting.default
             raise BadInput(

@@ -1,4 +1,4 @@
-"""The picture that Diffuse begins with, and its mask."""
+"""The picture that Diffuse begins with, its mask, and what lies beyond its edges."""
 
 from __future__ import annotations
 
@@ -8,44 +8,109 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+from torch import Tensor
 
+from pipelines.diffuse.canvas import is_beyond, offset
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
-from pipelines.io.images import open_picture, to_tensor
+from pipelines.io.images import open_picture, to_pil, to_tensor
 from pipelines.io.masks import read_mask
 from pipelines.models.latent_diffusion import Known, LatentDiffusion
+
+FADE = 16  # pixels beyond the edges over which the drawn colours go over into the picture's
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The picture of a run, the mask of what may change (grey, 0 or 255), and what the network is told of both."""
+    """The picture of a run, the mask of what may change (grey, 0 or 255), and what the network is told of both.
+
+    `frame` is (left, top, right, bottom) of the picture on the canvas, where there is something beyond its edges.
+    """
 
     picture: Image.Image
     mask: Image.Image | None
     known: Known
+    frame: tuple[int, int, int, int] | None = None
+
+    def finished(self, drawn: Tensor) -> list[Image.Image]:
+        """The pictures of (n, 3, h, w) decoded ones in [-1, 1]; outside the mask no pixel changes."""
+        if self.mask is None:
+            return to_pil(drawn)
+        if self.frame is not None:
+            drawn = joined(drawn, to_tensor([self.picture]).to(drawn), self.frame)
+        return [Image.composite(image, self.picture, self.mask) for image in to_pil(drawn)]
 
 
-def fitted_mask(source: str, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The mask of a picture as RGB, black or white, scaled and cropped to `size`. BadInput when it is all black."""
+def fitted_mask(source: str, picture: Image.Image, size: tuple[int, int], invert: bool) -> Image.Image:
+    """The mask of a picture as RGB, black or white, scaled and cropped to `size`.
+
+    BadInput when nothing may change: it is all black, or all white where the mask is what stays.
+    """
     mask = read_mask(source, picture.size, None).convert("L")
     light = np.asarray(ImageOps.fit(mask, size, Image.Resampling.BOX))
-    mask = Image.fromarray(np.where(light > 127, 255, 0).astype(np.uint8))
-    if mask.getbbox() is None:
-        raise BadInput("diffuse.mask_dark")
-    return mask.convert("RGB")
+    white = light > 127
+    if not (white != invert).any():
+        raise BadInput("diffuse.mask_light" if invert else "diffuse.mask_dark")
+    return Image.fromarray(np.where(white, 255, 0).astype(np.uint8)).convert("RGB")
 
 
 def read_scene(model: LatentDiffusion, settings: DiffuseSettings) -> Scene | None:
     """The picture and the mask of prepared settings; None without a picture."""
     if not settings.image:
         return None
-    picture = open_picture(settings.image).convert("RGB")
+    picture, mask, frame = open_picture(settings.image).convert("RGB"), None, None
+    if settings.mask:
+        mask = open_picture(settings.mask).convert("L")
+        mask = ImageOps.invert(mask) if settings.invert else mask
+    if is_beyond(settings):
+        picture, mask, frame = _on_canvas(model, settings, picture, mask)
     x = to_tensor([picture]).to(model.device)
     latents = model.encode(x)
-    if not settings.mask:
+    if mask is None:
         return Scene(picture, None, Known(latents, settings.strength))
-    mask = open_picture(settings.mask).convert("L")
     white = torch.as_tensor(np.asarray(mask) > 127).to(x)[None, None]
-    small_mask = F.interpolate(white, (x.shape[2] // model.factor, x.shape[3] // model.factor))
+    small = (x.shape[2] // model.factor, x.shape[3] // model.factor)
+    small_mask = F.interpolate(white, small)
+    if (
+        frame is not None or not small_mask.any()
+    ):  # a latent that is partly beyond the edges, a mask finer than latents
+        small_mask = F.adaptive_max_pool2d(white, small)
     outside = model.encode(x * (1 - white)) if model.is_inpainting else None
-    return Scene(picture, mask, Known(latents, settings.strength, small_mask, outside))
+    return Scene(picture, mask, Known(latents, settings.strength, small_mask, outside), frame)
+
+
+def _on_canvas(
+    model: LatentDiffusion, settings: DiffuseSettings, picture: Image.Image, mask: Image.Image | None
+) -> tuple[Image.Image, Image.Image, tuple[int, int, int, int]]:
+    """The picture on its canvas, its edges drawn out to the canvas's; the mask of the canvas; the picture's frame."""
+    assert settings.width is not None and settings.height is not None
+    canvas, (width, height) = (settings.width, settings.height), picture.size
+    left, top = offset(settings.place, picture.size, canvas, model.factor)
+    beyond = ((top, canvas[1] - top - height), (left, canvas[0] - left - width))
+    pixels = np.pad(np.asarray(picture), (*beyond, (0, 0)), "edge")
+    inside = np.zeros((height, width), np.uint8) if mask is None else np.asarray(mask)
+    whole = np.pad(inside, beyond, constant_values=255)
+    return Image.fromarray(pixels), Image.fromarray(whole), (left, top, left + width, top + height)
+
+
+def joined(drawn: Tensor, picture: Tensor, frame: tuple[int, int, int, int]) -> Tensor:
+    """The drawn pictures (n, 3, h, w), beyond the frame moved towards the picture (1, 3, h, w) at its edges.
+
+    What the codec loses of the picture at its edges is a step there. It is carried on beyond them as a membrane between
+    these edges and nothing at FADE pixels away (Pérez et al. 2003, equation 4): a harmonic function, by Jacobi's method.
+    """
+    left, top, right, bottom = frame
+    near = (..., slice(max(top - FADE, 0), bottom + FADE), slice(max(left - FADE, 0), right + FADE))
+    known = torch.zeros_like(picture[:, :1])
+    known[..., top:bottom, left:right] = 1
+    known = known[near]
+    reach = F.max_pool2d(known, 2 * FADE - 1, 1, FADE - 1)
+    loss = known * (picture - drawn)[near]
+    membrane = loss
+    for _ in range(FADE**2):
+        out = F.pad(membrane, (1, 1, 1, 1), "replicate")
+        around = out[..., :-2, 1:-1] + out[..., 2:, 1:-1] + out[..., 1:-1, :-2] + out[..., 1:-1, 2:]
+        membrane = torch.where(known > 0, loss, reach * around / 4)
+    result = drawn.clone()
+    result[near] += (1 - known) * membrane
+    return result

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.core.settings import Settings, clean_prompt, knob
 from pipelines.errors import BadInput
+from pipelines.models.schedulers import SAMPLERS
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels
 SIDE_MULTIPLE = 8  # the sides are multiples of this, in pixels
+FILL = "fill"  # the place of a picture that covers its canvas
+PLACES = (
+    FILL, "centre", "left", "right", "top", "bottom", "top-left", "top-right", "bottom-left", "bottom-right"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffuseSettings(Settings):
     """The settings of Diffuse. Before a run, `Diffuse.prepare` replaces None by the value that the model proposes.
 
-    BadInput for sides that are not multiples of SIDE_MULTIPLE, and for a mask without an image.
+    BadInput for sides that are not multiples of SIDE_MULTIPLE, for a mask without an image, and for guidance that ends
+    before it begins.
     """
 
     # fmt: off
@@ -33,13 +40,31 @@ class DiffuseSettings(Settings):
         help="a picture to start from", help_zh="从这张图片开始")
     strength: float = knob(0.75, 0.01, 1.0, label=("distance", "变化程度"),
         help="how far from the picture; 1 forgets it", help_zh="离原图多远；1 表示完全重画")
+    place: str = knob(FILL, label=("where it lies", "放在哪里"), choices=PLACES,
+        help="fill covers the canvas; elsewhere the picture stays as it is, and what lies beyond its edges is drawn",
+        help_zh="fill 让图片铺满画布；其他位置则图片原样不动，画出它边缘之外的部分")
     mask: str = knob("", label=("mask", "蒙版"), kind="picture",
         help="a picture, white where the picture is drawn anew", help_zh="白色的地方重新绘制")
+    invert: bool = knob(False, label=("the mask is what stays", "蒙版处保持不变"),
+        help="draw outside the mask, and keep what is white", help_zh="白色的地方不变，其余重新绘制")
+    pace: str = knob("normal", label=("pace", "快慢"), choices=("fast", "normal", "careful"),
+        help="fast takes half the steps, careful about twice the time",
+        help_zh="fast 只用一半的步数，careful 大约用两倍的时间")
     steps: int | None = knob(None, 1, 200, label=("steps", "步数"), advanced=True,
         help="of the walk down the noise", help_zh="从噪声走到画面的步数")
+    sampler: str = knob("auto", label=("sampler", "采样器"), choices=("auto", *SAMPLERS), advanced=True,
+        help="how a step is made; auto is what the pace and the model propose",
+        help_zh="每一步怎样走；auto 由快慢和模型决定")
     guidance: float | None = knob(None, 0.0, 30.0, label=("guidance", "引导强度"), advanced=True,
         help="how strongly the prompt steers; up to 1 is plain sampling",
         help_zh="提示词的影响有多强；不大于 1 为普通采样")
+    guidance_start: float = knob(0.0, 0.0, 1.0, label=("guidance begins", "引导开始"), advanced=True,
+        help="the share of the steps before guidance", help_zh="走到全程的多少时开始引导")
+    guidance_end: float = knob(1.0, 0.0, 1.0, label=("guidance ends", "引导结束"), advanced=True,
+        help="the share of the steps after which there is none", help_zh="走到全程的多少时停止引导")
+    windows: str = knob("auto", label=("by windows", "分窗绘制"), choices=("auto", "always", "never"), advanced=True,
+        help="draw large pictures by overlapping windows of the model's own size; auto where a side is 1.5 times that",
+        help_zh="用与模型尺寸相同、互相重叠的窗口绘制大图；auto 在边长超过模型尺寸 1.5 倍时使用")
     hide_duplicates: bool = knob(False, label=("hide near-duplicates", "隐藏近似重复"), advanced=True,
         help="keep only one of candidates that look the same", help_zh="看起来一样的候选只保留一张")
     # fmt: on
@@ -62,3 +87,10 @@ class DiffuseSettings(Settings):
                 )
         if self.mask and not self.image:
             raise BadInput("diffuse.mask_without_picture")
+        if self.guidance_start >= self.guidance_end:
+            raise BadInput("diffuse.interval", start=self.guidance_start, end=self.guidance_end)
+
+    @classmethod
+    def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
+        """The settings of a record by present names. Records without windows were made before there were any."""
+        return {"windows": "never", **super().recorded(values, picture)}

@@ -27,6 +27,7 @@ from pipelines.io.files import home_path, write_atomically
 from pipelines.io.values import is_dict
 from pipelines.models.base import Denoiser
 from pipelines.models.checkpoint import META_INIT_LOCK, canonical_bytes, network_hash
+from pipelines.models.sampling import generator_of
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
 MAX_BYTES = 32_000_000
@@ -184,7 +185,7 @@ class AdaptedUnet:
     def new_adapter(self, rank: int, seed: int = 0) -> list[Tensor]:
         """Add a new adapter, initialized from the seed, without effect; returns its parameters, with gradients on."""
         self._inject(rank)
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         parameters: list[Tensor] = []
         for layer in self.layers:
             down, up = layer.lora_A[self.names[-1]], layer.lora_B[self.names[-1]]

@@ -22,6 +22,7 @@ from torch import Tensor
 from pipelines.edit.ddim import NoisePredictor, alphas_at
 from pipelines.edit.settings import EditSettings
 from pipelines.models.base import Denoiser
+from pipelines.models.sampling import generator_of
 from pipelines.models.unet.network import predict_x0
 
 RETURN_STEP = 760  # where strength 1 begins: t = 0.95
@@ -75,7 +76,7 @@ def flow_edit(
     change = x.new_zeros(len(begins), *x.shape[1:])
     for k in reversed(range(1, len(grid))):
         rows = [row for row, begin in enumerate(begins) if begin >= k]
-        generator = torch.Generator().manual_seed((seed << 20) + k)
+        generator = generator_of(seed, k)
         noise = torch.randn(NOISES, *x.shape[1:], generator=generator).to(x.device)
         noise = (1 - alphas[k]) ** 0.5 * noise
         before = alphas[k] ** 0.5 * x + noise

@@ -22,6 +22,7 @@ from pipelines.edit.source_images import SourceImages
 from pipelines.edit.tuning import TargetDirection
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
+from pipelines.io.folders import open_one_of, picture_files
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil
 from pipelines.io.masks import read_mask
 from pipelines.models.base import Clip, Denoiser
@@ -191,11 +192,13 @@ def reduced_settings(settings: EditSettings, picture: Image.Image) -> EditSettin
 
 
 def _unfolded(source: str) -> list[str]:
-    """The paths of a folder's pictures, or the source itself. BadInput for a folder without pictures."""
+    """The paths of a folder's pictures, or the source itself. BadInput for a folder without pictures, or unreadable."""
     if not source.startswith("data:") and (folder := home_path(source)).is_dir():
-        paths = sorted(
-            path for path in folder.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
-        )
+        try:
+            paths = picture_files(folder)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise BadInput("io.film_unreadable", file=source[:80], reason=reason) from None
         if not paths:
             raise BadInput("edit.folder_without_pictures", folder=source[:80])
         return [str(path) for path in paths]
@@ -203,6 +206,6 @@ def _unfolded(source: str) -> list[str]:
 
 
 def _likeness(source: str, side: int) -> str:
-    picture = on_white(open_picture(source))
+    picture = on_white(open_one_of(source))
     picture.thumbnail((side, side))
     return picture_to_uri(picture)

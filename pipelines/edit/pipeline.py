@@ -52,6 +52,7 @@ from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, AdapterTraining, adapter
 from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.base import Clip, Denoiser
 from pipelines.models.checkpoint import network_hash
+from pipelines.models.sampling import generator_of
 from pipelines.models.unet.network import CLEAN, ddim_walk
 
 
@@ -213,7 +214,7 @@ class Edit(Resumable[EditSettings]):
         """
         last = settings.return_step - 1
         for k in range(settings.purify):
-            generator = torch.Generator().manual_seed((settings.seed << 20) + k)
+            generator = generator_of(settings.seed, k)
             noisy = add_noise(x, self.unet.alphas_cumprod[last], generator)
             image = self.unet.decode(ddim_walk(self.unet, noisy, last, CLEAN, PAPER_DOWN)).clamp(-1, 1)
             x = self.unet.encode(image)
@@ -294,7 +295,7 @@ class Edit(Resumable[EditSettings]):
                 self._noise_of, self.unet.decode, self.clip, inputs.direction_from(inversion.states[0]).clip,
                 inversion, torch.tensor([0.0, *strengths], device=device), guidance=settings.guidance,
                 l1_weight=settings.l1_weight, tv_weight=settings.tv_weight,
-                generator=torch.Generator().manual_seed(settings.seed), mask=inputs.small_mask,
+                generator=generator_of(settings.seed), mask=inputs.small_mask,
             )  # fmt: skip
 
         def decode(x: Tensor) -> Tensor:

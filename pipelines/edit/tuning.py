@@ -26,6 +26,7 @@ from pipelines.edit.directions import AdaptedUnet
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import Message
 from pipelines.models.base import Clip, Denoiser
+from pipelines.models.sampling import generator_of
 from pipelines.models.typed import integers
 from pipelines.models.unet.network import ddim_step, predict_x0
 
@@ -86,7 +87,7 @@ class AdapterTraining:
         Returns None, or why the loss or the weights are not finite; the adapter before it is then kept.
         """
         good = [parameter.detach().clone() for parameter in self.parameters]
-        generator = torch.Generator().manual_seed((self.settings.seed << 20) + self.step)
+        generator = generator_of(self.settings.seed, self.step)
         recipe = self._paper if self.settings.mode == "paper" else self._one_step
         before, after, loss = recipe(generator)
         if not (math.isfinite(loss) and all(parameter.isfinite().all() for parameter in self.parameters)):
@@ -137,7 +138,7 @@ class AdapterTraining:
     def _training_image(self, k: int) -> int:
         """The row of the k-th lesson; every epoch is a new permutation, drawn from the seed."""
         turn, place = divmod(k, len(self.training_images))
-        order = torch.Generator().manual_seed((self.settings.seed << 20) + turn)
+        order = generator_of(self.settings.seed, turn)
         return int(torch.randperm(len(self.training_images), generator=order)[place])
 
     def _paper(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:

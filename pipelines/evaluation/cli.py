@@ -1,7 +1,8 @@
 """`python launch.py evaluate`: the project's own figures in one table, on a style never trained on, and on samples.
 
 `figures.py` says what is measured and which bars there are, `judges.py` how pictures are judged, `samples.py` and
-`compositions.py` look at what Generate draws, `steering.py` at Optimize and Edit, `card.py` writes figures into documents.
+`compositions.py` look at what Generate draws, `steering.py` at Optimize, Guide and Edit, `card.py` writes figures into
+documents.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from pipelines.evaluation.judges import (
 )
 from pipelines.evaluation.samples import Drawer, Drawn, common_names, composed, copies, judged, write_sheet
 from pipelines.evaluation.see import COMPOSITES, LABELS, pointing, probes, wordings
-from pipelines.evaluation.steering import editing, optimization, round_trip, validation_pictures
+from pipelines.evaluation.steering import editing, guiding, optimization, round_trip, validation_pictures
 from pipelines.evaluation.synonyms import ASKED_FOR, Entry, read_entries, read_icons
 from pipelines.models.base import Clip
 from pipelines.models.checkpoint import load_weights, read_header
@@ -119,7 +120,13 @@ def _parser() -> Parser:
     parser.add_argument(
         "--optimize-sheet",
         type=Path,
-        help="from codes, from a splash, draft, from draft: four pictures a name",
+        help="five pictures a name: last and best from a splash, drawn, last and best from it",
+    )
+    parser.add_argument(
+        "--guide", type=number(int, 0, 10_000), default=0, help="names to guide, 40 s each (default 0)"
+    )
+    parser.add_argument(
+        "--guide-sheet", type=Path, help="text and CLIP, text, CLIP, neither: four pictures a name"
     )
     parser.add_argument(
         "--edit", type=number(int, 0, 20), default=0, help="text pairs to edit ten pictures by (default 0)"
@@ -180,7 +187,12 @@ class Evaluation:
 
     def wants(self, part: str) -> bool:
         """Whether a part has anything to do: some are idle until their flag gives them a number."""
-        counts = {"optimize": self.options.optimize, "edit": self.options.edit, "instant": self.options.edit}
+        counts = {
+            "optimize": self.options.optimize,
+            "guide": self.options.guide,
+            "edit": self.options.edit,
+            "instant": self.options.edit,
+        }
         counts |= dict.fromkeys((*DRAWERS, "compared", "composed", "copies"), len(self.names))
         return counts.get(part, 1) > 0
 
@@ -309,6 +321,10 @@ class Evaluation:
     def optimize(self) -> dict[str, float]:
         """Whether Optimize arrives at the prompt."""
         return optimization(self.studio, self.emoji, self.options.optimize, self.options.optimize_sheet)
+
+    def guide(self) -> dict[str, float]:
+        """Whether Guide does, with and without the text, with and without CLIP."""
+        return guiding(self.studio, self.emoji, self.options.guide, self.options.guide_sheet)
 
     def instant(self) -> dict[str, float]:
         """Whether Edit does so without learning."""

@@ -17,7 +17,7 @@ from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.edit.settings import EditSettings
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.files import write_atomically
-from pipelines.io.images import picture_to_uri, to_tensor
+from pipelines.io.images import open_picture, picture_to_uri, to_tensor
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import Studio
 from pipelines.training.report import image_grid
@@ -142,16 +142,14 @@ def thumbnail(pictures: list[Image.Image]) -> bytes:
 
 
 def _optimized(studio: Studio) -> list[Image.Image]:
-    """Three rows: Generate's best, what Optimize makes of it in 30 steps, and what it grows from nothing in 150."""
-    generate, optimize = studio.pipeline("generate"), studio.pipeline("optimize")
+    """Three rows: a picture that the prior drew, what Optimize makes of it, and what it grows from a splash."""
+    optimize = studio.pipeline("optimize")
     rows: list[list[Image.Image]] = [[], [], []]
     for prompt in OPTIMIZED:
-        draft = _result(run(generate, GenerateSettings(prompt=prompt))).pictures[0]
-        rows[0].append(draft.image)
-        for row, settings in (
-            (1, OptimizeSettings(prompt=prompt, steps=30, image=picture_to_uri(draft.image))),
-            (2, OptimizeSettings(prompt=prompt)),
-        ):
+        drawn = optimize.prepare(OptimizeSettings(prompt=prompt, start="drawn"))
+        assert isinstance(drawn, OptimizeSettings)
+        rows[0].append(open_picture(drawn.image))
+        for row, settings in ((1, drawn), (2, OptimizeSettings(prompt=prompt))):
             best = _result(run(optimize, settings)).pictures[0]
             rows[row].append(best.image)
             print(f"{prompt}: {best.facts['clip']:.3f}, critic {best.score:.3f}", file=sys.stderr)

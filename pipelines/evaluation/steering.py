@@ -1,4 +1,4 @@
-"""Optimize and Edit, measured run by run: slow, so only when asked for. And the round trip of Edit's UNet."""
+"""Optimize, Guide and Edit, measured run by run: slow, so only when asked for. And the round trip of Edit's UNet."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Result, run
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
-from pipelines.evaluation.samples import common_names, draw, write_sheet
-from pipelines.generate.pipeline import Generate
-from pipelines.io.images import picture_to_uri, to_pil
+from pipelines.evaluation.judges import share_within
+from pipelines.evaluation.samples import common_names, write_sheet
+from pipelines.guide.pipeline import Guide
+from pipelines.guide.settings import GuideSettings
+from pipelines.io.images import open_picture, picture_to_uri, to_pil
 from pipelines.models.base import Clip
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.settings import OptimizeSettings
@@ -54,58 +56,92 @@ EDIT_PAIRS = (
 def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
     """Optimize by the critic's eyes: is the prompt among the first names of all the validation style's?
 
-    From random codes and from a splash of them on white in 150 steps, and from Generate's best of 16 in 30. "last" is the
-    last step, "best" the one that the critic chose, so its verdict on that one flatters; CLIP's verdict, which steered,
-    flatters most.
+    From a splash, and from a picture that the prior drew. "last" is the last step, "best" the one that the critic chose,
+    so its verdict on that one flatters; CLIP's verdict, which steered, flatters most.
     """
-    optimize, generate = studio.pipeline("optimize"), studio.pipeline("generate")
-    assert isinstance(optimize, Optimize) and isinstance(generate, Generate)
-    book = list(dict.fromkeys(emoji.icons[k].name for k in emoji.validation))
-    names = [name for name in common_names(emoji, len(emoji.icons)) if name in set(book)]
-    names = [names[k] for k in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
+    optimize = studio.pipeline("optimize")
+    assert isinstance(optimize, Optimize)
+    book, names = _book_and_names(emoji, count)
+    judges: dict[str, Clip] = {"critic": optimize.critic, "CLIP": optimize.clip}
     ranks: dict[str, list[int]] = {}
     shown = []
 
-    def note(what: str, judge: Clip, image: Image.Image, name: str) -> None:
-        vector = encode_pictures(judge, np.array(image)[None])[0]
-        scores = judge.encode_text(book) @ vector
-        ranks.setdefault(what, []).append(int((scores > scores[book.index(name)]).sum()))
-
-    def follow(start: str, settings: OptimizeSettings) -> Image.Image:
-        *_, result = run(optimize, settings)
-        assert isinstance(result, Result)
-        last = max(result.pictures, key=lambda picture: picture.facts["step"]).image
-        for judge, which, image in (
-            ("critic", "last", last),
-            ("critic", "best", result.pictures[0].image),
-            ("CLIP", "last", last),
-        ):
-            model = optimize.critic if judge == "critic" else optimize.clip
-            note(f"{judge}, {which}, from {start}", model, image, settings.prompt)
-        return result.pictures[0].image
+    def note(what: str, image: Image.Image, name: str) -> None:
+        for who, judge in judges.items():
+            ranks.setdefault(f"{who}, {what}", []).append(_rank(book, judge, image, name))
+        shown.append(image)
 
     for index, name in enumerate(names):
-        start = OptimizeSettings(prompt=name, start="codes", steps=1, step_size=0.001)
-        *_, untouched = run(optimize, start)
-        assert isinstance(untouched, Result)
-        note("critic, the random codes", optimize.critic, untouched.pictures[-1].image, name)
-        for place in ("codes", "splash"):
-            shown.append(follow(place, OptimizeSettings(prompt=name, start=place)))
-        draft = draw(generate, name, 16, finish="drawn")[0]
-        note("critic, the draft", optimize.critic, draft.image, name)
-        tokens = " ".join(map(str, draft.facts["tokens"]))
-        shown.append(draft.image)
-        shown.append(follow("draft", OptimizeSettings(prompt=name, steps=30, tokens=tokens)))
+        for start in ("splash", "drawn"):
+            settings = optimize.prepare(OptimizeSettings(prompt=name, start=start))
+            if settings.image:
+                note("what was drawn", open_picture(settings.image), name)
+            *_, result = run(optimize, settings)
+            assert isinstance(result, Result)
+            note(f"last, from {start}", max(result.pictures, key=lambda p: p.facts["step"]).image, name)
+            note(f"best, from {start}", result.pictures[0].image, name)
         if index % 5 == 4:
-            sofar = "  ".join(f"{what} {np.mean(np.array(r) < 5):.2f}" for what, r in ranks.items())
+            sofar = "  ".join(f"{what} {share_within(r, 5):.2f}" for what, r in ranks.items())
             print(f"optimized {index + 1} of {len(names)} names; top-5: {sofar}", file=sys.stderr, flush=True)
     if sheet is not None:
-        write_sheet(sheet, shown, 16)
-    figures = {}
-    for what, places in ranks.items():
-        for top in (1, 5):
-            figures[f"{what}: top-{top}"] = sum(rank < top for rank in places) / len(places)
-    return figures
+        write_sheet(sheet, shown, 15)
+    return _shares(ranks)
+
+
+GUIDED = {  # what is compared -> settings
+    "text and CLIP": {},
+    "text alone": {"clip_guidance_scale": "0"},
+    "CLIP alone": {"guidance": 0.0},
+    "neither": {"guidance": 0.0, "clip_guidance_scale": "0"},
+}
+
+
+def guiding(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
+    """Guide by the eyes of the critic and of CLIP, which steered, on the last step's picture, from noise in 60 steps.
+
+    The model reads the text or none, and CLIP guides it or not. `optimization` says what is counted.
+    """
+    guide = studio.pipeline("guide")
+    assert isinstance(guide, Guide)
+    book, names = _book_and_names(emoji, count)
+    ranks: dict[str, list[int]] = {}
+    shown: list[Image.Image] = []
+    for index, name in enumerate(names):
+        for what, fields in GUIDED.items():
+            *_, result = run(guide, replace(GuideSettings(prompt=name, steps=60), **fields))
+            assert isinstance(result, Result)
+            shown.append(result.pictures[0].image)
+            for who, judge in (("critic", guide.critic), ("CLIP", guide.clip)):
+                ranks.setdefault(f"{who}, {what}", []).append(_rank(book, judge, shown[-1], name))
+        if index % 5 == 4:
+            sofar = "  ".join(f"{what} {share_within(r, 5):.2f}" for what, r in ranks.items())
+            print(f"guided {index + 1} of {len(names)} names; top-5: {sofar}", file=sys.stderr, flush=True)
+    if sheet is not None:
+        write_sheet(sheet, shown, 4 * len(GUIDED))
+    figures = _shares(ranks)
+    gain = figures["critic, CLIP alone: top-5"] - figures["critic, neither: top-5"]
+    return figures | {"critic, what CLIP adds without a text: top-5": gain}
+
+
+def _book_and_names(emoji: Emoji, count: int) -> tuple[list[str], list[str]]:
+    """All names of the validation style's pictures, and `count` of the common ones among them, evenly spread."""
+    book = list(dict.fromkeys(emoji.icons[k].name for k in emoji.validation))
+    names = [name for name in common_names(emoji, len(emoji.icons)) if name in set(book)]
+    return book, [names[k] for k in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
+
+
+def _rank(book: list[str], judge: Clip, image: Image.Image, name: str) -> int:
+    """How many names of the book a picture rather shows than `name`."""
+    vector = encode_pictures(judge, np.array(image.convert("RGB"))[None])[0]
+    scores = judge.encode_text(book) @ vector
+    return int((scores > scores[book.index(name)]).sum())
+
+
+def _shares(ranks: dict[str, list[int]]) -> dict[str, float]:
+    """The share of ranks among the first one and the first five, by what was ranked."""
+    return {
+        f"{what}: top-{top}": share_within(places, top) for what, places in ranks.items() for top in (1, 5)
+    }
 
 
 def editing(

@@ -23,7 +23,7 @@ from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer
 from pipelines.models.latent_diffusion import Known, LatentDiffusion, preview, walk
-from pipelines.models.sampling import sample
+from pipelines.models.sampling import generator_of, sample
 from pipelines.models.typed import integers
 
 
@@ -216,4 +216,4 @@ class Generate(Pipeline[GenerateSettings]):
 
 def _uniform(seed: int, count: int) -> Tensor:
     """(count,) float32 in [0, 1), drawn on the CPU: all random numbers of one candidate, one for each token."""
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(count, generator=generator_of(seed))

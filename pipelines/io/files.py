@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from pipelines.errors import CannotSave
+from pipelines.errors import BadInput, CannotSave
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -43,6 +43,32 @@ def home_path(source: str | Path) -> Path:
         return Path(source).expanduser()
     except RuntimeError:
         return Path(source)
+
+
+def path_to_write(source: str | Path) -> Path:
+    """The absolute path that a user named, for writing. BadInput when it begins with the home of nobody known here."""
+    try:
+        return Path(source).expanduser().absolute()
+    except RuntimeError:
+        raise BadInput("io.no_home", path=str(source)[:80]) from None
+
+
+def check_writable(source: str | Path) -> Path:
+    """The path of a file that a long run is to write at its end, tried out before it: its folder is made when missing.
+
+    BadInput when nothing can be written there, and as `path_to_write` raises it.
+    """
+    path = path_to_write(source)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".try-", suffix=".part"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise BadInput("io.not_writable", path=str(path)[:80], reason=reason) from None
+    return path
 
 
 def cannot_save(path: str | Path, error: OSError) -> CannotSave:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from pipelines.errors import BadInput
@@ -26,6 +26,11 @@ MAX_PIXELS = 16_000_000  # 4000 x 4000: larger than any picture made here, and 6
 MAX_BYTES = 32_000_000
 MAX_SCANS = 100  # of a progressive JPEG; cameras write about ten, and each one costs a pass over all pixels
 URI_HEAD = "data:image/"
+MAX_CHUNKS = 20_000  # of a PNG
+MAX_TEXT_BYTES = 64_000_000  # of its texts and profiles, unpacked, where Pillow reads them
+PNG_PIXELS = (  # the chunks that say how a PNG's pixels are read, or that it is an animation
+    b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT",
+)  # fmt: skip
 DAMAGED = (
     OSError,
     SyntaxError,
@@ -59,6 +64,11 @@ def to_tensor(pictures: list[Image.Image]) -> Tensor:
     return torch.as_tensor(levels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
+def round_to_uint8(picture: Tensor) -> Tensor:
+    """A picture in [-1, 1] rounded to the 256 levels of an 8-bit picture; any shape."""
+    return (((picture.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).contiguous()
+
+
 def open_picture(
     source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
 ) -> Image.Image:
@@ -80,6 +90,8 @@ def open_picture(
     exif = b""
     if kind == "JPEG":
         data, exif = _jpeg_without_metadata(data)
+    elif kind == "PNG":
+        data, exif = _png_without_metadata(data)
     try:
         with warnings.catch_warnings():
             # Our own limit is the one that counts.
@@ -100,8 +112,8 @@ def open_picture(
     except DAMAGED as error:
         raise BadInput("io.picture_damaged", format=kind, reason=_short(error)) from None
     transparent = "A" in opened.getbands() or "transparency" in opened.info
-    upright = opened if turn is None else opened.transpose(turn)
-    return _eight_bits(upright).convert("RGBA" if transparent else "RGB")
+    picture = _eight_bits(opened).convert("RGBA" if transparent else "RGB")
+    return picture if turn is None else picture.transpose(turn)
 
 
 def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -209,12 +221,14 @@ def picture_to_uri(image: Image.Image) -> str:
 def restrict_pillow() -> None:
     """Restrict Pillow in this process to PNG, JPEG and WebP, and to pictures of at most MAX_PIXELS.
 
-    A server calls it once when it starts. It also restricts pictures that other libraries open with Pillow.
+    A server calls it once when it starts. It also restricts pictures that other libraries open with Pillow; for those
+    Pillow's limit of a megabyte for texts and profiles of a PNG is raised to what a file may have.
     """
     Image.init()
     for name in [kind for kind in Image.OPEN if kind not in FORMATS]:
         del Image.OPEN[name]
     Image.ID[:] = [kind for kind in Image.ID if kind in FORMATS]
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this and refuses above twice this
 
 
@@ -248,6 +262,28 @@ def _jpeg_without_metadata(data: bytes) -> tuple[bytes, bytes]:
         at += 2 + length
 
 
+def _png_without_metadata(data: bytes) -> tuple[bytes, bytes]:
+    """A PNG without its texts, colour profiles and EXIF, and the EXIF by itself.
+
+    Pillow unpacks texts and profiles, and calls the picture damaged when one has more than a megabyte. What follows a
+    chunk that is cut off is kept, for Pillow to say what is wrong. BadInput for more than MAX_CHUNKS chunks.
+    """
+    kept, exif, at = [data[:8]], b"", 8
+    for _ in range(MAX_CHUNKS):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 12 + length
+        if len(kind) < 4 or end > len(data):
+            return b"".join([*kept, data[at:]]), exif
+        if kind in PNG_PIXELS:
+            kept.append(data[at:end])
+        elif kind == b"eXIf" and not exif:
+            exif = data[at + 8 : end - 4]
+        if kind == b"IEND":
+            return b"".join(kept), exif
+        at = end
+    raise BadInput("io.png_chunks", most=MAX_CHUNKS)
+
+
 def _orientation(exif: bytes) -> int:
     """The orientation, 1 to 8, in a block of EXIF. 1 when there is none or it cannot be read."""
     tiff = exif[6:] if exif[:6] == b"Exif\0\0" else exif
@@ -267,12 +303,18 @@ def _orientation(exif: bytes) -> int:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A 16-bit grey image converted to 8 bits by scaling, where Pillow would clip. Other images are unchanged."""
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.int64)
-        levels = levels >> 8 if levels.max(initial=0) > 255 else levels
-        return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
-    return image
+    """A 16-bit grey image converted to 8 bits by scaling, where Pillow would clip. Other images are unchanged.
+
+    A grey level that is transparent becomes an opacity, because it has no equal in 8 bits.
+    """
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.asarray(image).astype(np.int64)
+    grey = Image.fromarray((levels >> 8).clip(0, 255).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey.putalpha(Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _too_heavy(size: int, most: int) -> BadInput:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from PIL import Image
 
 from pipelines.errors import BadInput
 from pipelines.io.files import cannot_save, write_atomically
-from pipelines.io.images import on_white, open_picture
+from pipelines.io.folders import open_one_of, picture_files
+from pipelines.io.images import on_white
 
 if TYPE_CHECKING:
     from av import VideoStream
@@ -41,7 +41,6 @@ ENCODERS = {
 }
 MAX_TITLE = 255  # bytes, of a chapter in MP4
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 DECODERS = ("h264", "hevc", "mpeg4", "vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d")
 MAX_BYTES = 200_000_000
 MAX_SIDE = 4096
@@ -265,29 +264,15 @@ def read_frames(source: str | Path, *, limit: int = 600, longest: int = 512) -> 
 def _of_folder(folder: Path, limit: int, longest: int) -> Iterator[Image.Image]:
     """The pictures of a folder, in the natural order of their names. Hidden files are skipped."""
     try:
-        paths = [
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
-        ]
+        paths = picture_files(folder)
     except OSError as error:
         raise _unreadable(folder, error) from None
     if not paths:
         raise BadInput("io.folder_without_pictures", folder=_short(folder.name))
     if len(paths) > limit:
         raise BadInput("io.folder_too_many_pictures", count=len(paths), most=limit)
-    for path in sorted(paths, key=_natural_order):
-        try:
-            image = on_white(open_picture(path))
-        except BadInput as error:
-            raise BadInput("io.picture_of_folder", file=_short(path.name), problem=error) from None
-        yield _reduced(image, longest)
-
-
-def _natural_order(path: Path) -> tuple[list[int | str], str]:
-    """A sorting key by which numbers in names count as numbers: 2 before 10."""
-    parts = re.split(r"(\d+)", path.name)  # text and digits in turn
-    return [int(part) if part.isdecimal() else part.casefold() for part in parts], path.name
+    for path in paths:
+        yield _reduced(on_white(open_one_of(path)), longest)
 
 
 def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:

@@ -267,6 +267,11 @@ class DenoiserConfig(Protocol):
         """The side of its square pictures, in pixels."""
         ...
 
+    @property
+    def factor(self) -> int:
+        """The sides of other pictures are multiples of this, in pixels."""
+        ...
+
 
 class Denoiser(Network, Protocol):
     """Predicts the noise in pictures, or in latents of pictures (Ho et al. 2020; Rombach et al. 2022).
@@ -292,12 +297,17 @@ class Denoiser(Network, Protocol):
         """Whether a text changes what it predicts."""
         ...
 
+    @property
+    def proposed_guidance(self) -> float:
+        """The scale of classifier-free guidance where nobody asks for another; 0 where it reads no text."""
+        ...
+
     def under(self, prompt: str, guidance: float = 1.0) -> Denoiser:
         """The same weights under a text, "" for none, with classifier-free guidance; itself where it reads no text."""
         ...
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, 3, s, s) in [-1, 1], with s of the config -> x (n, c, h, w)."""
+        """(n, 3, s, s) in [-1, 1], with s of the config or multiples of its factor -> x (n, c, h, w)."""
         ...
 
     def decode(self, x: Tensor) -> Tensor:
@@ -367,6 +377,7 @@ class PixelDenoiser(nn.Module):
 
     alphas_cumprod: Tensor
     reads_text = False
+    proposed_guidance = 0.0
 
     def __init__(self, alphas_cumprod: Tensor):
         super().__init__()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, cast
@@ -69,8 +71,9 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def load_weights(path: Path, network: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-    """Load a checkpoint's weights into a network of its config, in `dtype`. BadInput when names or shapes differ.
+    """Load a checkpoint's weights into a network of its config, in `dtype`.
 
+    BadInput when names or shapes differ, or when a weight is not a finite number.
     Parameters on the meta device are replaced by the file's tensors; others are overwritten.
     """
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
@@ -94,9 +97,23 @@ def load_weights(path: Path, network: nn.Module, dtype: torch.dtype = torch.floa
                 tensors[name] = file.get_tensor(name)
     except (SafetensorError, OSError) as error:
         raise BadInput("models.weights_damaged", file=path.name, reason=error) from error
+    check_finite(tensors, path.name)
     for name, value in tensors.items():
         tensors[name] = value.to(dtype) if value.is_floating_point() else value
     network.load_state_dict(tensors, assign=any(parameter.is_meta for parameter in network.parameters()))
+
+
+def check_finite(tensors: Mapping[str, Tensor], file: str) -> None:
+    """BadInput, naming the tensor, when weights hold NaN or infinity. Masks may hold infinity.
+
+    A sum is finite unless one of its numbers is not; only where it is not are the numbers looked at one by one.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or "mask" in name:
+            continue
+        plain = tensor if tensor.element_size() > 1 else tensor.float()
+        if not math.isfinite(plain.sum(dtype=torch.float32)) and not plain.isfinite().all():
+            raise BadInput("models.weights_not_finite", file=file, name=name[:80])
 
 
 def canonical_bytes(data: bytes) -> bytes:

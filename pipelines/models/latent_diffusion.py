@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.models.base import Reading
+from pipelines.models.sampling import generator_of
+from pipelines.models.schedulers import noised, scaled, start_deviation
+
+OWN = "auto"  # the sampler that the model likes
 
 
 class LatentDiffusion(Protocol):
@@ -81,8 +85,8 @@ class LatentDiffusion(Protocol):
         """
         ...
 
-    def scheduler(self, steps: int) -> Any:
-        """A scheduler of diffusers of its own, its steps set."""
+    def scheduler(self, steps: int, sampler: str = OWN) -> Any:
+        """A scheduler of diffusers of its own, its steps set: for one of SAMPLERS, or the one that the model likes."""
         ...
 
     def predict(self, latents: Tensor, t: Tensor, condition: Any, more: Tensor | None = None) -> Tensor:
@@ -125,6 +129,24 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Course:
+    """How a walk goes, where it goes otherwise than the model likes.
+
+    `interval` are the first and the last share of the steps between which there is guidance (Kynkäänniemi et al. 2024);
+    where it leaves steps out, `unguided` is the condition of the prompt alone. `predict` stands in for the model's own.
+    """
+
+    sampler: str = OWN
+    interval: tuple[float, float] = (0.0, 1.0)
+    unguided: Any = None
+    predict: Callable[[Tensor, Tensor, Any, Tensor | None], Tensor] | None = None
+
+    def is_guided(self, share: float) -> bool:
+        """Whether there is guidance at a step that this share in [0, 1) of all steps comes before."""
+        return self.interval[0] <= share < self.interval[1]
+
+
+@dataclass(frozen=True)
 class Tick:
     """One step of the walk: `done` of `total`; `latents` as the network read them, its `output`, and the time."""
 
@@ -154,22 +176,28 @@ def walk(
     steps: int,
     guidance: float,
     known: Known | None = None,
+    course: Course | None = None,
 ) -> Generator[Tick, None, Tensor]:
     """Draw one row a seed. Yields a Tick a step and returns the latents.
 
-    `size` is (width, height) in pixels. `condition` is guided where `guidance` is above 1. Random numbers are drawn on
-    the CPU in the order of diffusers: the picture, the noise, the picture around the mask.
+    `size` is (width, height) in pixels. `condition` is guided where `guidance` is above 1. `course` None is the model's
+    own sampler, guided all the way, on the whole picture at once. Random numbers are drawn on the CPU in the order of
+    diffusers: the picture, the noise, the picture around the mask.
     """
-    scheduler = model.scheduler(steps)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    course = course or Course()
+    scheduler = model.scheduler(steps, course.sampler)
+    predict = course.predict or model.predict
+    generators = [generator_of(seed) for seed in seeds]
     start = _begin(model, scheduler, known, steps, size, generators)
     latents, times = start.latents, start.times
     mask = None if known is None or model.is_inpainting else known.mask
-    guided, options = guidance > 1, _step_options(scheduler, generators)
+    options, every = _step_options(scheduler, generators), len(scheduler.timesteps)
     for k, t in enumerate(times):
-        scaled = scheduler.scale_model_input(latents, t)
-        output = model.predict(
-            torch.cat([scaled] * (1 + guided)), t, condition, _repeated(start.mask_channels, 1 + guided)
+        read = scaled(scheduler, latents, t)
+        guided = guidance > 1 and course.is_guided((every - len(times) + k) / every)
+        under = condition if guided or guidance <= 1 else course.unguided
+        output = predict(
+            torch.cat([read] * (1 + guided)), t, under, _repeated(start.mask_channels, 1 + guided)
         )
         if guided:
             uncond, cond = output.chunk(2)
@@ -178,9 +206,9 @@ def walk(
         if mask is not None and start.known is not None:
             outside = start.known
             if k + 1 < len(times):
-                outside = scheduler.add_noise(start.known, start.noise, times[k + 1 : k + 2])
+                outside = noised(scheduler, start.known, start.noise, times[k + 1 : k + 2])
             latents = (1 - mask) * outside + mask * latents
-        yield Tick(k + 1, len(times), scaled, output, t)
+        yield Tick(k + 1, len(times), read, output, t)
     return latents
 
 
@@ -215,9 +243,9 @@ def _begin(
     shape = (1, model.latent_channels, size[1] // model.factor, size[0] // model.factor)
     noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators]).to(model.device)
     if from_noise or known is None:
-        latents = noise * scheduler.init_noise_sigma
+        latents = noise * start_deviation(scheduler)
     else:
-        latents = scheduler.add_noise(known, noise, times[:1])
+        latents = noised(scheduler, known, noise, times[:1])
     if model.is_inpainting and given is not None and given.mask is not None:
         around = model.sample(given.outside, generators)
         mask_channels = torch.cat([given.mask.expand(len(generators), -1, -1, -1), around], 1)

@@ -1,8 +1,24 @@
-"""How every DALL·E draws its next token from the logits."""
+"""Random numbers: the generator of a seed, and how every DALL·E draws its next token from the logits."""
 
 from __future__ import annotations
 
+import hashlib
+
+import torch
 from torch import Tensor
+
+
+def generator_of(seed: int, part: int | None = None) -> torch.Generator:
+    """The CPU's random generator for a seed in [0, 2^64), or for one of its parts, such as a step in [0, 2^20).
+
+    torch keeps only the low 32 bits of a seed (mt19937). A larger seed is therefore hashed, so that it is not the same
+    as one below 2^32.
+    """
+    if seed >= 2**32:
+        number = int.from_bytes(hashlib.blake2b(f"{seed}/{part}".encode(), digest_size=4).digest(), "big")
+    else:
+        number = seed if part is None else (seed << 20) + part
+    return torch.Generator().manual_seed(number)
 
 
 def sample(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:

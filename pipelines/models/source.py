@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,36 @@ from pipelines.models.checkpoint import ABSENT, Config
 
 @dataclass(frozen=True)
 class SourceCheckpoint:
-    """Contents of a published file: tensors by flat names (nested names joined by "."), and its other plain values."""
+    """Contents of a published file: tensors by flat names (nested names joined by "."), and its other plain values.
+
+    The tensors may lie in the file, and are not to be written to. `release` lets what was read of them leave memory.
+    """
 
     file: str  # its name, for messages
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
+    release: Callable[[], None] | None = None
+
+
+class Joined(Mapping[str, Tensor]):
+    """Tensors by name, each given as parts that follow one another on axis 0.
+
+    A tensor is joined when it is asked for, so that the writer, which takes the parts, never holds a second copy of a
+    network.
+    """
+
+    def __init__(self, parts: dict[str, list[Tensor]]):
+        self.parts = parts
+
+    def __getitem__(self, name: str) -> Tensor:
+        parts = self.parts[name]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
 
 
 @dataclass(frozen=True)
@@ -28,7 +53,7 @@ class Converted:
 
     kind: str
     config: dict[str, Any]
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
 
 
 def size_of(original: SourceCheckpoint, name: str, axis: int) -> int:
@@ -73,7 +98,7 @@ def checked(
                 expected=expected.get(name, ABSENT),
                 found=shapes.get(name, ABSENT),
             )
-    return Converted(kind, config.to_dict(), {name: tensor.contiguous() for name, tensor in tensors.items()})
+    return Converted(kind, config.to_dict(), tensors)
 
 
 def shape_of(tensor: Tensor | None) -> str | Message:

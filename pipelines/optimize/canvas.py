@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.errors import BadInput
+from pipelines.core import sizes
 from pipelines.io.images import open_picture, to_tensor
 from pipelines.models.base import Codec
+from pipelines.optimize.settings import OptimizeSettings
 
-LONGEST = 512  # pixels; a larger start picture is reduced to it unless a size is given
-LARGEST = 1024 * 1024  # pixels of a canvas
+USUAL_FACTOR = 16  # of the codecs of VQGAN-CLIP
 
 
 def straight_through(z: Tensor, vqgan: Codec) -> Tensor:
@@ -73,49 +72,24 @@ def crop_to_region(picture: Tensor, region: Tensor | None) -> Tensor:
     return picture[:, :, top:bottom, left:right]
 
 
-def round_to_uint8(picture: Tensor) -> Tensor:
-    """A picture in [-1, 1] rounded to the 256 levels of an 8-bit picture; any shape."""
-    return (((picture.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).contiguous()
-
-
 def canvas_size(size: str, image: str, vqgan: Codec) -> tuple[int, int]:
-    """Width and height of the result in pixels: `size` such as 192x128, else the start picture's, else the codec's.
-
-    BadInput when `size` is not a multiple of the codec's factor or above LARGEST pixels, or the start picture too small.
-    """
-    factor = vqgan.config.factor
-    if size:
-        width, height = (int(number) for number in re.split("[xX×]", size))
-        for name, side in (("width", width), ("height", height)):
-            if side < 2 * factor or side % factor:
-                good = max(2 * factor, round(side / factor) * factor)
-                raise BadInput(
-                    "optimize.side_not_multiple",
-                    setting=name,
-                    side=side,
-                    factor=factor,
-                    least=2 * factor,
-                    near=good,
-                )
-        if width * height > LARGEST:
-            raise BadInput(
-                "optimize.canvas_too_large", width=width, height=height, pixels=width * height, most=LARGEST
-            )
-        return width, height
-    if image:
-        width, height = open_picture(image).size
-        if (longer := max(width, height)) > LONGEST:
-            width, height = (max(1, round(side * LONGEST / longer)) for side in (width, height))
-        if min(width, height) < 2 * factor:
-            raise BadInput("optimize.start_picture_too_small", width=width, height=height, least=2 * factor)
-        return width, height
-    return vqgan.config.image_size, vqgan.config.image_size
+    """Width and height of the result in pixels, as `sizes.canvas_size` for a codec."""
+    return sizes.canvas_size(size, image, vqgan.config.factor, vqgan.config.image_size)
 
 
 def token_grid(width: int, height: int, vqgan: Codec) -> tuple[int, int]:
     """Rows and columns of tokens that cover a canvas."""
     factor = vqgan.config.factor
     return -(-height // factor), -(-width // factor)
+
+
+def proposed_coarse(settings: OptimizeSettings, vqgan: Codec) -> int:
+    """How often the canvas doubles when the settings leave it open: once, for a crisp codec and a start from nothing.
+
+    With 16 x 16 tokens a splash breaks up into details that CLIP likes and nobody else sees; with 8 x 8 it finds a shape.
+    """
+    from_nothing = settings.start != "drawn" and not (settings.image or settings.tokens)
+    return int(from_nothing and vqgan.config.factor < USUAL_FACTOR)
 
 
 def resized(x: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,6 @@ in the initial z. A second CLIP, the critic, gives no gradient; its score select
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -20,18 +19,21 @@ from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture, Resumable, Step
 from pipelines.core.record import read_texts
 from pipelines.core.settings import Settings
-from pipelines.errors import BadInput, Stopped
+from pipelines.core.steering import map_pictures_in
+from pipelines.core.stepwise import fingerprint, run_steps
+from pipelines.errors import BadInput
+from pipelines.io.folders import open_one_of
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_tensor
 from pipelines.io.masks import read_mask
 from pipelines.io.video import Timelapse
 from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
 from pipelines.models.latent_diffusion import LatentDiffusion
-from pipelines.optimize.canvas import canvas_size, token_grid
+from pipelines.optimize.canvas import canvas_size, proposed_coarse, token_grid
 from pipelines.optimize.run import OptimizeRun
-from pipelines.optimize.settings import OptimizeSettings, map_pictures_in
+from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.start import drawn_picture, read_tokens
-from pipelines.optimize.timelapse import timelapse_of
+from pipelines.optimize.timelapse import restyle, timelapse_of
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Optimize(Resumable[OptimizeSettings]):
         width, height = canvas_size(settings.size, settings.image, self.vqgan)
         init_size = None
         fields: dict[str, Any] = {"precision": precision_on(self.vqgan.codes.device, settings.precision)}
+        if settings.coarse is None:
+            fields["coarse"] = proposed_coarse(settings, self.vqgan)
         if settings.image:
             picture = open_picture(settings.image)
             init_size = picture.size
@@ -74,7 +78,7 @@ class Optimize(Resumable[OptimizeSettings]):
             return picture_to_uri(read_mask(source, (width, height), init_size))
 
         def prompt_picture(source: str) -> str:
-            picture = on_white(open_picture(source))
+            picture = on_white(open_one_of(source))
             picture.thumbnail((256, 256))
             return picture_to_uri(picture)
 
@@ -124,35 +128,21 @@ class Optimize(Resumable[OptimizeSettings]):
 
         Stopped, thrown in at a yield, ends the run with its pictures so far. BadInput when the journal is another run's.
         """
-        journal = journal or Journal()
-        identity = {"settings": settings.to_dict(), "models": self.fingerprint()}
-        journal.begin(identity, settings.current_names)
         run = self._run(settings)
-        if (snapshot := journal.latest()) is None:
-            run.begin()
-        else:
-            run.restore(snapshot)
-        ended, stopped, saved = None, False, run.state.step
-        while run.state.step < run.last_step():
-            if ended := run.step():
-                break
-            if journal.due(run.state.step) or run.at_boundary():
-                journal.save(run.snapshot())
-                saved = run.state.step
-            try:
-                yield Step("optimize", run.state.step, run.current.steps, run.metrics(), run.draw)
-            except Stopped:
-                stopped = True
-                break
-        if ended or stopped:
-            if saved != run.state.step:
-                journal.save(run.snapshot())
-            settings = replace(settings, until=run.state.step)
-        return run.pictures(settings, ended)
+        stepwise = run_steps(
+            run, "optimize", settings, journal or Journal(), self.fingerprint(), run.pictures
+        )
+        return (yield from stepwise)
 
     def timelapse(self, settings: OptimizeSettings, journal: Journal) -> Timelapse:
         """The time-lapse of a journal of these prepared settings."""
         return timelapse_of(self._run(settings), journal)
+
+    def restyle(
+        self, settings: OptimizeSettings, frame: Image.Image, before: Picture | None
+    ) -> OptimizeSettings:
+        """The settings for the next frame of a film, as `timelapse.restyle`."""
+        return restyle(settings, frame, before)
 
     @torch.no_grad()
     def image_at(self, settings: OptimizeSettings, journal: Journal, step: int) -> Image.Image:
@@ -163,11 +153,7 @@ class Optimize(Resumable[OptimizeSettings]):
 
     def fingerprint(self) -> str:
         """A hash of samples of the networks' weights, 16 hexadecimal digits, to refuse a journal of other networks."""
-        digest = hashlib.sha256()
-        for network in (self.vqgan, self.clip, self.critic):
-            for parameter in network.parameters():  # a little of each will do
-                digest.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint((self.vqgan, self.clip, self.critic))
 
     def _run(self, settings: OptimizeSettings) -> OptimizeRun:
         return OptimizeRun(self.vqgan, self.clip, self.critic, settings)

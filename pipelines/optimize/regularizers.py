@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pipelines.core.prompts import parse_palette
 from pipelines.optimize.canvas import resized
-from pipelines.optimize.prompts import parse_palette
 from pipelines.optimize.settings import OptimizeSettings
 
 

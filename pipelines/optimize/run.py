@@ -12,11 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.cutouts import cutouts
-from pipelines.clip.losses import great_circle
+from pipelines.clip.judges import JUDGE_EVERY, metrics
+from pipelines.clip.targets import EncodedTarget
+from pipelines.core.candidates import generator_at
 from pipelines.core.journal import Snapshot
 from pipelines.core.pipeline import Picture
 from pipelines.errors import Message
-from pipelines.io.images import to_pil
+from pipelines.io.images import round_to_uint8, to_pil
+from pipelines.io.moves import move_matrix, moved
 from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
 from pipelines.models.typed import integers
@@ -25,15 +28,15 @@ from pipelines.optimize.canvas import (
     canvas_size,
     clamp_with_gradient,
     crop_to_region,
-    round_to_uint8,
+    proposed_coarse,
     straight_through,
 )
-from pipelines.optimize.critic import JUDGE_EVERY, Judges, metrics
+from pipelines.optimize.critic import Judges
 from pipelines.optimize.regularizers import regularizers
 from pipelines.optimize.settings import OPTIMIZERS, OptimizeSettings
 from pipelines.optimize.start import anchor_of, given_picture, start_of
-from pipelines.optimize.state import State, generator_of
-from pipelines.optimize.targets import EncodedTarget, Targets, story_of
+from pipelines.optimize.state import State
+from pipelines.optimize.targets import Targets
 
 
 class OptimizeRun:
@@ -47,6 +50,7 @@ class OptimizeRun:
         size = canvas_size(settings.size, settings.image, vqgan)
         halves = precision_on(vqgan.codes.device, settings.precision) == "bfloat16"
         self.canvas = Canvas(size, vqgan.seamless() if settings.tile else vqgan, halves=halves)
+        self.coarse = proposed_coarse(settings, vqgan) if settings.coarse is None else settings.coarse
         self.targets, self.judges = Targets(clip, critic, self.canvas), Judges(clip, critic, self.canvas)
         self.timeline = settings.timeline()
         self.given = given_picture(settings, self.canvas)
@@ -68,7 +72,7 @@ class OptimizeRun:
         """Make one step. Returns None, or why loss or gradient is not finite; the state is then unchanged."""
         state = self.state
         self._begin_step()
-        current, generator = self.current, generator_of(self.settings.seed, state.step, "step")
+        current, generator = self.current, generator_at(self.settings.seed, state.step, "step")
         loss, gradient, picture = self._gradient(current, generator)
         if not (torch.isfinite(loss) and torch.isfinite(gradient).all()):
             return Message("optimize.loss_broke", {"loss": f"{loss.item():.3g}", "step": state.step + 1})
@@ -118,12 +122,7 @@ class OptimizeRun:
         total = sum(abs(target.weight) for target in targets)
         for target in targets:
             views = whole if target.region is None else next(of_regions)
-            distance = great_circle(views, target.vector)
-            if target.stop is not None:  # near enough (or, pushed away, far enough): no gradient any more
-                distance = (
-                    distance.clamp(min=target.stop) if target.weight > 0 else distance.clamp(max=target.stop)
-                )
-            loss = loss + target.weight / total * distance.mean()
+            loss = loss + target.weight / total * target.distance(views).mean()
         (gradient,) = torch.autograd.grad(loss, z)
         return loss.detach(), gradient, picture.detach()
 
@@ -137,6 +136,15 @@ class OptimizeRun:
     def _settings_at(self, step: int) -> OptimizeSettings:
         return next(settings for begin, settings in reversed(self.timeline) if begin <= step)
 
+    @property
+    def position(self) -> int:
+        """How many steps are made."""
+        return self.state.step
+
+    def total(self) -> int:
+        """How many steps the run has by the current settings."""
+        return self.current.steps
+
     def last_step(self) -> int:
         """The step at which the run ends by the current settings."""
         return min(self.current.steps, self.settings.until or self.current.steps)
@@ -148,7 +156,7 @@ class OptimizeRun:
     def _begin_step(self) -> None:
         """Apply what is due before this step: a new scene or change of settings, a larger canvas, a move of the canvas."""
         step, state = self.state.step, self.state
-        if step and (step in dict(self.timeline) or step in dict(story_of(self.current))):
+        if step and (step in dict(self.timeline) or step in dict(self.current.story())):
             state.best = None  # another question: the critic begins anew
             before = next(settings for when, settings in reversed(self.timeline) if when < step)
             if self.current.mask and self.current.mask != before.mask:
@@ -164,9 +172,9 @@ class OptimizeRun:
 
     def _grid_at(self, step: int) -> tuple[int, int]:
         """Rows and columns of z at a step: the canvas's, halved for every doubling that is still to come."""
-        stages = self.settings.coarse + 1
-        passed = min(step * stages // self._settings_at(step).steps, self.settings.coarse)
-        shrink = 2 ** (self.settings.coarse - passed)
+        stages = self.coarse + 1
+        passed = min(step * stages // self._settings_at(step).steps, self.coarse)
+        shrink = 2 ** (self.coarse - passed)
         return -(-self.canvas.rows // shrink), -(-self.canvas.columns // shrink)
 
     def _transform(self, change: Callable[[Tensor], Tensor], z: Tensor | None = None) -> None:
@@ -189,18 +197,10 @@ class OptimizeRun:
         """Zoom, pan and rotate the picture and the optimizer's state; z is encoded from the moved picture."""
         current = self.current
         picture = self._picture(self.state.ema)
-        height, width = picture.shape[-2:]
-        angle = math.radians(current.rotate)
-        cos, sin = math.cos(angle) / current.zoom, math.sin(angle) / current.zoom
-        dx, dy = 2 * current.pan_x / width, 2 * current.pan_y / height
-        matrix = [[[cos, -sin * height / width, -dx], [sin * width / height, cos, -dy]]]
-        theta = torch.tensor(matrix, device=self.canvas.device)
-
-        def warp(x: Tensor) -> Tensor:
-            grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-            return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-
-        self._transform(warp, self.canvas.encode(warp(picture)))
+        matrix = move_matrix(
+            (picture.shape[2], picture.shape[3]), current.zoom, current.pan_x, current.pan_y, current.rotate
+        )
+        self._transform(lambda x: moved(x, matrix), self.canvas.encode(moved(picture, matrix)))
 
     def _optimizer(self, z: Tensor) -> torch.optim.Optimizer:
         return OPTIMIZERS[self.settings.optimizer]([z], lr=self.settings.step_size, foreach=False)
@@ -237,8 +237,8 @@ class OptimizeRun:
         return to_pil(self.canvas.cropped(self._picture(self.state.shown(self.current.ema_decay))))[0]
 
     def metrics(self) -> dict[str, float]:
-        """The metrics of a Step, as `critic.metrics`."""
-        return metrics(self.state, self.loss)
+        """The metrics of a Step, as `judges.metrics`."""
+        return metrics(self.state.curve, self.loss)
 
     def pictures(self, settings: OptimizeSettings, ended: Message | None) -> list[Picture]:
         """The last picture, preceded by the critic's best one if that scored higher, as `Judges.pictures`."""

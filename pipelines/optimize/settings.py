@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
 from pipelines.clip.cutouts import SCHEMES
-from pipelines.core.settings import Settings, knob
+from pipelines.core.prompts import parse_palette, parse_regions, parse_targets
+from pipelines.core.settings import knob
+from pipelines.core.sizes import check_size_form
+from pipelines.core.steering import SteeredSettings
 from pipelines.errors import BadInput
-from pipelines.io.values import is_dict
 from pipelines.models.device import PRECISIONS
-from pipelines.optimize.prompts import (
-    check_targets,
-    map_regions,
-    map_targets,
-    parse_palette,
-    parse_regions,
-    parse_story,
-    parse_targets,
-)
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -31,18 +23,18 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "radam": torch.optim.RAdam,
     "adagrad": torch.optim.Adagrad,
 }
-FIXED = (
-    "seed", "size", "image", "start", "tokens", "coarse", "tile", "optimizer", "precision", "until", "changes"
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizeSettings(Settings):
+class OptimizeSettings(SteeredSettings):
     """The settings of Optimize. `changes` are the changes that were made during the run, so that it can be replayed.
 
     BadInput for text that does not follow its grammar, and for a mask together with `animate`.
     """
 
+    fixed: ClassVar[tuple[str, ...]] = (
+        "seed", "size", "image", "start", "tokens", "coarse", "tile", "optimizer", "precision", "until", "changes"
+    )  # fmt: skip
     aliases: ClassVar[dict[str, str]] = {
         "pull": "anchor_weight",
         "closest": "min_crop",
@@ -56,7 +48,7 @@ class OptimizeSettings(Settings):
     prompt: str = knob("a red heart", label=("prompt", "提示词"), kind="prompt",
         help="where to steer: TEXT[:WEIGHT[:STOP]], several between |, scenes over time between ^",
         help_zh="往哪里引导：文字[:权重[:停止]]，多个用 | 分开，先后的场景用 ^ 分开")
-    steps: int = knob(150, 1, 20_000, label=("steps", "步数"),
+    steps: int = knob(250, 1, 20_000, label=("steps", "步数"),
         help="how many steps the picture grows", help_zh="画面生长多少步")
     size: str = knob("", label=("size", "尺寸"),
         help="width x height, such as 192x128; empty for the start picture's or the model's own",
@@ -112,7 +104,7 @@ class OptimizeSettings(Settings):
         help="left like right", help_zh="左右一样")
     tile: bool = knob(False, label=("seamless", "无缝平铺"), advanced=True,
         help="seamless: the edges meet when it is laid side by side", help_zh="并排摆放时边缘相接")
-    coarse: int = knob(0, 0, 3, label=("coarse to fine", "由粗到细"), advanced=True,
+    coarse: int | None = knob(None, 0, 3, label=("coarse to fine", "由粗到细"), advanced=True,
         help="start small and double the canvas so many times", help_zh="从小画布开始，翻倍几次")
     animate: int = knob(0, 0, 1000, label=("animate", "画布移动"), advanced=True,
         help="move the canvas every so many steps, for a film; 0 for never",
@@ -136,22 +128,18 @@ class OptimizeSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size and not re.fullmatch(r"\s*\d{1,5}\s*[xX×]\s*\d{1,5}\s*", self.size):
-            raise BadInput("optimize.size_form", size=self.size[:20])
+        check_size_form(self.size)
         if self.palette:
             parse_palette(self.palette)
         for target in parse_targets(self.noise_prompts):
-            if not target.text.isdigit() or int(target.text) >= 2**32:
+            if not re.fullmatch("[0-9]{1,20}", target.text) or int(target.text) >= 2**64:
                 raise BadInput("optimize.noise_prompt_form", text=target.text[:20])
         if self.tokens and not re.fullmatch(r"\d{1,6}( \d{1,6}){0,16383}", self.tokens):
             raise BadInput("optimize.tokens_form")
         parse_regions(self.regions)
-        for _, scene in parse_story(self.prompt, self.steps):
-            check_targets(parse_targets(scene))
         if self.mask and self.animate:
             raise BadInput("optimize.mask_and_animate")
-        if self.changes:
-            self.timeline()
+        self.check_steering()
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
@@ -159,82 +147,3 @@ class OptimizeSettings(Settings):
         values = super().recorded(values, picture)
         earlier = {"bf16": "bfloat16", "float32": "float32"}.get(str(picture.get("precision")))
         return {"precision": earlier, **values} if earlier else values
-
-    @classmethod
-    def current_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Also inside `changes`, whose text stays as it is when no name in it is a former one."""
-        rename = super().current_names
-        values = rename(values)
-        try:
-            changes = json.loads(values.get("changes") or "{}")
-        except (TypeError, ValueError, RecursionError):
-            return values  # `changes_by_step` says what is wrong with it
-        if not is_dict(changes):
-            return values
-        current = {step: rename(fields) if is_dict(fields) else fields for step, fields in changes.items()}
-        return values if current == changes else {**values, "changes": json.dumps(current)}
-
-    def timeline(self) -> list[tuple[int, OptimizeSettings]]:
-        """(step, the settings in force from it on), from step 0. BadInput when `changes` is not valid."""
-        steps: list[tuple[int, OptimizeSettings]] = [(0, replace(self, changes=""))]
-        for step, fields in self.changes_by_step():
-            steps.append((step, replace(steps[-1][1], **fields)))
-        return steps
-
-    def changed(self, step: int, **fields: Any) -> OptimizeSettings:
-        """These settings with fields changed from `step` on. Earlier entries of `changes` for later steps are dropped."""
-        past = {str(when): entry for when, entry in self.changes_by_step() if when < step}
-        current = next(settings for when, settings in reversed(self.timeline()) if when <= step)
-        same_step = dict(self.changes_by_step()).get(step, {})
-        news = {name: value for name, value in fields.items() if value != getattr(current, name)}
-        if step == 0:
-            return replace(self, **{**news, "changes": ""})
-        if same_step or news:
-            past[str(step)] = same_step | news
-        return replace(self, changes=json.dumps(past) if past else "")
-
-    def map_pictures(self, change: Callable[[str], str]) -> OptimizeSettings:
-        """The settings with `change` applied to every picture, also in lists of targets and in `changes`."""
-        fields = map_pictures_in(
-            {name: getattr(self, name) for name in ("image", "mask", "regions", "image_prompts")}, change
-        )
-        if self.changes:
-            changed = {str(step): map_pictures_in(entry, change) for step, entry in self.changes_by_step()}
-            fields["changes"] = json.dumps(changed)
-        return replace(self, **fields)
-
-    def changes_by_step(self) -> list[tuple[int, dict[str, Any]]]:
-        """`changes` as (step, changed fields), in order of steps. BadInput when it is not valid."""
-        if not self.changes:
-            return []
-        try:
-            changes = json.loads(self.changes)
-        except (ValueError, RecursionError):
-            changes = None
-        if not is_dict(changes):
-            raise BadInput("optimize.changes_form")
-        names = {setting.name for setting in self.knobs()} - set(FIXED)
-        steps: list[tuple[int, dict[str, Any]]] = []
-        for key, fields in changes.items():
-            if not re.fullmatch(r"[1-9]\d{0,4}", key) or not is_dict(fields):
-                raise BadInput("optimize.changes_step", step=key[:20])
-            for name in fields:
-                if name not in names:
-                    raise BadInput(
-                        "optimize.changes_setting", setting=name[:40], known=", ".join(sorted(names))
-                    )
-            steps.append((int(key), fields))
-        return sorted(steps, key=lambda pair: pair[0])
-
-
-def map_pictures_in(fields: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """The fields with `change` applied to every picture in them."""
-    mapped = dict(fields)
-    for name in ("image", "mask"):
-        if mapped.get(name):
-            mapped[name] = change(mapped[name])
-    if mapped.get("regions"):
-        mapped["regions"] = map_regions(mapped["regions"], change)
-    if mapped.get("image_prompts"):
-        mapped["image_prompts"] = map_targets(mapped["image_prompts"], change)
-    return mapped

@@ -13,16 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.cutouts import whole_view
-from pipelines.core.candidates import candidate_seeds
+from pipelines.core.candidates import candidate_seeds, generator_at
+from pipelines.core.prompts import parse_targets
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec
 from pipelines.models.latent_diffusion import LatentDiffusion, finished, walk
 from pipelines.optimize.canvas import Canvas, canvas_size, resized, token_grid
-from pipelines.optimize.prompts import parse_targets
 from pipelines.optimize.settings import OptimizeSettings
-from pipelines.optimize.state import generator_of
-from pipelines.optimize.targets import Targets, story_of
+from pipelines.optimize.targets import Targets
 
 STARTS = 32  # random ones, of which CLIP picks one
 DRAWN = 8  # pictures by diffusion, of which CLIP picks one
@@ -38,7 +37,7 @@ def given_picture(settings: OptimizeSettings, canvas: Canvas) -> Tensor | None:
 def drawn_picture(settings: OptimizeSettings, model: LatentDiffusion, clip: Clip) -> Image.Image:
     """The best, by CLIP, of DRAWN pictures of the heaviest target of the first scene, with the model's own settings."""
     first = next(settings for step, settings in settings.timeline() if step == 0)
-    words = max(parse_targets(story_of(first)[0][1]), key=lambda target: target.weight).text
+    words = max(parse_targets(first.story()[0][1]), key=lambda target: target.weight).text
     size, guidance = (model.image_size, model.image_size), model.proposed_guidance
     condition = model.condition(words, "", *size, DRAWN, guidance > 1)
     ticks = walk(
@@ -74,7 +73,7 @@ def start_of(
     in force at step 0, `picture` the start picture. BadInput when tokens do not fit the canvas or the codebook.
     """
     canvas = targets.canvas
-    generator = generator_of(settings.seed, 0, "start")
+    generator = generator_at(settings.seed, 0, "start")
     rows, columns = grid
     size = canvas.pixels(grid)
     if settings.tokens:
@@ -102,7 +101,7 @@ def _nearest(starts: Tensor, first: OptimizeSettings, targets: Targets) -> Tenso
     """(n, c, h, w) -> (1, c, h, w), the start whose picture has the highest weighted cosine with the targets."""
     clip, canvas = targets.clip, targets.canvas
     size = canvas.pixels((starts.shape[2], starts.shape[3]))
-    scene = story_of(first)[0][1]
+    scene = first.story()[0][1]
     whole = [encoded for encoded in targets.read(first, scene, size) if encoded.region is None]
     target = torch.stack([encoded.weight * encoded.vector for encoded in whole]).sum(0)
     scores: list[Tensor] = []

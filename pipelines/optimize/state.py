@@ -1,8 +1,7 @@
-"""The state of a run between two steps, and its random numbers."""
+"""The state of a run between two steps."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 
 import torch
@@ -27,9 +26,3 @@ class State:
     def shown(self, ema_decay: float) -> Tensor:
         """The latents to show, (1, c, rows, columns): the running average if `average` is above 0, else z."""
         return self.ema if ema_decay else self.z
-
-
-def generator_of(seed: int, step: int, purpose: str) -> torch.Generator:
-    """A CPU generator seeded by seed, step and purpose, so that a resumed run needs no generator state."""
-    digest = hashlib.blake2b(f"{seed}/{purpose}/{step}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -10,11 +10,11 @@ from PIL import Image
 
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture
+from pipelines.core.steering import scenes_until
 from pipelines.io.images import picture_to_uri, to_pil
 from pipelines.io.video import Frame, Timelapse
 from pipelines.optimize.run import OptimizeRun
 from pipelines.optimize.settings import OptimizeSettings
-from pipelines.optimize.targets import story_of
 
 
 def timelapse_of(run: OptimizeRun, journal: Journal) -> Timelapse:
@@ -23,7 +23,7 @@ def timelapse_of(run: OptimizeRun, journal: Journal) -> Timelapse:
     Frames are decoded as the film is read, by restoring `run` from the snapshots.
     """
     steps = journal.steps()
-    scenes = _scenes(run.timeline, steps[-1] if steps else 0)
+    scenes = scenes_until(run.timeline, steps[-1] if steps else 0)
     moves = [settings.animate for _, settings in run.timeline if settings.animate]
     kept = [
         [at for at, *_ in journal.facts(step)["frames"] if not moves or (at + 1) % moves[-1] == 0]
@@ -48,19 +48,6 @@ def timelapse_of(run: OptimizeRun, journal: Journal) -> Timelapse:
                 yield Frame(to_pil(run.canvas.cropped(picture))[0], scene)
 
     return Timelapse(draw(), sum(map(len, kept)), [words for _, words in scenes])
-
-
-def _scenes(timeline: list[tuple[int, OptimizeSettings]], end: int) -> list[tuple[int, str]]:
-    """(first step, prompt) of every scene up to step `end`, over all changes of the settings."""
-    scenes: list[tuple[int, str]] = []
-    bounds = [*(step for step, _ in timeline[1:]), end + 1]
-    for (since, settings), until in zip(timeline, bounds, strict=True):
-        story = story_of(settings)
-        for k, (begin, words) in enumerate(story):
-            ends = story[k + 1][0] if k + 1 < len(story) else until
-            if begin < until and ends > since and (not scenes or scenes[-1][1] != words):
-                scenes.append((max(begin, since), words))
-    return scenes
 
 
 def restyle(settings: OptimizeSettings, frame: Image.Image, before: Picture | None) -> OptimizeSettings:

@@ -22,6 +22,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from pipelines.core.arguments import Parser, number
 from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput
+from pipelines.io.files import check_writable
 from pipelines.training.batches import sensible_workers
 from pipelines.training.data.emoji import DATA_FILE, Emoji
 from pipelines.training.loop import Budget, fit
@@ -226,6 +227,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     """Fit, evaluate, export; prints progress to standard error. Returns the figures."""
     if options.background:
         give_way()
+    check_writable(options.out / "a.safetensors")  # hours before it is needed
     if options.start is not None and options.name not in ("clip", "critic", "vqgan", "codec", "prior"):
         raise BadInput("training.no_start", network=options.name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

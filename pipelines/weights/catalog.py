@@ -5,13 +5,16 @@ The tiny pack is part of the project. All other models are in the models folder 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from pipelines.errors import BadInput
 from pipelines.io.tensors import open_tensors
+from pipelines.io.values import is_dict
 from pipelines.weights.checkpoint import PROJECT, Checkpoint, size_of
 from pipelines.weights.install import find, installed
 from pipelines.weights.open_weights import OPEN_WEIGHTS
@@ -50,11 +53,13 @@ TINY = (
     _tiny("tokenizer", "tokenizer.json", "byte-level BPE, English and Chinese"),
     _tiny("clip", "clip.safetensors", "CLIP: the judge, 128 x 128 pictures, English and Chinese"),
     _tiny("critic", "critic.safetensors", "a second CLIP that judges Optimize and Edit and steers nothing"),
-    _tiny("vqgan", "vqgan.safetensors", "VQGAN: 128 x 128 pictures to image tokens and back"),
+    _tiny(
+        "vqgan", "vqgan.safetensors", "VQGAN: 128 x 128 pictures to the DALL·E's 8 x 8 image tokens and back"
+    ),
     _tiny(
         "vqgan",
         "codec.safetensors",
-        "a crisper VQGAN of 16 x 16 tokens: --use vqgan=tiny-codec",
+        "a crisper VQGAN of 16 x 16 tokens: Optimize's, and the prior's latents",
         name="codec",
     ),
     _tiny("dalle", "dalle.safetensors", "DALL·E: text tokens to image tokens"),
@@ -88,17 +93,18 @@ def checkpoint_of(name: str) -> Checkpoint:
     if path is None:
         known = ", ".join(dict.fromkeys([*CHECKPOINTS, *installed()]))
         raise BadInput("weights.model_unknown", model=name[:64], known=known)
+    facts: dict[str, Any] = {}
     if path.is_dir():
         kind, role = "diffusion", ""
     elif path.suffix == ".safetensors":
-        kind, role = kind_of(path), ""
+        kind, role, facts = kind_of(path), "", _facts_of(path)
     else:  # a vocabulary, which tells what it is when it is read
         kind, role = "", "tokenizer"
     return Checkpoint(
         name,
         kind,
-        licence="the user's own file",
-        origin="added by the user",
+        licence=str(facts.get("licence", "the user's own file")),
+        origin=str(facts.get("origin", "added by the user")),
         about="",
         pack="own",
         role=role,
@@ -116,6 +122,21 @@ def kind_of(path: Path) -> str:
         return ""  # who reads its weights will say what is wrong with it
 
 
+def _facts_of(path: Path) -> dict[str, Any]:
+    """What was written beside the weights of a converted file: licence, origin, sources. Empty when it has none."""
+    try:
+        with open_tensors(path, "np") as file:
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return {}
+    return facts if is_dict(facts) else {}
+
+
+DENOISING = (
+    "edit",
+    "guide",
+)  # pipelines whose model is a denoiser: of pixels, or of latents, which have these parts
+_LATENT = ("prior", "codec", "diffusion")
 _PRIOR = {"prior": "tiny-prior", "codec": "tiny-codec"}
 _JUDGES = {"clip": "clip-vit-b-32", "critic": "clip-vit-b-16"}
 
@@ -131,15 +152,17 @@ _OPTIMIZE = {"vqgan": "vqgan-f16-16384", **_JUDGES}
 _CHINESE = {"vqgan": "vqgan-f16-16384", "clip": "clip-chinese-vit-b-16", "critic": "clip-chinese-vit-b-16"}
 
 
-def _edit(unet: str) -> dict[str, str]:
-    return {"unet": unet, **_JUDGES}
+def _denoising(unet: str) -> dict[str, dict[str, str]]:
+    """The pipelines that work by a denoiser of pixels."""
+    return {pipeline: {"unet": unet, **_JUDGES} for pipeline in DENOISING}
 
 
 def _latent(diffusion: str) -> dict[str, dict[str, str]]:
     return {
         "diffuse": {"diffusion": diffusion, "clip": _JUDGES["clip"]},
         "optimize": _OPTIMIZE,
-        "edit": _edit("ddpm-ema-celebahq-256"),
+        **_denoising("ddpm-ema-celebahq-256"),
+        "guide": {"diffusion": diffusion, **_JUDGES},
     }
 
 
@@ -153,21 +176,22 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
             "clip": "tiny-clip",
             **_PRIOR,
         },
-        "optimize": {"vqgan": "tiny-vqgan", "clip": "tiny-clip", "critic": "tiny-critic", **_PRIOR},
+        "optimize": {"vqgan": "tiny-codec", "clip": "tiny-clip", "critic": "tiny-critic", **_PRIOR},
         "edit": {
             **_PRIOR,
             "clip": "tiny-clip",
             "critic": "tiny-critic",
             "pictures": "tiny-pictures",
         },
+        "guide": {**_PRIOR, "clip": "tiny-clip", "critic": "tiny-critic"},
         "diffuse": {**_PRIOR, "clip": "tiny-clip"},
     },
-    "full": {"generate": _MEGA, "optimize": _OPTIMIZE, "edit": _edit("ddpm-ema-celebahq-256")},
-    "mini": {"generate": _MINI, "optimize": _OPTIMIZE, "edit": _edit("ddpm-ema-celebahq-256")},
-    "malevich": {"generate": _MALEVICH, "optimize": _OPTIMIZE, "edit": _edit("ddpm-ema-celebahq-256")},
-    "chinese": {"generate": _MINI, "optimize": _CHINESE, "edit": _edit("ddpm-ema-celebahq-256")},
-    "church": {"generate": _MEGA, "optimize": _OPTIMIZE, "edit": _edit("ddpm-ema-church-256")},
-    "bedroom": {"generate": _MEGA, "optimize": _OPTIMIZE, "edit": _edit("ddpm-ema-bedroom-256")},
+    "full": {"generate": _MEGA, "optimize": _OPTIMIZE, **_denoising("ddpm-ema-celebahq-256")},
+    "mini": {"generate": _MINI, "optimize": _OPTIMIZE, **_denoising("ddpm-ema-celebahq-256")},
+    "malevich": {"generate": _MALEVICH, "optimize": _OPTIMIZE, **_denoising("ddpm-ema-celebahq-256")},
+    "chinese": {"generate": _MINI, "optimize": _CHINESE, **_denoising("ddpm-ema-celebahq-256")},
+    "church": {"generate": _MEGA, "optimize": _OPTIMIZE, **_denoising("ddpm-ema-church-256")},
+    "bedroom": {"generate": _MEGA, "optimize": _OPTIMIZE, **_denoising("ddpm-ema-bedroom-256")},
     "sd-1.5": _latent("stable-diffusion-1.5"),
     "sd-2.1": _latent("stable-diffusion-2.1"),
     "sd-turbo": _latent("sd-turbo"),
@@ -187,15 +211,29 @@ def check_use(pack: str, use: dict[str, str]) -> None:
 
     BadInput for an unknown pack, a field or a name that is not known, or a model of another role.
     """
-    usual = {field: name for fields in pipelines_of(pack).values() for field, name in fields.items()}
-    if "prior" in pipelines_of(pack).get("edit", {}):
-        usual.setdefault("unet", "tiny-unet")
+    usual = _replaceable(pack)
     for field, name in use.items():
         if field not in usual:
             raise BadInput("weights.part_unknown", part=field[:64], pack=pack, known=", ".join(sorted(usual)))
         purpose, usual_purpose = (_purpose(checkpoint_of(model)) for model in (name, usual[field]))
         if purpose != usual_purpose:
             raise BadInput("weights.part_of_other_kind", model=name, part=field, usual=usual[field])
+
+
+def _replaceable(pack: str) -> dict[str, str]:
+    """The parts of a pack that another model may replace -> the model that usually has the part."""
+    usual = {field: name for fields in pipelines_of(pack).values() for field, name in fields.items()}
+    if "prior" in pipelines_of(pack).get("edit", {}):
+        usual.setdefault("unet", "tiny-unet")
+    return usual
+
+
+def fields_for(pack: str, checkpoint: Checkpoint) -> list[str]:
+    """The parts of a pack that this model could have. None for an unknown pack, or for a model without a role."""
+    if pack not in PACKS or not checkpoint.role:
+        return []
+    purposes = {field: _purpose(checkpoint_of(name)) for field, name in _replaceable(pack).items()}
+    return [field for field, purpose in purposes.items() if purpose == _purpose(checkpoint)]
 
 
 def _purpose(checkpoint: Checkpoint) -> str:
@@ -206,8 +244,8 @@ def _purpose(checkpoint: Checkpoint) -> str:
 def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[str, str]:
     """The models of a pipeline in a pack: field of the pipeline -> checkpoint's name.
 
-    `use` replaces some of them, for example {"clip": "clip-vit-l-14"}. In Edit a "unet", a denoiser of pixels, replaces a
-    prior with its codec. BadInput for an unknown pack, and for a pipeline that the pack does not have.
+    `use` replaces some of them, for example {"clip": "clip-vit-l-14"}. In Edit and Guide a "unet", a denoiser of
+    pixels, replaces one of latents. BadInput for an unknown pack, and for a pipeline that the pack does not have.
     """
     pipelines = pipelines_of(pack)
     if pipeline not in pipelines:
@@ -215,8 +253,8 @@ def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[s
             "weights.pipeline_not_in_pack", pipeline=pipeline, pack=pack, known=", ".join(pipelines)
         )
     names, use = pipelines[pipeline], use or {}
-    if pipeline == "edit" and "unet" in use:
-        names = {"unet": use["unet"]} | {k: name for k, name in names.items() if k not in _PRIOR}
+    if pipeline in DENOISING and "unet" in use:
+        names = {"unet": use["unet"]} | {k: name for k, name in names.items() if k not in _LATENT}
     return {field: use.get(field, name) for field, name in names.items()}
 
 

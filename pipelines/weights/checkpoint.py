@@ -7,19 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipelines.io.files import path_to_write
 from pipelines.models.spec import SPECS, ModelSpec
 
 PROJECT = Path(__file__).parents[2]
+WORKING = 500_000_000  # bytes of memory that converting takes beside the arrays
 
 
 @dataclass(frozen=True)
 class File:
-    """One published file. `size` (bytes) and `sha256` are None where the publisher does not state them."""
+    """One published file. `size` (bytes) and `sha256` are None where they are not known.
+
+    `mirrors` are other addresses of the same bytes, tried in this order. They are of use only with a SHA-256.
+    """
 
     url: str
     sha256: str | None = None
     size: int | None = None
     name: str = ""  # when the address does not end in one, or its folder matters
+    mirrors: tuple[str, ...] = ()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All addresses, the publisher's first."""
+        return (self.url, *self.mirrors)
 
     @property
     def path(self) -> str:
@@ -44,6 +55,7 @@ class Checkpoint:
     working: int = 0  # bytes of memory that it needs beside its weights, an estimate
     width: int = 4  # bytes a parameter takes in memory
     megabytes: int = 0  # of the download, about, where the files do not tell their sizes
+    largest: int = 0  # bytes of the largest array in its files, where that is much beside WORKING
 
     def __post_init__(self) -> None:
         if not self.role:
@@ -71,8 +83,19 @@ class Checkpoint:
 
     @property
     def download_bytes(self) -> int:
-        """The bytes of its published files. An estimate where the publisher does not state them."""
-        return sum(file.size or 0 for file in self.files) or self.megabytes * 10**6
+        """The bytes of its published files. An estimate unless `exact`."""
+        known = sum(file.size or 0 for file in self.files)
+        return known if self.exact else max(known, self.megabytes * 10**6)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the size of every published file is known."""
+        return all(file.size is not None for file in self.files)
+
+    @property
+    def conversion_memory(self) -> int:
+        """An estimate of the bytes of memory that converting its files takes. 0 where they are kept as they are."""
+        return WORKING + 2 * self.largest if self.spec.convert and self.spec.role != "tokenizer" else 0
 
     @property
     def memory(self) -> int:
@@ -88,7 +111,7 @@ class Checkpoint:
 def models_folder() -> Path:
     """The folder of models: ATELIER_MODELS, or models/ in the project's folder when that is not set."""
     folder = os.environ.get("ATELIER_MODELS")
-    return Path(folder).expanduser() if folder else PROJECT / "models"
+    return path_to_write(folder) if folder else PROJECT / "models"
 
 
 def size_of(path: Path) -> int:

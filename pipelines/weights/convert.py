@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,20 +18,17 @@ from torch import Tensor
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import cannot_save, home_path
 from pipelines.io.values import is_dict
-from pipelines.models.checkpoint import file_hash
-from pipelines.models.source import Converted, SourceCheckpoint
+from pipelines.models.checkpoint import check_finite, file_hash
+from pipelines.models.source import Converted, Joined, SourceCheckpoint
 from pipelines.models.spec import ModelSpec, families
+from pipelines.weights.checkpoint import WORKING
+from pipelines.weights.forms import joined, source_files, unwrapped, with_usual_types
+from pipelines.weights.inventory import free_memory
 from pipelines.weights.readers import read_original
 
-WEIGHTS = (
-    ".safetensors",
-    ".msgpack",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".ckpt",
-    ".pkl",
-)  # in a folder, the best form first
+# A stranger's tensors may have any shape, and break a converter that looks for its own.
+UNFIT = (BadInput, LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError)
+
 DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -40,8 +38,12 @@ DTYPE_NAMES = {
     torch.int32: "I32",
     torch.int16: "I16",
     torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
     torch.uint8: "U8",
     torch.bool: "BOOL",
+    torch.complex64: "C64",
 }
 
 
@@ -52,7 +54,7 @@ def convert_file(
 
     Args:
         paths: One file of weights, or the two that a model is split over, and its config.json; or the folder that holds
-            them.
+            them. Shards, with or without their index, count as one file.
         out: The file to write. An older file is unchanged until the new one is complete.
         family: A name of `models add --family`. None tries all families.
         facts: What to write beside the weights, such as origin and licence. The names and SHA-256 of the files of
@@ -62,21 +64,36 @@ def convert_file(
         The kind of network, a key of SPECS.
 
     Raises:
-        BadInput: When the files cannot be read, or are not of the family, or of none.
+        BadInput: When the files cannot be read, or are not of the family, or of none; when a weight is not a finite
+            number, or of a type that is not kept; when memory is short.
         CannotSave: When `out` cannot be written.
     """
-    files = [file for path in paths for file in _files(home_path(path))]
-    weights = [file for file in files if file.suffix != ".json"]
-    numbers = {
-        key: value for file in files if file.suffix == ".json" for key, value in _read_json(file).items()
-    }
+    groups, configs = source_files([home_path(path) for path in paths])
+    numbers = {key: value for file in configs for key, value in _read_json(file).items()}
     _make_folder(out)
-    originals = [read_original(file, folder=out.parent) for file in weights]
+    originals = [joined([read_original(file, folder=out.parent) for file in group]) for group in groups]
     originals = [replace(original, metadata=original.metadata | numbers) for original in originals]
+    _check_memory(originals)
     converted = convert_originals(originals, family)
-    sources = {file.name: file_hash(file) for file in weights}
-    write_converted(out, converted, {**(facts or {}), "sources": sources})
+    sources = {file.name: file_hash(file) for group in groups for file in group}
+    releases = [original.release for original in originals if original.release]
+    write_converted(
+        out, converted, {**(facts or {}), "sources": sources}, releases, read_from=originals[0].file
+    )
     return converted.kind
+
+
+def _check_memory(originals: list[SourceCheckpoint]) -> None:
+    """BadInput when less memory is free than converting takes: twice the largest array, and a little.
+
+    Arrays lie in their files until they are written, and are written one by one.
+    """
+    arrays = [tensor for original in originals for tensor in original.tensors.values()]
+    needed = WORKING + 2 * max((array.numel() * array.element_size() for array in arrays), default=0)
+    free = free_memory(gpu=False)["RAM"]
+    if needed > free:
+        file = originals[0].file
+        raise BadInput("weights.memory_short", file=file, needed=needed / 1e9, free=free / 1e9)
 
 
 def convert_originals(originals: list[SourceCheckpoint], family: str | None = None) -> Converted:
@@ -87,14 +104,15 @@ def convert_originals(originals: list[SourceCheckpoint], family: str | None = No
         raise BadInput("weights.family_unknown", family=family[:40], known=names)
     if not 1 <= len(originals) <= 2:
         raise BadInput("weights.file_count", count=len(originals))
+    candidates = [[with_usual_types(original) for original in originals]]
+    if len(originals) == 1:
+        candidates = [[inside] for inside in unwrapped(candidates[0][0])]
     if family is not None:
-        return _as_family(originals, networks[family])
-    for rows in networks.values():
-        # A stranger's tensors may have any shape, and break a converter that looks for its own.
-        with suppress(
-            BadInput, LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError
-        ):
-            return _as_family(originals, rows)
+        return _as_named(candidates, family)
+    for candidate in candidates:
+        for rows in networks.values():
+            with suppress(*UNFIT):
+                return _as_family(candidate, rows)
     first, known, description = originals[0].file, ", ".join(networks), _described(originals)
     if len(originals) == 1:
         raise BadInput("weights.fits_no_family", file=first, known=known, found=description)
@@ -123,6 +141,23 @@ def convert_vocabulary(paths: list[Path], out: Path, family: str) -> str:
     _make_folder(out)
     families(vocabularies=True)[family][0].part("convert")(first, out)
     return family
+
+
+def _as_named(candidates: list[list[SourceCheckpoint]], family: str) -> Converted:
+    """The first candidate that is of the family. BadInput, what the first one was told, when there is none."""
+    told: BadInput | None = None
+    for candidate in candidates:
+        try:
+            return _as_family(candidate, families()[family])
+        except BadInput as problem:
+            told = told or problem
+        except UNFIT as problem:
+            reason = " ".join(str(problem).split())[:80]
+            told = told or BadInput(
+                "weights.broke_family", file=candidate[0].file, family=family, reason=reason
+            )
+    assert told is not None
+    raise told
 
 
 def _as_family(originals: list[SourceCheckpoint], rows: list[ModelSpec]) -> Converted:
@@ -163,24 +198,6 @@ def _described(originals: list[SourceCheckpoint]) -> Message:
     return Message("weights.tensors", {"count": count, "names": names})
 
 
-def _files(path: Path) -> list[Path]:
-    """The file itself. For a folder its one file of weights, in the first form of WEIGHTS, and its config.json.
-
-    BadInput when a folder has no such file, or several of one form.
-    """
-    if not path.is_dir():
-        return [path]
-    inside = sorted(file for file in path.iterdir() if file.is_file())
-    for suffix in WEIGHTS:
-        weights = [file for file in inside if file.suffix == suffix]
-        if len(weights) == 1:
-            return [*weights, *(file for file in inside if file.name == "config.json")]
-        if weights:
-            names = ", ".join(weight.name for weight in weights[:4])
-            raise BadInput("weights.several_files", folder=path.name, files=names)
-    raise BadInput("weights.no_weights", folder=path.name, forms=", ".join(WEIGHTS))
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text("utf-8"))
@@ -198,34 +215,63 @@ def _read_json(path: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------- writing
 
 
-def write_converted(path: Path, converted: Converted, facts: dict[str, Any]) -> None:
+def write_converted(
+    path: Path,
+    converted: Converted,
+    facts: dict[str, Any],
+    releases: Sequence[Callable[[], None]] = (),
+    read_from: str = "",
+) -> None:
     """Write safetensors with JSON metadata "config", "kind" and "facts", as `read_header` and `load_weights` read them.
 
     Each tensor keeps its dtype and is written by itself, so that no second copy is in memory. The same model and facts
-    give the same bytes. The file is written atomically. CannotSave when it cannot be written.
+    give the same bytes. The file is written atomically. `releases` are called after each tensor. CannotSave when it
+    cannot be written; BadInput, which names the file `read_from`, when a weight is not a finite number.
     """
     metadata = {
         "config": json.dumps(converted.config),
         "kind": converted.kind,
         "facts": json.dumps(facts, ensure_ascii=False),
     }
+    tensors = converted.tensors
+    parts = tensors.parts if isinstance(tensors, Joined) else {name: [one] for name, one in tensors.items()}
     order = sorted(
-        converted.tensors.items(), key=lambda item: (-item[1].element_size(), item[0])
+        parts.items(), key=lambda item: (-item[1][0].element_size(), item[0])
     )  # keeps them aligned
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
-    for name, tensor in order:
+    for name, (first, *others) in order:
+        shape = list(first.shape)
+        if others:
+            shape[0] = sum(len(part) for part in (first, *others))
         header[name] = {
-            "dtype": DTYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end := end + tensor.numel() * tensor.element_size()],
+            "dtype": _dtype_name(name, first),
+            "shape": shape,
+            "data_offsets": [end, end := end + math.prod(shape) * first.element_size()],
         }
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    _write_parts(path, text, (tensor for _, tensor in order))
+    pieces = ((name, part) for name, inside in order for part in inside)
+    _write_parts(path, text, _finite(pieces, read_from or path.name), releases)
 
 
-def _write_parts(path: Path, header: bytes, tensors: Iterator[Tensor]) -> None:
+def _finite(tensors: Iterable[tuple[str, Tensor]], file: str) -> Iterator[Tensor]:
+    """The tensors, each looked at when it is asked for. BadInput when one holds NaN or infinity."""
+    for name, tensor in tensors:
+        check_finite({name: tensor}, file)
+        yield tensor
+
+
+def _dtype_name(name: str, tensor: Tensor) -> str:
+    if tensor.dtype not in DTYPE_NAMES:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise BadInput("weights.number_type", name=name[:80], type=kind)
+    return DTYPE_NAMES[tensor.dtype]
+
+
+def _write_parts(
+    path: Path, header: bytes, tensors: Iterator[Tensor], releases: Sequence[Callable[[], None]]
+) -> None:
     _make_folder(path)
     temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}.part")
     try:
@@ -234,6 +280,9 @@ def _write_parts(path: Path, header: bytes, tensors: Iterator[Tensor]) -> None:
             for tensor in tensors:
                 plain = tensor.detach().cpu().contiguous().reshape(-1)
                 file.write(plain.view(torch.uint8).numpy().data)
+                del plain
+                for release in releases:
+                    release()
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

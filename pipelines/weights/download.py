@@ -1,4 +1,4 @@
-"""Downloads one large file: resumes a broken download, checks the SHA-256, and deletes a wrong file."""
+"""Downloads one large file: tries its addresses in order, resumes, checks the SHA-256, and deletes a wrong file."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.io.files import cannot_save, write_atomically
 from pipelines.models.checkpoint import file_hash
 
@@ -22,55 +23,100 @@ BLOCK = 1 << 18  # bytes read at once, and between two steps of progress
 TIMEOUT = 30.0  # seconds without a single byte
 TRIES = 4  # connections in a row that bring nothing
 SPARE = 64 << 20  # bytes of disk that are left free
+ANY = "*"  # stands for an ETag where another server gave the part
 
 Opener = Callable[[urllib.request.Request, float], Any]
 
 
+class Unavailable(BadInput):
+    """An address cannot give the file. Another may have it."""
+
+
 def fetch(
-    url: str, path: Path, sha256: str | None = None, size: int | None = None, opener: Opener | None = None
+    url: str | Sequence[str],
+    path: Path,
+    sha256: str | None = None,
+    size: int | None = None,
+    opener: Opener | None = None,
 ) -> Generator[tuple[int, int], None, str]:
-    """Download `url` to `path`. Yields (bytes so far, bytes in all) and returns the file's SHA-256 in hexadecimal.
+    """Download a file to `path`. Yields (bytes so far, bytes in all) and returns the file's SHA-256 in hexadecimal.
 
-    `url` is an https address, or http on 127.0.0.1. `sha256` (hexadecimal) and `size` (bytes) are the file's, if known.
-    `opener` opens a request within a number of seconds; None is urllib's, restricted to https.
+    `url` is its address, or several that are tried in this order: https, or http on 127.0.0.1. `sha256` (hexadecimal) and
+    `size` (bytes) are the file's, if known. Without a SHA-256 only the first address is asked, since nothing would prove
+    that another has the same file. `opener` opens a request within a number of seconds; None is urllib's, restricted to
+    https. Where nobody tells the size, the bytes in all are those so far.
 
-    The bytes are kept in path.part, which stays when the generator is closed or the connection breaks. The next call
-    resumes from there, unless the server now offers another file. The complete part is hashed before it is renamed to
-    `path`; when its hash is wrong it is deleted.
+    The bytes are kept in path.part, which stays when the generator is closed or the connection breaks. The next call or
+    address resumes from there, unless the server now offers another file. The complete part is hashed before it is
+    renamed to `path`; when its hash is wrong it is deleted.
 
-    BadInput when the address is refused, the server cannot be reached, does not have the file or sends another one, or
-    the disk has too little room. CannotSave when the file cannot be written.
+    BadInput when an address is refused, the disk has too little room, or no server can be reached, has the file and sends
+    it whole. CannotSave when the file cannot be written.
     """
-    check_address(url)
+    addresses = [url] if isinstance(url, str) else list(url)
+    for address in addresses:
+        check_address(address)
     if path.is_file() and sha256 and file_hash(path) == sha256:
         return sha256
-    part = _Part(url, path)
-    opener = opener or _open
+    addresses = addresses if sha256 else addresses[:1]
+    problems: list[Unavailable] = []
+    for address in addresses:
+        try:
+            return (yield from _fetch_from(_Part(address, path, addresses), sha256, size, opener or _open))
+        except Unavailable as problem:
+            problems.append(problem)
+    if len(problems) == 1:
+        raise problems[0]
+    reasons = reduce(
+        lambda before, then: Message("weights.and_then", {"before": before, "then": then}),
+        (problem.message for problem in problems),
+    )
+    raise BadInput("weights.no_address", file=path.name, count=len(problems), reasons=reasons)
+
+
+def _fetch_from(
+    part: _Part, sha256: str | None, size: int | None, opener: Opener
+) -> Generator[tuple[int, int], None, str]:
+    """Download from one address, as `fetch` does. Unavailable when it cannot give the file."""
+    yield from _receive(part, size, sha256 is not None, opener)
+    digest = file_hash(part.file)
+    if sha256 and digest != sha256 and part.continued and len(part.addresses) > 1:
+        part.drop()  # perhaps only what came from the other address is wrong
+        yield from _receive(part, size, True, opener)
+        digest = file_hash(part.file)
+    if sha256 and digest != sha256:
+        part.drop()
+        raise Unavailable(
+            "weights.wrong_hash", file=part.path.name, host=part.host, found=digest[:12], expected=sha256[:12]
+        )
+    try:
+        part.file.replace(part.path)
+    except OSError as error:
+        raise cannot_save(part.path, error) from error
+    part.drop()
+    return digest
+
+
+def _receive(
+    part: _Part, size: int | None, proved: bool, opener: Opener
+) -> Generator[tuple[int, int], None, None]:
+    """Download all that a part lacks, over as many connections as that takes while they bring something.
+
+    `proved` tells that the file's SHA-256 is known. Yields as `fetch` does.
+    """
     misses = 0
     while True:
         before = part.size
         try:
-            yield from part.receive(opener, size)
-            break
+            yield from part.receive(opener, size, proved)
+            return
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             misses = 0 if part.size > before else misses + 1
             if misses >= TRIES:
-                raise BadInput(
+                raise Unavailable(
                     "weights.broken_off", host=part.host, megabytes=part.size / 1e6, reason=_reason(error)
                 ) from error
             time.sleep(0.2 * misses)
-    digest = file_hash(part.file)
-    if sha256 and digest != sha256:
-        part.drop()
-        raise BadInput(
-            "weights.wrong_hash", file=path.name, host=part.host, found=digest[:12], expected=sha256[:12]
-        )
-    try:
-        part.file.replace(path)
-    except OSError as error:
-        raise cannot_save(path, error) from error
-    part.drop()
-    return digest
 
 
 def check_address(url: str) -> None:
@@ -83,10 +129,15 @@ def check_address(url: str) -> None:
 
 
 class _Part:
-    """A download that is not complete: path.part, and path.part.json, which identifies the file on the server."""
+    """A download that is not complete: path.part, and path.part.json, which identifies the file on the server.
 
-    def __init__(self, url: str, path: Path):
+    A part that was begun at another of the `addresses`, which are those of one file, is continued.
+    """
+
+    def __init__(self, url: str, path: Path, addresses: Sequence[str]):
         self.url, self.path, self.host = url, path, urlsplit(url).hostname
+        self.addresses = addresses
+        self.continued = False  # whether bytes of an earlier connection are in it
         self.file = path.with_name(path.name + ".part")
         self.note = path.with_name(path.name + ".part.json")
 
@@ -101,18 +152,23 @@ class _Part:
             with suppress(FileNotFoundError):
                 file.unlink()
 
-    def receive(self, opener: Opener, size: int | None) -> Generator[tuple[int, int], None, None]:
+    def receive(
+        self, opener: Opener, size: int | None, proved: bool
+    ) -> Generator[tuple[int, int], None, None]:
         """Download the rest over one connection; yields as `fetch` does. ConnectionError when the connection breaks.
 
-        BadInput when the server refuses, cannot be reached, or sends another file; CannotSave when the disk fails.
+        Unavailable when the server refuses, cannot be reached, or sends another file; CannotSave when the disk fails.
         """
         begin, validators = self._known()
+        self.continued |= begin > 0
+        if begin and begin == (size or validators.get("total")):
+            return  # it was closed after its last byte
         request = urllib.request.Request(
             self.url, headers={"User-Agent": "Atelier", "Accept-Encoding": "identity"}
         )
         if begin:
             request.add_header("Range", f"bytes={begin}-")
-            if validators.get("etag"):
+            if validators.get("etag") not in (None, ANY):
                 request.add_header("If-Range", validators["etag"])
         try:
             answer = opener(request, TIMEOUT)
@@ -126,36 +182,39 @@ class _Part:
         except urllib.error.URLError as error:
             if isinstance(error.reason, (ConnectionError, TimeoutError)) and begin:
                 raise ConnectionError(_reason(error.reason)) from error
-            raise BadInput(
+            raise Unavailable(
                 "weights.unreachable", host=self.host, reason=_reason(error.reason), file=self.path.name
             ) from error
         with answer:
-            now, start = _offer(answer)
-            if start != begin or (begin and now != validators):
+            now, start = _offer(answer, self.path.name, self.host)
+            if start != begin or (begin and not _same(now, validators)):
                 self.drop()  # another file, or a server that cannot go on
                 if start:
                     raise ConnectionError("the server sent another part than it was asked for")
-            total = self._total(now, size)
-            self._room(total - start)
+            # A length is not needed where the answer marks its own end, or where a hash would tell a missing one.
+            total = self._total(now, size, needed=not (proved or getattr(answer, "chunked", False)))
+            self._room((total or 0) - start)
             yield from self._write(answer, now, total)
-        if self.size > total:
+        if total is not None and self.size > total:
             self.drop()
-            raise BadInput("weights.sent_too_much", host=self.host, total=total, file=self.path.name)
-        if self.size < total:
+            raise Unavailable("weights.sent_too_much", host=self.host, total=total, file=self.path.name)
+        if total is not None and self.size < total:
             raise ConnectionError("it ended too early")
 
     def _write(
-        self, answer: Any, offer: dict[str, Any], total: int
+        self, answer: Any, offer: dict[str, Any], total: int | None
     ) -> Generator[tuple[int, int], None, None]:
         """Append the answer's bytes to the part, at most one block more than `total`."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.note, json.dumps({"url": self.url, **offer}).encode())
             with open(self.file, "ab", buffering=0) as file:
-                yield self.size, total
-                while self.size <= total and (block := _block(answer)):
+                yield self.size, self.size if total is None else total
+                while (total is None or self.size <= total) and (block := _block(answer)):
+                    if total is None:
+                        self._room(len(block))
                     file.write(block)
-                    yield self.size, total
+                    yield self.size, self.size if total is None else total
         except (ConnectionError, TimeoutError):
             raise
         except OSError as error:
@@ -165,21 +224,24 @@ class _Part:
         """The number of bytes that are there, and the note on their file. A part of another file is deleted."""
         try:
             note = json.loads(self.note.read_text("utf-8"))
-            if note.pop("url") == self.url and self.size:
+            begun_at = note.pop("url")
+            if begun_at in self.addresses and self.size:
+                if begun_at != self.url:
+                    note["etag"] = ANY  # each server has its own
                 return self.size, note
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             pass
         self.drop()
         return 0, {}
 
-    def _total(self, offer: dict[str, Any], size: int | None) -> int:
+    def _total(self, offer: dict[str, Any], size: int | None, needed: bool) -> int | None:
         total = offer["total"]
         if total is None:
             total = size
-        if total is None:
-            raise BadInput("weights.size_unknown", host=self.host, file=self.path.name)
+        if total is None and needed:
+            raise Unavailable("weights.size_unknown", host=self.host, file=self.path.name)
         if size is not None and total != size:
-            raise BadInput(
+            raise Unavailable(
                 "weights.wrong_size", host=self.host, file=self.path.name, total=total, expected=size
             )
         return total
@@ -199,26 +261,38 @@ def _block(answer: Any) -> bytes:
         raise ConnectionError(_reason(error)) from error
 
 
-def _offer(answer: Any) -> tuple[dict[str, Any], int]:
-    """{"etag", "total"} of the whole file that the server offers, and the byte at which this answer begins."""
+def _same(offer: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether a server's offer is the file of which a part is there, as far as both tell."""
+    totals = {offer["total"], before.get("total")} - {None}
+    return len(totals) < 2 and before.get("etag") in (offer["etag"], ANY)
+
+
+def _offer(answer: Any, file: str, host: str | None) -> tuple[dict[str, Any], int]:
+    """{"etag", "total"} of the whole file that the server offers, and the byte at which this answer begins.
+
+    Unavailable when the server packed the file, though it was asked not to.
+    """
+    if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Unavailable("weights.sent_packed", host=host, file=file)
     etag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
     etag = None if etag and etag.startswith("W/") else etag  # a weak one does not promise equal bytes
     if answer.status == 206:
         with suppress(ValueError):
             span, _, total = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-            return {"etag": etag, "total": int(total)}, int(span.partition("-")[0])
+            whole = None if total == "*" else int(total)
+            return {"etag": etag, "total": whole}, int(span.partition("-")[0])
         raise ConnectionError("the server does not say which part it sends")
     length = answer.headers.get("Content-Length")
     return {"etag": etag, "total": int(length) if length and length.isdecimal() else None}, 0
 
 
-def _refusal(status: int, file: str, host: str | None) -> BadInput:
+def _refusal(status: int, file: str, host: str | None) -> Unavailable:
     """What an HTTP status means."""
     if status in (404, 410):
-        return BadInput("weights.gone", host=host, file=file, status=status)
+        return Unavailable("weights.gone", host=host, file=file, status=status)
     if status in (401, 403):
-        return BadInput("weights.not_for_everybody", host=host, file=file, status=status)
-    return BadInput("weights.not_sent", host=host, file=file, status=status)
+        return Unavailable("weights.not_for_everybody", host=host, file=file, status=status)
+    return Unavailable("weights.not_sent", host=host, file=file, status=status)
 
 
 def _reason(error: object) -> str:
@@ -242,7 +316,7 @@ class _OnlyHttps(urllib.request.HTTPRedirectHandler):
         parts = urlsplit(newurl)
         local = parts.scheme == "http" and parts.hostname == "127.0.0.1" == urlsplit(req.full_url).hostname
         if parts.scheme != "https" and not local:
-            raise BadInput(
+            raise Unavailable(
                 "weights.redirect_not_https", host=urlsplit(req.full_url).hostname, url=newurl[:80]
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)

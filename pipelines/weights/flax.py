@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipelines.io.values import is_dict
+from pipelines.weights.mapped import view
 
 MOST_DEPTH, MOST_VALUES = 64, 2_000_000
 ARRAY, COMPLEX, SCALAR = 1, 2, 3  # Flax's extension types
@@ -45,7 +46,7 @@ def is_flax(start: bytes) -> bool:
 
 
 def read_flax(data: memoryview) -> dict[str, Any]:
-    """The tree of maps in the bytes of a file, with arrays as tensors.
+    """The tree of maps in the bytes of a file, with arrays as tensors that lie in these bytes.
 
     ValueError when it is damaged, cut off, or not a map. Crafted files may also raise TypeError, KeyError,
     AttributeError, RuntimeError, OverflowError or RecursionError.
@@ -135,7 +136,7 @@ class _Reader:
 
 
 def _array(shape: Any, name: Any, data: memoryview) -> Tensor:
-    """The tensor of Flax's (shape, name of the dtype, bytes), in memory of its own."""
+    """The tensor of Flax's (shape, name of the dtype, bytes), over these bytes."""
     dtype = DTYPES.get(name)
     if dtype is None:
         raise ValueError(f"the dtype {str(name)[:20]!r} is not known")
@@ -143,9 +144,7 @@ def _array(shape: Any, name: Any, data: memoryview) -> Tensor:
         data
     ):
         raise ValueError(f"an array of shape {str(shape)[:40]} has {len(data)} bytes")
-    if not len(data):
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
+    return view(data, dtype, shape)
 
 
 def _joined(entries: dict[str, Any]) -> Tensor:

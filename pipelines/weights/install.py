@@ -15,7 +15,7 @@ from pipelines.errors import BadInput
 from pipelines.io.files import home_path, write_atomically
 from pipelines.io.values import is_dict
 from pipelines.models.spec import families, suffixes
-from pipelines.weights.checkpoint import Checkpoint, models_folder, size_of
+from pipelines.weights.checkpoint import Checkpoint, File, models_folder, size_of
 from pipelines.weights.download import Opener, fetch
 from pipelines.weights.open_weights import OPEN_WEIGHTS
 
@@ -38,19 +38,20 @@ def install(checkpoint: Checkpoint, opener: Opener | None = None) -> Generator[S
 
     It yields Steps whose `done` and `total` are megabytes of a file, then one before and one after the conversion. It
     returns the names of the files whose SHA-256 is not in the catalog. The SHA-256 of such a file's first download is
-    stored, and later downloads must have the same. BadInput and CannotSave as `fetch` and `convert_file` raise them.
+    stored, and later downloads must have the same; it is forgotten, and the file deleted, when the files turn out to be
+    no such model. BadInput and CannotSave as `fetch` and `convert_file` raise them.
     """
     from pipelines.core.pipeline import Step
 
     downloads = models_folder() / ".downloads" / checkpoint.name
     pins = _read_pins()
-    new: list[str] = []
+    new: list[File] = []
     for file in checkpoint.files:
         path = downloads / file.path
         expected = file.sha256 or pins.get(file.url)
         if path.is_file() and expected is None:  # from a run that ended before its pin was written
             path.unlink()
-        events, begun, first = fetch(file.url, path, expected, file.size, opener), time.monotonic(), -1
+        events, begun, first = fetch(file.urls, path, expected, file.size, opener), time.monotonic(), -1
         while True:
             try:
                 done, total = next(events)
@@ -61,13 +62,20 @@ def install(checkpoint: Checkpoint, opener: Opener | None = None) -> Generator[S
             rate = (done - first) / max(time.monotonic() - begun, 1e-3) / 1e6
             yield Step(path.name, done // 10**6, max(total // 10**6, 1), {"MB/s": rate} if rate else {})
         if expected is None:
-            new.append(path.name)
+            new.append(file)
             _pin(file.url, digest)
     yield Step("converting", 0, 1)
-    _place(checkpoint, downloads)
+    try:
+        _place(checkpoint, downloads)
+    except BadInput as problem:
+        if problem.code != "weights.memory_short":
+            for file in new:
+                _unpin(file.url)
+                (downloads / file.path).unlink(missing_ok=True)
+        raise
     _forget(downloads)
     yield Step("converting", 1, 1)
-    return new
+    return [Path(file.path).name for file in new]
 
 
 def _forget(downloads: Path) -> None:
@@ -193,4 +201,12 @@ def _read_pins() -> dict[str, str]:
 
 
 def _pin(url: str, sha256: str) -> None:
-    write_atomically(_pin_file(), json.dumps(_read_pins() | {url: sha256}, indent=1, sort_keys=True).encode())
+    _write_pins(_read_pins() | {url: sha256})
+
+
+def _unpin(url: str) -> None:
+    _write_pins({address: sha256 for address, sha256 in _read_pins().items() if address != url})
+
+
+def _write_pins(pins: dict[str, str]) -> None:
+    write_atomically(_pin_file(), json.dumps(pins, indent=1, sort_keys=True).encode())

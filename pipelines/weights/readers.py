@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pipelines.errors import BadInput, Message
-from pipelines.io.tensors import open_tensors
 from pipelines.io.values import is_dict
 from pipelines.models.source import SourceCheckpoint
 from pipelines.weights import sandbox
 from pipelines.weights.flax import is_flax, read_flax
+from pipelines.weights.mapped import Mapped, map_safetensors
 
 
 def read_original(
@@ -33,7 +33,7 @@ def read_original(
         folder: Where that process writes its temporary copy. None is the system's temporary folder.
 
     Returns:
-        The tensors and plain values in the file.
+        The tensors and plain values in the file. The tensors lie in the file, or in a temporary copy, until they are used.
 
     Raises:
         BadInput: When the file is of none of the formats, damaged, cut off or too large, or when a pickle holds anything
@@ -48,7 +48,7 @@ def read_original(
                     "weights.file_too_large", file=path.name, gigabytes=size / 1e9, most=memory / 1e9
                 )
             if form == "flax":
-                return _read_flax(path, file)
+                return _read_flax(path)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BadInput("weights.file_unreadable", file=path.name, reason=reason) from None
@@ -86,16 +86,24 @@ def _form(file: BinaryIO, size: int) -> Literal["safetensors", "pickle", "flax"]
 
 def _read_safetensors(path: Path, name: str) -> SourceCheckpoint:
     try:
-        with open_tensors(path) as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return SourceCheckpoint(name, tensors, dict(file.metadata() or {}))
-    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        tensors, metadata, mapped = map_safetensors(path)
+    except (
+        SafetensorError,
+        OSError,
+        LookupError,
+        ValueError,
+        RuntimeError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise BadInput("weights.file_damaged", file=name, reason=_short(error)) from None
+    return SourceCheckpoint(name, tensors, dict(metadata), mapped.release if mapped else None)
 
 
-def _read_flax(path: Path, file: BinaryIO) -> SourceCheckpoint:
+def _read_flax(path: Path) -> SourceCheckpoint:
+    mapped = Mapped(path)
     try:
-        tree = read_flax(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        tree = read_flax(memoryview(mapped.map))
     except (
         ValueError,
         OverflowError,
@@ -109,7 +117,7 @@ def _read_flax(path: Path, file: BinaryIO) -> SourceCheckpoint:
     tensors, numbers = _flat(tree)
     if not tensors:
         raise _no_weights(path, Message("weights.no_tensors"))
-    return SourceCheckpoint(path.name, tensors, numbers)
+    return SourceCheckpoint(path.name, tensors, numbers, mapped.release)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -146,7 +154,7 @@ def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -
             )
             raise _no_weights(path, limits)
         original = _read_safetensors(copy, path.name)
-        return SourceCheckpoint(path.name, original.tensors, json.loads(original.metadata["numbers"]))
+        return replace(original, metadata=json.loads(original.metadata["numbers"]))
 
 
 def _short(error: BaseException) -> str:

@@ -24,6 +24,8 @@ DTYPES = {  # torch's name: safetensors' name, bytes
     "bfloat16": ("BF16", 2),
     "float8_e4m3fn": ("F8_E4M3", 1),
     "float8_e5m2": ("F8_E5M2", 1),
+    "float8_e4m3fnuz": ("F8_E4M3FNUZ", 1),
+    "float8_e5m2fnuz": ("F8_E5M2FNUZ", 1),
     "complex64": ("C64", 8),
     "int64": ("I64", 8),
     "int32": ("I32", 4),

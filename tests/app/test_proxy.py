@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -156,3 +157,27 @@ def test_a_program_streams_behind_a_proxy(site: tuple[Proxy, str, JobQueue]) -> 
     assert httpx.get(address, headers=headers, cookies=client.cookies).content[:4] == b"\x89PNG"
     assert httpx.get(address, headers=headers).status_code == 404  # another visitor
     assert httpx.get(address).status_code == 401
+
+
+def test_the_page_opens_whatever_proxy_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app.ui import page
+
+    named = {
+        "http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "nonsense://proxy", "ALL_PROXY": "socks5://127.0.0.1:9",
+        "all_proxy": "127.0.0.1:9", "NO_PROXY": "example.org", "SSL_CERT_FILE": str(tmp_path / "gone.pem"),
+    }  # fmt: skip
+    monkeypatch.delenv("no_proxy", raising=False)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    queue = JobQueue(PainterStudio(), tmp_path / "outputs", PAINTERS)
+    blocks = page.build(PainterStudio(), queue, Library(queue.folder))
+    try:
+        _, url = page.launch(blocks)
+        assert {name: os.environ.get(name) for name in named} == named and "no_proxy" not in os.environ
+        with httpx.Client(trust_env=False) as direct:
+            assert direct.get(url).status_code == 200
+    finally:
+        blocks.close(verbose=False)
+        queue.close()

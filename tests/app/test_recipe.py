@@ -134,3 +134,27 @@ def test_chance_is_never_more_than_a_sentence() -> None:
         text = good[:at] + chance.choice(letters) + good[at + 1 :]
         with suppress(BadInput):
             assert isinstance(read_recipe(text).settings, Settings)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_odd_settings_of_a_record_give_a_recipe_or_a_sentence(name: str) -> None:
+    odd = (
+        "²",
+        5,
+        -1,
+        1e300,
+        None,
+        True,
+        [],
+        {},
+        [["data:"]],
+        '{"5": []}',
+        '{"5": {"prompt": 3}}',
+        "\ud800",
+        "{",
+        10**300,
+    )
+    for knob in PIPELINES[name].Settings.knobs():
+        for value in odd:
+            with suppress(BadInput):
+                recipe_of(name, {knob.name: value}).text()

@@ -120,6 +120,7 @@ def test_models_are_named_with_their_hashes_for_the_record(models: Path) -> None
     facts = studio.models("optimize")
     assert {part: fact["name"] for part, fact in facts.items()} == {
         "vqgan": "vqgan-f16-16384", "clip": "clip-vit-b-32", "critic": "clip-vit-b-32",
+        "reader:clip-tokenizer": "clip-tokenizer",
     }  # fmt: skip
     assert facts["clip"] == facts["critic"] and facts["clip"]["sha256"] != facts["vqgan"]["sha256"]
 

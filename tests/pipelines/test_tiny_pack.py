@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import time
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipelines.core.pipeline import Result, run
 from pipelines.core.record import read_record
+from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.edit.settings import EditSettings
 from pipelines.generate.pipeline import Generate
 from pipelines.generate.settings import GenerateSettings
-from pipelines.io.images import open_picture, to_tensor
+from pipelines.io.images import open_picture, ssim, to_tensor
 from pipelines.models.checkpoint import read_header
+from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import PIPELINES, Studio
 from pipelines.weights.catalog import ASSETS, CHECKPOINTS
+from pipelines.weights.manifest import MANIFEST, check_pack, entries
 
 EXAMPLES = sorted((ASSETS / "examples").glob("[0-9]*.png"))
 
@@ -35,6 +42,16 @@ def test_everything_is_there_and_small() -> None:
     assert len(tiny) == 9 and all(one.present for one in tiny)
     assert sum(one.size for one in tiny) <= 90_000_000
     assert {file.suffix for file in (ASSETS / "tiny").iterdir()} <= {".safetensors", ".json", ".txt", ".md"}
+
+
+def test_the_manifest_is_of_these_files_and_all_are_checked_in_a_second() -> None:
+    """After a file was replaced: python launch.py models seal."""
+    folder = ASSETS / "tiny"
+    sealed = {path.name for path in folder.iterdir()} - {"README.md", MANIFEST}
+    assert entries(folder).keys() == sealed
+    begun = time.process_time()
+    check_pack([CHECKPOINTS["tiny-clip"].path])
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("name", ["clip", "critic", "vqgan", "codec", "dalle", "prior"])
@@ -78,6 +95,45 @@ def test_diffuse_draws_and_ranks() -> None:
     pixels = to_tensor([picture.image for picture in result.pictures])
     assert pixels.shape == (4, 3, 128, 128) and pixels.std() > 0.2
     assert (pixels[:, 0] - pixels[:, 1:].mean(1)).mean() > 0.05  # there is red in them
+
+
+@pytest.fixture
+def diffuse(monkeypatch: pytest.MonkeyPatch) -> Diffuse:
+    """Draws one picture at a time, for speed."""
+    monkeypatch.setattr(PriorDiffusion, "rows", lambda *_: 1)
+    pipeline = Studio("tiny", "cpu").pipeline("diffuse")
+    assert isinstance(pipeline, Diffuse)
+    return pipeline
+
+
+def drawn(pipeline: Diffuse, path: Path, **fields: Any) -> Image.Image:
+    prompt = read_record(path, PIPELINES).settings["prompt"]
+    *_, result = run(pipeline, DiffuseSettings(prompt=prompt, candidates=1, image=str(path), **fields))
+    assert isinstance(result, Result)
+    return result.pictures[0].image
+
+
+def test_a_picture_is_left_behind_steadily_with_the_strength(diffuse: Diffuse) -> None:
+    likeness: list[float] = []
+    for strength in (0.2, 0.4, 0.6, 0.8, 1.0):
+        pairs = [
+            (open_picture(path), drawn(diffuse, path, steps=10, strength=strength)) for path in EXAMPLES[:3]
+        ]
+        before, after = (to_tensor([pair[k] for pair in pairs]) / 2 + 0.5 for k in (0, 1))
+        likeness.append(ssim(before, after).mean().item())
+    assert all(nearer > farther for nearer, farther in pairwise(likeness)), likeness
+    assert likeness[0] > 0.8
+
+
+def test_there_is_no_seam_beyond_the_edges_of_a_picture(diffuse: Diffuse) -> None:
+    across, inside = [], []
+    for path in EXAMPLES[:3]:
+        picture = drawn(diffuse, path, steps=8, place="left", width=192, height=128, windows="always")
+        assert picture.crop((0, 0, 128, 128)).tobytes() == open_picture(path).convert("RGB").tobytes()
+        steps = np.abs(np.diff(np.asarray(picture, float), axis=1)).mean((0, 2))
+        across.append(steps[127])
+        inside.append(steps[:127].mean())
+    assert np.mean(across) <= 1.2 * np.mean(inside)
 
 
 def test_words_are_known_in_both_languages(generate: Generate) -> None:

@@ -1,6 +1,9 @@
 """Small DALL·E minis: min-dalle's modules with random weights, their names, and a vocabulary.
 
-Importing min-dalle turns autograd off and sets the threads, so REFERENCE runs in a process of its own.
+Importing min-dalle turns autograd off and sets the threads, so REFERENCE runs in a process of its own. Its modules are
+the oracle; its choice of mega's start token is not. It begins with 16415, the last row of the table, since it dropped
+dalle-mini's config.json. That config says `decoder_start_token_id` 16384, and training shifted the labels by it, so row
+16415 was never seen. REFERENCE gives its modules the tokens itself, and begins with 16384.
 """
 
 from __future__ import annotations
@@ -39,9 +42,9 @@ from min_dalle.text_tokenizer import TextTokenizer
 folder, guidance, greedy = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 torch.manual_seed(5)
-start = 16415  # as in mega: more rows than can be drawn
+rows, start = 16415, 16384  # as in mega: a table of 16416 rows, of which 16384 can be drawn
 encoder = DalleBartEncoder(3, 32, 4, 50, 64, 40, "cpu").eval()
-decoder = DalleBartDecoder(start, 32, 4, 40, 2, "cpu").eval()
+decoder = DalleBartDecoder(rows, 32, 4, 40, 2, "cpu").eval()
 for module, name in ((encoder, "encoder"), (decoder, "decoder")):
     unscaled = ("pre_self_attn_layer_norm.weight", "pre_encoder_attn_layer_norm.weight", "ln0.weight", "ln1.weight",
                 "final_ln.weight")

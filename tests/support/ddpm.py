@@ -204,11 +204,11 @@ class Adm(nn.Module):
     middle_block: Any
 
     def __init__(
-        self, width: int, multiples: tuple[int, ...], layer_count: int, levels: set[int], head_size: int,
+        self, width: int, multiples: tuple[float, ...], layer_count: int, levels: set[int], head_size: int,
         residual: bool = True, scale_shift: bool = True, out: int = 6,
     ):  # fmt: skip
         super().__init__()
-        self.width, widths, steps = width, [width * multiple for multiple in multiples], 4 * width
+        self.width, widths, steps = width, [int(width * multiple) for multiple in multiples], 4 * width
         self.time_embed = nn.Sequential(nn.Linear(width, steps), nn.SiLU(), nn.Linear(steps, steps))
         self.input_blocks = nn.ModuleList([nn.ModuleList([FirstConv(3, widths[0], 3, padding=1)])])
         now, skips = widths[0], [widths[0]]
@@ -286,8 +286,14 @@ def tiny_ho() -> Ho:
 
 def tiny_adm(**changes: Any) -> Adm:
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"layer_count": 1, "levels": {1, 2}, "head_size": 64}
-    return randomized(Adm(64, (1, 2, 2), **{**sizes, **changes}))
+    sizes: dict[str, Any] = {
+        "width": 64,
+        "multiples": (1, 2, 2),
+        "layer_count": 1,
+        "levels": {1, 2},
+        "head_size": 64,
+    }
+    return randomized(Adm(**{**sizes, **changes}))
 
 
 def diffusers_unet() -> Any:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipelines.clip.judges import drifting
 from pipelines.core.candidates import candidate_seed
 from pipelines.core.journal import Journal, Snapshot
 from pipelines.core.pipeline import Picture, Pipeline, Resumable, Step
@@ -25,10 +26,10 @@ from pipelines.edit.results import strip
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput, Stopped
 from pipelines.generate.settings import GenerateSettings
+from pipelines.guide.settings import GuideSettings
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.io.video import Frame, Timelapse
 from pipelines.models.base import Reading
-from pipelines.optimize.critic import drifting
 from pipelines.optimize.settings import OptimizeSettings
 
 SIZE, ROWS = 128, 16
@@ -176,10 +177,17 @@ class Grower(Resumable[OptimizeSettings]):
             coarse = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(settings.seed)) * 2 - 1
             base = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bicubic").clamp(-1, 1)
         share = torch.full((1, 1, SIZE, SIZE), step / max(now.steps, 1))
-        if now.mask:
-            inside = to_tensor([open_picture(now.mask).convert("RGB").resize((SIZE, SIZE))])[:, :1]
+        if mask := getattr(now, "mask", ""):  # Guide has none
+            inside = to_tensor([open_picture(mask).convert("RGB").resize((SIZE, SIZE))])[:, :1]
             share = share * (inside > 0)
         return base + share * (grown - base)
+
+
+@dataclass
+class Guider(Grower):
+    """Stands where Guide stands: the same shape."""
+
+    Settings: ClassVar[type[Settings]] = GuideSettings
 
 
 @dataclass
@@ -314,6 +322,9 @@ class PainterStudio:
     pack = "test"
     device = "cpu"
 
+    def __init__(self) -> None:
+        self.use: dict[str, str] = {}
+
     def pipeline(self, name: str) -> Pipeline[Any]:
         return PAINTERS[name]()
 
@@ -328,6 +339,11 @@ class PainterStudio:
 
     def switch(self, pack: str) -> None:
         self.pack = pack
+
+    def choose(self, part: str, name: str = "") -> None:
+        self.use = {key: model for key, model in self.use.items() if key != part} | (
+            {part: name} if name else {}
+        )
 
 
 class PainterClip:
@@ -350,6 +366,7 @@ class PainterClip:
 PAINTERS: dict[str, type[Pipeline[Any]]] = {
     "generate": Painter,
     "optimize": Grower,
+    "guide": Guider,
     "edit": EditPainter,
     "diffuse": Diffuser,
 }

@@ -13,6 +13,7 @@ from pipelines.diffuse.pipeline import Diffuse
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.source_images import SourceImages
 from pipelines.generate.pipeline import Generate
+from pipelines.guide.pipeline import Guide
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer, words_in
 from pipelines.models.dalle.network import Dalle, DalleConfig
@@ -193,6 +194,19 @@ def tiny_prior_edit() -> Edit:
     return Edit(PriorDenoiser(diffusion), diffusion.clip, tiny_critic(tokenizer), tiny_examples())
 
 
+def tiny_guide() -> Guide:
+    """Guide by `tiny_prior`: 32 x 32 pictures, 4 x 4 latents."""
+    tokenizer = tiny_tokenizer()
+    diffusion = tiny_prior(tiny_clip(tokenizer))
+    return Guide(PriorDenoiser(diffusion), diffusion.clip, tiny_critic(tokenizer))
+
+
+def tiny_pixel_guide() -> Guide:
+    """Guide by `tiny_unet`: 16 x 16 pixels."""
+    tokenizer = tiny_tokenizer()
+    return Guide(tiny_unet(), tiny_clip(tokenizer), tiny_critic(tokenizer))
+
+
 # -------------------------------------------------------------------------------------------------- Stable Diffusion
 
 CPU = torch.device("cpu")
@@ -209,7 +223,8 @@ class TinyStudio:
         pass
 
     def pipeline(self, name: str) -> Any:
-        return {"generate": tiny_generate, "optimize": tiny_optimize, "edit": tiny_edit}[name]()
+        made = {"generate": tiny_generate, "optimize": tiny_optimize, "guide": tiny_guide, "edit": tiny_edit}
+        return made[name]()
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
         return {"clip": {"name": "tiny", "sha256": "ab" * 32}, "unet": {"name": "tiny", "sha256": "ab" * 32}}

@@ -95,9 +95,9 @@ def _how_far(knob: Knob) -> Markup:
 
 def _seed(knob: Knob) -> Markup:
     return html(
-        '<label class="field"><b>{}</b><span class="with"><input type="number" name="seed" min="0" '
-        'max="4294967295" value="{}"><button type="button" class="quiet" data-roll aria-label="{}">⚄</button>'
-        "</span></label>",
+        '<label class="field"><b>{}</b><span class="with"><input type="text" name="seed" inputmode="numeric" '
+        'pattern="[0-9]*" autocomplete="off" value="{}">'
+        '<button type="button" class="quiet" data-roll aria-label="{}">⚄</button></span></label>',
         both("edit_seed"),
         knob.default,
         both_aloud("dice"),

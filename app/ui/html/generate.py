@@ -36,13 +36,13 @@ MAX_TILES = 64  # previews shown at once
 # ---------------------------------------------------------------------------------------------------------- engines
 
 
-def engines(offered: Sequence[str], chosen: str) -> Markup:
-    """The chip that chooses the engine, hidden where there is only one."""
+def engines(offered: Sequence[str], chosen: str, group: str = "engine") -> Markup:
+    """The chip that chooses the engine, hidden where there is only one. `group` names the inputs and their data."""
     choices = joined(
         html(
-            '<label><input type="radio" name="engine" value="{}" data-act="engine" data-engine="{}"{}>'
-            "<span>{}</span></label>",
-            engine,
+            '<label><input type="radio" name="{0}" value="{1}" data-act="{0}" data-{0}="{1}"{2}>'
+            "<span>{3}</span></label>",
+            group,
             engine,
             " checked" if engine == chosen else "",
             both("engine_" + engine),
@@ -190,6 +190,8 @@ def _figure(job: Job, pictures: Pictures, index: int) -> Markup:
     ]
     if "image" in job.settings:
         acts.append(button("variations", "vary", name=name))
+        if "place" in job.settings:
+            acts.append(button("beyond", "beyond", name=name))
         if rows := half_of_rows(picture):
             acts.append(button("complete", "complete", name=name, rows=rows))
     return html(

@@ -35,7 +35,6 @@ from app.ui.i18n import KNOBS, both, pair
 from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
 from pipelines.errors import BadInput, Message
-from pipelines.optimize.prompts import parse_story
 
 PIXELS = 512  # of the live picture
 MORE = 50  # steps that "go further" adds
@@ -183,7 +182,9 @@ def controls(job: Job | None, steps: Sequence[int] = ()) -> Markup:
     elif job.state == "running":
         parts = [press("opt_pause", "pause", main=True), press("opt_apply", "apply", first=True), back]
     elif job.state == "done":
-        more = press("opt_more", "more", more=MORE)
+        more = (
+            press("opt_more", "more", more=MORE) if job.pipeline == "optimize" else ""
+        )  # noise ends, steps do not
         parts = [press("opt_start", "start", main=True, first=True), more, back]
     else:
         again = "opt_again" if job.state == "failed" and not steps else "opt_resume"
@@ -198,7 +199,7 @@ def timeline(job: Job, trace: Trace, settings: Any) -> Markup | str:
     """The run from its first step to its last: snapshots to look at, changes as flags, both scores as curves."""
     if not trace.steps:
         return ""
-    end = max(settings.timeline()[-1][1].steps, trace.steps[-1], 1)
+    end = max(settings.timeline()[-1][1].length(), trace.steps[-1], 1)
     flags, rows = _scene_marks(trace, scenes(settings, end), end)
     fork = html(
         '<span class="scrubbed" hidden><span class="at"></span>{}{}'
@@ -290,7 +291,7 @@ def scenes(settings: Any, end: int) -> list[tuple[int, str, tuple[str, str]]]:
     before, words_before = None, None
     for (since, now), until in zip(course, bounds, strict=True):
         try:
-            story = parse_story(now.prompt, now.steps)
+            story = now.story()
         except BadInput:
             story = [(0, now.prompt)]
         listed = False

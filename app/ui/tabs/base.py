@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import gradio as gr
 
 from app.jobs.queue import Job
+from app.recipe import Recipe
 from app.ui.context import QUIET, PageContext, Update
 from app.ui.html import common
 from app.ui.html.common import Trace
@@ -87,6 +88,10 @@ class RunTab(ABC):
     def fill_settings(self, settings: dict[str, Any]) -> Update:
         """The form with settings of this pipeline."""
 
+    def fill_recipe(self, recipe: Recipe) -> Update:
+        """The form with the settings of a link."""
+        return self.fill_settings(recipe.settings.to_dict())
+
     @abstractmethod
     def receive(self, kind: str, name: str, job_id: str) -> Update:
         """A picture that another tab hands over: to "start" from, or for its "settings"."""
@@ -137,8 +142,8 @@ class RunTab(ABC):
         Without a run the answer names none: the visitor may have begun one before it came, and the next look shows that.
         """
         with suppress(BadInput):  # Generate says it
-            if recipe := self.context.recipe(link, self.pipeline):
-                filled = self.fill_settings(recipe.settings.to_dict())
+            if recipe := self.context.recipe(link, *self.shown):
+                filled = self.fill_recipe(recipe)
                 opening = {self.note: opened(recipe), self.context.tabs: gr.Tabs(selected=self.name)}
                 return {**self.watch("", visitor, ""), **filled, **opening}
         answer: Update = {}

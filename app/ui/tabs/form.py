@@ -58,9 +58,9 @@ class KnobForm:
 
     def add_seed(self, scale: int = 1) -> None:
         """The seed, and a button that rolls another one."""
-        number = gr.Number(
-            self.knobs["seed"].default,
-            precision=0,
+        number = gr.Textbox(  # numbers of JavaScript are exact up to 2^53 only
+            str(self.knobs["seed"].default),
+            max_lines=1,
             elem_id=f"{self.fields_prefix}-seed",
             min_width=96,
             scale=scale,
@@ -81,7 +81,7 @@ class KnobForm:
 
     def connect_dice(self, *also: Any, values: Sequence[str] = ()) -> None:
         """A click rolls a seed; `values` are written into the components `also`, in JavaScript."""
-        rolled = ", ".join(["window.atelier.roll()", *values])
+        rolled = ", ".join(["String(window.atelier.roll())", *values])
         js = f"() => [{rolled}]" if values else f"() => {rolled}"
         self.dice.click(None, None, [self.fields["seed"], *also], js=js, **QUIET)
 
@@ -107,6 +107,8 @@ class KnobForm:
 
     def shown(self, name: str, value: Any) -> Any:
         """A setting's value as its component takes it: a picture is opened, no number is an empty field."""
+        if self.knobs[name].kind == "seed":
+            return str(value)
         if self.knobs[name].kind != "picture":
             return empty_number(value)
         return open_picture(value) if value else None

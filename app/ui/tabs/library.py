@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from app.library import Entry
-from app.ui.context import DRAWING, QUIET, TAKING, PageContext, Update, clickable_html, clicked
+from app.ui.context import DRAWING, QUIET, STEERING, TAKING, PageContext, Update, clickable_html, clicked
 from app.ui.html.common import button, downloads, error_note
 from app.ui.i18n import both
 from app.ui.link import copy_link
@@ -55,7 +55,7 @@ def build(context: PageContext, tab: gr.Tab) -> None:
             path = context.pictures.path(data.get("name", ""))
             if data.get("act") == "reuse":
                 made_by = read_record(path, context.queue.pipelines).pipeline
-                tab_name = "generate" if made_by in DRAWING else made_by
+                tab_name = next((names[0] for names in (DRAWING, STEERING) if made_by in names), made_by)
                 handover = f"{tab_name}:settings:{data['name']}"
                 return {context.handover: handover, context.tabs: gr.Tabs(selected=tab_name)}
             entries = context.library.similar(context.studio.clip(), path, PAGE)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Callable
 
 import gradio as gr
-from markupsafe import Markup
 
-from app.downloads import Download
 from app.space import free_memory
 from app.ui.context import QUIET, PageContext, clickable_html, clicked, drawing_pipelines
+from app.ui.html.models import badge, button, bytes_of, consent, download, row, size_text
 from app.ui.i18n import both, both_sentence
 from app.ui.markup import html, joined
 from pipelines.errors import BadInput, Message
 from pipelines.weights import catalog
-from pipelines.weights.catalog import PACKS, checkpoint_of, needed
+from pipelines.weights.catalog import PACKS, checkpoint_of, fields_for, needed
 from pipelines.weights.checkpoint import Checkpoint
 from pipelines.weights.install import installed
 from pipelines.weights.open_weights import OPEN_WEIGHTS
 
-MB, GB = 10**6, 10**9
 ROLES = ("clip", "dalle", "vqgan", "unet", "diffusion")  # parts that `--use` can name
+PARTS = (*ROLES, "critic", "tokenizer")  # that can be chosen on the page
 TINY_WORKING = 4  # a file of the tiny pack needs so many times its size in memory
 
 
@@ -51,18 +48,21 @@ class ModelsTab:
             elif self.may_change and act == "stop-fetch":
                 self.context.downloads.stop()
             elif self.may_change and act == "switch":
-                self._switch(click.get("pack", ""))
+                self._change(lambda: self.context.studio.switch(click.get("pack", "")))
+            elif self.may_change and act == "choose":
+                part, model = click.get("part", ""), click.get("model", "")
+                self._change(lambda: self.context.studio.choose(part, model))
             elif act == "watch":
                 trouble = Message.from_text(click.get("trouble", ""))
         except BadInput as problem:
             trouble = problem.message
         return self.page(asked if act in ("ask", "watch") else "", trouble)
 
-    def _switch(self, pack: str) -> None:
-        """Use another pack from now on. BadInput while jobs run or wait, whose models these are."""
+    def _change(self, change: Callable[[], None]) -> None:
+        """Use another pack or model from now on. BadInput while jobs run or wait, whose models these are."""
         if self.context.queue.busy:
             raise BadInput("page.jobs_use_pack")
-        self.context.studio.switch(pack)
+        change()
 
     @property
     def _fetching(self) -> bool:
@@ -80,7 +80,7 @@ class ModelsTab:
         now = self.context.downloads.now
         free = free_memory()
         memory = joined(
-            html("<span>{}</span>", both("memory_" + name.lower(), size=_size(count)))
+            html("<span>{}</span>", both("memory_" + name.lower(), size=size_text(count)))
             for name, count in free.items()
         )
         head = html('<header><p>{}</p><p class="facts">{}</p></header>', both("models_text"), memory)
@@ -96,6 +96,10 @@ class ModelsTab:
             )
             title = both("models_" + "_".join(engines))
             groups += html('<h2>{}</h2><div class="packs">{}</div>', title, cards)
+        roles = joined(
+            self._role(role, asked) for role in dict.fromkeys(one.role for one in OPEN_WEIGHTS.values())
+        )
+        groups += html('<h2>{}</h2><div class="packs">{}</div>', both("models_all"), roles)
         watching = " data-watching" if self._fetching else ""
         return html(
             '<section class="models"{} data-asked="{}" data-trouble="{}">{}'
@@ -105,7 +109,7 @@ class ModelsTab:
             trouble.to_text() if trouble else "",
             head,
             problem,
-            self._download(now),
+            download(now, self.context.downloads.stopping, self.may_change),
             groups,
             self._own(),
         )
@@ -113,21 +117,18 @@ class ModelsTab:
     def _own(self) -> str:
         """The models that the user added, with the words that use each, and the words that add one."""
         use, rows = getattr(self.context.studio, "use", None) or {}, ""
-        for checkpoint in (checkpoint_of(name) for name in installed() if name not in OPEN_WEIGHTS):
+        for checkpoint in own_models():
             name, role = checkpoint.name, checkpoint.role
-            badge = (
-                html('<span class="badge">{}</span>', both("in_use"))
-                if checkpoint.name in use.values()
-                else ""
-            )
             words = html("<code>python launch.py ui --use {}={}</code>", role, name) if role in ROLES else ""
             rows += html(
-                "<li><b>{}</b> {} <span>{} {}</span> {}</li>",
+                "<li><b>{}</b> {} <span>{} {}</span> {} {} <small>{}</small></li>",
                 name,
-                badge,
+                badge() if name in use.values() else "",
                 role,
-                _size(_bytes(checkpoint)),
+                size_text(bytes_of(checkpoint)),
                 words,
+                self._choices(checkpoint),
+                checkpoint.licence,
             )
         listed = html("<ul>{}</ul>", rows) if rows else ""
         return html(
@@ -136,40 +137,39 @@ class ModelsTab:
             both("models_own"),
         )
 
-    def _download(self, now: Download | None) -> str:
-        """How the download stands, and what can be done about it."""
-        if now is None:
-            return Markup('<div class="fetching" hidden tabindex="-1"></div>')
-        share = min(100, 100 * now.done // max(now.total, 1))
-        rest = " ".join((now.name, *now.waiting))
-        if now.state == "running":
-            stopping = self.context.downloads.stopping
-            title = both("fetch_stopping" if stopping else "fetching", name=now.name)
-            heard = f"{share // 10 * 10} %"
-            side = _button("stop", "stop-fetch") if self.may_change and not stopping else ""
-            below = html(
-                '<progress max="100" value="{}" aria-label="{}">{} %</progress><p class="facts">{}</p>',
-                share,
-                now.name,
-                share,
-                _facts(now),
-            )
-        else:
-            title, heard = both(f"fetch_{now.state}", name=now.name), ""
-            go_on = now.state != "done" and self.may_change
-            side = _button("fetch_go_on", "fetch", names=rest) if go_on else ""
-            below = html("<p>{}</p>", both_sentence(now.problem)) if now.problem else ""
-        if now.waiting:
-            below += html('<p class="facts">{}</p>', both("fetch_then", names=", ".join(now.waiting)))
+    def _choices(self, checkpoint: Checkpoint) -> str:
+        """Buttons that give a model that is here a part of the pack in use, or give the part back."""
+        if not (self.may_change and checkpoint.present):
+            return ""
+        use = getattr(self.context.studio, "use", None) or {}
+        name = checkpoint.name
+        return joined(
+            button("use_own_" + part, "choose", part=part)
+            if use.get(part) == name
+            else button("use_as_" + part, "choose", part=part, model=name)
+            for part in fields_for(self.context.studio.pack, checkpoint)
+            if part in PARTS
+        )
+
+    def _role(self, role: str, asked: str) -> str:
+        """All open weights of one role as a card, whether a pack has them or not."""
+        models, pack = [one for one in OPEN_WEIGHTS.values() if one.role == role], f"all-{role}"
+        here = sum(checkpoint.present for checkpoint in models)
+        wanted = [one for one in models if f"{pack}/{one.name}" == asked and not one.present]
+        use = (getattr(self.context.studio, "use", None) or {}).values()
+        rows = joined(
+            row(one, self._state(pack, one, asked, badge() if one.name in use else ""), self._choices(one))
+            for one in models
+        )
         return html(
-            '<div class="fetching {}" tabindex="-1"><div class="top"><h3>{}</h3>{}</div>{}'
-            '<span class="only-heard" role="status">{} {}</span></div>',
-            now.state,
-            title,
-            side,
-            below,
-            title,
-            heard,
+            '<article class="pack"><div class="top"><h3>{}</h3></div><p class="facts"><span>{}</span></p>'
+            '<div class="how">{}</div><details data-pack="{}"><summary>{}</summary><ul>{}</ul></details></article>',
+            both("role_" + role),
+            both("pack_files", here=here, all=len(models)),
+            consent(wanted),
+            pack,
+            both("pack_details"),
+            rows,
         )
 
     def _pack(self, pack: str, asked: str, free: int) -> str:
@@ -178,25 +178,25 @@ class ModelsTab:
         parts, in_use = needed(pack, use), pack == studio.pack
         gone = [part for part in parts if not part.present]
         wanted = [part for part in gone if part.name in OPEN_WEIGHTS]
-        badge = html('<span class="badge">{}</span>', both("in_use")) if in_use else ""
         side = ""
         if self.may_change and wanted and not self._fetching:
-            side = _button("fetch_missing", "ask", asked=pack, expanded=asked == pack)
+            side = button("fetch_missing", "ask", asked=pack, expanded=asked == pack)
         elif self.may_change and not gone and not in_use:
-            side = _button("use_pack", "switch", pack=pack)
-        download = sum(_bytes(part) for part in wanted)
+            side = button("use_pack", "switch", pack=pack)
+        size = sum(bytes_of(part) for part in wanted)
         facts = [both("pack_files", here=len(parts) - len(gone), all=len(parts))]
-        if download:
-            facts.append(both("to_download", size=_size(download)))
+        if size:
+            about = not all(part.exact for part in wanted)
+            facts.append(both("to_download", size=size_text(size, about=about)))
         need = _need(pack, use)
         if in_use:
             facts.append(both("runs_on", device=studio.device))
         elif need <= free:
-            facts.append(html('<b class="fits">{}</b>', both("memory_fits", size=_size(need))))
+            facts.append(html('<b class="fits">{}</b>', both("memory_fits", size=size_text(need))))
         else:
-            facts.append(html('<b class="tight">{}</b>', both("memory_tight", size=_size(need))))
+            facts.append(html('<b class="tight">{}</b>', both("memory_tight", size=size_text(need))))
         asked_for = wanted if asked == pack else [part for part in wanted if f"{pack}/{part.name}" == asked]
-        rows = joined(self._row(pack, part, asked) for part in parts)
+        rows = joined(row(part, self._state(pack, part, asked)) for part in parts)
         name = pack
         return html(
             '<article class="pack{}"><div class="top"><h3>{} {}</h3>{}</div>'
@@ -206,108 +206,35 @@ class ModelsTab:
             "<ul>{}</ul></details></article>",
             " now" if in_use else "",
             name,
-            badge,
+            badge() if in_use else "",
             side,
             both("about_pack_" + pack.replace("-", "_").replace(".", "_")),
             joined(html("<span>{}</span>", fact) for fact in facts),
-            _consent(asked_for),
+            consent(asked_for),
             name,
             both("pack_details"),
             rows,
         )
 
-    def _row(self, pack: str, checkpoint: Checkpoint, asked: str) -> str:
+    def _state(self, pack: str, checkpoint: Checkpoint, asked: str, mark: str = "") -> str:
+        """Whether a model is here, or the button that gets it. `mark` stands beside it."""
         now, key = self.context.downloads.now, f"{pack}/{checkpoint.name}"
         if checkpoint.present:
-            state = html('<span class="state here">{}</span>', both("present"))
-        elif now is not None and self._fetching and checkpoint.name in (now.name, *now.waiting):
-            state = html(
-                '<span class="state">{}</span>', both("coming" if checkpoint.name == now.name else "waits")
-            )
-        elif self.may_change and checkpoint.name in OPEN_WEIGHTS and not self._fetching:
-            state = _button("fetch", "ask", asked=key, expanded=asked == key)
-        else:
-            state = html('<span class="state">{}</span>', both("absent"))
-        facts = {
-            "size": _size(_bytes(checkpoint)),
-            "memory": _size(checkpoint.memory) if checkpoint.memory else "",
-        }
-        facts |= {"licence": checkpoint.licence, "origin": checkpoint.origin}
-        details = joined(
-            html("<div><dt>{}</dt><dd>{}</dd></div>", both(key), value)
-            for key, value in facts.items()
-            if value
-        )
-        title = html("<p><b>{}</b> {}</p>", checkpoint.name, checkpoint.about)
-        return html('<li><div class="top">{}{}</div><dl>{}</dl></li>', title, state, details)
+            return html('<span class="state here">{} {}</span>', mark, both("present"))
+        if now is not None and self._fetching and checkpoint.name in (now.name, *now.waiting):
+            words = "coming" if checkpoint.name == now.name else "waits"
+            return html('<span class="state">{}</span>', both(words))
+        if self.may_change and checkpoint.name in OPEN_WEIGHTS and not self._fetching:
+            return button("fetch", "ask", asked=key, expanded=asked == key)
+        return html('<span class="state">{}</span>', both("absent"))
 
 
-def _consent(wanted: Sequence[Checkpoint]) -> str:
-    """The licences of what would be downloaded, each once, and the button that agrees to them."""
-    if not wanted:
-        return Markup('<div class="consent" hidden></div>')
-    by_licence: dict[str, list[Checkpoint]] = {}
-    for checkpoint in wanted:
-        by_licence.setdefault(checkpoint.licence, []).append(checkpoint)
-    licences = joined(
-        html(
-            "<li><b>{}</b><small>{}</small></li>",
-            licence,
-            ", ".join(f"{checkpoint.name} {_size(_bytes(checkpoint))}" for checkpoint in checkpoints),
-        )
-        for licence, checkpoints in by_licence.items()
-    )
-    hosts = {urlsplit(file.url).hostname or "" for checkpoint in wanted for file in checkpoint.files}
-    total = both(
-        "consent",
-        size=_size(sum(_bytes(checkpoint) for checkpoint in wanted)),
-        hosts=", ".join(sorted(hosts)),
-    )
-    names = " ".join(checkpoint.name for checkpoint in wanted)
-    return html(
-        '<div class="consent"><h4>{}</h4><ul>{}</ul><p>{}</p><div class="acts">{}{}</div></div>',
-        both("consent_title"),
-        licences,
-        total,
-        _button("agree_fetch", "fetch", kind="act", names=names),
-        _button("not_now", "show"),
-    )
-
-
-def _facts(now: Download) -> str:
-    """What a running download is at, in words."""
-    if now.stage == "converting":
-        return html("<span>{}</span>", both("converting"))
-    facts = [now.stage, both("megabytes", done=f"{now.done:,}", total=f"{now.total:,}")]
-    if now.rate:
-        facts.append(both("rate", rate=f"{now.rate:.1f}"))
-        seconds = (now.total - now.done) / now.rate
-        key = "eta" if seconds < 90 else "eta_minutes"
-        facts.append(both(key, seconds=max(1, round(seconds)), minutes=round(seconds / 60)))
-    return joined(html("<span>{}</span>", fact) for fact in facts if fact)
+def own_models() -> list[Checkpoint]:
+    """The models that the user added."""
+    return [checkpoint_of(name) for name in installed() if name not in OPEN_WEIGHTS]
 
 
 def _need(pack: str, use: dict[str, str] | None) -> int:
     """Bytes of memory that the largest of a pack's pipelines wants."""
     pipelines = [map(checkpoint_of, catalog.parts(pack, pipeline, use).values()) for pipeline in PACKS[pack]]
     return max(sum(part.memory or TINY_WORKING * part.size for part in parts) for parts in pipelines)
-
-
-def _bytes(checkpoint: Checkpoint) -> int:
-    """What it takes on disk, or the download when it is not there."""
-    return checkpoint.size or checkpoint.download_bytes
-
-
-def _button(words: str, act: str, *, kind: str = "quiet", expanded: bool | None = None, **data: Any) -> str:
-    facts = joined(html(' data-{}="{}"', key, value) for key, value in data.items())
-    if expanded is not None:
-        facts += html(' aria-expanded="{}"', "true" if expanded else "false")
-        act = "show" if expanded else act
-    return html('<button type="button" class="{}" data-act="{}"{}>{}</button>', kind, act, facts, both(words))
-
-
-def _size(count: int) -> str:
-    """Bytes in words."""
-    if count >= GB:
-        return f"{count / GB:.1f} GB"
-    return f"{max(1, round(count / MB))} MB" if count >= MB / 2 else "< 1 MB"

@@ -18,7 +18,7 @@ from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import ABSENT
 from pipelines.models.dalle_mini.network import DalleMiniConfig
 from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
-from pipelines.models.source import Converted, SourceCheckpoint
+from pipelines.models.source import Converted, Joined, SourceCheckpoint
 
 CODE_COUNT = 2**14  # of the VQGAN that both models were trained with
 HEAD_SIZE = 64  # of mini and mega
@@ -89,9 +89,10 @@ def merge(encoder: SourceCheckpoint, decoder: SourceCheckpoint) -> SourceCheckpo
 def convert(original: SourceCheckpoint) -> Converted:
     """Convert dalle-mini's Flax tree, or the result of `merge`, to kind "dalle-mini".
 
-    The number of heads is `encoder_attention_heads` in `numbers`, as in dalle-mini's config.json, or else width / 64. The
-    decoder's start token is its last one, as in the released weights. BadInput when the file is not such a model, or one
-    half of it.
+    The number of heads is `encoder_attention_heads` in the metadata, as in dalle-mini's config.json, or else width / 64.
+    The start token is `decoder_start_token_id`, or else 16384, the number of the VQGAN's codes, as in both released
+    configs; in a smaller table it is the last row. (min-dalle begins mega with the last row, 16415, which training never
+    used: its table is padded to a multiple of 32 rows.) BadInput when the file is not such a model, or one half of it.
     """
     tensors = _from_flax(original) if "lm_head.kernel" in original.tensors else dict(original.tensors)
     if "decoder.lm_head.weight" not in tensors or "encoder.embed_tokens.weight" not in tensors:
@@ -168,11 +169,14 @@ def _config(original: SourceCheckpoint, tensors: dict[str, Tensor]) -> DalleMini
     )
     if not str(heads).isdigit() or not int(heads) or width % int(heads):
         raise BadInput("models.heads_do_not_divide", file=original.file, width=width, heads=heads)
+    start = original.metadata.get("decoder_start_token_id", min(CODE_COUNT, token_count - 1))
+    if type(start) is not int or not 0 < start < token_count:
+        raise BadInput("models.start_token", file=original.file, start=start, count=token_count)
     counts = {side: _layer_count(side, tensors) for side in SIDES}
     return DalleMiniConfig(
         text_vocabulary=text_vocabulary,
-        image_vocabulary=min(CODE_COUNT, token_count - 1),
-        start_token=token_count - 1,
+        image_vocabulary=min(CODE_COUNT, start),
+        start_token=start,
         text_length=shape("encoder.embed_positions.weight")[0],
         grid=math.isqrt(image_length),
         width=width,
@@ -180,6 +184,7 @@ def _config(original: SourceCheckpoint, tensors: dict[str, Tensor]) -> DalleMini
         encoder_layer_count=counts["encoder"],
         decoder_layer_count=counts["decoder"],
         head_count=int(heads),
+        token_rows=token_count,
     )
 
 
@@ -189,7 +194,7 @@ def _layer_count(side: str, tensors: dict[str, Tensor]) -> int:
 
 def _shapes(config: DalleMiniConfig) -> dict[str, tuple[int, ...]]:
     """Every name of min-dalle -> its shape."""
-    width, inner, tokens = config.width, config.inner_width, config.start_token + 1
+    width, inner, tokens = config.width, config.inner_width, config.table_size
     shapes: dict[str, tuple[int, ...]] = {"decoder.lm_head.weight": (tokens, width)}
     sizes = {
         "encoder": (config.text_vocabulary, config.text_length, config.encoder_layer_count),
@@ -212,23 +217,23 @@ def _shapes(config: DalleMiniConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _fused(config: DalleMiniConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _fused(config: DalleMiniConfig, tensors: dict[str, Tensor]) -> Joined:
     """min-dalle's tensors, all present -> the tensors of `DalleMini`."""
-    fused = {"image_head.weight": tensors["decoder.lm_head.weight"][: config.image_vocabulary].clone()}
+    fused = {"image_head.weight": [tensors["decoder.lm_head.weight"][: config.image_vocabulary]]}
     for side, prefix in SIDES.items():
-        fused[f"{prefix}_token.weight"] = tensors[f"{side}.embed_tokens.weight"]
-        fused[f"{prefix}_position.weight"] = tensors[f"{side}.embed_positions.weight"]
+        fused[f"{prefix}_token.weight"] = [tensors[f"{side}.embed_tokens.weight"]]
+        fused[f"{prefix}_position.weight"] = [tensors[f"{side}.embed_positions.weight"]]
         for kind in ("weight", "bias"):
-            fused[f"{prefix}_norm_in.{kind}"] = tensors[f"{side}.layernorm_embedding.{kind}"]
-            fused[f"{prefix}_norm_out.{kind}"] = tensors[f"{side}.final_ln.{kind}"]
+            fused[f"{prefix}_norm_in.{kind}"] = [tensors[f"{side}.layernorm_embedding.{kind}"]]
+            fused[f"{prefix}_norm_out.{kind}"] = [tensors[f"{side}.final_ln.{kind}"]]
         for number in range(_layer_count(side, tensors)):
             for ours, published in LAYERS[side].items():
                 for kind in ("weight", "bias"):
                     names = [f"{side}.layers.{number}.{module}.{kind}" for module in published]
                     parts = [tensors[name] for name in names if name in tensors]  # matrices have no bias
                     if parts:
-                        fused[f"{side}.{number}.{ours}.{kind}"] = torch.cat(parts) if parts[1:] else parts[0]
-    return fused
+                        fused[f"{side}.{number}.{ours}.{kind}"] = parts
+    return Joined(fused)
 
 
 def write_tokenizer(source: Path, target: Path) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.errors import BadInput
 from pipelines.models.checkpoint import Config
 
 
@@ -24,7 +25,7 @@ class DalleMiniConfig(Config):
 
     text_vocabulary: int
     image_vocabulary: int = 16384  # what can be drawn
-    start_token: int = 16384  # what the decoder begins with; 16415 in mega
+    start_token: int = 16384  # what the decoder begins with, of mini and of mega
     text_length: int = 64
     grid: int = 16
     width: int = 1024
@@ -35,6 +36,26 @@ class DalleMiniConfig(Config):
     text_begin: int = 0
     text_pad: int = 1
     text_end: int = 2
+    token_rows: int = 0  # of the decoder's table of tokens, 16416 in mega; 0 for start_token + 1
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The config from JSON values. TypeError for a field that the config does not have.
+
+        BadInput for a mega that an earlier version converted. It took the last row of the table for the start token, and
+        the rows after the start token were never trained.
+        """
+        config = super().from_dict(values)
+        if not config.token_rows and config.start_token > config.image_vocabulary:
+            raise BadInput(
+                "models.start_token_of_before", found=config.start_token, expected=config.image_vocabulary
+            )
+        return config
+
+    @property
+    def table_size(self) -> int:
+        """Rows of the decoder's table of tokens."""
+        return self.token_rows or self.start_token + 1
 
     @property
     def semantic_length(self) -> int:
@@ -180,7 +201,7 @@ class DalleMini(nn.Module):
         self.text_position = nn.Embedding(config.text_length, width)
         self.text_norm_in, self.text_norm_out = nn.LayerNorm(width), nn.LayerNorm(width)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layer_count))
-        self.image_token = nn.Embedding(config.start_token + 1, width)
+        self.image_token = nn.Embedding(config.table_size, width)
         self.image_position = nn.Embedding(config.image_length, width)
         self.image_norm_in, self.image_norm_out = nn.LayerNorm(width), nn.LayerNorm(width)
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layer_count))

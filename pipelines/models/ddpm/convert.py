@@ -241,6 +241,7 @@ def _adm_config(numbers: dict[str, Any], state: dict[str, Tensor]) -> DdpmConfig
     residual = f"input_blocks.{firsts[-1] - 1}.0.in_layers.0.weight" in state
     head_size = max(numbers.get("num_head_channels", 0), 0)  # -1 where the number of heads counts
     attending = [width for width, yes in zip(widths, attends, strict=True) if yes] + [widths[-1]]
+    step_width = state["time_embed.0.weight"].shape[1]
     if not head_size and "num_heads" not in numbers and residual:
         head_size = 0 if any(width % HEAD_SIZE for width in attending) else HEAD_SIZE
     return DdpmConfig(
@@ -257,6 +258,7 @@ def _adm_config(numbers: dict[str, Any], state: dict[str, Tensor]) -> DdpmConfig
         padding=1,
         residual_resampling=residual,
         learned_variance=state["out.2.weight"].shape[0] == 6,
+        step_width=0 if step_width == widths[0] else step_width,  # the first multiplier is 0.5 at 512 px
     )
 
 

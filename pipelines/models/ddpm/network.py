@@ -41,6 +41,9 @@ class DdpmConfig(Config):
     middle_norm: bool = True  # before the attention at the coarsest level's end; diffusers' own may lack it
     residual_resampling: bool = False  # residual blocks halve and double the side (ADM), or convolutions
     learned_variance: bool = False  # three more channels come out, which nothing here needs
+    step_width: int = (
+        0  # of the sines and cosines that tell the step; 0 for widths[0]. Twice that in ADM of 512 px
+    )
     first_beta: float = 1e-4
     last_beta: float = 0.02
     step_count: int = 1000
@@ -58,6 +61,7 @@ class Ddpm(PixelDenoiser):
         super().__init__(linear_alphas_cumprod(config.first_beta, config.last_beta, config.step_count))
         # Costs seconds to import, so only when a network is made.
         from diffusers.models.attention_processor import Attention
+        from diffusers.models.embeddings import TimestepEmbedding, Timesteps
         from diffusers.models.resnet import ResnetBlock2D
         from diffusers.models.unets.unet_2d import UNet2DModel
 
@@ -65,6 +69,7 @@ class Ddpm(PixelDenoiser):
         resampling = "resnet" if config.residual_resampling else "conv"
         plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
         plain = plain if config.residual_resampling else ("DownBlock2D", "UpBlock2D")
+        step_width = config.step_width or config.widths[0]
         self.network = UNet2DModel(
             sample_size=config.image_size,
             out_channels=6 if config.learned_variance else 3,
@@ -82,7 +87,12 @@ class Ddpm(PixelDenoiser):
             resnet_time_scale_shift="scale_shift" if config.scale_shift else "default",
             flip_sin_to_cos=config.cosine_first,
             freq_shift=config.frequency_shift,  # type: ignore[arg-type]
+            time_embedding_dim=4 * step_width,
         )
+        if config.step_width:  # diffusers gives the sines and cosines the width of the first level
+            shift = cast(Any, config.frequency_shift)
+            self.network.time_proj = Timesteps(step_width, config.cosine_first, shift)
+            self.network.time_embedding = TimestepEmbedding(step_width, 4 * step_width)
         for module in self.network.modules():
             if isinstance(module, Attention):
                 module.heads = module.inner_dim // config.head_size if config.head_size else config.head_count

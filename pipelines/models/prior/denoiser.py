@@ -23,6 +23,7 @@ class PriorDenoiser(nn.Module):
 
     alphas_cumprod: Tensor
     reads_text = True
+    proposed_guidance = PriorDiffusion.proposed_guidance
 
     def __init__(self, diffusion: PriorDiffusion, prompt: str = "", guidance: float = 1.0):
         super().__init__()

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from pipelines.models.base import Codec, Reading
 from pipelines.models.clip.network import Clip, read_texts
+from pipelines.models.latent_diffusion import OWN
 from pipelines.models.prior.network import UNKNOWN_STYLE, Prior
+from pipelines.models.schedulers import flow_scheduler
 
 Condition = tuple[Tensor, Tensor]  # tokens of cross-attention and their mask
 
@@ -78,15 +80,9 @@ class PriorDiffusion:
         has_text = torch.tensor([bool(text) for text in texts], device=self.device)
         return self.prior.context(read_texts(self.clip, texts), style, has_text)
 
-    def scheduler(self, steps: int) -> Any:
-        """DPM-Solver++ of second order (Lu et al. 2022) on the flow's line, whose noise level is the time itself."""
-        from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-
-        scheduler: Any = DPMSolverMultistepScheduler(
-            use_flow_sigmas=True, prediction_type="flow_prediction", algorithm_type="dpmsolver++"
-        )
-        scheduler.set_timesteps(steps, device=self.device)
-        return scheduler
+    def scheduler(self, steps: int, sampler: str = OWN) -> Any:
+        """A scheduler on the flow's line, for its own sampler that of DPM-Solver++ of second order (Lu et al. 2022)."""
+        return flow_scheduler("dpm++2m" if sampler == OWN else sampler, steps, self.device)
 
     def predict(self, latents: Tensor, t: Tensor, condition: Condition, more: Tensor | None = None) -> Tensor:
         """The velocity (n, c, h, w), noise minus picture; t counts thousandths."""

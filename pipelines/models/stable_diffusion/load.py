@@ -10,6 +10,7 @@ import torch
 
 from pipelines.errors import BadInput
 from pipelines.io.values import is_dict, is_list
+from pipelines.models.checkpoint import check_finite
 
 TEXT_KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 KINDS = (
@@ -24,7 +25,7 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
     """The diffusers pipeline in a local folder, without gradients: networks in `dtype`, the VAE in float32.
 
     XL's VAE overflows in float16. Nothing is downloaded, no code in the folder is run, no pickle is opened. BadInput when
-    the folder is not Stable Diffusion, or cannot be loaded.
+    the folder is not Stable Diffusion, cannot be loaded, or has weights that are not finite.
     """
     import diffusers
     from safetensors import SafetensorError
@@ -60,6 +61,7 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
     for name in WEIGHTS:
         if (network := getattr(pipe, name, None)) is not None:
             network.eval().requires_grad_(False)
+            check_finite(dict(network.named_parameters()), f"{folder.name}/{name}")
             network.to(device)
     return pipe
 

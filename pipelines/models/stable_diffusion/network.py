@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pipelines.models.base import Reading
+from pipelines.models.latent_diffusion import OWN
+from pipelines.models.schedulers import diffusion_scheduler
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,10 @@ class StableDiffusion:
             cond, uncond = pipe.encode_prompt(prompt, self.device, *rest)
         return {**added, "encoder_hidden_states": stacked(cond, uncond if guided else None)}
 
-    def scheduler(self, steps: int) -> Any:
-        """A copy of the pipeline's own scheduler, which counts its steps and is shared."""
+    def scheduler(self, steps: int, sampler: str = OWN) -> Any:
+        """A copy of the pipeline's own scheduler, which counts its steps and is shared, or another one made from it."""
+        if sampler != OWN:
+            return diffusion_scheduler(self.pipe.scheduler, sampler, steps, self.device)
         scheduler = copy.deepcopy(self.pipe.scheduler)
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler

@@ -48,7 +48,7 @@ class TextTrainer(ClipTrainer):
         """`pack` holds the CLIP. BadInput without the teacher or its vectors."""
         path = pack / "clip.safetensors"
         config, self.history = read_header(path)
-        recipe = {"batch_size": 512, "rate": 7e-4, "imagenet": None, **options}
+        recipe = {"batch_size": 512, "rate": 7e-4, "begun_rate": 7e-4, "imagenet": None, **options}
         sizes = {**ClipConfig.from_dict(config).to_dict(), **recipe}
         sizes.pop("vocabulary_size")
         super().__init__(accelerator, emoji, tokenizer, folder, seed, size, path, **sizes)

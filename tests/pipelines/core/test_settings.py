@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -44,3 +45,30 @@ def test_the_zero_of_earlier_versions_is_none_where_it_could_mean_nothing_else(n
 
 def test_no_guidance_can_be_asked_for() -> None:
     assert PIPELINES["diffuse"].Settings.from_dict({"guidance": 0}).to_dict()["guidance"] == 0.0
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_seeds_go_up_to_64_bits_also_as_the_text_that_the_page_sends(name: str) -> None:
+    kind: Any = PIPELINES[name].Settings
+    most = 2**64 - 1
+    assert kind(seed=most).seed == kind.from_dict({"seed": f" {most} "}).seed == most
+    for wrong in (2**64, "18446744073709551616", -1, 0.5, "", "٣", "²", True, float("nan"), "1" * 30):
+        with pytest.raises(BadInput, match="seed"):
+            kind(seed=wrong)
+
+
+ODD = [
+    *("²", "٣", "½", "{", "[]", "\x00", "\ud800", "NaN", "data:image/png;base64,", "a" * 5000, ":::", "| | |", "^", "@"),
+    *("7:²", "7:1e999", "a @ ", "a:nan", "9" * 400, '{"1": {}}', '{"²": {"prompt": "x"}}', '{"5": []}', "²x²", "1,2,3x4"),
+    *(10**400, -(10**400), float("inf"), float("nan"), 1e308, True, None, [], {}, [[]], {"a": 1}, b"x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "knob"), KNOBS, ids=[f"{name}-{knob.name}" for name, knob in KNOBS])
+def test_an_odd_value_is_taken_or_refused_in_a_sentence(name: str, knob: Knob) -> None:
+    kind: Any = PIPELINES[name].Settings
+    for value in ODD:
+        with suppress(BadInput):
+            settings = kind.from_dict(kind.recorded({knob.name: value}, {}))
+            settings.files()
+            getattr(settings, "timeline", list)()

@@ -180,3 +180,22 @@ def test_a_picture_that_vanished_is_in_the_journal(edit: Edit, tmp_path: Path) -
     assert identity is not None
     again = EditSettings.from_dict(identity["settings"])
     assert pixels(finished(edit, again, Journal(tmp_path / "run"))) == pixels(whole)
+
+
+def test_a_folder_of_lessons_is_read_without_a_macs_shadows_and_a_bad_one_is_named(
+    edit: Edit, tmp_path: Path
+) -> None:
+    for name in ("2.png", "10.PNG"):
+        speckled((20, 20)).save(tmp_path / name)
+    (tmp_path / "._2.png").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X        ")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "notes.txt").write_text("not a picture")
+    settings = EditSettings(
+        mode="reusable", source_images=str(tmp_path), target_images=str(tmp_path / "2.png")
+    )
+    assert edit.prepare(settings).source_images.count("data:image") == 2
+    (tmp_path / "3.png").write_bytes(b"<html>")
+    for setting in ("source_images", "target_images"):
+        for source in (tmp_path, f"{tmp_path / '2.png'} | {tmp_path / '3.png'}"):
+            with pytest.raises(BadInput, match=r"^3\.png: the file is not a PNG"):
+                edit.prepare(EditSettings(mode="reusable", **{setting: str(source)}))

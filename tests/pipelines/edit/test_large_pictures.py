@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.core.comparison import compare
+from pipelines.core.record import record_of
 from pipelines.edit.inputs import LARGE
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
@@ -113,3 +115,26 @@ def test_a_large_photo_given_as_its_bytes_leaves_no_place_in_the_record(edit: Ed
     assert isinstance(kept, EditSettings) and result.pictures[0].image.size == (1100, 1000)
     assert b"a secret place" not in base64.b64decode(kept.image.partition(",")[2])
     assert open_picture(kept.image).width < 1100
+
+
+def test_the_replay_of_a_large_edit_says_that_the_record_holds_a_smaller_picture(
+    edit: Edit, large: Path, saved: list[Path]
+) -> None:
+    settings = EditSettings(
+        image=str(large), directions=str(saved[0]), steps=2, strip=1, inversion_iterations=0
+    )
+    result = finished(edit, settings)
+    again = finished(edit, result.settings)
+    old, new = (
+        record_of(
+            pipeline="edit", pack="tiny", device="cpu", models={}, settings=each.settings,
+            picture=each.pictures[0], rank=1, environment=each.environment,
+        )
+        for each in (result, again)
+    )  # fmt: skip
+    verdict = compare(first(result), first(again), old, new)
+    assert not verdict.identical and verdict.reduced == first(again).size
+    assert verdict.largest is not None and verdict.mean is not None and verdict.mean < 2
+    assert "reduced to 1402 x 747, because it had more than a megapixel" in verdict.sentence()
+    other = compare(Image.new("RGB", first(result).size), first(again), old, new)
+    assert other.mean is not None and other.mean > 20

@@ -165,3 +165,28 @@ def test_restricted_pillow_opens_nothing_else() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["UnidentifiedImageError", "[]"]
+
+
+def test_a_png_with_long_texts_and_profiles_is_opened() -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    texts.add_text("workflow", "x" * 3_000_000, zip=True)
+    texts.add_itxt("notes", "红" * 1_000_000, zip=True)
+    image, exif = noise(), Image.Exif()
+    exif[0x0112] = 6
+    data = as_bytes(image, "PNG", pnginfo=texts, icc_profile=b"p" * 2_000_000, exif=exif)
+    assert len(data) < 100_000
+    opened = open_picture(data)
+    assert opened.tobytes() == image.transpose(Image.Transpose.ROTATE_270).tobytes()
+    whole = as_bytes(image, "PNG")
+    with pytest.raises(BadInput, match="20,000 chunks"):
+        open_picture(whole[:33] + (b"\0\0\0\0tEXt" + b"\0" * 4) * 20_000 + whole[33:])
+
+
+def test_dark_sixteen_bits_of_grey_stay_dark_and_their_transparent_level_stays_clear() -> None:
+    levels = Image.new("I;16", (3, 3), 250)
+    assert open_picture(as_bytes(levels, "PNG")).getpixel((1, 1)) == (0, 0, 0)
+    levels.putpixel((0, 0), 0x8040)
+    opened = open_picture(as_bytes(levels, "PNG", transparency=250))
+    assert opened.getpixel((1, 1)) == (0, 0, 0, 0) and opened.getpixel((0, 0)) == (128, 128, 128, 255)

@@ -60,6 +60,8 @@ def test_the_original_layout_gives_what_its_network_gives(wrapped: str, tmp_path
         ({}, {}),
         ({"layer_count": 2, "levels": {2}, "out": 3}, {}),
         ({"head_size": 16}, {"num_head_channels": 16}),
+        ({"multiples": (1, 2, 2), "width": 32, "head_size": 32}, {"num_head_channels": 32}),
+        ({"multiples": (0.5, 1, 1), "width": 128}, {}),  # the first multiplier of 512 px
         (
             {"head_size": 32, "residual": False, "scale_shift": False},
             {},
@@ -73,6 +75,17 @@ def test_the_adm_layout_gives_what_its_network_gives(
     torch.save(reference.state_dict(), tmp_path / "afhq.pt")
     ddpm = loaded(convert(read(tmp_path / "afhq.pt", numbers)))
     assert_same(ddpm, reference, 32)
+
+
+def test_adm_of_512_pixels_is_loaded_at_its_full_size() -> None:
+    """By shapes alone: the network of Disco Diffusion's 512x512_diffusion_uncond_finetune_008100.pt."""
+    with torch.device("meta"):
+        reference = Adm(256, (0.5, 1, 1, 2, 2, 4, 4), 2, {4, 5, 6}, 64)
+    converted = convert(SourceCheckpoint("512.pt", dict(reference.state_dict()), {}))
+    config = DdpmConfig.from_dict(converted.config)
+    assert (config.image_size, config.widths[0], config.step_width, config.head_size) == (512, 128, 256, 64)
+    assert config.attends == (False,) * 4 + (True,) * 3 and config.learned_variance
+    assert sum(tensor.numel() for tensor in converted.tensors.values()) > 550e6
 
 
 @pytest.mark.parametrize("form", ["safetensors", "bin", "old names", "without config"])

@@ -122,7 +122,7 @@ def test_numbers_that_break_down_end_the_run_with_the_last_good_picture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline = tiny_optimize()
-    good = last(finished(pipeline, OptimizeSettings(steps=7, cutouts=2)))
+    good = last(finished(pipeline, OptimizeSettings(steps=7, coarse=0, cutouts=2)))
     step_before = OptimizeRun._gradient
 
     def broken(self: OptimizeRun, *arguments: Any) -> Any:
@@ -130,7 +130,7 @@ def test_numbers_that_break_down_end_the_run_with_the_last_good_picture(
         return (loss * math.nan if self.state.step == 7 else loss), gradient, picture
 
     monkeypatch.setattr(OptimizeRun, "_gradient", broken)
-    result = finished(pipeline, OptimizeSettings(steps=20, cutouts=2))
+    result = finished(pipeline, OptimizeSettings(steps=20, coarse=0, cutouts=2))
     assert last(result).tobytes() == good.tobytes()
     assert "the loss became nan at step 8" in result.pictures[0].facts["ended"]
     assert isinstance(result.settings, OptimizeSettings) and result.settings.until == 7
@@ -139,7 +139,9 @@ def test_numbers_that_break_down_end_the_run_with_the_last_good_picture(
 @in_both
 def test_the_film_shows_every_step(tmp_path: Path) -> None:
     pipeline = tiny_optimize()
-    settings = pipeline.prepare(OptimizeSettings(steps=14, cutouts=2, prompt="a red heart ^ green apple @6"))
+    settings = pipeline.prepare(
+        OptimizeSettings(steps=14, coarse=0, cutouts=2, prompt="a red heart ^ green apple @6")
+    )
     journal = Journal(tmp_path / "run")
     seen = []
     for event in run(pipeline, settings, journal):

@@ -42,9 +42,9 @@ def test_outside_the_mask_no_pixel_changes() -> None:
 @in_both
 def test_a_mask_painted_in_mid_run_keeps_what_was_there() -> None:
     pipeline = tiny_optimize()
-    plain = OptimizeSettings(steps=6, step_size=0.5)
+    plain = OptimizeSettings(steps=6, coarse=0, step_size=0.5)
     there = np.asarray(last(finished(pipeline, plain)))
-    masked = OptimizeSettings(steps=12, step_size=0.5).changed(
+    masked = OptimizeSettings(steps=12, coarse=0, step_size=0.5).changed(
         6, mask=picture_to_uri(half((32, 32)).convert("RGB"))
     )
     end = np.asarray(last(finished(pipeline, masked)))

@@ -128,7 +128,7 @@ def test_the_pull_keeps_the_start_picture() -> None:
 def test_where_a_run_begins_and_what_pulls(precision: str) -> None:
     pipeline = tiny_optimize()
     sheet = torch.ones(1, 3, 32, 32)
-    white, splash = begun(pipeline, start="white"), begun(pipeline)
+    white, splash = begun(pipeline, start="white", coarse=0), begun(pipeline, coarse=0)
     assert torch.equal(white.state.z, pipeline.vqgan.encode(sheet))
     same = (splash.state.z == white.state.z).all(1)[0]
     assert same.sum() == 12 and not same[1:3, 1:3].any()  # random codes in the middle only
@@ -143,6 +143,20 @@ def test_where_a_run_begins_and_what_pulls(precision: str) -> None:
         assert begun(pipeline, start=start).anchor is None
     masked = begun(pipeline, mask=picture_to_uri(Image.new("L", (32, 32), 255)))
     assert masked.state.base is not None and torch.equal(masked.state.base, sheet)
+
+
+def test_a_crisp_codec_begins_small_where_nothing_is_given() -> None:
+    pipeline = tiny_optimize()  # factor 8
+    settings = OptimizeSettings(steps=4)
+    assert pipeline.prepare(settings).coarse == 1
+    assert begun(pipeline, steps=4).state.z.shape[-2:] == (2, 2)
+    tokens = " ".join(["7"] * 16)
+    picture = picture_to_uri(Image.new("RGB", (32, 32)))
+    for fields in ({"tokens": tokens}, {"image": picture}, {"coarse": 0}):
+        assert pipeline.prepare(replace(settings, **fields)).coarse == 0
+        assert begun(pipeline, **fields).state.z.shape[-2:] == (4, 4)
+    pipeline.vqgan.config = replace(pipeline.vqgan.config, patch=16)
+    assert pipeline.vqgan.config.factor == 32 and pipeline.prepare(settings).coarse == 0
 
 
 @in_both

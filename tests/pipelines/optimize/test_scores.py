@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipelines.clip.judges import drifting
 from pipelines.core.record import read_record, record_of, write_png
 from pipelines.errors import BadInput
-from pipelines.optimize.critic import drifting
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import PIPELINES
 from tests.support.optimize import finished, in_both, last

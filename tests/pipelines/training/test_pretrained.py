@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,8 +14,9 @@ from pipelines.errors import BadInput
 from pipelines.models.clip.network import ClipConfig, EfficientNetTower, tf_same_conv
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip import trainer as clip_training
-from pipelines.training.clip.trainer import CriticTrainer
+from pipelines.training.clip.trainer import CriticTrainer, TrainingHeads
 from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.icons import concept
 from pipelines.training.loop import Budget, fit
 from pipelines.training.pretrained import begin_with_imagenet
 from tests.support.training import (
@@ -87,7 +88,9 @@ def test_a_training_may_begin_with_imagenet_or_a_checkpoint(
         )
 
     fresh = critic()
-    assert fresh.start == "efficientnet (Apache-2.0, ImageNet), its first three stages kept"
+    assert (
+        fresh.start == "efficientnet (Apache-2.0, ImageNet), the first three stages of its image tower kept"
+    )
     frozen = {name for name, p in fresh.clip.named_parameters() if not p.requires_grad}
     assert frozen and all(name.startswith(("image.stem", "image.stages.")) for name in frozen)
     before = {name: p.clone() for name, p in fresh.clip.named_parameters()}
@@ -98,8 +101,19 @@ def test_a_training_may_begin_with_imagenet_or_a_checkpoint(
 
     again = critic(start=trained / "critic.safetensors")
     count = len(again.clip.state_dict())
-    assert again.start == f"{count} tensors of critic.safetensors"
-    assert all(p.requires_grad for p in again.clip.parameters())
+    assert (
+        again.start
+        == f"{count} tensors of critic.safetensors, the first three stages of its image tower kept"
+    )
+    assert {name for name, p in again.clip.named_parameters() if not p.requires_grad} == frozen
+    heads = cast(TrainingHeads, again.networks["heads"])
+    plain = {concept(emoji.icons[k]): emoji.icons[k].name for k in emoji.train}
+    names = [plain[name] for name in again.index]
+    assert torch.equal(heads.prototypes, again.clip.encode_text(names))  # as the texts were read so far
+    rates = {id(p): group["lr"] for group in again.optimizers["all"].param_groups for p in group["params"]}
+    assert {rates[id(p)] for name, p in again.clip.named_parameters() if name.startswith("text.")} == {
+        CriticTrainer.SIZES["tiny"]["begun_rate"]
+    }
     assert torch.equal(
         again.clip.image.project.weight,
         load_file(trained / "critic.safetensors")["image.project.weight"].float(),

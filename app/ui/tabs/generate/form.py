@@ -15,7 +15,13 @@ from app.ui.tabs.form import KnobForm
 from pipelines.core.settings import Knob
 
 HIDDEN = ("batch",)  # the device decides it
-PICTURE_KNOBS = ("keep_rows", "likeness", "strength")  # under "Start from a picture", below the pictures
+PICTURE_KNOBS = (
+    "place",
+    "invert",
+    "keep_rows",
+    "likeness",
+    "strength",
+)  # under "Start from a picture", below the pictures
 EXAMPLES = (
     ("a red heart", "红色的心"),
     ("grinning cat", "咧嘴笑的猫"),
@@ -83,6 +89,7 @@ class GenerateForm(KnobForm):
         self.chips = clickable_html(common.chips(EXAMPLES), elem_id="chips")
         with bare(gr.Row(elem_id="basics")):
             self._add_own(lambda knob: knob.type is int and not (knob.advanced or knob.kind))
+            self._add_own(lambda knob: knob.name == "pace")
             self.add(*(knob.name for knob in self.knobs.values() if not (knob.advanced or knob.kind)))
             self.add_seed(scale=2)
         self.roll = translate(gr.Checkbox(True, elem_id="roll", container=False), label="roll")

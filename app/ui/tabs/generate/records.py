@@ -12,7 +12,13 @@ from app.ui.tabs.generate.form import GenerateForm
 from pipelines.core.record import Record, read_parameters, read_record
 from pipelines.errors import BadInput
 
-FROM_PICTURE = ("likeness", "strength")  # settings that go back to their defaults for a variation
+FROM_PICTURE = (
+    "likeness",
+    "strength",
+    "place",
+    "invert",
+)  # settings that go back to their defaults for a variation
+BEYOND = {"place": "centre", "width": None, "height": None}  # the canvas is twice the picture
 
 
 class Records:
@@ -22,7 +28,10 @@ class Records:
         self.form, self.queue = form, form.context.queue
 
     def act(self, act: str, path: Path, rows: int, visitor: str) -> Update:
-        """A button on a picture: "remix", "redraw", "vary", "complete" from `rows` of tokens, else its settings again."""
+        """A button on a picture: "remix", "redraw", "vary", "beyond" its edges, "complete" from `rows` of tokens.
+
+        Any other: its settings again.
+        """
         record = read_record(path, self.queue.pipelines)
         if record.pipeline not in self.form.context.engines:  # an example that another model drew
             return self._borrowed(record)
@@ -31,7 +40,7 @@ class Records:
             alone = {"seed": record.picture["seed"], "candidates": 1, "keep": 1}
             job_id = self.queue.submit(record.pipeline, {**settings, **alone}, visitor)
             return {self.form.context.job: job_id}
-        if act not in ("remix", "vary", "complete"):
+        if act not in ("remix", "vary", "beyond", "complete"):
             return self._filled(record.pipeline, settings, False, info_note("loaded_again"))
         settings.pop("seed", None)
         if act == "remix":
@@ -39,6 +48,7 @@ class Records:
         knobs = self.form.parts[record.pipeline].knobs
         settings |= {"image": path, "keep_rows": rows, "mask": ""}
         settings |= {name: knobs[name].default for name in FROM_PICTURE if name in knobs}
+        settings |= BEYOND if act == "beyond" else {}
         filled = self._filled(record.pipeline, settings, True, info_note("from_picture"))
         return {**filled, self.form.run_now: str(random.random())}
 

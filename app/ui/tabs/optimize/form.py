@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -11,11 +12,13 @@ from app.jobs.queue import Job
 from app.ui.components import picture_field, uploaded_path
 from app.ui.context import PageContext, Update
 from app.ui.html import optimize as optimize_html
+from app.ui.html.generate import only_for
 from app.ui.tabs.form import KnobForm, painted_mask
+from app.ui.tabs.optimize.guided import GuidePart
+from pipelines.core.prompts import SIDES, parse_regions, parse_targets
 from pipelines.core.settings import Knob
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, picture_to_uri
-from pipelines.optimize.prompts import SIDES, parse_regions, parse_targets
 
 BASICS = ("steps", "size")
 MOST_MASK_SIDE = 4096  # pixels
@@ -32,8 +35,24 @@ class OptimizeForm(KnobForm):
     parsed: Any
     source: Any
 
-    def __init__(self, context: PageContext, pipeline: str, knobs: dict[str, Knob]):
+    def __init__(self, context: PageContext, pipeline: str, knobs: dict[str, Knob], guided: dict[str, Knob]):
         super().__init__(context, pipeline, knobs, "opt-")
+        self.shared = tuple(name for name, knob in knobs.items() if guided.get(name) == knob)
+        own = {name: knob for name, knob in guided.items() if name not in self.shared}
+        self.guide = GuidePart(context, own)
+
+    @property
+    def components(self) -> list[Any]:
+        """The components whose values `read` takes, in its order: Guide's part is the last."""
+        return [*super().components, self.guide.values]
+
+    def read(self, values: Sequence[Any]) -> dict[str, Any]:
+        """The values of `components`; Guide's part, with the engine that is chosen, is read as "guide"."""
+        return {**super().read(values[:-1]), "guide": values[-1]}
+
+    def engine_of(self, form: dict[str, Any]) -> str:
+        """The engine that is chosen."""
+        return self.guide.read(form["guide"])[0]
 
     # ------------------------------------------------------------------------------------------------------ building
 
@@ -50,7 +69,7 @@ class OptimizeForm(KnobForm):
         """Everything below the prompt."""
         translate = self.context.translate
         with gr.Row(elem_id="opt-basics"):
-            self.add("steps")
+            self.add("steps", classes=self._only("steps"))
             size = gr.Textbox(
                 self.knobs["size"].default,
                 lines=1,
@@ -62,6 +81,7 @@ class OptimizeForm(KnobForm):
             )
             self.fields["size"] = translate(size, label="knob_size")
             self.add_seed()
+        self.guide.compose()
         self.add("image", picture_height=120)
         # the script paints the mask and keeps it here, as a data URI
         mask = gr.Textbox(elem_id="opt-mask", lines=1, max_lines=1)
@@ -72,7 +92,11 @@ class OptimizeForm(KnobForm):
                 if name == "image_prompts":
                     self._add_look()
                 else:
-                    self.add(name)
+                    self.add(name, classes=self._only(name))
+
+    def _only(self, name: str) -> list[str]:
+        """The class of a field that Guide does not have."""
+        return [] if name in self.shared else [only_for("optimize")]
 
     def _add_look(self) -> None:
         """A picture to steer to, and how much: together they are the setting `image_prompts`."""
@@ -83,17 +107,31 @@ class OptimizeForm(KnobForm):
 
     # ------------------------------------------------------------------------------------------------------- values
 
-    def settings(self, form: dict[str, Any], source: str = "", job: Job | None = None) -> dict[str, Any]:
-        """What was read, as Settings take it. The visitor's texts may name no files of this machine.
+    def settings_for(
+        self, engine: str, form: dict[str, Any], source: str = "", job: Job | None = None
+    ) -> dict[str, Any]:
+        """What was read, as the Settings of an engine take it. The visitor's texts may name no files of this machine.
 
-        `job` is the run that the mask was painted on, if any.
+        `job` is the run that is looked at, if any.
         """
-        plain = super().settings({name: form[name] for name in form if name not in ("mask", "image_prompts")})
+        if engine == "optimize":
+            return self.settings(form, source, job)
+        plain = self._steered({name: form[name] for name in self.shared}, form, source)
+        return {**plain, **self.guide.read(form["guide"])[1]}
+
+    def _steered(self, read: dict[str, Any], form: dict[str, Any], source: str) -> dict[str, Any]:
+        """Fields of both engines: those that were `read`, the picture to steer to, and where the start picture is."""
+        plain = super().settings({name: value for name, value in read.items() if name != "image_prompts"})
         path = uploaded_path(form["image_prompts"])
         weight = 1.0 if form["image_weight"] is None else float(form["image_weight"])
         plain["image_prompts"] = f"{path}:{weight:g}" if path and weight else ""
         if plain["image"] and source:
             plain["image"] = self._start_picture(source)
+        return plain
+
+    def settings(self, form: dict[str, Any], source: str = "", job: Job | None = None) -> dict[str, Any]:
+        """What was read, as the Settings of Optimize take it. `job` is the run that the mask was painted on, if any."""
+        plain = self._steered({name: form[name] for name in form if name != "mask"}, form, source)
         for region in parse_regions(str(plain["regions"])):
             if region.where not in SIDES and not region.where.startswith("data:image/"):
                 raise BadInput("page.region_place", place=region.where[:40], known=", ".join(SIDES))
@@ -130,6 +168,11 @@ class OptimizeForm(KnobForm):
             sides = [int(part) for part in parts if part.strip().isdigit()]
             return (sides[0], sides[1]) if len(sides) == 2 and max(sides) <= MOST_MASK_SIDE else None
         return open_picture(plain["image"]).size if plain["image"] else None
+
+    def fill_engine(self, engine: str, settings: dict[str, Any]) -> Update:
+        """The form with settings of an engine, which becomes the chosen one."""
+        known = settings if engine == "optimize" else {k: v for k, v in settings.items() if k in self.shared}
+        return {**self.fill(known), self.guide.values: self.guide.filled(engine, settings)}
 
     def fill(self, settings: dict[str, Any]) -> Update:
         """The form with these settings; what they do not name stays as it is."""

@@ -11,10 +11,9 @@ from app.ui.html import optimize as optimize_html
 from app.ui.html.common import info_note
 from app.ui.tabs.base import RunTab
 from app.ui.tabs.optimize.form import OptimizeForm
+from pipelines.core.prompts import parse_targets
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
-from pipelines.optimize.prompts import parse_targets
-from pipelines.optimize.settings import FIXED
 
 STOP_SECONDS = 60.0  # that a change waits for the step that is being made
 
@@ -33,8 +32,9 @@ class SteeredTab(RunTab):
     ) -> Update:
         """Do what a button says: "start" a run, "open" one, or "pause", "resume", "apply", "more", "fork" this one."""
         if act == "start":
-            settings = self.form.settings(form, source)
-            return {self.job: self.queue.submit(self.pipeline, settings, visitor), self.note: ""}
+            engine = self.form.engine_of(form)
+            settings = self.form.settings_for(engine, form, source)
+            return {self.job: self.queue.submit(engine, settings, visitor), self.note: ""}
         if act == "open":
             job = self.queue.job(data.get("job", ""))
             return {**self.fill(job), self.job: job.id, self.note: ""}
@@ -60,7 +60,7 @@ class SteeredTab(RunTab):
         return tuple(self.queue.journal(job_id).steps())
 
     def settings_of(self, job: Job) -> Any:
-        return self.Settings.from_dict(job.settings)
+        return self.queue.pipelines[job.pipeline].Settings.from_dict(job.settings)
 
     def _go_on(self, job: Job, visitor: str, form: dict[str, Any], source: str, step: int | None) -> Update:
         """Go on at a snapshot, the last one when none is named, with what the form says now."""
@@ -77,15 +77,16 @@ class SteeredTab(RunTab):
             job = self._stopped(job.id)
         steps = self.steps(job.id)
         if not steps:  # nothing was made yet: begin with the new settings
-            settings = self.form.settings(form, source)
-            return {self.job: self.queue.submit(self.pipeline, settings, visitor), self.note: ""}
+            settings = self.form.settings_for(job.pipeline, form, source)
+            return {self.job: self.queue.submit(job.pipeline, settings, visitor), self.note: ""}
         step = step if step is not None else steps[-1]
         changed = settings.changed(step, **changes)
-        last = changed.timeline()[-1][1].steps
+        last = changed.timeline()[-1][1].length()
         if step >= last:
             return {self.note: info_note("opt_beyond", step=step)}
-        fork = self.queue.submit(self.pipeline, changed, visitor, after=(job.id, step))
-        return {self.job: fork, self.note: note, self.form.fields["steps"]: last}
+        fork = self.queue.submit(job.pipeline, changed, visitor, after=(job.id, step))
+        shown = {self.form.fields["steps"]: last} if job.pipeline == "optimize" else {}
+        return {self.job: fork, self.note: note, **shown}
 
     def _stopped(self, job_id: str) -> Job:
         """Stop a run and wait until its last snapshot is written."""
@@ -102,17 +103,17 @@ class SteeredTab(RunTab):
     ) -> tuple[dict[str, Any], list[str]]:
         """What of the form differs from the settings in force at `step`: what can change, and the names of what cannot."""
         now = next(version for when, version in reversed(settings.timeline()) if when <= max(step, 0))
-        wanted = self.form.settings(form, source, job)
+        wanted = self.form.settings_for(job.pipeline, form, source, job)
         wanted.pop("image")
         # checked as a whole, so that numbers and texts compare in the settings' own form
-        checked = self.Settings.from_dict({**now.to_dict(), **wanted})
+        checked = type(now).from_dict({**now.to_dict(), **wanted})
         changes: dict[str, Any] = {}
         fixed: list[str] = []
         for name in wanted:
             old, new = getattr(now, name), getattr(checked, name)
             if old == new or (name == "image_prompts" and _look_same(old, new)):
                 continue
-            if name in FIXED:
+            if name in settings.fixed:
                 fixed.append(name)
             else:
                 changes[name] = new

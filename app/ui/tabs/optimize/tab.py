@@ -13,22 +13,25 @@ import gradio as gr
 from PIL import Image
 
 from app.jobs.queue import Job
+from app.recipe import Recipe
 from app.ui.components import bare, uploaded_path
-from app.ui.context import QUIET, PageContext, Update, clickable_html, clicked
+from app.ui.context import QUIET, STEERING, PageContext, Update, clickable_html, clicked
 from app.ui.html import common
 from app.ui.html import optimize as optimize_html
 from app.ui.html.common import Trace, info_note
 from app.ui.tabs.base import Change, journal_rows
 from app.ui.tabs.optimize.form import OptimizeForm
 from app.ui.tabs.optimize.steering import SteeredTab
+from pipelines.core.prompts import parse_scenes
 from pipelines.core.record import read_record
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
-from pipelines.optimize.prompts import parse_scenes
+from pipelines.weights.checkpoint import Checkpoint
 
 PIPELINE = "optimize"
 HAND_OVER_STEPS = 30  # a draft needs few
 HIDDEN = ("tokens", "changes", "until")  # what the artist does decides them
+READS = "(...values) => [...values.slice(0, -1), window.atelier.guided()]"  # the last one is Guide's part
 EXAMPLES = (
     ("a red heart | gold:0.5", "红色的心 | 金色:0.5"),
     ("cat face | smiling:0.5", "猫脸 | 微笑:0.5"),
@@ -63,11 +66,15 @@ class OptimizeTab(SteeredTab):
 
     def __init__(self, context: PageContext):
         super().__init__(context, PIPELINE, HIDDEN)
-        self.form = OptimizeForm(context, PIPELINE, self.knobs)
+        self.shown = tuple(name for name in STEERING if name in context.queue.pipelines)
+        guided = context.queue.pipelines[self.shown[-1]].Settings.knobs()
+        own = {knob.name: knob for knob in guided if knob.name not in HIDDEN}
+        self.form = OptimizeForm(context, PIPELINE, self.knobs, own)
 
     def compose(self) -> None:
         """The right column: prompt and its parts, the buttons, start picture, settings."""
         with bare(gr.Column(elem_id="opt-ask", min_width=200)):
+            self.form.guide.compose_chip()
             self.form.compose_prompt()
             self.controls = clickable_html(
                 optimize_html.controls(None),
@@ -89,6 +96,7 @@ class OptimizeTab(SteeredTab):
                 self.act,
                 [self.job, context.visitor, form.source, *form.components],
                 [self.job, self.note, *filled],
+                js=READS,
                 trigger_mode="multiple" if place is self.earlier else "once",
                 preprocess=False,  # Gradio would open the pictures; the queue does, and says why it cannot
                 **QUIET,
@@ -118,6 +126,7 @@ class OptimizeTab(SteeredTab):
         js = "(uri) => { window.atelier.mask(uri) }"
         fields["mask"].change(None, [fields["mask"]], None, js=js, **QUIET)
         self.chips.click(self.take_chip, None, [fields["prompt"]], **QUIET)
+        form.guide.connect()
         form.connect_dice()
 
     def take_chip(self, event: gr.EventData) -> str:
@@ -145,6 +154,10 @@ class OptimizeTab(SteeredTab):
         canvas = self.missing_or(lambda: optimize_html.empty(self.pictures))
         return {self.canvas: canvas, self.controls: optimize_html.controls(None), self.timeline: ""}
 
+    def missing(self) -> list[Checkpoint]:
+        """Models that are not here, of the engine that lacks the fewest."""
+        return min((self.context.missing(engine) for engine in self.shown), key=len)
+
     def trace(self, job: Job) -> Trace:
         """The run as its journal tells it; a finished one tells its last judgement itself."""
         steps = self.steps(job.id)
@@ -167,10 +180,16 @@ class OptimizeTab(SteeredTab):
     def fill(self, job: Job) -> Update:
         """The start picture's source and the form, as a job's settings say last."""
         settings = self.settings_of(job).timeline()[-1][1].to_dict()
-        return {**self.form.fill(settings), self.form.source: f"job:{job.id}" if settings["image"] else ""}
+        return {
+            **self.form.fill_engine(job.pipeline, settings),
+            self.form.source: f"job:{job.id}" if settings["image"] else "",
+        }
 
     def fill_settings(self, settings: dict[str, Any]) -> Update:
-        return {**self.form.fill(settings), self.form.source: ""}
+        return {**self.form.fill_engine(PIPELINE, settings), self.form.source: ""}
+
+    def fill_recipe(self, recipe: Recipe) -> Update:
+        return {**self.form.fill_engine(recipe.pipeline, recipe.settings.to_dict()), self.form.source: ""}
 
     # --------------------------------------------------------------------------------------- pictures to start from
 
@@ -216,9 +235,11 @@ class OptimizeTab(SteeredTab):
         path = self.pictures.path(name)
         if kind == "settings":
             record = read_record(path, self.queue.pipelines)
-            settings = self.Settings.from_dict(record.settings).timeline()[-1][1].to_dict()
+            kind = self.queue.pipelines[record.pipeline].Settings
+            settings = kind.from_dict(record.settings).timeline()[-1][1].to_dict()
             laid = self._set_start_image(open_picture(settings["image"]), "") if settings["image"] else {}
-            return {**laid, **self.form.fill(settings), self.note: info_note("loaded_again")}
+            filled = self.form.fill_engine(record.pipeline, settings)
+            return {**laid, **filled, self.note: info_note("loaded_again")}
         answer = {**self._start_with("picture", name), self.form.fields["size"]: ""}
         try:
             prompt = read_record(path, self.queue.pipelines).settings.get("prompt", "")

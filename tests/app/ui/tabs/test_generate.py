@@ -138,6 +138,10 @@ def test_pictures_of_either_engine_fill_its_form(tab: GenerateTab, tmp_path: Pat
     assert answer[context.engine] == "diffuse" and answer[form.run_now]
     assert isinstance(answer[diffusion.fields["image"]], Image.Image)
     assert answer[diffusion.fields["strength"]] == diffusion.knobs["strength"].default
+    assert answer[diffusion.fields["place"]] == "fill"
+    answer = tab.records.act("beyond", path, 0, "ann")
+    assert answer[diffusion.fields["place"]] == "centre" and answer[diffusion.fields["width"]] == ""
+    assert isinstance(answer[diffusion.fields["image"]], Image.Image) and answer[form.run_now]
     redrawn = tab.records.act("redraw", path, 0, "ann")
     assert tab.queue.job(redrawn[context.job]).pipeline == "diffuse"
     with_pack(tab, "mini")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -152,6 +153,54 @@ def test_models_of_ones_own_are_listed_with_the_words_that_use_them(
     assert overflow(visit(tiny, lang="zh-CN", theme="dark", width=360)) == []
 
 
+def test_a_model_of_ones_own_takes_a_part_without_a_restart(visit: Any, tiny: Site, models: Path) -> None:
+    models.mkdir()
+    facts = json.dumps({"licence": "CC-BY-4.0, by me"})
+    held = {"kind": "openai-clip", "facts": facts}
+    save_file({"x": torch.zeros(10)}, models / "mine.safetensors", held)
+    tab = visit(tiny)
+    own = tab.locator(".models .own li", has_text="mine")
+    assert "CC-BY-4.0, by me" in own.inner_text() and own.locator(".badge").count() == 0
+    own.get_by_role("button", name="Use as critic").click()
+    own.locator(".badge").wait_for()
+    assert tiny.studio.use == {"critic": "mine"}
+    own.get_by_role("button", name="Use as CLIP").press("Enter")
+    own.get_by_role("button", name="Back to the pack's CLIP").wait_for()
+    assert tiny.studio.use == {"critic": "mine", "clip": "mine"}
+    for part in ("CLIP", "critic"):
+        own.get_by_role("button", name=f"Back to the pack's {part}").click()
+        own.get_by_role("button", name=f"Use as {part}").wait_for()
+    assert tiny.studio.use == {}
+
+
+def test_every_open_model_is_listed_by_what_it_does(visit: Any, tiny: Site) -> None:
+    """Whether a pack has it or not: its licence, size, memory and what it is good for."""
+    place(OPEN_WEIGHTS["clip-vit-l-14"])
+    tab = visit(tiny)
+    for role in dict.fromkeys(one.role for one in OPEN_WEIGHTS.values()):
+        shown = card(tab, f"all-{role}")
+        shown.locator("summary").click()
+        rows = shown.locator("details li")
+        entries = [one for one in OPEN_WEIGHTS.values() if one.role == role]
+        assert rows.count() == len(entries)
+        for text, entry in zip(rows.all_inner_texts(), entries, strict=True):
+            assert entry.name in text and entry.about in text and entry.licence in text, entry.name
+            assert ("GB" in text and "memory" in text) == (entry.memory > 0), entry.name
+    large = card(tab, "all-clip").locator("li", has_text="clip-vit-l-14 ")
+    large.get_by_role("button", name="Use as CLIP").click()
+    large.locator(".badge").wait_for()
+    assert tiny.studio.use == {"clip": "clip-vit-l-14"}
+    tiny.studio.use = {}
+    dvae = card(tab, "all-vqgan").locator("li", has_text="openai-dvae")
+    dvae.locator("[data-act=ask]").click()
+    assert "asks to say that it was used" in card(tab, "all-vqgan").locator(".consent").inner_text()
+    keep(tab, "models-all-en-light-1280")
+    small = visit(tiny, lang="zh-CN", theme="dark", width=360)
+    card(small, "all-clip").locator("summary").click()
+    assert overflow(small) == []
+    keep(small, "models-all-zh-dark-360")
+
+
 def test_licences_come_first_then_progress_then_it_is_here(visit: Any, tiny: Site) -> None:
     tab = visit(tiny)
     chinese = card(tab, "chinese")
@@ -187,7 +236,10 @@ def test_a_download_can_be_stopped_and_gone_on_with_and_says_why_it_failed(visit
     button.press("Enter")
     consent = card(tab, "sd-turbo").locator(".consent")
     consent.locator("h4").wait_for()
-    assert "Stability AI Community License" in consent.inner_text() and "Apache-2.0" in consent.inner_text()
+    assert (
+        "Stability AI Non-Commercial Research Community License" in consent.inner_text()
+        and "Apache-2.0" in consent.inner_text()
+    )
     assert button.get_attribute("aria-expanded") == "true"
     consent.get_by_role("button", name="I agree, download").press("Enter")
     tab.locator(".fetching [data-act=stop-fetch]").click()

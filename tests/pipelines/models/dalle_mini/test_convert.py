@@ -11,7 +11,7 @@ import torch
 
 from pipelines.errors import BadInput
 from pipelines.models.dalle_mini.convert import convert, merge
-from pipelines.models.dalle_mini.network import DalleMini
+from pipelines.models.dalle_mini.network import DalleMini, DalleMiniConfig
 from pipelines.models.source import SourceCheckpoint
 from pipelines.weights.readers import read_original
 from tests.support.dalle_mini import HEADS, flax_tree, network_of, small_shapes
@@ -50,6 +50,40 @@ def test_heads_are_64_wide_when_nothing_tells() -> None:
     for numbers in ({}, {"encoder_attention_heads": 5}, {"encoder_attention_heads": 0}):
         with pytest.raises(BadInput, match=r"x\.pt is 24 wide.*encoder_attention_heads"):
             convert(SourceCheckpoint("x.pt", narrow, numbers))
+
+
+def test_the_start_token_is_that_of_the_config() -> None:
+    """A table may be padded: rows after the start token are never read."""
+    generator = torch.Generator().manual_seed(4)
+    tensors = {
+        name: torch.randn(shape, generator=generator) for name, shape in small_shapes(width=128).items()
+    }
+    text, drawn = torch.tensor([[0, 5, 2, 1, 1, 1]]), torch.tensor([[3, 7, 1, 11]])
+
+    def logits(start: int | None, changed: int) -> torch.Tensor:
+        table = tensors["decoder.embed_tokens.weight"].clone()
+        table[changed] *= -1
+        numbers = {} if start is None else {"decoder_start_token_id": start}
+        changed_table = {**tensors, "decoder.embed_tokens.weight": table}
+        network = network_of(SourceCheckpoint("x.pt", changed_table, numbers))
+        assert network.config.start_token == network.config.image_vocabulary == (start or 14)
+        assert network.config.table_size == 15
+        return network(text, drawn)[0, 0]
+
+    assert not torch.allclose(logits(12, 12), logits(12, 13)) and torch.equal(logits(12, 13), logits(12, 14))
+    assert not torch.allclose(logits(None, 14), logits(None, 13))
+    for start in (0, 15, -1, "12", True):
+        with pytest.raises(BadInput, match=r"x\.pt names the start token"):
+            convert(SourceCheckpoint("x.pt", tensors, {"decoder_start_token_id": start}))
+
+
+def test_a_mega_of_an_earlier_version_is_refused() -> None:
+    """Its config gave the last row of the table as the start token, and no number of rows."""
+    before = {"text_vocabulary": 50272, "image_vocabulary": 16384, "width": 2048, "head_count": 32}
+    with pytest.raises(BadInput, match=r"with token 16415 where 16384 .*models remove dalle-mega"):
+        DalleMiniConfig.from_dict({**before, "start_token": 16415})
+    assert DalleMiniConfig.from_dict({**before, "start_token": 16384}).table_size == 16385  # a mini's
+    assert DalleMiniConfig.from_dict({**before, "token_rows": 16416}).table_size == 16416
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_sizes_are_read_from_shapes(network: DalleMini) -> None:
     assert (config.text_vocabulary, config.text_length, config.grid) == (50, 64, 16)
     assert (config.width, config.inner_width, config.head_count) == (32, 40, 4)
     assert (config.encoder_layer_count, config.decoder_layer_count) == (3, 2)
-    assert (config.start_token, config.image_vocabulary) == (16415, 16384)
+    assert (config.start_token, config.image_vocabulary, config.table_size) == (16384, 16384, 16416)
 
 
 def test_the_encoder_equals_min_dalles(network: DalleMini, outputs: dict[str, Tensor]) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import BadInput
-from pipelines.optimize.prompts import (
+from pipelines.core.prompts import (
     Scene,
     Target,
     check_targets,
@@ -19,6 +18,7 @@ from pipelines.optimize.prompts import (
     parse_target,
     parse_targets,
 )
+from pipelines.errors import BadInput
 from pipelines.optimize.settings import OptimizeSettings
 
 

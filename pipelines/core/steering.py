@@ -1,0 +1,141 @@
+"""Settings of runs that are steered step by step: scenes over time, and changes that were made on the way."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+from pipelines.core.prompts import check_targets, map_regions, map_targets, parse_story, parse_targets
+from pipelines.core.settings import Settings
+from pipelines.errors import BadInput
+from pipelines.io.values import is_dict
+
+
+class SteeredSettings(Settings):
+    """Settings with a prompt of scenes and a timeline. Subclasses define the fields `steps`, `until` and `changes`.
+
+    `changes` holds what was changed during the run as JSON, step -> settings that change there, so that the run can be
+    replayed. The fields in `fixed` cannot change on the way.
+    """
+
+    fixed: ClassVar[tuple[str, ...]] = ()
+
+    steps: int
+    until: int
+    changes: str
+
+    def length(self) -> int:
+        """How many steps the whole run has."""
+        return self.steps
+
+    def story(self) -> list[tuple[int, str]]:
+        """The scenes of the prompt: (first step, prompt) in order. BadInput when it does not follow the grammar."""
+        return parse_story(self.prompt, self.length())
+
+    def scene_at(self, step: int) -> str:
+        """The prompt of the scene at a step."""
+        return next(words for begin, words in reversed(self.story()) if begin <= step)
+
+    def check_steering(self) -> None:
+        """BadInput when a scene has no target to go to, or when `changes` is not valid."""
+        for _, scene in self.story():
+            check_targets(parse_targets(scene))
+        if self.changes:
+            self.timeline()
+
+    @classmethod
+    def current_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Also inside `changes`, whose text stays as it is when no name in it is a former one."""
+        rename = super().current_names
+        values = rename(values)
+        try:
+            changes = json.loads(values.get("changes") or "{}")
+        except (TypeError, ValueError, RecursionError):
+            return values  # `changes_by_step` says what is wrong with it
+        if not is_dict(changes):
+            return values
+        current = {step: rename(fields) if is_dict(fields) else fields for step, fields in changes.items()}
+        return values if current == changes else {**values, "changes": json.dumps(current)}
+
+    def timeline(self) -> list[tuple[int, Self]]:
+        """(step, the settings in force from it on), from step 0. BadInput when `changes` is not valid."""
+        steps: list[tuple[int, Self]] = [(0, replace(self, changes=""))]
+        for step, fields in self.changes_by_step():
+            steps.append((step, replace(steps[-1][1], **fields)))
+        return steps
+
+    def changed(self, step: int, **fields: Any) -> Self:
+        """These settings with fields changed from `step` on. Earlier entries of `changes` for later steps are dropped."""
+        past = {str(when): entry for when, entry in self.changes_by_step() if when < step}
+        current = next(settings for when, settings in reversed(self.timeline()) if when <= step)
+        same_step = dict(self.changes_by_step()).get(step, {})
+        news = {name: value for name, value in fields.items() if value != getattr(current, name)}
+        if step == 0:
+            return replace(self, **{**news, "changes": ""})
+        if same_step or news:
+            past[str(step)] = same_step | news
+        return replace(self, changes=json.dumps(past) if past else "")
+
+    def map_pictures(self, change: Callable[[str], str]) -> Self:
+        """The settings with `change` applied to every picture, also in lists of targets and in `changes`."""
+        names = {setting.name for setting in self.knobs()} & set(PICTURES)
+        fields = map_pictures_in({name: getattr(self, name) for name in sorted(names)}, change)
+        if self.changes:
+            changed = {str(step): map_pictures_in(entry, change) for step, entry in self.changes_by_step()}
+            fields["changes"] = json.dumps(changed)
+        return replace(self, **fields)
+
+    def changes_by_step(self) -> list[tuple[int, dict[str, Any]]]:
+        """`changes` as (step, changed fields), in order of steps. BadInput when it is not valid."""
+        if not self.changes:
+            return []
+        try:
+            changes = json.loads(self.changes)
+        except (ValueError, RecursionError):
+            changes = None
+        if not is_dict(changes):
+            raise BadInput("optimize.changes_form")
+        names = {setting.name for setting in self.knobs()} - set(self.fixed)
+        steps: list[tuple[int, dict[str, Any]]] = []
+        for key, fields in changes.items():
+            if not re.fullmatch(r"[1-9]\d{0,4}", key) or not is_dict(fields):
+                raise BadInput("optimize.changes_step", step=key[:20])
+            for name in fields:
+                if name not in names:
+                    raise BadInput(
+                        "optimize.changes_setting", setting=name[:40], known=", ".join(sorted(names))
+                    )
+            steps.append((int(key), fields))
+        return sorted(steps, key=lambda pair: pair[0])
+
+
+PICTURES = ("image", "mask", "regions", "image_prompts")  # fields that are pictures, or hold some
+
+
+def map_pictures_in(fields: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """The fields with `change` applied to every picture in them."""
+    mapped = dict(fields)
+    for name in ("image", "mask"):
+        if mapped.get(name):
+            mapped[name] = change(mapped[name])
+    if mapped.get("regions"):
+        mapped["regions"] = map_regions(mapped["regions"], change)
+    if mapped.get("image_prompts"):
+        mapped["image_prompts"] = map_targets(mapped["image_prompts"], change)
+    return mapped
+
+
+def scenes_until(timeline: Sequence[tuple[int, SteeredSettings]], end: int) -> list[tuple[int, str]]:
+    """(first step, prompt) of every scene up to step `end`, over all changes of the settings."""
+    scenes: list[tuple[int, str]] = []
+    bounds = [*(step for step, _ in timeline[1:]), end + 1]
+    for (since, settings), until in zip(timeline, bounds, strict=True):
+        story = settings.story()
+        for k, (begin, words) in enumerate(story):
+            ends = story[k + 1][0] if k + 1 < len(story) else until
+            if begin < until and ends > since and (not scenes or scenes[-1][1] != words):
+                scenes.append((max(begin, since), words))
+    return scenes

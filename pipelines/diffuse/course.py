@@ -1,0 +1,67 @@
+"""How the walk of a run goes: its sampler and steps, where it is guided, and by windows or whole."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pipelines.diffuse.settings import DiffuseSettings
+from pipelines.errors import BadInput
+from pipelines.models.latent_diffusion import OWN, Course, LatentDiffusion
+from pipelines.models.windows import Windows
+
+PACES = {
+    "normal": (OWN, 1.0),
+    "fast": ("dpm++2m", 0.5),
+    "careful": ("heun", 1.0),
+}  # sampler, share of the steps
+FEW_STEPS = 10  # a model that proposes fewer is made for them and for its own sampler
+CAREFUL_FEW = 4.0  # times as many steps of such a model
+WHOLE = 1.5  # times the model's own side: up to here a picture is drawn whole
+
+
+def proposed(model: LatentDiffusion, settings: DiffuseSettings, from_picture: bool) -> dict[str, Any]:
+    """Sampler, steps and guidance of the settings, with what the pace and the model propose where they are not given.
+
+    BadInput when the strength of a run that starts `from_picture` leaves no step.
+    """
+    sampler, share = PACES[settings.pace]
+    if model.proposed_steps < FEW_STEPS:
+        sampler, share = OWN, CAREFUL_FEW if settings.pace == "careful" else 1.0
+    own = max(round(model.proposed_steps * share), 1)
+    if from_picture:
+        own = max(own, math.ceil(1 / settings.strength))
+    steps = settings.steps or own
+    if from_picture and int(steps * settings.strength) < 1:
+        least = math.ceil(1 / settings.strength)
+        raise BadInput("diffuse.no_steps_left", strength=settings.strength, steps=steps, least=least)
+    guidance = model.proposed_guidance if settings.guidance is None else settings.guidance
+    return {
+        "sampler": sampler if settings.sampler == OWN else settings.sampler,
+        "steps": steps,
+        "guidance": guidance,
+    }
+
+
+def course_of(model: LatentDiffusion, settings: DiffuseSettings, rows: int) -> tuple[Any, Course]:
+    """The condition of prepared settings for `rows` pictures drawn together, and how they are drawn."""
+    assert settings.width is not None and settings.height is not None
+    size, texts = (settings.width, settings.height), (settings.prompt, settings.negative_prompt)
+    guided = (settings.guidance or 0) > 1
+    interval = (settings.guidance_start, settings.guidance_end)
+    has_gaps = guided and interval != (0.0, 1.0)
+    if by_windows(model, settings):
+        windows = Windows(model, size, rows)
+        unguided = windows.condition(*texts, False) if has_gaps else None
+        course = Course(settings.sampler, interval, unguided, windows.predict)
+        return windows.condition(*texts, guided), course
+    unguided = model.condition(*texts, *size, rows, False) if has_gaps else None
+    return model.condition(*texts, *size, rows, guided), Course(settings.sampler, interval, unguided)
+
+
+def by_windows(model: LatentDiffusion, settings: DiffuseSettings) -> bool:
+    """Whether prepared settings are drawn by windows of the model's own size."""
+    longer = max(settings.width or 0, settings.height or 0)
+    if settings.windows == "auto":
+        return longer > WHOLE * model.image_size
+    return settings.windows == "always"

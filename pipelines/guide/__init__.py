@@ -1,0 +1,1 @@
+"""Guide: CLIP's gradient guides a diffusion model down the noise (Disco Diffusion)."""

@@ -1,0 +1,168 @@
+"""Masks, and what lies beyond the edges of a picture: given pixels stay bit for bit, the rest is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from pipelines.diffuse.canvas import offset
+from pipelines.diffuse.latents import FADE, joined, read_scene
+from pipelines.diffuse.settings import PLACES, DiffuseSettings
+from pipelines.errors import BadInput
+from pipelines.io.images import open_picture, picture_to_uri
+from tests.support.diffuse import half_mask, painting, pictures_of
+from tests.support.tiny import SIDE, tiny_diffuse, tiny_prior_diffuse
+
+QUICK: dict[str, Any] = {"candidates": 1, "steps": 2}
+
+
+def odd_mask(size: tuple[int, int]) -> Image.Image:
+    """A slanted line of one pixel, and a block on no grid."""
+    pixels = np.zeros((size[1], size[0]), np.uint8)
+    diagonal = np.arange(min(size))
+    pixels[diagonal, diagonal] = 255
+    pixels[13:22, 5:16] = 255
+    return Image.fromarray(pixels).convert("RGB")
+
+
+def thin_mask(size: tuple[int, int]) -> Image.Image:
+    """One column of pixels, between those that a latent is sampled at."""
+    pixels = np.zeros((size[1], size[0]), np.uint8)
+    pixels[:, 13] = 255
+    return Image.fromarray(pixels).convert("RGB")
+
+
+# ------------------------------------------------------------------------------------------------------------- masks
+
+
+@pytest.mark.parametrize(
+    "make", [tiny_prior_diffuse, lambda: tiny_diffuse("1.5"), lambda: tiny_diffuse("inpainting")]
+)
+@pytest.mark.parametrize("mask_of", [odd_mask, thin_mask, half_mask])
+@pytest.mark.parametrize("invert", [False, True])
+def test_no_pixel_outside_the_mask_changes(make: Any, mask_of: Any, invert: bool) -> None:
+    size = (72, 64)
+    image, mask = painting(size=size), mask_of(size)
+    settings = DiffuseSettings(
+        **QUICK, strength=1.0, image=picture_to_uri(image), mask=picture_to_uri(mask), invert=invert,
+        width=72, height=64,
+    )  # fmt: skip
+    picture = pictures_of(make(), settings)[0].image
+    drawn, before = np.asarray(picture), np.asarray(image)
+    may = (np.asarray(mask)[..., 0] > 127) != invert
+    assert (drawn[~may] == before[~may]).all()
+    assert (drawn[may] != before[may]).any(1).mean() > 0.5
+
+
+def test_an_inverted_mask_is_the_mask_of_the_rest() -> None:
+    pipeline, image, mask = tiny_prior_diffuse(), painting(), odd_mask((SIDE, SIDE))
+    given = DiffuseSettings(**QUICK, image=picture_to_uri(image), mask=picture_to_uri(mask), invert=True)
+    other = replace(given, mask=picture_to_uri(ImageOps.invert(mask)), invert=False)
+    one, same = (pictures_of(pipeline, settings)[0].image.tobytes() for settings in (given, other))
+    assert one == same
+    prepared = pipeline.prepare(given)
+    assert prepared.invert and pipeline.prepare(prepared) == prepared
+
+
+def test_a_mask_that_lets_nothing_change_is_refused() -> None:
+    white = picture_to_uri(Image.new("RGB", (SIDE, SIDE), "white"))
+    with pytest.raises(BadInput, match="white everywhere"):
+        tiny_diffuse("1.5").prepare(
+            DiffuseSettings(image=picture_to_uri(painting()), mask=white, invert=True)
+        )
+
+
+# -------------------------------------------------------------------------------------------------- beyond the edges
+
+
+@pytest.mark.parametrize("place", PLACES[1:])
+def test_the_given_pixels_stay_and_the_rest_is_drawn(place: str) -> None:
+    image = painting(size=(40, 32)).crop((0, 0, 37, 30))
+    settings = DiffuseSettings(**QUICK, image=picture_to_uri(image), place=place, width=96, height=64)
+    pipeline = tiny_prior_diffuse()
+    picture = pictures_of(pipeline, settings)[0].image
+    left, top = offset(place, image.size, (96, 64), 8)
+    assert left == {"left": 0, "right": 59}.get(place.split("-")[-1], 24)
+    assert top == {"top": 0, "bottom": 34}.get(place.split("-")[0], 16)
+    assert picture.size == (96, 64)
+    assert picture.crop((left, top, left + 37, top + 30)).tobytes() == image.tobytes()
+    scene = read_scene(pipeline.diffusion, pipeline.prepare(settings))
+    assert scene is not None and scene.mask is not None
+    changed = (np.asarray(picture) != np.asarray(scene.picture)).any(2)
+    assert changed[np.asarray(scene.mask) > 127].mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["1.5", "inpainting", "xl"])
+def test_stable_diffusion_draws_beyond_the_edges_too(kind: str) -> None:
+    image = painting()
+    settings = DiffuseSettings(**QUICK, image=picture_to_uri(image), place="left", width=112, height=64)
+    picture = pictures_of(tiny_diffuse(kind), settings)[0].image
+    assert picture.crop((0, 0, SIDE, SIDE)).tobytes() == image.tobytes()
+    assert np.asarray(picture)[:, SIDE:].std() > 1
+
+
+def test_the_canvas_is_twice_the_picture_where_it_is_not_set() -> None:
+    pipeline = tiny_diffuse("1.5")
+    image = picture_to_uri(painting(size=(48, 40)))
+    for place, size in (("centre", (96, 80)), ("left", (96, 64)), ("top", (64, 80)), ("top-left", (96, 80))):
+        settings = pipeline.prepare(DiffuseSettings(image=image, place=place))
+        assert (settings.width, settings.height) == size, place
+        assert open_picture(settings.image).size == (48, 40) and settings.strength == 1
+        assert pipeline.prepare(settings) == settings
+    large = picture_to_uri(painting(size=(640, 160)))  # twice as large is more than the model draws
+    settings = pipeline.prepare(DiffuseSettings(image=large, place="centre"))
+    assert open_picture(settings.image).size == (256, 64) and (settings.width, settings.height) == (512, 128)
+    settings = pipeline.prepare(DiffuseSettings(image=large, place="top", width=128, height=128))
+    assert open_picture(settings.image).size == (128, 32) and (settings.width, settings.height) == (128, 128)
+    settings = pipeline.prepare(DiffuseSettings(image=large, place="centre", width=128))
+    assert open_picture(settings.image).size == (64, 16) and (settings.width, settings.height) == (128, 64)
+    awkward = picture_to_uri(
+        painting(size=(648, 488))
+    )  # whose canvas must not be rounded to more than the most
+    settings = pipeline.prepare(DiffuseSettings(image=awkward, place="top-left"))
+    assert 0.9 * 256**2 < (settings.width or 0) * (settings.height or 0) <= 256**2
+    with pytest.raises(BadInput, match="covers the whole canvas of 64x64"):
+        pipeline.prepare(DiffuseSettings(image=picture_to_uri(painting()), place="left", width=64, height=64))
+
+
+def test_a_mask_may_open_the_picture_too() -> None:
+    pipeline, image, mask = tiny_prior_diffuse(), painting(size=(64, 64)), odd_mask((64, 64))
+    settings = DiffuseSettings(
+        **QUICK, image=picture_to_uri(image), mask=picture_to_uri(mask), place="right", width=96, height=64
+    )
+    drawn = np.asarray(pictures_of(pipeline, settings)[0].image)[:, 32:]
+    may = np.asarray(mask)[..., 0] > 127
+    assert (drawn[~may] == np.asarray(image)[~may]).all()
+    assert (drawn[may] != np.asarray(image)[may]).any(1).mean() > 0.5
+
+
+def test_what_the_codec_loses_goes_out_beyond_the_edges() -> None:
+    """A drawn picture that is darker than the given one is as light beside it, and itself FADE pixels away."""
+    picture, drawn = torch.full((1, 3, 48, 160), 0.5), torch.full((1, 3, 48, 160), 0.1)
+    row = joined(drawn, picture, (0, 0, 80, 48))[0, 0, 24]
+    assert torch.equal(row[:80], drawn[0, 0, 24, :80])  # where the picture itself is put
+    beyond = row[80:]
+    assert beyond[0] > 0.46 and torch.equal(beyond[FADE:], drawn[0, 0, 0, 80 + FADE :])
+    assert (beyond[1:] <= beyond[:-1]).all()
+
+
+def test_there_is_no_seam_at_the_edges_of_the_picture() -> None:
+    """Where the codec loses as much as a random one, colours still step less across the edges than inside."""
+    pipeline = tiny_prior_diffuse()
+    image = painting(size=(64, 64))
+    settings = DiffuseSettings(**QUICK, image=picture_to_uri(image), place="left", width=128, height=64)
+    scene = read_scene(pipeline.diffusion, pipeline.prepare(settings))
+    assert scene is not None and scene.frame is not None
+    given = np.asarray(scene.picture)[None].astype(np.float32) / 127.5 - 1
+    decoded = pipeline.diffusion.decode(scene.known.distribution)
+    picture = torch.from_numpy(given).permute(0, 3, 1, 2)
+    after = torch.where(torch.arange(128) < 64, picture, joined(decoded, picture, scene.frame))
+    before = torch.where(torch.arange(128) < 64, picture, decoded)
+    inside = (picture[..., 1:64] - picture[..., :63]).abs().mean()
+    step_after, step_before = ((x[..., 64] - x[..., 63]).abs().mean() / inside for x in (after, before))
+    assert step_after < 1.2 < step_before
