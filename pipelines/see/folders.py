@@ -13,7 +13,7 @@ from pipelines.errors import BadInput
 from pipelines.io.files import home_path
 from pipelines.models.base import Clip
 from pipelines.see.labels import read_labels
-from pipelines.see.pictures import Progress, picture_files, quiet, see_all
+from pipelines.see.pictures import Progress, pictures_below, quiet, see_all
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def labelled_files(folder: str | Path, labels: Sequence[str] = ()) -> dict[str, 
         named = {label: named[label] for label in labels}
     if len(named) < 2:
         raise BadInput("see.folder_without_labels", folder=str(folder)[:80], count=len(named))
-    return {label: picture_files(inside) for label, inside in named.items()}
+    return {label: pictures_below(inside) for label, inside in named.items()}
 
 
 def see_labelled(

@@ -14,12 +14,12 @@ from torch import Tensor
 from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
+from pipelines.io.folders import picture_files
 from pipelines.io.images import on_white, open_picture, to_tensor
 from pipelines.models.base import Clip
 
 SIDE = 512  # pixels of the longer side; larger pictures are made smaller first
 BATCH = 32  # pictures that CLIP sees at a time
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 Progress = Callable[[Step], None]
 
 
@@ -100,16 +100,14 @@ def see_all(clip: Clip, sources: Sequence[str | Path], progress: Progress = quie
     return Seen(kept, torch.cat(parts), broken)
 
 
-def picture_files(folder: str | Path) -> list[Path]:
-    """The pictures under a folder by their names' endings, sorted. BadInput when it is no folder or has none."""
+def pictures_below(folder: str | Path) -> list[Path]:
+    """The pictures in a folder and in those within it. BadInput when it is no folder or holds none."""
     path = home_path(folder)
-    if not path.is_dir():
-        raise BadInput("see.folder_missing", folder=str(folder)[:80])
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
+    try:
+        inside = [each for each in path.rglob("*") if each.is_dir() and not each.name.startswith(".")]
+        files = [file for each in (path, *sorted(inside)) for file in picture_files(each)]
+    except OSError:
+        raise BadInput("see.folder_missing", folder=str(folder)[:80]) from None
     if not files:
         raise BadInput("see.folder_without_pictures", folder=str(folder)[:80])
     return files

@@ -51,11 +51,11 @@ def main(arguments: list[str]) -> int:
     from pipelines.see.classify import classify
     from pipelines.see.labels import PLAIN, read_labels, read_templates
     from pipelines.see.names import names_in
-    from pipelines.see.pictures import picture_files, see_all
+    from pipelines.see.pictures import pictures_below, see_all
     from pipelines.see.probe import read_probe
 
     paths = [
-        file for name in options.files for file in (picture_files(name) if Path(name).is_dir() else [name])
+        file for name in options.files for file in (pictures_below(name) if Path(name).is_dir() else [name])
     ]
     labels = read_labels(options.labels) if options.labels else names_in()
     templates = read_templates(options.template) if options.labels or options.template else PLAIN

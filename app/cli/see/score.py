@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
 
     from pipelines.core.settings import clean_prompt
-    from pipelines.see.pictures import picture_files
+    from pipelines.see.pictures import pictures_below
     from pipelines.see.score import read_pairs, score_pairs, to_csv
 
     words, source = " ".join(options.prompt), Path(options.source).expanduser()
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         if not words:
             raise BadInput("see.prompt_missing")
         prompt = clean_prompt(words)
-        files = [source] if source.is_file() else picture_files(source)
+        files = [source] if source.is_file() else pictures_below(source)
         pairs = [(str(file), prompt) for file in files]
     studio = open_studio(options)
     with progress() as tell:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipelines.clip.ranking import text_vector
 from pipelines.errors import BadInput
-from pipelines.see.pictures import encode, open_square, picture_files, see_all
+from pipelines.see.pictures import encode, open_square, pictures_below, see_all
 from pipelines.see.score import read_pairs, score_pairs, to_csv
 from tests.support.painter import PainterClip
 from tests.support.tiny import tiny_clip, tiny_critic
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_pictures_of_a_folder_and_broken_ones_apart(folder: Path) -> None:
-    files = picture_files(folder)
+    files = pictures_below(folder)
     assert [file.name for file in files] == ["a.png", "b.JPG", "broken.png", "c.webp"]
     steps: list[tuple[int, int]] = []
     seen = see_all(PainterClip(), files, lambda step: steps.append((step.done, step.total)))
@@ -43,9 +43,9 @@ def test_pictures_of_a_folder_and_broken_ones_apart(folder: Path) -> None:
     assert Path(seen.broken[0][0]).name == "broken.png" and seen.vectors.shape == (3, 3)
     (folder / "none").mkdir()
     with pytest.raises(BadInput, match="holds no PNG"):
-        picture_files(folder / "none")
+        pictures_below(folder / "none")
     with pytest.raises(BadInput, match="there is no folder"):
-        picture_files(folder / "nowhere")
+        pictures_below(folder / "nowhere")
     with pytest.raises(BadInput, match="none of the 2 pictures"):
         see_all(PainterClip(), [folder / "broken.png", folder / "notes.txt"])
 
