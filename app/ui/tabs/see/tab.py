@@ -51,7 +51,7 @@ def build(context: PageContext, tab_itself: gr.Tab) -> None:
             tab.answer = clickable_html(elem_id="see-answer", script="window.atelier.answer(element);")
     tab.upload = gr.UploadButton("", file_types=KINDS, file_count="multiple", elem_id="see-upload")
     tab.tray = gr.State(Tray(), time_to_live=3600)
-    tab.values = gr.Textbox(visible=False)
+    tab.values, tab.waiting = (gr.Textbox(visible=False) for _ in range(2))
     tab.connect()
 
 
@@ -65,6 +65,7 @@ class SeeTab:
     upload: Any
     tray: Any
     values: Any  # hidden: in its place the script tells what the form says
+    waiting: Any  # hidden: not empty while the question on the tray has just been asked
 
     def __init__(self, context: PageContext):
         self.context = context
@@ -74,18 +75,18 @@ class SeeTab:
     def connect(self) -> None:
         """Which event calls what. What was asked is laid on the tray and shown as asked; then it is answered."""
         asked = [self.tray, self.values]
-        shown_places = [self.tray, self.stage, self.entries, self.note, self.answer]
+        places = [self.tray, self.waiting, self.stage, self.entries, self.note, self.answer]
         for place in (self.entries, self.stage, self.answer):
-            acted = place.click(self.act, asked, shown_places, js=READS, trigger_mode="once", **QUIET)
-            acted.then(self.reply, [self.tray], shown_places, **QUIET)
-        added = self.upload.upload(
-            self.add, [self.upload, *asked], [*shown_places, self.upload], js=READS_UPLOAD, **QUIET
-        )
-        added.then(self.reply, [self.tray], shown_places, **QUIET)
+            self._answered(place.click(self.act, asked, places, js=READS, trigger_mode="once", **QUIET))
+        files = [self.upload, *asked]
+        self._answered(self.upload.upload(self.add, files, [*places, self.upload], js=READS_UPLOAD, **QUIET))
         handover = self.context.handover
-        received = handover.change(self.receive, [handover, self.tray], [handover, *shown_places], **QUIET)
-        received.then(self.reply, [self.tray], shown_places, **QUIET)
+        self._answered(handover.change(self.receive, [handover, self.tray], [handover, *places], **QUIET))
         self.context.arrivals.append((self.arrive, [], [self.entries], self.values))
+
+    def _answered(self, asked: Any) -> None:
+        """After an event: the question that it asked is answered. Meanwhile more may be laid on the tray."""
+        asked.then(self.reply, [self.tray, self.waiting], [self.stage, self.answer], **QUIET)
 
     # ------------------------------------------------------------------------------------------------------ showing
 
@@ -105,6 +106,7 @@ class SeeTab:
         """The question waits on the tray, and its place says so."""
         return {
             self.tray: replace(tray, asked=question),
+            self.waiting: "yes",
             self.note: "",
             self.answer: see_html.busy(question.mode),
         }
@@ -113,7 +115,7 @@ class SeeTab:
 
     def act(self, tray: Tray, values: str, event: gr.EventData) -> Update:
         """A button of the form, the stage or the answer."""
-        return self._safely(self._act, tray, Question.read(values), clicked(event)) or gr.skip()
+        return self._safely(self._act, tray, Question.read(values), clicked(event))
 
     def _act(self, tray: Tray, question: Question, data: dict[str, str]) -> Update:
         act = data.get("act", "")
@@ -177,7 +179,7 @@ class SeeTab:
         """A picture that another tab hands over, with the prompt it was made from: why does it fit?"""
         tab, _, rest = handover.partition(":")
         if tab != "see":
-            return gr.skip()
+            return {self.waiting: ""}
         return {**self._safely(self._receive, tray, rest), self.context.handover: ""}
 
     def _receive(self, tray: Tray, rest: str) -> Update:
@@ -199,28 +201,26 @@ class SeeTab:
     def _safely(self, answer: Any, *values: Any) -> Update:
         """An answer, or one sentence on why there is none."""
         try:
-            return answer(*values)
+            return {self.waiting: "", **answer(*values)}
         except (BadInput, CannotSave, ValueError) as problem:
-            return {self.note: error_note(problem)}
+            return {self.waiting: "", self.note: error_note(problem)}
 
     # ---------------------------------------------------------------------------------------------------- answering
 
-    def reply(self, tray: Tray) -> Update:
-        """Answer the question that waits on the tray, if one does."""
-        if tray.asked is None:
+    def reply(self, tray: Tray, waiting: str) -> Update:
+        """Answer the question on the tray, if it has just been asked."""
+        if not waiting or tray.asked is None:
             return gr.skip()
-        answered = replace(tray, asked=None)
         try:
             answer, captions = self._answer(tray, tray.asked)
         except (BadInput, CannotSave) as problem:
-            return {self.tray: answered, self.answer: see_html.trouble(problem)}
+            return {self.answer: see_html.trouble(problem)}
         except Exception as problem:
             log.exception("See gave no answer")
-            return {self.tray: answered, self.answer: see_html.trouble(BadInput.of(explain(problem)))}
-        update: Update = {self.tray: answered, self.answer: answer}
-        if captions:
-            update[self.stage] = see_html.stage(tray, tray.at(tray.asked.at), captions)
-        return update
+            return {self.answer: see_html.trouble(BadInput.of(explain(problem)))}
+        if not captions:
+            return {self.answer: answer}
+        return {self.answer: answer, self.stage: see_html.stage(tray, tray.at(tray.asked.at), captions)}
 
     @run_in_own_thread
     def _answer(self, tray: Tray, question: Question) -> tuple[str, list[str]]:
