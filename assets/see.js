@@ -76,7 +76,7 @@
       teach(pressed ? "" : one.dataset.taught);
       if (!pressed) field("labels").value = "";
     }
-    if ("fill" in one.dataset || "taught" in one.dataset) find("#see-form [data-ways=name] [data-key]")?.click();
+    if (section() && ("fill" in one.dataset || ("taught" in one.dataset && !("act" in one.dataset)))) find("#see-form [data-ways=name] [data-key]")?.click();
   });
   // Labels that are typed take the place of those that were taught.
   const teach = (name) => {
