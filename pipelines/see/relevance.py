@@ -63,8 +63,7 @@ def relevance(
         hidden.append(without)
         alone.append(only)
         progress(Step("look", min(start + BATCH // 2, len(windows)), len(windows)))
-    small = F.interpolate(windows[:, None], (GRID, GRID), mode="area")[:, 0]
-    spread = small / small.sum(0).clamp(min=1e-3)  # each place is told of by the windows over it
+    spread = _spread().to(clip.device)
     lost, kept = (
         torch.einsum("wn,whv->nhv", scores, spread) for scores in (-torch.cat(hidden), torch.cat(alone))
     )
@@ -91,9 +90,26 @@ def _standard(maps: Tensor) -> Tensor:
 def _windows(side: int) -> Tensor:
     """(PLACES * PLACES, side, side) in [0, 1]: a square with soft edges at every place, row by row."""
     at = (torch.arange(side) + 0.5) / side
-    centres = torch.linspace(WINDOW / 2, 1 - WINDOW / 2, PLACES)
-    bands = torch.sigmoid((WINDOW / 2 - (at - centres[:, None]).abs()) * 60)  # (PLACES, side)
+    bands = torch.sigmoid((WINDOW / 2 - (at - _centres()[:, None]).abs()) * 60)  # (PLACES, side)
     return torch.einsum("ay,bx->abyx", bands, bands).flatten(0, 1)
+
+
+def _spread() -> Tensor:
+    """(PLACES * PLACES, GRID, GRID): how much each window says of each place; the windows' shares of a place sum to 1.
+
+    A Gaussian as wide as a window, so that the windows' edges do not show.
+    """
+    apart = (torch.arange(GRID) + 0.5) / GRID - _centres()[:, None]
+    bands = torch.exp(
+        -6 * (apart / WINDOW).square()
+    )  # (PLACES, GRID); the variance of a band is WINDOW^2 / 12
+    bands = bands / bands.sum(0)
+    return torch.einsum("ay,bx->abyx", bands, bands).flatten(0, 1)
+
+
+def _centres() -> Tensor:
+    """(PLACES,) the windows' centres along a side, in shares of it."""
+    return torch.linspace(WINDOW / 2, 1 - WINDOW / 2, PLACES)
 
 
 def _ground(picture: Tensor) -> Tensor:

@@ -229,7 +229,7 @@ def _phrases(found: Explanation) -> Markup | str:
             "<b>{}</b></li>",
             phrase.without,
             phrase.text,
-            "more" if phrase.adds >= 0 else "less",
+            "plus" if phrase.adds >= 0 else "minus",
             "left" if phrase.adds >= 0 else "right",
             50 * abs(phrase.adds) / reach,
             f"{phrase.adds:+.3f}".replace("-", "−"),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput
+from pipelines.io.images import open_picture
 from pipelines.see.explain import explain
 from pipelines.see.overlay import overlay, write_sheet
 from pipelines.see.phrases import phrases, words
@@ -128,4 +129,4 @@ def test_overlays_show_where(tmp_path) -> None:
     red, green, blue = laid.getpixel((128, 250))  # type: ignore[misc]
     assert red == green == blue  # far away it is grey
     write_sheet(tmp_path / "maps.png", image, found.maps)
-    assert Image.open(tmp_path / "maps.png").size == (256 * 3, 256)
+    assert open_picture(tmp_path / "maps.png").size == (256 * 3, 256)

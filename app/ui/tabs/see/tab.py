@@ -39,19 +39,15 @@ def build(context: PageContext, tab_itself: gr.Tab) -> None:
     """The tab's components and what they do."""
     tab = SeeTab(context)
     with gr.Row(elem_id="see", equal_height=False):
-        with gr.Column(elem_id="see-view", scale=7, min_width=300):
-            tab.stage = clickable_html(
-                see_html.empty(context.pictures),
-                elem_id="see-stage",
-                script="window.atelier.seeing(element);",
-            )
-        with gr.Column(elem_id="see-controls", scale=5, min_width=300):
-            tab.entries = clickable_html(form(Question(), ()), elem_id="see-form")
-            tab.note = gr.HTML(elem_id="see-note", apply_default_css=False)
-            tab.answer = clickable_html(elem_id="see-answer", script="window.atelier.answer(element);")
+        tab.stage = clickable_html(
+            see_html.empty(context.pictures), elem_id="see-stage", script="window.atelier.seeing(element);"
+        )
+        tab.entries = clickable_html(form(Question(), ()), elem_id="see-form")
+        tab.note = gr.HTML(elem_id="see-note", apply_default_css=False)
+        tab.answer = clickable_html(elem_id="see-answer", script="window.atelier.answer(element);")
     tab.upload = gr.UploadButton("", file_types=KINDS, file_count="multiple", elem_id="see-upload")
     tab.tray = gr.State(Tray(), time_to_live=3600)
-    tab.values, tab.waiting = (gr.Textbox(visible=False) for _ in range(2))
+    tab.waiting = gr.Textbox(visible=False)
     tab.connect()
 
 
@@ -64,7 +60,6 @@ class SeeTab:
     answer: Any
     upload: Any
     tray: Any
-    values: Any  # hidden: in its place the script tells what the form says
     waiting: Any  # hidden: not empty while the question on the tray has just been asked
 
     def __init__(self, context: PageContext):
@@ -74,7 +69,7 @@ class SeeTab:
 
     def connect(self) -> None:
         """Which event calls what. What was asked is laid on the tray and shown as asked; then it is answered."""
-        asked = [self.tray, self.values]
+        asked = [self.tray, self.waiting]  # in the place of the second the script tells what the form says
         places = [self.tray, self.waiting, self.stage, self.entries, self.note, self.answer]
         for place in (self.entries, self.stage, self.answer):
             self._answered(place.click(self.act, asked, places, js=READS, trigger_mode="once", **QUIET))
@@ -82,7 +77,7 @@ class SeeTab:
         self._answered(self.upload.upload(self.add, files, [*places, self.upload], js=READS_UPLOAD, **QUIET))
         handover = self.context.handover
         self._answered(handover.change(self.receive, [handover, self.tray], [handover, *places], **QUIET))
-        self.context.arrivals.append((self.arrive, [], [self.entries], self.values))
+        self.context.arrivals.append((self.arrive, [], [self.entries], self.waiting))
 
     def _answered(self, asked: Any) -> None:
         """After an event: the question that it asked is answered. Meanwhile more may be laid on the tray."""
