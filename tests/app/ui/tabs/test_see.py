@@ -43,8 +43,8 @@ def way(tab: Any, mode: str) -> None:
     tab.locator(f'#see-form label:has([value="{mode}"])').click()
 
 
-def test_pictures_are_named_by_any_labels(open_page: Callable[..., Any], tmp_path: Path) -> None:
-    tab = opened(open_page())
+def test_pictures_are_named_by_any_labels(visit: Callable[..., Any], tmp_path: Path) -> None:
+    tab = opened(visit())
     files = [str(plain(tmp_path, colour, f"{colour}.png")) for colour in ("red", "blue")]
     tab.set_input_files(FILES, files)
     tab.locator("#see-answer .gauges").first.wait_for()  # by all names that are known
@@ -60,8 +60,8 @@ def test_pictures_are_named_by_any_labels(open_page: Callable[..., Any], tmp_pat
     tab.wait_for_function("document.querySelectorAll('#see-stage [data-see]').length === 1")
 
 
-def test_heat_shows_where_a_word_is(open_page: Callable[..., Any], two: Path) -> None:
-    tab = opened(open_page())
+def test_heat_shows_where_a_word_is(visit: Callable[..., Any], two: Path) -> None:
+    tab = opened(visit())
     tab.set_input_files(FILES, str(two))
     tab.locator("#see-answer .gauges").first.wait_for()
     way(tab, "why")
@@ -80,8 +80,8 @@ def test_heat_shows_where_a_word_is(open_page: Callable[..., Any], two: Path) ->
     assert tab.locator("#see-answer .verdict").inner_text()
 
 
-def test_why_is_one_click_from_a_candidate(open_page: Callable[..., Any], queue: JobQueue) -> None:
-    tab = open_page()
+def test_why_is_one_click_from_a_candidate(visit: Callable[..., Any], queue: JobQueue) -> None:
+    tab = visit()
     ask(tab, "a red bowl")
     wait_state(tab, "done")
     tab.locator("#stage figure:visible [data-act=see]").click()
@@ -92,8 +92,8 @@ def test_why_is_one_click_from_a_candidate(open_page: Callable[..., Any], queue:
     assert "rank 1 of 16" in tab.locator("#see-answer .reasons").inner_text()
 
 
-def test_labels_are_taught_and_used(open_page: Callable[..., Any], tmp_path: Path) -> None:
-    tab = opened(open_page())
+def test_labels_are_taught_and_used(visit: Callable[..., Any], tmp_path: Path) -> None:
+    tab = opened(visit())
     way(tab, "teach")
     tab.set_input_files(FILES, str(plain(tmp_path, "red", "0.png")))
     tab.locator("#see-note .trouble", has_text="write the label first").wait_for()
@@ -116,8 +116,8 @@ def test_labels_are_taught_and_used(open_page: Callable[..., Any], tmp_path: Pat
     assert "cold" in first.inner_text()
 
 
-def test_pictures_are_scored_as_csv(open_page: Callable[..., Any], tmp_path: Path) -> None:
-    tab = opened(open_page())
+def test_pictures_are_scored_as_csv(visit: Callable[..., Any], tmp_path: Path) -> None:
+    tab = opened(visit())
     tab.set_input_files(FILES, [str(plain(tmp_path, colour, f"{colour}.png")) for colour in ("red", "blue")])
     tab.locator("#see-answer .gauges").first.wait_for()
     way(tab, "score")
@@ -130,10 +130,8 @@ def test_pictures_are_scored_as_csv(open_page: Callable[..., Any], tmp_path: Pat
     assert "blue,something blue,0." in Path(download.value.path()).read_text()
 
 
-def test_what_is_wrong_is_told_beside_the_form(
-    open_page: Callable[..., Any], tmp_path: Path, two: Path
-) -> None:
-    tab = opened(open_page())
+def test_what_is_wrong_is_told_beside_the_form(visit: Callable[..., Any], tmp_path: Path, two: Path) -> None:
+    tab = opened(visit())
     tab.locator("#see-form .transport [data-ways=name] button").click()
     tab.locator("#see-note .trouble", has_text="no picture yet").wait_for()
     (tmp_path / "broken.png").write_bytes(b"no picture")
@@ -149,9 +147,9 @@ def test_what_is_wrong_is_told_beside_the_form(
 
 @pytest.mark.parametrize(("width", "language", "scheme"), [(360, "zh-CN", "light"), (1280, "en-US", "dark")])
 def test_it_fits_small_and_large(
-    open_page: Callable[..., Any], two: Path, width: int, language: str, scheme: str
+    visit: Callable[..., Any], two: Path, width: int, language: str, scheme: str
 ) -> None:
-    tab = opened(open_page(width=width, height=800, lang=language, theme=scheme))
+    tab = opened(visit(width=width, height=800, lang=language, theme=scheme))
     tab.set_input_files(FILES, str(two))
     tab.locator("#see-answer .gauges").first.wait_for()
     way(tab, "why")
