@@ -291,8 +291,9 @@ class PublishedClip(nn.Module, ABC):
 
     @property
     def logit_bias(self) -> float | None:
-        """None where it was trained with a softmax; one trained with a sigmoid has a number here."""
-        return None
+        """What is added to a logit before its sigmoid: the parameter `bias` of a network that has one."""
+        bias: Tensor | None = getattr(self, "bias", None)
+        return None if bias is None else bias.detach().float().item()
 
     def tokenize(self, prompts: list[str]) -> Tensor:
         """List of n texts -> (n, t) token ids with start and end, cut to the context length, padding 0."""
