@@ -105,7 +105,7 @@ def _explain_tool(studio: Any) -> Callable[..., Any]:
         text: what it should show, in English or Chinese
     Returns:
         the score, what each phrase adds to it, the closest other name and how sure that is, and for each word where it
-        is in the picture, as a map of numbers from 0 to 100 and its peak in shares of width and height
+        is in the picture, as rows of numbers from 0 to 100 and its peak in shares of width and height
     """
     return explain
 

@@ -20,7 +20,7 @@ from pipelines.models.typed import floats, integers
 from pipelines.see.labels import is_chinese
 from pipelines.see.phrases import phrases, words
 from pipelines.see.pictures import Progress, on_square, quiet
-from pipelines.see.relevance import Relevance, relevance
+from pipelines.see.relevance import Relevance, of_picture, relevance
 
 SAME = 0.9  # cosine of two texts above which they say the same
 CROP = 0.92  # side of a view, in shares of the picture's
@@ -99,7 +99,7 @@ def explain(
 
     Args:
         clip: The CLIP whose view it is.
-        image: The picture, of any size; CLIP sees it as `on_square` shows it, and maps are of that square.
+        image: The picture, of any size; CLIP sees it as `on_square` shows it.
         prompt: What it should show, in English or Chinese.
         names: Names of other things, in the prompt's language.
         maps: Whether to look for the words in the picture, which takes about a hundred pictures' time.
@@ -126,9 +126,8 @@ def explain(
     found: list[Relevance] = []
     if maps:
         texts = [prompt, *words(prompt)]
-        found = relevance(
-            clip, picture, torch.stack([text_vector(clip, text) for text in texts]), texts, progress
-        )
+        vectors = torch.stack([text_vector(clip, text) for text in texts])
+        found = [of_picture(each, image.size) for each in relevance(clip, picture, vectors, texts, progress)]
     return Explanation(prompt, score, float(own.std()), parts, rival, rank, len(others), found)
 
 

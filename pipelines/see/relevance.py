@@ -25,9 +25,9 @@ PLACES = 6  # of the window along a side
 
 @dataclass(frozen=True)
 class Relevance:
-    """Where a text is: `map` (GRID, GRID) float32 in [0, 1] on the CPU, 1 at its peak, 0 where it is no more than average.
+    """Where a text is: `map` (h, w) float32 in [0, 1] on the CPU, 1 at its peak, 0 where it is no more than average.
 
-    `peak` is (x, y) in shares of the picture's width and height.
+    GRID values belong to the picture's longer side. `peak` is (x, y) in shares of the picture's width and height.
     """
 
     text: str
@@ -67,17 +67,22 @@ def relevance(
     lost, kept = (
         torch.einsum("wn,whv->nhv", scores, spread) for scores in (-torch.cat(hidden), torch.cat(alone))
     )
-    return [
-        _relevance(word, map.cpu())
-        for word, map in zip(words, _standard(lost) + _standard(kept), strict=True)
-    ]
+    maps = _standard(_standard(lost) + _standard(kept)).clamp(min=0).cpu()
+    return [_relevance(word, above) for word, above in zip(words, maps, strict=True)]
 
 
-def _relevance(text: str, scores: Tensor) -> Relevance:
-    """(GRID, GRID) of any scale -> a Relevance."""
-    above = (scores - scores.mean()).clamp(min=0)
+def of_picture(found: Relevance, size: tuple[int, int]) -> Relevance:
+    """The part of a square's map that belongs to the picture of `size` (width, height) in the square's middle."""
+    width, height = (max(1, round(GRID * side / max(size))) for side in size)
+    left, top = (GRID - width) // 2, (GRID - height) // 2
+    return _relevance(found.text, found.map[top : top + height, left : left + width])
+
+
+def _relevance(text: str, above: Tensor) -> Relevance:
+    """(h, w) of any scale, not below 0 -> a Relevance."""
+    height, width = above.shape
     place = int(above.argmax())
-    peak = ((place % GRID + 0.5) / GRID, (place // GRID + 0.5) / GRID)
+    peak = ((place % width + 0.5) / width, (place // width + 0.5) / height)
     return Relevance(text, above / above.max().clamp(min=1e-6), peak)
 
 

@@ -202,7 +202,7 @@ def _words(maps: Sequence[Relevance], at: int) -> Markup | str:
         html(
             '<button type="button" data-heat="{}" data-at="{}" data-x="{:.3f}" data-y="{:.3f}" '
             'aria-pressed="{}">{}</button>',
-            picture_to_uri(heat(found, HEAT_SIDE)),
+            picture_to_uri(heat(found, (HEAT_SIDE, HEAT_SIDE))),
             at,
             *found.peak,
             "true" if k == first else "false",
