@@ -124,9 +124,10 @@ def shown_file(path: str | Path, name: str, kinds: Any) -> Shown:
         record = read_record(path, kinds)
     except BadInput:
         return shown(path, name)
-    places = tuple(record.picture.get(key) for key in ("rank", "candidates", "tied"))
-    good = all(type(place) is int and place > 0 for place in places)
-    return shown(path, name, prompt_of(record.pipeline, record.settings), places if good else ())
+    places = [record.picture.get(key) for key in ("rank", "candidates", "tied")]
+    numbers = tuple(place for place in places if type(place) is int and place > 0)
+    prompt = prompt_of(record.pipeline, record.settings)
+    return shown(path, name, prompt, numbers if len(numbers) == len(places) else ())
 
 
 def prompt_of(pipeline: str, settings: dict[str, Any]) -> str:

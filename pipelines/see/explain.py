@@ -79,7 +79,11 @@ class Explanation:
             "rank": self.rank,
             "names": self.names,
             "maps": [
-                {"text": each.text, "peak": list(each.peak), "map": (each.map * 100).round().int().tolist()}
+                {
+                    "text": each.text,
+                    "peak": list(each.peak),
+                    "map": [integers(row) for row in (each.map * 100).round().int()],
+                }
                 for each in self.maps
             ],
         }
@@ -104,6 +108,9 @@ def explain(
         names: Names of other things, in the prompt's language.
         maps: Whether to look for the words in the picture, which takes about a hundred pictures' time.
         progress: Told of every piece of work.
+
+    Returns:
+        The explanation; the same for equal arguments.
 
     Raises:
         BadInput: When the prompt is empty or cannot be one.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -106,5 +107,6 @@ def label_vectors(clip: Clip, labels: Sequence[str], templates: Templates = ART)
     """(labels, d) of unit length: for each label the mean of the vectors of its wordings."""
     worded = [templates.of(label) for label in labels]
     each = clip.encode_text([wording for wordings in worded for wording in wordings])
-    parts = each.split([len(wordings) for wordings in worded])
-    return F.normalize(torch.stack([part.mean(0) for part in parts]), dim=1)
+    ends = accumulate(len(wordings) for wordings in worded)
+    means = [each[end - len(wordings) : end].mean(0) for end, wordings in zip(ends, worded, strict=True)]
+    return F.normalize(torch.stack(means), dim=1)

@@ -57,7 +57,8 @@ def _word_ends(text: str) -> re.Pattern[str]:
 
 def _spans(text: str, ends: re.Pattern[str]) -> list[tuple[int, int]]:
     """Where the pieces between the matches of `ends` begin and end; empty ones are left out."""
-    spans, start = [], 0
+    spans: list[tuple[int, int]] = []
+    start = 0
     for match in ends.finditer(text):
         spans.append((start, match.start()))
         start = match.end()

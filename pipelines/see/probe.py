@@ -105,6 +105,9 @@ def teach(clip: Clip, vectors: Tensor, targets: Tensor, labels: Sequence[str]) -
         targets: (n,) int64, the index of each picture's label.
         labels: At least two names; each has at least one picture.
 
+    Returns:
+        The probe, whose facts tell the number of pictures, and of the label that has the fewest.
+
     Raises:
         BadInput: When there are too few or too many labels, or a label without a picture.
     """
@@ -140,7 +143,7 @@ def fit(vectors: Tensor, targets: Tensor, label_count: int, scale: float) -> Ten
             solver.zero_grad()
             value = (F.cross_entropy(scale * x @ weight.T, y, reduction="none") * share).sum()
             value = value + DECAY * scale / 2 * weight.square().sum() / label_count
-            value.backward()
+            value.backward()  # pyright: ignore[reportUnknownMemberType]
             return value
 
         solver.step(loss)  # pyright: ignore[reportUnknownMemberType, reportArgumentType]
@@ -208,7 +211,8 @@ def few_shot_curve(
     usable = [count for count in shots if count <= fewest - (test is None)]
     words = label_vectors(clip, labels, templates).cpu()
     points: list[CurvePoint] = []
-    judged, zero = [], []
+    judged: list[int] = []
+    zero: list[float] = []
     for count in usable:
         figures: list[float] = []
         for _ in range(draws):
@@ -257,15 +261,17 @@ def read_probe(source: str | Path) -> Probe:
     except (SafetensorError, ValueError, TypeError, KeyError, RecursionError):
         raise BadInput("see.not_a_probe") from None
     weight = tensors.get("weight")
-    labels, scale = (told.get("labels"), told.get("scale")) if is_dict(told) else (None, None)
-    good = weight is not None and weight.dtype == torch.float32 and weight.dim() == 2 and len(tensors) == 1
-    good = good and is_list(labels) and len(labels) == len(weight if weight is not None else ())
-    good = good and isinstance(scale, (int, float)) and 0 < scale < 1000 and isinstance(told.get("clip"), str)
-    if not good or weight is None or not bool(weight.isfinite().all()) or not 2 <= len(labels) <= MOST_LABELS:
+    if not is_dict(told) or weight is None or len(tensors) != 1 or weight.dtype != torch.float32:
+        raise BadInput("see.not_a_probe")
+    labels, scale, clip, facts = (told.get(name) for name in ("labels", "scale", "clip", "facts"))
+    if not is_list(labels) or not 2 <= len(labels) <= MOST_LABELS:
+        raise BadInput("see.not_a_probe")
+    if weight.dim() != 2 or len(weight) != len(labels) or not bool(weight.isfinite().all()):
+        raise BadInput("see.not_a_probe")
+    if not isinstance(scale, (int, float)) or not 0 < scale < 1000 or not isinstance(clip, str):
         raise BadInput("see.not_a_probe")
     names = [clean_prompt(str(label)) for label in labels]
-    facts = told.get("facts")
-    return Probe(names, weight, float(scale), told["clip"], facts if is_dict(facts) else {})
+    return Probe(names, weight, float(scale), clip, facts if is_dict(facts) else {})
 
 
 def _read(source: str | Path) -> bytes:

@@ -55,7 +55,8 @@ def relevance(
     picture = F.interpolate(picture.to(clip.device), (side, side), mode="bilinear", antialias=True)
     windows = _windows(side).to(clip.device)  # (w, side, side)
     ground = _ground(picture)
-    hidden, alone = [], []
+    hidden: list[Tensor] = []
+    alone: list[Tensor] = []
     for start in range(0, len(windows), BATCH // 2):
         mask = windows[start : start + BATCH // 2, None]
         both = torch.cat([picture + mask * (ground - picture), ground + mask * (picture - ground)])
