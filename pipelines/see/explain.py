@@ -78,14 +78,7 @@ class Explanation:
             "rival": None if rival is None else vars(rival),
             "rank": self.rank,
             "names": self.names,
-            "maps": [
-                {
-                    "text": each.text,
-                    "peak": list(each.peak),
-                    "map": [integers(row) for row in (each.map * 100).round().int()],
-                }
-                for each in self.maps
-            ],
+            "maps": [each.to_json() for each in self.maps],
         }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pipelines.core.pipeline import Step
 from pipelines.models.base import Clip
+from pipelines.models.typed import integers
 from pipelines.see.pictures import BATCH, Progress, quiet
 
 GRID = 32  # values of a map along a side
@@ -33,6 +35,11 @@ class Relevance:
     text: str
     map: Tensor
     peak: tuple[float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; the map as rows of numbers from 0 to 100, from the top."""
+        rows = [integers(row) for row in (self.map * 100).round().int()]
+        return {"text": self.text, "peak": list(self.peak), "map": rows}
 
 
 @torch.no_grad()
