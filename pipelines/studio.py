@@ -163,6 +163,11 @@ class Studio:
         """The pack's CLIP, loaded. Generate ranks with it and the library searches with it."""
         return self.load(parts(self.pack, "optimize", self.use)["clip"])
 
+    def critic(self) -> Clip | None:
+        """The pack's critic, loaded; None where its Optimize has none."""
+        name = parts(self.pack, "optimize", self.use).get("critic")
+        return None if name is None else self.load(name)
+
     def _fields(self, name: str, models: dict[str, Any]) -> dict[str, Any]:
         """The fields of a pipeline from its models.
 

@@ -334,6 +334,9 @@ class PainterStudio:
     def clip(self) -> Any:
         return PainterClip()
 
+    def critic(self) -> Any:
+        return PainterClip()
+
     def switch(self, pack: str) -> None:
         self.pack = pack
 
@@ -346,6 +349,12 @@ class PainterStudio:
 
 class PainterClip:
     """Sees nothing but the mean colour; reads nothing but the words red, green and blue."""
+
+    config: ClassVar[Any] = SimpleNamespace(image_size=32, small_size=32, embedding_size=3)
+    device = torch.device("cpu")
+    image = torch.nn.Identity()
+    logit_scale = 20.0
+    logit_bias: float | None = None
 
     def encode_text(self, prompts: list[str]) -> Tensor:
         vectors = [[float(word in prompt) + 0.1 for word in ("red", "green", "blue")] for prompt in prompts]

@@ -182,6 +182,7 @@ def _figure(job: Job, pictures: Pictures, index: int) -> Markup:
         downloads(url, name, job.settings),
         button("optimize_this", "optimize", name=name),
         button("edit_this", "edit", name=name),
+        button("why", "see", name=name),
         button("remix", "remix", name=name),
         button("redraw", "redraw", name=name),
         button("reuse", "reuse", name=name),

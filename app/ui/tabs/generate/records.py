@@ -18,7 +18,12 @@ FROM_PICTURE = (
     "place",
     "invert",
 )  # settings that go back to their defaults for a variation
-BEYOND = {"place": "centre", "width": None, "height": None, "candidates": 4}  # a canvas twice the picture; few, for time
+BEYOND = {
+    "place": "centre",
+    "width": None,
+    "height": None,
+    "candidates": 4,
+}  # a canvas twice the picture; few, for time
 
 
 class Records:

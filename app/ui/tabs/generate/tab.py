@@ -10,7 +10,7 @@ import gradio as gr
 from app.jobs.queue import Job
 from app.jobs.threads import run_in_own_thread
 from app.ui.components import bare
-from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked
+from app.ui.context import DRAWING, QUIET, TAKING, PageContext, Update, clickable_html, clicked
 from app.ui.html import explain as explain_html
 from app.ui.html import generate as generate_html
 from app.ui.html.common import Trace, error_note, info_note
@@ -203,7 +203,7 @@ class GenerateTab(RunTab):
 
     def _act(self, data: dict[str, str], visitor: str) -> Update:
         act = data.get("act", "")
-        if act in ("optimize", "edit", "explain", "explain-close"):  # others answer
+        if act in (*TAKING, "explain", "explain-close"):  # others answer
             return {}
         if act == "weigh":
             path = self.pictures.path(data.get("name", ""))

@@ -114,7 +114,8 @@ class OptimizeTab(SteeredTab):
             preprocess=False,
             **QUIET,
         )
-        self.canvas.click(context.hand_over, None, [context.handover, context.tabs], **QUIET)
+        for place in (self.canvas, self.timeline):
+            place.click(context.hand_over, None, [context.handover, context.tabs], **QUIET)
         begun = [*laid, form.source, start_image, fields["steps"], fields["mask"]]
         self.canvas.click(self.begin, None, begun, **QUIET)
         self.connect_handover([*laid, *filled])

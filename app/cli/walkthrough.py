@@ -1,4 +1,4 @@
-"""The verb `explain`: draw a picture of Diffuse once more, and show where its words look and what each step saw."""
+"""The verb `walkthrough`: draw a picture of Diffuse once more, and show where its words look and what each step saw."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and --help should not
 
 def main(arguments: list[str]) -> int:
     """Write two sheets beside what is told: the words over the picture, and the guesses of the steps."""
-    parser = Parser(prog="launch.py explain", description="Show how a picture of Diffuse was drawn.")
+    parser = Parser(prog="launch.py walkthrough", description="Show how a picture of Diffuse was drawn.")
     parser.add_argument("file", metavar="FILE.png", help="a picture that Diffuse drew")
     parser.add_argument(
         "--out",
