@@ -40,10 +40,12 @@ def flow_scheduler(sampler: str, steps: int, device: torch.device, shift: float 
     Euler's method at times that have the noise levels of Ho et al. 2020, most of them at much noise.
     `shift` above 1 moves all times towards noise, t to shift * t / (1 + (shift - 1) * t) (Esser et al. 2024).
     """
-    import diffusers
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+    from diffusers.schedulers.scheduling_flow_match_heun_discrete import FlowMatchHeunDiscreteScheduler
 
     if sampler == "dpm++2m":
-        scheduler: Any = diffusers.DPMSolverMultistepScheduler(
+        scheduler: Any = DPMSolverMultistepScheduler(
             use_flow_sigmas=True,
             prediction_type="flow_prediction",
             algorithm_type="dpmsolver++",
@@ -51,10 +53,10 @@ def flow_scheduler(sampler: str, steps: int, device: torch.device, shift: float 
         )
         scheduler.set_timesteps(steps, device=device)
     elif sampler == "heun":
-        scheduler = diffusers.FlowMatchHeunDiscreteScheduler(shift=shift)
+        scheduler = FlowMatchHeunDiscreteScheduler(shift=shift)
         scheduler.set_timesteps(steps, device=device)
     else:
-        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
         times = ddim_times(steps) if sampler == "ddim" else floats(torch.linspace(1, 0, steps + 1))[:-1]
         scheduler.set_timesteps(sigmas=times, device=device)
     return scheduler

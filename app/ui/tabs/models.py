@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
 
@@ -147,7 +148,7 @@ class ModelsTab:
         studio, name = self.context.studio, checkpoint.name
         use = getattr(studio, "use", None) or {}
         packs = [pack for pack in (studio.pack, *PACKS) if fields_for(pack, checkpoint)]
-        other = {"pack": packs[0]} if packs and packs[0] != studio.pack else {}
+        other: dict[str, Any] = {"pack": packs[0]} if packs and packs[0] != studio.pack else {}
         return joined(
             button("use_own_" + part, "choose", part=part)
             if use.get(part) == name and not other

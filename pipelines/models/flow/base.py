@@ -107,12 +107,12 @@ class Flow(ABC):
         """The end of the line on which latents at time t move with a velocity: (n, c, h, w)."""
         return latents - t.to(latents) / 1000 * output
 
-    def encode(self, images: Tensor) -> list[Any]:
+    def encode(self, images: Tensor) -> Any:
         """(n, 3, h, w) in [-1, 1] -> the VAE's distribution of the latents of each, not normalized."""
         vae = self.pipe.vae
         return [vae.encode(image[None].to(vae.dtype)).latent_dist for image in images]
 
-    def sample(self, distribution: list[Any], generators: list[torch.Generator]) -> Tensor:
+    def sample(self, distribution: Any, generators: list[torch.Generator]) -> Tensor:
         """Normalized latents (n, c, h, w), one sample for each of n generators."""
         config = self.pipe.vae.config
         rows = distribution if len(distribution) > 1 else distribution * len(generators)

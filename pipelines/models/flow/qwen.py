@@ -140,14 +140,14 @@ class Klein(QwenFlow):
         )[0]
         return cast(Tensor, output.mT.unflatten(2, (height, width))).float()
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> Any:
         """(n, 3, h, w) in [-1, 1] -> their likeliest latents (n, c, h / factor, w / factor), normalized."""
         vae = self.pipe.vae
         modes = torch.cat([vae.encode(image[None].to(vae.dtype)).latent_dist.mode() for image in images])
         mean, deviation = self._latent_stats()
         return (F.pixel_unshuffle(modes, 2).float() - mean) / deviation
 
-    def sample(self, distribution: Tensor, generators: list[torch.Generator]) -> Tensor:
+    def sample(self, distribution: Any, generators: list[torch.Generator]) -> Tensor:
         """The latents themselves, (n, c, h, w) for n generators; nothing is random."""
         return distribution.expand(len(generators), -1, -1, -1)
 
