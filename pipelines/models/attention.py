@@ -195,7 +195,7 @@ class Onlooker:
     def _add(self, row: Tensor, place: tuple[int, int]) -> None:
         if not len(self.total):
             self.total, self.count = torch.zeros(row.shape[1], *self.size), torch.zeros(self.size)
-        grid: Tensor = row.T.unflatten(1, grid_of(len(row), self.window))[None]
+        grid = row.T.reshape(-1, *grid_of(len(row), self.window))[None]
         grown = F.interpolate(grid, self.window, mode="bilinear", align_corners=False)[0]
         (top, left), (height, width) = place, self.window
         self.total[:, top : top + height, left : left + width] += grown
