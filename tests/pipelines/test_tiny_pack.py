@@ -136,6 +136,19 @@ def test_there_is_no_seam_beyond_the_edges_of_a_picture(diffuse: Diffuse) -> Non
     assert np.mean(across) <= 1.2 * np.mean(inside)
 
 
+def test_there_is_no_seam_where_windows_end(diffuse: Diffuse) -> None:
+    steps: list[np.ndarray] = []
+    for path in EXAMPLES[:2]:
+        prompt = read_record(path, PIPELINES).settings["prompt"]
+        settings = DiffuseSettings(prompt=prompt, candidates=1, steps=8, width=256, height=128)
+        *_, result = run(diffuse, settings)
+        assert isinstance(result, Result)
+        pixels = np.asarray(result.pictures[0].image, float)
+        steps.append(np.abs(np.diff(pixels, axis=1)).mean((0, 2)))
+    mean = np.mean(steps, 0)
+    assert mean[[63, 127, 191]].mean() <= 1.2 * mean.mean()  # three windows, each 128 wide
+
+
 def test_words_are_known_in_both_languages(generate: Generate) -> None:
     assert generate.read_prompt("a red heart on a blue background").unknown == []
     assert generate.read_prompt("生日蛋糕").unknown == []

@@ -174,5 +174,5 @@ def test_what_lies_near_the_edges_is_drawn_late() -> None:
     scene = read_scene(pipeline.diffusion, pipeline.prepare(settings))
     assert scene is not None and scene.known.mask is not None
     shares = scene.known.mask[0, 0]
-    assert shares.shape == (8, 16) and (shares[:, :8] == 0).all() and (shares[:, 10:] == 1).all()
+    assert shares.shape == (8, 16) and (shares[:, :8] == 0).all() and (shares[:, 10:] > 0.999).all()
     assert NEAR < shares[0, 8] < shares[0, 9] < 1
