@@ -123,7 +123,7 @@ def test_clip_leads_where_it_should() -> None:
     def score(scale: str) -> float:
         return finished(pipeline, replace(settings, clip_guidance_scale=scale)).pictures[0].facts["clip"]
 
-    assert score("5000") > score("0") + 0.01
+    assert score("5000") > score("0") + 0.1
 
 
 def test_a_start_picture_stays_the_more_the_more_is_skipped(tmp_path: Path) -> None:
