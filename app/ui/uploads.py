@@ -104,7 +104,7 @@ class UploadLimits:
         if is_upload or now - self._looked > EVERY_SECONDS:
             self._looked = now
             announced = headers.get("content-length", "")
-            coming = int(announced) if is_upload and announced.isdigit() else 0
+            coming = int(announced) if is_upload and announced.isdecimal() else 0
             kept = await asyncio.to_thread(trim, upload_folder(), now, max(MOST_BYTES - coming, 0))
             if is_upload and kept + coming > MOST_BYTES:
                 sentence = in_both("uploads_full", megabytes=MOST_BYTES // 1_000_000)
