@@ -6,11 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from app.ui.context import PageContext
 from app.ui.i18n import KNOBS, knob_help, knob_words, pair
 from app.ui.markup import html, joined
 from pipelines.core.settings import Knob
+
+# Keeps the inputs of a group and its value alike. A value from Python may name some of the settings only.
+KEEP_FIELDS = """const state = {...props.value};
+const show = () => element.querySelectorAll('[name]').forEach((at) => {
+  if (at.type === 'checkbox') at.checked = Boolean(state[at.name]);
+  else at.value = state[at.name] ?? '';
+});
+element.addEventListener('input', ({target}) => {
+  const number = target.type === 'number';
+  state[target.name] = target.type === 'checkbox' ? target.checked
+    : number && target.value === '' ? null : number ? Number(target.value) : target.value;
+  props.value = {...state};
+});
+watch('value', () => { Object.assign(state, props.value); props.value = {...state}; show(); });
+show();"""
 
 
 def _translated(knob: Knob, pipeline: str) -> str:
@@ -45,10 +61,11 @@ def plain_field(knob: Knob, pipeline: str) -> str:
             if value is not None
         )
         entry = html(
-            '<input type="number" name="{}" value="{}" inputmode="decimal"{} step="{}">',
+            '<input type="number" name="{}" value="{}" inputmode="decimal"{}{} step="{}">',
             knob.name,
             "" if knob.default is None else f"{knob.default:g}",
             bounds,
+            Markup(' placeholder="auto"') if knob.default is None else "",
             1 if knob.type is int else "any",
         )
     else:
@@ -90,6 +107,21 @@ def field(
     else:
         component = gr.Textbox(knob.default, **common)
     return context.translate(component, label=f"knob_{words}", info=f"help_{words}")
+
+
+def field_group(
+    knobs: Sequence[Knob], elem_id: str, *, pipeline: str = "", classes: Sequence[str] = ()
+) -> gr.HTML:
+    """One component for several settings that are no pictures; its value is a dict from their names to their values."""
+    fields = joined(plain_field(knob, pipeline) for knob in knobs)
+    return gr.HTML(
+        {knob.name: knob.default for knob in knobs},  # type: ignore[arg-type]
+        html_template=html('<div class="fields">{}</div>', fields),
+        js_on_load=KEEP_FIELDS,
+        elem_id=elem_id,
+        elem_classes=["field-group", *classes],
+        apply_default_css=False,
+    )
 
 
 def picture_field(elem_id: str, height: int, classes: Sequence[str] = ()) -> gr.Image:

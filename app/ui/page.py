@@ -23,7 +23,7 @@ from app.jobs.queue import JobQueue
 from app.library import Library
 from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving, without_proxies
-from app.ui import api, stopping, theme
+from app.ui import api, api_see, stopping, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
 from app.ui.context import (
     DRAWING,
@@ -41,7 +41,7 @@ from app.ui.i18n import LANGUAGES, knob_help, translations
 from app.ui.origins import Origins
 from app.ui.pictures import Pictures
 from app.ui.sessions import VisitHolder
-from app.ui.tabs import edit, generate, library, models, optimize, plain
+from app.ui.tabs import edit, generate, library, models, optimize, plain, see
 from app.ui.uploads import EVERY_SECONDS, MOST_SECONDS, UploadLimits, upload_folder
 from app.ui.visits import Callers, House, Visits, asking, calling
 from app.visitors import OwnLibrary, OwnQueue
@@ -55,7 +55,7 @@ TabBuilder = Callable[[PageContext, gr.Tab], None]
 # name -> what builds the tab. Its word is `tab_NAME` in assets/strings/page.json. Pipelines without a designed tab get a
 # plain one, between these two groups.
 TOOLS: dict[str, TabBuilder] = {"generate": generate.build, "optimize": optimize.build, "edit": edit.build}
-PLACES: dict[str, TabBuilder] = {"library": library.build, "models": models.build}
+PLACES: dict[str, TabBuilder] = {"see": see.build, "library": library.build, "models": models.build}
 
 
 def tabs_of(context: PageContext) -> dict[str, TabBuilder]:
@@ -121,6 +121,7 @@ def build(
         spoken = "() => [window.atelier.spoken()]"  # in the place of a component that it does not read
         arrived.then(speak, [context.form_values], labels, js=spoken, **QUIET)
         api.build(context)
+        api_see.build(context)
     page.atelier = context  # type: ignore[attr-defined]
     return page
 

@@ -17,6 +17,7 @@ from pipelines.io.images import open_picture, to_pil, to_tensor
 from pipelines.io.masks import read_mask
 from pipelines.models.latent_diffusion import Known, LatentDiffusion
 
+NEAR = 0.4  # the last share of the walk in which what lies next to the picture is drawn; it grows to 1 farther away
 FADE = 16  # pixels beyond the edges over which the drawn colours go over into the picture's
 
 
@@ -75,8 +76,27 @@ def read_scene(model: LatentDiffusion, settings: DiffuseSettings) -> Scene | Non
         frame is not None or not small_mask.any()
     ):  # a latent that is partly beyond the edges, a mask finer than latents
         small_mask = F.adaptive_max_pool2d(white, small)
+    if frame is not None:
+        small_mask = small_mask * _shares(frame, small, model).to(x)
     outside = model.encode(x * (1 - white)) if model.is_inpainting else None
     return Scene(picture, mask, Known(latents, settings.strength, small_mask, outside), frame)
+
+
+def _shares(frame: tuple[int, int, int, int], grid: tuple[int, int], model: LatentDiffusion) -> Tensor:
+    """(1, 1, h, w) in [NEAR, 1]: the last shares of the walk in which latents of a grid (h, w) around a frame are drawn.
+
+    What lies beyond the edges begins as the drawn-out edges. The farther away it is, up to half of the model's own square,
+    the farther may the walk go from them. So colours and shapes go on beyond the edges. Within the frame it is 1.
+    """
+    left, top, right, bottom = (side / model.factor for side in frame)
+    y, x = (torch.arange(length) + 0.5 for length in grid)
+    across = torch.maximum(left - x, x - right)
+    down = torch.maximum(top - y, y - bottom)
+    distance = (across.clamp(min=0).square() + down.clamp(min=0)[:, None].square()).sqrt()
+    reach = model.image_size / model.factor / 2
+    shares = NEAR + (1 - NEAR) * (distance / reach).clamp(max=1)
+    within = (across <= -0.5) & (down <= -0.5)[:, None]
+    return torch.where(within, torch.ones(()), shares)[None, None]
 
 
 def _on_canvas(

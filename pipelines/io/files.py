@@ -68,6 +68,7 @@ def check_writable(source: str | Path) -> Path:
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise BadInput("io.not_writable", path=str(path)[:80], reason=reason) from None
+    return path
 
 
 def shown_name(name: str) -> str:

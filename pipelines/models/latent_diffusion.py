@@ -44,6 +44,11 @@ class LatentDiffusion(Protocol):
         ...
 
     @property
+    def side_multiple(self) -> int:
+        """The sides of a picture are multiples of this, in pixels; at least `factor`."""
+        ...
+
+    @property
     def latent_channels(self) -> int:
         """c, numbers per latent."""
         ...
@@ -85,8 +90,11 @@ class LatentDiffusion(Protocol):
         """
         ...
 
-    def scheduler(self, steps: int, sampler: str = OWN) -> Any:
-        """A scheduler of diffusers of its own, its steps set: for one of SAMPLERS, or the one that the model likes."""
+    def scheduler(self, steps: int, sampler: str = OWN, size: tuple[int, int] = ...) -> Any:
+        """A scheduler of diffusers of its own, its steps set: for one of SAMPLERS, or the one that the model likes.
+
+        Some choose other times for pictures of another `size`, (width, height) in pixels.
+        """
         ...
 
     def predict(self, latents: Tensor, t: Tensor, condition: Any, more: Tensor | None = None) -> Tensor:
@@ -117,9 +125,10 @@ class LatentDiffusion(Protocol):
 class Known:
     """What is known of the pictures before they are drawn: all rows of a batch begin from it.
 
-    `distribution` is of the given picture's latents. `mask`, (1, 1, h, w) of 0 and 1, is 1 where latents are drawn anew;
-    None means everywhere. `outside` is, for an inpainting network, the distribution of the picture without what the mask
-    covers. `strength` in (0, 1] is the share of the steps that are made.
+    `distribution` is of the given picture's latents. `mask`, (1, 1, h, w) in [0, 1], is the last share of the walk in
+    which a latent is drawn anew (Levin and Fried 2023): 1 all the way, 0 never; None means 1 everywhere. `outside` is, for
+    an inpainting network, the distribution of the picture without what the mask covers. `strength` in (0, 1] is the share
+    of the steps that are made.
     """
 
     distribution: Any
@@ -185,7 +194,7 @@ def walk(
     diffusers: the picture, the noise, the picture around the mask.
     """
     course = course or Course()
-    scheduler = model.scheduler(steps, course.sampler)
+    scheduler = model.scheduler(steps, course.sampler, size)
     predict = course.predict or model.predict
     generators = [generator_of(seed) for seed in seeds]
     start = _begin(model, scheduler, known, steps, size, generators)
@@ -207,7 +216,8 @@ def walk(
             outside = start.known
             if k + 1 < len(times):
                 outside = noised(scheduler, start.known, start.noise, times[k + 1 : k + 2])
-            latents = (1 - mask) * outside + mask * latents
+            free = (mask > (len(times) - k - 1) / every).to(mask.dtype)
+            latents = (1 - free) * outside + free * latents
         yield Tick(k + 1, len(times), read, output, t)
     return latents
 
@@ -248,7 +258,8 @@ def _begin(
         latents = noised(scheduler, known, noise, times[:1])
     if model.is_inpainting and given is not None and given.mask is not None:
         around = model.sample(given.outside, generators)
-        mask_channels = torch.cat([given.mask.expand(len(generators), -1, -1, -1), around], 1)
+        changing = (given.mask > 0).to(around.dtype)
+        mask_channels = torch.cat([changing.expand(len(generators), -1, -1, -1), around], 1)
     return Start(times, latents, noise, known, mask_channels)
 
 

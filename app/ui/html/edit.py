@@ -225,6 +225,7 @@ def _caption(job: Job, pictures: Pictures, k: int, url: str) -> Markup:
         downloads(url, name, job.settings),
         button("edit_further", "begin-with", name=name),
         button("edit_optimize", "optimize", name=name),
+        button("why", "see", name=name),
         link_of(job),
     )
     return figure(k, k == 0, "", _facts(job.pictures[k]), acts)

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.ui.components import empty_number, field, plain_value
+from app.ui.components import empty_number, field, field_group, plain_value
 from app.ui.context import QUIET, PageContext, Update
 from pipelines.core.settings import Knob
 from pipelines.errors import BadInput
@@ -34,12 +34,15 @@ class KnobForm:
     ):
         self.context, self.pipeline, self.knobs = context, pipeline, knobs
         self.prefix, self.fields_prefix = prefix, fields_prefix or prefix.rstrip("-")
-        self.fields: dict[str, Any] = {}  # name of a setting -> its component
+        self.fields: dict[
+            str, Any
+        ] = {}  # name of a setting -> its component, which a group of settings shares
+        self.grouped: set[str] = set()  # names of settings in groups
 
     @property
     def components(self) -> list[Any]:
         """The components whose values `read` takes, in its order."""
-        return list(self.fields.values())
+        return list(dict.fromkeys(self.fields.values()))
 
     # ------------------------------------------------------------------------------------------------------ building
 
@@ -49,6 +52,14 @@ class KnobForm:
             self.fields[name] = field(
                 self.context, self.knobs[name], self.fields_prefix, pipeline=self.pipeline, **options
             )
+
+    def add_group(self, *names: str, classes: Sequence[str] = ()) -> None:
+        """One component for all of these settings, so that the page has few."""
+        elem_id = f"{self.fields_prefix}-{names[0]}-group"
+        knobs = [self.knobs[name] for name in names]
+        group = field_group(knobs, elem_id, pipeline=self.pipeline, classes=classes)
+        self.fields |= dict.fromkeys(names, group)
+        self.grouped |= set(names)
 
     def add_prompt(self, hint: str = "", **options: Any) -> None:
         """The box for the prompt; `hint` is the key of what stands in it while it is empty."""
@@ -89,7 +100,14 @@ class KnobForm:
 
     def read(self, values: Sequence[Any]) -> dict[str, Any]:
         """The values of `components` by the names of their settings, as Gradio sent them."""
-        return dict(zip(self.fields, values, strict=True))
+        return self.named(dict(zip(self.components, values, strict=True)))
+
+    def named(self, sent: dict[Any, Any]) -> dict[str, Any]:
+        """What was read, from the values of components, as Gradio sent them."""
+        return {
+            name: _member(sent[component], name) if name in self.grouped else sent[component]
+            for name, component in self.fields.items()
+        }
 
     def settings(self, form: dict[str, Any]) -> dict[str, Any]:
         """What was read, as Settings take it."""
@@ -99,11 +117,13 @@ class KnobForm:
 
     def fill(self, settings: dict[str, Any]) -> Update:
         """The form with these settings; what they do not name stays as it is."""
-        return {
-            component: self.shown(name, settings[name])
-            for name, component in self.fields.items()
-            if name in settings
-        }
+        answer: Update = {}
+        for name, component in self.fields.items():
+            if name in settings and name in self.grouped:
+                answer.setdefault(component, {})[name] = settings[name]
+            elif name in settings:
+                answer[component] = self.shown(name, settings[name])
+        return answer
 
     def shown(self, name: str, value: Any) -> Any:
         """A setting's value as its component takes it: a picture is opened, no number is an empty field."""
@@ -112,6 +132,11 @@ class KnobForm:
         if self.knobs[name].kind != "picture":
             return empty_number(value)
         return open_picture(value) if value else None
+
+
+def _member(group: Any, name: str) -> Any:
+    """A setting's value in that of its group; None, its default, when there is none."""
+    return group.get(name) if isinstance(group, dict) else None
 
 
 def painted_mask(form: dict[str, Any]) -> str:

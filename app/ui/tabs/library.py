@@ -9,7 +9,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from app.library import Entry
-from app.ui.context import DRAWING, QUIET, STEERING, PageContext, Update, clickable_html, clicked
+from app.ui.context import DRAWING, QUIET, STEERING, TAKING, PageContext, Update, clickable_html, clicked
 from app.ui.html.common import button, downloads, error_note
 from app.ui.i18n import both
 from app.ui.link import copy_link
@@ -53,7 +53,7 @@ def build(context: PageContext, tab: gr.Tab) -> None:
         data = clicked(event)
         if data.get("act") == "more":
             return recent(count + PAGE)
-        if data.get("act") in ("optimize", "edit"):
+        if data.get("act") in TAKING:
             return context.hand_over(event)
         try:
             path = context.pictures.path(data.get("name", ""))
@@ -107,7 +107,7 @@ def _card(context: PageContext, entry: Entry, score: Markup | str) -> Markup:
     return html(
         '<article><img src="{}" alt="{}" loading="lazy"><p title="{}"><span>{}</span>{}</p>'
         '<div class="acts">{}'
-        "{}{}"
+        "{}{}{}"
         "{}{}"
         "{}"
         "</div></article>",
@@ -119,6 +119,7 @@ def _card(context: PageContext, entry: Entry, score: Markup | str) -> Markup:
         downloads(context.pictures.url(entry.path), name, entry.record.settings, "save"),
         button("optimize_this", "optimize", name=name),
         button("edit_this", "edit", name=name),
+        button("why", "see", name=name),
         button("reuse_short", "reuse", name=name),
         button("alike_short", "alike", name=name),
         copy_link(entry.record.pipeline, entry.record.settings),

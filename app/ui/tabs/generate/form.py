@@ -15,13 +15,8 @@ from app.ui.tabs.form import KnobForm
 from pipelines.core.settings import Knob
 
 HIDDEN = ("batch",)  # the device decides it
-PICTURE_KNOBS = (
-    "place",
-    "invert",
-    "keep_rows",
-    "likeness",
-    "strength",
-)  # under "Start from a picture", below the pictures
+PICTURE_KNOBS = ("keep_rows", "likeness", "strength")  # below the pictures to start from
+CANVAS, PLACE = ("width", "height", "pace"), ("place", "invert")  # Diffusion's, each one component
 EXAMPLES = (
     ("a red heart", "红色的心"),
     ("grinning cat", "咧嘴笑的猫"),
@@ -66,7 +61,7 @@ class GenerateForm(KnobForm):
     @property
     def components(self) -> list[Any]:
         """The components whose values `values_of` takes, in its order."""
-        return [*self.fields.values(), *(field for part in self.parts.values() for field in part.components)]
+        return [*super().components, *(field for part in self.parts.values() for field in part.components)]
 
     # ------------------------------------------------------------------------------------------------------ building
 
@@ -88,16 +83,20 @@ class GenerateForm(KnobForm):
         self.note = gr.HTML(elem_id="note", apply_default_css=False)
         self.chips = clickable_html(common.chips(EXAMPLES), elem_id="chips")
         with bare(gr.Row(elem_id="basics")):
-            self._add_own(lambda knob: knob.type is int and not (knob.advanced or knob.kind))
-            self._add_own(lambda knob: knob.name == "pace")
+            self._add_own(lambda knob: knob.name == "candidates")
             self.add(*(knob.name for knob in self.knobs.values() if not (knob.advanced or knob.kind)))
             self.add_seed(scale=2)
+        diffusion = self.parts["diffuse"]
+        only = [generate_html.only_for("diffuse")]
+        diffusion.add_group(*CANVAS, classes=only)
         self.roll = translate(gr.Checkbox(True, elem_id="roll", container=False), label="roll")
         self.from_picture = self.fold("picture_prompt", "from-picture")
         with self.from_picture:
             self._add_own(lambda knob: knob.kind == "picture")
             self._add_own(lambda knob: knob.name in PICTURE_KNOBS)
+            diffusion.add_group(*PLACE, classes=only)
         with self.fold("advanced", "advanced"):
+            diffusion.add_group(*diffusion.rest(), classes=only)
             self._add_own(lambda knob: True)
             self.add(*self.rest())
         drop = gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True)
@@ -135,7 +134,7 @@ class GenerateForm(KnobForm):
         sent = dict(zip(self.components, values, strict=True))
         given: dict[str, Any] = {}
         for form in (self, self.parts[engine]):
-            given |= form.settings({name: sent[component] for name, component in form.fields.items()})
+            given |= form.settings(form.named(sent))
         return given
 
     def fill_engine(self, engine: str, settings: dict[str, Any]) -> Update:

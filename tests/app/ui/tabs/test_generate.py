@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,6 +50,11 @@ def finished(tab: GenerateTab, pipeline: str, visitor: str = "ann", **settings: 
     raise AssertionError(tab.queue.job(job_id))
 
 
+def clicked_on(**data: str) -> Any:
+    """An event that brings these data."""
+    return SimpleNamespace(_data=data)
+
+
 def with_pack(tab: GenerateTab, pack: str) -> None:
     tab.context.studio.pack = pack
 
@@ -66,6 +72,7 @@ def test_only_settings_that_are_the_same_are_shared(tab: GenerateTab) -> None:
     assert {*diffusion.fields, *form.fields} == set(diffusion.knobs) | set(form.knobs)
     ids = [component.elem_id for component in form.components]
     assert len(set(ids)) == len(ids)
+    assert diffusion.fields["steps"] is diffusion.fields["sampler"]  # few components for many settings
 
 
 def test_the_chip_is_there_where_the_pack_has_both(tab: GenerateTab) -> None:
@@ -88,10 +95,11 @@ def test_each_engine_runs_with_what_was_typed_for_it(tab: GenerateTab) -> None:
     typed = {component: component.value for component in form.components}
     typed |= {form.fields["prompt"]: "a red heart", form.fields["seed"]: 7, form.fields["keep"]: 2}
     typed |= {form.parts["generate"].fields["candidates"]: 5, form.parts["generate"].fields["top_k"]: 9}
-    typed |= {form.parts["diffuse"].fields["candidates"]: 3, form.parts["diffuse"].fields["steps"]: 11}
+    typed |= {form.parts["diffuse"].fields["candidates"]: 3}
+    typed |= {form.parts["diffuse"].fields["steps"]: {"steps": 11, "sampler": "heun", "guidance": None}}
     for engine, expected in (
         ("generate", {"candidates": 5, "top_k": 9}),
-        ("diffuse", {"candidates": 3, "steps": 11, "guidance": None}),
+        ("diffuse", {"candidates": 3, "steps": 11, "guidance": None, "sampler": "heun", "windows": "auto"}),
     ):
         answer = tab.submit("ann", engine, False, *typed.values())
         job = tab.queue.job(answer[tab.job])
@@ -111,9 +119,9 @@ def test_a_run_of_either_engine_is_shown_and_opens_its_form(tab: GenerateTab) ->
         tab._act({"act": "open", "job": first.id}, "ann"),
         tab.on_load(first.id, "ann", "", "generate"),
     ):
-        assert answer[context.engine] == "diffuse" and answer[diffusion.fields["steps"]] == 13
+        assert answer[context.engine] == "diffuse" and answer[diffusion.fields["steps"]]["steps"] == 13
         assert answer[tab.form.fields["prompt"]] == "a blue leaf"
-        assert answer[diffusion.fields["guidance"]] == ""  # what the model likes is an empty field, not 0
+        assert answer[diffusion.fields["guidance"]]["guidance"] is None  # what the model likes, not 0
         assert tab.form.parts["generate"].fields["candidates"] not in answer  # stays as it was typed
     answer = tab.on_load(second.id, "ann", "", "diffuse")
     assert answer[context.engine] == "generate"
@@ -124,7 +132,7 @@ def test_a_run_of_either_engine_is_shown_and_opens_its_form(tab: GenerateTab) ->
     assert context.engine not in answer  # the visitor may have chosen another one meanwhile
     text = recipe_of("diffuse", {"prompt": "a castle", "width": 512}).text()
     answer = tab.on_load("", "ann", text, "generate")
-    assert answer[context.engine] == "diffuse" and answer[diffusion.fields["width"]] == 512
+    assert answer[context.engine] == "diffuse" and answer[diffusion.fields["width"]]["width"] == 512
 
 
 def test_pictures_of_either_engine_fill_its_form(tab: GenerateTab, tmp_path: Path) -> None:
@@ -133,14 +141,15 @@ def test_pictures_of_either_engine_fill_its_form(tab: GenerateTab, tmp_path: Pat
         finished(tab, "diffuse", prompt="a blue leaf", steps=13, candidates=2, seed=3).pictures[0]["path"]
     )
     for answer in (tab.records.reuse(path), tab.load_file(str(path), "generate")):
-        assert answer[context.engine] == "diffuse" and answer[diffusion.fields["steps"]] == 13
+        assert answer[context.engine] == "diffuse" and answer[diffusion.fields["steps"]]["steps"] == 13
     answer = tab.records.act("vary", path, 0, "ann")
     assert answer[context.engine] == "diffuse" and answer[form.run_now]
     assert isinstance(answer[diffusion.fields["image"]], Image.Image)
     assert answer[diffusion.fields["strength"]] == diffusion.knobs["strength"].default
-    assert answer[diffusion.fields["place"]] == "fill"
+    assert answer[diffusion.fields["place"]] == {"place": "fill", "invert": False}
     answer = tab.records.act("beyond", path, 0, "ann")
-    assert answer[diffusion.fields["place"]] == "centre" and answer[diffusion.fields["width"]] == ""
+    assert answer[diffusion.fields["place"]]["place"] == "centre"
+    assert answer[diffusion.fields["width"]]["width"] is None
     assert isinstance(answer[diffusion.fields["image"]], Image.Image) and answer[form.run_now]
     redrawn = tab.records.act("redraw", path, 0, "ann")
     assert tab.queue.job(redrawn[context.job]).pipeline == "diffuse"
@@ -199,13 +208,17 @@ def test_an_engine_is_chosen_and_draws(visit: Any, queue: JobQueue) -> None:
     assert dalle.is_hidden() and tab.evaluate("document.activeElement.value") == "diffuse"
     keep(tab, "engine-diffuse-en-light-1280")
     unfold(tab, "#advanced")
-    assert tab.locator("#diffuse-guidance input").input_value() == ""
+    guidance = tab.locator("#advanced input[name=guidance]")
+    assert guidance.input_value() == "" and guidance.get_attribute("placeholder") == "auto"
+    tab.locator("#advanced select[name=sampler]").select_option("heun")
+    tab.locator("#diffuse-width-group select[name=pace]").select_option("fast")
     diffusion.locator("input").fill("3")
     ask(tab, "a red heart")
     assert "drawn by diffusion" in wait_state(tab, "done").inner_text()
     made = queue.jobs(count=1)[0]
     assert (made.pipeline, made.settings["candidates"]) == ("diffuse", 3)
     assert made.settings["width"] is None and made.settings["guidance"] is None  # what the model likes, not 0
+    assert (made.settings["sampler"], made.settings["pace"]) == ("heun", "fast")
 
     tab.locator("#engine label", has_text="DALL·E").click()
     dalle.wait_for()
@@ -221,6 +234,7 @@ def test_an_engine_is_chosen_and_draws(visit: Any, queue: JobQueue) -> None:
     diffusion.wait_for()
     assert tab.locator("#engine input[value=diffuse]").is_checked()
     assert diffusion.locator("input").input_value() == "3"
+    assert tab.locator("#advanced select[name=sampler]").input_value() == "heun"
     tab.evaluate("localStorage.removeItem('atelier-job'); localStorage.setItem('atelier-engine', 'diffuse')")
     tab.goto(tab.url.split("?")[0], wait_until="domcontentloaded")
     diffusion.wait_for()  # what was chosen last
@@ -231,7 +245,7 @@ def test_an_engine_is_chosen_and_draws(visit: Any, queue: JobQueue) -> None:
 def test_the_chip_fits(visit: Any, queue: JobQueue, lang: str, theme: str, width: int) -> None:
     tab = visit(lang=lang, theme=theme, width=width)
     tab.locator("#engine label").last.click()
-    tab.locator("#diffuse-width").wait_for()
+    tab.locator("#diffuse-width-group").wait_for()
     assert tab.locator("#engine").inner_text().split() == [
         "DALL·E",
         "扩散" if lang == "zh-CN" else "Diffusion",
@@ -244,3 +258,39 @@ def test_the_chip_fits(visit: Any, queue: JobQueue, lang: str, theme: str, width
     tab.locator("#knob-temperature").wait_for()
     assert overflow(tab) == []
     keep(tab, f"engine-dalle-{lang[:2]}-{theme}-{width}")
+
+
+def test_how_a_picture_was_drawn_is_asked_in_two_steps(tab: GenerateTab) -> None:
+    job = finished(tab, "diffuse", prompt="a blue leaf", candidates=2, seed=3)
+    stage = tab.watch(job.id, "ann", "")[tab.stage]
+    name = tab.pictures.name(job.pictures[0]["path"])
+    assert f'data-act="explain" data-name="{name}"' in stage and "这张是怎样画的？" in stage
+    asked = tab.ask_how(clicked_on(act="explain", name=name))
+    assert asked[tab.asked].endswith(f" {name}") and "Drawing it once more" in asked[tab.explained]
+    assert tab.ask_how(clicked_on(act="explain", name=name))[tab.asked] != asked[tab.asked]
+    assert "cannot be watched" in tab.tell_how(asked[tab.asked])  # a painter has no attention
+    assert "no picture" in tab.tell_how("0.5 ../secret.png")
+    assert tab.ask_how(clicked_on(act="explain-close")) == {tab.explained: ""}
+    assert tab.explained not in tab.ask_how(clicked_on(act="remix", name=name))
+    dalle = finished(tab, "generate", prompt="a red leaf", candidates=2)
+    assert 'data-act="explain"' not in tab.watch(dalle.id, "ann", "")[tab.stage]
+
+
+def test_words_are_weighed_and_a_layout_is_kept(tab: GenerateTab) -> None:
+    form, diffusion = tab.form, tab.form.parts["diffuse"]
+    job = finished(tab, "diffuse", prompt="a blue leaf", candidates=2, seed=3)
+    picture = job.pictures[1]
+    name = tab.pictures.name(picture["path"])
+    answer = tab._act({"act": "weigh", "name": name, "weights": "blue=2"}, "ann")
+    settings = tab.queue.job(answer[tab.job]).settings
+    assert (settings["word_weights"], settings["seed"], settings["candidates"]) == (
+        "blue=2",
+        picture["seed"],
+        1,
+    )
+    answer = tab._act({"act": "layout", "name": name}, "ann")
+    assert answer[diffusion.fields["source_prompt"]] == "a blue leaf"
+    assert answer[form.fields["seed"]] == picture["seed"] and answer[form.roll] is False
+    assert "the layout of this picture stays" in answer[tab.note]
+    refused = tab.safely(tab._act, {"act": "weigh", "name": name, "weights": "blue:2"}, "ann")
+    assert "write it as big=1.5" in refused[tab.note]

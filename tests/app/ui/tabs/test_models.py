@@ -305,7 +305,7 @@ def test_another_pack_is_used_only_when_no_job_is_left(visit: Any, tiny: Site) -
     card(tab, "sd-turbo").locator("[data-act=switch]").click()
     card(tab, "sd-turbo").locator(".badge").wait_for()
     tab.locator("#tab-generate-button").click()
-    tab.locator("#diffuse-width").wait_for()  # the other engine, without another page
+    tab.locator("#diffuse-width-group").wait_for()  # the other engine, without another page
     assert tab.locator("#knob-top_k").is_hidden()
     tiny.studio.pack = "tiny"
 
@@ -351,10 +351,10 @@ def test_a_pack_of_stable_diffusion_has_its_own_form(visit: Any, tmp_path: Path)
         tab = visit(site, "generate", lang="zh-CN")
         assert "不要出现" in tab.locator("#generate-controls").inner_text()
         assert tab.locator("#engine .engines").is_hidden() and tab.locator("#knob-candidates").is_hidden()
-        tab.locator("#diffuse-width input").fill("100")
+        tab.locator("#diffuse-width-group [name=width]").fill("100")
         ask(tab, "一只猫")
         tab.locator("#note", has_text="宽 100 不是 8 的倍数，可以用 96 或 104").wait_for()
-        tab.locator("#diffuse-width input").fill("192")
+        tab.locator("#diffuse-width-group [name=width]").fill("192")
         tab.locator("#diffuse-negative_prompt textarea").fill("blur")
         ask(tab, "一只猫")
         wait_state(tab, "done")
