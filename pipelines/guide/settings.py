@@ -72,7 +72,7 @@ class GuideSettings(SteeredSettings):
     clip_guidance_scale: str = knob("5000", label=("CLIP guidance scale", "CLIP 引导强度"), kind="schedule",
         help="how strongly CLIP's gradient steers; a number, or a course such as [0]*200+[5000]*800",
         help_zh="CLIP 的梯度影响有多强；一个数，或随进程变化，例如 [0]*200+[5000]*800")
-    clamp_max: float = knob(0.05, 0.0, 10.0, label=("largest gradient", "梯度上限"), advanced=True,
+    clamp_max: float = knob(0.2, 0.0, 10.0, label=("largest gradient", "梯度上限"), advanced=True,
         help="root mean square that the gradient is cut to; 0 for no limit", help_zh="梯度均方根的上限；0 表示不限")
     whole_gradient: bool = knob(True, label=("through the network", "梯度穿过网络"), advanced=True,
         help="the gradient goes through the diffusion network too: slower, truer",
