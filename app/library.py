@@ -1,20 +1,25 @@
 """The pictures made: found in the outputs folder, read by their records, searched by what is in them with CLIP.
 
 The files are the truth. `library.sqlite` beside them only remembers what was read and each picture's CLIP vector; it
-may be deleted at any time and is filled again from the files.
+may be deleted at any time and is filled again from the files. A file or folder that cannot be read is passed over.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sqlite3
+import stat
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,18 +27,24 @@ from PIL import Image
 from torch import Tensor, nn
 
 from app.jobs.threads import run_in_own_thread
+from app.picture_index import PictureIndex, transaction
 from pipelines.core.record import Record, read_texts, record_from_json
 from pipelines.errors import BadInput
-from pipelines.io.files import cannot_save
+from pipelines.io.files import named, shown_name
 from pipelines.io.images import fit_square, on_white, open_picture, to_tensor
 
 SIDE = 224  # pixels; what CLIP is shown of a picture
-BATCH = 32
+BATCH = 32  # pictures at once, at most
+BATCH_SECONDS = 0.3  # that a batch is to take: a search is given up between two
+NOT_PICTURES = ("runs", "given", "directions")  # folders of ours that hold other things
+MOST_DEPTH = 12  # folders within folders
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture that was made here. `id` is its file's name without the ending."""
+    """One picture that was made here. `id` is its file's name without the ending, as text that can be shown."""
 
     id: str
     path: Path
@@ -54,60 +65,42 @@ class ClipLike(Protocol):
 
 
 class Library:
-    """The PNG files with a record in `folder` and its subfolders. Any thread may call it."""
+    """The PNG files with a record in `folder` and its subfolders. Any thread may call it.
 
-    def __init__(self, folder: str | Path) -> None:
+    Once `closing` is set, what reads many files or computes ends soon, with BadInput; `close` sets it.
+    """
+
+    def __init__(self, folder: str | Path, closing: threading.Event | None = None) -> None:
         self.folder = Path(folder).absolute()
+        self._closing = closing or threading.Event()
         self._lock = threading.RLock()
-        path = self.folder / "library.sqlite"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                self._db = self._open(path)
-            except sqlite3.DatabaseError:  # damaged: nothing is lost by beginning again
-                path.unlink()
-                self._db = self._open(path)
-        except (OSError, sqlite3.DatabaseError) as error:
-            problem = error if isinstance(error, OSError) else OSError(str(error))
-            raise cannot_save(path, problem) from None
-
-    @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.execute(
-            "CREATE TABLE IF NOT EXISTS pictures (path TEXT PRIMARY KEY, modified INTEGER, bytes INTEGER,"
-            " record TEXT, clip TEXT, vector BLOB)"  # record: empty when the file has none of ours
-        )
-        return db
+        self._index = PictureIndex(self.folder / "library.sqlite")
 
     def recent(self, count: int = 50, skip: int = 0) -> list[Entry]:
         """The newest pictures first, `count` of them after the first `skip`."""
         with self._lock:
             self._refresh()
-            rows = self._db.execute(
+            rows = self._query(
                 "SELECT path, modified, record FROM pictures WHERE record != ''"
                 " ORDER BY modified DESC, path LIMIT ? OFFSET ?",
                 (count, skip),
             )
-            return [self._entry(*row) for row in rows]
+            return self._entries(rows)
 
     def count(self) -> int:
         """How many pictures there are."""
         with self._lock:
             self._refresh()
-            return self._db.execute("SELECT count(*) FROM pictures WHERE record != ''").fetchone()[0]
+            return self._query("SELECT count(*) FROM pictures WHERE record != ''")[0][0]
 
     def find(self, picture_id: str) -> Entry:
         """The picture of that id; BadInput when there is none."""
         with self._lock:
             self._refresh()
-            for path, modified, record in self._db.execute(
-                "SELECT path, modified, record FROM pictures WHERE record != ''"
-            ):
-                if Path(path).stem == picture_id:
-                    return self._entry(path, modified, record)
+            rows = self._query("SELECT path, modified, record FROM pictures WHERE record != ''")
+        for row in rows:
+            if Path(row[0]).stem == picture_id:
+                return self._entry(*row)
         raise BadInput("app.picture_not_in_library", picture=picture_id[:40])
 
     @run_in_own_thread
@@ -134,23 +127,37 @@ class Library:
         return [(entry, score) for entry, score in ranked if entry.path != here][:count]
 
     def close(self) -> None:
+        """End what is being asked, and let go of the index."""
+        self._closing.set()
+        self.done()
+
+    def done(self) -> None:
+        """Let go of the index when nothing more will be asked."""
         with self._lock:
-            self._db.close()
+            self._index.close()
 
     # ------------------------------------------------------------------------------------------ keeping the index
 
     def _refresh(self) -> None:
         """Bring the index up to the files: read new and changed ones, forget deleted ones."""
-        known = {path: (modified, size) for path, modified, size in self._rows("path, modified, bytes")}
         there = dict(_png_files(self.folder))
-        with self._db:  # one transaction
-            self._db.execute("BEGIN")
-            for path in known.keys() - there.keys():
-                self._db.execute("DELETE FROM pictures WHERE path = ?", (path,))
-            for path, state in there.items():
-                if known.get(path) != state:
-                    row = (path, *state, self._record_text(self.folder / path))
-                    self._db.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, NULL, NULL)", row)
+
+        def refresh(db: sqlite3.Connection) -> None:
+            rows = db.execute("SELECT path, modified, bytes FROM pictures")
+            known = {path: (modified, size) for path, modified, size in rows}
+            fresh = [
+                (path, *state, self._record_text(path))
+                for path, state in there.items()
+                if known.get(path) != state
+            ]
+            gone = [(path,) for path in known.keys() - there.keys()]
+            if fresh or gone:
+                with transaction(db):  # files were read before: nobody waits for the database meanwhile
+                    db.executemany("DELETE FROM pictures WHERE path = ?", gone)
+                    db.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, NULL, NULL)", fresh)
+
+        self._check_open()
+        self._index.run(refresh)
 
     def _vectors(self, clip: ClipLike) -> tuple[list[Entry], np.ndarray]:
         """All pictures and their (n, d) vectors by this CLIP; those not yet known are computed now."""
@@ -158,49 +165,101 @@ class Library:
         with self._lock:
             self._refresh()
             query = "SELECT path FROM pictures WHERE record != '' AND clip IS NOT ?"
-            missing = [row[0] for row in self._db.execute(query, (mark,))]
-        for begin in range(0, len(missing), BATCH):  # outside the lock: this is the slow part
-            part = missing[begin : begin + BATCH]
-            vectors = _encode(clip, [self.folder / path for path in part])
-            with self._lock, self._db:
-                self._db.execute("BEGIN")
-                for path, vector in zip(part, vectors, strict=True):
-                    row = (mark, b"" if vector is None else vector.tobytes(), path)
-                    self._db.execute("UPDATE pictures SET clip = ?, vector = ? WHERE path = ?", row)
+            missing = [path for (path,) in self._query(query, (mark,))]
+        size = 1
+        while missing:  # outside the lock: this is the slow part
+            self._check_open()
+            part, missing = missing[:size], missing[size:]
+            begun = time.monotonic()
+            vectors = _encode(clip, [named(self.folder, path) for path in part])
+            seconds = time.monotonic() - begun
+            size = min(2 * size, BATCH) if seconds < BATCH_SECONDS / 2 else max(1, size // 2)
+            found = [b"" if vector is None else vector.tobytes() for vector in vectors]
+            with self._lock:
+                self._check_open()
+                self._keep([(mark, *pair) for pair in zip(found, part, strict=True)])
         with self._lock:
             query = "SELECT path, modified, record, vector FROM pictures WHERE record != '' AND clip = ? AND vector != x''"
-            rows = self._db.execute(query, (mark,)).fetchall()
-        entries = [self._entry(*row[:3]) for row in rows]
-        return entries, np.stack([np.frombuffer(row[3], np.float32) for row in rows]) if rows else np.zeros(
-            (0, 1)
-        )
+            rows = self._query(query, (mark,))
+        usual = Counter(len(row[3]) for row in rows).most_common(1)
+        entries = [
+            (entry, np.frombuffer(row[3], np.float32))
+            for row in rows
+            if len(row[3]) == usual[0][0] and (entry := self._entry_or_none(*row[:3]))
+        ]
+        if not entries:
+            return [], np.zeros((0, 1))
+        return [entry for entry, _ in entries], np.stack([vector for _, vector in entries])
 
-    def _rows(self, columns: str) -> Iterable[tuple[str, int, int]]:
-        return self._db.execute(f"SELECT {columns} FROM pictures").fetchall()
+    def _keep(self, rows: list[tuple[str, bytes, str]]) -> None:
+        """Remember vectors: what made each, the vector's bytes (none: it cannot be opened) and the file."""
 
-    @staticmethod
-    def _record_text(path: Path) -> str:
+        def keep(db: sqlite3.Connection) -> None:
+            with transaction(db):
+                db.executemany("UPDATE pictures SET clip = ?, vector = ? WHERE path = ?", rows)
+
+        self._index.run(keep)
+
+    def _query(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        self._check_open()
+        return self._index.run(lambda db: db.execute(query, values).fetchall())
+
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise BadInput("app.closing")
+
+    def _record_text(self, path: str) -> str:
         """The record in a file as JSON, empty when there is none that can be believed."""
+        self._check_open()
         try:
-            return json.dumps(asdict(record_from_json(read_texts(path).get("atelier", ""))))
+            record = record_from_json(read_texts(named(self.folder, path)).get("atelier", ""))
+            text = json.dumps(asdict(record), ensure_ascii=False)
+            return text.encode("utf-8", "replace").decode()  # half of a pair could not be shown
         except BadInput:
             return ""
+        except Exception:  # whatever is wrong with one file, the others are shown
+            log.exception("the record of %r cannot be read", path)
+            return ""
+
+    def _entries(self, rows: Iterable[tuple[Any, ...]]) -> list[Entry]:
+        return [entry for row in rows if (entry := self._entry_or_none(*row))]
+
+    def _entry_or_none(self, path: str, modified: int, record: str) -> Entry | None:
+        with suppress(TypeError, ValueError):  # the row is damaged
+            return self._entry(path, modified, record)
+        return None
 
     def _entry(self, path: str, modified: int, record: str) -> Entry:
-        return Entry(Path(path).stem, self.folder / path, modified / 1e9, Record(**json.loads(record)))
+        return Entry(Path(path).stem, named(self.folder, path), modified / 1e9, Record(**json.loads(record)))
 
 
 def _png_files(folder: Path) -> Iterable[tuple[str, tuple[int, int]]]:
-    """The PNG files under a folder: relative path -> (nanoseconds of the last change, bytes)."""
-    for top, _, names in os.walk(folder):
+    """The PNG files under a folder and in folders linked into it: name -> (nanoseconds of the last change, bytes).
+
+    A name is the path from the folder, as text that can be shown. Links that lead back are not followed.
+    """
+    seen: set[tuple[int, int]] = set()
+    for top, folders, names in os.walk(folder, followlinks=True):
+        above = Path(top).relative_to(folder)
+        try:
+            place = os.stat(top)
+        except OSError:  # deleted just now
+            continue
+        if (place.st_dev, place.st_ino) in seen or len(above.parts) >= MOST_DEPTH:
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and (above.parts or name not in NOT_PICTURES)
+        )
         for name in names:
-            if name.endswith(".png") and not name.startswith("."):
-                path = Path(top) / name
-                try:
-                    state = path.stat()
-                except OSError:  # deleted just now
-                    continue
-                yield path.relative_to(folder).as_posix(), (state.st_mtime_ns, state.st_size)
+            if not name.endswith(".png") or name.startswith("."):
+                continue
+            with suppress(OSError, UnicodeError):  # deleted just now; a name that is no text at all
+                state = os.stat(os.path.join(top, name))
+                path = shown_name((above / name).as_posix())
+                if stat.S_ISREG(state.st_mode):
+                    yield path, (min(state.st_mtime_ns, 2**63 - 1), state.st_size)
 
 
 def _nearest(entries: list[Entry], scores: np.ndarray, count: int) -> list[tuple[Entry, float]]:

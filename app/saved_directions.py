@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +23,9 @@ from pipelines.io.files import write_atomically
 
 MOST_SHOWN = 24  # the newest
 MOST_USED = 6  # at once
+NAME = re.compile(r"[\w-]{1,60}\.safetensors")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,14 +62,18 @@ class Shelf:
 
     def path(self, name: str) -> Path:
         """The file behind a name. BadInput when it is no direction of ours."""
-        good = bool(re.fullmatch(r"[\w-]{1,60}\.safetensors", name)) and (self.folder / name).is_file()
+        good = bool(NAME.fullmatch(name)) and (self.folder / name).is_file()
         if not good:
             raise BadInput("app.direction_gone", direction=name[:60])
         return self.folder / name
 
     def kept(self) -> list[Kept]:
         """What is on the shelf, newest first; files that are no directions are passed over."""
-        files = [(path.stat(), path) for path in self.folder.glob("*.safetensors")]
+        files: list[tuple[os.stat_result, Path]] = []
+        for path in self.folder.glob("*.safetensors"):
+            with suppress(OSError):  # deleted just now, or a link to nowhere
+                if NAME.fullmatch(path.name) and path.is_file():
+                    files.append((path.stat(), path))
         newest = sorted(files, key=lambda pair: -pair[0].st_mtime_ns)[:MOST_SHOWN]
         read = [_read(path, stat.st_mtime_ns, stat.st_size) for stat, path in newest]
         return [direction for direction in read if direction is not None]
@@ -101,4 +111,7 @@ def _read(path: Path, changed: int, size: int) -> Kept | None:
     try:
         return Kept(path.name, size, read_direction(path).facts)
     except BadInput:
+        return None
+    except Exception:  # whatever is wrong with one file, the others are shown
+        log.exception("the direction %r cannot be read", path.name)
         return None

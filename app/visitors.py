@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from app.jobs.queue import Job, JobQueue
+from app.jobs.queue import PROGRAM, Job, JobQueue
 from app.library import ClipLike, Entry, Library
 from pipelines.core.journal import Journal
 from pipelines.core.settings import Settings
@@ -37,7 +37,8 @@ class OwnQueue:
     ) -> str:
         if after is not None:
             self.job(after[0])
-        return self._queue.submit(pipeline, settings, self._asking(), after)
+        program = session.startswith(PROGRAM)
+        return self._queue.submit(pipeline, settings, self._asking(), after, program=program)
 
     def job(self, job_id: str) -> Job:
         job = self._queue.job(job_id)
@@ -56,6 +57,9 @@ class OwnQueue:
         self.job(job_id)
         return self._queue.journal(job_id)
 
+    def stop_soon(self, job_id: str) -> None:
+        self._queue.stop_soon(job_id, self._asking())
+
     def stop(self, job_id: str) -> Job:
         self.job(job_id)
         return self._queue.stop(job_id)
@@ -73,7 +77,7 @@ class OwnLibrary:
     """The library of whoever asks: `home` tells his folder. One that has made nothing yet has no folder."""
 
     def __init__(self, home: Callable[[], Path]) -> None:
-        self._home = home
+        self._home, self._closing = home, threading.Event()
 
     def recent(self, count: int = 50, skip: int = 0) -> list[Entry]:
         return self._ask(lambda library: library.recent(count, skip), [])
@@ -97,5 +101,12 @@ class OwnLibrary:
         home = self._home()
         if not home.is_dir():
             return nothing
-        with closing(Library(home)) as library:
+        library = Library(home, self._closing)
+        try:
             return question(library)
+        finally:
+            library.done()
+
+    def close(self) -> None:
+        """End what is being asked."""
+        self._closing.set()

@@ -55,6 +55,47 @@
     tell();
   };
 
+  // A line that is cut, for whatever time: what the page sends is sent again until it arrives. Gradio would reload the page, and
+  // what was typed would be lost. Pictures that did not come are asked for again.
+  const send = window.fetch;
+  const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+  let leaving = false, waiting = 0;
+  addEventListener("pagehide", () => { leaving = true; });
+  addEventListener("pageshow", () => { leaving = false; });
+  const lineIs = (cut) => {
+    const told = document.querySelector("#cut");
+    if (told) told.hidden = !cut;
+    if (cut) return;
+    for (const one of document.images) if (one.complete && !one.naturalWidth && one.getAttribute("src")) one.src = one.src;
+  };
+  window.fetch = async (what, options = {}) => {
+    const asked = what instanceof Request ? what : null;
+    const address = new URL(asked ? asked.url : what, document.baseURI), method = options.method || asked?.method || "GET";
+    if (address.origin !== location.origin || method.toUpperCase() !== "POST") return send(what, options);
+    for (let tries = 0; ; tries++) {
+      let answer = null, problem = null;
+      try { answer = await send(asked ? asked.clone() : what, options); } catch (one) { problem = one; }
+      const cut = problem ? problem instanceof TypeError && !options.signal?.aborted && !leaving : answer.status === 502 || answer.status === 504;
+      if (tries && !cut && !--waiting) lineIs(false);
+      if (!cut) { if (problem) throw problem; return answer; }
+      if (!tries && !waiting++) lineIs(true);
+      await pause(Math.min(500 * 2 ** tries, 3000));
+    }
+  };
+
+  // Gradio calls its places for files by an English name, whatever is written in them; they are called by what is written.
+  const nameByWords = () => {
+    for (const one of document.querySelectorAll("[aria-dropeffect][aria-label]")) if (one.textContent.trim()) one.removeAttribute("aria-label");
+  };
+  new MutationObserver(nameByWords).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["aria-label"] });
+
+  // Stop and Pause tell the server at once, by an address that waits for nothing; the button's own answer follows.
+  document.addEventListener("click", (event) => {
+    const at = event.target.closest?.("#stop, [data-act=stop], [data-act=pause]");
+    const job = at?.closest("[role=tabpanel]")?.querySelector("section[data-job]")?.dataset.job;
+    if (job) fetch(`stop/${job}`, { method: "POST" }).catch(() => {});
+  }, true);
+
   window.atelier = {
     // Who is here, which job is being looked at and which engine was chosen last: asked once when the page opens, as is the
     // language, if it was chosen.
@@ -154,19 +195,32 @@
     heard.textContent = told.innerText;
   });
 
+  // Sliders of words, in the panel on how a picture was drawn: the button beside them carries all weights that are not 1.
+  document.addEventListener("input", (event) => {
+    const panel = event.target.closest?.("[data-weigh]") && event.target.closest("[data-explained]");
+    if (!panel) return;
+    event.target.nextElementSibling.textContent = String(Number(event.target.value));
+    const weights = Array.from(panel.querySelectorAll("[data-weigh]")).filter((one) => Number(one.value) !== 1);
+    panel.querySelector("[data-act=weigh]").dataset.weights = weights.map((one) => `${one.dataset.weigh}=${Number(one.value)}`).join(", ");
+  });
+
   // Ctrl+Enter or Cmd+Enter does the next thing, from inside the prompt box and from every setting below it.
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
-    const place = event.target.closest?.("#generate-controls, #optimize-controls, #optimize-view, #edit-controls, #edit-view, .plain");
+    const place = event.target.closest?.("#generate-controls, #optimize-controls, #optimize-view, #edit-controls, #edit-view, #see, .plain");
     if (!place) return;
     event.preventDefault();
     event.stopPropagation();
     const next = { "generate-controls": "#go", "edit-controls": "#edit-buttons [data-key]", "edit-view": "#edit-buttons [data-key]" };
+    if (place.matches("#see")) {
+      Array.from(place.querySelectorAll("[data-key]")).find((one) => one.offsetParent)?.click();
+      return;
+    }
     document.querySelector(place.matches(".plain") ? `#${place.id} [data-key]` : next[place.id] || "#optimize-buttons [data-key]")?.click();
   }, true);
 
   // A file dropped anywhere is a picture with settings, on Optimize the picture to start from, on Edit the picture to edit or a
-  // direction for the shelf, unless it lands on a field that takes files itself.
+  // direction for the shelf, on See pictures to look at, unless it lands on a field that takes files itself.
   const carriesFiles = (event) => Array.from(event.dataTransfer?.types || []).includes("Files");
   const elsewhere = (event) => carriesFiles(event) && !event.target.closest?.("#drop, .picture-field");
   let depth = 0;
@@ -178,6 +232,7 @@
     hover(-depth);
     if (!elsewhere(event)) return;
     event.preventDefault();
+    if (document.querySelector("#see")?.offsetParent) { window.atelier.give(event.dataTransfer.files); return; }
     const optimizing = document.querySelector("#optimize")?.offsetParent;
     if (optimizing) document.querySelector("#opt-image button[aria-label='Remove Image']")?.click(); // one picture at a time
     const editing = document.querySelector("#edit")?.offsetParent;
@@ -185,9 +240,10 @@
     if (plain) { giveFile(`#${plain.id} input[type=file]`, event.dataTransfer.files[0]); return; }
     giveFile(optimizing ? "#opt-image input[type=file]" : editing ? PICTURE_TO_EDIT : "#drop input[type=file]", event.dataTransfer.files[0]);
   });
-  // A picture pasted on Edit is the picture to edit.
+  // A picture pasted on Edit is the picture to edit, on See one more to look at.
   document.addEventListener("paste", (event) => {
     const file = Array.from(event.clipboardData?.files || [])[0];
+    if (file && document.querySelector("#see")?.offsetParent) { event.preventDefault(); window.atelier.give([file]); return; }
     if (!file || !document.querySelector("#edit")?.offsetParent) return;
     event.preventDefault();
     giveFile(PICTURE_TO_EDIT, file);
@@ -235,7 +291,7 @@
     for (const one of at.querySelectorAll(".tick")) one.setAttribute("aria-current", String(Boolean(back) && Number(one.dataset.scrub) === back.step));
     if (!back) return;
     told.querySelector(".at").innerHTML = word("step", back.step);
-    told.querySelector("[data-act=fork]").dataset.step = back.step;
+    for (const one of told.querySelectorAll("[data-step]")) one.dataset.step = back.step;
     const range = at.querySelector("input");
     range.value = back.step;
     range.setAttribute("aria-valuetext", String(back.step));
@@ -506,17 +562,19 @@
   // Guide's part of the form, and the chip that chooses between VQGAN and diffusion.
   const GUIDE = "#opt-engine,#opt-guide";
   let waiting = ""; // what is filled in once the tab has been opened
+  let filled = false; // something was, and says the engine
   Object.assign(window.atelier, {
     guided: () => JSON.stringify(read(entriesIn(GUIDE))),
     fillGuide(given) {
       if (!given) return;
       if (!find("#opt-guide .guide-form")) { waiting = given; return; }
+      filled = true;
       for (const [name, value] of Object.entries(JSON.parse(given))) put(entriesIn(GUIDE, name), value);
     },
     guideForm() {
       setTimeout(() => {
-        const last = waiting || (kept.get("steer") ? JSON.stringify({ steer: kept.get("steer") }) : "");
-        window.atelier.fillGuide(last);
+        if (waiting) window.atelier.fillGuide(waiting);
+        else if (!filled && kept.get("steer")) put(entriesIn(GUIDE, "steer"), kept.get("steer"));
         waiting = "";
       });
     },

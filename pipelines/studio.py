@@ -24,6 +24,7 @@ from pipelines.guide.pipeline import Guide
 from pipelines.models.base import Clip
 from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
+from pipelines.models.flow.network import FLOWS
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
@@ -86,20 +87,22 @@ class Studio:
             names = {checkpoint.name for checkpoint in needed(pack, self.use)}
             self._loaded = {name: part for name, part in self._loaded.items() if name in names}
 
-    def choose(self, part: str, name: str = "") -> None:
+    def choose(self, part: str, name: str = "", pack: str = "") -> None:
         """Give a part of the pack to another model, such as "clip" to "clip-vit-l-14"; "" gives it back to the pack's own.
 
-        Models that are still used stay loaded. BadInput for an unknown part or model, a model of another role, or one
-        whose files are missing; the studio is then unchanged.
+        With `pack` it also changes to that pack, of which other models may be missing, as at the start. Models that are
+        still used stay loaded. BadInput for an unknown part, model or pack, a model of another role, or one whose files
+        are missing; the studio is then unchanged.
         """
+        pack = pack or self.pack
         use = {field: model for field, model in self.use.items() if field != part}
         if name:
             use[part] = name
-            check_use(self.pack, {part: name})
+            check_use(pack, {part: name})
             _check_present("this", with_readers([name]))
         with self._lock:
-            self.use = use
-            names = {checkpoint.name for checkpoint in needed(self.pack, use)}
+            names = {checkpoint.name for checkpoint in needed(pack, use)}
+            self.pack, self.use = pack, use
             self._loaded = {model: loaded for model, loaded in self._loaded.items() if model in names}
 
     def on(self, device: str) -> Studio:
@@ -160,6 +163,11 @@ class Studio:
         """The pack's CLIP, loaded. Generate ranks with it and the library searches with it."""
         return self.load(parts(self.pack, "optimize", self.use)["clip"])
 
+    def critic(self) -> Clip | None:
+        """The pack's critic, loaded; None where its Optimize has none."""
+        name = parts(self.pack, "optimize", self.use).get("critic")
+        return None if name is None else self.load(name)
+
     def _fields(self, name: str, models: dict[str, Any]) -> dict[str, Any]:
         """The fields of a pipeline from its models.
 
@@ -172,7 +180,13 @@ class Studio:
             diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), reader)
             fields |= {"unet": PriorDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         elif "diffusion" in fields:
-            diffusion = StableDiffusion(fields.pop("diffusion"))
+            pipe = fields.pop("diffusion")
+            flow = FLOWS.get(type(pipe).__name__)
+            if flow is not None and name in DENOISING:
+                raise BadInput("studio.flow_only_draws", pipeline=name)
+            if flow is not None:
+                return fields | {"diffusion": flow(pipe)}
+            diffusion = StableDiffusion(pipe)
             fields |= {"unet": StableDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         return fields
 

@@ -18,6 +18,7 @@ FILES = sorted([*ROOT.glob("app/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 LIBRARIES = ("pipelines.errors", "pipelines.io", "pipelines.core", "pipelines.models", "pipelines.clip")
 PIPELINES = (
     "pipelines.generate", "pipelines.diffuse", "pipelines.optimize", "pipelines.guide", "pipelines.edit",
+    "pipelines.see",
 )  # fmt: skip
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pipelines": ("pipelines.errors", "pipelines.core", *PIPELINES, "pipelines.studio"),  # imported when asked for
@@ -45,19 +46,26 @@ MAY_IMPORT |= {
     "app.serving": RUNNING,
     "app.owners": RUNNING,
     "app.deploy": (*RUNNING, "app.torch_build"),
-    "app.library": (*RUNNING, "app.jobs", "app.owners"),
+    "app.picture_index": RUNNING,
+    "app.library": (*RUNNING, "app.jobs", "app.owners", "app.picture_index"),
     "app.visitors": (*RUNNING, "app.jobs", "app.library"),
     "app.downloads": RUNNING,
     "app.timelapse": (*RUNNING, "app.jobs"),
     "app.saved_directions": RUNNING,
+    "app.soak": RUNNING,
+    "app.saved_probes": RUNNING,
     "app.ui": (
         *RUNNING, "app.jobs", "app.library", "app.downloads", "app.timelapse", "app.saved_directions",
+        "app.saved_probes",
         "app.serving", "app.owners", "app.visitors", "app.space", "app.recipe",
     ),
-    "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.serving", "app.space", "app.deploy"),
+    "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.serving", "app.space", "app.deploy", "app.soak"),
 }  # fmt: skip
 # Families of models that are variants of another, or built on it.
-KIN = {("chinese_clip", "openai_clip"), ("judge", "clip"), ("prior", "clip"), ("dalle_semantic", "clip")}
+KIN = {
+    ("chinese_clip", "openai_clip"), ("siglip", "openai_clip"), ("judge", "clip"), ("prior", "clip"),
+    ("dalle_semantic", "clip"),
+}  # fmt: skip
 
 
 def module_of(file: Path) -> str:

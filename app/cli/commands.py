@@ -32,7 +32,12 @@ COMMANDS = (
     Command("guide", "PROMPT", "let CLIP's gradient guide a diffusion model from noise (Disco Diffusion)"),
     Command("edit", "FILE", "change a picture from one text to another (DiffusionCLIP)"),
     Command("diffuse", "PROMPT", "draw candidates by latent diffusion and rank them with CLIP"),
+    Command("classify", "FILES", "say which of some labels fits each picture", "app.cli.see.classify"),
+    Command("explain", "FILE PROMPT", "say why a picture fits a prompt", "app.cli.see.explain"),
+    Command("probe", "FOLDER", "teach labels from a folder of pictures for each", "app.cli.see.probe"),
+    Command("score", "FOLDER PROMPT", "score pictures for a prompt, as csv", "app.cli.see.score"),
     Command("replay", "FILE.png", "run a picture's record again and compare", "app.cli.replay"),
+    Command("walkthrough", "FILE.png", "show how a picture of diffuse was drawn", "app.cli.walkthrough"),
     Command(
         "models",
         "",
@@ -45,6 +50,7 @@ COMMANDS = (
     Command("train", "NAME", "train one of the small models", "pipelines.training.cli", ("queue",)),
     Command("evaluate", "", "measure the models", "pipelines.evaluation.cli"),
     Command("bench", "NAME", "measure speed", "pipelines.benchmarks.cli"),
+    Command("soak", "", "try a studio under load, kills, a full disk and slow lines", "app.cli.soak"),
     Command("showcase", "", "remake the example pictures", "pipelines.evaluation.showcase"),
     Command("test", "", "run the tests"),
 )

@@ -61,6 +61,8 @@ class ActiveJob:
 
     job: Job
     sequence: int  # order of arrival
+    turn: str = ""  # whose turn it takes: a visitor's session, or all programs at one address
+    party: str = ""  # with whom it shares its part of the queue; "" where nobody's address is known
     context: contextvars.Context = field(default_factory=contextvars.copy_context)  # of who asked for it
     stop: bool = False
     asked: float = -1e9  # when somebody last asked for a preview, monotonic seconds

@@ -8,9 +8,9 @@ away is `interrupted` and offered again.
 from __future__ import annotations
 
 import base64
+import contextvars
 import logging
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,29 +18,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from app.jobs.job import ActiveJob, Job, State
-from app.jobs.order import check_room, running_order
+from app.jobs.journals import forget_journals
+from app.jobs.looking import Looking
+from app.jobs.order import check_room, party_of, turn_of
 from app.jobs.store import JobStore
-from app.jobs.timing import placed, remaining_seconds
 from app.jobs.worker import Worker
 from pipelines.core.execute import Events
-from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Pipeline, StudioLike, run
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave, Message
-from pipelines.io.images import open_picture, picture_format, read_bytes
+from pipelines.io.images import picture_format, read_bytes
+from pipelines.io.metadata import without_metadata
 
 __all__ = ["MAX_PICTURE_BYTES", "Job", "JobQueue"]
 
-MAX_PICTURE_BYTES = 8_000_000  # of a picture given as a setting: it is kept inside the job
-KEPT_JOURNALS = 200  # of the newest runs that can be resumed
+MAX_PICTURE_BYTES = 8_000_000  # of a picture given as a setting: it is kept with the job
+KEPT_LIVE = 100  # jobs that are over and stay in memory
+KEPT_PREVIEWS = 8  # of those that were stopped or failed
+KEPT_TURNS = 1_000  # of those who had a turn last
+PROGRAM = "api-"  # how the sessions of programs begin
 
 log = logging.getLogger(__name__)
 
 
-class JobQueue:
+class JobQueue(Looking):
     """One device's jobs: one at a time, fair between sessions, kept in `folder`/jobs.sqlite.
 
     Any thread may call the methods; they answer at once. Pipelines run and draw previews on the queue's one thread only.
@@ -68,13 +70,14 @@ class JobQueue:
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self.closing = False  # the running job is to end at its next step
-        self._live: dict[str, ActiveJob] = {}
-        self._running: ActiveJob | None = None
-        self._turns: dict[str, int] = {}  # session -> number of its last turn, for the round robin
+        self._live = {}
+        self._running = None
+        self._turns, self._expected = {}, {}
+        self.address: Callable[[], str] = str  # the network address of whoever asks; the page sets it
         self._store = JobStore(self.folder, pipelines)
         self._sequence = self._store.last_sequence()
-        _forget_journals(self.folder / "runs")
         self._live |= {job.id: ActiveJob(job, sequence) for sequence, job in self._store.reopen()}
+        forget_journals(self.folder / "runs", self._live)
         self._thread = threading.Thread(target=Worker(self, self._lock, run).work, name="queue", daemon=True)
         self._thread.start()
 
@@ -86,10 +89,13 @@ class JobQueue:
         settings: dict[str, Any] | Settings,
         session: str = "",
         after: tuple[str, int] | None = None,
+        *,
+        program: bool = False,
     ) -> str:
         """Queue a run and give its id. BadInput when the settings are wrong or the queue is full.
 
-        Pictures named in the settings are read in at once: the files may be gone when the job's turn comes.
+        Pictures named in the settings are read in at once: the files may be gone when the job's turn comes. `program`
+        tells that no page asks; the sessions of programs tell it by their beginning, too.
         `after` names another job and one of its snapshots, at which this one goes on (a fork).
         """
         if pipeline not in self.pipelines:
@@ -98,8 +104,10 @@ class JobQueue:
         kind = self.pipelines[pipeline].Settings
         checked = kind.from_dict(values).map_pictures(_picture_inside)
         job_id = f"{time.strftime('%H%M%S')}-{secrets.token_hex(16)}"
+        program = program or session.startswith(PROGRAM)
+        party = party_of(self.address(), program)
         with self._wake:
-            self._check_room(session)
+            self._check_room(session, party)
             if after is not None:
                 self.journal(after[0]).fork(self._run_folder(job_id), after[1])
             self._sequence += 1
@@ -111,67 +119,22 @@ class JobQueue:
                 state="queued",
                 created=time.time(),
             )
-            live = ActiveJob(job, self._sequence)
+            live = ActiveJob(job, self._sequence, party if program else "", party)
             self._store.save(job, live.sequence)
             self._live[job.id] = live
             self._wake.notify_all()
             return job.id
 
-    def job(self, job_id: str) -> Job:
-        """How the job stands now; BadInput when nothing is known of it."""
-        with self._lock:
-            live = self._live.get(job_id)
-            if live is None:
-                return self._finished(job_id).with_files()
-            return self._snapshot(live)
-
-    def jobs(self, session: str | None = None, count: int = 50) -> list[Job]:
-        """The newest `count` jobs of a session, or of all, newest first."""
-        with self._lock:
-            past = self._store.recent(session, count)
-            live = [
-                active for active in self._live.values() if session is None or active.job.session == session
-            ]
-            by_id = {job.id: (sequence, job.with_files()) for sequence, job in past}
-            by_id |= {active.job.id: (active.sequence, self._snapshot(active)) for active in live}
-            newest = sorted(by_id.values(), key=lambda pair: pair[0], reverse=True)
-            return [job for _, job in newest[:count]]
-
-    @staticmethod
-    def unknown(job_id: str) -> BadInput:
-        """What is said of a job that nothing is known of."""
-        return BadInput("jobs.job_unknown", job=job_id[:40])
-
-    @property
-    def busy(self) -> bool:
-        """Whether a job runs or waits, whosever it is."""
-        with self._lock:
-            return self._running is not None or bool(self._order())
-
-    def waiting(self) -> list[str]:
-        """The ids of waiting jobs in the order in which they will run."""
-        with self._lock:
-            return [live.job.id for live in self._order()]
-
-    def preview(self, job_id: str) -> list[Image.Image] | None:
-        """The latest preview, None when there is none yet. Asking keeps previews coming for two seconds."""
-        with self._lock:
-            live = self._live.get(job_id)
-            if live is None:
-                return None
-            live.asked = time.monotonic()
-            return live.preview
-
-    def journal(self, job_id: str) -> Journal:
-        """What a run that can be resumed has left on disk; an empty one for other runs."""
-        return Journal(self._run_folder(job_id))
-
-    def _run_folder(self, job_id: str) -> Path:
-        if not job_id.replace("-", "").isalnum():
-            raise BadInput("jobs.no_job", job=job_id[:40])
-        return self.folder / "runs" / job_id
-
     # -------------------------------------------------------------------------------------------------- steering
+
+    def stop_soon(self, job_id: str, session: str | None = None) -> None:
+        """Have the running job end at its next step, without waiting for anybody: no lock is taken.
+
+        `stop` does the rest for jobs that wait. With a `session`, the job of another one goes on.
+        """
+        live = self._live.get(job_id)
+        if live is not None and live.job.state == "running" and session in (None, live.job.session):
+            live.stop = True
 
     def stop(self, job_id: str) -> Job:
         """Stop a running job within one step, or take a waiting one out of the queue. Finished ones stay as they are."""
@@ -206,25 +169,31 @@ class JobQueue:
                 raise BadInput("jobs.job_done", job=job_id)
             if job.pipeline not in self.pipelines:
                 raise BadInput("jobs.pipeline_gone", pipeline=job.pipeline)
+            if not self._store.is_whole(job):
+                raise BadInput("jobs.picture_gone", job=job_id)
+            job = self._store.whole(job)
             self.pipelines[job.pipeline].Settings.from_dict(job.settings)
-            self._check_room(job.session)
+            party = party_of(self.address(), program=False)
+            self._check_room(job.session, party)
             self._sequence += 1
             fresh = Job(job.id, job.session, job.pipeline, job.settings, "queued", created=time.time())
             self._store.save(fresh, self._sequence)
-            self._live[job_id] = ActiveJob(fresh, self._sequence)
+            self._live[job_id] = ActiveJob(fresh, self._sequence, party=party)
             self._wake.notify_all()
             return job_id
 
     def close(self, timeout: float = 30.0) -> None:
         """Stop working. The running job becomes `interrupted` at its next step; waiting ones wait for the next start."""
-        with self._wake:
-            if self.closing:
-                return
-            self.closing = True
-            self._wake.notify_all()
+        self.begin_closing()
         self._thread.join(timeout)
         with self._lock:
             self._store.close()
+
+    def begin_closing(self) -> None:
+        """Have the running job end at its next step and begin no other."""
+        with self._wake:
+            self.closing = True
+            self._wake.notify_all()
 
     # ---------------------------------------------------------------------------------------------- for the worker
 
@@ -236,7 +205,11 @@ class JobQueue:
             if self.closing:
                 return None
             live = waiting[0]
-            self._turns[live.job.session] = max(self._turns.values(), default=0) + 1
+            number = max(self._turns.values(), default=0) + 1
+            self._turns.pop(turn_of(live), None)
+            self._turns[turn_of(live)] = number  # the last in the order of the dict
+            if len(self._turns) > KEPT_TURNS:
+                del self._turns[next(iter(self._turns))]
             self._running = live
             self.update(live, state="running", started=time.time(), stage="loading")
             return live
@@ -245,60 +218,47 @@ class JobQueue:
         """The running job is over."""
         with self._wake:
             self._running = None
+            self._expected.clear()
             self._finish(live, state, problem)
+            spared = {job_id for job_id, active in self._live.items() if not active.job.is_over}
+        forget_journals(self.folder / "runs", {*spared, live.job.id})
 
-    def update(self, live: ActiveJob, *, keep: bool = True, **changes: Any) -> None:
-        """Change a job; `keep` also writes it to the file."""
+    def update(self, live: ActiveJob, *, keep: bool = True, **changes: Any) -> bool:
+        """Change a job; `keep` also writes it to the file. False when that did not work."""
         with self._lock:
             live.job = replace(live.job, **changes)
             if keep:
                 try:
                     self._store.save(live.job, live.sequence)
-                except CannotSave as problem:  # the disk is full: memory still knows
+                except (CannotSave, BadInput) as problem:  # the disk is full: memory still knows
                     log.error("%s", problem)
+                    return False
+        return True
 
     # -------------------------------------------------------------------------------------- under the lock
 
     def _finish(self, live: ActiveJob, state: State, problem: Message | None = None) -> None:
-        self.update(live, state=state, problem=problem, finished=time.time())
+        """A job is over. Memory keeps little of it: no given pictures, and previews of the newest only."""
+        if self.update(live, state=state, problem=problem, finished=time.time()):
+            live.job = self._store.without_pictures(live.job)
+        live.context = contextvars.Context()
         live.preview = None if state == "done" else live.preview
         over = [active for active in self._live.values() if active.job.is_over]
-        for active in sorted(over, key=lambda active: active.job.finished or 0)[:-100]:
+        over.sort(key=lambda active: active.job.finished or 0)
+        for active in over[:-KEPT_PREVIEWS]:
+            active.preview = None
+        for active in over[:-KEPT_LIVE]:
             del self._live[active.job.id]
 
-    def _finished(self, job_id: str) -> Job:
-        job = self._store.find(job_id)
-        if job is None:
-            raise self.unknown(job_id)
-        return job
-
-    def _check_room(self, session: str) -> None:
-        check_room(self._live.values(), session, self.session_cap, self.total_cap)
-
-    def _order(self) -> list[ActiveJob]:
-        return running_order(self._live.values(), self._turns)
-
-    def _snapshot(self, live: ActiveJob) -> Job:
-        """The job with what only the queue knows: its place and when it will be finished."""
-        expected = self._store.mean_seconds
-        if live.job.state == "running":
-            left = remaining_seconds(live, expected(live.job))
-            return replace(live.job, eta_seconds=left).with_files()
-        if live.job.state == "queued":
-            return placed(live, self._order(), self._running, expected)
-        return live.job.with_files()
-
-
-def _forget_journals(folder: Path) -> None:
-    """Delete all but the newest journals; their pictures stay."""
-    journals = sorted(folder.glob("*/"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for journal in journals[KEPT_JOURNALS:]:
-        shutil.rmtree(journal, ignore_errors=True)
+    def _check_room(self, session: str, party: str) -> None:
+        check_room(self._live.values(), session, self.session_cap, self.total_cap, party)
 
 
 def _picture_inside(source: str) -> str:
-    """A picture named by its path as a data URI of the same file, opened once to be sure."""
-    data = read_bytes(source, max_bytes=MAX_PICTURE_BYTES)
-    open_picture(data)
+    """A picture named by its path as a data URI of the same file, without what it says of its maker.
+
+    BadInput when it cannot be opened.
+    """
+    data = without_metadata(read_bytes(source, max_bytes=MAX_PICTURE_BYTES))
     kind = picture_format(data).lower()
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,16 +1,19 @@
-"""The file of jobs: SQLite, one row a job. It outlives the server."""
+"""The file of jobs: SQLite, one row a job. It outlives the server. Pictures that jobs were given lie beside it."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sqlite3
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from app.jobs.given import GivenPictures, move_out
 from app.jobs.job import Job, State
 from app.jobs.timing import timing_key
 from pipelines.core.pipeline import Pipeline
@@ -19,6 +22,9 @@ from pipelines.io.files import cannot_save
 
 NO_ROOM = 64 * 1024  # bytes that are free: on a full disk SQLite may only say that writing failed
 KEPT_JOBS = 2_000  # finished ones in the file; their pictures stay when the jobs are forgotten
+LONG_SETTINGS = 20_000  # characters that earlier versions wrote only where they kept pictures in the list
+
+log = logging.getLogger(__name__)
 
 
 class JobStore:
@@ -31,6 +37,8 @@ class JobStore:
 
     def __init__(self, folder: Path, pipelines: Mapping[str, type[Pipeline[Any]]]) -> None:
         self.folder, self.pipelines = folder, pipelines
+        self.given = GivenPictures(folder)
+        self._written: dict[str, str] = {}  # the settings of jobs that are not over, as they are written
         path = folder / "jobs.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +53,7 @@ class JobStore:
             )
             self._db.execute("CREATE INDEX IF NOT EXISTS by_ticket ON jobs (ticket)")
             self._db.execute("CREATE INDEX IF NOT EXISTS by_pace ON jobs (pipeline, state, finished)")
+            self._move_pictures_out()
         except sqlite3.DatabaseError as error:
             raise _problem(error, path) from None
         except OSError as error:
@@ -63,15 +72,29 @@ class JobStore:
             raise _problem(error, folder / "jobs.lock") from None
         return guard
 
+    def _move_pictures_out(self) -> None:
+        """Earlier versions kept the pictures that jobs were given inside the list."""
+        long = self._db.execute("SELECT id FROM jobs WHERE length(settings) > ?", (LONG_SETTINGS,)).fetchall()
+        moved = 0
+        for (job_id,) in long:
+            (text,) = self._db.execute("SELECT settings FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            with suppress(ValueError, AttributeError):  # the row is damaged
+                settings = json.loads(text)
+                if (apart := move_out(self.given, settings)) not in (None, settings):
+                    row = (json.dumps(apart), job_id)
+                    moved += self._db.execute("UPDATE jobs SET settings = ? WHERE id = ?", row).rowcount
+        if moved:
+            self._db.execute("VACUUM")
+
     def save(self, job: Job, sequence: int) -> None:
+        """Write a job. CannotSave when that does not work."""
         pictures = json.dumps(
             [{**picture, "path": self._relative(picture["path"])} for picture in job.pictures]
         )
-        settings, metrics, seconds = (
-            json.dumps(job.settings),
-            json.dumps(job.metrics),
-            json.dumps(job.seconds),
-        )
+        if job.id not in self._written:
+            self._written[job.id] = json.dumps(self.given.apart(job.settings))
+        settings = self._written.pop(job.id) if job.is_over else self._written[job.id]
+        metrics, seconds = json.dumps(job.metrics), json.dumps(job.seconds)
         problem = job.problem.to_text() if job.problem else ""
         row = (
             *(job.id, job.session, job.pipeline, settings, job.state, metrics, pictures, problem),
@@ -88,10 +111,25 @@ class JobStore:
             raise CannotSave("jobs.not_noted", reason=error) from None
 
     def find(self, job_id: str) -> Job | None:
+        """A job, with the names of given pictures in the place of the pictures: `whole` gives them back."""
         rows = self._rows("WHERE id = ?", (job_id,))
         return rows[0][1] if rows else None
 
+    def is_whole(self, job: Job) -> bool:
+        """Whether the pictures that a job was given are still there."""
+        return self.given.are_here(job.settings)
+
+    def whole(self, job: Job) -> Job:
+        """A job with the pictures that it was given, as far as they are still there."""
+        settings = self.given.whole(job.settings)
+        return job if settings == job.settings else replace(job, settings=settings)
+
+    def without_pictures(self, job: Job) -> Job:
+        """A job that was saved, with the names of given pictures in the place of the pictures."""
+        return replace(job, settings=self.given.apart(job.settings))
+
     def recent(self, session: str | None, count: int) -> list[tuple[int, Job]]:
+        """The newest jobs, with the names of given pictures in the place of the pictures."""
         if session is None:
             return self._rows("ORDER BY ticket DESC LIMIT ?", (count,))
         return self._rows("WHERE session = ? ORDER BY ticket DESC LIMIT ?", (session, count))
@@ -103,10 +141,11 @@ class JobStore:
             if job.state == "running":
                 ended = replace(job, state="interrupted", finished=time.time(), stage="", done=0, total=0)
                 self.save(ended, sequence)
-        return [(sequence, job) for sequence, job in rows if job.state == "queued"]
+        return [(sequence, self.whole(job)) for sequence, job in rows if job.state == "queued"]
 
     def last_sequence(self) -> int:
-        return self._db.execute("SELECT coalesce(max(ticket), 0) FROM jobs").fetchone()[0]
+        rows = self._ask("SELECT coalesce(max(ticket), 0) FROM jobs")
+        return rows[0][0] if rows else 0
 
     def mean_seconds(self, job: Job) -> float | None:
         """Seconds that recent jobs with the same settings took, prompt, seed and pictures aside; else of its kind.
@@ -115,13 +154,13 @@ class JobStore:
         """
         pipeline, shape = job.pipeline, timing_key(self.pipelines, job)
         for more, values in ((" AND shape = ?", (pipeline, shape)), ("", (pipeline,))):
-            mean = self._db.execute(
+            mean = self._ask(
                 "SELECT avg(finished - started) FROM (SELECT started, finished FROM jobs WHERE pipeline = ?"
                 f"{more} AND state = 'done' ORDER BY finished DESC LIMIT 8)",
                 values,
-            ).fetchone()[0]
-            if mean is not None:
-                return mean
+            )
+            if mean and mean[0][0] is not None:
+                return mean[0][0]
         return None
 
     def close(self) -> None:
@@ -129,9 +168,22 @@ class JobStore:
         self._guard.close()
 
     def _rows(self, clause: str, values: tuple[Any, ...]) -> list[tuple[int, Job]]:
-        return [
-            self._read(row) for row in self._db.execute(f"SELECT {self.COLUMNS} FROM jobs {clause}", values)
-        ]
+        """Jobs with their tickets; rows that are damaged are passed over."""
+        found: list[tuple[int, Job]] = []
+        for row in self._ask(f"SELECT {self.COLUMNS} FROM jobs {clause}", values):
+            try:
+                found.append(self._read(row))
+            except (ValueError, TypeError, AttributeError, KeyError):
+                log.warning("the list of jobs is damaged at %r", row[0])
+        return found
+
+    def _ask(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Rows of the list; none when it cannot be read any more: what is in memory is still known."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as problem:
+            log.error("the list of jobs cannot be read: %s", problem)
+            return []
 
     def _read(self, row: tuple[Any, ...]) -> tuple[int, Job]:
         names = [name.strip() for name in self.COLUMNS.split(",")]

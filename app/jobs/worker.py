@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from app.jobs.job import ActiveJob, State
-from app.jobs.threads import run_in_own_thread
+from app.jobs.threads import give_back_memory, run_in_own_thread
 from app.owners import home_of
 from pipelines.core.execute import Events, follow
 from pipelines.core.explain import explain
@@ -25,6 +25,7 @@ from pipelines.errors import BadInput, CannotSave, Message, Stopped
 WATCHED_SECONDS = 2.0  # a preview is drawn for this long after somebody asked for one
 PREVIEW_SECONDS = 0.25  # the least time between two previews
 PREVIEW_SHARE = 0.2  # of the running time that drawing previews may take
+PATIENCE_SECONDS = 0.05  # that a step waits for those who ask how it stands
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class JobSource(Protocol):
 
     def finish(self, live: ActiveJob, state: State, problem: Message | None) -> None: ...
 
-    def update(self, live: ActiveJob, *, keep: bool = True, **changes: Any) -> None: ...
+    def update(self, live: ActiveJob, *, keep: bool = True, **changes: Any) -> bool: ...
 
     def journal(self, job_id: str) -> Journal: ...
 
@@ -74,6 +75,7 @@ class Worker:
                 if not isinstance(problem, (BadInput, CannotSave)):
                     log.exception("job %s failed", live.job.id)
             self._queue.finish(live, state, message)
+            give_back_memory()
 
     def _run(self, live: ActiveJob) -> None:
         """One job from loading to its files. Raises Stopped between two steps when asked to."""
@@ -93,7 +95,8 @@ class Worker:
         events = self._events(pipeline, settings, journal)
 
         def shall_stop(step: Step) -> bool:
-            self._publish_step(live, step)
+            if not (live.stop or self._queue.closing):  # else it is not shown first
+                self._publish_step(live, step)
             return live.stop or self._queue.closing
 
         result, stopped = follow(events, shall_stop, resumable=journal is not None)
@@ -106,7 +109,9 @@ class Worker:
     def _publish_step(self, live: ActiveJob, step: Step) -> None:
         """Make a step visible: its numbers, its measured time, and its preview when somebody watches."""
         now = time.monotonic()
-        with self._lock:
+        if not self._lock.acquire(timeout=PATIENCE_SECONDS):
+            return  # many ask at once: the next step is shown, and none waits for them
+        try:
             if live.last_step and live.job.stage == step.stage and step.done > live.job.done:
                 live.step_seconds.append((now - live.last_step) / (step.done - live.job.done))
             elif live.job.stage != step.stage:
@@ -115,6 +120,8 @@ class Worker:
             changes = {"stage": step.stage, "done": step.done, "total": step.total, "metrics": metrics}
             self._queue.update(live, keep=False, **changes)
             watched = now - live.asked < WATCHED_SECONDS
+        finally:
+            self._lock.release()
         if watched and step.draw is not None and now >= live.draw_next:
             self._draw(live, step)
         live.last_step = time.monotonic()  # drawing is not the step's own time

@@ -1,4 +1,4 @@
-"""The tools as an API: seven named endpoints for programs, which agents get as tools of the Model Context Protocol.
+"""The tools as an API: named endpoints for programs, which agents get as tools of the Model Context Protocol.
 
 Pictures come in as data URIs: no path is opened and no address is fetched for a caller. Pictures go out as files of
 Gradio's, copies under names that nobody can guess, which its clients download and to which agents get whole addresses.
@@ -48,11 +48,11 @@ HIDDEN = (
 DATA_URI = "a data:image/png;base64, URI"
 
 log = logging.getLogger(__name__)
-_ranking = threading.Lock()  # one at a time: it shares the device with the queue
+looking = threading.Lock()  # one at a time: it shares the device with the queue
 
 
 def build(context: PageContext) -> None:
-    """Add the seven endpoints to the page that is being built. Where the pack has only Diffuse, `generate` runs that."""
+    """Add the endpoints to the page that is being built. Where the pack has only Diffuse, `generate` runs that."""
     runs = {
         "generate": (context.engines[0], "Draw candidates for a prompt and rank them with CLIP."),
         "diffuse": ("diffuse", "Draw candidates for a prompt by latent diffusion and rank them with CLIP."),
@@ -72,8 +72,13 @@ def build(context: PageContext) -> None:
         if what[0] in context.queue.pipelines
     ]
     for tool in (*tools, _rank_tool(context), _search_tool(context)):
-        # not in Gradio's queue: jobs have their own, and agents are then answered without a second connection
-        gr.api(tool, api_name=tool.__name__, queue=False, concurrency_limit=None)
+        offer(tool)
+
+
+def offer(tool: Callable[..., Any]) -> None:
+    """Add a function as an endpoint of its own name."""
+    # not in Gradio's queue: jobs have their own, and agents are then answered without a second connection
+    gr.api(tool, api_name=tool.__name__, queue=False, concurrency_limit=None)
 
 
 def caller(request: gr.Request) -> str:
@@ -92,7 +97,7 @@ def _run_tool(queue: JobQueue, name: str, pipeline: str, about: str) -> Callable
     names = [knob.name for knob in knobs]
 
     async def tool(request: gr.Request, *values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        with _one_sentence():
+        with one_sentence():
             settings = kind.from_dict(dict(zip(names, values, strict=True)))
             _check(settings)
             job = await _finished(queue, pipeline, settings, caller(request))
@@ -166,8 +171,8 @@ def _help_of(name: str, knob: Knob) -> str:
 
 def _rank_tool(context: PageContext) -> Callable[..., Any]:
     def rank(pictures: list[str], text: str) -> dict:
-        with _one_sentence():
-            return _rank(context.studio, pictures, clean_prompt(_text(text)))
+        with one_sentence():
+            return _rank(context.studio, pictures, clean_prompt(as_text(text)))
 
     rank.__doc__ = f"""Order pictures by how well CLIP finds that they show a text.
 
@@ -182,12 +187,8 @@ def _rank_tool(context: PageContext) -> Callable[..., Any]:
 
 @run_in_own_thread
 def _rank(studio: Any, pictures: Sequence[str], text: str) -> dict[str, Any]:
-    if not isinstance(pictures, (list, tuple)) or not 1 <= len(pictures) <= MOST_PICTURES:
-        raise BadInput("api.pictures_form", most=MOST_PICTURES)
-    for number, source in enumerate(pictures):
-        if not isinstance(source, str) or not source.startswith(URI_HEAD):
-            raise BadInput("api.picture_form", number=number, picture=str(source)[:40])
-    with _ranking:
+    check_pictures(pictures)
+    with looking:
         clip = studio.clip()
         ranking = ranked(clip, text, vectors_of(clip, [as_shown(picture) for picture in pictures]))
     rows = [
@@ -199,10 +200,10 @@ def _rank(studio: Any, pictures: Sequence[str], text: str) -> dict[str, Any]:
 
 def _search_tool(context: PageContext) -> Callable[..., Any]:
     def search(text: str, count: int = 12) -> list[dict]:
-        with _one_sentence():
+        with one_sentence():
             if not isinstance(count, int) or not 1 <= count <= MOST_FOUND:
                 raise BadInput("api.count_form", count=str(count)[:20], most=MOST_FOUND)
-            matches = context.library.search(context.studio.clip(), clean_prompt(_text(text)), count)
+            matches = context.library.search(context.studio.clip(), clean_prompt(as_text(text)), count)
             return [
                 {
                     "file": _file(entry.path),
@@ -225,7 +226,16 @@ def _search_tool(context: PageContext) -> Callable[..., Any]:
     return search
 
 
-def _text(value: Any) -> str:
+def check_pictures(pictures: Sequence[str], most: int = MOST_PICTURES) -> None:
+    """BadInput unless these are 1 to `most` data URIs of pictures: no path and no address is opened for a caller."""
+    if not isinstance(pictures, (list, tuple)) or not 1 <= len(pictures) <= most:
+        raise BadInput("api.pictures_form", most=most)
+    for number, source in enumerate(pictures):
+        if not isinstance(source, str) or not source.startswith(URI_HEAD):
+            raise BadInput("api.picture_form", number=number, picture=str(source)[:40])
+
+
+def as_text(value: Any) -> str:
     if not isinstance(value, str):
         raise BadInput("api.not_text", value=str(value)[:40])
     return value
@@ -245,7 +255,7 @@ def _file(path: str | Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _one_sentence() -> Iterator[None]:
+def one_sentence() -> Iterator[None]:
     """What goes wrong within becomes Gradio's error: one English sentence, with its code as the title.
 
     Only what was not foreseen goes to the log.

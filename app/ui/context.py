@@ -25,6 +25,7 @@ Update = dict[
 ]  # an answer to Gradio: components and what they become; what is not named stays as it is
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
+TAKING = ("optimize", "edit", "see")  # tabs that take a picture from others
 STEERING = ("optimize", "guide")  # the engines of the tab Optimize: pipelines that CLIP steers step by step
 DRAWING = ("generate", "diffuse")  # the engines of the tab Generate: pipelines that draw from a prompt
 
@@ -58,7 +59,7 @@ class PageContext:
     engine: Any = None  # hidden: the one of DRAWING that is chosen, the empty text for the pack's first
     queue_status: Any = None
     handover: Any = (
-        None  # hidden: "TAB:start:NAME" or "TAB:settings:NAME", a picture that goes to another tab
+        None  # hidden: "TAB:start:NAME", "TAB:settings:NAME" or "see:step:JOB/STEP", what goes to another tab
     )
     form_values: Any = (
         None  # hidden: JSON that the script fills into Edit's form; outside the tabs, which appear late
@@ -106,12 +107,18 @@ class PageContext:
         return answer.then(None, named, [refresh], js="(job) => window.atelier.answered(job)", **QUIET)
 
     def hand_over(self, event: gr.EventData) -> Update:
-        """A picture whose "Optimize this" or "Edit this" was clicked opens that tab and goes to it."""
+        """A picture whose "Optimize this", "Edit this" or "Why?" was clicked opens that tab and goes to it.
+
+        A step of a run that was looked back at goes to See as "see:step:JOB/STEP".
+        """
         data = clicked(event)
         tab = data.get("act", "")
-        if tab not in ("optimize", "edit") or "name" not in data:
+        if tab not in TAKING:
             return gr.skip()
-        return {self.handover: f"{tab}:start:{data['name']}", self.tabs: gr.Tabs(selected=tab)}
+        opening = {self.tabs: gr.Tabs(selected=tab)}
+        if tab == "see" and "job" in data:
+            return {self.handover: f"see:step:{data['job']}/{data.get('step', '')}", **opening}
+        return {self.handover: f"{tab}:start:{data['name']}", **opening} if "name" in data else gr.skip()
 
     def relabel(self, language: str) -> Update:
         """All components with words, their words in a language."""

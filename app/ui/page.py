@@ -23,7 +23,7 @@ from app.jobs.queue import JobQueue
 from app.library import Library
 from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving, without_proxies
-from app.ui import api, theme
+from app.ui import api, api_see, stopping, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
 from app.ui.context import (
     DRAWING,
@@ -40,8 +40,10 @@ from app.ui.html.page import header, served
 from app.ui.i18n import LANGUAGES, knob_help, translations
 from app.ui.origins import Origins
 from app.ui.pictures import Pictures
-from app.ui.tabs import edit, generate, library, models, optimize, plain
-from app.ui.visits import House, Visits, asking
+from app.ui.sessions import VisitHolder
+from app.ui.tabs import edit, generate, library, models, optimize, plain, see
+from app.ui.uploads import EVERY_SECONDS, MOST_SECONDS, UploadLimits, upload_folder
+from app.ui.visits import Callers, House, Visits, asking, calling
 from app.visitors import OwnLibrary, OwnQueue
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import restrict_pillow
@@ -53,7 +55,7 @@ TabBuilder = Callable[[PageContext, gr.Tab], None]
 # name -> what builds the tab. Its word is `tab_NAME` in assets/strings/page.json. Pipelines without a designed tab get a
 # plain one, between these two groups.
 TOOLS: dict[str, TabBuilder] = {"generate": generate.build, "optimize": optimize.build, "edit": edit.build}
-PLACES: dict[str, TabBuilder] = {"library": library.build, "models": models.build}
+PLACES: dict[str, TabBuilder] = {"see": see.build, "library": library.build, "models": models.build}
 
 
 def tabs_of(context: PageContext) -> dict[str, TabBuilder]:
@@ -76,6 +78,8 @@ def build(
     """The whole page over a studio, its queue and its library; `examples` are pictures shown before there are others."""
     house = House(queue.folder, serving.apart)
     pictures = Pictures(house.home, examples, house.key)
+    upload_folder()  # before any component asks where files go
+    queue.address = calling
     if serving.apart:
         queue = cast(JobQueue, OwnQueue(queue, asking))
         pictures_library = cast(Library, OwnLibrary(house.home))
@@ -85,7 +89,9 @@ def build(
             helps.setdefault(knob.name, knob_help(knob, "en"))
             helps[f"{name}_{knob.name}"] = knob_help(knob, "en")
     context = PageContext(studio, queue, pictures_library, pictures, Shelf(house.home), serving, helps=helps)
-    with gr.Blocks(title="Atelier", delete_cache=(3600, 86400), analytics_enabled=False) as page:
+    with gr.Blocks(
+        title="Atelier", delete_cache=(EVERY_SECONDS, MOST_SECONDS), analytics_enabled=False
+    ) as page:
         head = clickable_html(header(), elem_id="masthead")
         context.queue_status = gr.HTML(elem_id="queue-status", apply_default_css=False)
         arriving = [gr.Textbox(visible=False) for _ in range(4)]
@@ -115,6 +121,7 @@ def build(
         spoken = "() => [window.atelier.spoken()]"  # in the place of a component that it does not read
         arrived.then(speak, [context.form_values], labels, js=spoken, **QUIET)
         api.build(context)
+        api_see.build(context)
     page.atelier = context  # type: ignore[attr-defined]
     return page
 
@@ -165,19 +172,22 @@ def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool
                 *films.routes(context.queue),
                 *context.shelf.routes(),
                 *house.routes(),
+                *stopping.routes(context.queue),
             ],
             "middleware": _guards(serving),
         },
     )
+    app.state_holder = VisitHolder(page)
     return app, url
 
 
 def _guards(serving: Serving) -> list[Middleware]:
     """What every request passes, in this order.
 
-    Where it comes from, the door, who is asking where visitors are apart, no addresses.
+    Where it comes from, the door, who is asking, no addresses, room for uploads.
     """
-    guards: list[Any] = [Origins, Door, *([Visits] if serving.apart else []), NoAddresses]
+    asking_guards = [Callers, *([Visits] if serving.apart else [])]
+    guards: list[Any] = [Origins, Door, *asking_guards, NoAddresses, UploadLimits]
     return [Middleware(guard, serving=serving) for guard in guards]
 
 
@@ -207,6 +217,8 @@ def serve(
     except KeyboardInterrupt:
         print("closing", flush=True)
     finally:
+        queue.begin_closing()
+        page.atelier.library.close()  # type: ignore[attr-defined]
         page.close(verbose=False)
         queue.close()
     return 0

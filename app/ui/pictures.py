@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import quote
 
 from PIL import Image
@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from pipelines.core.record import without_pictures
 from pipelines.errors import BadInput
+from pipelines.io.files import named, shown_name
 from pipelines.io.images import picture_format
 
 SHEET_PIXELS = 512  # width of all previews together
@@ -43,15 +44,19 @@ class Pictures:
 
     def name(self, path: str | Path) -> str:
         """What the page calls a finished picture; `path` takes it back."""
-        return Path(path).absolute().relative_to(self.folder.absolute()).as_posix()
+        return shown_name(Path(path).absolute().relative_to(self.folder.absolute()).as_posix())
 
     def path(self, name: str, *, example: bool = False) -> Path:
-        """The file behind a name that came from a browser. BadInput when it is no picture of ours."""
-        folder = (self.examples if example else self.folder).resolve()
+        """The file behind a name that came from a browser. BadInput when it is no picture of ours.
+
+        A name leads out of the folder only where whoever owns the folder has put a link there.
+        """
+        parts = PurePath(name)
+        path = (self.examples if example else self.folder).absolute()
         try:
-            path = (folder / name).resolve()
-            good = path.is_relative_to(folder) and path.suffix == ".png" and not path.name.startswith(".")
-            good = good and path.is_file()
+            good = not parts.anchor and ".." not in parts.parts and not parts.name.startswith(".")
+            path = named(path, name)
+            good = good and path.suffix == ".png" and path.is_file()
         except (OSError, ValueError):  # a null byte, a name too long
             good = False
         if not good:
@@ -74,10 +79,10 @@ class Pictures:
                     contents = without_pictures(path) if bare else b""
                 except BadInput as problem:
                     return PlainTextResponse(str(problem), 404)
-                saved = f"atelier-{path.name}" if "download" in request.query_params else None
+                saved = f"atelier-{shown_name(path.name)}" if "download" in request.query_params else None
                 headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
                 if bare:
-                    headers["Content-Disposition"] = f'attachment; filename="{saved}"'
+                    headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(saved or '')}"
                     return Response(contents, media_type="image/png", headers=headers)
                 return FileResponse(path, media_type="image/png", filename=saved, headers=headers)
 

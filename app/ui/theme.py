@@ -83,15 +83,16 @@ def studio_theme() -> gr.themes.Base:
 
 
 def style() -> str:
-    """The tokens as variables, then the style sheet."""
+    """The tokens as variables, then the style sheets."""
     light, dark = ("".join(f"--{name}:{pair[index]};" for name, pair in TOKENS.items()) for index in (0, 1))
-    sheet = (ASSETS / "style.css").read_text("utf-8")
+    sheet = "\n".join((ASSETS / name).read_text("utf-8") for name in ("style.css", "see.css"))
     return f":root{{{light}color-scheme:light}}\n:root.dark,.dark{{{dark}color-scheme:dark}}\n{sheet}"
 
 
 def head(*, apart: bool = False) -> str:
-    """The page's one script, its address where the machine tells it (on a Space), and whether visitors are `apart`."""
+    """The page's scripts, its address where the machine tells it (on a Space), and whether visitors are `apart`."""
     space = os.environ.get("SPACE_HOST", "")
     address = f'<meta name="atelier-address" content="https://{escape(space)}/">' if space else ""
     flag = "<script>document.documentElement.dataset.visitors = 'apart'</script>" if apart else ""
-    return f"{address}{flag}<script>{(ASSETS / 'page.js').read_text('utf-8')}</script>"
+    scripts = (f"<script>{(ASSETS / name).read_text('utf-8')}</script>" for name in ("page.js", "see.js"))
+    return f"{address}{flag}{''.join(scripts)}"

@@ -31,6 +31,31 @@ class Visit:
 
 
 _now: ContextVar[Visit | None] = ContextVar("visit", default=None)
+_address: ContextVar[str] = ContextVar("address", default="")
+
+
+class Callers:
+    """ASGI middleware: notes the network address of each request, as the door knows it."""
+
+    def __init__(self, app: ASGIApp, serving: Serving) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == STARTING:  # as in Visits
+            await self.app(scope, receive, send)
+            return
+        token = _address.set(scope["client"][0] if scope.get("client") else "")
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _address.reset(token)
+
+
+def calling() -> str:
+    """The network address of whoever asks; "" when nobody does."""
+    event = getattr(LocalContext.request.get(None), "request", None)
+    client = getattr(event, "client", None)
+    return client.host if client else _address.get()
 
 
 class Visits:

@@ -15,6 +15,7 @@ from pipelines.clip.losses import great_circle
 from pipelines.clip.ranking import text_vector
 from pipelines.io.images import open_picture, to_tensor
 from pipelines.models.base import Clip
+from pipelines.models.sampling import generator_of
 
 
 class WrittenTarget(Protocol):
@@ -84,7 +85,7 @@ def noise_targets(clip: Clip, written: Iterable[WrittenTarget]) -> list[EncodedT
     """Random directions, whose texts are their seeds."""
     targets: list[EncodedTarget] = []
     for target in written:
-        generator = torch.Generator().manual_seed(int(target.text))
+        generator = generator_of(int(target.text))
         vector = torch.randn(clip.config.embedding_size, generator=generator)
         targets.append(EncodedTarget(F.normalize(vector, dim=0).to(clip.device), None, target.weight))
     return targets

@@ -10,7 +10,7 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
@@ -85,10 +85,8 @@ def environment_of(pipeline: object) -> dict[str, str]:
         "system": _system(),
         "kernels": _kernels(),
         "denormal numbers": "kept" if (torch.full((1,), 1e-39) * 1).item() else "taken as 0",
-        "variables": ", ".join(
-            f"{name}={value[:60]}" for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)
-        ) or "none",
-    }  # fmt: skip
+        "variables": _variables(),
+    }
     facts |= {name: get() for name, (get, _) in SWITCHES.items()}
     if device.type == "cuda":
         facts |= {name: get() for name, (get, _) in GPU_SWITCHES.items()} | _gpu(device)
@@ -96,7 +94,7 @@ def environment_of(pipeline: object) -> dict[str, str]:
 
 
 @contextmanager
-def as_recorded(environment: Mapping[str, str]) -> Iterator[None]:
+def as_recorded(environment: Mapping[str, str]) -> Generator[None]:
     """With the threads and the kernels that a record names, where this machine has them; afterwards as before.
 
     Values come from a stranger's file: what cannot be is passed over, and the comparison then names it.
@@ -148,6 +146,13 @@ def _precision(networks: dict[str, nn.Module]) -> str:
     if len(kinds := set(types.values()) - {""}) <= 1:
         return next(iter(kinds), "none")
     return ", ".join(f"{name} {kind}" for name, kind in sorted(types.items()))[:400]
+
+
+def _variables() -> str:
+    found = [
+        f"{name}={value[:60]}" for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)
+    ]
+    return ", ".join(found)[:900] or "none"
 
 
 def _mkl_threads() -> str:

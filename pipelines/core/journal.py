@@ -85,8 +85,14 @@ class Journal:
         the last snapshot is damaged.
         """
         steps = self.steps() if self.folder else []
-        before = self._metadata(steps[-1]).get("environment") if steps else None
-        known = json.loads(before or "{}") if steps else environment
+        known: Any = environment
+        if steps:
+            try:
+                known = json.loads(self._metadata(steps[-1]).get("environment", "{}"))
+            except (ValueError, RecursionError) as error:
+                if isinstance(error, BadInput):
+                    raise
+                known = None
         self._environment = followed_by(known if is_dict(known) else {}, environment)
         return self._environment
 
@@ -110,7 +116,7 @@ class Journal:
         if self.folder is None:
             return sorted(self._memory)
         names = (path.stem.removeprefix("step-") for path in self.folder.glob("step-*.safetensors"))
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def facts(self, step: int) -> dict[str, Any]:
         """The facts of a snapshot, without reading its tensors. BadInput when its file is missing or damaged."""

@@ -19,7 +19,7 @@ from datetime import datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -242,7 +242,7 @@ def record_from_json(text: str) -> Record:
         raise BadInput("core.record_not_json") from None
     if not is_dict(values) or _depth(values) > MAX_DEPTH or not _can_be_told(values):
         raise BadInput("core.record_foreign")
-    values = {"environment": {}, **values}  # which earlier versions did not write
+    values = {"environment": dict[str, Any](), **values}  # which earlier versions did not write
     names = [part.name for part in fields(Record)]
     if missing := [name for name in names if name not in values]:
         raise BadInput("core.record_lacks", field=missing[0])
@@ -266,11 +266,12 @@ def record_from_json(text: str) -> Record:
         _expect(
             isinstance(model["sha256"], str) and re.fullmatch("[0-9a-f]{0,64}", model["sha256"]), "models"
         )
-    seed, score, rank = (values["picture"].get(name) for name in ("seed", "score", "rank"))
-    _expect(_is_number(seed, int) and 0 <= seed < 2**64, "picture.seed")
+    picture: dict[str, Any] = values["picture"]
+    seed, score, rank = picture.get("seed"), picture.get("score"), picture.get("rank")
+    _expect(isinstance(seed, int) and _is_number(seed, int) and 0 <= seed < 2**64, "picture.seed")
     _expect(score is None or (_is_number(score, int, float) and -1e6 < score < 1e6), "picture.score")
-    _expect(_is_number(rank, int) and 1 <= rank <= 100_000, "picture.rank")
-    return Record(**values)
+    _expect(isinstance(rank, int) and _is_number(rank, int) and 1 <= rank <= 100_000, "picture.rank")
+    return Record(**cast(dict[str, Any], values))
 
 
 def read_parameters(source: str | Path | bytes) -> dict[str, Any]:

@@ -224,8 +224,9 @@ def _checked(setting: Knob, value: Any) -> Any:
     elif setting.type in (int, float):
         if setting.kind == "seed" and isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value.strip()):
             value = int(value)  # as the page sends it: numbers of JavaScript are exact up to 2^53 only
+        number: Any = value
         good = isinstance(value, (int, float)) and not isinstance(value, bool)
-        good = good and abs(value) <= 2**64  # neither nan nor infinite, and float(value) cannot overflow
+        good = good and abs(number) <= 2**64  # neither nan nor infinite, and float(value) cannot overflow
         if not good or (setting.type is int and int(value) != value):
             example = setting.lo if setting.default is None else setting.default
             raise BadInput(

@@ -53,11 +53,11 @@ def offset(place: str, picture: tuple[int, int], canvas: tuple[int, int], factor
 
 def _check_multiples(settings: DiffuseSettings, model: LatentDiffusion) -> None:
     for name, side in (("width", settings.width), ("height", settings.height)):
-        if side is not None and side % model.factor:
-            lower = side // model.factor * model.factor
+        if side is not None and side % model.side_multiple:
+            lower = side // model.side_multiple * model.side_multiple
             raise BadInput(
-                "diffuse.not_multiple", setting=name, side=side, factor=model.factor, lower=lower,
-                higher=lower + model.factor,
+                "diffuse.not_multiple", setting=name, side=side, factor=model.side_multiple, lower=lower,
+                higher=lower + model.side_multiple,
             )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def _own_size(
         width = model.image_size * aspect**0.5
     width = width or height * aspect
     height = height or width / aspect
-    multiple = max(SIDE_MULTIPLE, model.factor)
+    multiple = max(SIDE_MULTIPLE, model.side_multiple)
     w, h = (min(max(round(side / multiple) * multiple, MIN_SIDE), MAX_SIDE) for side in (width, height))
     return w, h
 
@@ -98,7 +98,7 @@ def _room_around(
             for own, side, share in zip(picture.size, given, shares, strict=True)
         ]
         picture = ImageOps.contain(picture, (half[0], half[1]), Image.Resampling.LANCZOS)
-    multiple = max(SIDE_MULTIPLE, model.factor)
+    multiple = max(SIDE_MULTIPLE, model.side_multiple)
     width, height = (
         side or min(max(_multiple_of(multiple, own, share), MIN_SIDE), MAX_SIDE)
         for own, side, share in zip(picture.size, given, shares, strict=True)

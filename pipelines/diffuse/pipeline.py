@@ -21,6 +21,7 @@ from pipelines.core.settings import Settings
 from pipelines.diffuse.canvas import fit, is_beyond
 from pipelines.diffuse.course import course_of, proposed
 from pipelines.diffuse.latents import Scene, fitted_mask, read_scene
+from pipelines.diffuse.layout import Layout, Walk, check_layout, read_layout
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
@@ -43,8 +44,9 @@ class Diffuse(Pipeline[DiffuseSettings]):
         """The settings with pictures as PNG data URIs in the size of the run, and with proposed values for None.
 
         BadInput when an inpainting model gets no mask, when the strength leaves no step, for a canvas that the model
-        cannot draw, or for unreadable pictures.
+        cannot draw, for unreadable pictures, or for weights of words that the prompt does not have.
         """
+        check_layout(self.diffusion, settings)
         beyond = is_beyond(settings)
         if self.diffusion.is_inpainting and not (settings.mask or beyond):
             raise BadInput("diffuse.only_completes")
@@ -83,10 +85,11 @@ class Diffuse(Pipeline[DiffuseSettings]):
         rows = self.diffusion.rows(settings.width, settings.height)
         scene = read_scene(self.diffusion, settings)
         condition, course = course_of(self.diffusion, settings, rows)
+        layout = read_layout(self.diffusion, settings, rows)
         drawn: list[Image.Image] = []
         vectors: list[Tensor] = []
         for batch in batches(seeds, rows):
-            latents = yield from self._draw(settings, batch, condition, course, scene)
+            latents = yield from self._draw(settings, batch, (condition, course), scene, layout)
             decoded = self.diffusion.decode(latents)
             images = to_pil(decoded) if scene is None else scene.finished(decoded)
             judged = to_tensor(images).to(self.clip.device)
@@ -102,14 +105,22 @@ class Diffuse(Pipeline[DiffuseSettings]):
         ]
 
     def _draw(
-        self, settings: DiffuseSettings, batch: Batch, condition: Any, course: Course, scene: Scene | None
+        self,
+        settings: DiffuseSettings,
+        batch: Batch,
+        conditions: tuple[Any, Course],
+        scene: Scene | None,
+        layout: Layout | None,
     ) -> Generator[Step, None, Tensor]:
         """Draw one batch. Yields a Step for each step of the scheduler and returns (rows, c, h, w) latents."""
         assert settings.steps is not None and settings.width is not None and settings.height is not None
-        ticks = walk(
-            self.diffusion, batch.row_seeds, (settings.width, settings.height), condition, settings.steps,
-            settings.guidance or 0.0, None if scene is None else scene.known, course,
-        )  # fmt: skip
+        size, steps, guidance = (settings.width, settings.height), settings.steps, settings.guidance or 0.0
+        known = None if scene is None else scene.known
+
+        def begin(condition: Any, course: Course) -> Walk:
+            return walk(self.diffusion, batch.row_seeds, size, condition, steps, guidance, known, course)
+
+        ticks = begin(*conditions) if layout is None else layout.walk(begin, *conditions)
         while True:
             try:
                 tick = next(ticks)

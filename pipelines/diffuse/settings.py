@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.core.settings import Settings, clean_prompt, knob
+from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
 from pipelines.models.schedulers import SAMPLERS
 
@@ -21,8 +22,8 @@ PLACES = (
 class DiffuseSettings(Settings):
     """The settings of Diffuse. Before a run, `Diffuse.prepare` replaces None by the value that the model proposes.
 
-    BadInput for sides that are not multiples of SIDE_MULTIPLE, for a mask without an image, and for guidance that ends
-    before it begins.
+    BadInput for sides that are not multiples of SIDE_MULTIPLE, for a mask without an image, for guidance that ends before
+    it begins, and for weights of words that `parse_word_weights` does not read.
     """
 
     # fmt: off
@@ -65,14 +66,24 @@ class DiffuseSettings(Settings):
     windows: str = knob("auto", label=("by windows", "分窗绘制"), choices=("auto", "always", "never"), advanced=True,
         help="draw large pictures by overlapping windows of the model's own size; auto where a side is 1.5 times that",
         help_zh="用与模型尺寸相同、互相重叠的窗口绘制大图；auto 在边长超过模型尺寸 1.5 倍时使用")
+    source_prompt: str = knob("", label=("layout of", "构图来自"), advanced=True,
+        help="another prompt: the picture is laid out like the one that it draws from the same seed",
+        help_zh="另一段提示词：沿用它在同一种子下的构图")
+    layout: float = knob(0.5, 0.0, 1.0, label=("keep the layout", "保留构图"), advanced=True,
+        help="for which share of the steps; 0 keeps nothing", help_zh="在多大比例的步数里保留；0 表示不保留")
+    word_weights: str = knob("", label=("word weights", "词的权重"), advanced=True,
+        help="how much words of the prompt count, such as big=1.5, red=0.5",
+        help_zh="提示词里各个词的分量，例如 大=1.5，红=0.5")
     hide_duplicates: bool = knob(False, label=("hide near-duplicates", "隐藏近似重复"), advanced=True,
         help="keep only one of candidates that look the same", help_zh="看起来一样的候选只保留一张")
     # fmt: on
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.negative_prompt.strip():
-            object.__setattr__(self, "negative_prompt", clean_prompt(self.negative_prompt))
+        for name in ("negative_prompt", "source_prompt"):
+            if getattr(self, name).strip():
+                object.__setattr__(self, name, clean_prompt(getattr(self, name)))
+        parse_word_weights(self.word_weights)
         for name, side in (("width", self.width), ("height", self.height)):
             if side is not None and side % SIDE_MULTIPLE:
                 lower = side // SIDE_MULTIPLE * SIDE_MULTIPLE

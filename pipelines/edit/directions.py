@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import copy
-import hashlib
 import json
 import math
 import warnings
@@ -26,8 +25,8 @@ from pipelines.core.settings import clean_prompt
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path, write_atomically
 from pipelines.io.values import is_dict
-from pipelines.models.base import Denoiser, Network
-from pipelines.models.checkpoint import META_INIT_LOCK, canonical_bytes
+from pipelines.models.base import Denoiser
+from pipelines.models.checkpoint import META_INIT_LOCK, canonical_bytes, network_hash
 from pipelines.models.sampling import generator_of
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
@@ -268,12 +267,3 @@ class AdaptedUnet:
             for name, parameter in self.unet.network.named_parameters()
             if mark in name
         }
-
-
-def network_hash(network: Network) -> str:
-    """SHA-256 of a network's weights as float32, in hexadecimal; the same on every machine."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -32,7 +32,6 @@ from pipelines.edit.directions import (
     AdaptedUnet,
     Direction,
     check_direction_name,
-    network_hash,
     read_direction,
 )
 from pipelines.edit.flow_edit import (
@@ -52,6 +51,7 @@ from pipelines.edit.source_images import SourceImages
 from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, AdapterTraining, adapter_of
 from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.base import Clip, Denoiser
+from pipelines.models.checkpoint import network_hash
 from pipelines.models.sampling import generator_of
 from pipelines.models.unet.network import CLEAN, ddim_walk
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from pipelines.clip.losses import directional_similarity
 from pipelines.clip.ranking import text_vector
 from pipelines.core.pipeline import Picture
-from pipelines.edit.directions import Direction, network_hash
+from pipelines.edit.directions import Direction
 from pipelines.edit.inputs import LARGE, EditInputs, Models, reduced_settings
 from pipelines.edit.settings import EditSettings
 from pipelines.io.images import ssim
+from pipelines.models.checkpoint import network_hash
 
 
 def edited_images(

@@ -35,6 +35,7 @@ from pipelines.evaluation.judges import (
     share_within,
 )
 from pipelines.evaluation.samples import Drawer, Drawn, common_names, composed, copies, judged, write_sheet
+from pipelines.evaluation.see import COMPOSITES, LABELS, pointing, probes, wordings
 from pipelines.evaluation.steering import editing, guiding, optimization, round_trip, validation_pictures
 from pipelines.evaluation.synonyms import ASKED_FOR, Entry, read_entries, read_icons
 from pipelines.models.base import Clip
@@ -245,6 +246,12 @@ class Evaluation:
                 if own:
                     figures[f"{who}, {group}"] = sum(own) / len(own)
         return figures
+
+    def see(self) -> dict[str, float]:
+        """What See promises, by the pack's CLIP."""
+        clip, quick = self.judges["CLIP"], self.options.quick
+        figures = wordings(clip, self.emoji) | pointing(clip, self.emoji, 4 if quick else COMPOSITES)
+        return figures | probes(clip, self.emoji, 4 if quick else LABELS)
 
     def vqgan(self) -> dict[str, float]:
         """What is left of the validation pictures on white after tokens."""

@@ -50,7 +50,7 @@ def values_of_disco(values: dict[str, Any]) -> dict[str, Any]:
             own[name] = f"{sides[0]}x{sides[1]}"
     if isinstance(seed := own.get("set_seed"), str):
         del own["set_seed"]
-        own |= {"set_seed": int(seed)} if seed.isdigit() else {}
+        own |= {"set_seed": int(seed)} if seed.isdecimal() else {}
     if own.get("init_image", "") is None:
         own["init_image"] = ""
     if values.get("clamp_grad") is False:
@@ -71,7 +71,7 @@ def _animation(own: dict[str, Any], mode: object) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     if mode == "None":
         changed["max_frames"] = 1
-    if isinstance(skipped := own.get("frames_skip_steps"), str) and skipped.rstrip("%").isdigit():
+    if isinstance(skipped := own.get("frames_skip_steps"), str) and skipped.rstrip("%").isdecimal():
         steps, number = own.get("steps", 250), int(skipped.rstrip("%"))
         changed["frames_skip_steps"] = int(steps * number / 100) if skipped.endswith("%") else number
         if skipped == USUAL_SKIP:
@@ -92,7 +92,7 @@ def prompt_of(texts: object) -> str:
 def _scenes(texts: object) -> list[tuple[int, list[str]]]:
     if not is_dict(texts):
         return [(0, _strings(texts))]
-    keyed = {int(key): _strings(prompts) for key, prompts in texts.items() if str(key).isdigit()}
+    keyed = {int(key): _strings(prompts) for key, prompts in texts.items() if str(key).isdecimal()}
     return sorted(keyed.items()) or [(0, [])]
 
 

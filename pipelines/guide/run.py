@@ -91,9 +91,9 @@ class GuideRun:
         if self._is_mirrored(k):
             x = self._mirrored(x, guess, next_alpha)
         state = self.state
-        state.x, state.base, self.loss = x, base, seen.loss.item()
+        state.x, state.base, self.loss = x.contiguous(), base, seen.loss.item()  # as a snapshot gives it back
         ends = next_alpha == 1
-        self.guess, self.picture = (x, None) if ends else (seen.guess, seen.picture)
+        self.guess, self.picture = (state.x, None) if ends else (seen.guess, seen.picture)
         if position % JUDGE_EVERY == 0 and not ends:
             state.curve.append(
                 (position, *judge(self.clip, self.critic, self.draw(), self.current_targets()))
@@ -153,7 +153,9 @@ class GuideRun:
 
         The mean of guided predictions is composition as in Liu et al. 2022, "Compositional visual generation".
         """
-        scene, guidance = current.scene_at(self.state.position), current.guidance or 0.0
+        scene, guidance = current.scene_at(self.state.position), current.guidance
+        if guidance is None:  # by a change on the way
+            guidance = self.unet.proposed_guidance
         if (scene, guidance) not in self._predictors:
             texts = [(target.weight, target.text) for target in parse_targets(scene) if target.weight > 0]
             if not (guidance and self.unet.reads_text):

@@ -71,6 +71,37 @@ def check_writable(source: str | Path) -> Path:
     return path
 
 
+def shown_name(name: str) -> str:
+    """A file's name as text that can be shown and sent: bytes that are not UTF-8 become U+F780 to U+F7FF.
+
+    Control characters become U+F701 to U+F77F. `named` takes it back. UnicodeError for a name that holds half of a
+    surrogate pair, as Windows allows.
+    """
+    shown = "".join(
+        chr(ord(character) + 0x1B00)
+        if 0xDC80 <= ord(character) <= 0xDCFF
+        else chr(ord(character) + 0xF700)
+        if ord(character) < 32 or ord(character) == 127
+        else character
+        for character in name
+    )
+    shown.encode("utf-8")
+    return shown
+
+
+def named(folder: Path, name: str) -> Path:
+    """The file in `folder` that `shown_name` gave `name` to."""
+    path = folder / name
+    if not any("\uf701" <= character <= "\uf7ff" for character in name) or path.exists():
+        return path
+    return folder / "".join(
+        chr(ord(character) - (0x1B00 if character >= "\uf780" else 0xF700))
+        if "\uf701" <= character <= "\uf7ff"
+        else character
+        for character in name
+    )
+
+
 def cannot_save(path: str | Path, error: OSError) -> CannotSave:
     """The error to raise when `path` could not be written."""
     file = Path(path).name

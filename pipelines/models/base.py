@@ -120,6 +120,16 @@ class Clip(Network, Protocol):
         """The image tower. A hash of its weights identifies the CLIP in records."""
         ...
 
+    @property
+    def logit_scale(self) -> float:
+        """What turns a cosine into a logit: the inverse of the learned temperature, about 10 to 120."""
+        ...
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to a logit before its sigmoid (Zhai et al. 2023). None where training took a softmax."""
+        ...
+
     def encode_text(self, prompts: list[str]) -> Tensor:
         """List of n texts -> (n, embedding_size) float32 of unit length, without a gradient. Long texts are cut."""
         ...

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import write_atomically
 from pipelines.io.values import is_dict, is_list
+from pipelines.models.base import Network
 
 # Held while networks or adapters are built: accelerate's `init_empty_weights` changes torch for all threads.
 META_INIT_LOCK = threading.RLock()
@@ -130,3 +131,12 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def network_hash(network: Network) -> str:
+    """SHA-256 of a network's weights as float32, in hexadecimal; the same on every machine."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -44,6 +44,11 @@ class LatentDiffusion(Protocol):
         ...
 
     @property
+    def side_multiple(self) -> int:
+        """The sides of a picture are multiples of this, in pixels; at least `factor`."""
+        ...
+
+    @property
     def latent_channels(self) -> int:
         """c, numbers per latent."""
         ...
@@ -85,8 +90,11 @@ class LatentDiffusion(Protocol):
         """
         ...
 
-    def scheduler(self, steps: int, sampler: str = OWN) -> Any:
-        """A scheduler of diffusers of its own, its steps set: for one of SAMPLERS, or the one that the model likes."""
+    def scheduler(self, steps: int, sampler: str = OWN, size: tuple[int, int] = ...) -> Any:
+        """A scheduler of diffusers of its own, its steps set: for one of SAMPLERS, or the one that the model likes.
+
+        Some choose other times for pictures of another `size`, (width, height) in pixels.
+        """
         ...
 
     def predict(self, latents: Tensor, t: Tensor, condition: Any, more: Tensor | None = None) -> Tensor:
@@ -186,7 +194,7 @@ def walk(
     diffusers: the picture, the noise, the picture around the mask.
     """
     course = course or Course()
-    scheduler = model.scheduler(steps, course.sampler)
+    scheduler = model.scheduler(steps, course.sampler, size)
     predict = course.predict or model.predict
     generators = [generator_of(seed) for seed in seeds]
     start = _begin(model, scheduler, known, steps, size, generators)

@@ -33,24 +33,30 @@ def diffusion_scheduler(own: Any, sampler: str, steps: int, device: torch.device
     return scheduler
 
 
-def flow_scheduler(sampler: str, steps: int, device: torch.device) -> Any:
+def flow_scheduler(sampler: str, steps: int, device: torch.device, shift: float = 1.0) -> Any:
     """One of SAMPLERS on the line of a rectified flow (Liu et al. 2023), x_t = (1 - t) x_0 + t noise.
 
     Its noise level is the time itself; its timesteps are thousandths. On this line DDIM's step is Euler's, so "ddim" is
     Euler's method at times that have the noise levels of Ho et al. 2020, most of them at much noise.
+    `shift` above 1 moves all times towards noise, t to shift * t / (1 + (shift - 1) * t) (Esser et al. 2024).
     """
-    import diffusers
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+    from diffusers.schedulers.scheduling_flow_match_heun_discrete import FlowMatchHeunDiscreteScheduler
 
     if sampler == "dpm++2m":
-        scheduler: Any = diffusers.DPMSolverMultistepScheduler(
-            use_flow_sigmas=True, prediction_type="flow_prediction", algorithm_type="dpmsolver++"
+        scheduler: Any = DPMSolverMultistepScheduler(
+            use_flow_sigmas=True,
+            prediction_type="flow_prediction",
+            algorithm_type="dpmsolver++",
+            flow_shift=shift,
         )
         scheduler.set_timesteps(steps, device=device)
     elif sampler == "heun":
-        scheduler = diffusers.FlowMatchHeunDiscreteScheduler()
+        scheduler = FlowMatchHeunDiscreteScheduler(shift=shift)
         scheduler.set_timesteps(steps, device=device)
     else:
-        scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
         times = ddim_times(steps) if sampler == "ddim" else floats(torch.linspace(1, 0, steps + 1))[:-1]
         scheduler.set_timesteps(sigmas=times, device=device)
     return scheduler

@@ -69,6 +69,18 @@ ROWS = (
         half="bfloat16",
     ),
     ModelSpec(
+        kind="siglip",
+        role="clip",
+        folder="siglip",
+        config="network.SiglipConfig",
+        network="network.Siglip",
+        vocabulary="siglip-tokenizer",
+        family="clip",
+        convert="convert.convert",
+        mark="logit_bias",
+        half="bfloat16",
+    ),
+    ModelSpec(
         kind="dalle-mini",
         role="dalle",
         folder="dalle_mini",
@@ -156,6 +168,15 @@ ROWS = (
         suffix=".json",
     ),
     ModelSpec(
+        kind="siglip-tokenizer",
+        role="tokenizer",
+        folder="siglip",
+        tokenizer="tokenizer.SiglipTokenizer",
+        family="siglip_tokenizer",
+        convert="convert.write_tokenizer",
+        suffix=".json",
+    ),
+    ModelSpec(
         kind="dalle-mini-tokenizer",
         role="tokenizer",
         folder="dalle_mini",
@@ -175,6 +196,8 @@ ROWS = (
     ),
     # Stable Diffusion: a folder of diffusers, kept as it is.
     ModelSpec(kind="diffusion", role="diffusion", family="diffusers", half="float16", suffix=""),
+    # Rectified flows: such a folder too. Float16 does not hold the states of their language models.
+    ModelSpec(kind="flow", role="diffusion", family="diffusers", half="bfloat16", suffix=""),
     # Trained by this project.
     ModelSpec(
         kind="clip",

@@ -105,7 +105,7 @@ class Optimize(Resumable[OptimizeSettings]):
         try:
             record = json.loads(read_texts(source).get("atelier", ""))
             tokens = [int(token) for token in record["picture"]["tokens"]]
-        except (BadInput, ValueError, KeyError, TypeError, RecursionError):
+        except (BadInput, ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return ""
         rows, columns = token_grid(*fitted.size, self.vqgan)
         if len(tokens) != rows * columns or not all(0 <= token < len(self.vqgan.codes) for token in tokens):

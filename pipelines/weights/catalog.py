@@ -95,7 +95,7 @@ def checkpoint_of(name: str) -> Checkpoint:
         raise BadInput("weights.model_unknown", model=name[:64], known=known)
     facts: dict[str, Any] = {}
     if path.is_dir():
-        kind, role = "diffusion", ""
+        kind, role = folder_kind(path), ""
     elif path.suffix == ".safetensors":
         kind, role, facts = kind_of(path), "", _facts_of(path)
     else:  # a vocabulary, which tells what it is when it is read
@@ -111,6 +111,15 @@ def checkpoint_of(name: str) -> Checkpoint:
         file=str(path.absolute()),
         working=2 * size_of(path),
     )
+
+
+def folder_kind(path: Path) -> str:
+    """The kind of a folder of diffusers, "flow" or "diffusion", from the parts that its model_index.json lists."""
+    try:
+        index = json.loads((path / "model_index.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return "diffusion"  # who loads it will say what is wrong with it
+    return "flow" if is_dict(index) and "transformer" in index else "diffusion"
 
 
 def kind_of(path: Path) -> str:
@@ -157,13 +166,16 @@ def _denoising(unet: str) -> dict[str, dict[str, str]]:
     return {pipeline: {"unet": unet, **_JUDGES} for pipeline in DENOISING}
 
 
-def _latent(diffusion: str) -> dict[str, dict[str, str]]:
+def _flow(diffusion: str) -> dict[str, dict[str, str]]:
     return {
         "diffuse": {"diffusion": diffusion, "clip": _JUDGES["clip"]},
         "optimize": _OPTIMIZE,
         **_denoising("ddpm-ema-celebahq-256"),
-        "guide": {"diffusion": diffusion, **_JUDGES},
     }
+
+
+def _latent(diffusion: str) -> dict[str, dict[str, str]]:
+    return {**_flow(diffusion), "guide": {"diffusion": diffusion, **_JUDGES}}
 
 
 # pack -> pipeline -> field of the pipeline -> checkpoint
@@ -196,6 +208,11 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
     "sd-2.1": _latent("stable-diffusion-2.1"),
     "sd-turbo": _latent("sd-turbo"),
     "sd-xl": _latent("stable-diffusion-xl"),
+    "sdxl-turbo": _latent("sdxl-turbo"),
+    "z-image": _flow("z-image-turbo"),
+    "flux2-klein": _flow("flux2-klein-4b"),
+    "flux1-schnell": _flow("flux1-schnell"),
+    "sd-3.5": _flow("stable-diffusion-3.5-medium"),
 }
 
 

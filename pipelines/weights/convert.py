@@ -21,7 +21,6 @@ from pipelines.io.values import is_dict
 from pipelines.models.checkpoint import check_finite, file_hash
 from pipelines.models.source import Converted, Joined, SourceCheckpoint
 from pipelines.models.spec import ModelSpec, families
-from pipelines.weights.checkpoint import WORKING
 from pipelines.weights.forms import joined, source_files, unwrapped, with_usual_types
 from pipelines.weights.inventory import free_memory
 from pipelines.weights.readers import read_original
@@ -29,6 +28,7 @@ from pipelines.weights.readers import read_original
 # A stranger's tensors may have any shape, and break a converter that looks for its own.
 UNFIT = (BadInput, LookupError, ArithmeticError, TypeError, ValueError, AttributeError, RuntimeError)
 
+LITTLE = 100_000_000  # bytes of memory that converting takes beside arrays, in a process that has torch
 DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -84,12 +84,12 @@ def convert_file(
 
 
 def _check_memory(originals: list[SourceCheckpoint]) -> None:
-    """BadInput when less memory is free than converting takes: twice the largest array, and a little.
+    """BadInput when less memory is free than converting takes beyond this process: twice the largest array, and a little.
 
     Arrays lie in their files until they are written, and are written one by one.
     """
     arrays = [tensor for original in originals for tensor in original.tensors.values()]
-    needed = WORKING + 2 * max((array.numel() * array.element_size() for array in arrays), default=0)
+    needed = LITTLE + 2 * max((array.numel() * array.element_size() for array in arrays), default=0)
     free = free_memory(gpu=False)["RAM"]
     if needed > free:
         file = originals[0].file

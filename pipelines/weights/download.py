@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import time
 import urllib.error
@@ -20,6 +21,7 @@ from pipelines.io.files import cannot_save, write_atomically
 from pipelines.models.checkpoint import file_hash
 
 BLOCK = 1 << 18  # bytes read at once, and between two steps of progress
+TOKEN_HOST = "huggingface.co"  # that HF_TOKEN is for
 TIMEOUT = 30.0  # seconds without a single byte
 TRIES = 4  # connections in a row that bring nothing
 SPARE = 64 << 20  # bytes of disk that are left free
@@ -78,11 +80,11 @@ def _fetch_from(
     part: _Part, sha256: str | None, size: int | None, opener: Opener
 ) -> Generator[tuple[int, int], None, str]:
     """Download from one address, as `fetch` does. Unavailable when it cannot give the file."""
-    yield from _receive(part, size, sha256 is not None, opener)
+    yield from _receive(part, size, opener)
     digest = file_hash(part.file)
     if sha256 and digest != sha256 and part.continued and len(part.addresses) > 1:
         part.drop()  # perhaps only what came from the other address is wrong
-        yield from _receive(part, size, True, opener)
+        yield from _receive(part, size, opener)
         digest = file_hash(part.file)
     if sha256 and digest != sha256:
         part.drop()
@@ -97,18 +99,16 @@ def _fetch_from(
     return digest
 
 
-def _receive(
-    part: _Part, size: int | None, proved: bool, opener: Opener
-) -> Generator[tuple[int, int], None, None]:
+def _receive(part: _Part, size: int | None, opener: Opener) -> Generator[tuple[int, int], None, None]:
     """Download all that a part lacks, over as many connections as that takes while they bring something.
 
-    `proved` tells that the file's SHA-256 is known. Yields as `fetch` does.
+    Yields as `fetch` does.
     """
     misses = 0
     while True:
         before = part.size
         try:
-            yield from part.receive(opener, size, proved)
+            yield from part.receive(opener, size)
             return
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             misses = 0 if part.size > before else misses + 1
@@ -152,9 +152,7 @@ class _Part:
             with suppress(FileNotFoundError):
                 file.unlink()
 
-    def receive(
-        self, opener: Opener, size: int | None, proved: bool
-    ) -> Generator[tuple[int, int], None, None]:
+    def receive(self, opener: Opener, size: int | None) -> Generator[tuple[int, int], None, None]:
         """Download the rest over one connection; yields as `fetch` does. ConnectionError when the connection breaks.
 
         Unavailable when the server refuses, cannot be reached, or sends another file; CannotSave when the disk fails.
@@ -166,6 +164,8 @@ class _Part:
         request = urllib.request.Request(
             self.url, headers={"User-Agent": "Atelier", "Accept-Encoding": "identity"}
         )
+        if token := token_for(self.url):
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         if begin:
             request.add_header("Range", f"bytes={begin}-")
             if validators.get("etag") not in (None, ANY):
@@ -191,8 +191,8 @@ class _Part:
                 self.drop()  # another file, or a server that cannot go on
                 if start:
                     raise ConnectionError("the server sent another part than it was asked for")
-            # A length is not needed where the answer marks its own end, or where a hash would tell a missing one.
-            total = self._total(now, size, needed=not (proved or getattr(answer, "chunked", False)))
+            # An answer in chunks marks its own end, so that it needs no length.
+            total = self._total(now, size, needed=not getattr(answer, "chunked", False))
             self._room((total or 0) - start)
             yield from self._write(answer, now, total)
         if total is not None and self.size > total:
@@ -251,6 +251,16 @@ class _Part:
         free = shutil.disk_usage(folder).free
         if needed + SPARE > free:
             raise BadInput("weights.disk_too_full", file=self.path.name, needed=needed / 1e6, free=free / 1e6)
+
+
+def token_for(url: str) -> str:
+    """The user's own token of the Hub, from HF_TOKEN, for files behind a licence; "" without one and for other servers.
+
+    It is not sent to where the Hub redirects.
+    """
+    token = os.environ.get("HF_TOKEN", "").strip()
+    at_hub = urlsplit(url).scheme == "https" and urlsplit(url).hostname == TOKEN_HOST
+    return token if at_hub and token.isascii() and token.isprintable() else ""
 
 
 def _block(answer: Any) -> bytes:

@@ -103,13 +103,12 @@ def _shards(file: Path) -> list[Path]:
 def _indexed(index: Path) -> list[str]:
     """The names of the files that an index names. BadInput when it is none, or names files elsewhere."""
     try:
-        table: Any = json.loads(index.read_text("utf-8")).get("weight_map")
-        names = sorted(
-            {name for name in table.values() if Path(name).name == name and name not in (".", "..")}
-        )
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        table: Any = json.loads(index.read_text("utf-8"))["weight_map"]
+        names = sorted({str(name) for name in table.values()})
+    except (OSError, ValueError, AttributeError, TypeError, LookupError, RecursionError):
         names = []
-    if not names or len(names) > MOST_SHARDS or len(names) != len(set(table.values())):
+    elsewhere = any(Path(name).name != name or name in (".", "..") for name in names)
+    if elsewhere or not 1 <= len(names) <= MOST_SHARDS:
         raise BadInput("weights.not_an_index", file=index.name)
     return names
 

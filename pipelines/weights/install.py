@@ -15,7 +15,7 @@ from pipelines.errors import BadInput
 from pipelines.io.files import home_path, write_atomically
 from pipelines.io.values import is_dict
 from pipelines.models.spec import families, suffixes
-from pipelines.weights.checkpoint import Checkpoint, File, models_folder, size_of
+from pipelines.weights.checkpoint import Checkpoint, models_folder, size_of
 from pipelines.weights.download import Opener, fetch
 from pipelines.weights.open_weights import OPEN_WEIGHTS
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # torch takes a second to import
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 KEPT_FORMS = (".safetensors", ".json", ".txt")  # what a diffusers folder may consist of
+NOT_A_FILE = (b"<!doctype", b"<html", b"<?xml", b"version https://git-lfs")  # how what came instead begins
 
 
 def published(name: str) -> Checkpoint:
@@ -45,7 +46,7 @@ def install(checkpoint: Checkpoint, opener: Opener | None = None) -> Generator[S
 
     downloads = models_folder() / ".downloads" / checkpoint.name
     pins = _read_pins()
-    new: list[File] = []
+    new: list[str] = []
     for file in checkpoint.files:
         path = downloads / file.path
         expected = file.sha256 or pins.get(file.url)
@@ -62,20 +63,27 @@ def install(checkpoint: Checkpoint, opener: Opener | None = None) -> Generator[S
             rate = (done - first) / max(time.monotonic() - begun, 1e-3) / 1e6
             yield Step(path.name, done // 10**6, max(total // 10**6, 1), {"MB/s": rate} if rate else {})
         if expected is None:
-            new.append(file)
+            _check_content(path)
+            new.append(path.name)
             _pin(file.url, digest)
     yield Step("converting", 0, 1)
     try:
         _place(checkpoint, downloads)
     except BadInput as problem:
         if problem.code != "weights.memory_short":
-            for file in new:
-                _unpin(file.url)
-                (downloads / file.path).unlink(missing_ok=True)
+            _distrust(checkpoint, downloads)
         raise
     _forget(downloads)
     yield Step("converting", 1, 1)
-    return [Path(file.path).name for file in new]
+    return new
+
+
+def _distrust(checkpoint: Checkpoint, downloads: Path) -> None:
+    """Forget the hashes of files that the catalog does not pin, and delete what came of them."""
+    for file in checkpoint.files:
+        if not file.sha256:
+            _unpin(file.url)
+            (downloads / file.path).unlink(missing_ok=True)
 
 
 def _forget(downloads: Path) -> None:
@@ -95,6 +103,20 @@ def _place(checkpoint: Checkpoint, downloads: Path) -> None:
         downloads.replace(checkpoint.path)
     else:
         raise BadInput("weights.strange_files", model=checkpoint.name)
+
+
+def _check_content(path: Path) -> None:
+    """Delete a file that is a web page or the pointer of a download, or JSON that cannot be read, and raise BadInput."""
+    with open(path, "rb") as file:
+        wrong = file.read(64).lstrip().lower().startswith(NOT_A_FILE)
+    if path.suffix == ".json" and not wrong:
+        try:
+            json.loads(path.read_text("utf-8"))
+        except (ValueError, RecursionError):
+            wrong = True
+    if wrong:
+        path.unlink()
+        raise BadInput("weights.page_in_its_place", file=path.name)
 
 
 def add(paths: list[Path], name: str, family: str | None = None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pipelines.weights.checkpoint import Checkpoint, File
 from pipelines.weights.known_files import HEIBOX, HUB, known, openai_clip
+from pipelines.weights.newer_weights import NEWER
 
 GB = 10**9
 ADM = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
@@ -389,5 +390,15 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         4 * GB,
         towers=2,
     ),
+    _latent(
+        "sdxl-turbo",
+        "stabilityai/sdxl-turbo",
+        STABILITY,
+        "Stable Diffusion XL Turbo, 512 px in one to four steps, English",
+        3469,
+        3 * GB,
+        towers=2,
+    ),
+    *NEWER,
 )
 OPEN_WEIGHTS: dict[str, Checkpoint] = {checkpoint.name: checkpoint for checkpoint in PUBLISHED}

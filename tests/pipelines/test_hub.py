@@ -47,6 +47,8 @@ def reached(hub: ModelHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Every address leads to the hub."""
     hub.faults.clear()
     hub.asked.clear()
+    hub.tokens.clear()
+    monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(download, "_open", hub.opener)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setenv("ATELIER_MODELS", str(folder))
@@ -79,7 +81,7 @@ def test_every_entry_is_fetched_and_loaded(
     capsys.readouterr()
     hub.asked.clear()
     get(name)
-    told = json.loads(capsys.readouterr().out)
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])  # their code tells sizes before it
     assert [address for address, _ in hub.asked] == [file.url for file in ENTRIES[name].files]
     pinned = all(file.sha256 for file in ENTRIES[name].files)
     assert (told["unpinned"] == []) == pinned
@@ -93,6 +95,7 @@ COMMANDS = {
     "generate": ("generate", "a red cat", "--candidates", "2", "--keep", "1", "--batch", "2"),
     "diffuse": ("diffuse", "a cat", "--candidates", "1", "--steps", "2"),
     "optimize": ("optimize", "a red cat", "--steps", "2", "--cutouts", "2"),
+    "guide": ("guide", "a red cat", "--steps", "2", "--cut-overview", "1", "--cut-innercut", "1"),
     "edit": (
         "edit", "PICTURE", "--source", "a face", "--target", "an angry face", "--mode", "instant", "--steps", "2",
         "--strip", "1",
@@ -191,8 +194,21 @@ def test_when_no_address_gives_it_each_is_told(
     assert fetch() == 2
     told = capsys.readouterr().err
     assert "none of the 2 addresses of bpe.model gave it: huggingface.co does not have bpe.model" in told
-    assert "; huggingface.co does not give bpe.model to everybody (status 401)" in told
+    assert "; huggingface.co does not give bpe.model to everybody (status 401)" in told and "HF_TOKEN" in told
     assert not entry.present
+
+
+def test_a_token_goes_to_the_hub_and_nowhere_else(
+    entry: Any, hub: ModelHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    assert fetch() == 0
+    assert hub.tokens == {"Bearer hf_mine"}
+    hub.tokens.clear()
+    elsewhere = "https://example.org/bpe.model"
+    hub.files[elsewhere] = hub.files[entry.files[0].url]
+    list(download.fetch(elsewhere, entry.path.parent / "x"))
+    assert hub.tokens == {None}
 
 
 def test_a_wrong_file_that_was_not_pinned_is_not_pinned_by_its_failure(
@@ -206,6 +222,25 @@ def test_a_wrong_file_that_was_not_pinned_is_not_pinned_by_its_failure(
     monkeypatch.setitem(OPEN_WEIGHTS, name, entry)
     hub.faults[entry.files[0].url] = "page"
     assert fetch(name) == 2
+    hub.faults.clear()
+    assert fetch(name) == 0 and entry.present
+
+
+def test_a_page_in_the_place_of_a_config_is_no_part_of_a_folder(
+    hub: ModelHub,
+    stand_ins: StandIns,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ATELIER_MODELS", str(tmp_path / "models"))
+    name = "sd-turbo"
+    entry = hub.offer(ENTRIES[name], stand_ins.of(ENTRIES[name]))
+    monkeypatch.setitem(OPEN_WEIGHTS, name, entry)
+    config = next(file.url for file in entry.files if file.path == "unet/config.json")
+    hub.faults[config] = "page"
+    assert fetch(name) == 2 and not entry.present
+    assert "config.json is not what its name says" in capsys.readouterr().err
     hub.faults.clear()
     assert fetch(name) == 0 and entry.present
 

@@ -25,7 +25,7 @@ from pipelines.models.spec import SPECS, families
 from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
 from pipelines.studio import Studio
 from pipelines.weights import catalog
-from pipelines.weights.catalog import checkpoint_of, memory_needed, needed
+from pipelines.weights.catalog import checkpoint_of, fields_for, memory_needed, needed
 from pipelines.weights.convert import write_converted
 from pipelines.weights.open_weights import OPEN_WEIGHTS
 from tests.support.tiny import diffusion_folder
@@ -157,6 +157,31 @@ def test_a_part_is_replaced_wherever_the_pack_has_it(models: Path) -> None:
     assert "clip-tokenizer" in [one.name for one in needed("tiny", {"clip": "mine"})]
     assert "clip-tokenizer" not in [one.name for one in needed("tiny")]
     assert catalog.parts("tiny", "edit", {"clip": "mine"})["critic"] == "tiny-critic"
+
+
+def test_a_part_is_given_to_another_model_and_back_while_it_runs(models: Path) -> None:
+    write_clip(models / "mine.safetensors")
+    studio = Studio("tiny", "cpu")
+    tiny = studio.clip()
+    studio.choose("clip", "mine")
+    assert isinstance(studio.clip(), OpenaiClip) and studio.use == {"clip": "mine"}
+    assert studio.models("generate")["clip"]["name"] == "mine"
+    for part, name in (("judge", "mine"), ("clip", "nothing"), ("vqgan", "mine"), ("clip", "clip-vit-l-14")):
+        with pytest.raises(BadInput):
+            studio.choose(part, name)
+    assert studio.use == {"clip": "mine"}
+    studio.choose("clip")
+    assert studio.use == {} and type(studio.clip()) is type(tiny)
+    shutil.copytree(diffusion_folder("1.5"), models / "my-diffusion")
+    assert fields_for("tiny", checkpoint_of("my-diffusion")) == []
+    with pytest.raises(BadInput, match="part 'diffusion' is not in the pack tiny"):
+        studio.choose("diffusion", "my-diffusion")
+    studio.choose("diffusion", "my-diffusion", "sd-1.5")
+    assert studio.pack == "sd-1.5" and studio.models("diffuse")["diffusion"]["name"] == "my-diffusion"
+    assert fields_for("tiny", checkpoint_of("mine")) == ["clip", "critic"]
+    assert fields_for("mini", checkpoint_of("mine")) == ["clip", "critic"]
+    assert fields_for("tiny", checkpoint_of("ddpm-church-256")) == ["unet"]
+    assert fields_for("nothing", checkpoint_of("mine")) == []
 
 
 @pytest.mark.parametrize(

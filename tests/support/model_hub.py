@@ -37,6 +37,7 @@ class ModelHub:
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, str] = {}
         self.asked: list[tuple[str, str | None]] = []  # address, Range
+        self.tokens: set[str | None] = set()  # that came with requests
         hub = self
 
         class Handler(_Handler):
@@ -80,6 +81,7 @@ class ModelHub:
         fault, data = self.faults.get(url, ""), self.files.get(url)
         if not stored:
             self.asked.append((url, request.headers.get("Range")))
+            self.tokens.add(request.headers.get("Authorization"))
         if fault == "dead":
             request.close_connection = True
         elif data is None or fault in REFUSALS:

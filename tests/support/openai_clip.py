@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 import types
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -202,7 +203,7 @@ def features(output: Any) -> Tensor:
     return output if torch.is_tensor(output) else output.pooler_output
 
 
-def assert_same_images(clip: Any, reference: Any) -> None:
+def assert_same_images(clip: Any, reference: Any, prepared: Callable[[Tensor], Tensor] = normalized) -> None:
     """Features; and the gradient that reaches the pixels, in float64 where there are ReLUs, since those have an edge."""
 
     def expected(x: Tensor) -> Tensor:
@@ -210,7 +211,7 @@ def assert_same_images(clip: Any, reference: Any) -> None:
         return reference.get_image_features(x).pooler_output if hugging else reference.encode_image(x)
 
     images = pictures(clip.config.image_size)
-    assert close(clip.image_features(clip.prepare(images)), expected(normalized(images)))
+    assert close(clip.image_features(clip.prepare(images)), expected(prepared(images)))
     gradients = []
     direction = torch.randn(clip.config.embedding_size, generator=torch.Generator().manual_seed(7))
     dtype = torch.float64 if clip.config.image_block_counts else torch.float32

@@ -334,10 +334,14 @@ class PainterStudio:
     def clip(self) -> Any:
         return PainterClip()
 
+    def critic(self) -> Any:
+        return PainterClip()
+
     def switch(self, pack: str) -> None:
         self.pack = pack
 
-    def choose(self, part: str, name: str = "") -> None:
+    def choose(self, part: str, name: str = "", pack: str = "") -> None:
+        self.pack = pack or self.pack
         self.use = {key: model for key, model in self.use.items() if key != part} | (
             {part: name} if name else {}
         )
@@ -345,6 +349,12 @@ class PainterStudio:
 
 class PainterClip:
     """Sees nothing but the mean colour; reads nothing but the words red, green and blue."""
+
+    config: ClassVar[Any] = SimpleNamespace(image_size=32, small_size=32, embedding_size=3)
+    device = torch.device("cpu")
+    image = torch.nn.Identity()
+    logit_scale = 20.0
+    logit_bias: float | None = None
 
     def encode_text(self, prompts: list[str]) -> Tensor:
         vectors = [[float(word in prompt) + 0.1 for word in ("red", "green", "blue")] for prompt in prompts]

@@ -160,6 +160,18 @@ def tiny_prior_diffuse() -> Diffuse:
     return Diffuse(diffusion, diffusion.clip)
 
 
+class WithoutAttention:
+    """A model for latent diffusion whose attention can be neither watched nor changed."""
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("prompt_tokens", "controlled", "mixture"):
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+
 UNET_SIZES: dict[str, Any] = {"widths": (8, 16), "attention_count": 1, "head_size": 8}
 
 
@@ -224,6 +236,7 @@ class TinyStudio:
 
     def pipeline(self, name: str) -> Any:
         made = {"generate": tiny_generate, "optimize": tiny_optimize, "guide": tiny_guide, "edit": tiny_edit}
+        made |= {"diffuse": tiny_prior_diffuse}
         return made[name]()
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
@@ -237,7 +250,7 @@ def randomized(network: Any, seed: int) -> Any:
     return network.eval()
 
 
-def _letters() -> Any:
+def letters() -> Any:
     """The letters of ASCII, alone or ending a word."""
     from transformers import CLIPTokenizer
 
@@ -246,7 +259,7 @@ def _letters() -> Any:
     return CLIPTokenizer({word: k for k, word in enumerate(words)}, [], model_max_length=16)
 
 
-def _text_encoder(seed: int, projects: bool = False) -> Any:
+def text_encoder(seed: int, projects: bool = False) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(seed)
@@ -307,12 +320,12 @@ def diffusion_folder(kind: str) -> Path:
     }
     parts = {
         "vae": _vae(),
-        "text_encoder": _text_encoder(30),
-        "tokenizer": _letters(),
+        "text_encoder": text_encoder(30),
+        "tokenizer": letters(),
         "scheduler": schedulers[kind](),
     }
     if kind == "xl":
-        parts |= {"text_encoder_2": _text_encoder(31, projects=True), "tokenizer_2": _letters()}
+        parts |= {"text_encoder_2": text_encoder(31, projects=True), "tokenizer_2": letters()}
         pipe = diffusers.StableDiffusionXLPipeline(**parts, unet=_denoiser(large=True), add_watermarker=False)
     else:
         completes = kind == "inpainting"

@@ -35,6 +35,8 @@ from pipelines.io.images import on_white, open_picture
 
 PIXELS = 768  # of the picture before a run
 LIVE_PIXELS = 512
+MOST_SEEN = 16  # given pictures that are remembered, small
+_seen: dict[str, tuple[str, tuple[int, int]]] = {}  # job -> the picture that it was given, and its size
 
 
 def signed(strength: float) -> str:
@@ -134,14 +136,19 @@ def _chosen(job: Job, count: int) -> int:
     return min(range(count), key=lambda k: abs(strip(strength, count)[k] - strength))
 
 
-@lru_cache(maxsize=16)
 def _given(job_id: str, source: str) -> tuple[str, tuple[int, int]] | None:
-    """The picture that a job was given, small, and its size."""
-    try:
-        picture = on_white(open_picture(source)) if source else None
-    except BadInput:
+    """The picture that a job was given, small, and its size. Remembered by the job alone: the picture itself is large."""
+    if not source:
         return None
-    return None if picture is None else (preview_uri(picture, PIXELS), picture.size)
+    if job_id not in _seen:
+        try:
+            picture = on_white(open_picture(source))
+        except BadInput:
+            return None
+        _seen[job_id] = preview_uri(picture, PIXELS), picture.size
+        while len(_seen) > MOST_SEEN:
+            _seen.pop(next(iter(_seen)), None)
+    return _seen.get(job_id)
 
 
 def signed_score(value: float) -> str:
@@ -218,6 +225,7 @@ def _caption(job: Job, pictures: Pictures, k: int, url: str) -> Markup:
         downloads(url, name, job.settings),
         button("edit_further", "begin-with", name=name),
         button("edit_optimize", "optimize", name=name),
+        button("why", "see", name=name),
         link_of(job),
     )
     return figure(k, k == 0, "", _facts(job.pictures[k]), acts)

@@ -122,9 +122,10 @@ def _working(job: Job, previews: list[Image.Image] | None) -> Markup:
     count = min(int(job.settings.get("candidates") or 16), 16)
     tiles = _previews(previews, title_of(job)) if previews else Markup("<i></i>") * count
     return html(
-        '<section class="stage {}"><div class="said"><b>{}</b><span>{}</span><span class="eta">{}</span></div>'
-        '{}{}<p class="caption">{}</p></section>',
+        '<section class="stage {}" data-job="{}"><div class="said"><b>{}</b><span>{}</span>'
+        '<span class="eta">{}</span></div>{}{}<p class="caption">{}</p></section>',
         job.state,
+        job.id,
         doing,
         place,
         eta(job),
@@ -181,12 +182,15 @@ def _figure(job: Job, pictures: Pictures, index: int) -> Markup:
         downloads(url, name, job.settings),
         button("optimize_this", "optimize", name=name),
         button("edit_this", "edit", name=name),
+        button("why", "see", name=name),
         button("remix", "remix", name=name),
         button("redraw", "redraw", name=name),
         button("reuse", "reuse", name=name),
         button("reuse_seed", "seed", seed=job.settings.get("seed", 0)),
         link_of(job),
     ]
+    if job.pipeline == "diffuse":
+        acts += [button("explain", "explain", name=name), button("keep_layout", "layout", name=name)]
     if "image" in job.settings:
         acts.append(button("variations", "vary", name=name))
         if "place" in job.settings:

@@ -164,6 +164,7 @@ def _acts(job: Job, pictures: Pictures, path: str, films: str) -> tuple[str, ...
         films,
         button("opt_begin", "begin-with", name=name),
         button("edit_this", "edit", name=name),
+        button("why", "see", name=name),
         link_of(job),
     )
 
@@ -201,9 +202,10 @@ def timeline(job: Job, trace: Trace, settings: Any) -> Markup | str:
     end = max(settings.timeline()[-1][1].length(), trace.steps[-1], 1)
     flags, rows = _scene_marks(trace, scenes(settings, end), end)
     fork = html(
-        '<span class="scrubbed" hidden><span class="at"></span>{}'
+        '<span class="scrubbed" hidden><span class="at"></span>{}{}'
         '<button type="button" class="quiet" data-now>{}</button></span>',
         button("opt_fork", "fork", step=0),
+        button("why", "see", step=0, job=job.id),
         both("opt_now"),
     )
     scores = legend(f"{trace.curve[-1][1]:.3f}", f"{trace.curve[-1][2]:.3f}") if trace.curve else ""

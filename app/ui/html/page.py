@@ -18,14 +18,18 @@ def queue_status(busy: bool, waiting: int) -> Markup:
 
 
 def header() -> Markup:
-    """Name, language, light and dark. The queue's line stands in its own place beside it."""
+    """Name, language, light and dark, and what is shown while the connection is cut.
+
+    The queue's line stands in its own place beside it.
+    """
     return html(
         '<header class="masthead"><h1 class="name"><i></i>Atelier</h1><span class="tools" role="group">'
         '<button type="button" data-set-lang="en" data-act="language" data-to="en" lang="en">EN</button>'
         '<button type="button" data-set-lang="zh" data-act="language" data-to="zh" lang="zh-CN">中文</button>'
         '<button type="button" data-set-theme class="sun"><i aria-hidden="true"></i>'
-        '<span class="only-heard">{}</span></button></span></header>',
+        '<span class="only-heard">{}</span></button></span></header><p id="cut" role="status" hidden>{}</p>',
         both("theme"),
+        both("line_cut"),
     )
 
 

@@ -82,6 +82,7 @@ def _picture(job: Job, pictures: Pictures, picture: dict[str, Any], kinds: Kinds
         button("reuse", "reuse", name=name),
         button("optimize_this", "optimize", name=name),
         button("edit_this", "edit", name=name),
+        button("why", "see", name=name),
         copy_link(job.pipeline, job.settings, kinds),
     )
     return html(

@@ -150,7 +150,8 @@ class RunTab(ABC):
         job = self.find_job(address)
         if job is not None:
             answer[self.context.tabs] = gr.Tabs(selected=self.name)
-        job = job or next(iter(self.last_runs(visitor)), None)
+        if job is None and (last := next(iter(self.last_runs(visitor)), None)):
+            job = self.find_job(last.id)  # with the pictures that it was given
         if job is not None:
             answer |= {**self.fill(job), self.job: job.id}
         return {**answer, **self.watch(job.id if job else "", visitor, "")}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import gradio as gr
+from markupsafe import Markup
 
 from app.library import Entry
-from app.ui.context import DRAWING, QUIET, STEERING, PageContext, Update, clickable_html, clicked
+from app.ui.context import DRAWING, QUIET, STEERING, TAKING, PageContext, Update, clickable_html, clicked
 from app.ui.html.common import button, downloads, error_note
 from app.ui.i18n import both
 from app.ui.link import copy_link
@@ -16,6 +18,8 @@ from pipelines.core.record import read_record
 from pipelines.errors import BadInput
 
 PAGE = 48  # pictures shown at a time
+
+log = logging.getLogger(__name__)
 
 
 def build(context: PageContext, tab: gr.Tab) -> None:
@@ -49,7 +53,7 @@ def build(context: PageContext, tab: gr.Tab) -> None:
         data = clicked(event)
         if data.get("act") == "more":
             return recent(count + PAGE)
-        if data.get("act") in ("optimize", "edit"):
+        if data.get("act") in TAKING:
             return context.hand_over(event)
         try:
             path = context.pictures.path(data.get("name", ""))
@@ -86,30 +90,37 @@ def _wall(context: PageContext, entries: Sequence[Entry], title: str, scores: Se
         return html('<section class="wall empty"><p>{}</p></section>', both("library_empty"))
     cards = []
     for index, entry in enumerate(entries):
-        url, name = context.pictures.url(entry.path), context.pictures.name(entry.path)
-        prompt = entry.prompt
-        score = html("<small>{:.3f}</small>", scores[index]) if scores else ""
-        cards.append(
-            html(
-                '<article><img src="{}" alt="{}" loading="lazy"><p title="{}"><span>{}</span>{}</p>'
-                '<div class="acts">{}'
-                "{}{}"
-                "{}{}"
-                "{}"
-                "</div></article>",
-                url,
-                prompt,
-                prompt,
-                prompt,
-                score,
-                downloads(context.pictures.url(entry.path), name, entry.record.settings, "save"),
-                button("optimize_this", "optimize", name=name),
-                button("edit_this", "edit", name=name),
-                button("reuse_short", "reuse", name=name),
-                button("alike_short", "alike", name=name),
-                copy_link(entry.record.pipeline, entry.record.settings),
-            )
-        )
+        try:
+            score = html("<small>{:.3f}</small>", scores[index]) if scores else ""
+            cards.append(_card(context, entry, score))
+        except Exception:  # a record that nobody here wrote takes away its own picture only
+            log.exception("the picture %r cannot be shown", entry.id)
     return html(
         '<section class="wall"><h3>{}</h3><div class="cards">{}</div></section>', title, joined(cards)
+    )
+
+
+def _card(context: PageContext, entry: Entry, score: Markup | str) -> Markup:
+    """One picture with its prompt, and what can be done with it."""
+    url, name = context.pictures.url(entry.path), context.pictures.name(entry.path)
+    prompt = entry.prompt
+    return html(
+        '<article><img src="{}" alt="{}" loading="lazy"><p title="{}"><span>{}</span>{}</p>'
+        '<div class="acts">{}'
+        "{}{}{}"
+        "{}{}"
+        "{}"
+        "</div></article>",
+        url,
+        prompt,
+        prompt,
+        prompt,
+        score,
+        downloads(context.pictures.url(entry.path), name, entry.record.settings, "save"),
+        button("optimize_this", "optimize", name=name),
+        button("edit_this", "edit", name=name),
+        button("why", "see", name=name),
+        button("reuse_short", "reuse", name=name),
+        button("alike_short", "alike", name=name),
+        copy_link(entry.record.pipeline, entry.record.settings),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
 
@@ -50,8 +51,8 @@ class ModelsTab:
             elif self.may_change and act == "switch":
                 self._change(lambda: self.context.studio.switch(click.get("pack", "")))
             elif self.may_change and act == "choose":
-                part, model = click.get("part", ""), click.get("model", "")
-                self._change(lambda: self.context.studio.choose(part, model))
+                chosen = [click.get(name, "") for name in ("part", "model", "pack")]
+                self._change(lambda: self.context.studio.choose(*chosen))
             elif act == "watch":
                 trouble = Message.from_text(click.get("trouble", ""))
         except BadInput as problem:
@@ -138,16 +139,21 @@ class ModelsTab:
         )
 
     def _choices(self, checkpoint: Checkpoint) -> str:
-        """Buttons that give a model that is here a part of the pack in use, or give the part back."""
+        """Buttons that give a model that is here a part of the pack in use, or give the part back.
+
+        Where that pack has no such part, a pack that has one is used with it.
+        """
         if not (self.may_change and checkpoint.present):
             return ""
-        use = getattr(self.context.studio, "use", None) or {}
-        name = checkpoint.name
+        studio, name = self.context.studio, checkpoint.name
+        use = getattr(studio, "use", None) or {}
+        packs = [pack for pack in (studio.pack, *PACKS) if fields_for(pack, checkpoint)]
+        other: dict[str, Any] = {"pack": packs[0]} if packs and packs[0] != studio.pack else {}
         return joined(
             button("use_own_" + part, "choose", part=part)
-            if use.get(part) == name
-            else button("use_as_" + part, "choose", part=part, model=name)
-            for part in fields_for(self.context.studio.pack, checkpoint)
+            if use.get(part) == name and not other
+            else button("use_as_" + part, "choose", part=part, model=name, **other)
+            for part in (fields_for(packs[0], checkpoint) if packs else ())
             if part in PARTS
         )
 

@@ -285,6 +285,16 @@ class Clip(nn.Module):
         """The device of the weights."""
         return self.log_scale.device
 
+    @property
+    def logit_scale(self) -> float:
+        """What turns a cosine into a logit."""
+        return self.log_scale.detach().float().exp().item()
+
+    @property
+    def logit_bias(self) -> None:
+        """None: it was trained with a softmax."""
+        return None
+
     def tokenize(self, prompts: list[str]) -> Tensor:
         """List of n texts -> (n, t) token ids, END and padding 0, cut to the context length; t is the longest."""
         rows = [self.tokenizer.encode(prompt)[: self.config.context_length - 1] for prompt in prompts]

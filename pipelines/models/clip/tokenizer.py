@@ -64,6 +64,11 @@ class Tokenizer:
         """The tokens as readable text, one string a token; bytes of a split character show as "?"."""
         return [self.vocabulary.decode([token]).replace("\ufffd", "?") for token in self.encode(text)]
 
+    def spans(self, text: str) -> tuple[str, list[tuple[int, int]]]:
+        """The cleaned text, and first and last + 1 of the characters of each token; bytes of one character share them."""
+        cleaned = clean(text)
+        return cleaned, list(self.vocabulary.encode(cleaned).offsets)
+
     def unknown_words(self, text: str) -> list[str]:
         """Words (in Chinese: characters) that are in no training caption, each once; empty without a list of words."""
         if not self.words:

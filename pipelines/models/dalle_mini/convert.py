@@ -167,7 +167,7 @@ def _config(original: SourceCheckpoint, tensors: dict[str, Tensor]) -> DalleMini
     heads = original.metadata.get(
         "encoder_attention_heads", width // HEAD_SIZE if not width % HEAD_SIZE else None
     )
-    if not str(heads).isdigit() or not int(heads) or width % int(heads):
+    if not str(heads).isdecimal() or not int(heads) or width % int(heads):
         raise BadInput("models.heads_do_not_divide", file=original.file, width=width, heads=heads)
     start = original.metadata.get("decoder_start_token_id", min(CODE_COUNT, token_count - 1))
     if type(start) is not int or not 0 < start < token_count:

@@ -72,7 +72,6 @@ UNSUPPORTED = (
     ("text.transformer.encoder.", Message("models.transformers_tower")),
     ("text.transformer.shared.", Message("models.transformers_tower")),
     ("text_decoder.", Message("models.coca")),
-    ("logit_bias", Message("models.siglip")),
     ("visual.attn_pool.", Message("models.attentional_pooler")),
     ("bert.", Message("models.original_chinese_clip")),
 )

@@ -284,6 +284,17 @@ class PublishedClip(nn.Module, ABC):
         """The device of the weights."""
         return self.log_scale.device
 
+    @property
+    def logit_scale(self) -> float:
+        """What turns a cosine into a logit."""
+        return self.log_scale.detach().float().exp().item()
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to a logit before its sigmoid: the parameter `bias` of a network that has one."""
+        bias: Tensor | None = getattr(self, "bias", None)
+        return None if bias is None else bias.detach().float().item()
+
     def tokenize(self, prompts: list[str]) -> Tensor:
         """List of n texts -> (n, t) token ids with start and end, cut to the context length, padding 0."""
         book, room = self.tokenizer, self.config.context_length - 2

@@ -8,13 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipelines.models.attention import Control
 from pipelines.models.base import Codec, Reading
 from pipelines.models.clip.network import Clip, read_texts
 from pipelines.models.latent_diffusion import OWN
-from pipelines.models.prior.network import UNKNOWN_STYLE, Prior
+from pipelines.models.prior.network import PREFIX, UNKNOWN_STYLE, Prior
 from pipelines.models.schedulers import flow_scheduler
+from pipelines.models.words import PromptTokens
 
 Condition = tuple[Tensor, Tensor]  # tokens of cross-attention and their mask
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """A condition under which a control is asked in every layer of attention."""
+
+    condition: Condition
+    control: Control
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,11 @@ class PriorDiffusion:
         return self.codec.config.factor
 
     @property
+    def side_multiple(self) -> int:
+        """The sides of a picture are multiples of this, in pixels."""
+        return self.factor
+
+    @property
     def latent_channels(self) -> int:
         """Numbers per latent."""
         return self.prior.config.latent_channels
@@ -80,13 +95,32 @@ class PriorDiffusion:
         has_text = torch.tensor([bool(text) for text in texts], device=self.device)
         return self.prior.context(read_texts(self.clip, texts), style, has_text)
 
-    def scheduler(self, steps: int, sampler: str = OWN) -> Any:
+    def scheduler(self, steps: int, sampler: str = OWN, size: tuple[int, int] = (0, 0)) -> Any:
         """A scheduler on the flow's line, for its own sampler that of DPM-Solver++ of second order (Lu et al. 2022)."""
         return flow_scheduler("dpm++2m" if sampler == OWN else sampler, steps, self.device)
 
-    def predict(self, latents: Tensor, t: Tensor, condition: Condition, more: Tensor | None = None) -> Tensor:
+    def prompt_tokens(self, prompt: str) -> PromptTokens:
+        """The tokens that CLIP reads; a style and the text's vector stand before them."""
+        text, spans = self.clip.tokenizer.spans(prompt)
+        return PromptTokens(text, tuple(spans[: self.clip.config.context_length - 1]), PREFIX)
+
+    def controlled(self, condition: Condition, control: Control) -> Controlled:
+        """The condition with a control of attention."""
+        return Controlled(condition, control)
+
+    def mixture(self, t: Tensor) -> tuple[float, float]:
+        """1 - t and t, where t counts thousandths: the flow's line."""
+        time = self._time(t).item()
+        return 1 - time, time
+
+    def predict(
+        self, latents: Tensor, t: Tensor, condition: Condition | Controlled, more: Tensor | None = None
+    ) -> Tensor:
         """The velocity (n, c, h, w), noise minus picture; t counts thousandths."""
-        return self.prior(latents, self._time(t).expand(len(latents)), condition)
+        time = self._time(t).expand(len(latents))
+        if isinstance(condition, Controlled):
+            return self.prior(latents, time, condition.condition, condition.control)
+        return self.prior(latents, time, condition)
 
     def clean(self, latents: Tensor, output: Tensor, t: Tensor) -> Tensor:
         """The end of the line on which latents at time t move with a velocity: (n, c, h, w)."""

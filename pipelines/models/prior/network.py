@@ -13,11 +13,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from pipelines.models.attention import Control, open_attention
 from pipelines.models.checkpoint import Config
 from pipelines.models.clip.network import TextStates
 from pipelines.models.typed import floats
 
 UNKNOWN_STYLE = 0  # the styles of the config follow it
+PREFIX = 2  # tokens of the context before those of the text: a style and the text's vector
 VECTOR_SCALE = 16.0  # of CLIP's unit vector, so that its numbers are of size 1
 
 
@@ -65,6 +67,7 @@ class Prior(nn.Module):
             norm_num_groups=8,
         )
         self.network.set_attn_processor(AttnProcessor())  # faster than the fused one for few places on a CPU
+        open_attention(self.network)
         self.style = nn.Embedding(1 + len(config.styles), config.text_width)
         self.vector = nn.Linear(config.embedding_size, config.text_width)
         self.empty = nn.Parameter(torch.randn(config.text_width) * 0.02)
@@ -94,14 +97,21 @@ class Prior(nn.Module):
         states = torch.where(has_text[:, None, None], text.states, torch.zeros_like(text.states))
         vector = torch.where(has_text[:, None], self.vector(VECTOR_SCALE * text.vector), self.empty)
         tokens = torch.cat([self.style(style)[:, None], vector[:, None], states], 1)
-        prefix_mask = torch.ones(n, 2, dtype=torch.bool, device=style.device)
+        prefix_mask = torch.ones(n, PREFIX, dtype=torch.bool, device=style.device)
         return tokens, torch.cat([prefix_mask, text.real & has_text[:, None]], 1)
 
-    def forward(self, x: Tensor, t: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, context: tuple[Tensor, Tensor], control: Control | None = None
+    ) -> Tensor:
         """Latents (n, c, h, w) at times t (n,) in [0, 1] -> (n, c, h, w), the predicted velocity."""
         tokens, mask = context
         return self.network(
-            x, t * 1000, tokens.to(x.dtype), encoder_attention_mask=mask.to(x.dtype), return_dict=False
+            x,
+            t * 1000,
+            tokens.to(x.dtype),
+            encoder_attention_mask=mask.to(x.dtype),
+            cross_attention_kwargs=None if control is None else {"control": control},
+            return_dict=False,
         )[0]
 
 

@@ -1,4 +1,4 @@
-"""Loads Stable Diffusion from a local diffusers folder."""
+"""Loads Stable Diffusion, or a rectified flow, from a local diffusers folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from pipelines.errors import BadInput
 from pipelines.io.values import is_dict, is_list
+from pipelines.models.attention import open_attention
 from pipelines.models.checkpoint import check_finite
 
 TEXT_KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
@@ -17,15 +18,16 @@ KINDS = (
     *TEXT_KINDS,
     *(kind.replace("Pipeline", f"{job}Pipeline") for kind in TEXT_KINDS for job in ("Img2Img", "Inpaint")),
 )
+FLOW_KINDS = ("ZImagePipeline", "Flux2KleinPipeline", "FluxPipeline", "StableDiffusion3Pipeline")
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # whose classes a folder may name
-WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+WEIGHTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
     """The diffusers pipeline in a local folder, without gradients: networks in `dtype`, the VAE in float32.
 
     XL's VAE overflows in float16. Nothing is downloaded, no code in the folder is run, no pickle is opened. BadInput when
-    the folder is not Stable Diffusion, cannot be loaded, or has weights that are not finite.
+    the folder is of another class than KINDS and FLOW_KINDS, cannot be loaded, or has weights that are not finite.
     """
     import diffusers
     from safetensors import SafetensorError
@@ -57,12 +59,14 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
     ) as error:
         reason = " ".join(str(error).split())[:120]
         raise BadInput("diffuse.model_damaged", model=folder.name, reason=reason) from None
-    _check_kind(pipe, folder.name)
+    if kind in KINDS:
+        _check_kind(pipe, folder.name)
     for name in WEIGHTS:
         if (network := getattr(pipe, name, None)) is not None:
             network.eval().requires_grad_(False)
             check_finite(dict(network.named_parameters()), f"{folder.name}/{name}")
             network.to(device)
+    open_attention(pipe.unet)
     return pipe
 
 
@@ -71,6 +75,8 @@ def _options(folder: Path, kind: str, parts: list[str]) -> dict[str, Any]:
     for name in WEIGHTS:
         if name in parts and not any((folder / name).glob("*.safetensors")):
             raise BadInput("diffuse.no_safetensors", model=folder.name, part=name)
+    if kind in FLOW_KINDS:
+        return {}
     plain = folder / "unet" / "diffusion_pytorch_model.safetensors"
     sharded = folder / "unet" / f"{plain.name}.index.json"
     half = not plain.is_file() and not sharded.is_file()
@@ -95,10 +101,9 @@ def _index(folder: Path) -> tuple[str, list[str]]:
     except (OSError, ValueError, RecursionError):
         raise BadInput("diffuse.no_model_index", folder=folder.name) from None
     kind = index.get("_class_name") if is_dict(index) else None
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise BadInput(
-            "diffuse.other_pipeline", model=folder.name, kind=str(kind)[:60], known=", ".join(KINDS[:2])
-        )
+    if not isinstance(kind, str) or kind not in (*KINDS, *FLOW_KINDS):
+        names = ", ".join((*TEXT_KINDS, *FLOW_KINDS))
+        raise BadInput("diffuse.other_pipeline", model=folder.name, kind=str(kind)[:60], known=names)
     parts: dict[str, list[Any]] = {
         name: part for name, part in index.items() if is_list(part) and len(part) == 2
     }

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelines.models.attention import Control
 from pipelines.models.base import Reading
 from pipelines.models.latent_diffusion import OWN
 from pipelines.models.schedulers import diffusion_scheduler
+from pipelines.models.words import PromptTokens
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class StableDiffusion:
     def factor(self) -> int:
         """Pixels per latent, along a side."""
         return self.pipe.vae_scale_factor
+
+    @property
+    def side_multiple(self) -> int:
+        """The sides of a picture are multiples of this, in pixels."""
+        return self.factor
 
     @property
     def latent_channels(self) -> int:
@@ -104,7 +111,22 @@ class StableDiffusion:
             cond, uncond = pipe.encode_prompt(prompt, self.device, *rest)
         return {**added, "encoder_hidden_states": stacked(cond, uncond if guided else None)}
 
-    def scheduler(self, steps: int, sampler: str = OWN) -> Any:
+    def prompt_tokens(self, prompt: str) -> PromptTokens:
+        """The tokens that its first tokenizer reads, after the start token; XL's second one makes the same ones."""
+        tokenizer = self.pipe.tokenizer or self.pipe.tokenizer_2
+        read = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return PromptTokens(prompt, tuple(read["offset_mapping"][: tokenizer.model_max_length - 2]), 1)
+
+    def controlled(self, condition: dict[str, Any], control: Control) -> dict[str, Any]:
+        """The condition with a control of attention."""
+        return {**condition, "cross_attention_kwargs": {"control": control}}
+
+    def mixture(self, t: Tensor) -> tuple[float, float]:
+        """The square roots of alpha_cumprod and of 1 - alpha_cumprod."""
+        alpha = self.pipe.scheduler.alphas_cumprod[round(t.item())].item()
+        return alpha**0.5, (1 - alpha) ** 0.5
+
+    def scheduler(self, steps: int, sampler: str = OWN, size: tuple[int, int] = (0, 0)) -> Any:
         """A copy of the pipeline's own scheduler, which counts its steps and is shared, or another one made from it."""
         if sampler != OWN:
             return diffusion_scheduler(self.pipe.scheduler, sampler, steps, self.device)

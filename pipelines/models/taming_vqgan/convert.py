@@ -1,10 +1,14 @@
-"""Converts the published VQGANs: CompVis and LDM (Lightning), Sber (Gumbel, wavelets), dalle-mini (Flax), min-dalle."""
+"""Converts the published VQGANs.
+
+They are those of CompVis and LDM (Lightning), Sber (Gumbel, wavelets), dalle-mini (Flax), min-dalle, and LlamaGen.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.errors import BadInput
@@ -35,6 +39,8 @@ def convert(original: SourceCheckpoint) -> Converted:
     """
     bare = _bare(original.tensors)
     flax = any(name.endswith(".kernel") for name in bare)
+    llamagen = any(name.startswith("decoder.conv_blocks.") for name in bare)
+    bare = _from_llamagen(bare) if llamagen else bare
     tensors: dict[str, Tensor] = {}
     for name, tensor in _without_wavelets(_from_flax(bare) if flax else bare).items():
         if name in TABLES or name.startswith(PARTS):
@@ -61,6 +67,7 @@ def convert(original: SourceCheckpoint) -> Converted:
         "code_size": size("codes", 1),
         "gumbel": "logits.weight" in tensors,
         "wavelet": wavelet,
+        "unit_length": llamagen,
         "unit_range": flax or "embedding.weight" in bare,  # dalle-mini's training, whose heir min-dalle is
         "has_encoder": has_encoder,
     }
@@ -94,6 +101,24 @@ def _from_flax(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         elif leaf in ("scale", "bias"):
             tensor = tensor.flatten()
         renamed[f"{module}.{'bias' if leaf == 'bias' else 'weight'}"] = tensor
+    return renamed
+
+
+def _from_llamagen(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of LlamaGen (Sun et al. 2024) by taming's names, the codes divided by their lengths.
+
+    Its decoder counts levels from the smallest up, and what is in the middle by numbers.
+    """
+    last = count_of(tensors, "decoder.conv_blocks.") - 1
+    middle = {"0": "block_1", "1": "attn_1", "2": "block_2"}
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        name = re.sub(r"^encoder\.conv_blocks\.", "encoder.down.", name)
+        name = re.sub(r"^decoder\.conv_blocks\.(\d+)", lambda up: f"decoder.up.{last - int(up[1])}", name)
+        name = re.sub(r"\.mid\.(\d)\.", lambda part: f".mid.{middle.get(part[1], part[1])}.", name)
+        renamed[name.replace(".res.", ".block.")] = tensor
+    if (codes := renamed.get("quantize.embedding.weight")) is not None:
+        renamed["quantize.embedding.weight"] = F.normalize(codes.float(), dim=-1)
     return renamed
 
 

@@ -1,4 +1,7 @@
-"""VQGAN as CompVis published it (Esser et al. 2021), and its variants: Gumbel codes, Sber's wavelets, LDM, dalle-mini."""
+"""VQGAN as CompVis published it (Esser et al. 2021), and its variants.
+
+These are Gumbel codes, Sber's wavelets, LDM's, dalle-mini's, and LlamaGen's codes of unit length (Sun et al. 2024).
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,9 @@ class TamingVqganConfig(Config):
     code_size: int = 256
     gumbel: bool = False  # the encoder scores the codes, instead of looking for the nearest
     wavelet: bool = False  # the decoder paints Haar wavelets, and so a picture twice as large
+    unit_length: bool = (
+        False  # of codes and of what is encoded, so that the nearest code is that of the least angle
+    )
     unit_range: bool = False  # inside, pixels are in [0, 1]
     has_encoder: bool = True
 
@@ -82,7 +88,8 @@ class TamingVqgan(CodecNetwork):
         pixels = (images + 1) / 2 if self.config.unit_range else images
         if self.config.wavelet:
             pixels = F.avg_pool2d(pixels, 2)  # the encoder knows nothing of wavelets, and reads half the size
-        return self.quant_conv(self.encoder(pixels.to(self.codes.dtype)))
+        features = self.quant_conv(self.encoder(pixels.to(self.codes.dtype)))
+        return F.normalize(features, dim=1) if self.config.unit_length else features
 
 
 class Encoder(nn.Module):

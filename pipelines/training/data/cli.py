@@ -28,6 +28,7 @@ from pipelines.training.data.icons import (
     read_wordnet,
     render,
 )
+from pipelines.training.data.names import NAMES_FILE, write_names
 
 
 def build(path: Path = DATA_FILE) -> None:
@@ -65,7 +66,7 @@ def build(path: Path = DATA_FILE) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """`python launch.py data`: build the data file, say what is in it, and renew the pack's example pictures."""
+    """`python launch.py data`: build the data file, say what is in it, and renew the pack's example pictures and names."""
     parser = Parser(prog="launch.py data", description="Build the training data from npm packages.")
     parser.add_argument(
         "--out", type=Path, default=DATA_FILE, help=f"the file to write (default {DATA_FILE})"
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
         "--examples",
         action="store_true",
         help="fetch nothing; only write the pictures that Edit learns from, assets/tiny/pictures.safetensors, "
-        "out of the data file that is there",
+        "and the names that See knows, assets/tiny/names.json, out of the data file that is there",
     )
     options = parser.parse_args(argv)
     try:
@@ -88,6 +89,7 @@ def main(argv: list[str]) -> int:
         for style in ICON_SETS:
             print(f"{style:20} {sum(icon.style == style for icon in emoji.icons):6,} icons", file=sys.stderr)
     write_examples(emoji, EXAMPLES_FILE)
+    write_names(emoji.icons, NAMES_FILE)
     return 0
 
 

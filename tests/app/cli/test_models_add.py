@@ -15,7 +15,7 @@ from torch import nn
 from app.cli.models import main
 from pipelines.errors import BadInput, CannotSave
 from pipelines.models.checkpoint import load_weights, read_header
-from pipelines.models.source import Converted, SourceCheckpoint
+from pipelines.models.source import Converted, Joined, SourceCheckpoint
 from pipelines.models.spec import families
 from pipelines.weights import convert as store
 from pipelines.weights.checkpoint import Checkpoint
@@ -166,3 +166,28 @@ def test_convert_file_tells_the_hashes_of_its_sources(tmp_path: Path) -> None:
     digest = hashlib.sha256((tmp_path / "a.pt").read_bytes()).hexdigest()
     assert facts == {"origin": "here", "sources": {"a.pt": digest}}
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out.safetensors"]
+
+
+def test_memory_that_is_short_is_told_before_converting(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(small_clip(), tmp_path / "some.pt")  # its largest array has 49408 x 64 numbers
+    monkeypatch.setattr(store, "free_memory", lambda **_: {"RAM": 120_000_000})
+    with pytest.raises(
+        BadInput, match=r"converting some\.pt takes about 0\.1 GB of memory and 0\.1 GB are free"
+    ):
+        main(["add", str(tmp_path / "some.pt"), "--name", "mine"])
+    assert list(models.iterdir()) == []
+    monkeypatch.setattr(store, "free_memory", lambda **_: {"RAM": 130_000_000})
+    assert main(["add", str(tmp_path / "some.pt"), "--name", "mine"]) == 0
+
+
+def test_parts_are_joined_in_the_file(tmp_path: Path) -> None:
+    parts = {"a": [torch.ones(2, 3), torch.zeros(1, 3)], "b": [torch.arange(6.0).reshape(2, 3).t()]}
+    joined = Joined(parts)
+    assert joined["a"].shape == (3, 3) and list(joined) == ["a", "b"] and len(joined) == 2
+    told: list[int] = []
+    write_converted(tmp_path / "x.safetensors", Converted("k", {}, joined), {}, [lambda: told.append(1)])
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert all(torch.equal(file.get_tensor(name), joined[name]) for name in joined)
+    assert len(told) == 3  # what was read may leave memory after each part

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from app.jobs.order import party_of
 from app.jobs.queue import Job, JobQueue
 from app.ui.i18n import both_sentence
 from pipelines.core.record import read_record
@@ -169,6 +171,85 @@ def test_queues_have_an_end(studio: FakeStudio, tmp_path: Path) -> None:
         queue.submit("fake", {}, "cid")
     studio.fake.go.set()
     queue.close()
+
+
+def test_programs_at_one_address_leave_places_to_others(studio: FakeStudio, tmp_path: Path) -> None:
+    queue = JobQueue(studio, tmp_path, FAKES, session_cap=8, total_cap=64)
+    where = ["192.0.2.7"]
+    queue.address = lambda: where[0]
+    queue.submit("fake", {"prompt": "wait"}, "ann")
+    until(lambda: studio.fake.ran == ["wait"])
+    for number in range(16):
+        queue.submit("fake", {"prompt": f"theirs {number}"}, f"api-invented-{number}")
+    with pytest.raises(BadInput, match="16 jobs from your address are waiting"):
+        queue.submit("fake", {}, "api-invented-16")
+    queue.submit("fake", {"prompt": "a page there"}, "ann")
+    where[0] = "192.0.2.8"
+    for number in range(8):
+        queue.submit("fake", {"prompt": f"another {number}"}, "api-other")
+    with pytest.raises(BadInput, match="8 of your jobs are waiting"):
+        queue.submit("fake", {}, "api-other")
+    for number in range(30):  # pages invent visitors
+        queue.submit("fake", {"prompt": f"page {number}"}, f"visitor-{number % 10}")
+    where[0] = ""
+    studio.fake.go.set()
+    until(lambda: len(studio.fake.ran) == 56)
+    order = studio.fake.ran[1:14]  # programs at an address take one turn together, whatever names they invent
+    assert sum(prompt.startswith("theirs") for prompt in order) == 1
+    assert "another 0" in order and "a page there" in order
+    queue.close()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+    ],
+)
+def test_whose_share_an_address_takes(one: str, other: str, same: bool) -> None:
+    assert (party_of(one, True) == party_of(other, True)) == same
+    assert party_of(one, True) != party_of(one, False)
+    assert party_of("", True) == ""
+
+
+def test_stop_waits_for_no_lock(queue: JobQueue, studio: FakeStudio) -> None:
+    job_id = queue.submit("fake", {"prompt": "slow", "steps": 100_000}, "ann")
+    until(lambda: queue.job(job_id).done > 2)
+    queue.stop_soon(job_id, "bob")
+    assert not queue._live[job_id].stop  # it is not his
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with queue._lock:
+            held.set()
+            let_go.wait(10)
+
+    threading.Thread(target=hold).start()
+    held.wait(10)
+    begun = time.monotonic()
+    queue.stop_soon(job_id, "ann")
+    assert time.monotonic() - begun < 0.1
+    until(lambda: studio.fake.closed == ["slow"])  # at its next step, while the lock is held
+    let_go.set()
+    assert finished(queue, job_id).state == "stopped"
+
+
+def test_memory_keeps_little_of_what_is_over(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.jobs.queue.KEPT_LIVE", 5)
+    monkeypatch.setattr("app.jobs.queue.KEPT_PREVIEWS", 2)
+    monkeypatch.setattr("app.jobs.queue.KEPT_TURNS", 3)
+    for number in range(8):
+        job_id = queue.submit("fake", {"prompt": "slow", "steps": 100_000}, f"visitor {number}")
+        until(lambda job_id=job_id: queue.preview(job_id))
+        queue.stop(job_id)
+        finished(queue, job_id)
+    assert len(queue._live) == 5 and len(queue._turns) == 3 and len(queue._expected) <= 1
+    assert sum(live.preview is not None for live in queue._live.values()) == 2
+    assert len(queue.jobs(count=50)) == 8
 
 
 def test_previews_are_drawn_only_for_who_looks_and_only_on_the_lanes_thread(

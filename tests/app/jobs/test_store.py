@@ -45,7 +45,7 @@ def test_why_the_folder_cannot_be_used_is_said(
     connect = sqlite3.connect
 
     def opened(path: Path, **options: Any) -> sqlite3.Connection:
-        return connect(path, **options, **({"factory": Broken} if path.name == file else {}))
+        return connect(path, factory=Broken if path.name == file else sqlite3.Connection, **options)
 
     monkeypatch.setattr("app.jobs.store.sqlite3.connect", opened)
     with pytest.raises((BadInput, CannotSave), match=words) as told:

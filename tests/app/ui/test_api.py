@@ -1,4 +1,4 @@
-"""The tools as an API: a client of another process's kind calls all seven over HTTP."""
+"""The tools as an API: a client of another process's kind calls all of them over HTTP."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from pipelines.io.images import picture_to_uri
 from tests.support.painter import PAINTERS, PainterStudio
 
 TOOLS = ["/generate", "/diffuse", "/optimize", "/guide", "/edit", "/rank", "/search"]
+TOOLS += ["/classify", "/explain", "/probe", "/score"]
 RED, BLUE = (picture_to_uri(Image.new("RGB", (40, 30), colour)) for colour in ("red", "blue"))
 
 
@@ -35,7 +36,7 @@ def client(studio: tuple[str, JobQueue], tmp_path: Path) -> Iterator[Client]:
     made.close()
 
 
-def test_a_client_calls_all_seven_tools(client: Client, studio: tuple[str, JobQueue]) -> None:
+def test_a_client_calls_the_tools_that_draw_and_rank(client: Client, studio: tuple[str, JobQueue]) -> None:
     best, made = client.predict("a cup", candidates=3, keep=2, seed=5, api_name="/generate")
     assert [one["rank"] for one in made["pictures"]] == [1, 2] and made["pictures"][0]["seed"] == 5
     for file in (best, *(one["file"] for one in made["pictures"])):
@@ -70,7 +71,23 @@ def test_a_client_calls_all_seven_tools(client: Client, studio: tuple[str, JobQu
     assert read_record(Path(found[0]["file"]).read_bytes(), PAINTERS).pipeline == found[0]["tool"]
 
 
-def test_seven_endpoints_are_public_and_documented(studio: tuple[str, JobQueue]) -> None:
+def test_a_client_calls_the_tools_of_see(client: Client) -> None:
+    found = client.predict([BLUE, RED], labels="red，blue", api_name="/classify")
+    assert [one["labels"][0]["label"] for one in found["pictures"]] == ["blue", "red"]
+    assert found["independent"] is False and found["pictures"][0]["labels"][0]["probability"] > 0.9
+    found = client.predict(RED, "a red thing", api_name="/explain")
+    assert found["phrases"][0]["text"] == "red" and found["phrases"][0]["adds"] > 0
+    assert found["rival"]["margin"] > 0 and len(found["maps"][1]["map"]) == 24  # of 40 x 30 pixels
+    pictures, labels = [RED, BLUE] * 3, ["warm", "cold"] * 3
+    taught = client.predict(pictures, labels, api_name="/probe")
+    assert taught["labels"] == ["warm", "cold"] and taught["curve"]["points"][0]["mean"] == 1
+    found = client.predict([BLUE], probe=taught["probe"], api_name="/classify")
+    assert found["pictures"][0]["labels"][0]["label"] == "cold"
+    found = client.predict([BLUE, RED], "red", api_name="/score")
+    assert found[1]["clip"] > found[0]["clip"] and found[0]["critic"] == found[0]["clip"]
+
+
+def test_endpoints_are_public_and_documented(studio: tuple[str, JobQueue]) -> None:
     url, _ = studio
     info = httpx.get(f"{url}gradio_api/info").json()
     assert list(info["named_endpoints"]) == TOOLS and info["unnamed_endpoints"] == {}
@@ -117,6 +134,16 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("/rank", {"pictures": RED, "text": "a cup"}, "a list of 1 to 64"),
     ("/rank", {"pictures": [RED, "http://127.0.0.1:9/a.png"], "text": "a cup"}, "picture 1 'http"),
     ("/rank", {"pictures": [RED], "text": 3}, "text '3' is not text"),
+    ("/classify", {"pictures": [RED], "labels": "，"}, "there are no labels"),
+    ("/classify", {"pictures": [RED], "templates": "a photo"}, "must hold {label} once"),
+    ("/classify", {"pictures": ["/etc/hostname"]}, "picture 0 '/etc/hostname'"),
+    ("/classify", {"pictures": [RED], "probe": "/etc/hostname"}, "the file is no probe"),
+    ("/classify", {"pictures": [RED], "labels": "a", "probe": "data:,"}, "not both"),
+    ("/explain", {"picture": "http://127.0.0.1:9/a.png", "text": "a"}, "picture 0 'http"),
+    ("/explain", {"picture": RED, "text": ""}, "the prompt is empty"),
+    ("/probe", {"pictures": [RED, BLUE], "labels": ["a"]}, "2 pictures and 1 labels"),
+    ("/probe", {"pictures": [RED, BLUE], "labels": ["a", "a"]}, "at least two labels"),
+    ("/score", {"pictures": [], "text": "a cup"}, "a list of 1 to 64"),
     ("/search", {"text": " "}, "the prompt is empty"),
     ("/search", {"text": "a cup", "count": 1000}, "count 1000 is not a whole number from 1 to 100"),
 ]
@@ -147,7 +174,7 @@ def test_callers_do_not_share_a_session(studio: tuple[str, JobQueue]) -> None:
     assert all(one.startswith("api-") for one in fresh)
 
 
-def test_agents_get_the_same_seven_tools(tmp_path: Path) -> None:
+def test_agents_get_the_same_tools(tmp_path: Path) -> None:
     """Gradio's own schema of the tools, which it works out without the package that speaks to agents."""
     queue = JobQueue(PainterStudio(), tmp_path, PAINTERS)
     try:
@@ -187,6 +214,10 @@ def test_an_agent_lists_and_calls_the_tools(tmp_path: Path) -> None:
         "edit": {"prompt": "a blue cup", "source": "a cup", "image": RED},
         "rank": {"pictures": [RED, BLUE], "text": "red"},
         "search": {"text": "red"},
+        "classify": {"pictures": [RED], "labels": "red, blue"},
+        "explain": {"picture": RED, "text": "red"},
+        "probe": {"pictures": [RED, BLUE], "labels": ["warm", "cold"]},
+        "score": {"pictures": [RED], "text": "red"},
     }
 
     async def talk() -> None:

@@ -86,6 +86,30 @@ def test_a_run_that_is_begun_before_the_page_was_answered_is_watched(visit: Any)
     assert tab.locator("#stage figure img").first.get_attribute("alt") == "a slow comet"
 
 
+def test_a_cut_line_is_waited_for_and_nothing_typed_is_lost(visit: Any) -> None:
+    tab = visit()
+    ask(tab, "a slow lighthouse")
+    wait_state(tab, "running")
+    tab.evaluate("window.before = true")  # a reload would forget it
+    tab.context.set_offline(True)
+    tab.locator("#cut").wait_for()
+    assert "nothing typed is lost" in tab.locator("#cut").inner_text()
+    tab.locator("#prompt textarea").fill("a quick lighthouse")
+    tab.locator("#knob-candidates input").fill("3")
+    tab.wait_for_timeout(1500)
+    tab.locator("#go").click()  # waits, too
+    tab.wait_for_timeout(1000)
+    tab.context.set_offline(False)
+    tab.locator("#cut").wait_for(state="hidden")
+    tab.wait_for_function(
+        "() => document.querySelector('#stage figure img')?.alt === 'a quick lighthouse'", timeout=30_000
+    )
+    assert tab.evaluate("window.before")
+    assert tab.locator("#prompt textarea").input_value() == "a quick lighthouse"
+    assert tab.locator("#knob-candidates input").input_value() == "3"
+    assert tab.locator("text=Connection Lost").count() == 0
+
+
 def test_a_reload_and_a_new_tab_find_the_job_again(visit: Any) -> None:
     tab = visit()
     ask(tab, "a slow tree")

@@ -245,14 +245,14 @@ def test_other_folders_are_refused_in_one_sentence(tmp_path: Path) -> None:
         (path / "unet" / "mine.py").write_text("raise SystemExit('the code was run')")
 
     def flux(path: Path, index: dict[str, Any]) -> None:
-        index["_class_name"] = "FluxPipeline"
+        index["_class_name"] = "QwenImagePipeline"
 
     cases = [
         (tmp_path / "nothing", "no diffusers folder"),
         (changed("pickled", pickled), "unet holds no .safetensors weights"),
         (changed("cut", cut_off), "cannot be loaded"),
         (changed("code", own_code), "code of its own for unet"),
-        (changed("flux", flux), "is a FluxPipeline"),
+        (changed("flux", flux), "is a QwenImagePipeline"),
     ]
     for path, words in cases:
         with pytest.raises(BadInput) as refused:

@@ -198,4 +198,4 @@ def test_a_folder_of_lessons_is_read_without_a_macs_shadows_and_a_bad_one_is_nam
     for setting in ("source_images", "target_images"):
         for source in (tmp_path, f"{tmp_path / '2.png'} | {tmp_path / '3.png'}"):
             with pytest.raises(BadInput, match=r"^3\.png: the file is not a PNG"):
-                edit.prepare(EditSettings(mode="reusable", **{setting: str(source)}))
+                edit.prepare(EditSettings.from_dict({"mode": "reusable", setting: str(source)}))

@@ -124,6 +124,7 @@ def test_the_replay_of_a_large_edit_says_that_the_record_holds_a_smaller_picture
         image=str(large), directions=str(saved[0]), steps=2, strip=1, inversion_iterations=0
     )
     result = finished(edit, settings)
+    assert isinstance(result.settings, EditSettings)
     again = finished(edit, result.settings)
     old, new = (
         record_of(

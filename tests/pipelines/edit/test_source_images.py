@@ -115,6 +115,7 @@ def test_the_command_rewrites_the_examples_alone(
 ) -> None:
     out = tmp_path / "pictures.safetensors"
     monkeypatch.setattr(data_cli, "EXAMPLES_FILE", out)
+    monkeypatch.setattr(data_cli, "NAMES_FILE", tmp_path / "names.json")
     monkeypatch.setattr(data_cli, "build", lambda path: pytest.fail("nothing was to be fetched"))
     assert data_cli.main(["--examples", "--out", str(tmp_path / "none.safetensors")]) == 1
     assert "is not there" in capsys.readouterr().err and not out.exists()

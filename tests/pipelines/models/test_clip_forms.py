@@ -143,6 +143,22 @@ def test_open_clips_towers_give_its_features(quick: bool, nested: bool, tmp_path
     assert close(clip.text_features(texts(90, 10)), reference.encode_text(texts(90, 10)))
 
 
+def test_a_preference_judge_in_its_published_form_is_a_clip(tmp_path: Path) -> None:
+    """HPSv2.1: open_clip's ViT-H in half precision, without its hyperparameters, in a dictionary of its training."""
+    code = open_clip_code()
+    image = code.CLIPVisionCfg(
+        layers=2, width=1280, head_width=80, mlp_ratio=0.1, patch_size=14, image_size=28
+    )
+    text = code.CLIPTextCfg(context_length=10, vocab_size=90, width=128, heads=2, layers=1)
+    reference = shuffled(code.CLIP(16, image, text), seed=4).half()
+    torch.save({"state_dict": reference.state_dict(), "epoch": 1}, tmp_path / "HPS_v2.1_compressed.pt")
+    clip = ours(read_original(tmp_path / "HPS_v2.1_compressed.pt"), tmp_path)
+    reference.float()
+    assert (clip.config.image_head_count, clip.config.image_activation) == (16, "gelu")
+    assert_same_images(clip, reference)
+    assert close(clip.text_features(texts(90, 10)), reference.encode_text(texts(90, 10)))
+
+
 def test_open_clips_resnet_inside_a_training_checkpoint(tmp_path: Path) -> None:
     code = open_clip_code()
     image = code.CLIPVisionCfg(layers=(1, 2, 1, 1), width=16, image_size=64)

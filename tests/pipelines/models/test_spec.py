@@ -114,6 +114,7 @@ def test_a_family_has_the_methods_of_its_role(kind: str) -> None:
 ASSEMBLED = {
     ("prior", "denoiser"),
     ("prior", "diffusion"),
+    *(("flow", name) for name in ("base", "qwen", "t5", "network")),
     ("stable_diffusion", "load"),
     ("stable_diffusion", "network"),
 }

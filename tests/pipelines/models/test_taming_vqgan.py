@@ -371,3 +371,54 @@ def test_wrong_and_incomplete_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadInput, match=r"last\.ckpt"):
         convert(read_original(tmp_path / "last.ckpt"))
+
+
+def as_llamagen(state: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
+    """taming's names as LlamaGen has them: levels in the order in which they are computed, the middle by numbers."""
+    middle = {"block_1": "0", "attn_1": "1", "block_2": "2"}
+    renamed = {}
+    for name, one in state.items():
+        parts = name.split(".")
+        if parts[1] in ("down", "up"):
+            level = int(parts[2]) if parts[1] == "down" else levels - 1 - int(parts[2])
+            inner = {"block": "res"}.get(parts[3], parts[3])
+            name = ".".join([parts[0], "conv_blocks", str(level), inner, *parts[4:]])
+        elif parts[1] == "mid":
+            name = ".".join([parts[0], "mid", middle[parts[2]], *parts[3:]])
+        renamed[name] = one
+    return renamed
+
+
+def test_llamagens_codes_are_found_by_their_angle(tmp_path: Path) -> None:
+    """LlamaGen's quantizer divides features and codes by their lengths, then looks for the nearest (its vq_model.py)."""
+    reference = Reference.scattered(TINY | {"attn_resolutions": [8]}, 50, 8)
+    levels = len(TINY["ch_mult"])  # type: ignore[arg-type]
+    state = as_llamagen(reference.state_dict(), levels) | {"quantize.codebook_used": torch.zeros(65536)}
+    torch.save({"model": state, "epoch": 3}, tmp_path / "vq.pt")
+    converted = convert(read_original(tmp_path / "vq.pt"))
+    ours = loaded(converted)
+    assert ours.config.unit_length and ours.config.attention_levels == (levels - 1,)
+    features, table = reference.features(images()), reference.quantize.embedding.weight
+    unit = nn.functional.normalize
+    distances = torch.cdist(unit(features, dim=1).flatten(2).mT, unit(table, dim=1))
+    tokens = distances.argmin(2).view(2, *features.shape[2:])
+    plain = torch.cdist(features.flatten(2).mT, table).argmin(2).view_as(tokens)
+    assert (tokens != plain).any() and tokens.unique().numel() > 3
+    assert ours.encode_tokens(images()).equal(tokens)
+    assert_near(ours.encode(images()), unit(features, dim=1))
+    codes = unit(table, dim=1)[tokens].permute(0, 3, 1, 2)
+    assert_near(ours.decode_tokens(tokens), reference.decoder(reference.post_quant_conv(codes)))
+
+
+def test_a_first_stage_inside_a_transformers_checkpoint_is_found(tmp_path: Path) -> None:
+    """COCO's and FacesHQ's come inside the checkpoint of a transformer, beside a second network of the same kind."""
+    first, other = (Reference.scattered(TINY, codes, 8) for codes in (20, 33))
+    state = {f"cond_stage_model.{name}": one for name, one in other.state_dict().items()}
+    state |= {"transformer.pos_emb": torch.zeros(1, 4, 8)}
+    state |= {f"first_stage_model.{name}": one for name, one in first.state_dict().items()}
+    torch.save({"state_dict": state, "global_step": 7}, tmp_path / "coco.ckpt")
+    ours = loaded(convert(read_original(tmp_path / "coco.ckpt")))
+    assert ours.config.code_count == 20
+    tokens = some_tokens(20, 2, 6, 8)
+    assert_near(ours.decode_tokens(tokens), first.picture(tokens))
+    assert ours.encode_tokens(images()).equal(first.tokens(images()))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import http.server
 import json
 import random
 import shutil
 import threading
+import urllib.error
+import urllib.request
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -307,3 +310,29 @@ def test_a_disk_that_fills_up_meanwhile_is_one_sentence(
     monkeypatch.setattr(module._Part, "_known", lambda _: (0, {}))
     with pytest.raises(CannotSave, match="the disk is full"):
         finish(server.url, path)
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "sent"),
+    [
+        ("https://huggingface.co/a/b/resolve/main/c.pt", " hf_secret\n", "Bearer hf_secret"),
+        ("https://huggingface.co/a/b/resolve/main/c.pt", "", None),
+        ("https://huggingface.co/a/b/resolve/main/c.pt", "hf\r\nX: y", None),
+        ("https://huggingface.co.example.org/c.pt", "hf_secret", None),
+        ("https://cdn.example.org/c.pt", "hf_secret", None),
+    ],
+)
+def test_a_token_goes_to_the_hub_alone(
+    url: str, token: str, sent: str | None, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    asked: list[urllib.request.Request] = []
+
+    def refuse(request: urllib.request.Request, _: float) -> Any:
+        asked.append(request)
+        raise urllib.error.HTTPError(url, 401, "no", http.client.HTTPMessage(), None)
+
+    with pytest.raises(BadInput, match="HF_TOKEN"):
+        finish(url, path, opener=refuse)
+    assert asked[0].unredirected_hdrs.get("Authorization") == sent
+    assert "Authorization" not in asked[0].headers  # which are sent on when the Hub redirects

@@ -18,7 +18,12 @@ FROM_PICTURE = (
     "place",
     "invert",
 )  # settings that go back to their defaults for a variation
-BEYOND = {"place": "centre", "width": None, "height": None, "candidates": 4}  # a canvas twice the picture; few, for time
+BEYOND = {
+    "place": "centre",
+    "width": None,
+    "height": None,
+    "candidates": 4,
+}  # a canvas twice the picture; few, for time
 
 
 class Records:
@@ -28,7 +33,7 @@ class Records:
         self.form, self.queue = form, form.context.queue
 
     def act(self, act: str, path: Path, rows: int, visitor: str) -> Update:
-        """A button on a picture: "remix", "redraw", "vary", "beyond" its edges, "complete" from `rows` of tokens.
+        """A button: "remix", "redraw", "layout", "vary", "beyond" a picture's edges, "complete" from `rows` of tokens.
 
         Any other: its settings again.
         """
@@ -36,10 +41,12 @@ class Records:
         if record.pipeline not in self.form.context.engines:  # an example that another model drew
             return self._borrowed(record)
         settings = dict(record.settings)
-        if act == "redraw":  # beside the form, which stays as it is
-            alone = {"seed": record.picture["seed"], "candidates": 1, "keep": 1}
-            job_id = self.queue.submit(record.pipeline, {**settings, **alone}, visitor)
-            return {self.form.context.job: job_id}
+        if act == "redraw":
+            return self._redrawn(record, {}, visitor)
+        if act == "layout":
+            settings["source_prompt"] = settings.get("source_prompt") or settings["prompt"]
+            settings["seed"] = record.picture["seed"]
+            return self._filled(record.pipeline, settings, False, info_note("layout_kept"))
         if act not in ("remix", "vary", "beyond", "complete"):
             return self._filled(record.pipeline, settings, False, info_note("loaded_again"))
         settings.pop("seed", None)
@@ -51,6 +58,16 @@ class Records:
         settings |= BEYOND if act == "beyond" else {}
         filled = self._filled(record.pipeline, settings, True, info_note("from_picture"))
         return {**filled, self.form.run_now: str(random.random())}
+
+    def weigh(self, path: Path, weights: str, visitor: str) -> Update:
+        """A picture drawn again, alone, with other weights of its words."""
+        return self._redrawn(read_record(path, self.queue.pipelines), {"word_weights": weights}, visitor)
+
+    def _redrawn(self, record: Record, changes: dict[str, Any], visitor: str) -> Update:
+        """A run of one candidate, beside the form, which stays as it is."""
+        alone = {"seed": record.picture["seed"], "candidates": 1, "keep": 1}
+        job_id = self.queue.submit(record.pipeline, {**record.settings, **alone, **changes}, visitor)
+        return {self.form.context.job: job_id}
 
     def load_file(self, path: str, engine: str) -> Update:
         """The settings inside a dropped PNG, also in another studio's words, which go to the engine that is chosen.

@@ -10,11 +10,13 @@ import gradio as gr
 from app.jobs.queue import Job
 from app.jobs.threads import run_in_own_thread
 from app.ui.components import bare
-from app.ui.context import DRAWING, QUIET, PageContext, Update, clickable_html, clicked
+from app.ui.context import DRAWING, QUIET, TAKING, PageContext, Update, clickable_html, clicked
+from app.ui.html import explain as explain_html
 from app.ui.html import generate as generate_html
 from app.ui.html.common import Trace, error_note, info_note
 from app.ui.link import opened
 from app.ui.tabs.base import Change, RunTab
+from app.ui.tabs.generate.explaining import explained
 from app.ui.tabs.generate.form import GenerateForm
 from app.ui.tabs.generate.records import Records
 from pipelines.errors import BadInput, CannotSave
@@ -29,8 +31,10 @@ def build(context: PageContext, tab_itself: gr.Tab) -> None:
             tab.form.compose()
             tab.note = tab.form.note
             tab.add_hidden()
+            tab.asked = gr.Textbox(visible=False)
         with gr.Column(elem_id="generate-view", scale=7, min_width=300):
             tab.stage = clickable_html(elem_id="stage")
+    tab.explained = clickable_html(elem_id="explained")
     tab.sheet = clickable_html(elem_id="sheet")
     tab.earlier = clickable_html(elem_id="earlier")
     tab.announce = gr.HTML(elem_id="announce", apply_default_css=False)
@@ -44,6 +48,8 @@ class GenerateTab(RunTab):
 
     stage: Any
     sheet: Any
+    explained: Any  # how the picture was drawn that was asked about
+    asked: Any  # hidden: the name of that picture, and something new each time
 
     def __init__(self, context: PageContext):
         super().__init__(context, "generate")
@@ -70,7 +76,7 @@ class GenerateTab(RunTab):
         context.answered(pressed, self.refresh, context.job)
         context.answered(form.stop.click(self.stop, [context.job], None, **QUIET), self.refresh)
         filled = [*form.components, form.from_picture, form.roll, context.engine, form.chip]
-        self.connect_watching(tab_itself, [self.stage, self.sheet, form.stop], filled)
+        self.connect_watching(tab_itself, [self.stage, self.sheet, self.explained, form.stop], filled)
         form.chip.click(self.take_engine, None, [context.engine], **QUIET)
         context.engine.change(
             None, [context.engine], None, js="(engine) => window.atelier.engine(engine)", **QUIET
@@ -83,7 +89,7 @@ class GenerateTab(RunTab):
         seed.input(None, None, [form.roll], js="() => false", **QUIET)
 
         answered = [*filled, self.note, context.job, self.form.run_now]
-        for place in (self.stage, self.sheet, self.earlier):
+        for place in (self.stage, self.sheet, self.earlier, self.explained):
             acted = place.click(self.act, [context.visitor], answered, trigger_mode="multiple", **QUIET)
             press = "(now) => { if (now) document.querySelector('#go').click() }"
             context.answered(acted, self.refresh, context.job).then(
@@ -91,6 +97,9 @@ class GenerateTab(RunTab):
             )
         form.drop.upload(self.load_file, [form.drop, context.engine], [*answered, form.drop], **QUIET)
         self.connect_handover(answered)
+        for place in (self.stage, self.explained):
+            place.click(self.ask_how, None, [self.asked, self.explained], **QUIET)
+        self.asked.change(self.tell_how, [self.asked], [self.explained], **QUIET)
         for place in (self.stage, self.sheet):
             place.click(context.hand_over, None, [context.handover, context.tabs], **QUIET)
 
@@ -118,7 +127,8 @@ class GenerateTab(RunTab):
             answer[self.note] = error_note(problem)
         job = self.find_job(address)
         if job is None and self._is_known(address):  # another tab's: here is shown what was made here last
-            job = next((run for run in self.last_runs(visitor) if self.find_job(run.id)), None)
+            runs = (self.find_job(run.id) for run in self.last_runs(visitor))  # with the given pictures
+            job = next((run for run in runs if run), None)
         filled = self.fill(job) if job else {}
         filled.pop(self.form.from_picture, None)  # stays folded
         job_id = job.id if job else address
@@ -137,6 +147,7 @@ class GenerateTab(RunTab):
         answer: Update = {self.stage: generate_html.stage(job, self.pictures, previews)}
         if change.state:
             answer[self.sheet] = generate_html.sheet(job, self.pictures)
+            answer[self.explained] = ""
             answer[self.form.stop] = gr.update(visible=not job.is_over)
         return answer
 
@@ -144,7 +155,12 @@ class GenerateTab(RunTab):
         keep, parts = self.form.knobs["keep"].default, self.form.parts.items()
         counts = {engine: (part.knobs["candidates"].default, keep) for engine, part in parts}
         empty = self.missing_or(lambda: generate_html.empty(counts, self.pictures))
-        return {self.stage: empty, self.sheet: "", self.form.stop: gr.update(visible=False)}
+        return {
+            self.stage: empty,
+            self.sheet: "",
+            self.explained: "",
+            self.form.stop: gr.update(visible=False),
+        }
 
     def missing(self) -> list[Checkpoint]:
         """Models that are not here, of the engine that lacks the fewest: none while one engine can draw."""
@@ -187,8 +203,11 @@ class GenerateTab(RunTab):
 
     def _act(self, data: dict[str, str], visitor: str) -> Update:
         act = data.get("act", "")
-        if act in ("optimize", "edit"):  # the other tabs'
+        if act in (*TAKING, "explain", "explain-close"):  # others answer
             return {}
+        if act == "weigh":
+            path = self.pictures.path(data.get("name", ""))
+            return self.records.weigh(path, data.get("weights", ""), visitor)
         if act == "open":
             job = self.queue.job(data.get("job", ""))
             return {**self.fill(job), self.job: job.id}
@@ -201,6 +220,23 @@ class GenerateTab(RunTab):
         path = self.pictures.path(data.get("name", ""), example=act == "example")
         rows = int(data.get("rows", 0)) if act == "complete" else 0
         return self.records.act(act, path, rows, visitor)
+
+    def ask_how(self, event: gr.EventData) -> Update:
+        """A click on "How was this drawn?", or on what closes its panel."""
+        data = clicked(event)
+        if data.get("act") == "explain-close":
+            return {self.explained: ""}
+        if data.get("act") != "explain":
+            return gr.skip()
+        return {self.asked: f"{random.random()} {data.get('name', '')}", self.explained: explain_html.busy()}
+
+    def tell_how(self, asked: str) -> str:
+        """The panel of the picture that was asked about, or why there is none."""
+        name = asked.partition(" ")[2]
+        try:
+            return explained(self.context.studio, self.pictures.path(name), name)
+        except (BadInput, RuntimeError, ValueError) as problem:
+            return error_note(problem)
 
     def load_file(self, path: str | None, engine: str) -> Update:
         """The settings inside a dropped PNG into the form, or one sentence on why not."""

@@ -165,7 +165,7 @@ class OptimizeForm(KnobForm):
             return previews[0].size
         if plain["size"]:
             parts = str(plain["size"]).lower().replace("×", "x").split("x")
-            sides = [int(part) for part in parts if part.strip().isdigit()]
+            sides = [int(part) for part in parts if part.strip().isdecimal()]
             return (sides[0], sides[1]) if len(sides) == 2 and max(sides) <= MOST_MASK_SIDE else None
         return open_picture(plain["image"]).size if plain["image"] else None
 

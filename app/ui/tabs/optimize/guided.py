@@ -69,5 +69,6 @@ class GuidePart:
 
     def filled(self, engine: str, settings: dict[str, Any]) -> str:
         """What the script fills in; never the same text twice, so that it is filled in each time."""
-        known = {name: settings[name] for name in self.knobs if name in settings}
+        names = self.knobs if engine == "guide" else ()  # a name may mean another thing in Optimize
+        known = {name: settings[name] for name in names if name in settings}
         return json.dumps({**known, "steer": engine, "nonce": secrets.token_hex(4)})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 from PIL import Image
@@ -24,6 +24,7 @@ from app.ui.tabs.optimize.form import OptimizeForm
 from app.ui.tabs.optimize.steering import SteeredTab
 from pipelines.core.prompts import parse_scenes
 from pipelines.core.record import read_record
+from pipelines.core.steering import SteeredSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
 from pipelines.weights.checkpoint import Checkpoint
@@ -114,7 +115,8 @@ class OptimizeTab(SteeredTab):
             preprocess=False,
             **QUIET,
         )
-        self.canvas.click(context.hand_over, None, [context.handover, context.tabs], **QUIET)
+        for place in (self.canvas, self.timeline):
+            place.click(context.hand_over, None, [context.handover, context.tabs], **QUIET)
         begun = [*laid, form.source, start_image, fields["steps"], fields["mask"]]
         self.canvas.click(self.begin, None, begun, **QUIET)
         self.connect_handover([*laid, *filled])
@@ -234,8 +236,8 @@ class OptimizeTab(SteeredTab):
         path = self.pictures.path(name)
         if kind == "settings":
             record = read_record(path, self.queue.pipelines)
-            kind = self.queue.pipelines[record.pipeline].Settings
-            settings = kind.from_dict(record.settings).timeline()[-1][1].to_dict()
+            steered = cast(type[SteeredSettings], self.queue.pipelines[record.pipeline].Settings)
+            settings = steered.from_dict(record.settings).timeline()[-1][1].to_dict()
             laid = self._set_start_image(open_picture(settings["image"]), "") if settings["image"] else {}
             filled = self.form.fill_engine(record.pipeline, settings)
             return {**laid, **filled, self.note: info_note("loaded_again")}

@@ -55,7 +55,7 @@ def wait_proof(tab: Any, state: str) -> Any:
 
 
 def newest(queue: JobQueue) -> Job:
-    return next(job for job in queue.jobs(count=50) if job.pipeline == "edit")
+    return queue.job(next(job.id for job in queue.jobs(count=50) if job.pipeline == "edit"))
 
 
 def wait_for_updates(queue: JobQueue, least: int) -> Job:

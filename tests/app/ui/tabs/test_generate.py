@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,6 +48,11 @@ def finished(tab: GenerateTab, pipeline: str, visitor: str = "ann", **settings: 
             return job
         time.sleep(0.01)
     raise AssertionError(tab.queue.job(job_id))
+
+
+def clicked_on(**data: str) -> Any:
+    """An event that brings these data."""
+    return SimpleNamespace(_data=data)
 
 
 def with_pack(tab: GenerateTab, pack: str) -> None:
@@ -252,3 +258,39 @@ def test_the_chip_fits(visit: Any, queue: JobQueue, lang: str, theme: str, width
     tab.locator("#knob-temperature").wait_for()
     assert overflow(tab) == []
     keep(tab, f"engine-dalle-{lang[:2]}-{theme}-{width}")
+
+
+def test_how_a_picture_was_drawn_is_asked_in_two_steps(tab: GenerateTab) -> None:
+    job = finished(tab, "diffuse", prompt="a blue leaf", candidates=2, seed=3)
+    stage = tab.watch(job.id, "ann", "")[tab.stage]
+    name = tab.pictures.name(job.pictures[0]["path"])
+    assert f'data-act="explain" data-name="{name}"' in stage and "这张是怎样画的？" in stage
+    asked = tab.ask_how(clicked_on(act="explain", name=name))
+    assert asked[tab.asked].endswith(f" {name}") and "Drawing it once more" in asked[tab.explained]
+    assert tab.ask_how(clicked_on(act="explain", name=name))[tab.asked] != asked[tab.asked]
+    assert "cannot be watched" in tab.tell_how(asked[tab.asked])  # a painter has no attention
+    assert "no picture" in tab.tell_how("0.5 ../secret.png")
+    assert tab.ask_how(clicked_on(act="explain-close")) == {tab.explained: ""}
+    assert tab.explained not in tab.ask_how(clicked_on(act="remix", name=name))
+    dalle = finished(tab, "generate", prompt="a red leaf", candidates=2)
+    assert 'data-act="explain"' not in tab.watch(dalle.id, "ann", "")[tab.stage]
+
+
+def test_words_are_weighed_and_a_layout_is_kept(tab: GenerateTab) -> None:
+    form, diffusion = tab.form, tab.form.parts["diffuse"]
+    job = finished(tab, "diffuse", prompt="a blue leaf", candidates=2, seed=3)
+    picture = job.pictures[1]
+    name = tab.pictures.name(picture["path"])
+    answer = tab._act({"act": "weigh", "name": name, "weights": "blue=2"}, "ann")
+    settings = tab.queue.job(answer[tab.job]).settings
+    assert (settings["word_weights"], settings["seed"], settings["candidates"]) == (
+        "blue=2",
+        picture["seed"],
+        1,
+    )
+    answer = tab._act({"act": "layout", "name": name}, "ann")
+    assert answer[diffusion.fields["source_prompt"]] == "a blue leaf"
+    assert answer[form.fields["seed"]] == picture["seed"] and answer[form.roll] is False
+    assert "the layout of this picture stays" in answer[tab.note]
+    refused = tab.safely(tab._act, {"act": "weigh", "name": name, "weights": "blue:2"}, "ann")
+    assert "write it as big=1.5" in refused[tab.note]

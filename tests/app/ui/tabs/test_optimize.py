@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import time
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 from app.jobs.queue import Job, JobQueue
+from pipelines.core.record import read_texts
 from pipelines.io.images import open_picture
 from tests.support.browser import keep, make, overflow, unfold
 
@@ -45,7 +45,7 @@ def press(tab: Any, act: str) -> None:
 def newest(queue: JobQueue) -> Job:
     for _ in range(500):
         if jobs := [job for job in queue.jobs(count=50) if job.pipeline == "optimize"]:
-            return jobs[0]
+            return queue.job(jobs[0].id)
         time.sleep(0.02)
     raise AssertionError("no run of Optimize was begun")
 
@@ -303,8 +303,8 @@ def test_a_drafts_own_file_is_handed_over(visit: Any, queue: JobQueue) -> None:
     draft = next(
         job for job in queue.jobs(count=20) if job.pipeline == "generate" and job.session == made.session
     )
-    given = base64.b64decode(made.settings["image"].partition(",")[2])
-    assert given == Path(draft.pictures[0]["path"]).read_bytes()  # the file itself, record inside
+    given, kept = (read_texts(one) for one in (made.settings["image"], draft.pictures[0]["path"]))
+    assert given["atelier"] == kept["atelier"] and "parameters" not in given  # the file itself, record inside
 
     tab.reload(wait_until="domcontentloaded")  # each tab finds its own again
     wait_canvas(tab, "done")

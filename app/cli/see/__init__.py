@@ -1,0 +1,1 @@
+"""The verbs of See: classify, explain, probe, score."""

@@ -1,0 +1,3 @@
+"""The See tab: what CLIP sees in pictures."""
+
+from app.ui.tabs.see.tab import build as build

@@ -1,0 +1,168 @@
+"""How a candidate of Diffuse was drawn: drawn once more, alone, while everything is watched.
+
+The noise schedule, the clean picture that each step means with guidance and without, and where the words look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipelines.core.pipeline import Step
+from pipelines.diffuse.course import course_of
+from pipelines.diffuse.latents import Scene, read_scene
+from pipelines.diffuse.layout import Walk, controlled, read_layout, windows_of
+from pipelines.diffuse.pipeline import Diffuse
+from pipelines.diffuse.settings import DiffuseSettings
+from pipelines.diffuse.word_weights import parse_word_weights
+from pipelines.errors import BadInput
+from pipelines.io.images import to_pil
+from pipelines.models.attention import HasAttention, Onlooker
+from pipelines.models.latent_diffusion import Course, LatentDiffusion, Tick, preview, walk
+
+DARK = "#1E1B16"  # of what no word looks at
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step of the walk. The latents there are `picture` times the clean ones and `noise` times unit noise."""
+
+    picture: float
+    noise: float
+    guess: Image.Image  # the clean picture that the step means, at most 32 latents a side
+    unguided: Image.Image | None  # the same of the walk without guidance; None where the run had none
+
+
+@dataclass(frozen=True)
+class Gaze:
+    """Where a word looks: `map` is (height, width) float32, the share of attention it gets at each place of the latents.
+
+    A word that occurs several times is one. Several words in a row that have a weight together are one more.
+    """
+
+    text: str
+    map: Tensor
+
+    @property
+    def share(self) -> float:
+        """The share of all attention, in [0, 1] unless words are weighed."""
+        return self.map.mean().item()
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All that was seen. `gazes` are in the order of the prompt; what is left of the attention is not of any word."""
+
+    settings: DiffuseSettings
+    picture: Image.Image
+    unguided: Image.Image | None
+    moments: list[Moment]
+    gazes: list[Gaze]
+
+
+@torch.no_grad()
+def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generator[Step, None, Explanation]:
+    """Draw the candidate with this seed of a run again and watch; yield a Step a step of the walk.
+
+    It is drawn alone, so rounding may differ from the run's. BadInput when the settings cannot be run, or when the model's
+    attention cannot be watched.
+    """
+    model = pipeline.diffusion
+    if not isinstance(model, HasAttention):
+        raise BadInput("diffuse.not_explained")
+    settings = pipeline.prepare(replace(settings, seed=seed, candidates=1, keep=1))
+    scene = read_scene(model, settings)
+    guided = (settings.guidance or 0) > 1
+    onlooker = _onlooker(model, settings)
+    ticks, final = yield from _watched(_walk(model, settings, scene, onlooker), 1 + guided, 0)
+    plain, plain_final = [], None
+    if guided:
+        off = _walk(model, replace(settings, guidance=1.0), scene, None)
+        plain, plain_final = yield from _watched(off, 2, 1)
+    guesses = [to_pil(preview(model, tick, 1))[0] for tick in ticks]
+    others = [to_pil(preview(model, tick, 1))[0] for tick in plain] or [None] * len(guesses)
+    moments = [
+        Moment(*model.mixture(tick.t), guess, other)
+        for tick, guess, other in zip(ticks, guesses, others, strict=True)
+    ]
+
+    def picture(latents: Tensor) -> Image.Image:
+        decoded = model.decode(latents)
+        return (to_pil(decoded) if scene is None else scene.finished(decoded))[0]
+
+    unguided = None if plain_final is None else picture(plain_final)
+    return Explanation(settings, picture(final), unguided, moments, _gazes(model, settings, onlooker.maps()))
+
+
+def _gazes(model: HasAttention, settings: DiffuseSettings, maps: Tensor) -> list[Gaze]:
+    tokens = model.prompt_tokens(settings.prompt)
+    words = dict.fromkeys(word.text.lower() for word in tokens.words if word.is_spoken)
+    words |= dict.fromkeys(word for word, _ in parse_word_weights(settings.word_weights))
+    return [Gaze(word, maps[list(tokens.keys_of(word))].sum(0)) for word in words]
+
+
+def _onlooker(model: LatentDiffusion, settings: DiffuseSettings) -> Onlooker:
+    """An onlooker for one picture, drawn whole or by windows."""
+    assert settings.width is not None and settings.height is not None
+    size = (settings.height // model.factor, settings.width // model.factor)
+    windows = windows_of(model, settings, 1)
+    return (
+        Onlooker(size) if windows is None else Onlooker(size, windows.side, windows.places, windows.together)
+    )
+
+
+def _walk(model: Any, settings: DiffuseSettings, scene: Scene | None, onlooker: Onlooker | None) -> Walk:
+    """The walk of one row, watched by the onlooker, if there is one."""
+    assert settings.width is not None and settings.height is not None and settings.steps is not None
+    size, steps, guidance = (settings.width, settings.height), settings.steps, settings.guidance or 0.0
+    known = None if scene is None else scene.known
+
+    def begin(condition: Any, course: Course) -> Walk:
+        return walk(model, [settings.seed], size, condition, steps, guidance, known, course)
+
+    conditions = course_of(model, settings, 1)
+    layout = read_layout(model, settings, 1)
+    if layout is not None:
+        return layout.walk(begin, *conditions, None if onlooker is None else partial(_in_front, onlooker))
+    return begin(*(conditions if onlooker is None else controlled(model, *conditions, onlooker)))
+
+
+def _in_front(onlooker: Onlooker, control: Any) -> Onlooker:
+    onlooker.first = control
+    return onlooker
+
+
+def _watched(ticks: Walk, walks: int, before: int) -> Generator[Step, None, tuple[list[Tick], Tensor]]:
+    """All ticks of a walk and the latents at its end; yields a Step a tick, counted over `walks` with those `before`."""
+    seen: list[Tick] = []
+    while True:
+        try:
+            tick = next(ticks)
+        except StopIteration as end:
+            return seen, end.value
+        seen.append(tick)
+        yield Step("explain", before * tick.total + tick.done, walks * tick.total)
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def gaze_picture(picture: Image.Image, map: Tensor, side: int = 256) -> Image.Image:
+    """The picture where a word looks, and fading to dark where it does not; the map is scaled to its own range.
+
+    `map` is (height, width). The longer side of the result is at most `side` pixels.
+    """
+    low, high = map.min(), map.max()
+    heat = ((map - low) / (high - low).clamp_min(1e-8) * 255).round().to(torch.uint8)
+    share = min(1.0, side / max(picture.size))
+    size = (max(1, round(picture.width * share)), max(1, round(picture.height * share)))
+    small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    mask = Image.fromarray(heat.numpy()).resize(size, Image.Resampling.BICUBIC)
+    dark = Image.blend(small.convert("L").convert("RGB"), Image.new("RGB", size, DARK), 0.8)
+    return Image.composite(small, dark, mask)

@@ -1,0 +1,1 @@
+"""Rectified flows: folders of diffusers."""
