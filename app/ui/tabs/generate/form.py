@@ -17,6 +17,7 @@ from pipelines.core.settings import Knob
 HIDDEN = ("batch",)  # the device decides it
 PICTURE_KNOBS = ("keep_rows", "likeness", "strength")  # below the pictures to start from
 CANVAS, PLACE = ("width", "height", "pace"), ("place", "invert")  # Diffusion's, each one component
+SAMPLING = ("finish", "refinement", "top_p", "guidance")  # DALL·E's, one component
 EXAMPLES = (
     ("a red heart", "红色的心"),
     ("grinning cat", "咧嘴笑的猫"),
@@ -97,6 +98,7 @@ class GenerateForm(KnobForm):
             diffusion.add_group(*PLACE, classes=only)
         with self.fold("advanced", "advanced"):
             diffusion.add_group(*diffusion.rest(), classes=only)
+            self.parts["generate"].add_group(*SAMPLING, classes=[generate_html.only_for("generate")])
             self._add_own(lambda knob: True)
             self.add(*self.rest())
         drop = gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True)
