@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import httpx2
+import httpx2 as httpx
 import psutil
 from PIL import Image
 
@@ -75,8 +75,8 @@ class Server:
             self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end and self.process.poll() is None:
-            with suppress(httpx2.HTTPError):
-                if httpx2.get(self.url, timeout=5, trust_env=False).status_code == 200:
+            with suppress(httpx.HTTPError):
+                if httpx.get(self.url, timeout=5, trust_env=False).status_code == 200:
                     return
             time.sleep(0.1)
         raise BadInput("cli.soak_no_start", log=self._log)
@@ -115,7 +115,7 @@ class Caller:
     """A program that calls the tools over a connection of its own."""
 
     def __init__(self, url: str) -> None:
-        self.client = httpx2.Client(base_url=url, timeout=300, trust_env=False)
+        self.client = httpx.Client(base_url=url, timeout=300, trust_env=False)
 
     def call(self, tool: str, **values: Any) -> tuple[Kind, Any]:
         """What a tool answers: what it made, a sentence, or what is broken."""
@@ -127,7 +127,7 @@ class Caller:
             text = self.client.get(address).text
             event, _, data = text.rstrip().rpartition("\ndata: ")
             answer = json.loads(data)
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as problem:
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as problem:
             return "broken", f"{tool}: {type(problem).__name__}: {problem}"
         if event.endswith("complete"):
             return "made", answer
@@ -136,7 +136,7 @@ class Caller:
         return ("broken" if inside else "refused"), f"{tool}: {sentence}"
 
     @staticmethod
-    def _refusal(answer: httpx2.Response) -> tuple[Kind, str]:
+    def _refusal(answer: httpx.Response) -> tuple[Kind, str]:
         kind: Kind = "broken" if answer.status_code == 500 else "refused"
         return kind, f"{answer.status_code} {answer.text[:120]}"
 
@@ -219,9 +219,9 @@ class Soak:
         row, over = self.row("stop under load"), threading.Event()
 
         def ask() -> None:
-            with httpx2.Client(base_url=self.server.url, timeout=30, trust_env=False) as client:
+            with httpx.Client(base_url=self.server.url, timeout=30, trust_env=False) as client:
                 while not over.is_set():
-                    with suppress(httpx2.HTTPError):
+                    with suppress(httpx.HTTPError):
                         client.get("/config")
 
         with ThreadPoolExecutor(load + 1) as pool:
@@ -340,9 +340,9 @@ class Soak:
         """The seconds in which the page came, which is one more thing tried."""
         begun = time.monotonic()
         try:
-            status = httpx2.get(self.server.url, timeout=ANSWER_SECONDS, trust_env=False).status_code
+            status = httpx.get(self.server.url, timeout=ANSWER_SECONDS, trust_env=False).status_code
             row.note("made" if status == 200 else "broken", f"the page: {status}")
-        except httpx2.HTTPError as problem:
+        except httpx.HTTPError as problem:
             row.note("broken", f"the page: {type(problem).__name__}")
         return time.monotonic() - begun
 
@@ -352,8 +352,8 @@ class Soak:
     def _stop_all(self) -> None:
         """Stop every run that has a journal, by the address that the page's button uses."""
         for folder in (self.server.folder / "runs").glob("*/"):
-            with suppress(httpx2.HTTPError):
-                httpx2.post(f"{self.server.url}stop/{folder.name}", timeout=10, trust_env=False)
+            with suppress(httpx.HTTPError):
+                httpx.post(f"{self.server.url}stop/{folder.name}", timeout=10, trust_env=False)
 
     def _pictures(self) -> set[Path]:
         return {path for path in self.server.folder.glob("*-*-*/*.png") if not path.name.startswith(".")}
@@ -364,7 +364,7 @@ def _prompt_in(caller: Caller, answer: Any) -> str:
     try:
         data = caller.client.get(answer[0]["url"]).content
         return str(record_from_json(read_texts(data)["atelier"]).settings["prompt"])
-    except (httpx2.HTTPError, BadInput, LookupError, TypeError) as problem:
+    except (httpx.HTTPError, BadInput, LookupError, TypeError) as problem:
         return f"{type(problem).__name__}: {problem}"
 
 
