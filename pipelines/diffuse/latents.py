@@ -76,8 +76,6 @@ def read_scene(model: LatentDiffusion, settings: DiffuseSettings) -> Scene | Non
         small_mask = F.adaptive_max_pool2d(white, small) * _shares(frame, small, model).to(white)
     elif not small_mask.any():  # a mask finer than latents
         small_mask = F.adaptive_max_pool2d(white, small)
-    if frame is not None:
-        small_mask = small_mask * _shares(frame, small, model).to(x)
     outside = model.encode(x * (1 - white)) if model.is_inpainting else None
     return Scene(picture, mask, Known(latents, settings.strength, small_mask, outside), frame)
 

@@ -11,21 +11,21 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.judges import JUDGE_EVERY, Curve, curve_facts, judge, metrics
-from pipelines.clip.targets import EncodedTarget, picture_targets, text_targets
+from pipelines.clip.targets import EncodedTarget
 from pipelines.core.candidates import generator_at
 from pipelines.core.journal import Snapshot
 from pipelines.core.pipeline import Picture
-from pipelines.core.prompts import parse_targets
 from pipelines.errors import Message
 from pipelines.guide.cutouts import guide_cutouts
-from pipelines.guide.gradient import Loss, Prediction, Predictor, clamped, guidance_gradient, guided_step
+from pipelines.guide.gradient import Loss, Prediction, clamped, guidance_gradient, guided_step
 from pipelines.guide.losses import regularizers
+from pipelines.guide.scenes import Scenes
 from pipelines.guide.settings import GuideSettings
 from pipelines.guide.start import start_picture
 from pipelines.io.images import round_to_uint8, to_pil
 from pipelines.io.moves import move_matrix, moved
 from pipelines.models.base import Clip, Denoiser, PixelDenoiser
-from pipelines.models.typed import integers
+from pipelines.models.typed import floats, integers
 from pipelines.models.unet.network import CLEAN, predict_x0
 
 
@@ -53,17 +53,16 @@ class GuideRun:
     ):
         self.unet, self.clip, self.critic, self.settings = unet, clip, critic, settings
         self.size = size[1], size[0]
-        self.device = clip.device
+        self.device, self.scenes = clip.device, Scenes(unet, clip, critic)
         self.timeline = settings.timeline()
-        count = len(unet.alphas_cumprod)
+        self.alphas = floats(unet.alphas_cumprod)
+        count = len(self.alphas)
         grid = torch.linspace(CLEAN, count - 1, settings.steps + 1, dtype=torch.float64).round().int()
         self.grid = integers(grid)[::-1]  # from noise to CLEAN
         self.state: State  # from `begin` or `restore` on
         self.guess: Tensor | None = None  # (1, c, h, w) the clean x that the last step shows
         self.picture: Tensor | None = None  # the same decoded, where that is done
         self.loss = math.nan
-        self._targets: dict[tuple[str, str], list[EncodedTarget]] = {}
-        self._predictors: dict[tuple[str, float], Predictor] = {}
 
     def begin(self) -> None:
         """Set the state of step 0."""
@@ -83,7 +82,7 @@ class GuideRun:
         cuts, fresh = (generator_at(self.settings.seed, position, purpose) for purpose in ("cuts", "noise"))
         alpha, next_alpha = self._alpha(k), self._alpha(k + 1)
         seen = self._look(current, x, k, frame, base, cuts)
-        if not (torch.isfinite(seen.loss) and torch.isfinite(seen.gradient).all()):
+        if not torch.isfinite(torch.cat([seen.loss.view(1), seen.gradient.flatten()])).all():
             return Message("guide.loss_broke", {"loss": f"{seen.loss.item():.3g}", "step": position + 1})
         noise = seen.noise + (1 - alpha) ** 0.5 * clamped(seen.gradient, current.clamp_max)
         guess = predict_x0(x, noise, alpha)
@@ -112,7 +111,8 @@ class GuideRun:
         generator: torch.Generator,
     ) -> Prediction:
         """The prediction at x and its gradient, which is zero where CLIP has no say."""
-        alpha, predict, progress = self._alpha(k), self._predictor(current), self._progress(k)
+        alpha, progress = self._alpha(k), self._progress(k)
+        predict = self.scenes.predictor(current, self.state.position)
         scale = current.schedule("clip_guidance_scale").at(progress)
         if not scale:
             noise = predict(x, torch.full((1,), self.grid[k], device=self.device))
@@ -147,28 +147,6 @@ class GuideRun:
         total = sum(abs(target.weight) for target in targets)
         parts = [target.weight / total * target.distance(vectors).mean() for target in targets]
         return torch.stack(parts).sum()
-
-    def _predictor(self, current: GuideSettings) -> Predictor:
-        """The network under the texts of the scene, each by its share of the positive weights; under none at guidance 0.
-
-        The mean of guided predictions is composition as in Liu et al. 2022, "Compositional visual generation".
-        """
-        scene, guidance = current.scene_at(self.state.position), current.guidance
-        if guidance is None:  # by a change on the way
-            guidance = self.unet.proposed_guidance
-        if (scene, guidance) not in self._predictors:
-            texts = [(target.weight, target.text) for target in parse_targets(scene) if target.weight > 0]
-            if not (guidance and self.unet.reads_text):
-                parts = [(1.0, self.unet.under("") if self.unet.reads_text else self.unet)]
-            else:
-                total = sum(weight for weight, _ in texts)
-                parts = [(weight / total, self.unet.under(text, guidance)) for weight, text in texts]
-            self._predictors = {
-                (scene, guidance): lambda x, t: torch.stack(
-                    [share * unet(x, t) for share, unet in parts]
-                ).sum(0)
-            }
-        return self._predictors[scene, guidance]
 
     # ------------------------------------------------------------------------------------------------ frames, mirrors
 
@@ -228,7 +206,7 @@ class GuideRun:
 
     def _alpha(self, k: int) -> float:
         """alphas_cumprod before step k of a frame, 1 at the end."""
-        return 1.0 if self.grid[k] == CLEAN else self.unet.alphas_cumprod[self.grid[k]].item()
+        return 1.0 if self.grid[k] == CLEAN else self.alphas[self.grid[k]]
 
     def _progress(self, k: int) -> float:
         """The share of the way down the noise before step k, in [0, 1)."""
@@ -238,13 +216,7 @@ class GuideRun:
 
     def current_targets(self) -> list[EncodedTarget]:
         """The targets at this step."""
-        current = self.current
-        key = current.scene_at(self.state.position), current.image_prompts
-        if key not in self._targets:
-            targets = text_targets(self.clip, self.critic, parse_targets(key[0]))
-            targets += picture_targets(self.clip, self.critic, parse_targets(key[1]))
-            self._targets = {key: targets}
-        return self._targets[key]
+        return self.scenes.targets(self.current, self.state.position)
 
     def draw(self) -> Tensor:
         """(1, 3, h, w) in [-1, 1]: what the last step shows, the clean guess or the end of a frame."""
@@ -260,7 +232,7 @@ class GuideRun:
         if is_over or self.state.position == self.total():
             return self.unet.decode(self.state.x)
         times = torch.full((1,), self.grid[k], device=self.device)
-        noise = self._predictor(self.current)(self.state.x, times)
+        noise = self.scenes.predictor(self.current, self.state.position)(self.state.x, times)
         return self.unet.decode(predict_x0(self.state.x, noise, self._alpha(k)))
 
     def metrics(self) -> dict[str, float]:

@@ -91,6 +91,8 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
         if func is Tensor.to and isinstance(args[0], CudaTensor) != is_ours and out is args[0]:
             out = out.clone()  # it is on another device, so it is another tensor
+    if func is Tensor.__iter__:
+        return iter([marked(one, is_ours) for one in out])
     return tree_map(lambda leaf: marked(leaf, is_ours), out)
 
 
