@@ -59,7 +59,7 @@
   // what was typed would be lost. Pictures that did not come are asked for again.
   const send = window.fetch;
   const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-  let leaving = false, waiting = 0;
+  let leaving = false, unsent = 0;
   addEventListener("pagehide", () => { leaving = true; });
   addEventListener("pageshow", () => { leaving = false; });
   const lineIs = (cut) => {
@@ -76,9 +76,9 @@
       let answer = null, problem = null;
       try { answer = await send(asked ? asked.clone() : what, options); } catch (one) { problem = one; }
       const cut = problem ? problem instanceof TypeError && !options.signal?.aborted && !leaving : answer.status === 502 || answer.status === 504;
-      if (tries && !cut && !--waiting) lineIs(false);
+      if (tries && !cut && !--unsent) lineIs(false);
       if (!cut) { if (problem) throw problem; return answer; }
-      if (!tries && !waiting++) lineIs(true);
+      if (!tries && !unsent++) lineIs(true);
       await pause(Math.min(500 * 2 ** tries, 3000));
     }
   };

@@ -32,7 +32,7 @@ def fit(
     most = (LARGEST * model.image_size) ** 2
     if size[0] * size[1] > max(most, MIN_SIDE**2):
         side = LARGEST * model.image_size
-        raise BadInput("diffuse.canvas_too_large", width=size[0], height=size[1], side=side, most=most)
+        raise BadInput("diffuse.canvas_too_large", width=size[0], height=size[1], side=side)
     return fitted, size
 
 

@@ -72,12 +72,10 @@ def read_scene(model: LatentDiffusion, settings: DiffuseSettings) -> Scene | Non
     white = torch.as_tensor(np.asarray(mask) > 127).to(x)[None, None]
     small = (x.shape[2] // model.factor, x.shape[3] // model.factor)
     small_mask = F.interpolate(white, small)
-    if (
-        frame is not None or not small_mask.any()
-    ):  # a latent that is partly beyond the edges, a mask finer than latents
+    if frame is not None:  # also latents that are partly beyond the edges
+        small_mask = F.adaptive_max_pool2d(white, small) * _shares(frame, small, model).to(white)
+    elif not small_mask.any():  # a mask finer than latents
         small_mask = F.adaptive_max_pool2d(white, small)
-    if frame is not None:
-        small_mask = small_mask * _shares(frame, small, model).to(x)
     outside = model.encode(x * (1 - white)) if model.is_inpainting else None
     return Scene(picture, mask, Known(latents, settings.strength, small_mask, outside), frame)
 

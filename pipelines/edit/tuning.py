@@ -90,7 +90,8 @@ class AdapterTraining:
         generator = generator_of(self.settings.seed, self.step)
         recipe = self._paper if self.settings.mode == "paper" else self._one_step
         before, after, loss = recipe(generator)
-        if not (math.isfinite(loss) and all(parameter.isfinite().all() for parameter in self.parameters)):
+        finite = torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all()
+        if not (math.isfinite(loss) and finite):
             for parameter, value in zip(self.parameters, good, strict=True):
                 parameter.data.copy_(value)
             return Message("edit.loss_broke", {"loss": f"{loss:.3g}", "update": self.step + 1})

@@ -6,6 +6,7 @@ and names of files, is left out.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, cast
 
 from pipelines.io.values import is_dict, is_list
@@ -40,7 +41,8 @@ def values_of_disco(values: dict[str, Any]) -> dict[str, Any]:
     own = {name: value for name, value in values.items() if name not in WITHOUT_COUNTERPART}
     for name in TEXTS:
         if isinstance(number := own.get(name), (int, float)) and not isinstance(number, bool):
-            own[name] = f"{number:g}"
+            with suppress(OverflowError):  # an integer of hundreds of digits is refused like any other value
+                own[name] = f"{number:g}"
     if is_dict(own.get("text_prompts")) or is_list(own.get("text_prompts")):
         own["text_prompts"] = prompt_of(own["text_prompts"])
     if is_dict(pictures := own.get("image_prompts")):

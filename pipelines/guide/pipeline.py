@@ -23,6 +23,7 @@ from pipelines.core.steering import map_pictures_in, scenes_until
 from pipelines.core.stepwise import fingerprint, run_steps
 from pipelines.guide.run import GuideRun
 from pipelines.guide.settings import GuideSettings
+from pipelines.io.folders import open_one_of
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil
 from pipelines.io.video import Frame, Timelapse
 from pipelines.models.base import Clip, Denoiser
@@ -56,7 +57,7 @@ class Guide(Resumable[GuideSettings]):
             fields["image"] = picture_to_uri(ImageOps.fit(picture, size, Image.Resampling.LANCZOS))
 
         def prompt_picture(source: str) -> str:
-            picture = on_white(open_picture(source))
+            picture = on_white(open_one_of(source))
             picture.thumbnail((PROMPT_PICTURE, PROMPT_PICTURE))
             return picture_to_uri(picture)
 

@@ -25,7 +25,7 @@ from pipelines.guide.start import start_picture
 from pipelines.io.images import round_to_uint8, to_pil
 from pipelines.io.moves import move_matrix, moved
 from pipelines.models.base import Clip, Denoiser, PixelDenoiser
-from pipelines.models.typed import integers
+from pipelines.models.typed import floats, integers
 from pipelines.models.unet.network import CLEAN, predict_x0
 
 
@@ -55,7 +55,8 @@ class GuideRun:
         self.size = size[1], size[0]
         self.device, self.scenes = clip.device, Scenes(unet, clip, critic)
         self.timeline = settings.timeline()
-        count = len(unet.alphas_cumprod)
+        self.alphas = floats(unet.alphas_cumprod)
+        count = len(self.alphas)
         grid = torch.linspace(CLEAN, count - 1, settings.steps + 1, dtype=torch.float64).round().int()
         self.grid = integers(grid)[::-1]  # from noise to CLEAN
         self.state: State  # from `begin` or `restore` on
@@ -81,7 +82,7 @@ class GuideRun:
         cuts, fresh = (generator_at(self.settings.seed, position, purpose) for purpose in ("cuts", "noise"))
         alpha, next_alpha = self._alpha(k), self._alpha(k + 1)
         seen = self._look(current, x, k, frame, base, cuts)
-        if not (torch.isfinite(seen.loss) and torch.isfinite(seen.gradient).all()):
+        if not torch.isfinite(torch.cat([seen.loss.view(1), seen.gradient.flatten()])).all():
             return Message("guide.loss_broke", {"loss": f"{seen.loss.item():.3g}", "step": position + 1})
         noise = seen.noise + (1 - alpha) ** 0.5 * clamped(seen.gradient, current.clamp_max)
         guess = predict_x0(x, noise, alpha)
@@ -205,7 +206,7 @@ class GuideRun:
 
     def _alpha(self, k: int) -> float:
         """alphas_cumprod before step k of a frame, 1 at the end."""
-        return 1.0 if self.grid[k] == CLEAN else self.unet.alphas_cumprod[self.grid[k]].item()
+        return 1.0 if self.grid[k] == CLEAN else self.alphas[self.grid[k]]
 
     def _progress(self, k: int) -> float:
         """The share of the way down the noise before step k, in [0, 1)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from pipelines.core.pipeline import Step
 from pipelines.models.base import Clip
-from pipelines.models.typed import integers
 from pipelines.see.pictures import BATCH, Progress, quiet
 
 GRID = 32  # values of a map along a side
@@ -38,7 +37,7 @@ class Relevance:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; the map as rows of numbers from 0 to 100, from the top."""
-        rows = [integers(row) for row in (self.map * 100).round().int()]
+        rows: list[list[int]] = cast(Any, (self.map * 100).round().int()).tolist()
         return {"text": self.text, "peak": list(self.peak), "map": rows}
 
 

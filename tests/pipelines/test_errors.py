@@ -15,7 +15,7 @@ import pytest
 from pipelines.errors import FOLDER, BadInput, CannotSave, Message, templates
 
 ROOT = Path(__file__).parents[2]
-RAISED = ("BadInput", "CannotSave", "Message", "Refused")
+RAISED = ("BadInput", "CannotSave", "Message", "Refused", "Unavailable")
 
 
 def calls(path: Path) -> Iterator[tuple[list[str] | None, set[str], int]]:

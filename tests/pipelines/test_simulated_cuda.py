@@ -25,6 +25,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "edit": {"steps": 4, "updates": 2, "strip": 2},
     "diffuse": {"steps": 2, "candidates": 2},
 }
+ONCE = (
+    "models/checkpoint.py",
+    "edit/results.py",
+)  # after the last step: weights are hashed, a direction is kept
 WAITS = 12  # at most so many times a step the processor waits: for previews' scores and what the page shows
 
 
@@ -70,7 +74,8 @@ def test_a_pipeline_draws_on_cuda_what_it_draws_on_the_processor(
     for one, other in zip(found, expected, strict=True):
         assert abs(one.astype(int) - other.astype(int)).max() <= 2
     told = "\n".join(f"{count:5} {what}" for what, count in waits.most_common(12))
-    assert sum(waits.values()) <= WAITS * len(steps) + 40, told
+    counted = sum(count for what, count in waits.items() if not any(place in what for place in ONCE))
+    assert counted <= WAITS * len(steps) + 40, told
 
 
 def fresh(make: Callable[[], Pipeline[Any]]) -> Pipeline[Any]:

@@ -331,7 +331,7 @@ def test_half_precision_is_for_large_networks_on_a_gpu() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
     assert {dtype_of(kind, cpu) for kind in SPECS} == {torch.float32}
     assert {kind for kind in SPECS if dtype_of(kind, gpu) == torch.bfloat16} == {
-        "openai-clip", "chinese-clip", "dalle-mini", "rudalle", "dalle-pytorch",
+        "openai-clip", "chinese-clip", "dalle-mini", "rudalle", "dalle-pytorch", "siglip", "flow",
     }  # fmt: skip
     assert dtype_of("taming-vqgan", gpu) == torch.float32 and dtype_of("diffusion", gpu) == torch.float16
 

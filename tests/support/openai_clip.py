@@ -168,7 +168,7 @@ def ours(original: SourceCheckpoint, folder: Path) -> Any:
     """Converted, written as safetensors, read back into our network."""
     converted = convert_originals([original], "clip")
     path = folder / "ours.safetensors"
-    save_file(converted.tensors, path)
+    save_file({name: tensor.contiguous() for name, tensor in converted.tensors.items()}, path)
     values = json.loads(json.dumps(converted.config))
     network: nn.Module
     if converted.kind == "openai-clip":

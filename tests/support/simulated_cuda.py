@@ -52,12 +52,24 @@ class CudaTensor(Tensor):
     def numpy(self, **_: Any) -> Any:  # type: ignore[override]
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if id(self) not in memo:
+            copied = self.detach().clone().requires_grad_(self.requires_grad)
+            if isinstance(self, nn.Parameter):
+                copied = nn.Parameter(copied, self.requires_grad)
+            memo[id(self)] = copied
+        return memo[id(self)]
+
     def __array__(self, *_: Any, **__: Any) -> Any:
         return self.numpy()
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return computed(func, args, kwargs or {})
+
+
+# They tell of devices and kinds, and compute nothing.
+ASKING = (torch.device, torch._C._nn._parse_to, torch._has_compatible_shallow_copy_type)
 
 
 def on_device(value: Any) -> bool:
@@ -74,6 +86,9 @@ def named(value: Any) -> bool:
 
 def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """One operation. Its result is on the device that is named, or else on that of its tensors."""
+    if func in ASKING:
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
     leaves = tree_flatten((args, kwargs))[0]
     ours = [leaf for leaf in leaves if isinstance(leaf, CudaTensor)]
     asked = [leaf for leaf in leaves if named(leaf)]
@@ -91,6 +106,8 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
         if func is Tensor.to and isinstance(args[0], CudaTensor) != is_ours and out is args[0]:
             out = out.clone()  # it is on another device, so it is another tensor
+    if func is Tensor.__iter__:
+        return iter([marked(one, is_ours) for one in out])
     return tree_map(lambda leaf: marked(leaf, is_ours), out)
 
 
@@ -150,9 +167,7 @@ class SimulatedCuda(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         leaves = tree_flatten((args, kwargs))[0]
-        if func is not torch.device and any(
-            isinstance(leaf, CudaTensor) or on_device(leaf) for leaf in leaves
-        ):
+        if func not in ASKING and any(isinstance(leaf, CudaTensor) or on_device(leaf) for leaf in leaves):
             return computed(func, args, kwargs)
         return func(*args, **kwargs)
 

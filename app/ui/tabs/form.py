@@ -99,8 +99,8 @@ class KnobForm:
     # ------------------------------------------------------------------------------------------------------- values
 
     def read(self, values: Sequence[Any]) -> dict[str, Any]:
-        """The values of `components` by the names of their settings, as Gradio sent them."""
-        return self.named(dict(zip(self.components, values, strict=True)))
+        """The values of the fields' components by the names of their settings, as Gradio sent them."""
+        return self.named(dict(zip(dict.fromkeys(self.fields.values()), values, strict=True)))
 
     def named(self, sent: dict[Any, Any]) -> dict[str, Any]:
         """What was read, from the values of components, as Gradio sent them."""

@@ -66,7 +66,8 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
             network.eval().requires_grad_(False)
             check_finite(dict(network.named_parameters()), f"{folder.name}/{name}")
             network.to(device)
-    open_attention(pipe.unet)
+    if (unet := getattr(pipe, "unet", None)) is not None:
+        open_attention(unet)
     return pipe
 
 

@@ -180,7 +180,7 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, lang: str) -> None:
     tab = visit(lang=lang, width=360, height=740)
     for fold in ("#from-picture", "#advanced"):
         unfold(tab, fold)
-    tab.locator("#knob-temperature input").first.wait_for()
+    tab.locator("#advanced [name=temperature]").first.wait_for()
     keep(tab, f"advanced-{lang[:2]}-light-360")
     assert overflow(tab) == []
     ask(tab, "a red heart and-a-very-long-word-that-does-not-want-to-break-anywhere-at-all")

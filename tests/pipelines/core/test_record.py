@@ -70,6 +70,7 @@ def test_a_picture_can_be_saved_without_those_that_were_given(tmp_path: Path) ->
     settings = {
         "generate": {"prompt": "x", "image": given, "keep_rows": 3},
         "optimize": {"prompt": "x", "image": given, "mask": given, "image_prompts": f"{given}:0.5"},
+        "guide": {"prompt": "x", "image": given, "image_prompts": f"{given}:0.5"},
         "edit": {"prompt": "angry face", "source": "face", "image": given, "mask": given},
         "diffuse": {"prompt": "x", "image": given, "mask": given, "strength": 0.5},
     }

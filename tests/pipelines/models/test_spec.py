@@ -115,6 +115,7 @@ ASSEMBLED = {
     ("prior", "denoiser"),
     ("prior", "diffusion"),
     *(("flow", name) for name in ("base", "qwen", "t5", "network")),
+    ("stable_diffusion", "denoiser"),
     ("stable_diffusion", "load"),
     ("stable_diffusion", "network"),
 }

@@ -15,7 +15,7 @@ from app.ui.tabs.form import KnobForm
 from pipelines.core.settings import Knob
 
 HIDDEN = ("batch",)  # the device decides it
-PICTURE_KNOBS = ("keep_rows", "likeness", "strength")  # below the pictures to start from
+LIKE = ("keep_rows", "likeness")  # DALL·E's, below the picture to start from; one component
 CANVAS, PLACE = ("width", "height", "pace"), ("place", "invert")  # Diffusion's, each one component
 EXAMPLES = (
     ("a red heart", "红色的心"),
@@ -93,11 +93,12 @@ class GenerateForm(KnobForm):
         self.from_picture = self.fold("picture_prompt", "from-picture")
         with self.from_picture:
             self._add_own(lambda knob: knob.kind == "picture")
-            self._add_own(lambda knob: knob.name in PICTURE_KNOBS)
+            self.parts["generate"].add_group(*LIKE, classes=[generate_html.only_for("generate")])
+            self._add_own(lambda knob: knob.name == "strength")
             diffusion.add_group(*PLACE, classes=only)
         with self.fold("advanced", "advanced"):
-            diffusion.add_group(*diffusion.rest(), classes=only)
-            self._add_own(lambda knob: True)
+            for engine, part in self.parts.items():
+                part.add_group(*part.rest(), classes=[generate_html.only_for(engine)])
             self.add(*self.rest())
         drop = gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True)
         self.drop = translate(drop, label="drop")

@@ -22,6 +22,11 @@ from pipelines.io.images import open_picture, picture_to_uri
 
 BASICS = ("steps", "size")
 MOST_MASK_SIDE = 4096  # pixels
+GROUPS = (  # small settings that Guide does not have, one component each
+    ("smooth", "colour", "tile", "anchor_weight"),
+    ("cutouts", "cutouts_end", "cutout_scheme", "min_crop"),
+    ("animate", "zoom", "pan_x", "pan_y", "rotate"),
+)
 
 
 class OptimizeForm(KnobForm):
@@ -88,11 +93,13 @@ class OptimizeForm(KnobForm):
         self.fields["mask"] = translate(mask, label="knob_mask")
         self.source = gr.Textbox(visible=False)
         with self.fold("advanced", "advanced"):
-            for name in self.rest():
+            for name in self.rest(apart=[name for group in GROUPS for name in group]):
                 if name == "image_prompts":
                     self._add_look()
                 else:
                     self.add(name, classes=self._only(name))
+            for names in GROUPS:
+                self.add_group(*names, classes=[only_for("optimize")])
 
     def _only(self, name: str) -> list[str]:
         """The class of a field that Guide does not have."""

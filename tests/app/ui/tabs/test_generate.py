@@ -94,7 +94,10 @@ def test_each_engine_runs_with_what_was_typed_for_it(tab: GenerateTab) -> None:
     form = tab.form
     typed = {component: component.value for component in form.components}
     typed |= {form.fields["prompt"]: "a red heart", form.fields["seed"]: 7, form.fields["keep"]: 2}
-    typed |= {form.parts["generate"].fields["candidates"]: 5, form.parts["generate"].fields["top_k"]: 9}
+    typed |= {
+        form.parts["generate"].fields["candidates"]: 5,
+        form.parts["generate"].fields["top_k"]: {"top_k": 9},
+    }
     typed |= {form.parts["diffuse"].fields["candidates"]: 3}
     typed |= {form.parts["diffuse"].fields["steps"]: {"steps": 11, "sampler": "heun", "guidance": None}}
     for engine, expected in (
@@ -208,7 +211,7 @@ def test_an_engine_is_chosen_and_draws(visit: Any, queue: JobQueue) -> None:
     assert dalle.is_hidden() and tab.evaluate("document.activeElement.value") == "diffuse"
     keep(tab, "engine-diffuse-en-light-1280")
     unfold(tab, "#advanced")
-    guidance = tab.locator("#advanced input[name=guidance]")
+    guidance = tab.locator("#advanced .only-diffuse [name=guidance]")
     assert guidance.input_value() == "" and guidance.get_attribute("placeholder") == "auto"
     tab.locator("#advanced select[name=sampler]").select_option("heun")
     tab.locator("#diffuse-width-group select[name=pace]").select_option("fast")
@@ -255,7 +258,7 @@ def test_the_chip_fits(visit: Any, queue: JobQueue, lang: str, theme: str, width
     assert overflow(tab) == []
     keep(tab, f"engine-diffuse-{lang[:2]}-{theme}-{width}")
     tab.locator("#engine label").first.click()
-    tab.locator("#knob-temperature").wait_for()
+    tab.locator("#advanced [name=temperature]").wait_for()
     assert overflow(tab) == []
     keep(tab, f"engine-dalle-{lang[:2]}-{theme}-{width}")
 

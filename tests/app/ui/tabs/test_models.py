@@ -306,7 +306,7 @@ def test_another_pack_is_used_only_when_no_job_is_left(visit: Any, tiny: Site) -
     card(tab, "sd-turbo").locator(".badge").wait_for()
     tab.locator("#tab-generate-button").click()
     tab.locator("#diffuse-width-group").wait_for()  # the other engine, without another page
-    assert tab.locator("#knob-top_k").is_hidden()
+    assert tab.locator("#advanced [name=top_k]").is_hidden()
     tiny.studio.pack = "tiny"
 
 
