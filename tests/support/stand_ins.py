@@ -119,8 +119,8 @@ class StandIns:
         their_tokenizer().save_pretrained(place)
         return {file.path: (place / file.path).read_bytes() for file in entry.files}
 
-    def _chinese_clip(self, _: Checkpoint) -> Files:
-        inside = published.chinese_clip(self._place("chinese-clip"))
+    def _chinese_clip(self, entry: Checkpoint) -> Files:
+        inside = published.chinese_clip(self._place(entry.name))
         return {name: (inside / name).read_bytes() for name in ("pytorch_model.bin", "config.json")}
 
     def _clip_words(self, _: Checkpoint) -> Files:
