@@ -48,6 +48,13 @@
         showHeat();
       });
     },
+    // The server wrote the form anew: what was touched before follows too.
+    asking(element) {
+      const write = () => {
+        for (const one of all("#see-form [name]")) if (one.type === "radio") one.checked = one.defaultChecked; else one.value = one.defaultValue;
+      };
+      new MutationObserver(write).observe(element, { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["checked", "value"] });
+    },
     give(files) {
       const input = find(FILES);
       if (!input) return;

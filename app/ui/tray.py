@@ -66,11 +66,13 @@ class Question:
         given = given if isinstance(given, dict) else {}
         texts = {
             name: str(given.get(name) or "")[:20_000]
-            for name in ("labels", "templates", "prompt", "label", "taught", "language")
+            for name in ("labels", "templates", "prompt", "label", "taught")
         }
         at = given.get("at")
         mode = given.get("mode")
-        return cls(mode if mode in MODES else "name", at if type(at) is int and at >= 0 else 0, **texts)
+        language = "zh" if given.get("language") == "zh" else "en"
+        at = at if type(at) is int and at >= 0 else 0
+        return cls(mode if mode in MODES else "name", at, **texts, language=language)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,9 @@ def build(context: PageContext, tab_itself: gr.Tab) -> None:
         tab.stage = clickable_html(
             see_html.empty(context.pictures), elem_id="see-stage", script="window.atelier.seeing(element);"
         )
-        tab.entries = clickable_html(form(Question(), ()), elem_id="see-form")
+        tab.entries = clickable_html(
+            form(Question(), ()), elem_id="see-form", script="window.atelier.asking(element);"
+        )
         tab.note = gr.HTML(elem_id="see-note", apply_default_css=False)
         tab.answer = clickable_html(elem_id="see-answer", script="window.atelier.answer(element);")
     tab.upload = gr.UploadButton("", file_types=KINDS, file_count="multiple", elem_id="see-upload")
