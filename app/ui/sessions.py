@@ -2,15 +2,16 @@
 
 Gradio keeps for each visit of the page, and for each connection of a program, a copy of the page's configuration (0.37 MB,
 for links that this page does not use), and ten thousand of them. What has to stay of a visit here is which components were
-replaced by others.
+replaced by others, and the values of its states.
 """
 
 from __future__ import annotations
 
 from copy import copy
+from datetime import datetime
 from typing import Any
 
-from gradio import Blocks
+from gradio import Blocks, State
 from gradio.state_holder import SessionState, StateHolder
 
 MOST_VISITS = 200  # the ones used last; an older one begins anew
@@ -28,7 +29,12 @@ class Visit(SessionState):
         self.STATE_TTL_WHEN_CLOSED = 3600
 
     def __setitem__(self, key: int, value: Any) -> None:
-        self.blocks_config.blocks[key] = value
+        block = self.blocks_config.blocks.get(key)
+        if isinstance(block, State):
+            self._state_ttl[key] = block.time_to_live, datetime.now()
+            self.state_data[key] = value
+        else:
+            self.blocks_config.blocks[key] = value
 
     def _update_config(self, key: int) -> None:
         pass
