@@ -51,7 +51,8 @@
     // The server wrote the form anew: what was touched before follows too.
     asking(element) {
       const write = () => {
-        for (const one of all("#see-form [name]")) if (one.type === "radio") one.checked = one.defaultChecked; else one.value = one.defaultValue;
+        for (const one of all("#see-form [name]:not([type=hidden])")) // a hidden field's value is its attribute, which is watched
+          if (one.type === "radio") one.checked = one.defaultChecked; else one.value = one.defaultValue;
       };
       new MutationObserver(write).observe(element, { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["checked", "value"] });
     },

@@ -53,9 +53,9 @@ def test_a_client_calls_the_tools_that_draw_and_rank(client: Client, studio: tup
         made["settings"]["start"] == "white" and "image" not in made["settings"]
     )  # no picture comes back as text
 
-    best, made = client.predict("a red cup", steps=10, cut_overview="[2]*400+[1]*600", api_name="/guide")
+    best, made = client.predict("a red cup", steps=10, cut_overview="[3]*400+[1]*600", api_name="/guide")
     assert read_record(Path(best).read_bytes(), PAINTERS).pipeline == "guide"
-    assert made["settings"]["cut_overview"] == "[2]*400+[1]*600"
+    assert made["settings"]["cut_overview"] == "[3]*400+[1]*600"
 
     best, made = client.predict("a blue cup", "a red cup", image=RED, strip=3, api_name="/edit")
     assert len(made["pictures"]) == 3

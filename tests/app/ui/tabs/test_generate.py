@@ -293,7 +293,7 @@ def test_words_are_weighed_and_a_layout_is_kept(tab: GenerateTab) -> None:
     )
     answer = tab._act({"act": "layout", "name": name}, "ann")
     assert answer[diffusion.fields["source_prompt"]]["source_prompt"] == "a blue leaf"
-    assert answer[form.fields["seed"]] == picture["seed"] and answer[form.roll] is False
+    assert answer[form.fields["seed"]] == str(picture["seed"]) and answer[form.roll] is False
     assert "the layout of this picture stays" in answer[tab.note]
     refused = tab.safely(tab._act, {"act": "weigh", "name": name, "weights": "blue:2"}, "ann")
     assert "write it as big=1.5" in refused[tab.note]

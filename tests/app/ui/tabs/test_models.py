@@ -185,7 +185,7 @@ def test_every_open_model_is_listed_by_what_it_does(visit: Any, tiny: Site) -> N
         assert rows.count() == len(entries)
         for text, entry in zip(rows.all_inner_texts(), entries, strict=True):
             assert entry.name in text and entry.about in text and entry.licence in text, entry.name
-            assert ("GB" in text and "memory" in text) == (entry.memory > 0), entry.name
+            assert ("memory" in text) == (entry.memory > 0), entry.name
     large = card(tab, "all-clip").locator("li", has_text="clip-vit-l-14 ")
     large.get_by_role("button", name="Use as CLIP").click()
     large.locator(".badge").wait_for()
