@@ -54,7 +54,8 @@
         for (const one of all("#see-form [name]:not([type=hidden])")) // a hidden field's value is its attribute, which is watched
           if (one.type === "radio") one.checked = one.defaultChecked; else one.value = one.defaultValue;
       };
-      new MutationObserver(write).observe(element, { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["checked", "value"] });
+      const byServer = (change) => change.type !== "attributes" || change.target.type !== "hidden"; // or this script's own
+      new MutationObserver((changes) => { if (changes.some(byServer)) write(); }).observe(element, { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["checked", "value"] });
     },
     give(files) {
       const input = find(FILES);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,13 @@ from app.library import Library
 from tests.support import chromium as browsers
 from tests.support.browser import make
 from tests.support.painter import PAINTERS, PainterStudio
+
+
+def pytest_configure() -> None:
+    """Each worker looks for free ports in a hundred of its own, or two may find the same one at the same time."""
+    from gradio import http_server
+
+    http_server.INITIAL_PORT_VALUE += 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,8 @@ def test_a_client_calls_the_tools_that_draw_and_rank(client: Client, studio: tup
 
     best, made = client.predict("a red cup", steps=10, cut_overview="[3]*400+[1]*600", api_name="/guide")
     assert read_record(Path(best).read_bytes(), PAINTERS).pipeline == "guide"
-    assert made["settings"]["cut_overview"] == "[3]*400+[1]*600"
+    recorded = read_record(Path(best).read_bytes(), PAINTERS).settings
+    assert recorded["cut_overview"] == "[3]*400+[1]*600"
 
     best, made = client.predict("a blue cup", "a red cup", image=RED, strip=3, api_name="/edit")
     assert len(made["pictures"]) == 3
