@@ -193,7 +193,7 @@ def test_every_open_model_is_listed_by_what_it_does(visit: Any, tiny: Site) -> N
     tiny.studio.use = {}
     dvae = card(tab, "all-vqgan").locator("li", has_text="openai-dvae")
     dvae.locator("[data-act=ask]").click()
-    assert "asks to say that it was used" in card(tab, "all-vqgan").locator(".consent").inner_text()
+    card(tab, "all-vqgan").locator(".consent", has_text="asks to say that it was used").wait_for()
     keep(tab, "models-all-en-light-1280")
     small = visit(tiny, lang="zh-CN", theme="dark", width=360)
     card(small, "all-clip").locator("summary").click()
