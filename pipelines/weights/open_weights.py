@@ -11,7 +11,6 @@ from pipelines.weights.known_files import HEIBOX, HUB, known, openai_clip
 from pipelines.weights.newer_weights import NEWER
 
 GB = 10**9
-ADM = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
 OPENAI_LICENCE = "MIT (its card puts deployed use out of scope)"
 TAMING_LICENCE = "the code is MIT; the weights state no licence"
 OPENRAIL = "CreativeML OpenRAIL-M: uses that do harm are forbidden"
@@ -333,23 +332,6 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         parameters=69_000_000,
         working=2 * GB,
         megabytes=346,
-    ),
-    Checkpoint(
-        name="adm-imagenet-256",
-        kind="ddpm",
-        files=(
-            File(
-                f"{ADM}/256x256_diffusion_uncond.pt",
-                "a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
-                2_211_383_297,
-            ),
-        ),
-        licence="MIT",
-        origin="OpenAI, guided-diffusion (2021)",
-        about="diffusion model of everything in ImageNet, 256 px: Disco Diffusion's, for Guide",
-        parameters=552_814_086,
-        working=4 * GB,
-        megabytes=2211,
     ),
     _ddpm("ddpm-ema-celebahq-256", "diffusion model of faces, 256 px: the base of most published edits"),
     _ddpm("ddpm-celebahq-256", "diffusion model of faces, 256 px, without averaged weights"),

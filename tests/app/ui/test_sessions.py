@@ -26,13 +26,15 @@ def test_visits_take_little_and_end(studio: tuple[str, JobQueue], monkeypatch: p
     url, _ = studio
     functions = httpx.get(f"{url}config").json()["dependencies"]
     look = next(one["id"] for one in functions if one["api_name"] == "watch")
-    holder = next(
+    holders = [
         one for one in gc.get_objects() if type(one) is sessions.VisitHolder and one.blocks.local_url == url
-    )
-    holder.capacity = 5
+    ]  # those of pages that were served here before may still be there
+    for holder in holders:
+        holder.capacity = 5
     for number in range(12):
         body = {"data": ["", "somebody", ""], "fn_index": look, "session_hash": f"visit{number}"}
         assert httpx.post(f"{url}gradio_api/run/predict", json=body).status_code == 200
+    holder = next(one for one in holders if "visit11" in one.session_data)
     names = [name for name in holder.session_data if name.startswith("visit")]
     assert names == [f"visit{number}" for number in range(7, 12)]
     assert set(holder.time_last_used) <= set(holder.session_data)
