@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.cli.progress import FAILED
-from app.cli.run import load, picture_folder, watch
+from app.cli.run import load_recorded, picture_folder, watch
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput
 
@@ -32,17 +32,14 @@ def main(arguments: list[str]) -> int:
     from pipelines.core.record import check_complete, read_record, write_png
     from pipelines.core.replay import replay as run_again
     from pipelines.io.images import open_picture
-    from pipelines.studio import PIPELINES, READER
-    from pipelines.weights.catalog import is_known
+    from pipelines.studio import PIPELINES
 
     old = read_record(options.file, PIPELINES)
     check_complete(old)
     image = open_picture(options.file)
     folder = picture_folder(options.out) if options.out else None
-    names = {part: fact["name"] for part, fact in old.models.items() if not part.startswith(READER)}
-    made_with = {} if options.pack else {part: name for part, name in names.items() if is_known(name)}
     device = _recorded(old.device) if options.device == "auto" else options.device
-    studio, *_ = load(old.pipeline, options.pack or old.pack, device, made_with)
+    studio, *_ = load_recorded(old, options.pack, device)
     again = run_again(image, old, studio, lambda pipeline, settings: watch(pipeline, settings)[0])
     verdict = again.comparison
     path = None

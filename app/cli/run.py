@@ -214,6 +214,16 @@ def load(name: str, pack: str, device: str, use: dict[str, str]) -> tuple[Studio
     return studio, pipeline, time.perf_counter() - begun
 
 
+def load_recorded(record: Record, pack: str | None, device: str) -> tuple[Studio, Pipeline[Any], float]:
+    """`load` for what a record was made with: its models as far as they are known here, or those of another `pack`."""
+    from pipelines.studio import READER
+    from pipelines.weights.catalog import is_known
+
+    names = {part: fact["name"] for part, fact in record.models.items() if not part.startswith(READER)}
+    made_with = {} if pack else {part: name for part, name in names.items() if is_known(name)}
+    return load(record.pipeline, pack or record.pack, device, made_with)
+
+
 def watch(pipeline: Pipeline[Any], settings: Any, journal: Journal | None = None) -> tuple[Result, bool]:
     """Run to the end, showing progress; also whether it was stopped before its end.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cli.progress import ProgressLine
-from app.cli.run import load, picture_folder
+from app.cli.run import load_recorded, picture_folder
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput
 
@@ -38,16 +38,13 @@ def main(arguments: list[str]) -> int:
 
     from pipelines.core.record import check_complete, read_record
     from pipelines.studio import PIPELINES
-    from pipelines.weights.catalog import is_known
 
     record = read_record(options.file, PIPELINES)
     check_complete(record)
     if record.pipeline != "diffuse":
         raise BadInput("diffuse.explain_other", pipeline=record.pipeline)
     folder = picture_folder(options.out)
-    names = {part: fact["name"] for part, fact in record.models.items()}
-    made_with = {} if options.pack else {part: name for part, name in names.items() if is_known(name)}
-    _, pipeline, _ = load(record.pipeline, options.pack or record.pack, options.device, made_with)
+    _, pipeline, _ = load_recorded(record, options.pack, options.device)
     settings = pipeline.Settings.from_dict(record.settings)
     found = _watched(pipeline, settings, int(record.picture["seed"]))
     sheets = {name: folder / f"{Path(options.file).stem}-{name}.png" for name in ("words", "guesses")}

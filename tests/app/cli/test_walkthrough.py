@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from app.cli import run
 from app.cli.main import main
 from pipelines import studio as studio_module
+from pipelines.core.record import Record
 from tests.support.tiny import TinyStudio
 
 
@@ -41,3 +43,17 @@ def test_pictures_of_others_are_refused(tmp_path: Path, capsys: pytest.CaptureFi
     path = made("generate", tmp_path, capsys)
     assert main(["walkthrough", path, "--out", str(tmp_path)]) == 2
     assert "made by generate" in capsys.readouterr().err
+
+
+def test_what_reads_for_a_recorded_model_is_no_part_of_the_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(run, "load", lambda *arguments: seen.append(arguments))
+    named = {"clip": "tiny-clip", "prior": "lost", "reader:tiny-tokenizer": "tiny-tokenizer"}
+    models = {part: {"name": name, "sha256": ""} for part, name in named.items()}
+    record = Record(
+        pipeline="diffuse", pack="tiny", settings={}, models=models, versions={}, device="cpu", picture={},
+        created="",
+    )  # fmt: skip
+    run.load_recorded(record, None, "cpu")
+    run.load_recorded(record, "mini", "cpu")
+    assert seen == [("diffuse", "tiny", "cpu", {"clip": "tiny-clip"}), ("diffuse", "mini", "cpu", {})]
