@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from pipelines.models.checkpoint import read_header
 from pipelines.models.clip.network import ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.retrieval import encode_pictures
+from pipelines.training.clip.rounds import fingerprint, with_round
 from pipelines.training.clip.teacher import TEACHER_PACKAGE
 from pipelines.training.clip.trainer import ClipTrainer, TrainingHeads, pooled_by_length
 from pipelines.training.data.emoji import Emoji, on_background
@@ -98,11 +98,4 @@ class TextTrainer(ClipTrainer):
         return {"moved": moved, "distil": distil, "kinship": relation}
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        """The figures are of the whole; each round of the text tower is told in CLIP's story, with the one before it."""
-        weights = torch.cat([value.flatten().cpu() for value in self.before.state_dict().values()])
-        begun = hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
-        before = self.history.get("text")
-        if before and before.get("begun") == begun:  # this training itself, exported earlier
-            before = before["before"]
-        text = {**facts, "begun": begun, "before": before}
-        super().export(path, {**self.history, "figures": facts["figures"], "text": text})
+        super().export(path, with_round(self.history, "text", facts, fingerprint(self.before)))
