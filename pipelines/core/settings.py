@@ -7,8 +7,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import NoneType
-from typing import Any, ClassVar, Protocol, Self, get_args, get_type_hints, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    Protocol,
+    Self,
+    TypeVar,
+    get_args,
+    get_type_hints,
+    runtime_checkable,
+)
 
+from pipelines.core.axes import USE, WORDS, Axis, parse_axis
 from pipelines.errors import BadInput
 
 
@@ -116,12 +127,46 @@ class Settings:
         help_zh="种子相同，画面相同",
         kind="seed",
     )
+    x: str = knob(
+        "",
+        label=("sheet: columns", "对照表：各列"),
+        help='one column a value, as guidance=1,3,5 or seed=1..4 or words=cat,dog: "cat" of the prompt exchanged',
+        help_zh="每个值一列，如 guidance=1,3,5、seed=1..4，或 words=cat,dog（换掉提示词里的 cat）",
+        advanced=True,
+        kind="axis",
+    )
+    y: str = knob(
+        "",
+        label=("sheet: rows", "对照表：各行"),
+        help="the same for rows; at most 8 x 8 pictures, each with its own record, and the sheet of all",
+        help_zh="同上，用于各行；最多 8 x 8 张，每张有自己的记录，另有一张总表",
+        advanced=True,
+        kind="axis",
+    )
 
     def __post_init__(self) -> None:
         for knob in self.knobs():
             value = getattr(self, knob.name)
             if not (value is None and knob.optional):
                 object.__setattr__(self, knob.name, _checked(knob, value))
+        if self.x or self.y:
+            self.cells()
+
+    def axes(self) -> tuple[Axis | None, Axis | None]:
+        """The axes of the sheet that is asked for, of columns and of rows. BadInput for a text of another form."""
+        return parse_axis(self.x), parse_axis(self.y)
+
+    def cells(self) -> list[Cell[Self]]:
+        """The runs of the sheet, row by row. BadInput when an axis, or settings at a place, cannot be."""
+        columns, rows = self.axes()
+        if columns and rows and columns.name == rows.name:
+            raise BadInput("core.axes_alike", axis=columns.name[:40])
+        plain = dataclasses.replace(self, x="", y="")
+        cells = [Cell(plain, {})]
+        for axis in (rows, columns):
+            if axis is not None:
+                cells = [cell.moved(axis, value) for cell in cells for value in axis.values]
+        return cells
 
     @classmethod
     def knobs(cls) -> list[Knob]:
@@ -191,6 +236,34 @@ class Settings:
         )
 
 
+S_co = TypeVar("S_co", bound=Settings, covariant=True)
+
+
+@dataclass(frozen=True)
+class Cell(Generic[S_co]):
+    """One run of a sheet: its settings, and the models that have parts of the pack in it."""
+
+    settings: S_co
+    use: dict[str, str]
+
+    def moved(self, axis: Axis, value: str) -> Cell[S_co]:
+        """This run at a value of an axis. BadInput when its settings have no such value."""
+        settings = self.settings
+        if axis.part:
+            return Cell(settings, {**self.use, axis.part: value})
+        if axis.name == WORDS:
+            if axis.values[0] not in settings.prompt:
+                raise BadInput("core.axis_words", words=axis.values[0][:40], prompt=settings.prompt[:60])
+            words = settings.prompt.replace(axis.values[0], value)
+            return Cell(dataclasses.replace(settings, prompt=words), self.use)
+        knobs = {knob.name: knob for knob in settings.knobs() if knob.kind not in ("axis", "picture")}
+        name = settings.aliases.get(axis.name, axis.name)
+        if name not in knobs:
+            known = ", ".join([*sorted(knobs), WORDS, f"{USE}PART"])
+            raise BadInput("core.axis_unknown", axis=axis.name[:40], known=known)
+        return Cell(dataclasses.replace(settings, **{name: _spelled(knobs[name], value)}), self.use)
+
+
 @runtime_checkable
 class Changeable(Protocol):
     """Settings of a Resumable pipeline whose runs may go on from a snapshot with other settings."""
@@ -207,6 +280,17 @@ class HasTimeline(Protocol):
     def timeline(self) -> list[tuple[int, Settings]]:
         """Pairs of a step and the settings in force from it on, in order, the first at step 0."""
         ...
+
+
+def _spelled(knob: Knob, text: str) -> Any:
+    """A value from the text that spells it. A text that spells none is returned, for `_checked` to refuse."""
+    if knob.type is bool:
+        return {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}.get(
+            text, text
+        )
+    if knob.type in (int, float) and re.fullmatch(r"-?\d{1,20}(\.\d*)?|-?\.\d+", text):
+        return float(text) if "." in text else int(text)
+    return text
 
 
 def _without_old_zero(knob: Knob, value: Any) -> Any:

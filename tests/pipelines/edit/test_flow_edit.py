@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.core.pipeline import Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Step
 from pipelines.edit.ddim import alphas_at
 from pipelines.edit.flow_edit import NOISES, STEPS, edits_by_text, flow_edit, flow_grid
 from pipelines.edit.inputs import read_inputs
