@@ -9,9 +9,50 @@ from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 from pipelines.core.prompts import check_targets, map_regions, map_targets, parse_story, parse_targets
-from pipelines.core.settings import Settings
+from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
 from pipelines.io.values import is_dict
+
+# fmt: off
+SHARED: dict[str, dict[str, Any]] = {  # what `knob` is given for settings that steered runs have alike
+    "prompt": {
+        "default": "a red heart", "label": ("prompt", "提示词"), "kind": "prompt",
+        "help": "where to steer: TEXT[:WEIGHT[:STOP]], several between |, scenes over time between ^",
+        "help_zh": "往哪里引导：文字[:权重[:停止]]，多个用 | 分开，先后的场景用 ^ 分开",
+    },
+    "size": {
+        "default": "", "label": ("size", "尺寸"),
+        "help": "width x height, such as 192x128; empty for the start picture's or the model's own",
+        "help_zh": "宽x高，例如 192x128；留空则与起始图片或模型一致",
+    },
+    "image": {
+        "default": "", "label": ("start picture", "起始图片"), "kind": "picture",
+        "help": "a picture to start from", "help_zh": "从哪张图片开始",
+    },
+    "image_prompts": {
+        "default": "", "label": ("picture to steer to", "图片提示"), "kind": "targets", "advanced": True,
+        "help": "pictures to steer to: FILE[:WEIGHT[:STOP]], several between |", "help_zh": "让画面靠近这张图片",
+    },
+    "cutout_size": {
+        "default": "small", "label": ("view size", "视图大小"), "choices": ("small", "full"), "advanced": True,
+        "help": "small views are faster, full ones as large as CLIP can see",
+        "help_zh": "small 小视图更快，full 与 CLIP 能看到的一样大",
+    },
+    "until": {
+        "default": 0, "lo": 0, "label": ("where it stopped", "停在哪里"), "advanced": True,
+        "help": "stop after this step; 0 to go on to the end", "help_zh": "到哪一步为止；0 表示到最后",
+    },
+    "changes": {
+        "default": "", "label": ("changes on the way", "途中的修改"), "kind": "changes", "advanced": True,
+        "help": "JSON: step -> settings that change there", "help_zh": "运行途中改了什么",
+    },
+}
+# fmt: on
+
+
+def steered_knob(name: str, hi: float | None = None) -> Any:
+    """The field of one of SHARED, with `hi` as the largest value where it is a number."""
+    return knob(**SHARED[name], hi=hi)
 
 
 class SteeredSettings(Settings):
