@@ -78,6 +78,8 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
     resumable = issubclass(kind, Resumable)
     old = Journal(_existing(options.resume)) if resumable and options.resume else None
     settings = _resumed(kind, old, values) if old else kind.Settings.from_dict(values)
+    for note in settings.notes():
+        say(str(note))
     if video := getattr(options, "video", None):
         from pipelines.io.video import check_suffix
 
