@@ -80,6 +80,8 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
     settings = _resumed(kind, old, values) if old else kind.Settings.from_dict(values)
     if settings.x or settings.y:
         _check_sheet(options)
+    for note in settings.notes():
+        say(str(note))
     if video := getattr(options, "video", None):
         from pipelines.io.video import check_suffix
 

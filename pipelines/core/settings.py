@@ -20,7 +20,9 @@ from typing import (
 )
 
 from pipelines.core.axes import USE, WORDS, Axis, parse_axis
-from pipelines.errors import BadInput
+from pipelines.core.prompt_notes import Grammar, prompt_notes
+from pipelines.errors import BadInput, Message
+from pipelines.io.visible import visible
 
 
 def knob(
@@ -104,10 +106,12 @@ class Settings:
     Subclasses add fields made by `knob`. Values are checked on construction: BadInput names the field, the value and
     what would be accepted. `subject` is the field that the command line takes without a flag. `aliases` maps former names
     of fields, which records, journals, jobs and links may hold, to their present names. `file_flag` is the command line's
-    flag for a settings file of another program, whose names and forms `current_names` knows; "" for none.
+    flag for a settings file of another program, whose names and forms `current_names` knows; "" for none. `grammar` is
+    what the prompt may hold: "words" alone, weighted "terms", or "scenes" of them.
     """
 
     subject: ClassVar[str] = "prompt"
+    grammar: ClassVar[Grammar] = "words"
     file_flag: ClassVar[str] = ""
     aliases: ClassVar[dict[str, str]] = {}
 
@@ -219,6 +223,10 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """The values by name, as JSON can hold them."""
         return dataclasses.asdict(self)
+
+    def notes(self) -> list[Message]:
+        """What to tell before a run: what the prompt holds that is read as words, or is without effect."""
+        return prompt_notes(self.prompt, self.grammar)
 
     def files(self) -> list[str]:
         """The pictures in the settings, each a path or a data URI."""
@@ -336,7 +344,7 @@ def _checked(setting: Knob, value: Any) -> Any:
 
 
 def clean_prompt(text: str) -> str:
-    """The prompt with runs of white space made one space each and none at its ends.
+    """The prompt without characters that cannot be seen, runs of white space made one space each, and none at its ends.
 
     BadInput when it is empty, longer than PROMPT_LIMIT characters, or holds control characters or lone surrogates.
     """
@@ -345,7 +353,7 @@ def clean_prompt(text: str) -> str:
             raise BadInput("settings.control_character", number=ord(character))
         if 0xD800 <= ord(character) < 0xE000:
             raise BadInput("settings.half_a_pair")
-    text = " ".join(text.split())
+    text = " ".join(visible(text).split())
     if not text:
         raise BadInput("settings.prompt_empty")
     if len(text) > PROMPT_LIMIT:
