@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pipelines.core.prompts import MAX_WEIGHT, parse_scenes
+from pipelines.core.prompts import MAX_WEIGHT, Target, parse_scenes
 from pipelines.errors import Message
 from pipelines.io.visible import has_unseen
 
