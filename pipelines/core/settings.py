@@ -22,6 +22,7 @@ from typing import (
 from pipelines.core.axes import USE, WORDS, Axis, parse_axis
 from pipelines.core.prompt_notes import Grammar, prompt_notes
 from pipelines.errors import BadInput, Message
+from pipelines.io.images import picture_notes
 from pipelines.io.visible import visible
 
 
@@ -225,7 +226,12 @@ class Settings:
         return dataclasses.asdict(self)
 
     def notes(self) -> list[Message]:
-        """What to tell before a run: what the prompt holds that is read as words, or is without effect."""
+        """What to tell before a run: what the prompt holds without effect, and which pictures are made smaller."""
+        pictures = [note for source in self.files() for note in picture_notes(source)]
+        return [*self.notes_on_prompt(), *pictures]
+
+    def notes_on_prompt(self) -> list[Message]:
+        """What the prompt holds that is read as words, or is without effect."""
         return prompt_notes(self.prompt, self.grammar)
 
     def files(self) -> list[str]:
