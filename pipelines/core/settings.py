@@ -19,8 +19,9 @@ from typing import (
     runtime_checkable,
 )
 
-from pipelines.core.axes import USE, WORDS, Axis, parse_axis
+from pipelines.core.axes import BETWEEN, USE, WORDS, Axis, parse_axis
 from pipelines.core.prompt_notes import Grammar, prompt_notes
+from pipelines.core.prompts import parse_scenes, parse_targets
 from pipelines.errors import BadInput, Message
 from pipelines.io.images import picture_notes
 from pipelines.io.visible import visible
@@ -265,15 +266,12 @@ class Cell(Generic[S_co]):
         settings = self.settings
         if axis.part:
             return Cell(settings, {**self.use, axis.part: value})
-        if axis.name == WORDS:
-            if axis.values[0] not in settings.prompt:
-                raise BadInput("core.axis_words", words=axis.values[0][:40], prompt=settings.prompt[:60])
-            words = settings.prompt.replace(axis.values[0], value)
-            return Cell(dataclasses.replace(settings, prompt=words), self.use)
+        if axis.name in (WORDS, BETWEEN):
+            return Cell(dataclasses.replace(settings, prompt=_worded(settings, axis, value)), self.use)
         knobs = {knob.name: knob for knob in settings.knobs() if knob.kind not in ("axis", "picture")}
         name = settings.aliases.get(axis.name, axis.name)
         if name not in knobs:
-            known = ", ".join([*sorted(knobs), WORDS, f"{USE}PART"])
+            known = ", ".join([*sorted(knobs), WORDS, BETWEEN, f"{USE}PART"])
             raise BadInput("core.axis_unknown", axis=axis.name[:40], known=known)
         return Cell(dataclasses.replace(settings, **{name: _spelled(knobs[name], value)}), self.use)
 
@@ -294,6 +292,21 @@ class HasTimeline(Protocol):
     def timeline(self) -> list[tuple[int, Settings]]:
         """Pairs of a step and the settings in force from it on, in order, the first at step 0."""
         ...
+
+
+def _worded(settings: Settings, axis: Axis, value: str) -> str:
+    """The prompt of settings at a value of the axis WORDS or BETWEEN. BadInput when it lacks the axis's first words."""
+    prompt, first = settings.prompt, (axis.ends or axis.values)[0]
+    if first not in prompt:
+        raise BadInput("core.axis_words", axis=axis.name, words=first[:40], prompt=prompt[:60])
+    if not axis.ends:
+        return prompt.replace(first, value)
+    if settings.grammar == "words" or len(parse_scenes(prompt)) > 1 or len(parse_targets(prompt)) > 1:
+        raise BadInput("core.axis_between_here", prompt=prompt[:60])
+    weight, other = float(value), prompt.replace(first, axis.ends[1])
+    return (
+        prompt if weight == 0 else other if weight == 1 else f"{prompt}:{1 - weight:g} | {other}:{weight:g}"
+    )
 
 
 def _spelled(knob: Knob, text: str) -> Any:

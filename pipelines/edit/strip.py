@@ -65,7 +65,9 @@ def clip_moves(inputs: EditInputs, images: list[Image.Image]) -> list[float]:
     before = inputs.image
     shown = torch.cat([before, *(inputs.framing.reduced(image).to(before.device) for image in images)])
     vectors: Tensor = inputs.models.clip.encode_image(shown).float()
-    chords = (vectors[1:] - vectors[0]).norm(dim=1).clamp(max=2)  # more exact than the cosine for what hardly moved
+    chords = (
+        (vectors[1:] - vectors[0]).norm(dim=1).clamp(max=2)
+    )  # more exact than the cosine for what hardly moved
     return [round(math.degrees(2 * math.asin(chord.item() / 2)), 2) for chord in chords]
 
 
