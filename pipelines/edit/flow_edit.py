@@ -29,7 +29,7 @@ from pipelines.models.base import Denoiser
 from pipelines.models.sampling import generator_of
 from pipelines.models.unet.network import predict_x0
 
-RETURN_STEP = 760  # where strength 1 begins: t = 0.95
+RETURN_STEP = 880  # where strength 1 begins: t = 0.98
 STEPS = 28  # of strength 1
 NOISES = 2  # averaged at each step
 SOURCE_GUIDANCE = 1.5
