@@ -106,6 +106,7 @@
       document.querySelector("#note")?.setAttribute("role", "status");
       const asked = new URLSearchParams(location.search), link = asked.get("r") || "";
       const job = link ? "" : asked.get("job") || kept.get("job"); // a link fills the form; nothing else is opened
+      if (!job && !link) window.atelier.welcome();
       return [visitor, job, link, kept.get("engine")];
     },
     // The engine of Generate's form is another one now: its chip shows it. The style sheet shows what belongs to it.
