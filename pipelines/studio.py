@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ class Studio:
     """
 
     def __init__(self, pack: str = "tiny", device: str = "auto", use: dict[str, str] | None = None):
-        self.pack, self.use, self.torch_device = pack, dict(use or {}), choose_device(device)
+        self.pack: str = pack
+        self.use: dict[str, str] = dict(use or {})
+        self.torch_device = choose_device(device)
         check_use(pack, self.use)
         self._loaded: dict[str, Any] = {}
         self._lent: dict[str, Any] = {}
@@ -141,7 +144,22 @@ class Studio:
             models = {field: self.load(checkpoint) for field, checkpoint in names.items()}
             _check_fit(models)
             make_room(models.values(), self._loaded.values(), self.torch_device)
-            return PIPELINES[name](**self._fields(name, models))
+            pipeline = PIPELINES[name](**self._fields(name, models))
+            pipeline.with_models = partial(self._with_models, name)
+            return pipeline
+
+    def _with_models(self, name: str, use: dict[str, str]) -> tuple[Pipeline[Any], dict[str, dict[str, str]]]:
+        """A pipeline with other models in parts of the pack, and its models as records name them. BadInput as ever.
+
+        What both use is loaded once; what is new stays loaded here as long as this pack is in use.
+        """
+        check_use(self.pack, use)
+        with self._lock:
+            before, self.use = self.use, self.use | use
+            try:
+                return self.pipeline(name), self.models(name)
+            finally:
+                self.use = before
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """The models of a pipeline, for the record: role -> {"name", "sha256"}, the SHA-256 being that of the file.

@@ -21,6 +21,7 @@ from pipelines.models.schedulers import noised, scaled, start_deviation
 
 OWN = "auto"  # the sampler that the model likes
 MOST_SHOWN, MOST_QUICK = 32, 64  # latents a side of a preview, by the model's own decoder and by a tiny one
+Predict = Callable[[Tensor, Tensor, Any, "Tensor | None"], Tensor]
 
 
 class LatentDiffusion(Protocol):
@@ -157,12 +158,15 @@ class Course:
 
     `interval` are the first and the last share of the steps between which there is guidance (Kynkäänniemi et al. 2024);
     where it leaves steps out, `unguided` is the condition of the prompt alone. `predict` stands in for the model's own.
+    `terms` are the parts of a prompt that are drawn together, each with its share of the guidance; the walk's condition is
+    then that of no prompt, or of the negative one.
     """
 
     sampler: str = OWN
     interval: tuple[float, float] = (0.0, 1.0)
     unguided: Any = None
-    predict: Callable[[Tensor, Tensor, Any, Tensor | None], Tensor] | None = None
+    predict: Predict | None = None
+    terms: tuple[tuple[float, Any], ...] = ()  # share and condition
 
     def is_guided(self, share: float) -> bool:
         """Whether there is guidance at a step that this share in [0, 1) of all steps comes before."""
@@ -218,13 +222,16 @@ def walk(
     for k, t in enumerate(times):
         read = scaled(scheduler, latents, t)
         guided = guidance > 1 and course.is_guided((every - len(times) + k) / every)
-        under = condition if guided or guidance <= 1 else course.unguided
-        output = predict(
-            torch.cat([read] * (1 + guided)), t, under, _repeated(start.mask_channels, 1 + guided)
-        )
-        if guided:
-            uncond, cond = output.chunk(2)
-            output = uncond + guidance * (cond - uncond)
+        if course.terms:
+            output = _composed(predict, read, t, condition, course, guidance if guided else 1.0, start)
+        else:
+            under = condition if guided or guidance <= 1 else course.unguided
+            output = predict(
+                torch.cat([read] * (1 + guided)), t, under, _repeated(start.mask_channels, 1 + guided)
+            )
+            if guided:
+                uncond, cond = output.chunk(2)
+                output = uncond + guidance * (cond - uncond)
         latents = scheduler.step(output, t, latents, **options, return_dict=False)[0]
         if mask is not None and start.known is not None:
             outside = start.known
@@ -234,6 +241,18 @@ def walk(
             latents = (1 - free) * outside + free * latents
         yield Tick(k + 1, len(times), read, output, t)
     return latents
+
+
+def _composed(
+    predict: Predict, read: Tensor, t: Tensor, without: Any, course: Course, guidance: float, start: Start
+) -> Tensor:
+    """The sum of guidance terms (Liu et al. 2022, "Compositional visual generation with composable diffusion models").
+
+    It is without + guidance * sum of share * (with the text - without): equation 11.
+    """
+    base = predict(read, t, without, start.mask_channels)
+    pulls = [share * (predict(read, t, under, start.mask_channels) - base) for share, under in course.terms]
+    return base + guidance * torch.stack(pulls).sum(0)
 
 
 def finished(ticks: Generator[Tick, None, Tensor]) -> Tensor:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from pipelines.core.comparison import compare
 from pipelines.core.environment import SWITCHES, as_recorded, environment_of, followed_by
-from pipelines.core.execute import follow, result_of
+from pipelines.core.execute import follow, result_of, run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Result, run
+from pipelines.core.pipeline import Result
 from pipelines.core.record import Record, read_record, record_from_json, write_pictures
 from pipelines.core.replay import replay
 from pipelines.edit.settings import EditSettings
