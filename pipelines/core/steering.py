@@ -8,10 +8,60 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
-from pipelines.core.prompts import check_targets, map_regions, map_targets, parse_story, parse_targets
-from pipelines.core.settings import Settings
-from pipelines.errors import BadInput
+from pipelines.core.prompt_notes import Grammar, prompt_notes
+from pipelines.core.prompts import (
+    READ,
+    check_targets,
+    map_list,
+    map_regions,
+    of_first_grammar,
+    parse_story,
+    parse_targets,
+)
+from pipelines.core.settings import Settings, knob
+from pipelines.errors import BadInput, Message
 from pipelines.io.values import is_dict
+
+# fmt: off
+SHARED: dict[str, dict[str, Any]] = {  # what `knob` is given for settings that steered runs have alike
+    "prompt": {
+        "default": "a red heart", "label": ("prompt", "提示词"), "kind": "prompt",
+        "help": "where to steer: TEXT[:WEIGHT[:STOP]], several between |, scenes over time between ^",
+        "help_zh": "往哪里引导：文字[:权重[:停止]]，多个用 | 分开，先后的场景用 ^ 分开",
+    },
+    "size": {
+        "default": "", "label": ("size", "尺寸"),
+        "help": "width x height, such as 192x128; empty for the start picture's or the model's own",
+        "help_zh": "宽x高，例如 192x128；留空则与起始图片或模型一致",
+    },
+    "image": {
+        "default": "", "label": ("start picture", "起始图片"), "kind": "picture",
+        "help": "a picture to start from", "help_zh": "从哪张图片开始",
+    },
+    "image_prompts": {
+        "default": "", "label": ("picture to steer to", "图片提示"), "kind": "targets", "advanced": True,
+        "help": "pictures to steer to: FILE[:WEIGHT[:STOP]], several between |", "help_zh": "让画面靠近这张图片",
+    },
+    "cutout_size": {
+        "default": "small", "label": ("view size", "视图大小"), "choices": ("small", "full"), "advanced": True,
+        "help": "small views are faster, full ones as large as CLIP can see",
+        "help_zh": "small 小视图更快，full 与 CLIP 能看到的一样大",
+    },
+    "until": {
+        "default": 0, "lo": 0, "label": ("where it stopped", "停在哪里"), "advanced": True,
+        "help": "stop after this step; 0 to go on to the end", "help_zh": "到哪一步为止；0 表示到最后",
+    },
+    "changes": {
+        "default": "", "label": ("changes on the way", "途中的修改"), "kind": "changes", "advanced": True,
+        "help": "JSON: step -> settings that change there", "help_zh": "运行途中改了什么",
+    },
+}
+# fmt: on
+
+
+def steered_knob(name: str, hi: float | None = None) -> Any:
+    """The field of one of SHARED, with `hi` as the largest value where it is a number."""
+    return knob(**SHARED[name], hi=hi)
 
 
 class SteeredSettings(Settings):
@@ -22,6 +72,7 @@ class SteeredSettings(Settings):
     """
 
     fixed: ClassVar[tuple[str, ...]] = ()
+    grammar: ClassVar[Grammar] = "scenes"
 
     steps: int
     until: int
@@ -39,12 +90,31 @@ class SteeredSettings(Settings):
         """The prompt of the scene at a step."""
         return next(words for begin, words in reversed(self.story()) if begin <= step)
 
+    def notes_on_prompt(self) -> list[Message]:
+        """Also scenes and changes after the run's last step."""
+        course = self.timeline()
+        steps = course[-1][1].length()
+        notes = [
+            note for _, settings in course for note in prompt_notes(settings.prompt, self.grammar, steps)
+        ]
+        late = [step for step, _ in course if step >= steps and step]
+        notes += [Message("core.change_beyond", {"step": step, "steps": steps}) for step in late[:1]]
+        return [note for k, note in enumerate(notes) if note not in notes[:k]]
+
     def check_steering(self) -> None:
         """BadInput when a scene has no target to go to, or when `changes` is not valid."""
         for _, scene in self.story():
             check_targets(parse_targets(scene))
         if self.changes:
             self.timeline()
+
+    @classmethod
+    def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
+        """The settings of a record by present names, their prompts in the present grammar."""
+        values = super().recorded(values, picture)
+        if READ in picture or not isinstance(values.get("prompt"), str):
+            return values
+        return {**values, "prompt": of_first_grammar(values["prompt"])}
 
     @classmethod
     def current_names(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +194,7 @@ def map_pictures_in(fields: dict[str, Any], change: Callable[[str], str]) -> dic
     if mapped.get("regions"):
         mapped["regions"] = map_regions(mapped["regions"], change)
     if mapped.get("image_prompts"):
-        mapped["image_prompts"] = map_targets(mapped["image_prompts"], change)
+        mapped["image_prompts"] = map_list(mapped["image_prompts"], change)
     return mapped
 
 

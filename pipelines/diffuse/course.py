@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
+from pipelines.core.prompts import parse_terms
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.models.latent_diffusion import OWN, Course, LatentDiffusion
@@ -46,17 +48,25 @@ def proposed(model: LatentDiffusion, settings: DiffuseSettings, from_picture: bo
 def course_of(model: LatentDiffusion, settings: DiffuseSettings, rows: int) -> tuple[Any, Course]:
     """The condition of prepared settings for `rows` pictures drawn together, and how they are drawn."""
     assert settings.width is not None and settings.height is not None
-    size, texts = (settings.width, settings.height), (settings.prompt, settings.negative_prompt)
+    size, negative = (settings.width, settings.height), settings.negative_prompt
     guided = (settings.guidance or 0) > 1
     interval = (settings.guidance_start, settings.guidance_end)
-    has_gaps = guided and interval != (0.0, 1.0)
-    if by_windows(model, settings):
-        windows = Windows(model, size, rows)
-        unguided = windows.condition(*texts, False) if has_gaps else None
-        course = Course(settings.sampler, interval, unguided, windows.predict)
-        return windows.condition(*texts, guided), course
-    unguided = model.condition(*texts, *size, rows, False) if has_gaps else None
-    return model.condition(*texts, *size, rows, guided), Course(settings.sampler, interval, unguided)
+    windows = Windows(model, size, rows) if by_windows(model, settings) else None
+
+    def condition(prompt: str, without: str, guided: bool) -> Any:
+        if windows is not None:
+            return windows.condition(prompt, without, guided)
+        return model.condition(prompt, without, *size, rows, guided)
+
+    course = Course(settings.sampler, interval, predict=None if windows is None else windows.predict)
+    terms = parse_terms(settings.prompt)
+    if len(terms) > 1:
+        parts = tuple((share, condition(text, "", False)) for text, share in terms)
+        return condition(negative, "", False), replace(course, terms=parts)
+    text = terms[0][0]
+    if guided and interval != (0.0, 1.0):
+        course = replace(course, unguided=condition(text, negative, False))
+    return condition(text, negative, guided), course
 
 
 def by_windows(model: LatentDiffusion, settings: DiffuseSettings) -> bool:

@@ -1,16 +1,15 @@
-"""The algorithm of Guide (Crowson 2021; Disco Diffusion 5.7): its steps and frames, and snapshots of its state."""
+"""The algorithm of Guide (Crowson 2021; Disco Diffusion 5.7): its steps and frames."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from pipelines.clip.judges import JUDGE_EVERY, Curve, curve_facts, judge, metrics
+from pipelines.clip.judges import JUDGE_EVERY, curve_facts, judge, metrics
 from pipelines.clip.targets import EncodedTarget
 from pipelines.core.candidates import generator_at
 from pipelines.core.journal import Snapshot
@@ -22,24 +21,13 @@ from pipelines.guide.losses import regularizers
 from pipelines.guide.scenes import Scenes
 from pipelines.guide.settings import GuideSettings
 from pipelines.guide.start import start_picture
+from pipelines.guide.state import State
+from pipelines.guide.symmetry import is_mirrored, mirrored_walk
 from pipelines.io.images import round_to_uint8, to_pil
 from pipelines.io.moves import move_matrix, moved
 from pipelines.models.base import Clip, Denoiser, PixelDenoiser
 from pipelines.models.typed import floats, integers
 from pipelines.models.unet.network import CLEAN, predict_x0
-
-
-@dataclass
-class State:
-    """The state of a run between two steps."""
-
-    x: Tensor  # (1, c, h, w), noisy
-    base: Tensor | None  # (1, 3, h, w) in [-1, 1]: the picture that the frame started from
-    position: int = 0
-    curve: Curve = field(default_factory=list[tuple[int, float, float]])
-    frames: list[tuple[int, Tensor]] = field(
-        default_factory=list[tuple[int, Tensor]]
-    )  # since the last snapshot
 
 
 class GuideRun:
@@ -87,8 +75,8 @@ class GuideRun:
         noise = seen.noise + (1 - alpha) ** 0.5 * clamped(seen.gradient, current.clamp_max)
         guess = predict_x0(x, noise, alpha)
         x = guided_step(x, noise, alpha, next_alpha, current.eta, fresh)
-        if self._is_mirrored(k):
-            x = self._mirrored(x, guess, next_alpha)
+        if is_mirrored(self.settings, k):
+            x = mirrored_walk(self.unet, self.settings.symmetry, x, guess, next_alpha)
         state = self.state
         state.x, state.base, self.loss = x.contiguous(), base, seen.loss.item()  # as a snapshot gives it back
         ends = next_alpha == 1
@@ -148,7 +136,7 @@ class GuideRun:
         parts = [target.weight / total * target.distance(vectors).mean() for target in targets]
         return torch.stack(parts).sum()
 
-    # ------------------------------------------------------------------------------------------------ frames, mirrors
+    # ------------------------------------------------------------------------------------------------------- frames
 
     def _noised(self, base: Tensor | None, k: int, position: int) -> Tensor:
         """x before step k of a frame: noise, or a picture (1, 3, h, w) with as much noise as belongs there."""
@@ -164,18 +152,6 @@ class GuideRun:
         )
         picture = self.unet.decode(self.state.x).clamp(-1, 1)
         return round_to_uint8(moved(picture, move_matrix(self.size, zoom, pan_x, pan_y, rotate)))
-
-    def _is_mirrored(self, k: int) -> bool:
-        """Whether the picture is mirrored after step k of a frame."""
-        if self.settings.symmetry == "none":
-            return False
-        return any(round(share * self.settings.steps) == k for share in self.settings.mirrored_at())
-
-    def _mirrored(self, x: Tensor, guess: Tensor, alpha: float) -> Tensor:
-        """x at `alpha` with its clean `guess` and its noise mirrored, the left or the upper half kept."""
-        axes = {"vertical": (3,), "horizontal": (2,), "both": (2, 3)}[self.settings.symmetry]
-        clean = self.unet.encode(mirrored(self.unet.decode(guess), axes))
-        return alpha**0.5 * clean + mirrored(x - alpha**0.5 * guess, axes)
 
     # ---------------------------------------------------------------------------------------------- before every step
 
@@ -265,31 +241,8 @@ class GuideRun:
 
     def snapshot(self) -> Snapshot:
         """The state that the next step depends on, and what the steps since the last snapshot showed."""
-        state = self.state
-        tensors = {"x": state.x}
-        if state.base is not None:
-            tensors["base"] = ((state.base + 1) * 127.5).round().to(torch.uint8)
-        facts: dict[str, Any] = {
-            "curve": state.curve,
-            "frames": [(position,) for position, _ in state.frames],
-        }
-        if state.frames:
-            tensors["frames"] = torch.stack([kept for _, kept in state.frames])
-        state.frames = []
-        return Snapshot(state.position, tensors, facts)
+        return self.state.snapshot()
 
     def restore(self, snapshot: Snapshot) -> None:
         """Set the state to that of a snapshot."""
-        tensors = {name: tensor.to(self.device) for name, tensor in snapshot.tensors.items()}
-        curve = [(int(step), a, b) for step, a, b in snapshot.facts["curve"]]
-        base = tensors["base"].float() / 127.5 - 1 if "base" in tensors else None
-        self.state = State(tensors["x"].clone(), base, snapshot.step, curve)
-
-
-def mirrored(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """(1, c, h, w) with its second half along each of `axes` replaced by the mirror image of the first."""
-    for axis in axes:
-        length = x.shape[axis]
-        first = x.narrow(axis, 0, length - length // 2)
-        x = torch.cat([first, x.narrow(axis, 0, length // 2).flip(axis)], axis)
-    return x
+        self.state = State.restored(snapshot, self.device)

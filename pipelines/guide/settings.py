@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pipelines.core.prompts import parse_story
 from pipelines.core.settings import knob
 from pipelines.core.sizes import check_size_form
-from pipelines.core.steering import SteeredSettings
+from pipelines.core.steering import SteeredSettings, steered_knob
 from pipelines.errors import BadInput
 from pipelines.guide.disco import values_of_disco
 from pipelines.guide.schedules import Keyframes, Schedule, parse_keyframes, parse_schedule
@@ -53,16 +53,11 @@ class GuideSettings(SteeredSettings):
     }
 
     # fmt: off
-    prompt: str = knob("a red heart", label=("prompt", "提示词"), kind="prompt",
-        help="where to steer: TEXT[:WEIGHT[:STOP]], several between |, scenes over time between ^",
-        help_zh="往哪里引导：文字[:权重[:停止]]，多个用 | 分开，先后的场景用 ^ 分开")
+    prompt: str = steered_knob("prompt")
     steps: int = knob(60, 1, 1000, label=("steps", "步数"),
         help="steps from noise to a picture", help_zh="从噪声到画面的步数")
-    size: str = knob("", label=("size", "尺寸"),
-        help="width x height, such as 192x128; empty for the start picture's or the model's own",
-        help_zh="宽x高，例如 192x128；留空则与起始图片或模型一致")
-    image: str = knob("", label=("start picture", "起始图片"), kind="picture",
-        help="a picture to start from", help_zh="从哪张图片开始")
+    size: str = steered_knob("size")
+    image: str = steered_knob("image")
     skip_steps: int | None = knob(None, 0, 999, label=("skipped steps", "跳过的步数"),
         help="steps left out at the noisy end, so that more of the start picture stays",
         help_zh="从噪声一端略过的步数；越多，起始图片保留得越多")
@@ -77,8 +72,7 @@ class GuideSettings(SteeredSettings):
     whole_gradient: bool = knob(True, label=("through the network", "梯度穿过网络"), advanced=True,
         help="the gradient goes through the diffusion network too: slower, truer",
         help_zh="梯度也穿过扩散网络：更慢，更准")
-    image_prompts: str = knob("", label=("picture to steer to", "图片提示"), kind="targets", advanced=True,
-        help="pictures to steer to: FILE[:WEIGHT[:STOP]], several between |", help_zh="让画面靠近这张图片")
+    image_prompts: str = steered_knob("image_prompts")
     cut_overview: str = knob("[6]*400+[2]*600", label=("overview cuts", "全景视图数"), kind="schedule", advanced=True,
         help="views of the whole picture", help_zh="看整幅画面的视图数")
     cut_innercut: str = knob("[2]*400+[6]*600", label=("inner cuts", "局部视图数"), kind="schedule", advanced=True,
@@ -89,9 +83,7 @@ class GuideSettings(SteeredSettings):
         help="share of the inner cuts without colour", help_zh="局部视图里没有颜色的比例")
     cutn_batches: int = knob(1, 1, 16, label=("cut batches", "视图批数"), advanced=True,
         help="so many times that many cuts a step", help_zh="每一步把视图重复多少批")
-    cutout_size: str = knob("small", label=("view size", "视图大小"), choices=("small", "full"), advanced=True,
-        help="small views are faster, full ones as large as CLIP can see",
-        help_zh="small 小视图更快，full 与 CLIP 能看到的一样大")
+    cutout_size: str = steered_knob("cutout_size")
     tv_scale: float = knob(0.0, 0.0, 100_000.0, label=("total variation", "全变分"), advanced=True,
         help="smoother pictures", help_zh="更平滑")
     range_scale: float = knob(150.0, 0.0, 100_000.0, label=("range", "数值范围"), advanced=True,
@@ -125,10 +117,8 @@ class GuideSettings(SteeredSettings):
         advanced=True, help="steps left out in frames after the first", help_zh="第一帧以后略过的步数")
     frames_scale: float = knob(1500.0, 0.0, 1_000_000.0, label=("likeness of frames", "帧间相似"), advanced=True,
         help="stay like the frame before", help_zh="保持上一帧的样子")
-    until: int = knob(0, 0, 1_000_000, label=("where it stopped", "停在哪里"), advanced=True,
-        help="stop after this step; 0 to go on to the end", help_zh="到哪一步为止；0 表示到最后")
-    changes: str = knob("", label=("changes on the way", "途中的修改"), kind="changes", advanced=True,
-        help="JSON: step -> settings that change there", help_zh="运行途中改了什么")
+    until: int = steered_knob("until", hi=1_000_000)
+    changes: str = steered_knob("changes")
     # fmt: on
 
     def __post_init__(self) -> None:

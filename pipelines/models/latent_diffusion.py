@@ -20,6 +20,8 @@ from pipelines.models.sampling import generator_of
 from pipelines.models.schedulers import noised, scaled, start_deviation
 
 OWN = "auto"  # the sampler that the model likes
+Predict = Callable[[Tensor, Tensor, Any, "Tensor | None"], Tensor]
+MOST_SHOWN, MOST_QUICK = 32, 64  # latents a side of a preview, by the model's own decoder and by a tiny one
 
 
 class LatentDiffusion(Protocol):
@@ -121,6 +123,19 @@ class LatentDiffusion(Protocol):
         ...
 
 
+class Previewer(Protocol):
+    """A decoder of the latents of some models that is quicker than their own, for previews."""
+
+    @property
+    def latent_channels(self) -> int:
+        """Numbers per latent that it reads."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalized latents (n, c, h, w) -> (n, 3, H, W) float32, about [-1, 1]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Known:
     """What is known of the pictures before they are drawn: all rows of a batch begin from it.
@@ -143,12 +158,15 @@ class Course:
 
     `interval` are the first and the last share of the steps between which there is guidance (Kynkäänniemi et al. 2024);
     where it leaves steps out, `unguided` is the condition of the prompt alone. `predict` stands in for the model's own.
+    `terms` are the parts of a prompt that are drawn together, each with its share of the guidance; the walk's condition is
+    then that of no prompt, or of the negative one.
     """
 
     sampler: str = OWN
     interval: tuple[float, float] = (0.0, 1.0)
     unguided: Any = None
-    predict: Callable[[Tensor, Tensor, Any, Tensor | None], Tensor] | None = None
+    predict: Predict | None = None
+    terms: tuple[tuple[float, Any], ...] = ()  # share and condition
 
     def is_guided(self, share: float) -> bool:
         """Whether there is guidance at a step that this share in [0, 1) of all steps comes before."""
@@ -204,13 +222,16 @@ def walk(
     for k, t in enumerate(times):
         read = scaled(scheduler, latents, t)
         guided = guidance > 1 and course.is_guided((every - len(times) + k) / every)
-        under = condition if guided or guidance <= 1 else course.unguided
-        output = predict(
-            torch.cat([read] * (1 + guided)), t, under, _repeated(start.mask_channels, 1 + guided)
-        )
-        if guided:
-            uncond, cond = output.chunk(2)
-            output = uncond + guidance * (cond - uncond)
+        if course.terms:
+            output = _composed(predict, read, t, condition, course, guidance if guided else 1.0, start)
+        else:
+            under = condition if guided or guidance <= 1 else course.unguided
+            output = predict(
+                torch.cat([read] * (1 + guided)), t, under, _repeated(start.mask_channels, 1 + guided)
+            )
+            if guided:
+                uncond, cond = output.chunk(2)
+                output = uncond + guidance * (cond - uncond)
         latents = scheduler.step(output, t, latents, **options, return_dict=False)[0]
         if mask is not None and start.known is not None:
             outside = start.known
@@ -220,6 +241,18 @@ def walk(
             latents = (1 - free) * outside + free * latents
         yield Tick(k + 1, len(times), read, output, t)
     return latents
+
+
+def _composed(
+    predict: Predict, read: Tensor, t: Tensor, without: Any, course: Course, guidance: float, start: Start
+) -> Tensor:
+    """The sum of guidance terms (Liu et al. 2022, "Compositional visual generation with composable diffusion models").
+
+    It is without + guidance * sum of share * (with the text - without): equation 11.
+    """
+    base = predict(read, t, without, start.mask_channels)
+    pulls = [share * (predict(read, t, under, start.mask_channels) - base) for share, under in course.terms]
+    return base + guidance * torch.stack(pulls).sum(0)
 
 
 def finished(ticks: Generator[Tick, None, Tensor]) -> Tensor:
@@ -263,13 +296,14 @@ def _begin(
     return Start(times, latents, noise, known, mask_channels)
 
 
-def preview(model: LatentDiffusion, tick: Tick, count: int, most: int = 32) -> Tensor:
-    """A small preview (count, 3, h, w) of the clean pictures that the first rows of a step mean.
+def preview(model: LatentDiffusion, tick: Tick, count: int, by: Previewer | None = None) -> Tensor:
+    """A preview (count, 3, h, w) of the clean pictures that the first rows of a step mean.
 
-    The latents are reduced to at most `most` a side before decoding.
+    The latents are reduced to at most MOST_SHOWN a side before the model decodes them; to MOST_QUICK before `by` does.
     """
     clean = model.clean(tick.latents[:count], tick.output[:count], tick.t)
-    return model.decode(F.avg_pool2d(clean, math.ceil(max(clean.shape[-2:]) / most)))
+    most = MOST_SHOWN if by is None else MOST_QUICK
+    return (by or model).decode(F.avg_pool2d(clean, math.ceil(max(clean.shape[-2:]) / most)))
 
 
 def _repeated(channels: Tensor | None, times: int) -> Tensor | None:

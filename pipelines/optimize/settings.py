@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 
 from pipelines.clip.cutouts import SCHEMES
-from pipelines.core.prompts import parse_palette, parse_regions, parse_targets
+from pipelines.core.prompts import parse_list, parse_palette, parse_regions
 from pipelines.core.settings import knob
 from pipelines.core.sizes import check_size_form
-from pipelines.core.steering import SteeredSettings
+from pipelines.core.steering import SteeredSettings, steered_knob
 from pipelines.errors import BadInput
 from pipelines.models.device import PRECISIONS
 
@@ -45,16 +45,11 @@ class OptimizeSettings(SteeredSettings):
     }
 
     # fmt: off
-    prompt: str = knob("a red heart", label=("prompt", "提示词"), kind="prompt",
-        help="where to steer: TEXT[:WEIGHT[:STOP]], several between |, scenes over time between ^",
-        help_zh="往哪里引导：文字[:权重[:停止]]，多个用 | 分开，先后的场景用 ^ 分开")
+    prompt: str = steered_knob("prompt")
     steps: int = knob(250, 1, 20_000, label=("steps", "步数"),
         help="how many steps the picture grows", help_zh="画面生长多少步")
-    size: str = knob("", label=("size", "尺寸"),
-        help="width x height, such as 192x128; empty for the start picture's or the model's own",
-        help_zh="宽x高，例如 192x128；留空则与起始图片或模型一致")
-    image: str = knob("", label=("start picture", "起始图片"), kind="picture",
-        help="a picture to start from", help_zh="从哪张图片开始")
+    size: str = steered_knob("size")
+    image: str = steered_knob("image")
     mask: str = knob("", label=("mask", "蒙版"), kind="picture",
         help="where the picture may change: white, or what is painted",
         help_zh="画面可以改变的地方：白色，或涂抹处")
@@ -69,8 +64,7 @@ class OptimizeSettings(SteeredSettings):
     regions: str = knob("", label=("regions", "分区提示词"), kind="targets", advanced=True,
         help="prompts for parts: TEXT @ left, right, top, bottom, centre or a mask file; several between |",
         help_zh="只管一部分画面：文字 @ left、right、top、bottom、centre；多个用 | 分开")
-    image_prompts: str = knob("", label=("picture to steer to", "图片提示"), kind="targets", advanced=True,
-        help="pictures to steer to: FILE[:WEIGHT[:STOP]], several between |", help_zh="让画面靠近这张图片")
+    image_prompts: str = steered_knob("image_prompts")
     noise_prompts: str = knob("", label=("noise prompts", "随机方向"), kind="targets", advanced=True,
         help="random directions: NUMBER[:WEIGHT], several between |",
         help_zh="随机方向：数字[:权重]，多个用 | 分开")
@@ -84,9 +78,7 @@ class OptimizeSettings(SteeredSettings):
         help="views that CLIP gets of every step", help_zh="每一步给 CLIP 看多少个视图")
     cutouts_end: int = knob(0, 0, 128, label=("cutouts at the end", "结束时的视图数"), advanced=True,
         help="views at the end; 0 for as many as before", help_zh="最后的视图数；0 表示与开始相同")
-    cutout_size: str = knob("small", label=("view size", "视图大小"), choices=("small", "full"), advanced=True,
-        help="small views are faster, full ones as large as CLIP can see",
-        help_zh="small 小视图更快，full 与 CLIP 能看到的一样大")
+    cutout_size: str = steered_knob("cutout_size")
     cutout_scheme: str = knob("mixed", label=("cutout scheme", "裁切方式"), choices=SCHEMES, advanced=True,
         help="how the views are cut", help_zh="怎样裁出视图")
     min_crop: float = knob(0.4, 0.1, 0.95, label=("closest view", "最近视图"), advanced=True,
@@ -120,10 +112,8 @@ class OptimizeSettings(SteeredSettings):
     precision: str = knob("auto", label=("precision", "精度"), choices=PRECISIONS, advanced=True,
         help="of the decoder: auto is float32; bfloat16 is faster on large canvases where the processor has matrix units",
         help_zh="解码器的精度：auto 用 float32；处理器有矩阵单元时，大画布用 bfloat16 更快")
-    until: int = knob(0, 0, 20_000, label=("where it stopped", "停在哪里"), advanced=True,
-        help="stop after this step; 0 to go on to the end", help_zh="到哪一步为止；0 表示到最后")
-    changes: str = knob("", label=("changes on the way", "途中的修改"), kind="changes", advanced=True,
-        help="JSON: step -> settings that change there", help_zh="运行途中改了什么")
+    until: int = steered_knob("until", hi=20_000)
+    changes: str = steered_knob("changes")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -131,7 +121,7 @@ class OptimizeSettings(SteeredSettings):
         check_size_form(self.size)
         if self.palette:
             parse_palette(self.palette)
-        for target in parse_targets(self.noise_prompts):
+        for target in parse_list(self.noise_prompts):
             if not re.fullmatch("[0-9]{1,20}", target.text) or int(target.text) >= 2**64:
                 raise BadInput("optimize.noise_prompt_form", text=target.text[:20])
         if self.tokens and not re.fullmatch(r"\d{1,6}( \d{1,6}){0,16383}", self.tokens):

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.core.pipeline import Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result
 from pipelines.diffuse.layout import Layout, Walk, read_layout
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings

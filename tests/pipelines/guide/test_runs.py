@@ -11,13 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines.core.execute import run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Result, Step, run
+from pipelines.core.pipeline import Result, Step
 from pipelines.errors import BadInput, Stopped
 from pipelines.guide.pipeline import Guide
-from pipelines.guide.run import GuideRun, mirrored
+from pipelines.guide.run import GuideRun
 from pipelines.guide.settings import GuideSettings
 from pipelines.guide.start import perlin_noise
+from pipelines.guide.symmetry import mirrored
 from pipelines.io.images import picture_to_uri, to_tensor
 from tests.support.optimize import saved, speckled
 from tests.support.tiny import tiny_guide, tiny_pixel_guide

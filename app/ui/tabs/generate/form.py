@@ -74,7 +74,10 @@ class GenerateForm(KnobForm):
             self._add_own(lambda knob: knob.type is str and not (knob.kind or knob.choices or knob.advanced))
             with gr.Row(elem_id="press"):
                 self.reading = gr.HTML(
-                    generate_html.reading(None), elem_id="reading", apply_default_css=False
+                    generate_html.reading(None),
+                    elem_id="reading",
+                    js_on_load="window.atelier.reading(element);",
+                    apply_default_css=False,
                 )
                 stop = gr.Button(elem_id="stop", visible=False, scale=0, min_width=80)
                 self.stop = translate(stop, value="stop")
@@ -99,7 +102,7 @@ class GenerateForm(KnobForm):
         with self.fold("advanced", "advanced"):
             for engine, part in self.parts.items():
                 part.add_group(*part.rest(), classes=[generate_html.only_for(engine)])
-            self.add(*self.rest())
+            self.add_group(*self.rest())
         drop = gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True)
         self.drop = translate(drop, label="drop")
         self.run_now = gr.Textbox(visible=False)
