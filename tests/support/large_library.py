@@ -21,7 +21,7 @@ from app.jobs.queue import JobQueue
 from app.library import Library
 from pipelines.studio import Studio
 from tests.support import chromium as browsers
-from tests.support.library import write_picture
+from tests.support.wall import write_picture
 
 COUNT, RUNS, SIDE = 5000, 5, 128
 WORDS = ("a red heart", "cat:1 night:0.5 -dog", "something blue", "红色的心", "a round yellow thing")

@@ -19,8 +19,8 @@ from app.ui.pictures import Pictures
 from app.ui.tabs.library import sent
 from app.ui.wall import Wall, query_of
 from pipelines.errors import BadInput
-from tests.support.library import hang
 from tests.support.painter import PAINTERS, PainterStudio
+from tests.support.wall import hang
 
 
 class Context:

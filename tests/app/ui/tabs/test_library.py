@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.jobs.queue import JobQueue
 from tests.support.browser import enlarge, keep, overflow
-from tests.support.library import hang
+from tests.support.wall import hang
 
 pytestmark = pytest.mark.browser
 SHOTS = "#library .pictures .shot"
