@@ -181,6 +181,7 @@
     };
     pictures.addEventListener("pointerdown", (event) => {
       if (event.button) return;
+      swallowed = false;
       if (event.pointerType === "mouse") held = { x: event.pageX, y: event.pageY, before: event.ctrlKey || event.metaKey || event.shiftKey ? [...chosen] : [] };
       else {
         const shot = event.target.closest(".shot"), [x, y] = [event.clientX, event.clientY];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -16,6 +17,7 @@ from app.ui.i18n import KNOBS, both, both_aloud, both_sentence, knob_words, pair
 from app.ui.link import copy_link
 from app.ui.markup import html, joined
 from pipelines.core.record import Record
+from pipelines.studio import PIPELINES
 
 MONTHS = (
     "January", "February", "March", "April", "May", "June",
@@ -24,6 +26,8 @@ MONTHS = (
 MOST_DIFFERENCES = 8
 MOST_LETTERS = 160  # of a value that is shown
 LETTERS = "ABCD"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,24 @@ def cells(found: Iterable[Found], addresses: Addresses, *, days: bool = False) -
     """Pictures of the wall, with `days` under the day on which they were made."""
     parts, last = [], None
     for place in found:
-        day = date.fromtimestamp(max(place.entry.modified, 0))
+        try:
+            cell, day = _cell(place, addresses), _day(place.entry)
+        except Exception:  # a record that nobody here wrote takes away its own picture only
+            log.exception("the picture %r cannot be shown", place.entry.id)
+            continue
         if days and day != last:
             last = day
             parts.append(_heading(day))
-        parts.append(_cell(place, addresses))
+        parts.append(cell)
     return joined(parts)
+
+
+def _day(entry: Entry) -> date:
+    """The day on which a picture was made, the first of 1970 for one beyond all calendars."""
+    try:
+        return date.fromtimestamp(entry.modified)
+    except (OverflowError, OSError, ValueError):
+        return date(1970, 1, 1)
 
 
 def _heading(day: date) -> Markup:
@@ -176,13 +192,12 @@ def large(entry: Entry, addresses: Addresses, *, own: bool) -> Markup:
 
 def _facts(entry: Entry) -> Markup:
     score = entry.record.picture.get("score") if entry.record else None
-    day = date.fromtimestamp(max(entry.modified, 0))
     facts = [
         tool_name(entry.tool) if entry.tool else "",
         both("seed_is", seed=entry.seed) if entry.seed is not None else "",
         both("lib_score", score=f"{score:.3f}") if isinstance(score, (int, float)) else "",
         entry.foreign.model if entry.foreign else "",
-        day.isoformat(),
+        _day(entry).isoformat(),
         entry.id,
     ]
     return html('<p class="facts">{}</p>', joined(html("<span>{}</span>", fact) for fact in facts if fact))
@@ -193,7 +208,7 @@ def _acts(entry: Entry, addresses: Addresses) -> Markup:
     name, record = addresses.name(entry), entry.record
     settings: Mapping[str, Any] = record.settings if record else {}
     again = [does("reuse", "send", to="reuse", name=name), does("remix", "send", to="remix", name=name)]
-    link = copy_link(record.pipeline, record.settings) if record else ""
+    link = copy_link(record.pipeline, record.settings) if record and record.pipeline in PIPELINES else ""
     return html(
         '<div class="acts send">{}</div><div class="acts">{}{}{}</div>',
         joined(sending(name)),
