@@ -67,6 +67,7 @@
   const typing = (element) => element?.matches?.("input:not([type=radio], [type=checkbox], [type=range]), textarea, select, [contenteditable=true]");
   document.addEventListener("keydown", (event) => {
     if (event.key !== "?" || event.defaultPrevented || typing(event.target) || event.ctrlKey || event.metaKey) return;
+    if (find("#library")?.offsetParent) return; // which has keys of its own
     event.preventDefault();
     find("#keys")?.showModal();
   });

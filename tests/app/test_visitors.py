@@ -294,8 +294,9 @@ def test_two_browsers_are_two_visitors(beyond: Callable[..., Beyond], chromium: 
             (two, "a green leaf", "a violet moth"),
         ):
             tab.locator("#tab-library-button").click()
-            tab.locator("#library-wall img").first.wait_for()
-            assert own in tab.locator("#library-wall").inner_text()
+            tab.locator("#library .shot img").first.wait_for()
+            alts = tab.locator("#library .shot img").evaluate_all("all => all.map((one) => one.alt)")
+            assert own in alts and other not in alts
             assert other not in tab.locator("main").inner_text()
     finally:
         for context in contexts:

@@ -9,7 +9,6 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
@@ -19,9 +18,9 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from torch import Tensor
 
-from app.library import Library
+from app.library import Library, Query
+from app.ui.html.library_pictures import Addresses, cells
 from app.ui.pictures import Pictures
-from app.ui.tabs.library import _recent
 from pipelines.core.record import read_record
 from pipelines.errors import BadInput
 from tests.support.fakes import FAKES
@@ -82,8 +81,9 @@ def test_a_damaged_index_is_made_anew(folder: Path) -> None:
 
 def wall(library: Library, folder: Path) -> str:
     """The Library tab's HTML, as it is sent."""
-    context = SimpleNamespace(library=library, pictures=Pictures(lambda: folder, folder / "none"))
-    return _recent(context, 48).encode("utf-8").decode()  # type: ignore[arg-type]
+    pictures = Pictures(lambda: folder, folder / "none")
+    addresses = Addresses(*3 * [lambda entry: pictures.url(entry.path)])
+    return cells(library.page(Query(stacked=False)).found, addresses).encode("utf-8").decode()
 
 
 NAMES = [  # as archives from other systems leave them, and as nobody means them
@@ -115,7 +115,7 @@ def test_a_picture_of_any_name_is_shown_and_served(folder: Path, name: bytes) ->
             client.get(f"/{address}{form}") for address in addresses for form in ("", "?download=bare")
         ]
         assert [answer.status_code for answer in answers] == [200] * 8
-    assert wall(library, folder).count("<article>") == 4
+    assert wall(library, folder).count("<button") == 4
     assert len(library.search(ColourClip(), "red")) == 4
 
 

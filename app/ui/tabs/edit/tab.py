@@ -21,7 +21,7 @@ from app.ui.html import edit as edit_html
 from app.ui.html.common import Trace, error_note, info_note
 from app.ui.i18n import both
 from app.ui.markup import html
-from app.ui.tabs.base import Change, RunTab, journal_rows
+from app.ui.tabs.base import AGAIN, Change, RunTab, again, journal_rows
 from app.ui.tabs.edit.form import EditForm, read_form, used_directions
 from app.ui.tabs.form import script_values
 from pipelines.core.explain import explain
@@ -276,12 +276,12 @@ class EditTab(RunTab):
 
     def receive(self, kind: str, name: str, job_id: str) -> Update:
         path = self.pictures.path(name)
-        if kind == "settings":
-            settings = read_record(path, self.queue.pipelines).settings
+        if kind in AGAIN:
+            settings = again(kind, read_record(path, self.queue.pipelines).settings)
             source = f"record:{name}" if settings.get("image") else ""
             laid = self._set_start_image(source, None, job_id) if source else {}
             filled = self.form.filled(settings, source)
-            return {**laid, self.note: info_note("loaded_again"), self.context.form_values: filled}
+            return {**laid, self.note: info_note(AGAIN[kind]), self.context.form_values: filled}
         try:  # what it shows is what it was drawn from
             record = read_record(path, self.queue.pipelines)
             words = {"source": record.settings["prompt"]} if record.pipeline in DRAWING else {}
