@@ -30,7 +30,7 @@ from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import open_picture, read_bytes
 
 PIPELINE = "edit"
-BASICS = ("strip", "seed", "automatic_mask")
+BASICS = ("style", "strip", "seed", "automatic_mask")
 HIDDEN = (
     "until",
     "target_images",
