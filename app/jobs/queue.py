@@ -28,7 +28,8 @@ from pipelines.core.execute import Events, run
 from pipelines.core.pipeline import Pipeline, StudioLike
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave, Message
-from pipelines.io.images import picture_format, read_bytes
+from pipelines.io.formats import picture_format
+from pipelines.io.images import read_bytes
 from pipelines.io.metadata import without_metadata
 
 __all__ = ["MAX_PICTURE_BYTES", "Job", "JobQueue"]

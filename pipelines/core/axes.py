@@ -16,15 +16,20 @@ from pipelines.errors import BadInput
 
 MOST_VALUES = 8  # of one axis
 WORDS = "words"  # the axis that exchanges words of the prompt
+BETWEEN, BETWEEN_STEPS = "between", 5  # the axis from one prompt to another, and its places
 USE = "use."  # begins the name of an axis over models
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: what changes along it, and its values as they were written, at least one."""
+    """One axis: what changes along it, and its values as they were written, at least one.
+
+    `ends` are the words at both ends of the axis BETWEEN, whose values are the weights of the second, from 0 to 1.
+    """
 
     name: str
     values: tuple[str, ...]
+    ends: tuple[str, ...] = ()
 
     @property
     def part(self) -> str:
@@ -33,10 +38,12 @@ class Axis:
 
     def labels(self) -> list[str]:
         """What stands beside each row or above each column."""
+        if self.ends:
+            first, last = self.ends
+            return [first, *(f"{float(value):.0%} {last}" for value in self.values[1:-1]), last]
         name = self.part or self.name
-        return (
-            list(self.values) if name in (WORDS, "prompt") else [f"{name} {value}" for value in self.values]
-        )
+        whole = name in (WORDS, "prompt")
+        return list(self.values) if whole else [f"{name} {value}" for value in self.values]
 
 
 def parse_axis(text: str) -> Axis | None:
@@ -56,9 +63,14 @@ def parse_axis(text: str) -> Axis | None:
         raise BadInput("core.axis_form", axis=text[:60])
     if len(values) > MOST_VALUES:
         raise BadInput("core.axis_too_long", axis=name[:40], count=len(values), most=MOST_VALUES)
+    if name == BETWEEN and len(values) != 2:
+        raise BadInput("core.axis_between", count=len(values))
     if len(set(values)) < len(values):
         double = next(value for value in values if values.count(value) > 1)
         raise BadInput("core.axis_value_twice", axis=name[:40], value=double[:40])
+    if name == BETWEEN:
+        weights = tuple(f"{k / (BETWEEN_STEPS - 1):g}" for k in range(BETWEEN_STEPS))
+        return Axis(name, weights, tuple(values))
     return Axis(name.replace("-", "_") if not name.startswith(USE) else name, tuple(values))
 
 

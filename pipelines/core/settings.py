@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import NoneType
@@ -19,9 +20,11 @@ from typing import (
     runtime_checkable,
 )
 
-from pipelines.core.axes import USE, WORDS, Axis, parse_axis
+from pipelines.core.axes import BETWEEN, USE, WORDS, Axis, parse_axis
 from pipelines.core.prompt_notes import Grammar, prompt_notes
+from pipelines.core.prompts import parse_scenes, parse_targets
 from pipelines.errors import BadInput, Message
+from pipelines.io.images import picture_notes
 from pipelines.io.visible import visible
 
 
@@ -127,8 +130,8 @@ class Settings:
         0,
         2**64 - 1,
         label=("seed", "随机种子"),
-        help="same seed, same picture",
-        help_zh="种子相同，画面相同",
+        help="same seed, same picture; -1 rolls one",
+        help_zh="种子相同，画面相同；-1 为随机",
         kind="seed",
     )
     x: str = knob(
@@ -225,7 +228,12 @@ class Settings:
         return dataclasses.asdict(self)
 
     def notes(self) -> list[Message]:
-        """What to tell before a run: what the prompt holds that is read as words, or is without effect."""
+        """What to tell before a run: what the prompt holds without effect, and which pictures are made smaller."""
+        pictures = [note for source in self.files() for note in picture_notes(source)]
+        return [*self.notes_on_prompt(), *pictures]
+
+    def notes_on_prompt(self) -> list[Message]:
+        """What the prompt holds that is read as words, or is without effect."""
         return prompt_notes(self.prompt, self.grammar)
 
     def files(self) -> list[str]:
@@ -259,15 +267,12 @@ class Cell(Generic[S_co]):
         settings = self.settings
         if axis.part:
             return Cell(settings, {**self.use, axis.part: value})
-        if axis.name == WORDS:
-            if axis.values[0] not in settings.prompt:
-                raise BadInput("core.axis_words", words=axis.values[0][:40], prompt=settings.prompt[:60])
-            words = settings.prompt.replace(axis.values[0], value)
-            return Cell(dataclasses.replace(settings, prompt=words), self.use)
+        if axis.name in (WORDS, BETWEEN):
+            return Cell(dataclasses.replace(settings, prompt=_worded(settings, axis, value)), self.use)
         knobs = {knob.name: knob for knob in settings.knobs() if knob.kind not in ("axis", "picture")}
         name = settings.aliases.get(axis.name, axis.name)
         if name not in knobs:
-            known = ", ".join([*sorted(knobs), WORDS, f"{USE}PART"])
+            known = ", ".join([*sorted(knobs), WORDS, BETWEEN, f"{USE}PART"])
             raise BadInput("core.axis_unknown", axis=axis.name[:40], known=known)
         return Cell(dataclasses.replace(settings, **{name: _spelled(knobs[name], value)}), self.use)
 
@@ -288,6 +293,21 @@ class HasTimeline(Protocol):
     def timeline(self) -> list[tuple[int, Settings]]:
         """Pairs of a step and the settings in force from it on, in order, the first at step 0."""
         ...
+
+
+def _worded(settings: Settings, axis: Axis, value: str) -> str:
+    """The prompt of settings at a value of the axis WORDS or BETWEEN. BadInput when it lacks the axis's first words."""
+    prompt, first = settings.prompt, (axis.ends or axis.values)[0]
+    if first not in prompt:
+        raise BadInput("core.axis_words", axis=axis.name, words=first[:40], prompt=prompt[:60])
+    if not axis.ends:
+        return prompt.replace(first, value)
+    if settings.grammar == "words" or len(parse_scenes(prompt)) > 1 or len(parse_targets(prompt)) > 1:
+        raise BadInput("core.axis_between_here", prompt=prompt[:60])
+    weight, other = float(value), prompt.replace(first, axis.ends[1])
+    return (
+        prompt if weight == 0 else other if weight == 1 else f"{prompt}:{1 - weight:g} | {other}:{weight:g}"
+    )
 
 
 def _spelled(knob: Knob, text: str) -> Any:
@@ -314,8 +334,8 @@ def _checked(setting: Knob, value: Any) -> Any:
         if not isinstance(value, bool):
             raise BadInput("settings.not_boolean", setting=setting.name, value=shown)
     elif setting.type in (int, float):
-        if setting.kind == "seed" and isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value.strip()):
-            value = int(value)  # as the page sends it: numbers of JavaScript are exact up to 2^53 only
+        if setting.kind == "seed":
+            value = _seed(value)
         number: Any = value
         good = isinstance(value, (int, float)) and not isinstance(value, bool)
         good = good and abs(number) <= 2**64  # neither nan nor infinite, and float(value) cannot overflow
@@ -341,6 +361,18 @@ def _checked(setting: Knob, value: Any) -> Any:
             "settings.not_a_choice", setting=setting.name, value=shown, choices=", ".join(setting.choices)
         )
     return value
+
+
+def _seed(value: Any) -> Any:
+    """A seed as a number from what the page and the field write. Any other value is returned.
+
+    The page sends digits as text, because numbers of JavaScript are exact up to 2^53 only. -1 and "random" are a chance
+    seed below 2^32, rolled here once, so that whatever holds the settings holds the number.
+    """
+    text = str(value).strip().lower() if isinstance(value, (int, str)) else ""
+    if text in ("-1", "random"):
+        return secrets.randbits(32)
+    return int(text) if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", text) else value
 
 
 def clean_prompt(text: str) -> str:

@@ -90,7 +90,7 @@ class SteeredSettings(Settings):
         """The prompt of the scene at a step."""
         return next(words for begin, words in reversed(self.story()) if begin <= step)
 
-    def notes(self) -> list[Message]:
+    def notes_on_prompt(self) -> list[Message]:
         """Also scenes and changes after the run's last step."""
         course = self.timeline()
         steps = course[-1][1].length()

@@ -28,7 +28,7 @@ from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.base import Clip, Reading, joint_reading
-from pipelines.models.latent_diffusion import Course, LatentDiffusion, preview, walk
+from pipelines.models.latent_diffusion import Course, LatentDiffusion, Previewer, preview, walk
 
 
 @dataclass
@@ -37,6 +37,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
 
     diffusion: LatentDiffusion
     clip: Clip
+    preview: Previewer | None = None  # what decodes previews; None for the model itself
 
     Settings: ClassVar[type[Settings]] = DiffuseSettings
 
@@ -151,5 +152,5 @@ class Diffuse(Pipeline[DiffuseSettings]):
                 done,
                 total,
                 {},
-                lambda tick=tick: preview(self.diffusion, tick, len(batch.seeds)),
+                lambda tick=tick: preview(self.diffusion, tick, len(batch.seeds), self.preview),
             )

@@ -1,8 +1,8 @@
 """`python launch.py evaluate`: the project's own figures in one table, on a style never trained on, and on samples.
 
 `figures.py` says what is measured and which bars there are, `judges.py` how pictures are judged, `samples.py` and
-`compositions.py` look at what Generate draws, `steering.py` at Optimize, Guide and Edit, `card.py` writes figures into
-documents.
+`compositions.py` look at what Generate draws, `given.py` at what Diffuse makes of pictures, `steering.py` at Optimize,
+Guide and Edit, `card.py` writes figures into documents.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing import Any
 import torch
 
 from pipelines.core.arguments import Parser, number
+from pipelines.diffuse.pipeline import Diffuse
 from pipelines.edit.pipeline import Edit
 from pipelines.errors import BadInput
 from pipelines.evaluation import card
 from pipelines.evaluation.compositions import compositions
 from pipelines.evaluation.figures import PARTS, Figures, read_figures, to_text
+from pipelines.evaluation.given import completion
 from pipelines.evaluation.judges import (
     Book,
     NameJudge,
@@ -36,7 +38,15 @@ from pipelines.evaluation.judges import (
 )
 from pipelines.evaluation.samples import Drawer, Drawn, common_names, composed, copies, judged, write_sheet
 from pipelines.evaluation.see import COMPOSITES, LABELS, pointing, probes, wordings
-from pipelines.evaluation.steering import editing, guiding, optimization, round_trip, validation_pictures
+from pipelines.evaluation.steering import (
+    book_and_names,
+    editing,
+    guiding,
+    name_judges,
+    optimization,
+    round_trip,
+    validation_pictures,
+)
 from pipelines.evaluation.synonyms import ASKED_FOR, Entry, read_entries, read_icons
 from pipelines.models.base import Clip
 from pipelines.models.checkpoint import load_weights, read_header
@@ -129,6 +139,14 @@ def _parser() -> Parser:
         "--guide-sheet", type=Path, help="text and CLIP, text, CLIP, neither: four pictures a name"
     )
     parser.add_argument(
+        "--given", type=number(int, 0, 10_000), default=0, help="icons to complete, 4 s each (default 0)"
+    )
+    parser.add_argument(
+        "--given-sheet",
+        type=Path,
+        help="an icon, each half covered and drawn, drawn whole: six pictures a name",
+    )
+    parser.add_argument(
         "--edit", type=number(int, 0, 20), default=0, help="text pairs to edit ten pictures by (default 0)"
     )
     parser.add_argument(
@@ -190,6 +208,7 @@ class Evaluation:
         counts = {
             "optimize": self.options.optimize,
             "guide": self.options.guide,
+            "given": self.options.given,
             "edit": self.options.edit,
             "instant": self.options.edit,
         }
@@ -200,11 +219,15 @@ class Evaluation:
     def name_judges(self) -> dict[str, NameJudge]:
         """Those who rank what is drawn: the judge where its file is given, CLIP, the critic and pixels."""
         book = Book(self.emoji.icons)
-        judges: dict[str, NameJudge] = {}
-        if self.options.judge is not None:
-            judges["judge"] = ThingJudge(read_judge(self.options.judge), self.emoji.icons)
-        judges |= {who: TextJudge(clip, book) for who, clip in self.judges.items()}
-        return judges | {"pixels": PixelJudge(self.emoji)}
+        clips = {who: TextJudge(clip, book) for who, clip in self.judges.items()}
+        return {**self.onlooker, **clips, "pixels": PixelJudge(self.emoji)}
+
+    @cached_property
+    def onlooker(self) -> dict[str, NameJudge]:
+        """The judge, where its file is given."""
+        if self.options.judge is None:
+            return {}
+        return {"judge": ThingJudge(read_judge(self.options.judge), self.emoji.icons)}
 
     def drawer(self, part: str) -> Drawer:
         """What draws in a part: a pipeline with its settings."""
@@ -311,6 +334,14 @@ class Evaluation:
             self.diffuse()
         return copies(self.critic, self.emoji, self.drawn["diffuse"].best, self.options.copies)
 
+    def given(self) -> dict[str, float]:
+        """Whether Diffuse completes icons, continues them and keeps of them what is asked."""
+        diffuse = self.studio.pipeline("diffuse")
+        assert isinstance(diffuse, Diffuse)
+        book, names = book_and_names(self.emoji, self.options.given)
+        judges = name_judges({"critic": self.critic}, book) | self.onlooker
+        return completion(diffuse, judges, self.emoji, names, self.options.given_sheet)
+
     def unet(self) -> dict[str, float]:
         """Whether Edit's way up the noise and down again gives pictures back."""
         edit = self.studio.pipeline("edit")
@@ -324,7 +355,8 @@ class Evaluation:
 
     def guide(self) -> dict[str, float]:
         """Whether Guide does, with and without the text, with and without CLIP."""
-        return guiding(self.studio, self.emoji, self.options.guide, self.options.guide_sheet)
+        options = self.options
+        return guiding(self.studio, self.emoji, options.guide, options.guide_sheet, self.onlooker)
 
     def instant(self) -> dict[str, float]:
         """Whether Edit does so without learning."""

@@ -35,6 +35,17 @@ class Book:
         return int((scores[rivals] > scores[here]).sum())
 
 
+class PlainNames:
+    """Names of which every other one is a rival."""
+
+    def __init__(self, texts: list[str]):
+        self.texts = texts
+
+    def rank(self, name: str, scores: Tensor) -> int:
+        """How many names score higher than `name`, of (texts,) scores: 0 when it is the first."""
+        return int((scores > scores[self.texts.index(name)]).sum())
+
+
 class NameJudge(Protocol):
     """Tells what pictures show."""
 
@@ -44,9 +55,9 @@ class NameJudge(Protocol):
 
 
 class TextJudge:
-    """A CLIP, which chooses among all names of a Book."""
+    """A CLIP, which chooses among all names of a book."""
 
-    def __init__(self, clip: Clip, book: Book):
+    def __init__(self, clip: Clip, book: Book | PlainNames):
         self.clip, self.book = clip, book
         self.words = clip.encode_text(book.texts)
 

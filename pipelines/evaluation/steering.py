@@ -18,7 +18,7 @@ from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Result
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
-from pipelines.evaluation.judges import share_within
+from pipelines.evaluation.judges import NameJudge, PlainNames, TextJudge, share_within
 from pipelines.evaluation.samples import common_names, write_sheet
 from pipelines.guide.pipeline import Guide
 from pipelines.guide.settings import GuideSettings
@@ -27,7 +27,6 @@ from pipelines.models.base import Clip
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import Studio
-from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.data.emoji import Emoji, on_background
 
 EDIT_PAIRS = (
@@ -62,14 +61,13 @@ def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -
     """
     optimize = studio.pipeline("optimize")
     assert isinstance(optimize, Optimize)
-    book, names = _book_and_names(emoji, count)
-    judges: dict[str, Clip] = {"critic": optimize.critic, "CLIP": optimize.clip}
+    book, names = book_and_names(emoji, count)
+    judges = name_judges({"critic": optimize.critic, "CLIP": optimize.clip}, book)
     ranks: dict[str, list[int]] = {}
     shown = []
 
     def note(what: str, image: Image.Image, name: str) -> None:
-        for who, judge in judges.items():
-            ranks.setdefault(f"{who}, {what}", []).append(_rank(book, judge, image, name))
+        _rank(ranks, judges, what, image, name)
         shown.append(image)
 
     for index, name in enumerate(names):
@@ -97,14 +95,18 @@ GUIDED = {  # what is compared -> settings
 }
 
 
-def guiding(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
+def guiding(
+    studio: Studio, emoji: Emoji, count: int, sheet: Path | None, more: dict[str, NameJudge]
+) -> dict[str, float]:
     """Guide by the eyes of the critic and of CLIP, which steered, on the last step's picture, from noise in 60 steps.
 
-    The model reads the text or none, and CLIP guides it or not. `optimization` says what is counted.
+    The model reads the text or none, and CLIP guides it or not. `optimization` says what is counted. `more` are judges
+    that look on.
     """
     guide = studio.pipeline("guide")
     assert isinstance(guide, Guide)
-    book, names = _book_and_names(emoji, count)
+    book, names = book_and_names(emoji, count)
+    judges = name_judges({"critic": guide.critic, "CLIP": guide.clip}, book) | more
     ranks: dict[str, list[int]] = {}
     shown: list[Image.Image] = []
     for index, name in enumerate(names):
@@ -112,30 +114,38 @@ def guiding(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dic
             *_, result = run(guide, replace(GuideSettings(prompt=name, steps=60), **fields))
             assert isinstance(result, Result)
             shown.append(result.pictures[0].image)
-            for who, judge in (("critic", guide.critic), ("CLIP", guide.clip)):
-                ranks.setdefault(f"{who}, {what}", []).append(_rank(book, judge, shown[-1], name))
+            _rank(ranks, judges, what, shown[-1], name)
         if index % 5 == 4:
             sofar = "  ".join(f"{what} {share_within(r, 5):.2f}" for what, r in ranks.items())
             print(f"guided {index + 1} of {len(names)} names; top-5: {sofar}", file=sys.stderr, flush=True)
     if sheet is not None:
         write_sheet(sheet, shown, 4 * len(GUIDED))
     figures = _shares(ranks)
-    gain = figures["critic, CLIP alone: top-5"] - figures["critic, neither: top-5"]
-    return figures | {"critic, what CLIP adds without a text: top-5": gain}
+    for who in judges:
+        gain = figures[f"{who}, CLIP alone: top-5"] - figures[f"{who}, neither: top-5"]
+        figures[f"{who}, what CLIP adds without a text: top-5"] = gain
+    return figures
 
 
-def _book_and_names(emoji: Emoji, count: int) -> tuple[list[str], list[str]]:
+def book_and_names(emoji: Emoji, count: int) -> tuple[list[str], list[str]]:
     """All names of the validation style's pictures, and `count` of the common ones among them, evenly spread."""
     book = list(dict.fromkeys(emoji.icons[k].name for k in emoji.validation))
     names = [name for name in common_names(emoji, len(emoji.icons)) if name in set(book)]
     return book, [names[k] for k in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
 
 
-def _rank(book: list[str], judge: Clip, image: Image.Image, name: str) -> int:
-    """How many names of the book a picture rather shows than `name`."""
-    vector = encode_pictures(judge, np.array(image.convert("RGB"))[None])[0]
-    scores = judge.encode_text(book) @ vector
-    return int((scores > scores[book.index(name)]).sum())
+def name_judges(clips: dict[str, Clip], book: list[str]) -> dict[str, NameJudge]:
+    """CLIPs that choose among all names of a book."""
+    return {who: TextJudge(clip, PlainNames(book)) for who, clip in clips.items()}
+
+
+def _rank(
+    ranks: dict[str, list[int]], judges: dict[str, NameJudge], what: str, image: Image.Image, name: str
+) -> None:
+    """Add how many names a picture rather shows than `name`, by each judge, to the ranks of what it is."""
+    pixels = np.array(image.convert("RGB"))[None]
+    for who, judge in judges.items():
+        ranks.setdefault(f"{who}, {what}", []).extend(judge.ranks(name, pixels))
 
 
 def _shares(ranks: dict[str, list[int]]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from pipelines.models.schedulers import noised, scaled, start_deviation
 
 OWN = "auto"  # the sampler that the model likes
 Predict = Callable[[Tensor, Tensor, Any, "Tensor | None"], Tensor]
+MOST_SHOWN, MOST_QUICK = 32, 64  # latents a side of a preview, by the model's own decoder and by a tiny one
 
 
 class LatentDiffusion(Protocol):
@@ -119,6 +120,19 @@ class LatentDiffusion(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, 3, h * factor, w * factor) float32, about [-1, 1]."""
+        ...
+
+
+class Previewer(Protocol):
+    """A decoder of the latents of some models that is quicker than their own, for previews."""
+
+    @property
+    def latent_channels(self) -> int:
+        """Numbers per latent that it reads."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalized latents (n, c, h, w) -> (n, 3, H, W) float32, about [-1, 1]."""
         ...
 
 
@@ -282,13 +296,14 @@ def _begin(
     return Start(times, latents, noise, known, mask_channels)
 
 
-def preview(model: LatentDiffusion, tick: Tick, count: int, most: int = 32) -> Tensor:
-    """A small preview (count, 3, h, w) of the clean pictures that the first rows of a step mean.
+def preview(model: LatentDiffusion, tick: Tick, count: int, by: Previewer | None = None) -> Tensor:
+    """A preview (count, 3, h, w) of the clean pictures that the first rows of a step mean.
 
-    The latents are reduced to at most `most` a side before decoding.
+    The latents are reduced to at most MOST_SHOWN a side before the model decodes them; to MOST_QUICK before `by` does.
     """
     clean = model.clean(tick.latents[:count], tick.output[:count], tick.t)
-    return model.decode(F.avg_pool2d(clean, math.ceil(max(clean.shape[-2:]) / most)))
+    most = MOST_SHOWN if by is None else MOST_QUICK
+    return (by or model).decode(F.avg_pool2d(clean, math.ceil(max(clean.shape[-2:]) / most)))
 
 
 def _repeated(channels: Tensor | None, times: int) -> Tensor | None:

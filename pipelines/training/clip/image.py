@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pipelines.models.checkpoint import read_header
 from pipelines.models.clip.network import ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.training.clip.lessons import Lessons
 from pipelines.training.clip.rounds import fingerprint, with_round
 from pipelines.training.clip.trainer import ClipTrainer
 from pipelines.training.data.emoji import Emoji
@@ -48,8 +49,9 @@ class ImageTrainer(ClipTrainer):
     def compile_targets(self) -> list[nn.Module]:
         return [self.clip.image]
 
-    def _distillation(self, path: Path) -> tuple[list[str], Tensor | None]:
-        return [], None
+    def lessons_of_teacher(self, path: Path) -> Lessons | None:
+        """None: its texts stay."""
+        return None
 
     def extra_state(self) -> dict[str, Tensor]:
         """Which tower it began with: the pack's file may have a later one by then."""

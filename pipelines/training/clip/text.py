@@ -52,7 +52,7 @@ class TextTrainer(ClipTrainer):
         sizes = {**ClipConfig.from_dict(config).to_dict(), **recipe}
         sizes.pop("vocabulary_size")
         super().__init__(accelerator, emoji, tokenizer, folder, seed, size, path, **sizes)
-        if self.teacher_names is None:
+        if self.lessons is None:
             raise BadInput("training.no_teacher", package=TEACHER_PACKAGE)
         self.clip.image.requires_grad_(False)
         self.before = copy.deepcopy(self.clip.text).requires_grad_(False)
@@ -79,10 +79,8 @@ class TextTrainer(ClipTrainer):
         rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
         scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.45, coloured=0.35)
         captions = [scenes.scene(int(k))[1] for k in rng.choice(self.emoji.train, max(1, n // 4))]
-        assert self.distilled is not None
-        chosen = rng.choice(len(self.texts), n - len(captions), p=self.chances)
-        texts = [self.texts[k] for k in chosen]
-        return {"captions": captions, "texts": texts, "teacher_vectors": self.distilled[chosen].float()}
+        assert self.lessons is not None
+        return {"captions": captions, **self.lessons.draw(rng, n - len(captions))}
 
     def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         clip, heads, n = self.clip, cast(TrainingHeads, self.networks["heads"]), len(batch["captions"])
@@ -92,8 +90,9 @@ class TextTrainer(ClipTrainer):
             with torch.no_grad():
                 had = F.normalize(self.before(clip.tokenize(batch["captions"])).float(), dim=-1)
         moved = (1 - (text[:n] * had).sum(-1)).mean()
-        distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["teacher_vectors"])
-        relation = self._relation_loss(text[n:], self.prototypes, batch["teacher_vectors"])
+        assert self.lessons is not None
+        distil = self.lessons.distil_loss(heads.teacher(pooled[n:].float()), batch["teacher_vectors"])
+        relation = self.lessons.kinship_loss(text[n:], self.prototypes, batch["teacher_vectors"])
         self.backward_and_step(20 * moved + 0.5 * distil + relation, clip, "all")
         return {"moved": moved, "distil": distil, "kinship": relation}
 

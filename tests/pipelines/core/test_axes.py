@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pipelines.core.axes import parse_axis
+from pipelines.core.settings import Settings
 from pipelines.diffuse.settings import DiffuseSettings
+from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput
+from pipelines.optimize.settings import OptimizeSettings
 
 
 @pytest.mark.parametrize(
@@ -72,3 +75,32 @@ def test_a_sheet_has_a_cell_for_every_pair_of_values_row_by_row() -> None:
 def test_the_axes_of_a_sheet_are_two_settings() -> None:
     with pytest.raises(BadInput, match="both axes are seed"):
         DiffuseSettings(x="seed=1,2", y="seed=3,4")
+
+
+def test_between_two_prompts_are_their_weighted_sums() -> None:
+    settings = DiffuseSettings(prompt="a red cat", x="between=cat,dog")
+    assert [cell.settings.prompt for cell in settings.cells()] == [
+        "a red cat",
+        "a red cat:0.75 | a red dog:0.25",
+        "a red cat:0.5 | a red dog:0.5",
+        "a red cat:0.25 | a red dog:0.75",
+        "a red dog",
+    ]
+    axis = settings.axes()[0]
+    assert axis is not None and axis.labels() == ["cat", "25% dog", "50% dog", "75% dog", "dog"]
+    assert len(OptimizeSettings(prompt="a cat", y="between=cat,dog").cells()) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompt", "axis"),
+    [
+        (DiffuseSettings, "a cat", "between=cat"),
+        (DiffuseSettings, "a cat", "between=cat,dog,bird"),
+        (DiffuseSettings, "a cat | a hat", "between=cat,dog"),
+        (OptimizeSettings, "a cat ^ a hat", "between=cat,dog"),
+        (EditSettings, "a cat", "between=cat,dog"),
+    ],
+)
+def test_between_needs_two_ends_and_a_plain_prompt(kind: type[Settings], prompt: str, axis: str) -> None:
+    with pytest.raises(BadInput, match="the axis between"):
+        kind(prompt=prompt, x=axis)

@@ -12,7 +12,7 @@ from PIL import Image
 from app.jobs.queue import Job, JobQueue
 from pipelines.core.record import read_record
 from pipelines.io.images import open_picture
-from tests.support.browser import keep, make, overflow
+from tests.support.browser import enlarge, keep, make, overflow
 from tests.support.painter import PAINTERS
 
 pytestmark = pytest.mark.browser
@@ -27,6 +27,9 @@ def photo(tmp_path: Path) -> Path:
 
 
 UPLOAD = "input[type=file]:has(+ #edit-upload)"
+
+
+LARGEST = str(2**64 - 1)  # a seed that JavaScript's numbers cannot hold
 
 
 def enter(tab: Any) -> None:
@@ -78,6 +81,7 @@ def fill_in(tab: Any, photo: Path) -> None:
         and "77 %" in estimate.inner_text()
         and "12 s" in estimate.inner_text()
     )
+    tab.evaluate(f"document.querySelector('#edit-controls [name=seed]').value = '{LARGEST}'")
     keep(tab, "edit-ready-en-light-1280")
 
 
@@ -85,6 +89,7 @@ def return_with(tab: Any, direction: Path) -> None:
     """A reload, after which the address brings back the run and its tab; then a direction from a file."""
     tab.reload(wait_until="domcontentloaded")
     wait_proof(tab, "done")
+    assert tab.evaluate("document.querySelector('#edit-controls [name=seed]').value") == LARGEST
     tab.locator(UPLOAD).set_input_files(direction)
     tab.locator("#edit-note", has_text="On the shelf, and chosen").wait_for()
     assert tab.locator("#edit-shelf [data-use]:checked").count() == 1
@@ -258,12 +263,10 @@ def test_pictures_go_from_tab_to_tab(visit: Any, queue: JobQueue) -> None:
     press(tab, "edit")
     wait_proof(tab, "done").locator("figure:not([hidden]) [data-act=optimize]").click()
     tab.locator("#canvas section.ready img.now").wait_for()
-    tab.locator("#tab-library-button").click()
-    tab.locator(f"#library-wall article:has(img[src$='{picture.name}']) [data-act=edit]").click()
+    enlarge(tab, picture.name).locator("[data-to=edit]").click()
     wait_proof(tab, "ready")
     made = Path(newest(queue).pictures[0]["path"])
-    tab.locator("#tab-library-button").click()
-    tab.locator(f"#library-wall article:has(img[src$='{made.name}']) [data-act=reuse]").click()
+    enlarge(tab, made.name).locator("[data-to=reuse]").click()
     tab.locator("#edit-note", has_text="settings of the picture").wait_for()
     tab.wait_for_function("() => document.querySelector('#edit-form [name=prompt]').value === 'a blue kite'")
 
