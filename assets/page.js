@@ -566,7 +566,7 @@
   });
   document.addEventListener("keydown", (event) => {
     const at = event.target;
-    if (event.key === "ArrowDown" && at.matches?.("#prompt textarea, #opt-prompt textarea") && at.selectionStart === at.value.length && !event.isComposing) {
+    if (event.key === "ArrowDown" && at.matches?.("#prompt textarea, #opt-prompt textarea") && at.selectionStart === at.value.length && !event.isComposing && !window.atelier.browsing?.()) {
       const first = at.closest("#ask, #opt-ask")?.querySelector("[data-offer]");
       if (first) { event.preventDefault(); first.focus(); }
       return;
