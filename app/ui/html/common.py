@@ -112,6 +112,11 @@ def warnings(notes: Iterable[Message]) -> Markup:
     return joined(html('<p class="warn">{}</p>', both_sentence(note)) for note in notes)
 
 
+def told(notes: Sequence[Message]) -> Markup:
+    """A note with what is told about a run that was asked for; empty for nothing."""
+    return html('<div class="note">{}</div>', warnings(notes)) if notes else Markup()
+
+
 def offered(offers: Offers) -> Markup:
     """Chips for what a prompt could go on with, and for what could stand for its unknown words. The script takes them."""
     chip = '<button type="button" data-offer="{}" data-{}="{}">{}</button>'
