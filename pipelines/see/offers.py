@@ -213,21 +213,30 @@ class Advisor:
         """What is offered for a prompt and its unknown words. Names by meaning only once they have been read."""
         tail, begun = completions(prompt, self._sorted)
         typed = re.split(r"\s", tail)[-1].lower() if begun else ""
-        strange = [word for word in unknown if word != typed][:MOST_WORDS]
-        instead = {word: self._by_letters(word) for word in strange}
-        lost = [word for word, known in instead.items() if not known]
+        strange = [word for word in unknown if word != typed and not (HAN.search(word) and word in typed)]
+        instead = {word: self._by_letters(word) for word in strange[:MOST_WORDS]}
+        unsure = [word for word, known in instead.items() if not self._is_sure(word, known)]
         for language, names in self.near.items():
-            asked = [word for word in lost if bool(HAN.search(word)) == (language == "zh")]
+            asked = [word for word in unsure if bool(HAN.search(word)) == (language == "zh")]
             if asked and names.is_ready:
                 nearest = names.nearest([spoken(word) for word in asked])
-                instead |= {word: tuple(found) for word, found in zip(asked, nearest, strict=True)}
-        return Offers(tail, begun, {word: known for word, known in instead.items() if known})
+                for word, found in zip(asked, nearest, strict=True):
+                    known = instead[word][: EACH - 1]
+                    instead[word] = (*known, *found[: EACH - len(known)])
+        return Offers(
+            tail, begun, {word: tuple(dict.fromkeys(known)) for word, known in instead.items() if known}
+        )
 
     def _by_letters(self, word: str) -> tuple[str, ...]:
         called = spoken(word)
         if called == word:
             return tuple(speller(self.words).near(word))
         return (called,) if called in names_in("en") else ()
+
+    @staticmethod
+    def _is_sure(word: str, known: tuple[str, ...]) -> bool:
+        """Whether the first known word is surely meant: a name of an emoji, or of the same sound."""
+        return bool(known) and (spoken(word) == known[0] or sound(word) == sound(known[0]))
 
 
 CALLED = {
