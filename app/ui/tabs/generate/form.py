@@ -86,7 +86,7 @@ class GenerateForm(KnobForm):
                 self.stop = translate(stop, value="stop")
                 go = gr.Button(variant="primary", elem_id="go", scale=0, min_width=128)
                 self.go = translate(go, value="go")
-        self.add_looks()
+            self.add_looks()
         self.note = gr.HTML(elem_id="note", apply_default_css=False)
         self.chips = clickable_html(common.chips(EXAMPLES), elem_id="chips")
         with bare(gr.Row(elem_id="basics")):
