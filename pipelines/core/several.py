@@ -62,7 +62,7 @@ def _combined(line: str) -> list[str]:
         raise BadInput("core.too_many_prompts", most=MOST)
     found: list[str] = []
     for chosen in product(*choices):
-        parts, at = [], 0
+        parts, at = list[str](), 0
         for match, choice in zip(inner, chosen, strict=True):
             parts += [line[at : match.start()], choice]
             at = match.end()

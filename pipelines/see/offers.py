@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -190,9 +191,8 @@ class NearNames:
         """The names nearest to each text by cosine, the nearest first."""
         self.prepare()
         assert self._vectors is not None
-        rows: list[list[int]] = (
-            (self.clip.encode_text(list(texts)) @ self._vectors.T).topk(most).indices.tolist()
-        )  # type: ignore[assignment]
+        cosines = self.clip.encode_text(list(texts)) @ self._vectors.T
+        rows: list[list[int]] = cast(Any, cosines.topk(most).indices).tolist()
         return [[self.names[k] for k in row] for row in rows]
 
 
