@@ -73,6 +73,8 @@ def prompt_notes(text: str, grammar: Grammar, steps: int | None = None) -> list[
             Message("core.scene_beyond", {"scene": k, "step": int(step), "steps": steps})
             for k, step in late[:1]
         ]
+    if grammar != "terms" and (braces := re.search(r"(?<!\\)\{[^{}]*[|｜][^{}]*\}", text)):
+        notes.append(Message("core.no_braces_here", {"text": braces[0][:40]}))
     if grammar != "words":
         notes += _too_large([target.text for scene in scenes for target in scene.targets])
     if has_unseen(text):

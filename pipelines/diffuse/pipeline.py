@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.ranking import rank
-from pipelines.core.candidates import Batch, batches, candidate_seeds
+from pipelines.core.candidates import Batch, candidate_seeds, spread
+from pipelines.core.looks import needs_words, under_looks
 from pipelines.core.pipeline import Picture, Pipeline, Step
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
@@ -89,12 +90,18 @@ class Diffuse(Pipeline[DiffuseSettings]):
         seeds = candidate_seeds(settings.seed, settings.candidates)
         rows = self.diffusion.rows(settings.width, settings.height)
         scene = read_scene(self.diffusion, settings)
-        condition, course = course_of(self.diffusion, settings, rows)
-        layout = read_layout(self.diffusion, settings, rows)
+        looks = settings.looks()
         drawn: list[Image.Image] = []
         vectors: list[Tensor] = []
-        for batch in batches(seeds, rows):
-            latents = yield from self._draw(settings, batch, (condition, course), scene, layout)
+        facts: list[dict[str, Any]] = []
+        parts = spread(seeds, looks, rows, needs_words(self.diffusion, looks))
+        seeds = [seed for batch in parts for seed in batch.seeds]
+        read = self._read(settings, parts[0].row_looks)
+        for batch in parts:
+            if batch.looks and batch.index:
+                read = self._read(settings, batch.row_looks)
+            facts += [settings.read(look) for look in batch.row_looks[: len(batch.seeds)]]
+            latents = yield from self._draw(settings, batch, read[0], scene, read[1])
             decoded = self.diffusion.decode(latents)
             images = to_pil(decoded) if scene is None else scene.finished(decoded)
             judged = to_tensor(images).to(self.clip.device)
@@ -105,9 +112,17 @@ class Diffuse(Pipeline[DiffuseSettings]):
             yield Step("rank", batch.finished, len(seeds), {}, lambda shown=shown: shown)
         ranking = rank(self.clip, settings.terms(), torch.cat(vectors))
         return [
-            Picture(drawn[k], seeds[k], ranking.scores[k], {**ranking.facts(k, seeds), **settings.read()})
+            Picture(drawn[k], seeds[k], ranking.scores[k], {**ranking.facts(k, seeds), **facts[k]})
             for k in ranking.kept(settings.keep, settings.hide_duplicates)
         ]
+
+    def _read(self, settings: DiffuseSettings, looks: list[str]) -> tuple[tuple[Any, Course], Layout | None]:
+        """What rows are drawn by: their condition and course, and their layout. `looks` are theirs."""
+        assert settings.width is not None and settings.height is not None
+        model, prompt = under_looks(self.diffusion, settings.prompt, looks)
+        rows = self.diffusion.rows(settings.width, settings.height)
+        settings = replace(settings, prompt=prompt)
+        return course_of(model, settings, rows), read_layout(model, settings, rows)
 
     def _draw(
         self,

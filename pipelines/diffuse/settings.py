@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.core.settings import clean_prompt, knob
-from pipelines.core.terms import TermSettings
+from pipelines.core.terms import TermSettings, style_knob
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
 from pipelines.models.schedulers import SAMPLERS
@@ -34,6 +34,7 @@ class DiffuseSettings(TermSettings):
         help="how many pictures are drawn and ranked", help_zh="画多少张参加排名")
     keep: int = knob(4, 1, 64, label=("keep", "保留"),
         help="how many of the best are kept", help_zh="保留最好的几张")
+    style: str = style_knob()
     width: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("width", "宽"),
         help="in pixels, a multiple of 8", help_zh="像素，8 的倍数")
     height: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("height", "高"),

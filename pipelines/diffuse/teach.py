@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipelines.core.looks import under_looks
 from pipelines.core.pipeline import Step
 from pipelines.core.prompts import one_text, parse_terms
 from pipelines.diffuse.course import course_of
@@ -71,8 +72,8 @@ class Explanation:
 def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generator[Step, None, Explanation]:
     """Draw the candidate with this seed of a run again and watch; yield a Step a step of the walk.
 
-    It is drawn alone, so rounding may differ from the run's. BadInput when the settings cannot be run, or when the model's
-    attention cannot be watched.
+    It is drawn alone, in the first of the looks, so rounding may differ from the run's. BadInput when the settings cannot
+    be run, or when the model's attention cannot be watched.
     """
     model = pipeline.diffusion
     if not isinstance(model, HasAttention):
@@ -80,6 +81,8 @@ def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generato
     if len(parse_terms(settings.prompt)) > 1:
         raise BadInput("diffuse.explain_parts")
     settings = pipeline.prepare(replace(settings, seed=seed, candidates=1, keep=1))
+    model, prompt = under_looks(model, settings.prompt, settings.looks()[:1] or [""])
+    settings = replace(settings, prompt=prompt)
     scene = read_scene(model, settings)
     guided = (settings.guidance or 0) > 1
     onlooker = _onlooker(model, settings)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +35,9 @@ class PriorDiffusion:
     prior: Prior
     codec: Codec
     clip: Clip
+    row_styles: tuple[
+        int, ...
+    ] = ()  # of the rows under a text, one after another; () for no particular style
 
     proposed_steps = 20
     proposed_guidance = 4.0
@@ -85,9 +89,26 @@ class PriorDiffusion:
     def condition(
         self, prompt: str, negative_prompt: str, width: int, height: int, rows: int, guided: bool
     ) -> Condition:
-        """The prior's context of the prompt; when guided, first that of the negative prompt, or of no text."""
+        """The prior's context of the prompt; when guided, first that of the negative prompt, or of no text.
+
+        Only the prompt is in a style, so guidance also strengthens the style.
+        """
         tokens, real = self.condition_of([negative_prompt, prompt][not guided :])
-        return tokens.repeat_interleave(rows, 0), real.repeat_interleave(rows, 0)
+        tokens, real = tokens.repeat_interleave(rows, 0), real.repeat_interleave(rows, 0)
+        if self.row_styles and prompt:
+            styles = torch.tensor(self.row_styles, device=self.device)
+            styled = self.prior.style(styles.repeat(-(-rows // len(styles)))[:rows])
+            tokens = torch.cat([tokens[:-rows], torch.cat([styled[:, None], tokens[-rows:, 1:]], 1)])
+        return tokens, real
+
+    @property
+    def style_slots(self) -> tuple[str, ...]:
+        """The styles of the training pictures."""
+        return self.prior.config.styles
+
+    def in_styles(self, slots: Sequence[str]) -> PriorDiffusion:
+        """The same networks: row k under a prompt is in the style slots[k % len(slots)]. ValueError for unknown ones."""
+        return replace(self, row_styles=tuple(1 + self.style_slots.index(slot) for slot in slots))
 
     def condition_of(self, texts: list[str]) -> Condition:
         """The prior's context of each text, in no particular style; the empty text is no text."""
