@@ -21,7 +21,7 @@ WHOLE = 1.5  # times the model's own side: up to here a picture is drawn whole
 
 
 def proposed(model: LatentDiffusion, settings: DiffuseSettings, from_picture: bool) -> dict[str, Any]:
-    """Sampler, steps and guidance of the settings, with what the pace and the model propose where they are not given.
+    """Sampler, steps, guidance and rounds, where they are not given those that the pace and the model propose.
 
     BadInput when the strength of a run that starts `from_picture` leaves no step.
     """
@@ -40,6 +40,7 @@ def proposed(model: LatentDiffusion, settings: DiffuseSettings, from_picture: bo
         "sampler": sampler if settings.sampler == OWN else settings.sampler,
         "steps": steps,
         "guidance": guidance,
+        "rounds": model.proposed_rounds if settings.rounds is None else settings.rounds,
     }
 
 
@@ -49,14 +50,15 @@ def course_of(model: LatentDiffusion, settings: DiffuseSettings, rows: int) -> t
     size, texts = (settings.width, settings.height), (settings.prompt, settings.negative_prompt)
     guided = (settings.guidance or 0) > 1
     interval = (settings.guidance_start, settings.guidance_end)
+    rounds = settings.rounds or 0
     has_gaps = guided and interval != (0.0, 1.0)
     if by_windows(model, settings):
         windows = Windows(model, size, rows)
         unguided = windows.condition(*texts, False) if has_gaps else None
-        course = Course(settings.sampler, interval, unguided, windows.predict)
+        course = Course(settings.sampler, interval, unguided, windows.predict, rounds)
         return windows.condition(*texts, guided), course
     unguided = model.condition(*texts, *size, rows, False) if has_gaps else None
-    return model.condition(*texts, *size, rows, guided), Course(settings.sampler, interval, unguided)
+    return model.condition(*texts, *size, rows, guided), Course(settings.sampler, interval, unguided, rounds=rounds)
 
 
 def by_windows(model: LatentDiffusion, settings: DiffuseSettings) -> bool:

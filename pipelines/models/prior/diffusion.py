@@ -38,6 +38,7 @@ class PriorDiffusion:
     proposed_steps = 20
     proposed_guidance = 4.0
     proposed_candidates = 16
+    proposed_rounds = 2
     is_inpainting = False
 
     @property
