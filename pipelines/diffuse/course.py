@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 from pipelines.diffuse.settings import DiffuseSettings
+from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
+from pipelines.models.attention import WeighsWords
 from pipelines.models.latent_diffusion import OWN, Course, LatentDiffusion
 from pipelines.models.windows import Windows
 
@@ -50,15 +52,19 @@ def course_of(model: LatentDiffusion, settings: DiffuseSettings, rows: int) -> t
     size, texts = (settings.width, settings.height), (settings.prompt, settings.negative_prompt)
     guided = (settings.guidance or 0) > 1
     interval = (settings.guidance_start, settings.guidance_end)
-    rounds = settings.rounds or 0
     has_gaps = guided and interval != (0.0, 1.0)
+    predict = None
     if by_windows(model, settings):
         windows = Windows(model, size, rows)
-        unguided = windows.condition(*texts, False) if has_gaps else None
-        course = Course(settings.sampler, interval, unguided, windows.predict, rounds)
-        return windows.condition(*texts, guided), course
-    unguided = model.condition(*texts, *size, rows, False) if has_gaps else None
-    return model.condition(*texts, *size, rows, guided), Course(settings.sampler, interval, unguided, rounds=rounds)
+        predict, rows = windows.predict, rows * windows.together
+        conditions = [windows.condition(*texts, way) for way in (guided, False)[: 1 + has_gaps]]
+    else:
+        conditions = [model.condition(*texts, *size, rows, way) for way in (guided, False)[: 1 + has_gaps]]
+    weights = parse_word_weights(settings.word_weights)
+    if weights and isinstance(model, WeighsWords):
+        conditions = [model.weighed(condition, settings.prompt, weights, rows) for condition in conditions]
+    unguided = conditions[1] if has_gaps else None
+    return conditions[0], Course(settings.sampler, interval, unguided, predict, settings.rounds or 0)
 
 
 def by_windows(model: LatentDiffusion, settings: DiffuseSettings) -> bool:
