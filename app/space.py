@@ -24,8 +24,9 @@ from typing import Any, Literal
 
 import torch
 
+from pipelines.core.execute import run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Pipeline, Result, Step, run
+from pipelines.core.pipeline import Pipeline, Result, Step
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave, Message, Stopped
 from pipelines.io.files import write_atomically
@@ -140,7 +141,7 @@ class ZeroGpu:
         self._call = spaces.GPU(self._work, duration=lambda call: call.seconds)
 
     def run(self, pipeline: Pipeline[Any], settings: Settings, journal: Journal | None = None) -> Events:
-        """The events of a run, as `core.pipeline.run` gives them. BadInput, in a sentence, when a GPU is refused.
+        """The events of a run, as `core.execute.run` gives them. BadInput, in a sentence, when a GPU is refused.
 
         The tiny pack runs here, on the processor, and takes nobody's quota.
         """

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from app.jobs.queue import PROGRAM, Job, JobQueue
-from app.library import ClipLike, Entry, Library
+from app.library import (
+    Act,
+    Broken,
+    ClipLike,
+    Entry,
+    Library,
+    Lineage,
+    Page,
+    Progress,
+    Query,
+)
 from pipelines.core.journal import Journal
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
@@ -96,6 +106,70 @@ class OwnLibrary:
 
     def similar(self, clip: ClipLike, path: str | Path, count: int = 24) -> list[tuple[Entry, float]]:
         return self._ask(lambda library: library.similar(clip, path, count), [])
+
+    def page(self, query: Query, skip: int = 0, count: int = 48, clip: ClipLike | None = None) -> Page:
+        return self._ask(
+            lambda library: library.page(query, skip, count, clip), Page([], 0, False, Progress())
+        )
+
+    def choices(self) -> dict[str, dict[str, int]]:
+        return self._ask(lambda library: library.choices(), {"tool": {}, "model": {}, "tag": {}})
+
+    def star(self, ids: Sequence[str], on: bool = True) -> None:
+        self._own(ids, lambda library: library.star(ids, on))
+
+    def tag(self, ids: Sequence[str], add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+        self._own(ids, lambda library: library.tag(ids, add, remove))
+
+    def note(self, ids: Sequence[str], text: str) -> None:
+        self._own(ids, lambda library: library.note(ids, text))
+
+    def bin(self, ids: Sequence[str]) -> None:
+        self._own(ids, lambda library: library.bin(ids))
+
+    def restore(self, ids: Sequence[str]) -> None:
+        self._own(ids, lambda library: library.restore(ids))
+
+    def empty_bin(self) -> int:
+        return self._ask(lambda library: library.empty_bin(), 0)
+
+    def undo(self) -> Act | None:
+        return self._ask(lambda library: library.undo(), None)
+
+    def acts(self, count: int = 20) -> list[Act]:
+        return self._ask(lambda library: library.acts(count), [])
+
+    def lineage(self, picture_id: str) -> Lineage:
+        return self._own([picture_id], lambda library: library.lineage(picture_id))
+
+    def thumbnail(self, picture_id: str) -> Path:
+        return self._own([picture_id], lambda library: library.thumbnail(picture_id))
+
+    def zip_of(self, ids: Sequence[str]) -> Path:
+        return self._own(ids, lambda library: library.zip_of(ids))
+
+    @property
+    def own(self) -> bool:
+        return True
+
+    def start_index(self, clip: ClipLike | None = None) -> None:
+        self._ask(lambda library: library.start_index(clip), None)
+
+    def stop_index(self) -> None:
+        self._ask(lambda library: library.stop_index(), None)
+
+    def progress(self) -> Progress:
+        return self._ask(lambda library: library.progress(), Progress())
+
+    def broken(self) -> list[Broken]:
+        return self._ask(lambda library: library.broken(), [])
+
+    def _own(self, ids: Sequence[str], question: Callable[[Library], Any]) -> Any:
+        """The answer of the visitor's own library; who has none has no picture of any id."""
+        answer = self._ask(lambda library: (question(library),), None)
+        if answer is None:
+            raise BadInput("app.picture_not_in_library", picture=str(next(iter(ids), ""))[:40])
+        return answer[0]
 
     def _ask(self, question: Callable[[Library], Any], nothing: Any) -> Any:
         home = self._home()

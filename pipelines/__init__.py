@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipelines.core.execute import run as run
     from pipelines.core.pipeline import Picture as Picture
     from pipelines.core.pipeline import Pipeline as Pipeline
     from pipelines.core.pipeline import Result as Result
     from pipelines.core.pipeline import Step as Step
-    from pipelines.core.pipeline import run as run
     from pipelines.diffuse.settings import DiffuseSettings as DiffuseSettings
     from pipelines.edit.settings import EditSettings as EditSettings
     from pipelines.errors import BadInput as BadInput
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pipelines.studio import Studio as Studio
 
 _HOMES = {
-    "pipelines.core.pipeline": ("Picture", "Pipeline", "Result", "Step", "run"),
+    "pipelines.core.execute": ("run",),
+    "pipelines.core.pipeline": ("Picture", "Pipeline", "Result", "Step"),
     "pipelines.diffuse.settings": ("DiffuseSettings",),
     "pipelines.edit.settings": ("EditSettings",),
     "pipelines.errors": ("BadInput", "CannotSave", "Stopped"),

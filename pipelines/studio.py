@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,18 @@ from pipelines.models.base import Clip
 from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
 from pipelines.models.flow.network import FLOWS
+from pipelines.models.latent_diffusion import LatentDiffusion, Previewer
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
 from pipelines.models.stable_diffusion.denoiser import StableDenoiser
 from pipelines.models.stable_diffusion.load import load_diffusers
 from pipelines.models.stable_diffusion.network import StableDiffusion
+from pipelines.models.stable_diffusion.previewer import load_previewer
 from pipelines.optimize.pipeline import Optimize
 from pipelines.weights.catalog import (
     DENOISING,
+    PREVIEW,
     check_use,
     checkpoint_of,
     kind_of,
@@ -64,7 +68,9 @@ class Studio:
     """
 
     def __init__(self, pack: str = "tiny", device: str = "auto", use: dict[str, str] | None = None):
-        self.pack, self.use, self.torch_device = pack, dict(use or {}), choose_device(device)
+        self.pack: str = pack
+        self.use: dict[str, str] = dict(use or {})
+        self.torch_device = choose_device(device)
         check_use(pack, self.use)
         self._loaded: dict[str, Any] = {}
         self._lent: dict[str, Any] = {}
@@ -138,7 +144,22 @@ class Studio:
             models = {field: self.load(checkpoint) for field, checkpoint in names.items()}
             _check_fit(models)
             make_room(models.values(), self._loaded.values(), self.torch_device)
-            return PIPELINES[name](**self._fields(name, models))
+            pipeline = PIPELINES[name](**self._fields(name, models))
+            pipeline.with_models = partial(self._with_models, name)
+            return pipeline
+
+    def _with_models(self, name: str, use: dict[str, str]) -> tuple[Pipeline[Any], dict[str, dict[str, str]]]:
+        """A pipeline with other models in parts of the pack, and its models as records name them. BadInput as ever.
+
+        What both use is loaded once; what is new stays loaded here as long as this pack is in use.
+        """
+        check_use(self.pack, use)
+        with self._lock:
+            before, self.use = self.use, self.use | use
+            try:
+                return self.pipeline(name), self.models(name)
+            finally:
+                self.use = before
 
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """The models of a pipeline, for the record: role -> {"name", "sha256"}, the SHA-256 being that of the file.
@@ -148,6 +169,7 @@ class Studio:
         """
         facts: dict[str, dict[str, str]] = {}
         names = parts(self.pack, name, self.use)
+        names.pop(PREVIEW, None)  # decides no pixel of a picture
         read = [checkpoint.name for checkpoint in with_readers(names.values())]
         if "prior" in names:
             read.append(pipelines_of(self.pack)[name]["clip"])
@@ -184,9 +206,10 @@ class Studio:
             flow = FLOWS.get(type(pipe).__name__)
             if flow is not None and name in DENOISING:
                 raise BadInput("studio.flow_only_draws", pipeline=name)
+            diffusion = StableDiffusion(pipe) if flow is None else flow(pipe)
+            _check_preview(diffusion, fields.get(PREVIEW))
             if flow is not None:
-                return fields | {"diffusion": flow(pipe)}
-            diffusion = StableDiffusion(pipe)
+                return fields | {"diffusion": diffusion}
             fields |= {"unet": StableDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         return fields
 
@@ -198,6 +221,8 @@ class Studio:
         if checkpoint.role == "diffusion":
             device = self.torch_device
             return load_diffusers(checkpoint.path, device, dtype_of(checkpoint.kind, device))
+        if checkpoint.role == PREVIEW:
+            return load_previewer(checkpoint.path, self.torch_device)
         return self._read_network(checkpoint)
 
     def _read_network(self, checkpoint: Checkpoint) -> nn.Module:
@@ -255,6 +280,14 @@ def _check_fit(models: dict[str, Any]) -> None:
         drawn, known = models["dalle"].config.image_vocabulary, len(models["vqgan"].codes)
         if drawn > known:
             raise BadInput("studio.codec_too_small", drawn=drawn, known=known)
+
+
+def _check_preview(model: LatentDiffusion, preview: Previewer | None) -> None:
+    """BadInput when a decoder of previews reads other latents than those of the model."""
+    if preview is not None and preview.latent_channels != model.latent_channels:
+        raise BadInput(
+            "studio.preview_of_others", reads=preview.latent_channels, channels=model.latent_channels
+        )
 
 
 def _read_tokenizer(checkpoint: Checkpoint) -> Any:

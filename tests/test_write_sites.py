@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -72,6 +73,30 @@ def download(folder: Path) -> None:
     list(part._write(answer, {"total": 10_000}, 10_000))
 
 
+def finished_download(folder: Path) -> None:
+    from pipelines.weights.download import _fetch_from, _Part
+
+    data = b"0" * 1000  # all of it came before, and only its name changes
+    (folder / "a.part").write_bytes(b"")
+    part = _Part("https://example.org/a", folder / "a", ["https://example.org/a"])
+    part.receive = lambda *_: iter(())  # type: ignore[method-assign]
+    with pytest.raises(StopIteration):
+        next(_fetch_from(part, None, len(data), None))  # type: ignore[arg-type]
+    assert (folder / "a").is_file()
+
+
+def model_folder(folder: Path) -> None:
+    from pipelines.weights.checkpoint import Checkpoint, File
+    from pipelines.weights.install import _place
+
+    (folder / "downloads").mkdir()
+    entry = Checkpoint(
+        "a", "taesd", "l", "o", "a", file=str(folder / "a"), files=(File("https://e.org/a.json"),)
+    )
+    _place(entry, folder / "downloads")
+    assert (folder / "a").is_dir()
+
+
 def job_list(folder: Path) -> None:
     from app.jobs.store import JobStore
     from tests.support.fakes import FAKES
@@ -122,8 +147,8 @@ SITES: dict[str, Trial | str] = {
     "app/jobs/store.py JobStore.__init__": job_list,
     "app/jobs/store.py JobStore._claim": job_list,
     "app/soak.py": DEVELOPERS,
-    "app/picture_index.py PictureIndex._another": picture_index,
-    "app/picture_index.py _open": picture_index,
+    "app/library/facts.py PictureIndex._another": picture_index,
+    "app/library/facts.py _open": picture_index,
     "app/space.py ZeroGpu._follow": stop_mark,
     "app/ui/uploads.py upload_folder": uploads,
     "launch.py": "before there is anything: it says in a sentence what could not be made",
@@ -138,6 +163,8 @@ SITES: dict[str, Trial | str] = {
     "pipelines/weights/convert.py _make_folder": checkpoint,
     "pipelines/weights/convert.py _write_parts": checkpoint,
     "pipelines/weights/download.py _Part._write": download,
+    "pipelines/weights/download.py _fetch_from": finished_download,
+    "pipelines/weights/install.py _place": model_folder,
     "pipelines/weights/readers.py _read_pickle": SANDBOX,
     "pipelines/weights/sandbox.py": SANDBOX,
 }
@@ -166,7 +193,15 @@ WRITERS = {
         "SpooledTemporaryFile",
     ),
 }
-OF_MODULES = {"os": ("replace", "rename", "link", "symlink", "truncate"), "shutil": ("move", "copy")}
+OF_MODULES = {
+    "os": ("replace", "rename", "renames", "link", "symlink", "truncate", "mkfifo", "mknod"),
+    "shutil": ("move", "copy", "make_archive", "unpack_archive"),
+    "np": ("save", "savetxt", "memmap"),
+    "numpy": ("save", "savetxt", "memmap"),
+}
+OPENERS = ("open", "ZipFile", "TarFile", "GzipFile", "LZMAFile", "BZ2File", "FileIO")  # with a mode
+ALWAYS = ("FileHandler", "RotatingFileHandler", "hardlink_to")
+MODE = re.compile(r"[rwaxbtU+]{1,4}([:|]\w*)?")
 MEMORY = ("buffer", "file")  # what the code calls a picture's bytes in memory
 
 
@@ -179,15 +214,27 @@ def writes(call: ast.Call) -> bool:
     texts = [
         value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)
     ]
-    if name == "open":
-        return any(len(text) <= 3 and set(text) & set("wax+") for text in texts)
+    if name in OPENERS:
+        return any(MODE.fullmatch(text) and set(text.split(":")[0]) & set("wax+") for text in texts) or (
+            module == "os" and "O_CREAT" in ast.unparse(call)
+        )
+    if name in ("replace", "rename") and module != "os":  # a path's has one argument, a text's two
+        return len(call.args) == 1 and not call.keywords and bool(module)
     if name == "connect":
         return module == "sqlite3"
     if name == "save":  # a picture to a file, tensors by torch or numpy
         pictures = {"PNG", "JPEG", "WEBP"} & set(texts)
         in_memory = bool(call.args) and ast.unparse(call.args[0]) in MEMORY
-        return module in ("torch", "np", "numpy") or bool(pictures and not in_memory)
-    return name in WRITERS or name in OF_MODULES.get(module, ())
+        return module in ("torch", "np", "numpy") or bool(pictures and not in_memory) or _is_path(call.args)
+    return name in WRITERS or name in ALWAYS or name in OF_MODULES.get(module, ())
+
+
+def _is_path(values: list[ast.expr]) -> bool:
+    """Whether the only argument is a path, by its name or because it is put together from one."""
+    if len(values) != 1:
+        return False
+    divided = isinstance(values[0], ast.BinOp) and isinstance(values[0].op, ast.Div)
+    return divided or ast.unparse(values[0]).endswith("path")
 
 
 def places(file: Path) -> Iterator[str]:
@@ -229,17 +276,35 @@ def test_every_place_that_writes_is_listed_and_no_other() -> None:
         ("def f(p):\n os.replace(p, p)", True),
         ("def f(p):\n image.save(p, format='PNG')", True),
         ("def f(p):\n sqlite3.connect(p)", True),
+        ("def f(p):\n p.rename(p)", True),
+        ("def f(p):\n p.with_name('a').replace(p)", True),
+        ("def f(p):\n zipfile.ZipFile(p, 'w')", True),
+        ("def f(p):\n tarfile.open(p, 'w:gz')", True),
+        ("def f(p):\n gzip.open(p, 'wt')", True),
+        ("def f(p):\n os.open(p, os.O_WRONLY | os.O_CREAT)", True),
+        ("def f(p):\n np.savetxt(p, [1])", True),
+        ("def f(p):\n shutil.make_archive(p, 'zip')", True),
+        ("def f(p):\n image.save(p / 'a.png')", True),
+        ("def f(path):\n image.save(path)", True),
+        ("def f(p):\n logging.FileHandler(p)", True),
+        ("class A:\n def f(self, p):\n  def g(): p.mkdir()", "new.py A.f"),
+        ("async def f(p):\n p.touch()", True),
+        ("def f(p):\n zipfile.ZipFile(p)", False),
+        ("def f(p):\n replace(p, a=1)", False),
+        ("def f(p):\n dataclasses.replace(p, a=1)", False),
+        ("def f(p):\n journal.save(p)", False),
         ("def f(p):\n open(p, 'rb').read()", False),
         ("def f(p):\n image.save(buffer, 'PNG')", False),
         ("def f(p):\n p.replace('a', 'b')", False),
     ],
 )
 def test_new_places_would_be_found(
-    code: str, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: str, found: bool | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.test_write_sites.ROOT", tmp_path)
     (tmp_path / "new.py").write_text(code)
-    assert list(places(tmp_path / "new.py")) == (["new.py f"] if found else [])
+    expected = [found if isinstance(found, str) else "new.py f"] if found else []
+    assert list(places(tmp_path / "new.py")) == expected
 
 
 # ------------------------------------------------------------------------------------------------------- a full disk
@@ -258,7 +323,10 @@ def full_disk() -> Iterator[None]:
 
 
 TRIALS = {trial.__name__: trial for trial in SITES.values() if not isinstance(trial, str)}
-NOTHING_WRITTEN = {"trial_of_a_folder", "picture_index", "uploads", "picture_folder", "stop_mark"}
+NOTHING_WRITTEN = {
+    *("trial_of_a_folder", "picture_index", "uploads", "picture_folder", "stop_mark"),
+    *("finished_download", "model_folder"),  # which only change names
+}
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> 
     folder = picture_folder(options.out)
     stem = f"{time.strftime('%H%M%S')}-{os.urandom(3).hex()}"
     journal = None
-    if issubclass(kind, Resumable) and not frames:
+    if issubclass(kind, Resumable) and not (frames or settings.x or settings.y):
         journal = Journal(folder / f"{stem}-run")
         if old and (steps := old.steps()):
             journal = old.fork(folder / f"{stem}-run", steps[-1])
@@ -78,6 +78,10 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
     resumable = issubclass(kind, Resumable)
     old = Journal(_existing(options.resume)) if resumable and options.resume else None
     settings = _resumed(kind, old, values) if old else kind.Settings.from_dict(values)
+    if settings.x or settings.y:
+        _check_sheet(options)
+    for note in settings.notes():
+        say(str(note))
     if video := getattr(options, "video", None):
         from pipelines.io.video import check_suffix
 
@@ -87,6 +91,13 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
         kind.check_direction(settings, keep)
         options.save_direction = str(check_writable(keep))
     return settings, old
+
+
+def _check_sheet(options: argparse.Namespace) -> None:
+    """BadInput when a sheet is to be more than pictures."""
+    for name in ("resume", "video", "frames", "save_direction"):
+        if getattr(options, name, None):
+            raise BadInput("cli.sheet_alone", flag="--" + name.replace("_", "-"))
 
 
 def _finish(
@@ -229,8 +240,8 @@ def watch(pipeline: Pipeline[Any], settings: Any, journal: Journal | None = None
 
     Ctrl+C stops a Resumable run and gives its pictures so far; other pipelines raise KeyboardInterrupt.
     """
-    from pipelines.core.execute import follow
-    from pipelines.core.pipeline import Resumable, run
+    from pipelines.core.execute import follow, run
+    from pipelines.core.pipeline import Resumable
 
     line = ProgressLine()
     resumable = isinstance(pipeline, Resumable)

@@ -24,11 +24,12 @@ from app.jobs.looking import Looking
 from app.jobs.order import check_room, party_of, turn_of
 from app.jobs.store import JobStore
 from app.jobs.worker import Worker
-from pipelines.core.execute import Events
-from pipelines.core.pipeline import Pipeline, StudioLike, run
+from pipelines.core.execute import Events, run
+from pipelines.core.pipeline import Pipeline, StudioLike
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave, Message
-from pipelines.io.images import picture_format, read_bytes
+from pipelines.io.formats import picture_format
+from pipelines.io.images import read_bytes
 from pipelines.io.metadata import without_metadata
 
 __all__ = ["MAX_PICTURE_BYTES", "Job", "JobQueue"]

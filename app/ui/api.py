@@ -209,8 +209,8 @@ def _search_tool(context: PageContext) -> Callable[..., Any]:
                     "file": _file(entry.path),
                     "score": score,
                     "prompt": entry.prompt,
-                    "tool": entry.record.pipeline,
-                    "seed": entry.record.picture["seed"],
+                    "tool": entry.tool,
+                    "seed": entry.seed,
                 }
                 for entry, score in matches
             ]

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from pipelines.core.record import without_pictures
 from pipelines.errors import BadInput
 from pipelines.io.files import named, shown_name
-from pipelines.io.images import picture_format
+from pipelines.io.formats import picture_format
 
 SHEET_PIXELS = 512  # width of all previews together
 BARE = "bare"  # "?download=bare": the file without the pictures that were given

@@ -25,7 +25,8 @@ from pipelines.benchmarks.guide import bench_guide
 from pipelines.benchmarks.machine import matmul_rate, memory_bandwidth
 from pipelines.clip.losses import great_circle
 from pipelines.core.arguments import Parser
-from pipelines.core.pipeline import Result, Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result, Step
 from pipelines.generate.pipeline import Generate
 from pipelines.generate.settings import GenerateSettings
 from pipelines.models.dalle.network import Dalle

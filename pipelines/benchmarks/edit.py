@@ -8,8 +8,9 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+from pipelines.core.execute import run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Result, run
+from pipelines.core.pipeline import Result
 from pipelines.edit.inputs import read_inputs
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.results import as_pictures

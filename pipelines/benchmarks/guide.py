@@ -7,7 +7,8 @@ import time
 from statistics import median
 from typing import Any
 
-from pipelines.core.pipeline import Pipeline, Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Pipeline, Step
 from pipelines.core.settings import Settings
 from pipelines.guide.settings import GuideSettings
 from pipelines.optimize.settings import OptimizeSettings

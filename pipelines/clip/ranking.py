@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -75,9 +76,20 @@ def score(clip: Clip, prompt: str, vectors: Tensor) -> tuple[Tensor, float]:
     return scores, (apart.std(1).mean() / each.shape[1] ** 0.5).item()
 
 
-def rank(clip: Clip, prompt: str, vectors: Tensor) -> Ranking:
-    """Rank n pictures for a prompt by their (n, d) image vectors of unit length."""
-    scores, noise = score(clip, prompt, vectors)
+@torch.no_grad()
+def score_terms(clip: Clip, terms: Sequence[tuple[str, float]], vectors: Tensor) -> tuple[Tensor, float]:
+    """`score` for texts with weights: cosines with the weighted sum of the texts' vectors, and their noise."""
+    if len(terms) == 1:
+        return score(clip, terms[0][0], vectors)
+    total = torch.stack([weight * text_vector(clip, text) for text, weight in terms]).sum(0)
+    length = total.norm().clamp_min(1e-6)
+    noise = sum((weight * score(clip, text, vectors)[1]) ** 2 for text, weight in terms) ** 0.5
+    return vectors @ (total / length), noise / length.item()
+
+
+def rank(clip: Clip, prompt: str | Sequence[tuple[str, float]], vectors: Tensor) -> Ranking:
+    """Rank n pictures for a prompt, or texts with weights, by their (n, d) image vectors of unit length."""
+    scores, noise = score_terms(clip, [(prompt, 1.0)] if isinstance(prompt, str) else prompt, vectors)
     # cast: torch does not say what tolist() lists.
     order: list[int] = cast(Any, scores.argsort(descending=True, stable=True)).tolist()
     alike = (vectors @ vectors.T > DUPLICATE).cpu()

@@ -129,7 +129,9 @@ def _switch(values: Mapping[str, str]) -> None:
 
 
 def _networks(part: object, name: str = "", depth: int = 0) -> Iterator[tuple[str, nn.Module]]:
-    """The networks in a pipeline by the names of their fields."""
+    """The networks in a pipeline by the names of their fields, but for those that only make previews."""
+    if getattr(part, "only_shows", False):
+        return
     if isinstance(part, nn.Module):
         yield name, part
     elif depth < 3:

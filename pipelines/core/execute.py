@@ -1,16 +1,54 @@
-"""Running a pipeline to its end, for the command line, jobs and scripts."""
+"""Running a pipeline, for the command line, jobs and scripts: one run, or the sheet of runs that its settings ask for."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
-from pipelines.core.pipeline import Pipeline, Result, Step, run
+from pipelines.core.environment import environment_of
+from pipelines.core.explain import is_out_of_memory, too_large
+from pipelines.core.journal import Journal
+from pipelines.core.pipeline import Pipeline, Result, Resumable, Step
 from pipelines.core.settings import Settings
+from pipelines.core.sheet import draw_sheet
 from pipelines.errors import Stopped
 
+S = TypeVar("S", bound=Settings)
+
 Events = Generator[Step | Result, None, None]
+
+
+def run(
+    pipeline: Pipeline[S], settings: S, journal: Journal | None = None
+) -> Generator[Step | Result, None, None]:
+    """Run a pipeline: yields every Step, then exactly one Result. A sheet keeps no journal.
+
+    Close the generator to give up. Throw Stopped into it to stop: a Resumable pipeline then yields its Result at once,
+    and others, and sheets, raise Stopped. BadInput when the settings cannot be run, or when the device's memory is too
+    small, with a smaller value of a setting to try.
+    """
+    started = time.perf_counter()
+    settings, is_sheet = pipeline.prepare(settings), bool(settings.x or settings.y)
+    environment = environment_of(pipeline)
+    if journal is not None and not is_sheet:
+        environment = journal.go_on_in(environment)
+    try:
+        if is_sheet:
+            pictures = yield from draw_sheet(pipeline, settings)
+        elif isinstance(pipeline, Resumable):
+            pictures = yield from pipeline(settings, journal)
+        else:
+            pictures = yield from pipeline(settings)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise too_large(settings) from error
+        raise
+    used = next((picture.settings for picture in pictures if picture.settings is not None), settings)
+    yield Result(
+        pictures, settings if is_sheet else used, time.perf_counter() - started, environment=environment
+    )
 
 
 def follow(events: Events, shall_stop: Callable[[Step], bool], *, resumable: bool) -> tuple[Result, bool]:

@@ -1,8 +1,7 @@
-"""What every pipeline does: it takes Settings, yields Steps while it works and returns Pictures. `run` runs it."""
+"""What every pipeline does: it takes Settings, yields Steps while it works and returns Pictures."""
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -11,8 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, run
 from PIL import Image
 from torch import Tensor
 
-from pipelines.core.environment import environment_of
-from pipelines.core.explain import is_out_of_memory, too_large
 from pipelines.core.settings import Settings
 from pipelines.io.images import to_pil
 
@@ -45,7 +42,8 @@ class Picture:
     """One finished picture.
 
     `score` is its cosine with the prompt, in [-1, 1], by the CLIP that ranks in this pipeline. `settings` are those that
-    make the picture again, where they differ from those asked for, as after a run that was stopped early.
+    make the picture again, where they differ from those asked for, as after a run that was stopped early, or in a sheet.
+    `models` are those that made it, as `Studio.models` gives them, where they are not the pipeline's own.
     """
 
     image: Image.Image
@@ -53,6 +51,7 @@ class Picture:
     score: float | None = None
     facts: dict[str, Any] = field(default_factory=dict[str, Any])  # of the pipeline's own; JSON values only
     settings: Settings | None = None
+    models: dict[str, dict[str, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,14 @@ S = TypeVar("S", bound=Settings)
 
 
 class Pipeline(ABC, Generic[S]):
-    """A dataclass whose fields are models. Calling it with Settings yields Steps and returns Pictures, best first."""
+    """A dataclass whose fields are models. Calling it with Settings yields Steps and returns Pictures, best first.
+
+    `with_models`, which a Studio sets, gives the same pipeline with other models in parts of the pack, and what its
+    records say of its models.
+    """
 
     Settings: ClassVar[type[Settings]]
+    with_models: Callable[[dict[str, str]], tuple[Pipeline[Any], dict[str, dict[str, str]]]] | None = None
 
     def prepare(self, settings: S) -> S:
         """The settings with pictures that are given by path read in as data URIs, so that a record can be replayed.
@@ -174,30 +178,3 @@ class StudioLike(Protocol):
     def models(self, name: str) -> dict[str, dict[str, str]]:
         """The models of a pipeline: role -> {"name", "sha256"}."""
         ...
-
-
-def run(
-    pipeline: Pipeline[S], settings: S, journal: Journal | None = None
-) -> Generator[Step | Result, None, None]:
-    """Run a pipeline: yields every Step, then exactly one Result.
-
-    Close the generator to give up. Throw Stopped into it to stop: a Resumable pipeline then yields its Result at once,
-    and others raise Stopped. BadInput when the settings cannot be run, or when the device's memory is too small, with a
-    smaller value of a setting to try.
-    """
-    started = time.perf_counter()
-    settings = pipeline.prepare(settings)
-    environment = environment_of(pipeline)
-    if journal is not None:
-        environment = journal.go_on_in(environment)
-    try:
-        if isinstance(pipeline, Resumable):
-            pictures = yield from pipeline(settings, journal)
-        else:
-            pictures = yield from pipeline(settings)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise too_large(settings) from error
-        raise
-    used = next((picture.settings for picture in pictures if picture.settings is not None), settings)
-    yield Result(pictures, used, time.perf_counter() - started, environment=environment)

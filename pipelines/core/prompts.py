@@ -4,7 +4,10 @@
     a castle ^ a ruin @80                              scenes; each begins at its step, or all share the run evenly
     a sun @ top | a boat:0.5 @ mask.png                regions, TARGET @ WHERE
 
-Weights are read from the right, so a colon inside a sentence is only a colon.
+Weights are read from the right, so a colon inside a sentence is only a colon, and one between two whole numbers is a
+ratio or a time: "16:9". Full-width marks are marks too. What stands in double quotes, in braces or after a backslash is
+words, and so is the grammar of other programs, see `prompt_notes`. Lists of pictures and numbers (`parse_list`) have no
+quotes: every character of a path or a data URI is its own.
 """
 
 from __future__ import annotations
@@ -14,12 +17,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.errors import BadInput
+from pipelines.io.visible import by_number
 
 MAX_WEIGHT = (
     10.0  # the largest weight; a larger number after a colon is part of the sentence, as in "at 10:30"
 )
-NUMBER = re.compile(r"-?(?:0|[1-9]\d?)?(?:\.\d+)?")
+MAX_TERMS = 8  # of a prompt whose parts are drawn together: each costs as much as a prompt alone
+NUMBER = re.compile(r"[-+]?(?:0|[1-9]\d?)?(?:\.\d+)?")
+READ = (
+    "read"  # the fact of a picture that says how its prompt was read; records before this grammar have none
+)
 SIDES = ("left", "right", "top", "bottom", "centre")
+
+BAR, COLON, CARET, AT = "|｜", ":：", "^＾", "@＠"  # each with its full-width form
+MARKS = BAR + COLON + CARET + AT + '"“”\\[]{}<>()'
+ESCAPE = "\ufdef"  # in the place of a backslash before a mark; no text has it, nor those of HIDDEN
+HIDDEN = {ord(mark): 0xFDD0 + k for k, mark in enumerate(MARKS)}
+SHOWN = {hidden: mark for mark, hidden in HIDDEN.items()}
+FULL_WIDTH = {0xFF10 + k: str(k) for k in range(10)} | {
+    ord(a): b for a, b in zip("．－＋，", ".-+.", strict=True)
+}
+SIGNS = FULL_WIDTH | dict.fromkeys(map(ord, "−–—‐‑"), "-") | {ord(","): ".", ord("。"): "."}
+WORDS = re.compile(  # marks inside are no marks
+    r"""(?P<code>\\u\{[0-9a-f]{1,6}\}) | \\(?P<mark>[|:^@"\\｜：＾＠“”\[\]{}<>()])
+    | (?<![^\s|:^｜：＾])"[^"]*"(?![^\s|:^@.,;!?｜：＾＠，。]) | “[^“”]*”
+    | \{[^{}]*\} | \[[^\[\]]*[|:｜：][^\[\]]*\] | <\w+:[^<>]*> | \([^()]*:\s*\d*\.?\d+\s*\)
+    | :: | (?<=\w)\^\d+(?:\.\d+)? | \^[_.oO-]?\^""",
+    re.VERBOSE,
+)
+CODE = re.compile(r"\\u\{([0-9a-f]{1,6})\}")  # a character by its number, as `as_words` writes it
 
 
 @dataclass(frozen=True)
@@ -57,32 +83,98 @@ class Region:
 
 def parse_target(text: str) -> Target:
     """Parse `TEXT[:WEIGHT[:STOP]]` from the right; the weight is 1 when there is none."""
-    text = text.strip()
-    head, last = _split_number(text)
+    return _target(_hidden(text))
+
+
+def _target(hidden: str) -> Target:
+    text = hidden.strip()
+    head, last = _split_weight(text)
     if last is None:
-        return Target(text)
-    first, weight = _split_number(head)
+        return Target(_words(text))
+    first, weight = _split_weight(head)
     if weight is not None:
-        return Target(first, weight, abs(last))
-    return Target(head, last)
+        return Target(_words(first), weight, abs(last))
+    return Target(_words(head), last)
 
 
-def _split_number(text: str) -> tuple[str, float | None]:
-    head, colon, tail = text.rpartition(":")
-    tail = tail.strip()
-    if not colon or not head.strip() or not any(map(str.isdigit, tail)) or not NUMBER.fullmatch(tail):
+def _hidden(text: str) -> str:
+    """The text with other characters in the place of marks that are words. `_written` gives it back."""
+
+    def hide(match: re.Match[str]) -> str:
+        if match["mark"]:
+            return ESCAPE + match["mark"].translate(HIDDEN)
+        return match["code"] or match[0].translate(HIDDEN)
+
+    return WORDS.sub(hide, text)
+
+
+def _written(hidden: str) -> str:
+    """The text that `_hidden` was given."""
+    return hidden.replace(ESCAPE, "\\").translate(SHOWN)
+
+
+def _words(hidden: str) -> str:
+    """What a target says: hidden marks come back without a backslash, and quotes around all of it go."""
+    text = CODE.sub(lambda match: _character(int(match[1], 16)), hidden.strip())
+    plain = text.replace(ESCAPE, "").translate(SHOWN)
+    if len(plain) > 2 and ESCAPE not in text and plain[0] + plain[-1] in ('""', "“”"):
+        inside = plain[1:-1].strip()
+        return inside if inside and plain[0] not in inside else plain
+    return plain
+
+
+def _character(number: int) -> str:
+    return "" if number >= 0x110000 or 0xD800 <= number < 0xE000 else chr(number)
+
+
+def _split_weight(text: str) -> tuple[str, float | None]:
+    """Words and the number after their last colon; None for a number that is no weight."""
+    at = max(map(text.rfind, COLON))
+    head, tail = text[: max(at, 0)], text[at + 1 :].strip().translate(SIGNS)
+    is_ratio = re.fullmatch("[0-9]+", tail) and re.search(r"(?:^|[^:：\d.\s])\s*[\d.]+\s*$", head)
+    if at < 0 or is_ratio or re.fullmatch(r"[\d.,\s]+", head):
+        return text, None
+    return _number(text, head, tail)
+
+
+def _number(text: str, head: str, tail: str) -> tuple[str, float | None]:
+    if not head.strip() or not any(map(str.isdigit, tail)) or not NUMBER.fullmatch(tail):
         return text, None
     number = float(tail)
     return (head.strip(), number) if abs(number) <= MAX_WEIGHT else (text, None)
 
 
+def parse_list(text: str) -> list[Target]:
+    """Parse pictures or numbers, `SOURCE[:WEIGHT[:STOP]]`, separated by bars; those of weight 0 are dropped."""
+    return [target for part in text.split("|") if part.strip() and (target := _item(part)).weight != 0]
+
+
+def _item(text: str) -> Target:
+    text = text.strip()
+    head, last = _split_plainly(text)
+    if last is None:
+        return Target(text)
+    first, weight = _split_plainly(head)
+    return Target(head, last) if weight is None else Target(first, weight, abs(last))
+
+
+def _split_plainly(text: str) -> tuple[str, float | None]:
+    head, colon, tail = text.rpartition(":")
+    return _number(text, head, tail.strip()) if colon else (text, None)
+
+
 def parse_targets(text: str) -> list[Target]:
     """Parse targets separated by bars; empty ones and those of weight 0 are dropped."""
-    return [target for target in _written_targets(text) if target.weight != 0]
+    return [target for target in _written_targets(_hidden(text)) if target.weight != 0]
 
 
-def _written_targets(text: str) -> list[Target]:
-    return [parse_target(part) for part in text.split("|") if part.strip()]
+def _written_targets(hidden: str) -> list[Target]:
+    return [_target(part) for part in re.split(f"[{BAR}]", hidden) if part.strip()]
+
+
+def written_targets(text: str) -> list[Target]:
+    """The targets of a prompt without scenes as they were written, those of weight 0 too."""
+    return _written_targets(_hidden(text))
 
 
 def check_targets(targets: list[Target]) -> None:
@@ -93,14 +185,60 @@ def check_targets(targets: list[Target]) -> None:
         raise BadInput("optimize.weights_cancel", target=targets[0].text)
 
 
+def parse_terms(text: str) -> list[tuple[str, float]]:
+    """Pairs of a text and its share of the guidance, of a prompt without scenes: `a castle | fog:0.5 | people:-0.4`.
+
+    A share is the weight divided by the sum of the positive weights, so one text alone has the share 1. BadInput when no
+    weight is positive, or for more than MAX_TERMS texts.
+    """
+    targets = parse_targets(text)
+    total = sum(target.weight for target in targets if target.weight > 0)
+    if not total:
+        raise BadInput("optimize.no_positive_weight")
+    if len(targets) > MAX_TERMS:
+        raise BadInput("core.too_many_terms", count=len(targets), most=MAX_TERMS)
+    return [(target.text, target.weight / total) for target in targets]
+
+
+def one_text(prompt: str, setting: str) -> str:
+    """The text of a prompt that has one part. BadInput for several, which do not go together with `setting`."""
+    (text, _), *more = parse_terms(prompt)
+    if more:
+        raise BadInput("core.one_part", setting=setting, count=1 + len(more))
+    return text
+
+
 def parse_scenes(text: str) -> list[Scene]:
     """Scenes between carets as they were written, also empty ones and steps that do not grow. Raises nothing."""
     scenes: list[Scene] = []
-    for part in map(str.strip, text.split("^")):
-        match = re.fullmatch(r"(.*\S)\s*@\s*(\d{1,6})", part, re.DOTALL)
+    for part in map(str.strip, re.split(f"[{re.escape(CARET)}]", _hidden(text))):
+        match = re.fullmatch(rf"(.*\S)\s*[{AT}]\s*([0-9]{{1,6}})", part, re.DOTALL)
         words, step = (match[1], match[2]) if match else (part, "")
-        scenes.append(Scene(words, step, _written_targets(words)))
+        scenes.append(Scene(_written(words), step, _written_targets(words)))
     return scenes
+
+
+def as_words(text: str) -> str:
+    """How a prompt is written that is these words alone, whatever marks they hold; mostly the text itself.
+
+    Characters that cannot be seen are written by their number, because `clean_prompt` would leave them out.
+    """
+    (scene, *more) = parse_scenes(text)
+    if more or scene.step or scene.targets != [Target(text.strip())]:
+        return _escaped(text)
+    return by_number(text)
+
+
+def _escaped(text: str) -> str:
+    return by_number("".join(f"\\{one}" if one in MARKS else one for one in text))
+
+
+def _said(target: Target) -> str:
+    """A target as it is written, whatever its text holds and whatever stands beside it."""
+    weight = "" if target.weight == 1 and target.stop is None else _weight_of(target)
+    if target.text[-1:].isdigit() and weight and not set(target.text) & set(MARKS):
+        return f'"{by_number(target.text)}"{weight}'
+    return _escaped(target.text) + weight
 
 
 def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
@@ -122,38 +260,52 @@ def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
     return story
 
 
+def of_first_grammar(prompt: str) -> str:
+    """A prompt of scenes that was written before there were quotes, as it is written now; mostly the text itself."""
+    now, scenes = parse_scenes(prompt), list[str]()
+    for part in map(str.strip, prompt.split("^")):
+        match = re.fullmatch(r"(.*\S)\s*@\s*(\d{1,6})", part, re.DOTALL)
+        words, step = (match[1], match[2]) if match else (part, "")
+        items = [_item(item) for item in words.split("|") if item.strip()]
+        scene = now[len(scenes)] if len(scenes) < len(now) else None
+        if scene is not None and (scene.targets, scene.step) == (items, step):
+            scenes.append(part)
+        else:
+            scenes.append(" | ".join(map(_said, items)) + (step and f" @{step}"))
+    return prompt if scenes == [part.strip() for part in prompt.split("^")] else " ^ ".join(scenes)
+
+
 def parse_regions(text: str) -> list[Region]:
     """Parse regions `TARGET @ WHERE` separated by bars. BadInput when one has no target or no place."""
     regions: list[Region] = []
-    for part in text.split("|"):
+    for part in re.split(f"[{BAR}]", _hidden(text)):
         if not part.strip():
             continue
-        words, at, where = part.rpartition("@")
-        where = where.strip()
-        if not at or not words.strip() or not where:
-            raise BadInput("optimize.region_without_place", region=part.strip()[:40], places=", ".join(SIDES))
-        regions.append(Region(parse_target(words), where))
+        match = re.fullmatch(rf"(.*)[{AT}](.*)", part, re.DOTALL)
+        words, where = (match[1], _written(match[2]).strip()) if match else ("", "")
+        if not words.strip() or not where:
+            region = _written(part).strip()[:40]
+            raise BadInput("optimize.region_without_place", region=region, places=", ".join(SIDES))
+        regions.append(Region(_target(words), where))
     return regions
 
 
-def map_targets(text: str, change: Callable[[str], str]) -> str:
-    """The list of targets with `change` applied to every text; weights and stops are kept."""
-    return " | ".join(
-        _written(Target(change(target.text), target.weight, target.stop)) for target in parse_targets(text)
-    )
+def map_list(text: str, change: Callable[[str], str]) -> str:
+    """The list of pictures with `change` applied to each; weights and stops are kept."""
+    return " | ".join(f"{change(item.text)}{_weight_of(item)}" for item in parse_list(text))
 
 
 def map_regions(text: str, change: Callable[[str], str]) -> str:
     """The list of regions with `change` applied to every mask picture; named sides are kept."""
     return " | ".join(
-        f"{_written(region.target)} @ {region.where if region.where in SIDES else change(region.where)}"
+        f"{as_words(region.target.text)}{_weight_of(region.target)} @ "
+        f"{region.where if region.where in SIDES else change(region.where)}"
         for region in parse_regions(text)
     )
 
 
-def _written(target: Target) -> str:
-    stop = "" if target.stop is None else f":{target.stop:g}"
-    return f"{target.text}:{target.weight:g}{stop}"
+def _weight_of(target: Target) -> str:
+    return f":{target.weight:g}" + ("" if target.stop is None else f":{target.stop:g}")
 
 
 def parse_palette(text: str) -> list[list[float]]:

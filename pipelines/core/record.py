@@ -28,7 +28,8 @@ from pipelines.core.pipeline import Picture, Pipeline, Result, StudioLike
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
-from pipelines.io.images import MAX_CHUNKS, check_size, open_picture, picture_format, read_bytes
+from pipelines.io.formats import picture_format
+from pipelines.io.images import MAX_CHUNKS, check_size, open_picture, read_bytes
 from pipelines.io.values import is_dict, is_list
 
 VERSION = "0.1.0"
@@ -119,8 +120,8 @@ def write_pictures(
             pipeline=pipeline,
             pack=studio.pack,
             device=result.device or studio.device,
-            models=models,
-            settings=result.settings,
+            models=picture.models or models,
+            settings=picture.settings or result.settings,
             picture=picture,
             rank=rank,
             environment=result.environment,

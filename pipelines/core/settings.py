@@ -7,9 +7,24 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import NoneType
-from typing import Any, ClassVar, Protocol, Self, get_args, get_type_hints, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    Protocol,
+    Self,
+    TypeVar,
+    get_args,
+    get_type_hints,
+    runtime_checkable,
+)
 
-from pipelines.errors import BadInput
+from pipelines.core.axes import BETWEEN, USE, WORDS, Axis, parse_axis
+from pipelines.core.prompt_notes import Grammar, prompt_notes
+from pipelines.core.prompts import parse_scenes, parse_targets
+from pipelines.errors import BadInput, Message
+from pipelines.io.images import picture_notes
+from pipelines.io.visible import visible
 
 
 def knob(
@@ -93,10 +108,12 @@ class Settings:
     Subclasses add fields made by `knob`. Values are checked on construction: BadInput names the field, the value and
     what would be accepted. `subject` is the field that the command line takes without a flag. `aliases` maps former names
     of fields, which records, journals, jobs and links may hold, to their present names. `file_flag` is the command line's
-    flag for a settings file of another program, whose names and forms `current_names` knows; "" for none.
+    flag for a settings file of another program, whose names and forms `current_names` knows; "" for none. `grammar` is
+    what the prompt may hold: "words" alone, weighted "terms", or "scenes" of them.
     """
 
     subject: ClassVar[str] = "prompt"
+    grammar: ClassVar[Grammar] = "words"
     file_flag: ClassVar[str] = ""
     aliases: ClassVar[dict[str, str]] = {}
 
@@ -116,12 +133,46 @@ class Settings:
         help_zh="种子相同，画面相同",
         kind="seed",
     )
+    x: str = knob(
+        "",
+        label=("sheet: columns", "对照表：各列"),
+        help='one column a value, as guidance=1,3,5 or seed=1..4 or words=cat,dog: "cat" of the prompt exchanged',
+        help_zh="每个值一列，如 guidance=1,3,5、seed=1..4，或 words=cat,dog（换掉提示词里的 cat）",
+        advanced=True,
+        kind="axis",
+    )
+    y: str = knob(
+        "",
+        label=("sheet: rows", "对照表：各行"),
+        help="the same for rows; at most 8 x 8 pictures, each with its own record, and the sheet of all",
+        help_zh="同上，用于各行；最多 8 x 8 张，每张有自己的记录，另有一张总表",
+        advanced=True,
+        kind="axis",
+    )
 
     def __post_init__(self) -> None:
         for knob in self.knobs():
             value = getattr(self, knob.name)
             if not (value is None and knob.optional):
                 object.__setattr__(self, knob.name, _checked(knob, value))
+        if self.x or self.y:
+            self.cells()
+
+    def axes(self) -> tuple[Axis | None, Axis | None]:
+        """The axes of the sheet that is asked for, of columns and of rows. BadInput for a text of another form."""
+        return parse_axis(self.x), parse_axis(self.y)
+
+    def cells(self) -> list[Cell[Self]]:
+        """The runs of the sheet, row by row. BadInput when an axis, or settings at a place, cannot be."""
+        columns, rows = self.axes()
+        if columns and rows and columns.name == rows.name:
+            raise BadInput("core.axes_alike", axis=columns.name[:40])
+        plain = dataclasses.replace(self, x="", y="")
+        cells = [Cell(plain, {})]
+        for axis in (rows, columns):
+            if axis is not None:
+                cells = [cell.moved(axis, value) for cell in cells for value in axis.values]
+        return cells
 
     @classmethod
     def knobs(cls) -> list[Knob]:
@@ -175,6 +226,15 @@ class Settings:
         """The values by name, as JSON can hold them."""
         return dataclasses.asdict(self)
 
+    def notes(self) -> list[Message]:
+        """What to tell before a run: what the prompt holds without effect, and which pictures are made smaller."""
+        pictures = [note for source in self.files() for note in picture_notes(source)]
+        return [*self.notes_on_prompt(), *pictures]
+
+    def notes_on_prompt(self) -> list[Message]:
+        """What the prompt holds that is read as words, or is without effect."""
+        return prompt_notes(self.prompt, self.grammar)
+
     def files(self) -> list[str]:
         """The pictures in the settings, each a path or a data URI."""
         sources: list[str] = []
@@ -189,6 +249,31 @@ class Settings:
         return dataclasses.replace(
             self, **{name: change(source) for name, source in pictures.items() if source}
         )
+
+
+S_co = TypeVar("S_co", bound=Settings, covariant=True)
+
+
+@dataclass(frozen=True)
+class Cell(Generic[S_co]):
+    """One run of a sheet: its settings, and the models that have parts of the pack in it."""
+
+    settings: S_co
+    use: dict[str, str]
+
+    def moved(self, axis: Axis, value: str) -> Cell[S_co]:
+        """This run at a value of an axis. BadInput when its settings have no such value."""
+        settings = self.settings
+        if axis.part:
+            return Cell(settings, {**self.use, axis.part: value})
+        if axis.name in (WORDS, BETWEEN):
+            return Cell(dataclasses.replace(settings, prompt=_worded(settings, axis, value)), self.use)
+        knobs = {knob.name: knob for knob in settings.knobs() if knob.kind not in ("axis", "picture")}
+        name = settings.aliases.get(axis.name, axis.name)
+        if name not in knobs:
+            known = ", ".join([*sorted(knobs), WORDS, BETWEEN, f"{USE}PART"])
+            raise BadInput("core.axis_unknown", axis=axis.name[:40], known=known)
+        return Cell(dataclasses.replace(settings, **{name: _spelled(knobs[name], value)}), self.use)
 
 
 @runtime_checkable
@@ -207,6 +292,32 @@ class HasTimeline(Protocol):
     def timeline(self) -> list[tuple[int, Settings]]:
         """Pairs of a step and the settings in force from it on, in order, the first at step 0."""
         ...
+
+
+def _worded(settings: Settings, axis: Axis, value: str) -> str:
+    """The prompt of settings at a value of the axis WORDS or BETWEEN. BadInput when it lacks the axis's first words."""
+    prompt, first = settings.prompt, (axis.ends or axis.values)[0]
+    if first not in prompt:
+        raise BadInput("core.axis_words", axis=axis.name, words=first[:40], prompt=prompt[:60])
+    if not axis.ends:
+        return prompt.replace(first, value)
+    if settings.grammar == "words" or len(parse_scenes(prompt)) > 1 or len(parse_targets(prompt)) > 1:
+        raise BadInput("core.axis_between_here", prompt=prompt[:60])
+    weight, other = float(value), prompt.replace(first, axis.ends[1])
+    return (
+        prompt if weight == 0 else other if weight == 1 else f"{prompt}:{1 - weight:g} | {other}:{weight:g}"
+    )
+
+
+def _spelled(knob: Knob, text: str) -> Any:
+    """A value from the text that spells it. A text that spells none is returned, for `_checked` to refuse."""
+    if knob.type is bool:
+        return {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}.get(
+            text, text
+        )
+    if knob.type in (int, float) and re.fullmatch(r"-?\d{1,20}(\.\d*)?|-?\.\d+", text):
+        return float(text) if "." in text else int(text)
+    return text
 
 
 def _without_old_zero(knob: Knob, value: Any) -> Any:
@@ -252,7 +363,7 @@ def _checked(setting: Knob, value: Any) -> Any:
 
 
 def clean_prompt(text: str) -> str:
-    """The prompt with runs of white space made one space each and none at its ends.
+    """The prompt without characters that cannot be seen, runs of white space made one space each, and none at its ends.
 
     BadInput when it is empty, longer than PROMPT_LIMIT characters, or holds control characters or lone surrogates.
     """
@@ -261,7 +372,7 @@ def clean_prompt(text: str) -> str:
             raise BadInput("settings.control_character", number=ord(character))
         if 0xD800 <= ord(character) < 0xE000:
             raise BadInput("settings.half_a_pair")
-    text = " ".join(text.split())
+    text = " ".join(visible(text).split())
     if not text:
         raise BadInput("settings.prompt_empty")
     if len(text) > PROMPT_LIMIT:

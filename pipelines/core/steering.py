@@ -8,9 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
-from pipelines.core.prompts import check_targets, map_regions, map_targets, parse_story, parse_targets
+from pipelines.core.prompt_notes import Grammar, prompt_notes
+from pipelines.core.prompts import (
+    READ,
+    check_targets,
+    map_list,
+    map_regions,
+    of_first_grammar,
+    parse_story,
+    parse_targets,
+)
 from pipelines.core.settings import Settings, knob
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.io.values import is_dict
 
 # fmt: off
@@ -63,6 +72,7 @@ class SteeredSettings(Settings):
     """
 
     fixed: ClassVar[tuple[str, ...]] = ()
+    grammar: ClassVar[Grammar] = "scenes"
 
     steps: int
     until: int
@@ -80,12 +90,31 @@ class SteeredSettings(Settings):
         """The prompt of the scene at a step."""
         return next(words for begin, words in reversed(self.story()) if begin <= step)
 
+    def notes_on_prompt(self) -> list[Message]:
+        """Also scenes and changes after the run's last step."""
+        course = self.timeline()
+        steps = course[-1][1].length()
+        notes = [
+            note for _, settings in course for note in prompt_notes(settings.prompt, self.grammar, steps)
+        ]
+        late = [step for step, _ in course if step >= steps and step]
+        notes += [Message("core.change_beyond", {"step": step, "steps": steps}) for step in late[:1]]
+        return [note for k, note in enumerate(notes) if note not in notes[:k]]
+
     def check_steering(self) -> None:
         """BadInput when a scene has no target to go to, or when `changes` is not valid."""
         for _, scene in self.story():
             check_targets(parse_targets(scene))
         if self.changes:
             self.timeline()
+
+    @classmethod
+    def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
+        """The settings of a record by present names, their prompts in the present grammar."""
+        values = super().recorded(values, picture)
+        if READ in picture or not isinstance(values.get("prompt"), str):
+            return values
+        return {**values, "prompt": of_first_grammar(values["prompt"])}
 
     @classmethod
     def current_names(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +194,7 @@ def map_pictures_in(fields: dict[str, Any], change: Callable[[str], str]) -> dic
     if mapped.get("regions"):
         mapped["regions"] = map_regions(mapped["regions"], change)
     if mapped.get("image_prompts"):
-        mapped["image_prompts"] = map_targets(mapped["image_prompts"], change)
+        mapped["image_prompts"] = map_list(mapped["image_prompts"], change)
     return mapped
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipelines.core.journal import Journal, Snapshot
 from pipelines.core.pipeline import Picture, Step
+from pipelines.core.prompts import READ, parse_targets
 from pipelines.core.steering import SteeredSettings
 from pipelines.errors import Message, Stopped
 
@@ -106,7 +107,8 @@ def run_steps(
         if saved != run.position:
             journal.save(run.snapshot())
         settings = replace(settings, until=run.position)
-    return pictures(settings, ended)
+    words = [[target.text, target.weight] for target in parse_targets(settings.scene_at(run.position))]
+    return [replace(one, facts={**one.facts, READ: words}) for one in pictures(settings, ended)]
 
 
 def fingerprint(networks: Iterable[Network]) -> str:

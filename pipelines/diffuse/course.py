@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
+from pipelines.core.prompts import parse_terms
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
@@ -49,22 +51,31 @@ def proposed(model: LatentDiffusion, settings: DiffuseSettings, from_picture: bo
 def course_of(model: LatentDiffusion, settings: DiffuseSettings, rows: int) -> tuple[Any, Course]:
     """The condition of prepared settings for `rows` pictures drawn together, and how they are drawn."""
     assert settings.width is not None and settings.height is not None
-    size, texts = (settings.width, settings.height), (settings.prompt, settings.negative_prompt)
+    size, negative = (settings.width, settings.height), settings.negative_prompt
     guided = (settings.guidance or 0) > 1
     interval = (settings.guidance_start, settings.guidance_end)
-    has_gaps = guided and interval != (0.0, 1.0)
-    predict = None
-    if by_windows(model, settings):
-        windows = Windows(model, size, rows)
-        predict, rows = windows.predict, rows * windows.together
-        conditions = [windows.condition(*texts, way) for way in (guided, False)[: 1 + has_gaps]]
-    else:
-        conditions = [model.condition(*texts, *size, rows, way) for way in (guided, False)[: 1 + has_gaps]]
+    windows = Windows(model, size, rows) if by_windows(model, settings) else None
     weights = parse_word_weights(settings.word_weights)
-    if weights and isinstance(model, WeighsWords):
-        conditions = [model.weighed(condition, settings.prompt, weights, rows) for condition in conditions]
-    unguided = conditions[1] if has_gaps else None
-    return conditions[0], Course(settings.sampler, interval, unguided, predict, settings.rounds or 0)
+
+    def condition(prompt: str, without: str, guided: bool) -> Any:
+        if windows is not None:
+            made = windows.condition(prompt, without, guided)
+        else:
+            made = model.condition(prompt, without, *size, rows, guided)
+        if not (weights and isinstance(model, WeighsWords)):
+            return made
+        return model.weighed(made, prompt, weights, rows if windows is None else rows * windows.together)
+
+    predict = None if windows is None else windows.predict
+    course = Course(settings.sampler, interval, predict=predict, rounds=settings.rounds or 0)
+    terms = parse_terms(settings.prompt)
+    if len(terms) > 1:
+        parts = tuple((share, condition(text, "", False)) for text, share in terms)
+        return condition(negative, "", False), replace(course, terms=parts)
+    text = terms[0][0]
+    if guided and interval != (0.0, 1.0):
+        course = replace(course, unguided=condition(text, negative, False))
+    return condition(text, negative, guided), course
 
 
 def by_windows(model: LatentDiffusion, settings: DiffuseSettings) -> bool:

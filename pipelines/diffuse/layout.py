@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelines.core.prompts import one_text
 from pipelines.diffuse.course import by_windows, course_of
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.diffuse.word_weights import parse_word_weights
@@ -80,14 +81,14 @@ def read_layout(model: LatentDiffusion, settings: DiffuseSettings, rows: int) ->
     original = settings.source_prompt.strip() or settings.prompt
     if not isinstance(model, HasAttention) or (original == settings.prompt and not weights):
         return None
-    tokens = model.prompt_tokens(settings.prompt)
+    tokens = model.prompt_tokens(one_text(settings.prompt, "source_prompt"))
     source = course_of(model, replace(settings, prompt=original, word_weights=""), rows)
     scale = None
     if weights:
         scale = torch.ones(tokens.end)
         for word, weight in weights:
             scale[list(tokens.keys_of(word))] = weight
-    alignment = align(model.prompt_tokens(original), tokens)
+    alignment = align(model.prompt_tokens(one_text(original, "source_prompt")), tokens)
     windows = windows_of(model, settings, rows)
     read = rows if windows is None else rows * windows.together
     return Layout(model, source, read, settings.layout, alignment, scale)
@@ -106,7 +107,9 @@ def check_layout(model: LatentDiffusion, settings: DiffuseSettings) -> None:
         return
     if not isinstance(model, HasAttention):
         raise BadInput("diffuse.no_attention", setting="word_weights" if weights else "source_prompt")
-    tokens = model.prompt_tokens(settings.prompt)
+    for prompt in filter(None, (settings.prompt, settings.source_prompt.strip())):
+        one_text(prompt, "word_weights" if weights else "source_prompt")
+    tokens = model.prompt_tokens(one_text(settings.prompt, "word_weights"))
     words = ", ".join(word.text for word in tokens.words if word.is_spoken)
     for word, _ in weights:
         if not tokens.keys_of(word):

@@ -17,6 +17,7 @@ from torch import Tensor
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, batches, candidate_seeds
 from pipelines.core.pipeline import Picture, Pipeline, Step
+from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
 from pipelines.diffuse.canvas import fit, is_beyond
 from pipelines.diffuse.course import course_of, proposed
@@ -26,8 +27,16 @@ from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.diffuse.sketch import after_sketch, sketch_size, sketched
 from pipelines.errors import BadInput
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
-from pipelines.models.base import Clip, Reading
-from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, Tick, preview, walk
+from pipelines.models.base import Clip, Reading, joint_reading
+from pipelines.models.latent_diffusion import (
+    Course,
+    Known,
+    LatentDiffusion,
+    Previewer,
+    Tick,
+    preview,
+    walk,
+)
 
 T = TypeVar("T")
 
@@ -38,6 +47,7 @@ class Diffuse(Pipeline[DiffuseSettings]):
 
     diffusion: LatentDiffusion
     clip: Clip
+    preview: Previewer | None = None  # what decodes previews; None for the model itself
 
     Settings: ClassVar[type[Settings]] = DiffuseSettings
 
@@ -71,8 +81,11 @@ class Diffuse(Pipeline[DiffuseSettings]):
         )
 
     def read_prompt(self, prompt: str) -> Reading:
-        """The pieces of a prompt that the model reads, its limit, what is cut off, and the unknown words."""
-        return self.diffusion.read_prompt(prompt)
+        """The pieces of a prompt that the model reads, its limit, what is cut off, and the unknown words.
+
+        BadInput when the prompt does not follow the grammar of terms.
+        """
+        return joint_reading([self.diffusion.read_prompt(text) for text, _ in parse_terms(prompt)])
 
     # -------------------------------------------------------------------------------------------------------- running
 
@@ -108,9 +121,9 @@ class Diffuse(Pipeline[DiffuseSettings]):
             drawn += images[:count]
             shown = judged[:count]
             yield Step("rank", batch.finished, len(seeds), {}, lambda shown=shown: shown)
-        ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
+        ranking = rank(self.clip, settings.terms(), torch.cat(vectors))
         return [
-            Picture(drawn[k], seeds[k], ranking.scores[k], ranking.facts(k, seeds))
+            Picture(drawn[k], seeds[k], ranking.scores[k], {**ranking.facts(k, seeds), **settings.read()})
             for k in ranking.kept(settings.keep, settings.hide_duplicates)
         ]
 
@@ -145,5 +158,5 @@ class Diffuse(Pipeline[DiffuseSettings]):
                 (batch.index * parts + part) * tick.total + tick.done,
                 batch.count * parts * tick.total,
                 {},
-                lambda tick=tick: preview(self.diffusion, tick, len(batch.seeds)),
+                lambda tick=tick: preview(self.diffusion, tick, len(batch.seeds), self.preview),
             )

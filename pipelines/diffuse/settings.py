@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.core.settings import Settings, clean_prompt, knob
+from pipelines.core.settings import clean_prompt, knob
+from pipelines.core.terms import TermSettings
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
 from pipelines.models.schedulers import SAMPLERS
@@ -19,7 +20,7 @@ PLACES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffuseSettings(Settings):
+class DiffuseSettings(TermSettings):
     """The settings of Diffuse. Before a run, `Diffuse.prepare` replaces None by the value that the model proposes.
 
     BadInput for sides that are not multiples of SIDE_MULTIPLE, for a mask without an image, for guidance that ends before

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.core.pipeline import Step
+from pipelines.core.prompts import one_text, parse_terms
 from pipelines.diffuse.course import course_of
 from pipelines.diffuse.latents import Scene, read_scene
 from pipelines.diffuse.layout import Walk, controlled, read_layout, windows_of
@@ -79,6 +80,8 @@ def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generato
     model = pipeline.diffusion
     if not isinstance(model, HasAttention):
         raise BadInput("diffuse.not_explained")
+    if len(parse_terms(settings.prompt)) > 1:
+        raise BadInput("diffuse.explain_parts")
     settings = pipeline.prepare(replace(settings, seed=seed, candidates=1, keep=1))
     scene = read_scene(model, settings)
     guided = (settings.guidance or 0) > 1
@@ -107,7 +110,7 @@ def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generato
 
 
 def _gazes(model: HasAttention, settings: DiffuseSettings, maps: Tensor) -> list[Gaze]:
-    tokens = model.prompt_tokens(settings.prompt)
+    tokens = model.prompt_tokens(one_text(settings.prompt, "word_weights"))
     words = dict.fromkeys(word.text.lower() for word in tokens.words if word.is_spoken)
     words |= dict.fromkeys(word for word, _ in parse_word_weights(settings.word_weights))
     return [Gaze(word, maps[list(tokens.keys_of(word))].sum(0)) for word in words]

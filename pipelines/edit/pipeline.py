@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -45,9 +46,10 @@ from pipelines.edit.flow_edit import (
 from pipelines.edit.guidance import guided_sample
 from pipelines.edit.inputs import EditInputs, pictures_as_settings, read_inputs
 from pipelines.edit.preflight import Estimate, check_texts, estimate, proposed_return_step
-from pipelines.edit.results import as_direction, as_pictures, edited_images, overshot, strip
+from pipelines.edit.results import as_direction, edited_images, overshot
 from pipelines.edit.settings import EditSettings
 from pipelines.edit.source_images import SourceImages
+from pipelines.edit.strip import strip_pictures
 from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, AdapterTraining, adapter_of
 from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.base import Clip, Denoiser
@@ -121,11 +123,9 @@ class Edit(Resumable[EditSettings]):
         stop, trouble = _Stop(), None
         inputs = read_inputs(self, settings)
         x = yield from self._purified(settings, inputs.x)
-        strengths = strip(settings.strength, settings.strip)
         if edits_by_text(self.unet, settings):
-            drawn = yield from stop.quietly(self._flow(settings, x, inputs.small_mask, strengths))
-            images = edited_images(settings, inputs, x, strengths, drawn)
-            return as_pictures(settings, inputs, strengths, images)
+            draw = partial(self._flow, settings, x, inputs.small_mask)
+            return (yield from stop.quietly(strip_pictures(settings, inputs, x, draw)))
         inversion: Any = None  # a Trajectory, once the walk up is made
         adapted_unet: AdaptedUnet | None = None
         training: AdapterTraining | None = None
@@ -159,9 +159,8 @@ class Edit(Resumable[EditSettings]):
             adapted_unet.load_adapter(learned)
         if inversion is None:
             inversion = yield from stop.quietly(self._inverted(settings, x, settings.step_count()))
-        drawn = yield from stop.quietly(self._draw(settings, inputs, inversion, adapted_unet, strengths))
-        images = edited_images(settings, inputs, x, strengths, drawn)
-        pictures = as_pictures(settings, inputs, strengths, images)
+        draw = partial(self._draw, settings, inputs, inversion, adapted_unet)
+        pictures = yield from stop.quietly(strip_pictures(settings, inputs, x, draw))
         if training is not None:
             facts = _training_facts(training, trouble)
             pictures = [replace(picture, facts=picture.facts | facts) for picture in pictures]
@@ -264,7 +263,7 @@ class Edit(Resumable[EditSettings]):
         walk = flow_edit(
             noise_predictor(self.unet.under(source, SOURCE_GUIDANCE)),
             noise_predictor(self.unet.under(target, target_guidance(settings))),
-            self.unet.alphas_cumprod, x, grid, begins, settings.seed, mask,
+            self.unet.alphas_cumprod, x, grid, begins, settings.seed, mask, settings.focus,
         )  # fmt: skip
         return (yield from _shown("draw", len(grid) - 1, walk, self.unet.decode))
 

@@ -12,8 +12,8 @@ import torch
 from pipelines.clip.ranking import text_vector
 from pipelines.edit.flow_edit import NOISES, RETURN_STEP, edits_by_text, flow_grid
 from pipelines.edit.inputs import Models, read_inputs, source_image_count
-from pipelines.edit.results import strip
 from pipelines.edit.settings import EditSettings
+from pipelines.edit.strip import strip
 from pipelines.edit.tuning import PAPER_UP
 from pipelines.errors import BadInput
 from pipelines.models.base import Clip

@@ -43,9 +43,16 @@ def edited_images(
 
 
 def as_pictures(
-    settings: EditSettings, inputs: EditInputs, strengths: list[float], images: list[Image.Image]
+    settings: EditSettings,
+    inputs: EditInputs,
+    strengths: list[float],
+    images: list[Image.Image],
+    moves: list[float] | None = None,
 ) -> list[Picture]:
-    """The pictures with their figures as facts, the chosen strength first, the others by increasing strength."""
+    """The pictures with their figures as facts, the chosen strength first, the others by increasing strength.
+
+    `moves` are how far they are from the original for CLIP, in degrees.
+    """
     order = sorted(range(len(strengths)), key=lambda k: (strengths[k] != settings.strength, strengths[k]))
     kept, original = settings, None  # what the record says
     if inputs.picture.width * inputs.picture.height > LARGE:
@@ -57,6 +64,8 @@ def as_pictures(
         facts: dict[str, Any] = {"strength": strengths[k], "return_step": settings.return_step, **figures}
         if original:
             facts["original"] = original
+        if moves:
+            facts["clip moved"] = moves[k]
         score = figures["critic target"] if rank == 0 else None
         pictures.append(Picture(images[k], settings.seed, score, facts, kept))
     return pictures
@@ -111,17 +120,6 @@ def as_direction(
     if curves:
         facts["figures"] = {"clip direction": curves[-1][1], "critic direction": curves[-1][2]}
     return Direction({name: tensor.to("cpu", torch.float16) for name, tensor in tensors.items()}, facts)
-
-
-def strip(strength: float, count: int) -> list[float]:
-    """`count` even strengths from 0 to 1.5, or to -1 for a negative `strength`, which replaces the nearest of them."""
-    if count == 1:
-        return [strength]
-    end = 1.5 if strength >= 0 else -1.0
-    values = [round(float(value), 4) for value in np.linspace(0, end, count)]
-    nearest = min(range(count), key=lambda k: abs(values[k] - strength))
-    values[nearest] = strength
-    return values
 
 
 def overshot(curves: list[list[float]]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
@@ -13,7 +13,13 @@ from pipelines.errors import BadInput
 MODES = ("instant", "quick", "reusable", "paper")
 LOSSES = ("log", "plain")
 WEAKEST, STRONGEST = -1.0, 1.5
-AFTERWARDS = ("strength", "strip", "automatic_mask", "until")  # settings that the learning does not see
+AFTERWARDS = (
+    "strength",
+    "strip",
+    "even_strip",
+    "automatic_mask",
+    "until",
+)  # settings that the learning does not see
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,9 @@ class EditSettings(Settings):
         help_zh="改变多少；0 还原图片，负数为反方向")
     strip: int = knob(5, 1, 9, label=("side by side", "并排张数"),
         help="strengths shown side by side", help_zh="并排显示多少个强度")
+    even_strip: bool = knob(False, label=("even steps", "等步"), advanced=True,
+        help="choose the strengths side by side so that CLIP moves by equal steps; takes about twice as long",
+        help_zh="并排的强度按 CLIP 移动相等的步子来选；约需两倍时间")
     mask: str = knob("", label=("mask", "蒙版"), kind="picture",
         help="a picture, white where pixels may change", help_zh="白色的地方可以改变")
     automatic_mask: bool = knob(False, label=("automatic mask", "自动蒙版"),
@@ -84,6 +93,9 @@ class EditSettings(Settings):
         help="of the instant mode: how hard the target text pulls, as a multiple of what is usual; where the model "
         "reads no text, how hard CLIP pushes",
         help_zh="即时方式：目标文字拉得多用力，为通常值的倍数；模型不读文字时为 CLIP 推得多用力")
+    focus: float = knob(0.6, 0.0, 1.0, label=("focus", "聚焦"), advanced=True,
+        help="of the instant mode: how much it keeps to where the two texts differ most; 0 changes the picture everywhere",
+        help_zh="即时方式：多大程度上只改两段文字差别最大的地方；0 为处处可变")
     updates: int = knob(0, 0, 2000, label=("updates", "更新次数"), advanced=True,
         help="of the learning, 0 for what the mode needs", help_zh="学习的更新次数；0 表示按方式决定")
     until: int = knob(0, 0, 2000, label=("where it stopped", "停在哪里"), advanced=True,
@@ -113,6 +125,11 @@ class EditSettings(Settings):
     crop: str = knob("", label=("crop", "裁切"), advanced=True,
         help="edit only this part, X,Y,WIDTHxHEIGHT in pixels", help_zh="只编辑这一部分：X,Y,宽x高（像素）")
     # fmt: on
+
+    @classmethod
+    def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
+        """Records that do not name `focus` were made before there was one."""
+        return {"focus": 0.0, **super().recorded(values, picture)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipelines.core.pipeline import Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result
 from pipelines.diffuse.canvas import offset
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import MIN_SIDE, DiffuseSettings

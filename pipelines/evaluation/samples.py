@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.core.pipeline import Picture, Pipeline, Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Picture, Pipeline, Result
 from pipelines.evaluation.compositions import Composition, paint
 from pipelines.evaluation.judges import (
     NameJudge,

@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.core.arguments import Parser
-from pipelines.core.pipeline import Result, Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result, Step
 from pipelines.core.record import record_of, write_png
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.edit.settings import EditSettings

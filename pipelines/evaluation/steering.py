@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.ranking import text_vector
+from pipelines.core.execute import run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Result, run
+from pipelines.core.pipeline import Result
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.evaluation.judges import NameJudge, PlainNames, TextJudge, share_within

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -17,12 +17,13 @@ from torch import Tensor
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, batches, candidate_seeds
 from pipelines.core.pipeline import Picture, Pipeline, Step
+from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
-from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer
-from pipelines.models.latent_diffusion import Known, LatentDiffusion, preview, walk
+from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer, joint_reading
+from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, preview, walk
 from pipelines.models.sampling import generator_of, sample
 from pipelines.models.typed import integers
 
@@ -83,7 +84,7 @@ class Generate(Pipeline[GenerateSettings]):
             tokens.append(drawn[:count])
             shown = images[:count]
             yield Step("rank", batch.finished, len(seeds), {}, lambda shown=shown: shown)
-        ranking = rank(self.clip, settings.prompt, torch.cat(vectors))
+        ranking = rank(self.clip, settings.terms(), torch.cat(vectors))
         drawn = torch.cat(tokens)
         kept = ranking.kept(settings.keep, settings.hide_duplicates)
         if refined:
@@ -95,7 +96,7 @@ class Generate(Pipeline[GenerateSettings]):
                 image,
                 seeds[k],
                 ranking.scores[k],
-                {**ranking.facts(k, seeds), "tokens": integers(drawn[k].flatten())},
+                {**ranking.facts(k, seeds), **settings.read(), "tokens": integers(drawn[k].flatten())},
             )
             for image, k in zip(pictures, kept, strict=True)
         ]
@@ -113,11 +114,12 @@ class Generate(Pipeline[GenerateSettings]):
 
     def read_prompt(self, prompt: str) -> Reading:
         """The pieces of a prompt that the model reads, its limit, the text that is cut off, and the unknown words."""
+        return joint_reading([self._read_text(text) for text, _ in parse_terms(prompt)])
+
+    def _read_text(self, text: str) -> Reading:
         limit = self.dalle.config.prompt_length
-        pieces = self.tokenizer.pieces(prompt)
-        return Reading(
-            pieces[:limit], limit, "".join(pieces[limit:]).strip(), self.tokenizer.unknown_words(prompt)
-        )
+        pieces, unknown = self.tokenizer.pieces(text), self.tokenizer.unknown_words(text)
+        return Reading(pieces[:limit], limit, "".join(pieces[limit:]).strip(), unknown)
 
     # -------------------------------------------------------------------------------------------------------- drawing
 
@@ -130,16 +132,17 @@ class Generate(Pipeline[GenerateSettings]):
         before, length = config.semantic_length, config.semantic_length + config.image_length
         uniform = torch.stack([_uniform(seed, length) for seed in batch.row_seeds]).to(device)
         canvas = self._blank().repeat(rows, 1)  # (rows, image_length), what has not been drawn yet is white
-        guided = settings.guidance != 1
-        cache, logits = self.dalle.prefill(self._text(settings.prompt, guided), rows * (1 + guided))
+        terms = settings.terms()
+        guided = settings.guidance != 1 or len(terms) > 1
+        texts = self._texts([text for text, _ in terms], guided)
+        cache, logits = self.dalle.prefill(texts, rows * len(texts))
         for place in range(length):
             position = place - before  # in the picture; negative for semantic tokens
             if 0 <= position < len(start):
                 token = start[position].expand(rows)
             else:
                 if guided:
-                    cond, uncond = logits.chunk(2)
-                    logits = uncond + settings.guidance * (cond - uncond)
+                    logits = _guided(logits, [share for _, share in terms], settings.guidance)
                 if likeness is not None and position >= 0:
                     logits = logits + likeness[position]
                 token = sample(
@@ -152,7 +155,7 @@ class Generate(Pipeline[GenerateSettings]):
                 done, total = batch.index * grid + position // grid + 1, batch.count * grid
                 yield Step("draw", done, total, {}, lambda shown=shown: self.vqgan.decode_tokens(shown))
             if place + 1 < length:
-                logits = self.dalle.decode_step(cache, token.repeat(1 + guided), place)
+                logits = self.dalle.decode_step(cache, token.repeat(len(texts)), place)
         return canvas.view(rows, grid, grid)
 
     def _refine(
@@ -168,10 +171,9 @@ class Generate(Pipeline[GenerateSettings]):
         mask = torch.ones(1, 1, height // model.factor, width // model.factor, device=model.device)
         mask[:, :, : settings.keep_rows * mask.shape[2] // self.dalle.config.grid] = 0
         known = Known(model.encode(images), settings.refinement, mask if settings.keep_rows else None)
-        condition = model.condition(settings.prompt, "", width, height, batch.rows, True)
-        ticks = walk(
-            model, batch.row_seeds, (width, height), condition, steps, model.proposed_guidance, known
-        )
+        condition, course = _under(model, settings.terms(), (width, height), batch.rows)
+        guidance = model.proposed_guidance
+        ticks = walk(model, batch.row_seeds, (width, height), condition, steps, guidance, known, course)
         while True:
             try:
                 tick = next(ticks)
@@ -184,9 +186,9 @@ class Generate(Pipeline[GenerateSettings]):
         top = settings.keep_rows * self.vqgan.config.factor
         return torch.cat([images[:, :, :top], refined[:, :, top:]], 2)
 
-    def _text(self, prompt: str, guided: bool) -> Tensor:
-        """(1 or 2, t) tokens: the prompt and, when guided, the empty text."""
-        texts = [self.tokenizer.encode(prompt), []][: 1 + guided]
+    def _texts(self, prompts: list[str], guided: bool) -> Tensor:
+        """(n, t) tokens: those of the texts and, when guided, of the empty text after them."""
+        texts = [self.tokenizer.encode(prompt) for prompt in prompts] + [[]] * guided
         return torch.stack([self.dalle.text_tokens(ids) for ids in texts]).to(self.dalle.device)
 
     def _blank(self) -> Tensor:
@@ -212,6 +214,28 @@ class Generate(Pipeline[GenerateSettings]):
         codes = self.vqgan.codes
         distance = torch.cdist(codes[tokens], codes).square()
         return -12 * settings.likeness * distance / distance.mean(), start
+
+
+def _under(
+    model: LatentDiffusion, terms: list[tuple[str, float]], size: tuple[int, int], rows: int
+) -> tuple[Any, Course]:
+    """The condition and the course of a walk under these terms, on pictures of `size`, (width, height) in pixels."""
+    if len(terms) == 1:
+        return model.condition(terms[0][0], "", *size, rows, True), Course()
+    parts = tuple((share, model.condition(text, "", *size, rows, False)) for text, share in terms)
+    return model.condition("", "", *size, rows, False), Course(terms=parts)
+
+
+def _guided(logits: Tensor, shares: list[float], guidance: float) -> Tensor:
+    """Logits ((k + 1) * rows, v) of k texts and of none -> (rows, v), a sum of guidance terms (Liu et al. 2022).
+
+    It is uncond + guidance * sum of share * (cond - uncond), for one text classifier-free guidance.
+    """
+    *conds, uncond = logits.chunk(len(shares) + 1)
+    if len(conds) == 1:
+        return uncond + guidance * (conds[0] - uncond)
+    pulls = [share * (cond - uncond) for share, cond in zip(shares, conds, strict=True)]
+    return uncond + guidance * torch.stack(pulls).sum(0)
 
 
 def _uniform(seed: int, count: int) -> Tensor:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.core.settings import Settings, knob
+from pipelines.core.settings import knob
+from pipelines.core.terms import TermSettings
 
 FINISHES = ("auto", "drawn", "refined")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateSettings(Settings):
+class GenerateSettings(TermSettings):
     """The settings of Generate; a knob holds each field's range and meaning."""
 
     # fmt: off

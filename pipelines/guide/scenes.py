@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pipelines.clip.targets import EncodedTarget, picture_targets, text_targets
-from pipelines.core.prompts import parse_targets
+from pipelines.core.prompts import parse_list, parse_targets
 from pipelines.guide.gradient import Predictor
 from pipelines.guide.settings import GuideSettings
 from pipelines.models.base import Clip, Denoiser
@@ -24,7 +24,7 @@ class Scenes:
         key = current.scene_at(step), current.image_prompts
         if key not in self._targets:
             targets = text_targets(self.clip, self.critic, parse_targets(key[0]))
-            targets += picture_targets(self.clip, self.critic, parse_targets(key[1]))
+            targets += picture_targets(self.clip, self.critic, parse_list(key[1]))
             self._targets = {key: targets}
         return self._targets[key]
 

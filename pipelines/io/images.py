@@ -19,10 +19,14 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
+from pipelines.io.formats import FORMATS, picture_format
+from pipelines.io.profiles import JPEG_HEAD, profile_of_jpeg, profile_of_png, to_srgb
 
-FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 16_000_000  # 4000 x 4000: larger than any picture made here, and 64 MB once decoded
+MAX_JPEG_PIXELS = (
+    256_000_000  # of a JPEG, which is decoded at a half, a quarter or an eighth of its size then
+)
 MAX_BYTES = 32_000_000
 MAX_SCANS = 100  # of a progressive JPEG; cameras write about ten, and each one costs a pass over all pixels
 URI_HEAD = "data:image/"
@@ -41,6 +45,7 @@ DAMAGED = (
     TypeError,
     struct.error,
 )  # Pillow's
+SPACES_OF_PROFILES = ("RGB", "RGBA", "L", "LA", "CMYK")  # modes whose colours a profile may say
 TURNS = {  # EXIF orientation -> what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -80,25 +85,28 @@ def open_picture(
         max_bytes: The largest file that is read.
 
     Returns:
-        The picture turned upright as its EXIF says, RGBA when it has transparency and RGB otherwise.
+        The picture turned upright as its EXIF says, its colours in sRGB, RGBA when it has transparency and RGB
+        otherwise. A JPEG of more than MAX_PIXELS is a half, a quarter or an eighth as large on each side, where
+        `max_pixels` is not smaller; `picture_notes` says so.
 
     Raises:
         BadInput: When it is not one whole still PNG, JPEG or WebP picture within the limits.
     """
     data = read_bytes(source, max_bytes=max_bytes)
     kind = picture_format(data)
-    exif = b""
+    exif = profile = b""
     if kind == "JPEG":
-        data, exif = _jpeg_without_metadata(data)
+        data, exif, profile = _jpeg_without_metadata(data)
     elif kind == "PNG":
-        data, exif = _png_without_metadata(data)
+        data, exif, profile = _png_without_metadata(data)
     try:
         with warnings.catch_warnings():
             # Our own limit is the one that counts.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(data), formats=[kind])
-        width, height = opened.size
-        check_size(width, height, max_pixels)
+        if kind == "JPEG" and max_pixels >= MAX_PIXELS and (part := _jpeg_part(*opened.size)) > 1:
+            opened.draft(None, (-(-opened.width // part), -(-opened.height // part)))
+        check_size(*opened.size, max_pixels)
         if (frames := getattr(opened, "n_frames", 1)) > 1:
             raise BadInput("io.picture_frames", frames=frames)
         opened.load()
@@ -112,8 +120,39 @@ def open_picture(
     except DAMAGED as error:
         raise BadInput("io.picture_damaged", format=kind, reason=_short(error)) from None
     transparent = "A" in opened.getbands() or "transparency" in opened.info
-    picture = _eight_bits(opened).convert("RGBA" if transparent else "RGB")
+    picture, profile = _eight_bits(opened), profile or opened.info.get("icc_profile", b"")
+    if profile and picture.mode not in SPACES_OF_PROFILES:
+        picture = picture.convert("RGBA" if transparent else "RGB")
+    picture = to_srgb(picture, profile) if profile else picture
+    picture = picture.convert("RGBA" if transparent else "RGB")
     return picture if turn is None else picture.transpose(turn)
+
+
+def picture_notes(source: str | Path | bytes) -> list[Message]:
+    """What to tell of a picture before it is used: that it will be made smaller. [] where opening it would fail."""
+    try:
+        data = read_bytes(source)
+        if picture_format(data) != "JPEG":
+            return []
+        with Image.open(io.BytesIO(_jpeg_without_metadata(data)[0]), formats=["JPEG"]) as opened:
+            width, height = opened.size
+    except (BadInput, *DAMAGED, Image.DecompressionBombError):
+        return []
+    part = _jpeg_part(width, height)
+    facts = {
+        "width": width,
+        "height": height,
+        "smaller_width": width // part,
+        "smaller_height": height // part,
+    }
+    return [Message("io.picture_reduced", facts)] if part > 1 else []
+
+
+def _jpeg_part(width: int, height: int) -> int:
+    """1, or 2, 4 or 8: the part of each side at which a JPEG of this size has at most MAX_PIXELS, when it can have."""
+    if width * height > MAX_JPEG_PIXELS:
+        return 1
+    return next((part for part in (1, 2, 4, 8) if -(-width // part) * -(-height // part) <= MAX_PIXELS), 1)
 
 
 def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -153,19 +192,6 @@ def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> byt
     if len(data) > max_bytes:
         raise _too_heavy(len(data), max_bytes)
     return data
-
-
-def picture_format(data: bytes) -> str:
-    """The format of a picture by its first bytes, one of FORMATS. BadInput for any other format."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if not data:
-        raise BadInput("io.picture_file_empty")
-    raise BadInput("io.not_a_picture")
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
@@ -232,13 +258,13 @@ def restrict_pillow() -> None:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this and refuses above twice this
 
 
-def _jpeg_without_metadata(data: bytes) -> tuple[bytes, bytes]:
-    """A JPEG without its comments, colour profiles and EXIF, and the EXIF by itself.
+def _jpeg_without_metadata(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """A JPEG without its comments, colour profile and EXIF, and the EXIF and the profile by themselves.
 
     Crafted metadata can keep Pillow's readers of it busy for hours, so only the pixels are given to Pillow. BadInput
     when the file is damaged or has more than MAX_SCANS scans.
     """
-    kept, exif, at = [data[:2]], b"", 2
+    kept, exif, profiles, at = [data[:2]], b"", list[bytes](), 2
     if data.count(b"\xff\xda") > MAX_SCANS:  # inside a scan 0xFF is always followed by 0x00 or a restart mark
         raise BadInput("io.jpeg_scans", most=MAX_SCANS)
     while True:
@@ -250,36 +276,40 @@ def _jpeg_without_metadata(data: bytes) -> tuple[bytes, bytes]:
             at += 1
             continue
         if marker == 0xDA:  # the pixels begin
-            return b"".join([*kept, data[at:]]), exif
+            return b"".join([*kept, data[at:]]), exif, profile_of_jpeg(profiles)
         segment = data[at : at + 2 + length]
         if length < 2 or len(segment) < 2 + length:
             raise BadInput("io.jpeg_damaged")
         if marker == 0xE1 and not exif and segment[4:10] == b"Exif\0\0":
             exif = segment[4:]
+        if marker == 0xE2 and segment[4:].startswith(JPEG_HEAD):
+            profiles.append(segment[4:])
         # Of the application segments only JFIF (0xE0) and Adobe's (0xEE) say how pixels are to be read.
         if not (0xE1 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE:
             kept.append(segment)
         at += 2 + length
 
 
-def _png_without_metadata(data: bytes) -> tuple[bytes, bytes]:
-    """A PNG without its texts, colour profiles and EXIF, and the EXIF by itself.
+def _png_without_metadata(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """A PNG without its texts, colour profile and EXIF, and the EXIF and the profile by themselves.
 
     Pillow unpacks texts and profiles, and calls the picture damaged when one has more than a megabyte. What follows a
     chunk that is cut off is kept, for Pillow to say what is wrong. BadInput for more than MAX_CHUNKS chunks.
     """
-    kept, exif, at = [data[:8]], b"", 8
+    kept, exif, profile, at = [data[:8]], b"", b"", 8
     for _ in range(MAX_CHUNKS):
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         end = at + 12 + length
         if len(kind) < 4 or end > len(data):
-            return b"".join([*kept, data[at:]]), exif
+            return b"".join([*kept, data[at:]]), exif, profile
         if kind in PNG_PIXELS:
             kept.append(data[at:end])
         elif kind == b"eXIf" and not exif:
             exif = data[at + 8 : end - 4]
+        elif kind == b"iCCP" and not profile:
+            profile = profile_of_png(data[at + 8 : end - 4])
         if kind == b"IEND":
-            return b"".join(kept), exif
+            return b"".join(kept), exif, profile
         at = end
     raise BadInput("io.png_chunks", most=MAX_CHUNKS)
 

@@ -7,7 +7,8 @@ import struct
 import zlib
 
 from pipelines.errors import BadInput
-from pipelines.io.images import MAX_BYTES, open_picture, picture_format
+from pipelines.io.formats import picture_format
+from pipelines.io.images import MAX_BYTES, open_picture
 
 PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"IDAT", b"IEND")
 OUR_RECORD = b"atelier\0"  # a text of ours: Optimize begins with the tokens in it

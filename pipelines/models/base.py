@@ -29,6 +29,14 @@ class Reading:
     unknown: list[str]  # words that were in no training text
 
 
+def joint_reading(readings: list[Reading]) -> Reading:
+    """How a model reads several texts: the pieces of the longest, all that is cut off, and all unknown words."""
+    longest = max(readings, key=lambda reading: len(reading.tokens))
+    cut = " … ".join(reading.cut for reading in readings if reading.cut)
+    unknown = list(dict.fromkeys(word for reading in readings for word in reading.unknown))
+    return Reading(longest.tokens, longest.limit, cut, unknown)
+
+
 class Tokenizer(Protocol):
     """Turns texts into token ids."""
 

@@ -21,6 +21,8 @@ from pipelines.models.schedulers import is_first_order, noised, scaled, start_de
 
 OWN = "auto"  # the sampler that the model likes
 ROUNDS_UNTIL = 0.7  # share of the steps before which they are made again; later ones only draw details
+Predict = Callable[[Tensor, Tensor, Any, "Tensor | None"], Tensor]
+MOST_SHOWN, MOST_QUICK = 32, 64  # latents a side of a preview, by the model's own decoder and by a tiny one
 
 
 class LatentDiffusion(Protocol):
@@ -127,6 +129,19 @@ class LatentDiffusion(Protocol):
         ...
 
 
+class Previewer(Protocol):
+    """A decoder of the latents of some models that is quicker than their own, for previews."""
+
+    @property
+    def latent_channels(self) -> int:
+        """Numbers per latent that it reads."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalized latents (n, c, h, w) -> (n, 3, H, W) float32, about [-1, 1]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Known:
     """What is known of the pictures before they are drawn: all rows of a batch begin from it.
@@ -150,12 +165,15 @@ class Course:
     `interval` are the first and the last share of the steps between which there is guidance (Kynkäänniemi et al. 2024);
     where it leaves steps out, `unguided` is the condition of the prompt alone. `predict` stands in for the model's own.
     `rounds` is how often a step is made again within a mask.
+    `terms` are the parts of a prompt that are drawn together, each with its share of the guidance; the walk's condition is
+    then that of no prompt, or of the negative one.
     """
 
     sampler: str = OWN
     interval: tuple[float, float] = (0.0, 1.0)
     unguided: Any = None
-    predict: Callable[[Tensor, Tensor, Any, Tensor | None], Tensor] | None = None
+    predict: Predict | None = None
+    terms: tuple[tuple[float, Any], ...] = ()  # share and condition
     rounds: int = 0
 
     def is_guided(self, share: float) -> bool:
@@ -252,14 +270,33 @@ def _output(
     more: Tensor | None,
 ) -> Tensor:
     """The guided output for latents as the network reads them, at a step that this share of all comes before."""
-    guided = guidance > 1 and course.is_guided(share)
+    guided, predict = guidance > 1 and course.is_guided(share), course.predict or model.predict
+    if course.terms:
+        return _composed(predict, read, t, condition, course, guidance if guided else 1.0, more)
     under = condition if guided or guidance <= 1 else course.unguided
-    predict = course.predict or model.predict
     output = predict(torch.cat([read] * (1 + guided)), t, under, _repeated(more, 1 + guided))
     if not guided:
         return output
     uncond, cond = output.chunk(2)
     return uncond + guidance * (cond - uncond)
+
+
+def _composed(
+    predict: Predict,
+    read: Tensor,
+    t: Tensor,
+    without: Any,
+    course: Course,
+    guidance: float,
+    more: Tensor | None,
+) -> Tensor:
+    """The sum of guidance terms (Liu et al. 2022, "Compositional visual generation with composable diffusion models").
+
+    It is without + guidance * sum of share * (with the text - without): equation 11.
+    """
+    base = predict(read, t, without, more)
+    pulls = [share * (predict(read, t, under, more) - base) for share, under in course.terms]
+    return base + guidance * torch.stack(pulls).sum(0)
 
 
 def finished(ticks: Generator[Tick, None, Tensor]) -> Tensor:
@@ -308,13 +345,14 @@ def _noise(shape: Sequence[int], generators: list[torch.Generator], device: torc
     return torch.cat([torch.randn(1, *shape, generator=generator) for generator in generators]).to(device)
 
 
-def preview(model: LatentDiffusion, tick: Tick, count: int, most: int = 32) -> Tensor:
-    """A small preview (count, 3, h, w) of the clean pictures that the first rows of a step mean.
+def preview(model: LatentDiffusion, tick: Tick, count: int, by: Previewer | None = None) -> Tensor:
+    """A preview (count, 3, h, w) of the clean pictures that the first rows of a step mean.
 
-    The latents are reduced to at most `most` a side before decoding.
+    The latents are reduced to at most MOST_SHOWN a side before the model decodes them; to MOST_QUICK before `by` does.
     """
     clean = model.clean(tick.latents[:count], tick.output[:count], tick.t)
-    return model.decode(F.avg_pool2d(clean, math.ceil(max(clean.shape[-2:]) / most)))
+    most = MOST_SHOWN if by is None else MOST_QUICK
+    return (by or model).decode(F.avg_pool2d(clean, math.ceil(max(clean.shape[-2:]) / most)))
 
 
 def _repeated(channels: Tensor | None, times: int) -> Tensor | None:

@@ -73,6 +73,44 @@ def ddim_times(steps: int) -> list[float]:
     return [1.0, *floats(ratio / (1 + ratio))[1:]]
 
 
+class ConsistencyScheduler:
+    """Multistep consistency sampling (Song et al. 2023) on a flow's line, in the form of diffusers' schedulers.
+
+    A step goes to the clean latents at once, and adds fresh noise for the next time. `times` fall from about 1 and are
+    above 0; the last step ends at clean latents.
+    """
+
+    order = 1
+
+    def __init__(self, times: list[float], device: torch.device):
+        self.timesteps: Tensor = torch.tensor(times, device=device) * 1000
+        self._next = [*times[1:], 0.0]
+        self._at = 0
+
+    def set_begin_index(self, index: int) -> None:
+        """Begin at this step."""
+        self._at = index
+
+    def scale_noise(self, latents: Tensor, times: Tensor, noise: Tensor) -> Tensor:
+        """The latents with the noise of a time (1,), in thousandths."""
+        t = times.to(latents) / 1000
+        return (1 - t) * latents + t * noise
+
+    def step(
+        self,
+        output: Tensor,
+        t: Tensor,
+        latents: Tensor,
+        generator: list[torch.Generator],
+        return_dict: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """The latents of the next step and the clean ones that the velocity means, (n, c, h, w) for n generators."""
+        clean = latents - t.to(latents) / 1000 * output
+        following, self._at = self._next[self._at], self._at + 1
+        noise = torch.cat([torch.randn(clean[:1].shape, generator=one) for one in generator]).to(clean)
+        return (1 - following) * clean + following * noise, clean
+
+
 # ------------------------------------------------------------------------------------------- what only some of them have
 
 

@@ -19,7 +19,9 @@ class ModelSpec:
     """
 
     kind: str  # unique; what a converted file says it is. Files of the tiny pack do not say it
-    role: str  # the part that it plays: clip, dalle, vqgan, unet, diffusion, tokenizer, prior or judge
+    role: (
+        str  # the part that it plays: clip, dalle, vqgan, unet, diffusion, preview, tokenizer, prior or judge
+    )
     folder: str = ""  # in pipelines/models
     config: str = ""  # dataclass, a Config
     network: str = ""  # class, made from a config and, where the row names one, a tokenizer or a CLIP
@@ -198,6 +200,8 @@ ROWS = (
     ModelSpec(kind="diffusion", role="diffusion", family="diffusers", half="float16", suffix=""),
     # Rectified flows: such a folder too. Float16 does not hold the states of their language models.
     ModelSpec(kind="flow", role="diffusion", family="diffusers", half="bfloat16", suffix=""),
+    # A tiny decoder of latents, such a folder too.
+    ModelSpec(kind="taesd", role="preview", family="diffusers", suffix=""),
     # Trained by this project.
     ModelSpec(
         kind="clip",

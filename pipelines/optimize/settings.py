@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from pipelines.clip.cutouts import SCHEMES
-from pipelines.core.prompts import parse_palette, parse_regions, parse_targets
+from pipelines.core.prompts import parse_list, parse_palette, parse_regions
 from pipelines.core.settings import knob
 from pipelines.core.sizes import check_size_form
 from pipelines.core.steering import SteeredSettings, steered_knob
@@ -121,7 +121,7 @@ class OptimizeSettings(SteeredSettings):
         check_size_form(self.size)
         if self.palette:
             parse_palette(self.palette)
-        for target in parse_targets(self.noise_prompts):
+        for target in parse_list(self.noise_prompts):
             if not re.fullmatch("[0-9]{1,20}", target.text) or int(target.text) >= 2**64:
                 raise BadInput("optimize.noise_prompt_form", text=target.text[:20])
         if self.tokens and not re.fullmatch(r"\d{1,6}( \d{1,6}){0,16383}", self.tokens):

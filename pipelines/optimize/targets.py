@@ -6,7 +6,7 @@ import torch
 
 from pipelines.clip.ranking import text_vector
 from pipelines.clip.targets import EncodedTarget, noise_targets, picture_targets, text_targets
-from pipelines.core.prompts import SIDES, parse_regions, parse_targets
+from pipelines.core.prompts import SIDES, parse_list, parse_regions, parse_targets
 from pipelines.models.base import Clip
 from pipelines.optimize.canvas import Canvas, named_region
 from pipelines.optimize.settings import OptimizeSettings
@@ -39,5 +39,5 @@ class Targets:
             )
             vector = text_vector(clip, target.text)
             targets.append(EncodedTarget(vector, None, target.weight, target.stop, region.to(device)))
-        targets += picture_targets(clip, critic, parse_targets(current.image_prompts))
-        return targets + noise_targets(clip, parse_targets(current.noise_prompts))
+        targets += picture_targets(clip, critic, parse_list(current.image_prompts))
+        return targets + noise_targets(clip, parse_list(current.noise_prompts))

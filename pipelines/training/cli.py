@@ -38,7 +38,6 @@ NICENESS = 15  # of a training in the background
 def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """CLIP and its critic; the tokenizer is made on the first training and kept."""
     from pipelines.models.clip.tokenizer import Tokenizer
-    from pipelines.training.clip.redrawn import RedrawnIcons
     from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
     from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 
@@ -49,12 +48,33 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
             path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
             path.write_text(train_tokenizer(emoji).vocabulary.to_str(), "utf-8")
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
-    folder, codec = options.state / "clip", options.out / "codec.safetensors"
-    recipe |= {"start": options.start, "codec": codec if codec.exists() else None}
-    if codec.exists() and (options.out / "prior.safetensors").exists():
-        with accelerator.main_process_first():
-            recipe["redrawn"] = RedrawnIcons.of(options.out, emoji, folder, accelerator.device, options.seed)
-    return trainer(accelerator, emoji, Tokenizer.load(path), folder, **recipe)
+    recipe |= {"start": options.start} | _drawn_pictures(accelerator, options, emoji)
+    return trainer(accelerator, emoji, Tokenizer.load(path), options.state / "clip", **recipe)
+
+
+def _drawn_pictures(accelerator: Accelerator, options: argparse.Namespace, emoji: Emoji) -> dict[str, Any]:
+    """What the pack in `out` draws, for a CLIP to learn to read: `codec` and `redrawn` of its trainer."""
+    from pipelines.training.clip.redrawn import RedrawnIcons
+
+    codec = options.out / "codec.safetensors"
+    if not codec.exists():
+        return {}
+    if not (options.out / "prior.safetensors").exists():
+        return {"codec": codec}
+    folder = options.state / "clip"
+    with accelerator.main_process_first():
+        redrawn = RedrawnIcons.of(options.out, emoji, folder, accelerator.device, options.seed)
+    return {"codec": codec, "redrawn": redrawn}
+
+
+def image_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """More training for the image tower of the CLIP in `out`; its texts' vectors stay the same."""
+    from pipelines.models.clip.tokenizer import Tokenizer
+    from pipelines.training.clip.image import ImageTrainer
+
+    book, emoji = Tokenizer.load(options.out / "tokenizer.json"), Emoji(options.data)
+    recipe |= _drawn_pictures(accelerator, options, emoji)
+    return ImageTrainer(accelerator, emoji, book, options.state / "clip", pack=options.out, **recipe)
 
 
 def text_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -123,6 +143,7 @@ def unet_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
 TRAINERS: dict[str, Callable[..., Trainer]] = {
     "clip": clip_trainer,
     "critic": clip_trainer,
+    "image": image_trainer,
     "text": text_trainer,
     "vqgan": vqgan_trainer,
     "codec": vqgan_trainer,

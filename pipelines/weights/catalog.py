@@ -114,12 +114,19 @@ def checkpoint_of(name: str) -> Checkpoint:
 
 
 def folder_kind(path: Path) -> str:
-    """The kind of a folder of diffusers, "flow" or "diffusion", from the parts that its model_index.json lists."""
+    """The kind of a folder of diffusers: "flow" or "diffusion" by the parts of a pipeline, "taesd" for a tiny decoder."""
+    if _of_json(path / "config.json").get("_class_name") == "AutoencoderTiny":
+        return "taesd"
+    return "flow" if "transformer" in _of_json(path / "model_index.json") else "diffusion"
+
+
+def _of_json(path: Path) -> dict[str, Any]:
+    """A file's JSON object. Empty where there is none: who loads the model will say what is wrong with it."""
     try:
-        index = json.loads((path / "model_index.json").read_text("utf-8"))
+        values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        return "diffusion"  # who loads it will say what is wrong with it
-    return "flow" if is_dict(index) and "transformer" in index else "diffusion"
+        return {}
+    return values if is_dict(values) else {}
 
 
 def kind_of(path: Path) -> str:
@@ -146,6 +153,7 @@ DENOISING = (
     "guide",
 )  # pipelines whose model is a denoiser: of pixels, or of latents, which have these parts
 _LATENT = ("prior", "codec", "diffusion")
+PREVIEW = "preview"  # the part that decodes previews, where a pack draws by a folder of diffusers
 _PRIOR = {"prior": "tiny-prior", "codec": "tiny-codec"}
 _JUDGES = {"clip": "clip-vit-b-32", "critic": "clip-vit-b-16"}
 
@@ -213,6 +221,7 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
     "flux2-klein": _flow("flux2-klein-4b"),
     "flux1-schnell": _flow("flux1-schnell"),
     "sd-3.5": _flow("stable-diffusion-3.5-medium"),
+    "sana-sprint": _flow("sana-sprint-0.6b"),
 }
 
 
@@ -242,6 +251,8 @@ def _replaceable(pack: str) -> dict[str, str]:
     usual = {field: name for fields in pipelines_of(pack).values() for field, name in fields.items()}
     if "prior" in pipelines_of(pack).get("edit", {}):
         usual.setdefault("unet", "tiny-unet")
+    if "diffusion" in pipelines_of(pack).get("diffuse", {}):
+        usual.setdefault(PREVIEW, "taesd")
     return usual
 
 
@@ -262,7 +273,8 @@ def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[s
     """The models of a pipeline in a pack: field of the pipeline -> checkpoint's name.
 
     `use` replaces some of them, for example {"clip": "clip-vit-l-14"}. In Edit and Guide a "unet", a denoiser of
-    pixels, replaces one of latents. BadInput for an unknown pack, and for a pipeline that the pack does not have.
+    pixels, replaces one of latents. In Diffuse a "preview" is one part more. BadInput for an unknown pack, and for a
+    pipeline that the pack does not have.
     """
     pipelines = pipelines_of(pack)
     if pipeline not in pipelines:
@@ -272,6 +284,8 @@ def parts(pack: str, pipeline: str, use: dict[str, str] | None = None) -> dict[s
     names, use = pipelines[pipeline], use or {}
     if pipeline in DENOISING and "unet" in use:
         names = {"unet": use["unet"]} | {k: name for k, name in names.items() if k not in _LATENT}
+    if pipeline == "diffuse" and "diffusion" in names and PREVIEW in use:
+        names = names | {PREVIEW: use[PREVIEW]}
     return {field: use.get(field, name) for field, name in names.items()}
 
 

@@ -58,6 +58,7 @@ def fetch(
     addresses = [url] if isinstance(url, str) else list(url)
     for address in addresses:
         check_address(address)
+    sha256 = sha256.lower() if sha256 else None
     if path.is_file() and sha256 and file_hash(path) == sha256:
         return sha256
     addresses = addresses if sha256 else addresses[:1]
@@ -104,14 +105,14 @@ def _receive(part: _Part, size: int | None, opener: Opener) -> Generator[tuple[i
 
     Yields as `fetch` does.
     """
-    misses = 0
+    misses = best = 0
     while True:
-        before = part.size
+        best = max(best, part.size)  # a part may have to be begun anew
         try:
             yield from part.receive(opener, size)
             return
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            misses = 0 if part.size > before else misses + 1
+            misses = 0 if part.size > best else misses + 1
             if misses >= TRIES:
                 raise Unavailable(
                     "weights.broken_off", host=part.host, megabytes=part.size / 1e6, reason=_reason(error)
@@ -186,7 +187,11 @@ class _Part:
                 "weights.unreachable", host=self.host, reason=_reason(error.reason), file=self.path.name
             ) from error
         with answer:
-            now, start = _offer(answer, self.path.name, self.host)
+            try:
+                now, start = _offer(answer, self.path.name, self.host)
+            except ConnectionError:  # it cannot go on, so it is asked for all of it
+                self.drop()
+                raise
             if start != begin or (begin and not _same(now, validators)):
                 self.drop()  # another file, or a server that cannot go on
                 if start:

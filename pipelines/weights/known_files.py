@@ -89,6 +89,71 @@ PINS: dict[str, tuple[str, int | None]] = {  # address -> SHA-256 and bytes
         376_581_823,
     ),
 }
+FOLDERS: dict[
+    str, dict[str, tuple[str, int | None]]
+] = {  # repository of the Hub -> path -> SHA-256 and bytes
+    "black-forest-labs/FLUX.2-klein-4B": {
+        "transformer/diffusion_pytorch_model.safetensors": (
+            "9f29f9edcfdae452a653ffb51a534ca4decd389952c225724ff3b94042612a6e",
+            7_751_109_744,
+        ),
+        "text_encoder/model-00001-of-00002.safetensors": (
+            "8c0506e7f4936fa7e26183a4fd8da4e2bdbc5990ba64ae441f965d51228f36ea",
+            4_967_215_360,
+        ),
+        "text_encoder/model-00002-of-00002.safetensors": (
+            "82f2bd839378541b0557bfabaf37c7d3d637071fdcb73302dedd7cf61162ce07",
+            3_077_766_632,
+        ),
+        "vae/diffusion_pytorch_model.safetensors": (
+            "ca70d2202afe6415bdbcb8793ba8cd99fd159cfe6192381504d6c4d3036e0f04",
+            168_120_878,
+        ),
+        "tokenizer/tokenizer.json": (
+            "aeb13307a71acd8fe81861d94ad54ab689df773318809eed3cbe794b4492dae4",
+            11_422_654,
+        ),
+    },
+    "Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers": {
+        "transformer/diffusion_pytorch_model.safetensors": (
+            "9069dd697395b96a59d1f74837461f7aeb3d95e55b67fa85c9f31c9106b65e87",
+            1_187_078_584,
+        ),
+        "text_encoder/model-00001-of-00002.safetensors": (
+            "e909230aabafad02d097c7dc02f2ae062b4e6b0593477c1f07679d277e09ce71",
+            4_988_024_144,
+        ),
+        "text_encoder/model-00002-of-00002.safetensors": (
+            "48e14f6b7a917e54cabc4ff2047ac2bfe0dae663e771eed3a8acf4ea27dcac18",
+            240_691_624,
+        ),
+        "vae/diffusion_pytorch_model.safetensors": (
+            "dfd991d1b54ffabf22745c5885589d8f2a7bc59930d95d92bd741c4fc64454bb",
+            1_249_044_836,
+        ),
+        "tokenizer/tokenizer.json": (
+            "5f7eee611703c5ce5d1eee32d9cdcfe465647b8aff0c1dfb3bed7ad7dbb05060",
+            34_362_873,
+        ),
+    },
+    "madebyollin/taesd": {
+        "diffusion_pytorch_model.safetensors": (
+            "db169d69145ec4ff064e49d99c95fa05d3eb04ee453de35824a6d0f325513549",
+            9_793_292,
+        ),
+    },
+    "madebyollin/taef1": {
+        "diffusion_pytorch_model.safetensors": (
+            "47a6c2bff850da04b267cab70fe3553fef57255eb9a8e76852baa0a87850e54d",
+            None,
+        ),
+    },
+}
+PINS |= {
+    f"{HUB}/{repository}/resolve/main/{path}": known_of
+    for repository, files in FOLDERS.items()
+    for path, known_of in files.items()
+}
 MIRRORS: dict[str, tuple[str, ...]] = {  # address -> others of the same bytes
     f"{HEIBOX}/867b05fc8c4841768640/?dl=1": (
         f"{SOMNAI}/imagenet/imagenet.ckpt",

@@ -6,30 +6,10 @@ Sizes that nobody states are about right. A "judge" in `about` scores well; a gu
 from __future__ import annotations
 
 from pipelines.weights.checkpoint import Checkpoint, File
-from pipelines.weights.known_files import HUB, SOMNAI, known, openai_clip
+from pipelines.weights.entries import GB, NO_LICENCE, WEIGHTS, clip_of_openai, hub, hub_folder, vqgan
+from pipelines.weights.known_files import HUB, SOMNAI
 
-GB = 10**9
 ADM = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
-OPENAI_LICENCE = "MIT (its card puts deployed use out of scope)"
-TAMING_LICENCE = "the code is MIT; the weights state no licence"
-NO_LICENCE = "the code is MIT; the card names no licence for the weights"
-
-
-def _hub(repository: str, *names: str) -> tuple[File, ...]:
-    return tuple(known(f"{HUB}/{repository}/resolve/main/{name}") for name in names)
-
-
-def _resnet(name: str, file: str, sha256: str, parameters: int, about: str) -> Checkpoint:
-    return Checkpoint(
-        name=name,
-        kind="openai-clip",
-        files=(openai_clip(sha256, file),),
-        licence=OPENAI_LICENCE,
-        origin="OpenAI, CLIP (2021)",
-        about=about,
-        parameters=parameters,
-        working=GB,
-    )
 
 
 def _clip(
@@ -39,7 +19,7 @@ def _clip(
     return Checkpoint(
         name=name,
         kind=kind,
-        files=_hub(repository, *names),
+        files=hub(repository, *names),
         licence=licence,
         origin=repository,
         about=about,
@@ -63,18 +43,9 @@ def _adm(name: str, file: File, licence: str, origin: str, about: str, millions:
     )
 
 
-def _vqgan(name: str, folder: str, sha256: str, about: str, millions: float, megabytes: int) -> Checkpoint:
-    return Checkpoint(
-        name=name,
-        kind="taming-vqgan",
-        files=(File(f"{SOMNAI}/{folder}/{folder}.ckpt", sha256),),
-        licence=TAMING_LICENCE,
-        origin="taming-transformers (2021), kept by PyTTI",
-        about=about,
-        parameters=round(millions * 1e6),
-        working=4 * GB,
-        megabytes=megabytes,
-    )
+def _pytti(name: str, folder: str, sha256: str, about: str, millions: float, megabytes: int) -> Checkpoint:
+    file = File(f"{SOMNAI}/{folder}/{folder}.ckpt", sha256)
+    return vqgan(name, file, about, millions, megabytes, "taming-transformers (2021), kept by PyTTI")
 
 
 def _flow(
@@ -83,7 +54,7 @@ def _flow(
 ) -> Checkpoint:  # fmt: skip
     """A folder of diffusers: its networks beside the VAE with their numbers of files, and the files of each tokenizer."""
     files = ["model_index.json", "scheduler/scheduler_config.json", "vae/config.json"]
-    files += ["vae/diffusion_pytorch_model.safetensors"]
+    files += [f"vae/{WEIGHTS}"]
     for number, names in zip(("", "_2", "_3"), tokenizers, strict=False):
         files += [f"tokenizer{number}/{file}" for file in names]
     for part, count in parts.items():
@@ -97,7 +68,7 @@ def _flow(
     return Checkpoint(
         name=name,
         kind="flow",
-        files=tuple(known(f"{HUB}/{repository}/resolve/main/{file}", file) for file in files),
+        files=hub_folder(repository, files),
         licence=licence,
         origin=repository,
         about=about,
@@ -108,38 +79,57 @@ def _flow(
     )
 
 
+def _previewer(name: str, models: str) -> Checkpoint:
+    """A tiny decoder of latents, a folder of diffusers."""
+    return Checkpoint(
+        name=name,
+        kind="taesd",
+        files=hub_folder(f"madebyollin/{name}", ["config.json", WEIGHTS]),
+        licence="MIT",
+        origin=f"madebyollin/{name}, Ollin Boer Bohan (2023)",
+        about=f"a tiny decoder: quick and larger previews of {models}, --use preview={name}",
+        parameters=2_450_000,
+        working=GB // 2,
+        megabytes=10,
+    )
+
+
 QWEN_WORDS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 CLIP_WORDS = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
-T5_WORDS = ("tokenizer.json", "tokenizer_config.json")
+FAST_WORDS = ("tokenizer.json", "tokenizer_config.json")
 WHOLE_CLIP = ("open_clip_pytorch_model.bin", "open_clip_config.json")
 JUDGES: tuple[Checkpoint, ...] = (
-    _resnet(
+    clip_of_openai(
         "clip-rn101",
         "RN101.pt",
         "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599",
-        119_690_000,
+        119.69,
         "OpenAI's CLIP RN101, 224 px, English: a second convolutional guide beside RN50",
+        GB,
     ),
-    _resnet(
+    clip_of_openai(
         "clip-rn50x4",
         "RN50x4.pt",
         "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd",
-        178_300_000,
+        178.3,
         "OpenAI's CLIP RN50x4, 288 px, English: a convolutional guide, the usual partner of ViT-B/32",
+        GB,
     ),
-    _resnet(
+    clip_of_openai(
         "clip-rn50x16",
         "RN50x16.pt",
         "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa",
-        290_980_000,
+        290.98,
         "OpenAI's CLIP RN50x16, 384 px, English: convolutional, sees small things",
+        GB,
     ),
-    _resnet(
+    clip_of_openai(
         "clip-rn50x64",
         "RN50x64.pt",
         "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c",
-        623_260_000,
+        623.26,
         "OpenAI's CLIP RN50x64, 448 px, English: the largest convolutional one, for a GPU",
+        GB,
     ),
     _clip(
         "clip-siglip2-b-16",
@@ -154,7 +144,7 @@ JUDGES: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="siglip-tokenizer",
         kind="siglip-tokenizer",
-        files=_hub("google/siglip2-base-patch16-224", "tokenizer.json"),
+        files=hub("google/siglip2-base-patch16-224", "tokenizer.json"),
         licence="Apache-2.0 (the repository; the vocabulary is Gemma's)",
         origin="google/siglip2-base-patch16-224 (2025)",
         about="the vocabulary of SigLIP 2: Gemma's BPE, 256,000 pieces",
@@ -201,7 +191,7 @@ JUDGES: tuple[Checkpoint, ...] = (
         "critic-pickscore",
         "yuvalkirstain/PickScore_v1",
         ("model.safetensors", "config.json"),
-        "none named on its card; the code is MIT",
+        "not known to us; the code is MIT",
         "PickScore, a CLIP ViT-H/14 that learned which pictures people prefer: a critic, --use critic=...",
         986_109_441,
         3945,
@@ -252,7 +242,7 @@ PAINTERS: tuple[Checkpoint, ...] = (
         )
         for one, many in (("bedroom", "bedrooms"), ("cat", "cats"), ("horse", "horses"))
     ),
-    _vqgan(
+    _pytti(
         "vqgan-wikiart",
         "wikiart",
         "bd08bb46301f98be1712bb2be9f8868cea30b53137cd985d4d6e8da8b3e02c36",
@@ -260,7 +250,7 @@ PAINTERS: tuple[Checkpoint, ...] = (
         75.9,
         958,
     ),
-    _vqgan(
+    _pytti(
         "vqgan-coco",
         "coco",
         "106cc20fde571df14afc4349d62218d8213cf47177c682ecaa78a8c28b12f9de",
@@ -268,7 +258,7 @@ PAINTERS: tuple[Checkpoint, ...] = (
         73.8,
         8400,
     ),
-    _vqgan(
+    _pytti(
         "vqgan-faceshq",
         "faceshq",
         "3274bba51bd565c90990bbcf7bb5dad0b9b95a6a77011980afc4c3cfc4d1cad1",
@@ -293,6 +283,10 @@ PAINTERS: tuple[Checkpoint, ...] = (
         megabytes=288,
     ),
 )
+# How files and licences are known; none of the repositories was looked at itself. z-image-turbo: two programs download
+# these files, and one counts their bytes. flux2-klein-4b and sana-sprint-0.6b: a list with the Hub's own hashes.
+# flux1-schnell: a list that was compared with the repository. stable-diffusion-3.5-medium: two programs load these files,
+# and the head of its card. The previews: programs that download them.
 FLOWS: tuple[Checkpoint, ...] = (
     _flow(
         "z-image-turbo",
@@ -302,7 +296,7 @@ FLOWS: tuple[Checkpoint, ...] = (
         "Apache-2.0",
         "Z-Image-Turbo, 1024 px in eight steps, English and Chinese, also writing in pictures: for a GPU",
         10_260,
-        32_900,
+        32_848,
     ),
     _flow(
         "flux2-klein-4b",
@@ -318,7 +312,7 @@ FLOWS: tuple[Checkpoint, ...] = (
         "flux1-schnell",
         "black-forest-labs/FLUX.1-schnell",
         {"transformer": 3, "text_encoder": 1, "text_encoder_2": 2},
-        (CLIP_WORDS, T5_WORDS),
+        (CLIP_WORDS, FAST_WORDS),
         "Apache-2.0; its repository asks for an account: HF_TOKEN",
         "FLUX.1 schnell, 1024 px in four steps, English: for a large GPU",
         16_870,
@@ -328,12 +322,28 @@ FLOWS: tuple[Checkpoint, ...] = (
         "stable-diffusion-3.5-medium",
         "stabilityai/stable-diffusion-3.5-medium",
         {"transformer": 1, "text_encoder": 1, "text_encoder_2": 1, "text_encoder_3": 2},
-        (CLIP_WORDS, CLIP_WORDS, T5_WORDS),
-        "Stability AI Community License: free below a yearly revenue of 1 million dollars; its repository asks for an "
+        (CLIP_WORDS, CLIP_WORDS, FAST_WORDS),
+        "Stability AI Community License: free up to a yearly revenue of 1 million dollars; its repository asks for an "
         "account: HF_TOKEN",
         "Stable Diffusion 3.5 medium, 1024 px, English: many styles, for a GPU",
         8_130,
         16_260,
     ),
+    _flow(
+        "sana-sprint-0.6b",
+        "Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers",
+        {"transformer": 1, "text_encoder": 2},
+        (FAST_WORDS,),
+        "Apache-2.0 by its LICENSE, NVIDIA's NSCL v2-custom by an older card; the text encoder: Google's Gemma terms",
+        "SANA-Sprint 0.6B, 1024 px in one to four steps, English and Chinese: small and quick, for a GPU",
+        3_520,
+        7_699,
+    ),
 )
-NEWER: tuple[Checkpoint, ...] = (*JUDGES, *PAINTERS, *FLOWS)
+PREVIEWS: tuple[Checkpoint, ...] = (
+    _previewer("taesd", "Stable Diffusion 1.5, 2.1 and Turbo"),
+    _previewer("taesdxl", "Stable Diffusion XL and its Turbo"),
+    _previewer("taesd3", "Stable Diffusion 3.5"),
+    _previewer("taef1", "FLUX.1 and Z-Image"),
+)
+NEWER: tuple[Checkpoint, ...] = (*JUDGES, *PAINTERS, *FLOWS, *PREVIEWS)

@@ -7,12 +7,10 @@ mirrors are those of `known_files.py`. Where the SHA-256 is None ("not pinned"),
 from __future__ import annotations
 
 from pipelines.weights.checkpoint import Checkpoint, File
-from pipelines.weights.known_files import HEIBOX, HUB, known, openai_clip
+from pipelines.weights.entries import GB, NO_LICENCE, clip_of_openai, hub, hub_folder, vqgan
+from pipelines.weights.known_files import HEIBOX, known
 from pipelines.weights.newer_weights import NEWER
 
-GB = 10**9
-OPENAI_LICENCE = "MIT (its card puts deployed use out of scope)"
-TAMING_LICENCE = "the code is MIT; the weights state no licence"
 OPENRAIL = "CreativeML OpenRAIL-M: uses that do harm are forbidden"
 OPENRAIL_PLUS = "CreativeML Open RAIL++-M: uses that do harm are forbidden"
 STABILITY = (
@@ -20,32 +18,12 @@ STABILITY = (
 )
 
 
-def _hub(repository: str, *names: str) -> tuple[File, ...]:
-    return tuple(known(f"{HUB}/{repository}/resolve/main/{name}") for name in names)
-
-
-def _openai_clip(
-    name: str, file: str, sha256: str, millions: float, megabytes: int, about: str
-) -> Checkpoint:
-    return Checkpoint(
-        name=name,
-        kind="openai-clip",
-        files=(openai_clip(sha256, file),),
-        licence=OPENAI_LICENCE,
-        origin="OpenAI, CLIP (2021)",
-        about=about,
-        parameters=round(millions * 1e6),
-        working=GB // 2,
-        megabytes=megabytes,
-    )
-
-
 def _open_clip(name: str, repository: str, millions: float, about: str, *, config: bool = True) -> Checkpoint:
     """A CLIP of open_clip, with its config where that is published and says more than the shapes do."""
     return Checkpoint(
         name=name,
         kind="openai-clip",
-        files=_hub(repository, "open_clip_pytorch_model.bin", *["open_clip_config.json"] * config),
+        files=hub(repository, "open_clip_pytorch_model.bin", *["open_clip_config.json"] * config),
         licence="MIT",
         origin=f"{repository} (open_clip)",
         about=about,
@@ -59,27 +37,13 @@ def _ddpm(name: str, about: str) -> Checkpoint:
     return Checkpoint(
         name=name,
         kind="ddpm",
-        files=_hub(f"google/{name}", "diffusion_pytorch_model.bin", "config.json"),
+        files=hub(f"google/{name}", "diffusion_pytorch_model.bin", "config.json"),
         licence="Apache-2.0",
         origin=f"google/{name}, Ho et al. (2020)",
         about=about,
         parameters=113_673_219,
         working=2 * GB,
         megabytes=455,
-    )
-
-
-def _vqgan(name: str, address: str, about: str, millions: float, megabytes: int) -> Checkpoint:
-    return Checkpoint(
-        name=name,
-        kind="taming-vqgan",
-        files=(known(f"{HEIBOX}/{address}/?dl=1", "last.ckpt"),),
-        licence=TAMING_LICENCE,
-        origin="CompVis, taming-transformers (2021)",
-        about=about,
-        parameters=round(millions * 1e6),
-        working=4 * GB,
-        megabytes=megabytes,
     )
 
 
@@ -98,7 +62,7 @@ def _latent(
     return Checkpoint(
         name=name,
         kind="diffusion",
-        files=tuple(known(f"{HUB}/{repository}/resolve/main/{file}", file) for file in names),
+        files=hub_folder(repository, names),
         licence=licence,
         origin=repository,
         about=about,
@@ -110,44 +74,39 @@ def _latent(
 
 
 PUBLISHED: tuple[Checkpoint, ...] = (
-    _openai_clip(
+    clip_of_openai(
         "clip-vit-b-32",
         "ViT-B-32.pt",
         "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
         151.28,
-        354,
         "OpenAI's CLIP ViT-B/32, 224 px, English: the usual judge and guide",
     ),
-    _openai_clip(
+    clip_of_openai(
         "clip-vit-b-16",
         "ViT-B-16.pt",
         "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
         149.62,
-        351,
         "OpenAI's CLIP ViT-B/16, 224 px, English: sees more detail, four times the work",
     ),
-    _openai_clip(
+    clip_of_openai(
         "clip-vit-l-14",
         "ViT-L-14.pt",
         "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
         427.62,
-        933,
         "OpenAI's CLIP ViT-L/14, 224 px, English: the better judge",
     ),
-    _openai_clip(
+    clip_of_openai(
         "clip-vit-l-14-336",
         "ViT-L-14-336px.pt",
         "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
         427.94,
-        934,
         "OpenAI's CLIP ViT-L/14 at 336 px, English: the best of the family",
     ),
-    _openai_clip(
+    clip_of_openai(
         "clip-rn50",
         "RN50.pt",
         "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
         102.0,
-        256,
         "OpenAI's CLIP RN50, 224 px, English: a convolutional one, which guides with other habits",
     ),
     _open_clip(
@@ -166,8 +125,8 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="clip-chinese-vit-b-16",
         kind="chinese-clip",
-        files=_hub("OFA-Sys/chinese-clip-vit-base-patch16", "pytorch_model.bin", "config.json"),
-        licence="the code is MIT; the card names no licence for the weights",
+        files=hub("OFA-Sys/chinese-clip-vit-base-patch16", "pytorch_model.bin", "config.json"),
+        licence=NO_LICENCE,
         origin="OFA-Sys/chinese-clip-vit-base-patch16 (2022)",
         about="Chinese CLIP ViT-B/16, 224 px: prompts in Chinese",
         parameters=188_000_000,
@@ -177,7 +136,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="clip-tokenizer",
         kind="clip-tokenizer",
-        files=_hub("openai/clip-vit-base-patch32", "vocab.json", "merges.txt"),
+        files=hub("openai/clip-vit-base-patch32", "vocab.json", "merges.txt"),
         licence="MIT",
         origin="OpenAI, CLIP (2021)",
         about="the vocabulary of all English CLIPs: byte-level BPE, 49,408 pieces",
@@ -186,7 +145,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="clip-chinese-tokenizer",
         kind="wordpiece-tokenizer",
-        files=_hub("OFA-Sys/chinese-clip-vit-base-patch16", "vocab.txt"),
+        files=hub("OFA-Sys/chinese-clip-vit-base-patch16", "vocab.txt"),
         licence="Apache-2.0 (BERT's vocabulary)",
         origin="OFA-Sys/chinese-clip-vit-base-patch16 (2022)",
         about="the vocabulary of Chinese CLIP: WordPiece, 21,128 pieces",
@@ -195,7 +154,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="dalle-mini",
         kind="dalle-mini",
-        files=_hub("kuprel/min-dalle", "encoder_mini.pt", "decoder_mini.pt"),
+        files=hub("kuprel/min-dalle", "encoder_mini.pt", "decoder_mini.pt"),
         licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
         origin="dalle-mini by Dayma et al. (2021), as kuprel/min-dalle",
         about="DALL·E mini: 256 px pictures of 16 x 16 tokens, English",
@@ -206,7 +165,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="dalle-mega",
         kind="dalle-mini",
-        files=_hub("kuprel/min-dalle", "encoder.pt", "decoder.pt"),
+        files=hub("kuprel/min-dalle", "encoder.pt", "decoder.pt"),
         licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
         origin="DALL·E mega by Dayma et al. (2022), as kuprel/min-dalle",
         about="DALL·E mega: 256 px pictures of 16 x 16 tokens, English",
@@ -218,7 +177,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="dalle-mini-flax",
         kind="dalle-mini",
-        files=_hub("dalle-mini/dalle-mini", "flax_model.msgpack", "config.json"),
+        files=hub("dalle-mini/dalle-mini", "flax_model.msgpack", "config.json"),
         licence="Apache-2.0",
         origin="dalle-mini/dalle-mini, Dayma et al. (2021)",
         about="DALL·E mini in its authors' own form",
@@ -229,10 +188,10 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="dalle-mega-flax",
         kind="dalle-mini",
-        files=_hub("dalle-mini/dalle-mega", "flax_model.msgpack", "config.json"),
+        files=hub("dalle-mini/dalle-mega", "flax_model.msgpack", "config.json"),
         licence="Apache-2.0",
         origin="dalle-mini/dalle-mega, Dayma et al. (2022)",
-        about="DALL·E mega in its authors' own form; whether it is still there is not known",
+        about="DALL·E mega in its authors' own form; the names of its files are those of DALL·E mini, and were not seen",
         parameters=2_588_000_000,
         working=3 * GB,
         megabytes=10352,
@@ -241,7 +200,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="dalle-mini-tokenizer",
         kind="dalle-mini-tokenizer",
-        files=_hub("kuprel/min-dalle", "vocab_mini.json", "merges_mini.txt"),
+        files=hub("kuprel/min-dalle", "vocab_mini.json", "merges_mini.txt"),
         licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
         origin="dalle-mini by Dayma et al. (2021), as kuprel/min-dalle",
         about="the vocabulary of DALL·E mini: byte-level BPE, English",
@@ -250,7 +209,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="dalle-mega-tokenizer",
         kind="dalle-mini-tokenizer",
-        files=_hub("kuprel/min-dalle", "vocab.json", "merges.txt"),
+        files=hub("kuprel/min-dalle", "vocab.json", "merges.txt"),
         licence="Apache-2.0 (dalle-mini), MIT (min-dalle)",
         origin="DALL·E mega by Dayma et al. (2022), as kuprel/min-dalle",
         about="the vocabulary of DALL·E mega: byte-level BPE, English",
@@ -259,7 +218,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="rudalle-malevich",
         kind="rudalle",
-        files=_hub("ai-forever/rudalle-Malevich", "pytorch_model_v3.bin"),
+        files=hub("ai-forever/rudalle-Malevich", "pytorch_model_v3.bin"),
         licence="Apache-2.0 (the repository; the card names none)",
         origin="ai-forever/rudalle-Malevich (2021)",
         about="ruDALL-E Malevich: the paper's sparse attention at 1.3 billion parameters, 256 px, Russian prompts",
@@ -270,7 +229,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="rudalle-tokenizer",
         kind="rudalle-tokenizer",
-        files=_hub("shonenkov/rudalle-utils", "bpe.model"),
+        files=hub("shonenkov/rudalle-utils", "bpe.model"),
         licence="Apache-2.0 (the repository; the card names none)",
         origin="shonenkov/rudalle-utils (2021)",
         about="the vocabulary of ruDALL-E: BPE, Russian",
@@ -290,23 +249,23 @@ PUBLISHED: tuple[Checkpoint, ...] = (
         working=2 * GB,
         megabytes=390,
     ),
-    _vqgan(
+    vqgan(
         "vqgan-f16-1024",
-        "140747ba53464f49b476",
+        known(f"{HEIBOX}/140747ba53464f49b476/?dl=1", "last.ckpt"),
         "VQGAN, ImageNet, 16 px a token, 1024 codes: VQGAN-CLIP's first",
         72.2,
         958,
     ),
-    _vqgan(
+    vqgan(
         "vqgan-f16-16384",
-        "867b05fc8c4841768640",
+        known(f"{HEIBOX}/867b05fc8c4841768640/?dl=1", "last.ckpt"),
         "VQGAN, ImageNet, 16 px a token, 16,384 codes: VQGAN-CLIP's usual one",
         76.0,
         980,
     ),
-    _vqgan(
+    vqgan(
         "vqgan-gumbel-f8",
-        "34a747d5765840b5a99d",
+        known(f"{HEIBOX}/34a747d5765840b5a99d/?dl=1", "last.ckpt"),
         "VQGAN with Gumbel quantization, OpenImages, 8 px a token, 8192 codes: the most faithful",
         69.0,
         377,
@@ -314,7 +273,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="vqgan-dalle-mini",
         kind="taming-vqgan",
-        files=_hub("dalle-mini/vqgan_imagenet_f16_16384", "flax_model.msgpack"),
+        files=hub("dalle-mini/vqgan_imagenet_f16_16384", "flax_model.msgpack"),
         licence="the card names no licence; taming-transformers, from which it was trained further, is MIT code",
         origin="dalle-mini/vqgan_imagenet_f16_16384 (2021)",
         about="the VQGAN of DALL·E mini and mega: 16 px a token, 16,384 codes",
@@ -325,7 +284,7 @@ PUBLISHED: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="vqgan-rudalle",
         kind="taming-vqgan",
-        files=_hub("shonenkov/rudalle-utils", "vqgan.gumbelf8-sber.model.ckpt"),
+        files=hub("shonenkov/rudalle-utils", "vqgan.gumbelf8-sber.model.ckpt"),
         licence="Apache-2.0 (the repository; the card names none)",
         origin="Sber-VQGAN, shonenkov/rudalle-utils (2021)",
         about="the VQGAN of ruDALL-E: Gumbel quantization, 8 px a token, 8192 codes",

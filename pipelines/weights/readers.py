@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 from dataclasses import replace
@@ -96,6 +97,10 @@ def _read_safetensors(path: Path, name: str) -> SourceCheckpoint:
         TypeError,
         AttributeError,
     ) as error:
+        if strange := re.search(
+            r"unknown variant `(\w{1,20})`", str(error)
+        ):  # a type of numbers in the header
+            raise BadInput("weights.number_type", name=name, type=strange[1]) from None
         raise BadInput("weights.file_damaged", file=name, reason=_short(error)) from None
     return SourceCheckpoint(name, tensors, dict(metadata), mapped.release if mapped else None)
 

@@ -258,7 +258,8 @@ def front_matter() -> dict[str, Any]:
 
 
 def test_the_front_matter_says_what_is_so() -> None:
-    from pipelines.weights.open_weights import HUB, OPEN_WEIGHTS
+    from pipelines.weights.known_files import HUB
+    from pipelines.weights.open_weights import OPEN_WEIGHTS
 
     values = front_matter()
     assert (values["sdk"], values["app_file"]) == ("gradio", "launch.py")

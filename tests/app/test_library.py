@@ -228,7 +228,7 @@ def lock(file: Path) -> sqlite3.Connection:
 def test_an_index_that_is_locked_or_damaged_while_it_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.picture_index.LOCKED_SECONDS", 0.05)
+    monkeypatch.setattr("app.library.facts.LOCKED_SECONDS", 0.05)
     library = Library(folder)
     library.search(ColourClip(), "red")
     put(folder, "pink", (250, 150, 160))

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.core.pipeline import Pipeline, Result, Step, run
-from pipelines.core.record import read_record, record_of, write_png
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Pipeline, Result, Step
+from pipelines.core.record import read_record, record_of, write_pictures, write_png
 from pipelines.core.settings import PROMPT_LIMIT, Settings
 from pipelines.errors import BadInput
 from pipelines.studio import PIPELINES
@@ -52,6 +53,19 @@ def steps_and_result(pipeline: Pipeline[Any], settings: Settings) -> tuple[list[
     assert isinstance(result, Result)
     assert all(isinstance(step, Step) for step in steps)
     return steps, result
+
+
+class Named:
+    """A studio that records can name."""
+
+    pack = "tiny"
+    device = "cpu"
+
+    def pipeline(self, name: str) -> Pipeline[Any]:
+        raise NotImplementedError
+
+    def models(self, name: str) -> dict[str, dict[str, str]]:
+        return {"clip": {"name": "x", "sha256": "ab" * 32}}
 
 
 def pixels(result: Result) -> list[bytes]:
@@ -188,3 +202,30 @@ def test_what_is_out_of_range_is_refused_in_one_sentence(make: Callable[[], Pipe
 def test_bad_prompts_are_refused(make: Callable[[], Pipeline[Any]], prompt: str, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         make().Settings(prompt=prompt)
+
+
+@each_pipeline
+def test_a_sheet_holds_what_its_runs_would_draw_alone(
+    make: Callable[[], Pipeline[Any]], tmp_path: Path
+) -> None:
+    pipeline = make()
+    steps, result = steps_and_result(pipeline, pipeline.Settings(x="seed=5,6"))
+    sheet, *cells = result.pictures
+    assert sheet.facts["sheet"] == {"columns": ["seed 5", "seed 6"], "rows": [""]}
+    assert [cell.settings for cell in cells] == [
+        pipeline.prepare(pipeline.Settings(seed=seed)) for seed in (5, 6)
+    ]
+    alone = steps_and_result(pipeline, pipeline.Settings(seed=6))[1].pictures[0]
+    assert (cells[1].image.tobytes(), cells[1].seed) == (alone.image.tobytes(), alone.seed)
+    width, height = cells[0].image.size
+    assert sheet.image.width > 2 * width and sheet.image.height > height
+    for before, after in pairwise(steps):
+        assert before.stage != after.stage or before.done <= after.done
+    name = next(name for name, kind in {**PIPELINES, **FAKES}.items() if type(pipeline) is kind)
+    paths = [
+        facts["path"]
+        for facts, _ in write_pictures(tmp_path, "a", pipeline=name, studio=Named(), result=result)
+    ]
+    records = [read_record(path, {**PIPELINES, **FAKES}) for path in paths]
+    assert [record.settings["x"] for record in records] == ["seed=5,6", "", ""]
+    assert [record.settings["seed"] for record in records[1:]] == [5, 6]

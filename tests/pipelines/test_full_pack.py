@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-import pipelines.core.pipeline
+import pipelines.core.execute
 import pipelines.studio as studio
 import tests.pipelines.models.test_dalle_pytorch as dalle_pytorch
 import tests.pipelines.models.test_openai_dvae as dvae
@@ -21,6 +21,7 @@ import tests.pipelines.models.test_rudalle as rudalle
 import tests.pipelines.models.test_taming_vqgan as taming
 import tests.support.openai_clip as published_clip
 from app.cli.main import main
+from pipelines.core.pipeline import Result
 from pipelines.core.record import read_record
 from pipelines.generate.pipeline import Generate
 from pipelines.generate.settings import GenerateSettings
@@ -299,15 +300,13 @@ def test_any_prompt_can_be_read(pack: str) -> None:
     assert isinstance(generate, Generate)
     assert generate.read_prompt(PROMPTS[0]).cut
     for prompt in PROMPTS:
-        *_, result = pipelines.core.pipeline.run(
+        *_, result = pipelines.core.execute.run(
             generate, GenerateSettings(prompt=prompt, candidates=1, batch=1)
         )
-        assert isinstance(result, pipelines.core.pipeline.Result) and len(result.pictures) == 1
+        assert isinstance(result, Result) and len(result.pictures) == 1
     optimize = loaded.pipeline("optimize")
-    *_, result = pipelines.core.pipeline.run(
-        optimize, OptimizeSettings(prompt=PROMPTS[0], steps=1, cutouts=1)
-    )
-    assert isinstance(result, pipelines.core.pipeline.Result)
+    *_, result = pipelines.core.execute.run(optimize, OptimizeSettings(prompt=PROMPTS[0], steps=1, cutouts=1))
+    assert isinstance(result, Result)
 
 
 @pytest.mark.parametrize("codec", ["vqgan-f16-16384", "openai-dvae"])

@@ -124,8 +124,16 @@ def test_every_pack_that_was_fetched_draws(
 # ------------------------------------------------------------------------------------------------------- what goes wrong
 
 NAME = "rudalle-tokenizer"  # one small file with a mirror
-FATAL = [*REFUSALS, "dead", "page", "wrong", "short", "stuck", "packed", "moved"]
-HARMLESS = ["cut", "cut once", "untold", "chunked", "no ranges", "new etags", "weak"]
+FATAL = [
+    *REFUSALS, "dead", "page", "wrong", "short", "longer", "stuck", "packed", "packed in silence", "moved", "loop",
+    "cut+new etags", "cut+no ranges", "cut+vague range", "cut+lying range", "cut once+lying range", "chunked+wrong",
+    "untold+page",
+]  # fmt: skip
+HARMLESS = [
+    "cut", "cut once", "untold", "chunked", "drip", "no ranges", "new etags", "weak", "cut once+no ranges",
+    "cut once+new etags", "cut once+weak", "cut once+untold", "drip+chunked", "cut once+other range",
+    "cut once+vague range",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -155,6 +163,17 @@ def test_where_an_address_fails_the_mirror_gives_the_same_file(fault: str, entry
     hub.faults[first] = fault
     assert fetch() == 0 and entry.present
     assert hub.asked[0][0] == first and hub.asked[-1][0] == mirror
+
+
+def test_a_hash_in_capitals_is_the_same_hash(entry: Any, tmp_path: Path) -> None:
+    address, sha256 = entry.files[0].url, entry.files[0].sha256
+    events = download.fetch(address, tmp_path / "x", sha256.upper())
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(events)
+    assert end.value.value == sha256
+    with pytest.raises(StopIteration):  # which is here already
+        next(download.fetch(address, tmp_path / "x", sha256.upper()))
 
 
 def test_a_part_that_broke_off_is_continued_at_the_mirror(entry: Any, hub: ModelHub) -> None:

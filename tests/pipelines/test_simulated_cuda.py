@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.core.pipeline import Pipeline, Result, Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Pipeline, Result, Step
 from pipelines.models import device as devices
 from pipelines.models.base import cached_text_embeddings
 from tests.pipelines.test_contract import CASES

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.core.pipeline import Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result
 from pipelines.core.record import read_record
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings

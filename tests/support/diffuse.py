@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.core.candidates import candidate_seed
-from pipelines.core.pipeline import Picture, Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Picture, Result
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.models.stable_diffusion.network import StableDiffusion

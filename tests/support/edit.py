@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipelines.core.execute import run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Result, run
+from pipelines.core.pipeline import Result
 from pipelines.edit.directions import AdaptedUnet, Direction, network_hash
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings

@@ -130,9 +130,38 @@ def _flux_1() -> Any:
     )
 
 
+def _sana() -> Any:
+    import diffusers
+    from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
+
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", "\n"]
+    vocabulary = {word: k for k, word in enumerate([*special, *map(chr, range(33, 127))])}
+    torch.manual_seed(58)
+    config = Gemma2Config(
+        vocab_size=len(vocabulary), hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=4096,
+    )  # fmt: skip
+    network = diffusers.SanaTransformer2DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=2,
+        num_cross_attention_heads=2, cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=WIDTH,
+        sample_size=8, guidance_embeds=True, qk_norm="rms_norm_across_heads",
+    )  # fmt: skip
+    blocks = ("ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock")
+    sizes = {"block_out_channels": (8, 8, 8, 16), "block_types": blocks, "layers_per_block": (1,) * 4}
+    sizes["qkv_multiscales"] = ((), (), (), (5,))
+    vae = diffusers.AutoencoderDC(
+        latent_channels=4, attention_head_dim=8, scaling_factor=0.41,
+        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in sizes.items()},
+    )  # fmt: skip
+    return diffusers.SanaSprintPipeline(
+        GemmaTokenizer(vocabulary, []), randomized(Gemma2Model(config), 59), randomized(vae, 60),
+        randomized(network, 61), diffusers.SCMScheduler(),
+    )  # fmt: skip
+
+
 @cache
 def flow_folder(kind: str) -> Path:
-    """A folder: "z-image", "z-image by size", "klein", "klein base", "sd-3" or "flux-1"."""
+    """A folder: "z-image", "z-image by size", "klein", "klein base", "sd-3", "flux-1" or "sana"."""
     by_size = {"use_dynamic_shifting": True}
     pipe = {
         "z-image": lambda: _z_image(_scheduler(shift=3.0)),
@@ -140,8 +169,25 @@ def flow_folder(kind: str) -> Path:
         "klein": lambda: _klein(_scheduler(**by_size), distilled=True),
         "sd-3": _stable_diffusion_3,
         "flux-1": _flux_1,
+        "sana": _sana,
         "klein base": lambda: _klein(_scheduler(**by_size), distilled=False),
     }[kind]()
     path = Path(MODELS.name) / kind
     pipe.save_pretrained(path)
+    return path
+
+
+@cache
+def tiny_decoder_folder(channels: int = 4) -> Path:
+    """A TAESD of latents of so many numbers."""
+    import diffusers
+
+    torch.manual_seed(62)
+    sizes = {"block_out_channels": (8, 8, 8, 8)}
+    vae = diffusers.AutoencoderTiny(
+        latent_channels=channels, num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1),
+        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in sizes.items()},
+    )  # fmt: skip
+    path = Path(MODELS.name) / f"tiny-decoder-{channels}"
+    randomized(vae, 63).save_pretrained(path)
     return path

@@ -27,10 +27,13 @@ PAGE = b"<!DOCTYPE html><title>Sign in</title>" + b" " * 500
 class ModelHub:
     """Files by their addresses, and what goes wrong at some of them.
 
-    A fault is a key of REFUSALS, or "dead" (no answer), "page" (a web page in the file's place), "wrong" (other bytes),
-    "short" (fewer bytes, honestly told), "cut" (each connection ends after CUT bytes without a range), "cut once",
-    "stuck" (every connection ends at its first byte), "untold" (no length: it ends when the connection does), "chunked",
-    "no ranges", "packed" (gzip), "new etags", "weak", or "moved" (a redirect to plain http elsewhere).
+    Faults are joined by "+". One is a key of REFUSALS, or "dead" (no answer), "page" (a web page in its place), "wrong"
+    (other bytes), "short" (fewer bytes, honestly told), "longer" (more than told), "cut" (each connection ends after CUT
+    bytes), "cut once", "stuck" (every connection ends at its first byte), "untold" (no length: it ends when the
+    connection does), "chunked", "drip" (a few bytes at a time), "no ranges", "other range" (it begins elsewhere than
+    asked, and says so), "lying range" (it begins at 0 and says as asked), "vague range" (206 without a Content-Range),
+    "packed" (gzip), "packed in silence" (gzip that is not told), "new etags", "weak", "moved" (a redirect to plain http
+    elsewhere), or "loop" (a redirect to itself).
     """
 
     def __init__(self) -> None:
@@ -78,23 +81,26 @@ class ModelHub:
         """The Hub sends its readers elsewhere, with an absolute or a relative address; others give the file at once."""
         stored = request.path.startswith("/stored/")
         url = "https://" + request.path.removeprefix("/stored").removeprefix("/")
-        fault, data = self.faults.get(url, ""), self.files.get(url)
+        fault, data = self.faults.get(url, "").split("+"), self.files.get(url)
         if not stored:
             self.asked.append((url, request.headers.get("Range")))
             self.tokens.add(request.headers.get("Authorization"))
-        if fault == "dead":
+        refused = [REFUSALS[one] for one in fault if one in REFUSALS]
+        if "dead" in fault:
             request.close_connection = True
-        elif data is None or fault in REFUSALS:
-            request.send_error(REFUSALS.get(fault, 404))
-        elif fault == "moved":
+        elif data is None or refused:
+            request.send_error(refused[0] if refused else 404)
+        elif "moved" in fault:
             request.redirect(f"http://{urlsplit(url).hostname}/elsewhere")
+        elif "loop" in fault:
+            request.redirect(self.origin + request.path)
         elif not stored and urlsplit(url).hostname == "huggingface.co":
             inside = f"/stored{request.path}"
             request.redirect(inside if len(data) < 2000 else self.origin + inside)
         else:
             request.send(data, fault, url)
-            if fault == "cut once":
-                del self.faults[url]
+            if "cut once" in fault:
+                self.faults[url] = "+".join(one for one in fault if one != "cut once")
 
 
 _OPEN = download._open
@@ -112,43 +118,61 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def send(self, data: bytes, fault: str, url: str) -> None:
-        if fault == "page":
-            data = PAGE
-        elif fault == "wrong":
-            data = bytes(len(data))
-        elif fault == "short":
-            data = data[:-1]
-        elif fault == "packed":
-            data = gzip.compress(data)
-        mark = secrets.token_hex(4) if fault == "new etags" else hashlib.md5(url.encode()).hexdigest()
-        etag = ("W/" if fault == "weak" else "") + f'"{mark}"'
+    def send(self, data: bytes, fault: list[str], url: str) -> None:
+        data = _spoilt(data, fault)
+        mark = secrets.token_hex(4) if "new etags" in fault else hashlib.md5(url.encode()).hexdigest()
+        etag = ("W/" if "weak" in fault else "") + f'"{mark}"'
         begin, wanted = 0, self.headers.get("Range")
-        if wanted and fault != "no ranges" and self.headers.get("If-Range", etag) == etag:
+        if wanted and "no ranges" not in fault and self.headers.get("If-Range", etag) == etag:
             begin = int(wanted.removeprefix("bytes=").rstrip("-"))
         if begin >= len(data):
             self.send_error(416)
             return
         self.send_response(206 if begin else 200)
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
-        if fault == "packed":
+        rest = data[begin:]
+        if begin and "vague range" not in fault:
+            told = begin - 10 if "other range" in fault else begin
+            rest = data if "lying range" in fault else data[told:]
+            self.send_header("Content-Range", f"bytes {told}-{len(data) - 1}/{len(data)}")
+        if "packed" in fault:
             self.send_header("Content-Encoding", "gzip")
         self.send_header("ETag", etag)
-        rest = data[begin:]
-        if fault == "chunked":
+        if "chunked" in fault:
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             for chunk in filter(None, (rest[:100], rest[100:])):
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
             self.wfile.write(b"0\r\n\r\n")
             return
-        if fault == "untold":
+        if "untold" in fault:
             self.send_header("Connection", "close")
         else:
-            self.send_header("Content-Length", str(len(rest)))
+            self.send_header("Content-Length", str(len(rest) - 20 * ("longer" in fault)))
         self.end_headers()
-        ends = {"cut": CUT, "cut once": CUT, "stuck": 0}.get(fault)
-        self.wfile.write(rest[:ends])
-        if ends is not None or fault == "untold":
+        self._write(rest, fault)
+
+    def _write(self, rest: bytes, fault: list[str]) -> None:
+        ends = next(
+            (count for name, count in (("cut", CUT), ("cut once", CUT), ("stuck", 0)) if name in fault), None
+        )
+        rest = rest[:ends]
+        if "drip" in fault:
+            for k in range(0, len(rest), 16):
+                self.wfile.write(rest[k : k + 16])
+                self.wfile.flush()
+                threading.Event().wait(0.001)
+        else:
+            self.wfile.write(rest)
+        if ends is not None or "untold" in fault or "longer" in fault:
             self.close_connection = True
+
+
+def _spoilt(data: bytes, fault: list[str]) -> bytes:
+    """What is sent instead of a file."""
+    if "page" in fault:
+        return PAGE
+    if "wrong" in fault:
+        return bytes(len(data))
+    if "short" in fault:
+        return data[:-1]
+    return gzip.compress(data) if "packed" in fault or "packed in silence" in fault else data

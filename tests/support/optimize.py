@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.core.execute import run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Result, run
+from pipelines.core.pipeline import Result
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.settings import OptimizeSettings
 

@@ -22,8 +22,8 @@ from pipelines.core.settings import Settings
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.edit.directions import Direction, read_direction
 from pipelines.edit.preflight import Estimate
-from pipelines.edit.results import strip
 from pipelines.edit.settings import EditSettings
+from pipelines.edit.strip import strip
 from pipelines.errors import BadInput, Stopped
 from pipelines.generate.settings import GenerateSettings
 from pipelines.guide.settings import GuideSettings

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from pipelines.core.pipeline import Pipeline, Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Pipeline, Result
 from pipelines.core.record import read_record
 from pipelines.studio import PIPELINES, Studio
 from tests.support.tiny import tiny_diffuse

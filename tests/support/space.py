@@ -17,7 +17,8 @@ from PIL import Image
 from app import space
 from app.jobs.queue import Job, JobQueue
 from app.ui.i18n import both_sentence
-from pipelines.core.pipeline import Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result
 from pipelines.errors import Message
 from tests.support.tiny import tiny_edit, tiny_generate, tiny_optimize
 from tests.support.zero_gpu import ZeroGpuPlatform

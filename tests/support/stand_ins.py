@@ -27,12 +27,12 @@ from tests.pipelines.models.test_siglip import their_model, their_tokenizer
 from tests.pipelines.models.test_taming_vqgan import as_llamagen
 from tests.support.dalle_mini import flax_tree, tokenizer_files
 from tests.support.ddpm import diffusers_unet, tiny_adm
-from tests.support.flows import flow_folder
+from tests.support.flows import flow_folder, tiny_decoder_folder
 from tests.support.tiny import diffusion_folder
 
 FLOW_KINDS = {
     "z-image-turbo": "z-image", "flux2-klein-4b": "klein", "flux1-schnell": "flux-1",
-    "stable-diffusion-3.5-medium": "sd-3",
+    "stable-diffusion-3.5-medium": "sd-3", "sana-sprint-0.6b": "sana",
 }  # fmt: skip
 GRID, CODES = published.GRID, published.CODES
 VIT: tuple[Any, ...] = (1, 64, 16)  # layers, width and patch
@@ -62,6 +62,7 @@ class StandIns:
             "ddpm": self._ddpm,
             "diffusion": self._diffusion,
             "flow": self._flow,
+            "taesd": self._taesd,
         }
         self._vqgans: dict[str, Path] = {}
         self._made: dict[str, Files] = {}
@@ -214,6 +215,10 @@ class StandIns:
                 old = _words_of(folder / words) if str(words) in files else _old_words()
                 files[file.path] = old[Path(file.path).name]
         return files
+
+    def _taesd(self, entry: Checkpoint) -> Files:
+        folder = Path(tiny_decoder_folder())
+        return {file.path: (folder / file.path).read_bytes() for file in entry.files}
 
 
 def _is_of_2022(entry: Checkpoint, path: str) -> bool:

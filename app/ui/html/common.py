@@ -5,8 +5,9 @@ HTML only: nothing here asks the queue or changes anything. Buttons carry `data-
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -17,6 +18,7 @@ from app.ui.i18n import both, both_sentence, pair, words
 from app.ui.link import copy_link
 from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
+from pipelines.core.prompts import as_words, parse_scenes, written_targets
 from pipelines.errors import Message
 
 CURVE_WIDTH, CURVE_HEIGHT = 1000, 72
@@ -73,6 +75,40 @@ def chips(prompts: Iterable[tuple[str, str]]) -> Markup:
     chip = '<button type="button" data-act="chip" data-prompt="{0}">{0}</button>'
     shown = joined(pair(*(html(chip, prompt) for prompt in prompt_pair)) for prompt_pair in prompts)
     return html('<div class="chips">{}</div>', shown)
+
+
+def rows_of(prompt: str, grammar: str) -> str:
+    """The parts of a prompt as JSON, from which the script draws rows: its text, and scenes of targets.
+
+    A target's `said` is its text as the script writes it back.
+    """
+    scenes = [asdict(scene) for scene in parse_scenes(prompt)]
+    if grammar == "terms":  # ^ and @ are words
+        scenes = [{"words": prompt, "step": "", "targets": [asdict(one) for one in written_targets(prompt)]}]
+    for target in (target for scene in scenes for target in scene["targets"]):
+        target["said"] = as_words(target["text"])
+    return json.dumps({"text": prompt, "scenes": scenes})
+
+
+def row_words() -> Markup:
+    """The words that rows need, hidden."""
+    words_of_rows = joined(
+        html('<span data-word="{}">{}</span>', name, both(f"opt_{name}", **facts))
+        for name, facts in (
+            ("weight", {}),
+            ("off", {}),
+            ("remove", {}),
+            ("add", {}),
+            ("scene", {"number": "#"}),
+            ("step", {"step": "#"}),
+        )
+    )
+    return html("<div hidden data-words>{}</div>", words_of_rows)
+
+
+def warnings(notes: Iterable[Message]) -> Markup:
+    """What is told about a prompt, a line each."""
+    return joined(html('<p class="warn">{}</p>', both_sentence(note)) for note in notes)
 
 
 def downloads(url: str, name: str, settings: dict[str, Any], words: str = "download") -> Markup:

@@ -29,7 +29,7 @@ from app.ui.html.common import (
 from app.ui.i18n import both, both_aloud, say
 from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
-from pipelines.edit.results import strip
+from pipelines.edit.strip import strip
 from pipelines.errors import BadInput
 from pipelines.io.images import on_white, open_picture
 

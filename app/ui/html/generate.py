@@ -23,12 +23,16 @@ from app.ui.html.common import (
     figures_line,
     link_of,
     preview_tiles,
+    row_words,
+    rows_of,
     title_of,
     underway,
+    warnings,
 )
 from app.ui.i18n import both, both_aloud, both_sentence
 from app.ui.markup import html, joined
 from app.ui.pictures import SHEET_PIXELS, Pictures
+from pipelines.errors import Message
 
 MAX_TILES = 64  # previews shown at once
 
@@ -325,10 +329,14 @@ def _spread(job: Job) -> Markup | str:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def reading(read: Any | None) -> Markup:
-    """How the model reads the prompt: tokens used, words it does not know, what was cut. None while there is none."""
+def reading(read: Any | None, prompt: str = "", notes: Sequence[Message] = ()) -> Markup:
+    """How the model reads the prompt: tokens used, words it does not know, what was cut. None while there is none.
+
+    The script draws the parts of `prompt` as rows; `notes` are what is told about it.
+    """
+    rows = html('<div hidden data-parsed="{}"></div>{}', rows_of(prompt, "terms"), row_words())
     if read is None:
-        return html('<div class="reading"><p>{}</p></div>', KEYS)
+        return html('<div class="reading"><p>{}</p>{}{}</div>', KEYS, warnings(notes), rows)
     parts = [both("tokens", used=len(read.tokens), limit=read.limit)]
     if read.unknown:
         unknown = ", ".join(read.unknown[:8]) + (" …" if len(read.unknown) > 8 else "")
@@ -339,7 +347,9 @@ def reading(read: Any | None) -> Markup:
         cut = read.cut if len(read.cut) <= 80 else read.cut[:79] + "…"
         parts.append(html('<span class="warn">{}</span>', both("cut", words=cut)))
     return html(
-        '<div class="reading"><p>{}{}</p></div>',
+        '<div class="reading"><p>{}{}</p>{}{}</div>',
         joined(html("<span>{}</span>", part) for part in parts),
         KEYS,
+        warnings(notes),
+        rows,
     )

@@ -29,6 +29,7 @@ from app.ui.html.common import (
     legend,
     link_of,
     press,
+    row_words,
     standing,
 )
 from app.ui.i18n import KNOBS, both, pair
@@ -321,16 +322,7 @@ def in_force(job: Job) -> dict[str, Any]:
 
 
 def rows() -> Markup:
-    """Where the script lists the parts of the prompt, each with its weight; the words it needs stand beside it."""
-    words = joined(
-        html('<span data-word="{}">{}</span>', name, both(f"opt_{name}", **facts))
-        for name, facts in (
-            ("weight", {}),
-            ("off", {}),
-            ("remove", {}),
-            ("add", {}),
-            ("scene", {"number": "#"}),
-            ("step", {"step": "#"}),
-        )
+    """Where the script lists the parts of the prompt, each with its weight, and what is told about them."""
+    return html(
+        '<div class="targets" data-targets></div><div class="reading" data-notes></div>{}', row_words()
     )
-    return html('<div class="targets" data-targets></div><div hidden data-words>{}</div>', words)

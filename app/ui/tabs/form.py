@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,7 +15,20 @@ from pipelines.core.settings import Knob
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
 
+EXACT = 2**53  # up to which JavaScript's numbers are exact
 MASK_HEAD = "data:image/png;base64,"  # of a mask that the script of the page has painted
+
+
+def script_values(**values: Any) -> str:
+    """What the script fills into a form of HTML, as JSON; never the same text twice, so that it is filled in each time.
+
+    Whole numbers that JavaScript's numbers cannot hold, such as large seeds, are texts.
+    """
+    told = {
+        name: str(value) if isinstance(value, int) and abs(value) > EXACT else value
+        for name, value in values.items()
+    }
+    return json.dumps({**told, "nonce": secrets.token_hex(4)})
 
 
 class KnobForm:

@@ -103,7 +103,8 @@ def _wall(context: PageContext, entries: Sequence[Entry], title: str, scores: Se
 def _card(context: PageContext, entry: Entry, score: Markup | str) -> Markup:
     """One picture with its prompt, and what can be done with it."""
     url, name = context.pictures.url(entry.path), context.pictures.name(entry.path)
-    prompt = entry.prompt
+    prompt, record = entry.prompt, entry.record
+    assert record is not None  # as every picture of the outputs folder has
     return html(
         '<article><img src="{}" alt="{}" loading="lazy"><p title="{}"><span>{}</span>{}</p>'
         '<div class="acts">{}'
@@ -116,11 +117,11 @@ def _card(context: PageContext, entry: Entry, score: Markup | str) -> Markup:
         prompt,
         prompt,
         score,
-        downloads(context.pictures.url(entry.path), name, entry.record.settings, "save"),
+        downloads(context.pictures.url(entry.path), name, record.settings, "save"),
         button("optimize_this", "optimize", name=name),
         button("edit_this", "edit", name=name),
         button("why", "see", name=name),
         button("reuse_short", "reuse", name=name),
         button("alike_short", "alike", name=name),
-        copy_link(entry.record.pipeline, entry.record.settings),
+        copy_link(record.pipeline, record.settings),
     )

@@ -19,7 +19,7 @@ from pipelines.weights.checkpoint import Checkpoint
 from pipelines.weights.install import installed
 from pipelines.weights.open_weights import OPEN_WEIGHTS
 
-ROLES = ("clip", "dalle", "vqgan", "unet", "diffusion")  # parts that `--use` can name
+ROLES = ("clip", "dalle", "vqgan", "unet", "diffusion", "preview")  # parts that `--use` can name
 PARTS = (*ROLES, "critic", "tokenizer")  # that can be chosen on the page
 TINY_WORKING = 4  # a file of the tiny pack needs so many times its size in memory
 

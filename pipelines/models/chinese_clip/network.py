@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipelines.models.openai_clip.network import OpenaiClipConfig, PublishedClip
+from pipelines.models.openai_clip.network import OpenaiClipConfig, TransformersClip
 from pipelines.models.openai_clip.tokenizer import WordPieceTokenizer
 
 
@@ -25,7 +25,7 @@ class ChineseClipConfig(OpenaiClipConfig):
     type_count: int = 2
 
 
-class ChineseClip(PublishedClip):
+class ChineseClip(TransformersClip):
     """The ChineseCLIPModel of transformers as a Clip. `log_scale` is its temperature."""
 
     def __init__(self, config: ChineseClipConfig, tokenizer: WordPieceTokenizer):
@@ -44,28 +44,11 @@ class ChineseClip(PublishedClip):
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         }
-        vision = {
-            "hidden_size": config.image_width,
-            "num_hidden_layers": config.image_layer_count,
-            "num_attention_heads": config.image_head_count,
-            "intermediate_size": config.image_inner_width,
-            "hidden_act": config.image_activation,
-            "image_size": config.image_size,
-            "patch_size": config.patch_size,
-        }
+        vision = self.sizes_of_image_tower(config)
         self.network = ChineseCLIPModel(
             ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=config.embedding_size)
         )
         del self.network.logit_scale
-
-    def image_features(self, images: Tensor) -> Tensor:
-        """(n, 3, s, s) normalized pictures in the weights' type -> (n, d), not normalized."""
-        return cast(Any, self.network).get_image_features(pixel_values=images).pooler_output
-
-    @property
-    def image(self) -> nn.Module:
-        """The image tower."""
-        return self.network.vision_model
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """(n, t) token ids, 0 as padding, which is masked -> (n, d), not normalized."""

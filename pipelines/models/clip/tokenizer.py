@@ -14,6 +14,7 @@ import numpy as np
 import tokenizers
 
 from pipelines.errors import BadInput
+from pipelines.io.visible import symbols
 
 END = "<|end|>"  # token 0 ends a text; tokens after it are padding
 
@@ -70,13 +71,17 @@ class Tokenizer:
         return cleaned, list(self.vocabulary.encode(cleaned).offsets)
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words (in Chinese: characters) that are in no training caption, each once; empty without a list of words."""
+        """Words (in Chinese: characters) that are in no training caption, each once; empty without a list of words.
+
+        Emoji and other symbols, which no caption has, stand among them.
+        """
         if not self.words:
             return []
         text_words = words_in(text)
-        return [
+        unknown = [
             word for word in text_words if word not in self.words and word.removesuffix("s") not in self.words
         ]
+        return unknown + symbols(unicodedata.normalize("NFKC", text))
 
     def encode_with_dropout(self, text: str, probability: float, rng: np.random.Generator) -> list[int]:
         """Token ids without END, with BPE dropout (Provilkov et al. 2020).

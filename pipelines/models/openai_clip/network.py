@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -363,3 +363,31 @@ class OpenaiClip(PublishedClip):
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         x = self.transformer(x)[torch.arange(len(tokens), device=tokens.device), tokens.argmax(1)]
         return self.ln_final(x) @ self.text_projection
+
+
+class TransformersClip(PublishedClip):
+    """Base of the CLIPs whose network is one of transformers, which subclasses put into `network`."""
+
+    network: nn.Module
+
+    @property
+    def image(self) -> nn.Module:
+        """The image tower."""
+        return cast(nn.Module, self.network.vision_model)
+
+    @staticmethod
+    def sizes_of_image_tower(config: OpenaiClipConfig) -> dict[str, Any]:
+        """The sizes of the image tower by the names of transformers."""
+        return {
+            "hidden_size": config.image_width,
+            "num_hidden_layers": config.image_layer_count,
+            "num_attention_heads": config.image_head_count,
+            "intermediate_size": config.image_inner_width,
+            "hidden_act": config.image_activation,
+            "image_size": config.image_size,
+            "patch_size": config.patch_size,
+        }
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """(n, 3, s, s) prepared pictures in the weights' type -> (n, d), not normalized."""
+        return cast(Any, self.network).get_image_features(pixel_values=images).pooler_output

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.openai_clip.network import OpenaiClipConfig, PublishedClip
+from pipelines.models.openai_clip.network import OpenaiClipConfig, TransformersClip
 from pipelines.models.siglip.tokenizer import SiglipTokenizer
 
 
@@ -27,7 +27,7 @@ class SiglipConfig(OpenaiClipConfig):
     text_activation: str = "gelu_pytorch_tanh"
 
 
-class Siglip(PublishedClip):
+class Siglip(TransformersClip):
     """The SiglipModel of transformers as a Clip.
 
     `log_scale` and `bias` make a probability of a cosine: sigmoid(exp(log_scale) * cosine + bias). Ranking and guidance
@@ -50,15 +50,7 @@ class Siglip(PublishedClip):
             "max_position_embeddings": config.context_length,
             "projection_size": config.embedding_size,
         }
-        vision = {
-            "hidden_size": config.image_width,
-            "num_hidden_layers": config.image_layer_count,
-            "num_attention_heads": config.image_head_count,
-            "intermediate_size": config.image_inner_width,
-            "hidden_act": config.image_activation,
-            "image_size": config.image_size,
-            "patch_size": config.patch_size,
-        }
+        vision = self.sizes_of_image_tower(config)
         self.network = SiglipModel(TheirConfig(text_config=text, vision_config=vision))
         del self.network.logit_scale, self.network.logit_bias
 
@@ -83,15 +75,6 @@ class Siglip(PublishedClip):
         if images.shape[-2:] == size:
             return images
         return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
-
-    def image_features(self, images: Tensor) -> Tensor:
-        """(n, 3, s, s) prepared pictures in the weights' type -> (n, d), not normalized."""
-        return cast(Any, self.network).get_image_features(pixel_values=images).pooler_output
-
-    @property
-    def image(self) -> nn.Module:
-        """The image tower."""
-        return self.network.vision_model
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """(n, context_length) token ids -> (n, d), not normalized. Padding is not masked."""

@@ -18,7 +18,9 @@ KINDS = (
     *TEXT_KINDS,
     *(kind.replace("Pipeline", f"{job}Pipeline") for kind in TEXT_KINDS for job in ("Img2Img", "Inpaint")),
 )
-FLOW_KINDS = ("ZImagePipeline", "Flux2KleinPipeline", "FluxPipeline", "StableDiffusion3Pipeline")
+FLOW_KINDS = (
+    "ZImagePipeline", "Flux2KleinPipeline", "FluxPipeline", "StableDiffusion3Pipeline", "SanaSprintPipeline"
+)  # fmt: skip
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # whose classes a folder may name
 WEIGHTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from pipelines.models.checkpoint import read_header
 from pipelines.models.clip.network import ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.retrieval import encode_pictures
+from pipelines.training.clip.rounds import fingerprint, with_round
 from pipelines.training.clip.teacher import TEACHER_PACKAGE
 from pipelines.training.clip.trainer import ClipTrainer, TrainingHeads, pooled_by_length
 from pipelines.training.data.emoji import Emoji, on_background
@@ -52,7 +52,7 @@ class TextTrainer(ClipTrainer):
         sizes = {**ClipConfig.from_dict(config).to_dict(), **recipe}
         sizes.pop("vocabulary_size")
         super().__init__(accelerator, emoji, tokenizer, folder, seed, size, path, **sizes)
-        if self.teacher_names is None:
+        if self.lessons is None:
             raise BadInput("training.no_teacher", package=TEACHER_PACKAGE)
         self.clip.image.requires_grad_(False)
         self.before = copy.deepcopy(self.clip.text).requires_grad_(False)
@@ -79,10 +79,8 @@ class TextTrainer(ClipTrainer):
         rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
         scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.45, coloured=0.35)
         captions = [scenes.scene(int(k))[1] for k in rng.choice(self.emoji.train, max(1, n // 4))]
-        assert self.distilled is not None
-        chosen = rng.choice(len(self.texts), n - len(captions), p=self.chances)
-        texts = [self.texts[k] for k in chosen]
-        return {"captions": captions, "texts": texts, "teacher_vectors": self.distilled[chosen].float()}
+        assert self.lessons is not None
+        return {"captions": captions, **self.lessons.draw(rng, n - len(captions))}
 
     def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
         clip, heads, n = self.clip, cast(TrainingHeads, self.networks["heads"]), len(batch["captions"])
@@ -92,17 +90,11 @@ class TextTrainer(ClipTrainer):
             with torch.no_grad():
                 had = F.normalize(self.before(clip.tokenize(batch["captions"])).float(), dim=-1)
         moved = (1 - (text[:n] * had).sum(-1)).mean()
-        distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["teacher_vectors"])
-        relation = self._relation_loss(text[n:], self.prototypes, batch["teacher_vectors"])
+        assert self.lessons is not None
+        distil = self.lessons.distil_loss(heads.teacher(pooled[n:].float()), batch["teacher_vectors"])
+        relation = self.lessons.kinship_loss(text[n:], self.prototypes, batch["teacher_vectors"])
         self.backward_and_step(20 * moved + 0.5 * distil + relation, clip, "all")
         return {"moved": moved, "distil": distil, "kinship": relation}
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        """The figures are of the whole; each round of the text tower is told in CLIP's story, with the one before it."""
-        weights = torch.cat([value.flatten().cpu() for value in self.before.state_dict().values()])
-        begun = hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
-        before = self.history.get("text")
-        if before and before.get("begun") == begun:  # this training itself, exported earlier
-            before = before["before"]
-        text = {**facts, "begun": begun, "before": before}
-        super().export(path, {**self.history, "figures": facts["figures"], "text": text})
+        super().export(path, with_round(self.history, "text", facts, fingerprint(self.before)))

@@ -30,11 +30,12 @@ from pipelines.io.images import to_tensor
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.clip.network import Clip, ClipConfig, EfficientNetTower
 from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.training.clip import teacher
 from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
+from pipelines.training.clip.lessons import Lessons
 from pipelines.training.clip.loss import ContrastiveLoss
 from pipelines.training.clip.redrawn import RedrawnIcons
 from pipelines.training.clip.retrieval import encode_pictures, retrieval
+from pipelines.training.clip.teacher import TEACHER_WIDTH
 from pipelines.training.data.captions import caption
 from pipelines.training.data.damage import damaged, damages, exchanges, redrawn
 from pipelines.training.data.emoji import Emoji, on_background
@@ -46,11 +47,7 @@ from pipelines.training.trainer import Trainer
 from pipelines.training.vqgan import load_codec
 
 TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
-
-
 REDRAWN_SHARE = 0.2  # of the pictures show icons that a prior drew again
-
-RELATION_SCALES = 40.0, 20.0  # of the teacher's cosines, which are close together, and of the student's
 
 
 def efficientnet_lite(number: int) -> dict[str, Any]:
@@ -83,7 +80,7 @@ class TrainingHeads(nn.Module):
     def __init__(self, name_count: int, embedding_size: int, text_width: int):
         super().__init__()
         self.prototypes = nn.Parameter(F.normalize(torch.randn(name_count, embedding_size), dim=-1))
-        self.teacher = nn.Linear(text_width, teacher.TEACHER_WIDTH)
+        self.teacher = nn.Linear(text_width, TEACHER_WIDTH)
 
 
 class ClipTrainer(Trainer):
@@ -158,8 +155,7 @@ class ClipTrainer(Trainer):
             heads.prototypes.data = clip.encode_text([plain[name] for name in names]).clone()
             clip._remembered.clear()
         with accelerator.main_process_first():
-            self.texts, self.distilled = self._distillation(folder / "teacher.safetensors")
-        self.teacher_names, self.chances = self._relation()
+            self.lessons = self.lessons_of_teacher(folder / "teacher.safetensors")
         convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
         for network in (clip, heads):
             network.to(accelerator.device)
@@ -189,48 +185,9 @@ class ClipTrainer(Trainer):
     def compile_targets(self) -> list[nn.Module]:
         return [self.clip.image]
 
-    def _distillation(self, path: Path) -> tuple[list[str], Tensor | None]:
-        """Texts the student reads and the teacher's vectors for them (for a Chinese text, of its English twin)."""
-        if not (path.exists() or teacher.teacher_available()):
-            return [], None
-        rng = np.random.default_rng(1)
-        english, student = list(self.emoji.phrases), list(self.emoji.phrases)
-        seen: set[tuple[str, str]] = set()
-        for k in self.emoji.train:
-            icon = self.emoji.icons[k]
-            twins = [(name, name) for name in (icon.name, *icon.also)]
-            twins += [(icon.name, icon.chinese)] * 2 if icon.chinese else []
-            keywords = [str(word) for word in rng.permutation(np.array(icon.keywords, dtype=object))[:3]]
-            twins += [(word, word) for word in keywords]
-            if keywords:
-                twins.append((", ".join([icon.name, *keywords]), ", ".join([icon.name, *keywords])))
-            seen.update(twins)
-        pairs = sorted(seen)
-        english += [a for a, _ in pairs] * 3
-        student += [b for _, b in pairs] * 3
-        unique = sorted(set(english))
-        place = {text: k for k, text in enumerate(unique)}
-        vectors = teacher.teacher_vectors(unique, path)
-        return student, torch.from_numpy(vectors[[place[text] for text in english]])
-
-    def _relation(self) -> tuple[Tensor | None, np.ndarray | None]:
-        """What the teacher makes of each prototype, and how often each text is to be read.
-
-        The first, (names, 384) of unit length, is the mean over its English names. A text is read the more often, the
-        nearer it is to one of them: most of WordNet has no picture.
-        """
-        if self.distilled is None:
-            return None, None
-        place = {text: k for k, text in enumerate(self.texts)}
-        sums = torch.zeros(len(self.index), teacher.TEACHER_WIDTH)
-        for k in self.emoji.train:
-            icon = self.emoji.icons[k]
-            for name in (icon.name, *icon.also):
-                sums[self.index[concept(icon)]] += self.distilled[place[name]].float()
-        names = F.normalize(sums, dim=-1)
-        nearest = torch.cat([(chunk.float() @ names.T).max(1).values for chunk in self.distilled.split(4096)])
-        chances = nearest.clamp(min=0.1).pow(4).double()
-        return names.to(self.accelerator.device), (chances / chances.sum()).numpy()
+    def lessons_of_teacher(self, path: Path) -> Lessons | None:
+        """What the teacher says, whose vectors are kept in this file. None without a teacher."""
+        return Lessons.where_there_is_a_teacher(self.emoji, self.index, path, self.accelerator)
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
         """Scenes, how to change them, their captions and things, and texts to distil."""
@@ -259,11 +216,7 @@ class ClipTrainer(Trainer):
         if self.codec is not None:
             token_count = (pictures.shape[-1] // self.codec.config.factor) ** 2
             batch["exchange"] = exchanges(n, token_count, generator)
-        if self.distilled is not None:
-            chosen = rng.choice(len(self.texts), n * TEXTS_PER_PICTURE, p=self.chances)
-            batch["texts"] = [self.texts[k] for k in chosen]
-            batch["teacher_vectors"] = self.distilled[chosen].float()
-        return batch
+        return batch if self.lessons is None else batch | self.lessons.draw(rng, n * TEXTS_PER_PICTURE)
 
     def _redrawn(self, rng: np.random.Generator, captions: list[str], concepts: Tensor) -> dict[str, Tensor]:
         """Rows of a batch that show redrawn icons instead, and their latents. Their captions and concepts are set."""
@@ -307,31 +260,13 @@ class ClipTrainer(Trainer):
         proxy = torch.stack(sums).sum() / known
         loss = contrast + 0.3 * proxy
         metrics = {"contrast": contrast, "proxy": proxy / 2}
-        if "teacher_vectors" in batch:
-            distil = self._distil_loss(heads.teacher(pooled[n:].float()), batch["teacher_vectors"])
-            relation = self._relation_loss(others, prototypes, batch["teacher_vectors"])
+        if self.lessons is not None:
+            distil = self.lessons.distil_loss(heads.teacher(pooled[n:].float()), batch["teacher_vectors"])
+            relation = self.lessons.kinship_loss(others, prototypes, batch["teacher_vectors"])
             loss = loss + 0.5 * distil + relation
             metrics |= {"distil": distil, "kinship": relation}
         self.backward_and_step(loss, clip, "all")
         return metrics
-
-    def _distil_loss(self, guessed: Tensor, teacher_vectors: Tensor) -> Tensor:
-        """Match the teacher's vector, and pick it among those of all processes: (n, 384) twice -> a scalar."""
-        guessed, n = F.normalize(guessed, dim=-1), len(teacher_vectors)
-        everybody = cast(Tensor, self.accelerator.gather(teacher_vectors))
-        mine = torch.arange(n, device=teacher_vectors.device) + self.accelerator.process_index * n
-        match = 2 * (1 - (guessed * teacher_vectors).sum(-1)).mean()
-        return match + F.cross_entropy(20 * guessed @ everybody.T, mine)
-
-    def _relation_loss(self, text: Tensor, prototypes: Tensor, teacher_vectors: Tensor) -> Tensor:
-        """How far the text (n, d) is from being as near to each prototype as the teacher says: a divergence in nats.
-
-        The prototypes stand still here: they belong to the pictures.
-        """
-        assert self.teacher_names is not None
-        wanted = F.log_softmax(RELATION_SCALES[0] * teacher_vectors @ self.teacher_names.T, -1)
-        predicted = F.log_softmax(RELATION_SCALES[1] * text @ prototypes.detach().T, -1)
-        return F.kl_div(predicted, wanted, log_target=True, reduction="batchmean")
 
     def sample_grid(self) -> Image.Image:
         """For some prompts, the six validation pictures that CLIP finds nearest."""

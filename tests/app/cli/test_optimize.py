@@ -49,7 +49,7 @@ def test_a_run_leaves_pictures_a_journal_and_a_film(
     facts = told(capsys)
     record = read_record(facts["pictures"][0]["path"], PIPELINES)
     assert record.pipeline == "optimize" and record.settings["size"] == "48x32"
-    assert Journal(Path(facts["journal"])).steps() == [10, 12]
+    assert {10, 12} <= set(Journal(Path(facts["journal"])).steps())  # and some after seconds
     assert facts["video"] == str(film)
     with Image.open(film) as opened:
         assert getattr(opened, "n_frames", 1) > 5

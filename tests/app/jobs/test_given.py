@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,19 +17,6 @@ from pipelines.io.images import open_picture, picture_to_uri
 from tests.app.jobs.test_queue import finished, until
 from tests.support.fakes import FAKES, FakeStudio
 from tests.support.pictures import noise
-
-
-@pytest.fixture
-def studio() -> FakeStudio:
-    return FakeStudio()
-
-
-@pytest.fixture
-def queue(studio: FakeStudio, tmp_path: Path) -> Iterator[JobQueue]:
-    queue = JobQueue(studio, tmp_path, FAKES)
-    yield queue
-    studio.fake.go.set()
-    queue.close()
 
 
 def picture(seed: int, side: int = 64) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,19 +21,6 @@ from app.ui.i18n import both_sentence
 from pipelines.core.record import read_record
 from pipelines.errors import BadInput, Message
 from tests.support.fakes import FAKES, FakeStudio
-
-
-@pytest.fixture
-def studio() -> FakeStudio:
-    return FakeStudio()
-
-
-@pytest.fixture
-def queue(studio: FakeStudio, tmp_path: Path) -> Iterator[JobQueue]:
-    queue = JobQueue(studio, tmp_path, FAKES)
-    yield queue
-    studio.fake.go.set()
-    queue.close()
 
 
 def until(true: Callable[[], object], seconds: float = 20.0) -> None:

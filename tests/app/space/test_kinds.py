@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from app import space
-from pipelines.core.pipeline import run
+from pipelines.core.execute import run
 from pipelines.errors import BadInput
 from tests.support.space import chinese
 from tests.support.zero_gpu import ZeroGpuPlatform

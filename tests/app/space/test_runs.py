@@ -15,7 +15,8 @@ import torch
 
 from app import space
 from app.jobs.queue import JobQueue
-from pipelines.core.pipeline import Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Step
 from pipelines.core.record import read_record
 from pipelines.errors import BadInput
 from pipelines.studio import PIPELINES, Studio

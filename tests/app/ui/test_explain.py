@@ -13,7 +13,8 @@ from PIL import Image
 from app.ui.html.explain import busy, panel, shown_places
 from app.ui.tabs.generate import explaining
 from app.ui.tabs.generate.explaining import explained
-from pipelines.core.pipeline import Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result
 from pipelines.core.record import record_of, write_png
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.diffuse.teach import Explanation, Gaze, Moment

@@ -13,16 +13,18 @@ from PIL import Image
 
 from pipelines.core.comparison import compare
 from pipelines.core.environment import SWITCHES, as_recorded, environment_of, followed_by
-from pipelines.core.execute import follow, result_of
+from pipelines.core.execute import follow, result_of, run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Result, run
+from pipelines.core.pipeline import Result
 from pipelines.core.record import Record, read_record, record_from_json, write_pictures
 from pipelines.core.replay import replay
+from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import PIPELINES
-from tests.support.tiny import TinyStudio, tiny_generate, tiny_optimize
+from tests.support.edit import QUICK, finished, smooth, uri
+from tests.support.tiny import TinyStudio, tiny_edit, tiny_generate, tiny_optimize
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +69,22 @@ def test_a_replay_asks_for_the_recorded_threads_and_kernels_and_puts_them_back(t
     assert again.comparison.environment == []
     now = environment_of(tiny_generate())
     assert now == record.environment
+
+
+@pytest.mark.parametrize("mode", ["instant", "quick"])
+def test_an_edit_is_replayed_with_the_threads_that_it_was_made_with(mode: str, tmp_path: Path) -> None:
+    settings = EditSettings(
+        image=uri(smooth((24, 20))), source="a cat", prompt="two cats", mode=mode, **QUICK
+    )
+    torch.set_num_threads(2)
+    result = finished(tiny_edit(), settings)
+    list(write_pictures(tmp_path, "a", pipeline="edit", studio=TinyStudio(), result=result))
+    record = read_record(tmp_path / "a-1.png", PIPELINES)
+    torch.set_num_threads(1)
+    again = replay(Image.open(tmp_path / "a-1.png"), record, TinyStudio())
+    assert again.record.environment == record.environment and record.environment["threads"] == "2"
+    assert again.comparison.environment == [] and again.comparison.identical
+    assert torch.get_num_threads() == 1
 
 
 @pytest.mark.parametrize("threads", ["0", "9999", "-1", "²", "2, then 1", ""])

@@ -10,14 +10,19 @@ import pytest
 from pipelines.core.prompts import (
     Scene,
     Target,
+    as_words,
     check_targets,
     map_regions,
+    of_first_grammar,
+    parse_list,
     parse_regions,
     parse_scenes,
     parse_story,
     parse_target,
     parse_targets,
+    parse_terms,
 )
+from pipelines.core.settings import clean_prompt
 from pipelines.errors import BadInput
 from pipelines.optimize.settings import OptimizeSettings
 
@@ -42,6 +47,79 @@ from pipelines.optimize.settings import OptimizeSettings
 )
 def test_a_weight_is_read_from_the_right(text: str, target: Target) -> None:
     assert parse_target(text) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("16:9", Target("16:9")),
+        ("a photo 16:9", Target("a photo 16:9")),
+        ("ratio 4 : 3", Target("ratio 4 : 3")),
+        ("2.39:1", Target("2.39:1")),
+        ("16:9:0.5", Target("16:9", 0.5)),
+        ("route 66:0.5", Target("route 66", 0.5)),
+        ('"route 66":2', Target("route 66", 2.0)),
+        ("c:1:2", Target("c", 1.0, 2.0)),
+        ("雾：０．５", Target("雾", 0.5)),
+        ("雾：−0.4", Target("雾", -0.4)),
+        ("fog:0,5", Target("fog", 0.5)),
+        ('"a | b":0.5', Target("a | b", 0.5)),
+        ('a sign "a | b":2', Target('a sign "a | b"', 2.0)),
+        (r"a \| b\:0.5", Target("a | b:0.5")),
+        ("(cat:1.2)", Target("(cat:1.2)")),
+        ("[a:b:0.5]", Target("[a:b:0.5]")),
+        ("[a|b] c", Target("[a|b] c")),
+        ("<lora:x:1> cat", Target("<lora:x:1> cat")),
+        ("a::2", Target("a::2")),
+        ("a cat ^_^", Target("a cat ^_^")),
+        ("{red|blue} heart:2", Target("{red|blue} heart", 2.0)),
+    ],
+)
+def test_numbers_and_marks_that_are_words_stay_words(text: str, target: Target) -> None:
+    (scene,) = parse_scenes(text)
+    assert scene.targets == [target]
+
+
+def test_a_bar_after_inches_is_a_bar() -> None:
+    assert [target.text for target in parse_targets('12" ruler ｜ 5" nail')] == ['12" ruler', '5" nail']
+
+
+def test_lists_of_numbers_and_pictures_have_no_words() -> None:
+    assert parse_list("7:3 | 8") == [Target("7", 3.0), Target("8")]
+    assert parse_list("data:image/png;base64,AA9:2") == [Target("data:image/png;base64,AA9", 2.0)]
+
+
+@pytest.mark.parametrize(
+    "text", ["a | b:0.5 ^ c @5", '"hello"', "16:9", "❤\ufe0f heart", r"\u{41}", r"a\|b", "a [b | c"]
+)
+def test_words_alone_are_read_as_they_are(text: str) -> None:
+    (scene,) = parse_scenes(clean_prompt(as_words(text)))
+    assert (scene.step, scene.targets) == ("", [Target(text)])
+
+
+@pytest.mark.parametrize(
+    ("before", "targets"),
+    [
+        ("16:9 | cat:2", [Target("16", 9.0), Target("cat", 2.0)]),
+        ("[a|b]:2", [Target("[a"), Target("b]", 2.0)]),
+        ("写：1 ｜ b", [Target("写：1 ｜ b")]),
+        ('say "a | b"', [Target('say "a'), Target('b"')]),
+    ],
+)
+def test_prompts_of_the_first_grammar_keep_their_meaning(before: str, targets: list[Target]) -> None:
+    (scene,) = parse_scenes(of_first_grammar(before))
+    assert scene.targets == targets
+    assert of_first_grammar("a castle | fog:0.5 ^ b @20") == "a castle | fog:0.5 ^ b @20"
+
+
+def test_terms_are_shares_of_the_guidance() -> None:
+    assert parse_terms("a castle:2") == [("a castle", 1.0)]
+    shares = parse_terms("a castle | fog:0.5 | people:-0.3")
+    assert [text for text, _ in shares] == ["a castle", "fog", "people"]
+    assert [share for _, share in shares] == pytest.approx([2 / 3, 1 / 3, -0.2])
+    for prompt, words in (("fog:-1", "no positive weight"), (" | ".join("abcdefghi"), "9 parts")):
+        with pytest.raises(BadInput, match=words):
+            parse_terms(prompt)
 
 
 def test_targets_scenes_and_regions() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.core.execute import follow, result_of
-from pipelines.core.pipeline import run
+from pipelines.core.execute import follow, result_of, run
 from pipelines.core.record import read_record, write_pictures
 from pipelines.core.replay import replay
 from pipelines.errors import Stopped

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.core.pipeline import Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result
 from pipelines.diffuse.layout import Layout, Walk, read_layout
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings

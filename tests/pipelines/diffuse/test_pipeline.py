@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.ranking import rank
-from pipelines.core.pipeline import Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Step
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.core.pipeline import Result, Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result, Step
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.diffuse.teach import Explanation, explain, gaze_picture

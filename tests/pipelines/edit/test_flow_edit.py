@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.core.pipeline import Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Step
 from pipelines.edit.ddim import alphas_at
-from pipelines.edit.flow_edit import NOISES, STEPS, edits_by_text, flow_edit, flow_grid
+from pipelines.edit.flow_edit import (
+    NOISES,
+    STEPS,
+    edits_by_text,
+    flow_edit,
+    flow_grid,
+    focused,
+    size_of,
+)
 from pipelines.edit.inputs import read_inputs
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
@@ -159,3 +169,28 @@ def test_who_reads_no_text_or_is_shown_pictures_follows_clips_gradient(edit: Edi
     assert {step.stage for step in run(edit, settings) if isinstance(step, Step)} == {"draw"}
     moved = to_tensor([first(finished(edit, shown))]) - to_tensor([speckled((32, 32))])
     assert moved.abs().mean() > 0.002
+
+
+def test_focus_keeps_to_where_the_texts_differ_most() -> None:
+    difference = torch.full((2, 3, 8, 8), 0.1)
+    difference[0, :, 2:5, 2:5] = 1.0
+    sizes = size_of(difference)
+    assert torch.allclose(sizes[0, 0, 3, 3], torch.tensor(1.0)) and sizes[0, 0, 7, 7] < 0.11
+    weighed = focused(difference, sizes, 0.5)
+    assert weighed[0, :, 3, 3].eq(1).all(), "whole where it is large"
+    assert torch.allclose(weighed[0, :, 7, 7], torch.tensor(0.1 * 0.1 / 0.5)), "in proportion where it is not"
+    assert torch.allclose(weighed[1], difference[1]), "a picture that differs alike everywhere is not weighed"
+    assert focused(torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4), 0.5).eq(0).all()
+
+
+def test_focus_is_of_each_strength_by_itself(edit: Edit) -> None:
+    settings = EditSettings(image=uri(speckled((32, 32))), **INSTANT)
+    drawn = [first(finished(edit, replace(settings, focus=focus))).tobytes() for focus in (0.0, 0.6, 1.0)]
+    assert len(set(drawn)) == 3
+    strip, alone = finished(edit, replace(settings, strip=3)), finished(edit, settings)
+    assert first(strip).tobytes() == first(alone).tobytes()
+
+
+def test_records_without_focus_were_made_without() -> None:
+    assert EditSettings.recorded({"prompt": "a cat"}, {})["focus"] == 0
+    assert EditSettings.recorded({"prompt": "a cat", "focus": 0.3}, {})["focus"] == 0.3

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.core.execute import run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Result, Step, run
+from pipelines.core.pipeline import Result, Step
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput, Stopped

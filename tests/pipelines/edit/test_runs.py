@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from pipelines.clip.losses import directional_similarity, text_direction
 from pipelines.clip.ranking import ensemble
+from pipelines.core.execute import run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Step, run
+from pipelines.core.pipeline import Step
 from pipelines.edit.directions import network_hash
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import MODES, EditSettings

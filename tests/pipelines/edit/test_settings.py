@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from pipelines.edit.directions import URI_HEAD
-from pipelines.edit.results import automatic_mask, overshot, strip
+from pipelines.edit.results import automatic_mask, overshot
 from pipelines.edit.settings import MODES, EditSettings, Use
+from pipelines.edit.strip import strip
 from pipelines.errors import BadInput
 
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from pipelines.core.candidates import candidate_seed
-from pipelines.core.pipeline import Picture, Result, Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Picture, Result, Step
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.models.dalle.network import DalleConfig, attention_mask

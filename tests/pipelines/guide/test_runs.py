@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines.core.execute import run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Result, Step, run
+from pipelines.core.pipeline import Result, Step
 from pipelines.errors import BadInput, Stopped
 from pipelines.guide.pipeline import Guide
 from pipelines.guide.run import GuideRun

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.core.pipeline import Picture, Result, Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Picture, Result, Step
 from pipelines.generate.settings import GenerateSettings
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.clip.network import text_states

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipelines.core.pipeline import Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result
 from pipelines.edit.directions import TARGETS, AdaptedUnet
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings

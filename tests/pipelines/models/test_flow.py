@@ -1,4 +1,4 @@
-"""Z-Image and FLUX.2 klein in Diffuse: our walk against diffusers' own pipelines."""
+"""Rectified flows in Diffuse: our walk against diffusers' own pipelines."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri
 from pipelines.models.flow.base import Flow
 from pipelines.models.flow.network import FLOWS
+from pipelines.models.flow.sana import SanaSprint
 from pipelines.models.schedulers import SAMPLERS
 from pipelines.models.stable_diffusion.load import load_diffusers
 from pipelines.weights.catalog import folder_kind
@@ -50,6 +51,9 @@ def assert_same_walk(
     scale = (
         settings.guidance - 1 if job.startswith("ZImage") else settings.guidance
     )  # Z-Image's own begins at 0
+    if isinstance(pipeline.diffusion, SanaSprint):
+        scale, given = SanaSprint.scale, {**given, "use_resolution_binning": False}
+        given |= {} if settings.steps == 2 else {"intermediate_timesteps": None}
     seeds = [candidate_seed(settings.seed, k) for k in range(settings.candidates or 0)]
     expected = decoded_by(
         pipe,
@@ -75,6 +79,9 @@ def assert_same_walk(
         ("klein base", {"guidance": 3.0}),
         ("sd-3", {"width": 96, "height": 64, "negative_prompt": "a blue cat"}),
         ("flux-1", {"width": 96, "height": 64}),
+        ("sana", {"width": 96, "height": 64}),
+        ("sana", {"steps": 2, "prompt": "A Red CAT "}),
+        ("sana", {"steps": 1}),
     ],
 )
 def test_pictures_from_text_are_those_of_diffusers(
@@ -94,6 +101,7 @@ def test_pictures_from_text_are_those_of_diffusers(
         ("z-image", "ZImageImg2ImgPipeline"),
         ("sd-3", "StableDiffusion3Img2ImgPipeline"),
         ("flux-1", "FluxImg2ImgPipeline"),
+        ("sana", "SanaSprintImg2ImgPipeline"),
     ],
 )
 def test_pictures_from_a_picture_are_those_of_diffusers(

@@ -14,8 +14,9 @@ from torch import Tensor
 from app.cli.main import main
 from app.jobs.queue import JobQueue
 from app.ui.i18n import both_sentence
+from pipelines.core.execute import run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Picture, Result, run
+from pipelines.core.pipeline import Picture, Result
 from pipelines.core.record import read_record, record_of, write_png
 from pipelines.errors import BadInput
 from pipelines.models import device

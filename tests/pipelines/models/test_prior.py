@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.core.pipeline import Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.io.images import picture_to_uri, to_pil
 from pipelines.models.clip.network import read_texts

@@ -48,24 +48,35 @@ def book(tmp_path: Path) -> SiglipTokenizer:
     return SiglipTokenizer.load(tmp_path / "siglip-tokenizer.json")
 
 
-def their_model(**text: int) -> Any:
+WIDE = {"hidden_size": 48, "num_attention_heads": 3, "intermediate_size": 80, "num_hidden_layers": 2}
+FLAT = {
+    "hidden_size": 36,
+    "num_attention_heads": 2,
+    "intermediate_size": 129,
+    "num_hidden_layers": 1,
+}  # as SO400M
+
+
+def their_model(sizes: dict[str, int] = WIDE, side: int = 29, patch: int = 7, **text: int) -> Any:
     from transformers import SiglipConfig as Sizes
     from transformers import SiglipModel
 
-    sizes = {"hidden_size": 48, "num_attention_heads": 3, "intermediate_size": 80, "num_hidden_layers": 2}
     special: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
     return shuffled(
         SiglipModel(
             Sizes(
                 text_config=sizes | {"vocab_size": 320, "max_position_embeddings": LENGTH} | special | text,
-                vision_config=sizes | {"image_size": 29, "patch_size": 7, "num_hidden_layers": 3},
+                vision_config=sizes | {"image_size": side, "patch_size": patch, "num_hidden_layers": 3},
             )
         )
     )
 
 
-def test_the_published_files_give_the_same_vectors(tmp_path: Path, book: SiglipTokenizer) -> None:
-    reference = their_model()
+@pytest.mark.parametrize(("sizes", "side", "patch"), [(WIDE, 29, 7), (FLAT, 24, 8), (FLAT, 33, 4)])
+def test_the_published_files_give_the_same_vectors(
+    sizes: dict[str, int], side: int, patch: int, tmp_path: Path, book: SiglipTokenizer
+) -> None:
+    reference = their_model(sizes, side, patch)
     with torch.no_grad():
         reference.logit_bias.fill_(-7.5)
     reference.save_pretrained(tmp_path / "model")
@@ -73,7 +84,12 @@ def test_the_published_files_give_the_same_vectors(tmp_path: Path, book: SiglipT
     config = convert(
         SourceCheckpoint("a", reference.state_dict(), json.loads(reference.config.to_json_string()))
     ).config
-    assert (config["image_size"], config["image_head_count"], config["context_length"]) == (29, 3, LENGTH)
+    heads = sizes["num_attention_heads"]
+    assert (config["image_size"], config["image_head_count"], config["context_length"]) == (
+        side,
+        heads,
+        LENGTH,
+    )
     clip = Siglip(SiglipConfig.from_dict(config), book)
     load_weights(tmp_path / "ours.safetensors", clip)
     clip.eval()
@@ -82,7 +98,7 @@ def test_the_published_files_give_the_same_vectors(tmp_path: Path, book: SiglipT
 
     ids = their_ids(PROMPTS)
     assert clip.tokenize(PROMPTS).equal(ids)
-    images = pictures(29)
+    images = pictures(side)
     with torch.no_grad():
         theirs = reference(input_ids=ids, pixel_values=images)
         found, seen = clip.encode_text(PROMPTS), clip.encode_image(images)

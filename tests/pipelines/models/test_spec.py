@@ -114,10 +114,11 @@ def test_a_family_has_the_methods_of_its_role(kind: str) -> None:
 ASSEMBLED = {
     ("prior", "denoiser"),
     ("prior", "diffusion"),
-    *(("flow", name) for name in ("base", "qwen", "t5", "network")),
+    *(("flow", name) for name in ("base", "qwen", "t5", "sana", "network")),
     ("stable_diffusion", "denoiser"),
     ("stable_diffusion", "load"),
     ("stable_diffusion", "network"),
+    ("stable_diffusion", "previewer"),
 }
 
 

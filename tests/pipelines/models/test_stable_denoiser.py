@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipelines.core.pipeline import Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result
 from pipelines.errors import BadInput
 from pipelines.guide.pipeline import Guide
 from pipelines.guide.settings import GuideSettings

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.core.execute import run
 from pipelines.core.journal import Journal
-from pipelines.core.pipeline import Result, Step, run
+from pipelines.core.pipeline import Result, Step
 from pipelines.errors import BadInput, Stopped
 from pipelines.io.images import picture_to_uri
 from pipelines.optimize.run import OptimizeRun

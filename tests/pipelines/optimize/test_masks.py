@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.core.pipeline import Result, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result
 from pipelines.core.record import record_of, write_png
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings

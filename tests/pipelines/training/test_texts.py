@@ -41,11 +41,11 @@ def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
     data_file: Path, pack: Path, tmp_path: Path
 ) -> None:
     trainer = cast(ClipTrainer, trainer_for("clip", data_file, pack, tmp_path))
-    assert trainer.teacher_names is not None
+    assert trainer.lessons is not None
     names = cast(TrainingHeads, trainer.networks["heads"]).prototypes
     close = torch.nn.functional.normalize(names.detach(), dim=-1)
-    right = trainer._relation_loss(close, names, trainer.teacher_names)
-    assert right < trainer._relation_loss(close.roll(1, 0), names, trainer.teacher_names)
+    right = trainer.lessons.kinship_loss(close, names, trainer.lessons.names)
+    assert right < trainer.lessons.kinship_loss(close.roll(1, 0), names, trainer.lessons.names)
     assert not right.requires_grad, "the prototypes stand still"
     losses = [step.metrics["kinship"] for step in fit(trainer, tmp_path, Budget(steps=30))]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])

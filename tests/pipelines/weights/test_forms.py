@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,17 @@ def shards(folder: Path, tensors: dict[str, Tensor], index: bool) -> list[Path]:
             json.dumps({"metadata": {}, "weight_map": table})
         )
     return files
+
+
+@pytest.mark.parametrize("kind", ["I4", "F2", "NF4"])
+def test_a_type_of_numbers_that_nobody_knows_yet_is_named(kind: str, tmp_path: Path) -> None:
+    header = json.dumps({"visual.proj": {"dtype": kind, "shape": [2, 2], "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(
+        BadInput, match=f"a.safetensors has numbers of the type {kind}, which are not kept; save"
+    ):
+        converted([path])
 
 
 @pytest.mark.parametrize("index", [True, False])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import secrets
 from typing import Any
 
 from app.jobs.queue import Job
 from app.ui.components import uploaded_path
 from app.ui.context import PageContext
-from app.ui.tabs.form import painted_mask
+from app.ui.tabs.form import painted_mask, script_values
 from pipelines.core.record import read_record
 from pipelines.core.settings import Knob
 from pipelines.errors import BadInput
@@ -59,16 +58,11 @@ class EditForm:
         """What the script fills in: those of a run's settings that the form has fields for, and where its picture is."""
         apart = ("image", "directions")
         known = {name: settings[name] for name in self.knobs if name not in apart and name in settings}
-        return form_values(**known, source_of=source)
+        return script_values(**known, source_of=source)
 
     def filled_from(self, job: Job) -> str:
         """What the script fills in for a job."""
         return self.filled(job.settings, f"job:{job.id}" if job.settings.get("image") else "")
-
-
-def form_values(**values: Any) -> str:
-    """What the script fills into the form; never the same text twice, so that it is filled in each time."""
-    return json.dumps({**values, "nonce": secrets.token_hex(4)})
 
 
 def read_form(values: str) -> dict[str, Any]:

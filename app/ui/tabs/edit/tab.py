@@ -22,7 +22,8 @@ from app.ui.html.common import Trace, error_note, info_note
 from app.ui.i18n import both
 from app.ui.markup import html
 from app.ui.tabs.base import Change, RunTab, journal_rows
-from app.ui.tabs.edit.form import EditForm, form_values, read_form, used_directions
+from app.ui.tabs.edit.form import EditForm, read_form, used_directions
+from app.ui.tabs.form import script_values
 from pipelines.core.explain import explain
 from pipelines.core.record import read_record
 from pipelines.edit.directions import read_direction
@@ -190,7 +191,7 @@ class EditTab(RunTab):
             return self._set_start_image(f"{kind}:{data.get('name', '')}", upload)
         if act == "remove":
             stage = self.missing_or(lambda: edit_html.empty(self.pictures))
-            filled = form_values(source_of="", mask="")
+            filled = script_values(source_of="", mask="")
             return {**self._put(stage, "empty"), self.context.form_values: filled}
         on_run: dict[str, Callable[[], Update]] = {
             "stop": lambda: {self.note: ""} if self.queue.stop(job_id) else {},
@@ -247,13 +248,13 @@ class EditTab(RunTab):
         return {
             self.note: info_note("edit_shelved", words=direction.words),
             self.shelf: edit_form.shelf(self.directions.kept(), uses),
-            self.context.form_values: form_values(),
+            self.context.form_values: script_values(),
         }
 
     def _set_start_image(self, source: str, upload: Any, job_id: str = "", /, **values: Any) -> Update:
         """The picture to edit lies there; while a run is watched it waits. `values` are for other fields of the form."""
         picture = open_picture(self.form.source(source, upload))
-        filling = {self.context.form_values: form_values(source_of=source, mask="", crop="", **values)}
+        filling = {self.context.form_values: script_values(source_of=source, mask="", crop="", **values)}
         if self.running_job(job_id):
             return {self.note: info_note("edit_next"), **filling}
         return {**self._put(edit_html.ready(picture), "ready"), **filling}

@@ -74,7 +74,10 @@ class GenerateForm(KnobForm):
             self._add_own(lambda knob: knob.type is str and not (knob.kind or knob.choices or knob.advanced))
             with gr.Row(elem_id="press"):
                 self.reading = gr.HTML(
-                    generate_html.reading(None), elem_id="reading", apply_default_css=False
+                    generate_html.reading(None),
+                    elem_id="reading",
+                    js_on_load="window.atelier.reading(element);",
+                    apply_default_css=False,
                 )
                 stop = gr.Button(elem_id="stop", visible=False, scale=0, min_width=80)
                 self.stop = translate(stop, value="stop")

@@ -19,7 +19,11 @@ from app.ui.tabs.base import Change, RunTab
 from app.ui.tabs.generate.explaining import explained
 from app.ui.tabs.generate.form import GenerateForm
 from app.ui.tabs.generate.records import Records
+from pipelines.core.prompt_notes import prompt_notes
+from pipelines.core.prompts import parse_terms
+from pipelines.core.settings import PROMPT_LIMIT
 from pipelines.errors import BadInput, CannotSave
+from pipelines.io.visible import visible
 from pipelines.weights.checkpoint import Checkpoint
 
 
@@ -174,14 +178,21 @@ class GenerateTab(RunTab):
 
     @run_in_own_thread
     def read(self, prompt: str, engine: str) -> str:
-        """How the model of an engine reads the prompt."""
+        """How the model of an engine reads the prompt, and what is to be told about it."""
         if not prompt.strip():
             return generate_html.reading(None)
+        prompt = prompt[:PROMPT_LIMIT]
+        notes = prompt_notes(prompt, "terms")
+        try:
+            parse_terms(visible(prompt))
+        except BadInput as problem:
+            notes.append(problem.message)
         try:
             pipeline: Any = self.context.studio.pipeline(self.form.engine_of(engine))
-            return generate_html.reading(pipeline.read_prompt(" ".join(prompt[:2000].split())))
+            read = pipeline.read_prompt(" ".join(visible(prompt).split()))
         except (BadInput, AttributeError):  # weights are missing, which the stage says, or it has no reader
-            return generate_html.reading(None)
+            read = None
+        return generate_html.reading(read, prompt, notes)
 
     # --------------------------------------------------------------------------------------------------- acting
 

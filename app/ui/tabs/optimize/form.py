@@ -15,7 +15,7 @@ from app.ui.html import optimize as optimize_html
 from app.ui.html.generate import only_for
 from app.ui.tabs.form import KnobForm, painted_mask
 from app.ui.tabs.optimize.guided import GuidePart
-from pipelines.core.prompts import SIDES, parse_regions, parse_targets
+from pipelines.core.prompts import SIDES, parse_list, parse_regions
 from pipelines.core.settings import Knob
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, picture_to_uri
@@ -185,7 +185,7 @@ class OptimizeForm(KnobForm):
         """The form with these settings; what they do not name stays as it is."""
         answer = super().fill(settings)
         if "image_prompts" in settings:
-            looks = parse_targets(settings["image_prompts"] or "")
+            looks = parse_list(settings["image_prompts"] or "")
             answer[self.fields["image_prompts"]] = open_picture(looks[0].text) if looks else None
             answer[self.fields["image_weight"]] = looks[0].weight if looks else 1
         return answer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from typing import Any
 
 import gradio as gr
@@ -11,6 +10,7 @@ import gradio as gr
 from app.ui.context import STEERING, PageContext, clickable_html
 from app.ui.html import generate as generate_html
 from app.ui.html import guide_form
+from app.ui.tabs.form import script_values
 from pipelines.core.settings import Knob
 from pipelines.errors import BadInput
 
@@ -71,4 +71,4 @@ class GuidePart:
         """What the script fills in; never the same text twice, so that it is filled in each time."""
         names = self.knobs if engine == "guide" else ()  # a name may mean another thing in Optimize
         known = {name: settings[name] for name in names if name in settings}
-        return json.dumps({**known, "steer": engine, "nonce": secrets.token_hex(4)})
+        return script_values(**known, steer=engine)

@@ -11,7 +11,7 @@ from app.ui.html import optimize as optimize_html
 from app.ui.html.common import info_note
 from app.ui.tabs.base import RunTab
 from app.ui.tabs.optimize.form import OptimizeForm
-from pipelines.core.prompts import parse_targets
+from pipelines.core.prompts import parse_list
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
 
@@ -122,7 +122,7 @@ class SteeredTab(RunTab):
 
 def _look_same(old: str, new: str) -> bool:
     """Whether two lists of picture prompts show the same, in pixels; the form holds at most one."""
-    before, after = parse_targets(old), parse_targets(new)
+    before, after = parse_list(old), parse_list(new)
     if len(before) != len(after):
         return False
     for old_target, new_target in zip(before, after, strict=True):

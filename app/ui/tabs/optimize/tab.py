@@ -6,7 +6,6 @@ The page only steers; form, timeline and canvas hold nothing on the server.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any, cast
 
 import gradio as gr
@@ -22,7 +21,7 @@ from app.ui.html.common import Trace, info_note
 from app.ui.tabs.base import Change, journal_rows
 from app.ui.tabs.optimize.form import OptimizeForm
 from app.ui.tabs.optimize.steering import SteeredTab
-from pipelines.core.prompts import parse_scenes
+from pipelines.core.prompt_notes import prompt_notes
 from pipelines.core.record import read_record
 from pipelines.core.steering import SteeredSettings
 from pipelines.errors import BadInput
@@ -135,9 +134,10 @@ class OptimizeTab(SteeredTab):
         return clicked(event).get("prompt", "")[:200]
 
     def parse(self, prompt: str | None) -> str:
-        """A prompt and its scenes as JSON, from which the script draws rows."""
+        """A prompt and its scenes as JSON, from which the script draws rows, and what is told about it."""
         prompt = prompt or ""
-        return json.dumps({"text": prompt, "scenes": [asdict(scene) for scene in parse_scenes(prompt)]})
+        rows = json.loads(common.rows_of(prompt, "scenes"))
+        return json.dumps({**rows, "notes": common.warnings(prompt_notes(prompt, "scenes"))})
 
     # ----------------------------------------------------------------------------------------------------- looking
 

@@ -29,6 +29,9 @@ def photo(tmp_path: Path) -> Path:
 UPLOAD = "input[type=file]:has(+ #edit-upload)"
 
 
+LARGEST = str(2**64 - 1)  # a seed that JavaScript's numbers cannot hold
+
+
 def enter(tab: Any) -> None:
     tab.locator("#tab-edit-button").click()
     tab.locator("#proof section").wait_for()
@@ -78,6 +81,7 @@ def fill_in(tab: Any, photo: Path) -> None:
         and "77 %" in estimate.inner_text()
         and "12 s" in estimate.inner_text()
     )
+    tab.evaluate(f"document.querySelector('#edit-controls [name=seed]').value = '{LARGEST}'")
     keep(tab, "edit-ready-en-light-1280")
 
 
@@ -85,6 +89,7 @@ def return_with(tab: Any, direction: Path) -> None:
     """A reload, after which the address brings back the run and its tab; then a direction from a file."""
     tab.reload(wait_until="domcontentloaded")
     wait_proof(tab, "done")
+    assert tab.evaluate("document.querySelector('#edit-controls [name=seed]').value") == LARGEST
     tab.locator(UPLOAD).set_input_files(direction)
     tab.locator("#edit-note", has_text="On the shelf, and chosen").wait_for()
     assert tab.locator("#edit-shelf [data-use]:checked").count() == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from app.library import Library
 from app.recipe import recipe_of
 from app.ui import page
 from app.ui.html import generate as generate_html
+from app.ui.tabs.form import script_values
 from app.ui.tabs.generate.tab import GenerateTab
 from tests.support.browser import ask, keep, overflow, unfold, wait_state
 from tests.support.painter import PAINTERS, PainterStudio
@@ -197,6 +199,31 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, JobQ
     yield url, queue
     blocks.close(verbose=False)
     queue.close()
+
+
+@pytest.mark.parametrize("value", [2**64 - 1, 2**53 + 1, 2**53])
+def test_the_script_is_told_numbers_that_it_can_hold(value: int) -> None:
+    """JavaScript reads 18446744073709551615 as 18446744073709552000."""
+    told = json.loads(script_values(seed=value, strip=5, mask="", opposite=True))
+    assert told["seed"] == (str(value) if value > 2**53 else value)
+    assert (told["strip"], told["opposite"]) == (5, True)
+
+
+@pytest.mark.browser
+def test_the_largest_seed_stays_exact_on_the_page(visit: Any, queue: JobQueue) -> None:
+    tab, seed = visit(), str(2**64 - 1)
+    field = tab.locator("#knob-seed").locator("input, textarea").first
+    field.fill(seed)
+    ask(tab, "a red heart")
+    wait_state(tab, "done")
+    assert queue.jobs(count=1)[0].settings["seed"] == 2**64 - 1 and field.input_value() == seed
+    field.fill("7")
+    tab.locator("#earlier [data-act=open]").last.click()
+    tab.locator("#stage .done").wait_for()
+    tab.wait_for_function(
+        "(seed) => document.querySelector('#knob-seed').querySelector('input, textarea').value === seed",
+        arg=seed,
+    )
 
 
 @pytest.mark.browser

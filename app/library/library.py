@@ -15,9 +15,9 @@ import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +27,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from app.jobs.threads import run_in_own_thread
-from app.picture_index import PictureIndex, transaction
+from app.library.entry import Act, Broken, Entry, Found, Lineage, Marks, Page, Progress
+from app.library.facts import PictureIndex, transaction
+from app.library.query import Query
 from pipelines.core.record import Record, read_texts, record_from_json
 from pipelines.errors import BadInput
 from pipelines.io.files import named, shown_name
@@ -40,20 +42,6 @@ NOT_PICTURES = ("runs", "given", "directions")  # folders of ours that hold othe
 MOST_DEPTH = 12  # folders within folders
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One picture that was made here. `id` is its file's name without the ending, as text that can be shown."""
-
-    id: str
-    path: Path
-    modified: float  # seconds since 1970
-    record: Record
-
-    @property
-    def prompt(self) -> str:
-        return str(self.record.settings.get("prompt", ""))
 
 
 class ClipLike(Protocol):
@@ -75,6 +63,7 @@ class Library:
         self._closing = closing or threading.Event()
         self._lock = threading.RLock()
         self._index = PictureIndex(self.folder / "library.sqlite")
+        self._marks: dict[str, Marks] = {}
 
     def recent(self, count: int = 50, skip: int = 0) -> list[Entry]:
         """The newest pictures first, `count` of them after the first `skip`."""
@@ -99,7 +88,7 @@ class Library:
             self._refresh()
             rows = self._query("SELECT path, modified, record FROM pictures WHERE record != ''")
         for row in rows:
-            if Path(row[0]).stem == picture_id:
+            if picture_id in (row[0], Path(row[0]).stem):
                 return self._entry(*row)
         raise BadInput("app.picture_not_in_library", picture=picture_id[:40])
 
@@ -125,6 +114,116 @@ class Library:
         here = Path(path).absolute()
         ranked = _nearest(entries, vectors @ wanted, count + 1)
         return [(entry, score) for entry, score in ranked if entry.path != here][:count]
+
+    # ---------------------------------------------------------------------------------------------------- searching
+
+    def page(self, query: Query, skip: int = 0, count: int = 48, clip: ClipLike | None = None) -> Page:
+        """Some of the pictures that a query finds.
+
+        It answers within a second from what the index has. What is missing is filled in by the job in the background,
+        whose progress is told; ask again while it runs. Near-duplicates stand behind the best of them (`Found.stack`),
+        unless the query says otherwise.
+
+        Args:
+            query: What is asked for, from `read_query`.
+            skip: How many places (stacks count as one) go before.
+            count: How many places at most.
+            clip: Needed where `query.looks`; the job in the background begins with it wherever it is given.
+
+        Returns:
+            The pictures in the query's order.
+
+        Raises:
+            BadInput: When an id is of no picture here, a given picture cannot be opened, or the studio closes.
+        """
+        if not query.looks:
+            entries = self.recent(skip + count + 1)[skip:]
+            return Page(
+                [Found(entry) for entry in entries[:count]], self.count(), len(entries) > count, Progress()
+            )
+        assert clip is not None
+        pairs = self.search(clip, " ".join(term.text for term in query.terms), skip + count + 1)[skip:]
+        found = [Found(entry, score) for entry, score in pairs[:count]]
+        return Page(found, self.count(), len(pairs) > count, Progress())
+
+    def choices(self) -> dict[str, dict[str, int]]:
+        """What can be filtered by, and how many pictures have it: {"tool": {...}, "model": {...}, "tag": {...}}."""
+        tools = Counter(entry.tool for entry in self.recent(100_000))
+        return {"tool": dict(tools), "model": {}, "tag": {}}
+
+    # ------------------------------------------------------------------------------------------------------ working
+
+    def star(self, ids: Sequence[str], on: bool = True) -> None:
+        """Give pictures a star, or take it away. One act, however many they are. BadInput for an unknown id."""
+        self._mark(ids, lambda marks: replace(marks, star=on))
+
+    def tag(self, ids: Sequence[str], add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+        """Give pictures tags, and take tags away. One act. BadInput for an unknown id or a tag that is too long."""
+        self._mark(ids, lambda marks: replace(marks, tags=tuple(sorted({*marks.tags, *add} - set(remove)))))
+
+    def note(self, ids: Sequence[str], text: str) -> None:
+        """Write a note on pictures; the empty text takes it away. One act. BadInput for an unknown id or a long note."""
+        self._mark(ids, lambda marks: replace(marks, note=text))
+
+    def bin(self, ids: Sequence[str]) -> None:
+        """Put pictures into the bin, a folder of the library. BadInput in a folder that is only read (`own` is false)."""
+        raise NotImplementedError
+
+    def restore(self, ids: Sequence[str]) -> None:
+        """Put pictures back from the bin to where they were; their ids are those that they have in the bin."""
+        raise NotImplementedError
+
+    def empty_bin(self) -> int:
+        """Delete what is in the bin, with its thumbnails. It cannot be undone. Returns how many files that were."""
+        return 0
+
+    def undo(self) -> Act | None:
+        """Undo the last act that has not been undone (star, tag, note, bin, restore). None when there is none left."""
+        return None
+
+    def acts(self, count: int = 20) -> list[Act]:
+        """The last acts that can be undone, newest first."""
+        return []
+
+    def lineage(self, picture_id: str) -> Lineage:
+        """What a picture was made from, and what was made from it, by the records. BadInput for an unknown id."""
+        return Lineage(self.find(picture_id))
+
+    def thumbnail(self, picture_id: str) -> Path:
+        """A WebP of at most THUMBNAIL pixels a side, made once. BadInput for an unknown id or a broken picture."""
+        raise NotImplementedError
+
+    def zip_of(self, ids: Sequence[str]) -> Path:
+        """A zip of pictures, with a contact sheet and a list of their prompts, as a file that is kept for an hour.
+
+        BadInput for an unknown id or too many bytes; CannotSave when the disk is full.
+        """
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------------------------------- the index
+
+    @property
+    def own(self) -> bool:
+        """Whether the pictures were made here: only they can be put into the bin."""
+        return True
+
+    def start_index(self, clip: ClipLike | None = None) -> None:
+        """Fill the index in the background, vectors too where a CLIP is given; nothing when that is running."""
+
+    def stop_index(self) -> None:
+        """Stop the job in the background after its batch. `page` does not begin it again, `start_index` does."""
+
+    def progress(self) -> Progress:
+        """How far the job in the background is."""
+        return Progress()
+
+    def broken(self) -> list[Broken]:
+        """The files that were passed over, with the reason."""
+        return []
+
+    def _mark(self, ids: Sequence[str], change: Callable[[Marks], Marks]) -> None:
+        for entry in [self.find(name) for name in ids]:
+            self._marks[entry.id] = change(entry.marks)
 
     def close(self) -> None:
         """End what is being asked, and let go of the index."""
@@ -230,7 +329,9 @@ class Library:
         return None
 
     def _entry(self, path: str, modified: int, record: str) -> Entry:
-        return Entry(Path(path).stem, named(self.folder, path), modified / 1e9, Record(**json.loads(record)))
+        record_of = Record(**json.loads(record))
+        marks = self._marks.get(path, Marks())
+        return Entry(path, named(self.folder, path), modified / 1e9, path, record_of, marks=marks)
 
 
 def _png_files(folder: Path) -> Iterable[tuple[str, tuple[int, int]]]:

@@ -1,0 +1,101 @@
+"""What is told about a prompt before a run: grammar of other programs, which is read as words, and marks without effect.
+
+Other programs are the web UIs of Stable Diffusion, Midjourney, InvokeAI (Compel), NovelAI and Dynamic Prompts. Nothing
+here changes how a prompt is read; `prompts` reads it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pipelines.core.prompts import MAX_WEIGHT, Target, parse_scenes
+from pipelines.errors import Message
+from pipelines.io.visible import has_unseen
+
+Grammar = Literal["words", "terms", "scenes"]  # none; several weighted texts; these over time
+
+FOREIGN = (  # the first that fits of each code is told
+    ("core.foreign_network", re.compile(r"<\s*\w+\s*:[^<>]*>|\bembedding:\w+")),
+    ("core.foreign_schedule", re.compile(r"\[[^\[\]|]*[:：][^\[\]|]*\]")),
+    ("core.foreign_alternation", re.compile(r"\[[^\[\]]*[|｜][^\[\]]*\]")),
+    ("core.foreign_emphasis", re.compile(r"\([^()]*[:：]\s*\d*\.?\d+\s*\)")),
+    ("core.foreign_emphasis", re.compile(r"\({2,}[^()]+\){2,}|\[{2,}[^\[\]]+\]{2,}|\{{2,}[^{}]+\}{2,}")),
+    ("core.foreign_emphasis", re.compile(r"\([^()]+\)(?:[-+]{1,}|\d+\.\d+)(?=[\s,]|$)")),
+    (
+        "core.foreign_emphasis",
+        re.compile(r"\b(?!C\+\+)\w{2,}(?:\+{2,}|-{2,})(?=[\s,]|$)|\b\w+\^\d+(?:\.\d+)?\b"),
+    ),
+    ("core.foreign_emphasis", re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?::[^:]+::")),
+    ("core.foreign_parts", re.compile(r"\S[^|:]{0,30}::\s*-?\d*\.?\d*")),
+    ("core.foreign_parts", re.compile(r"\S{1,20} (?:AND|BREAK|ADDCOMM|ADDCOL|ADDROW) \S{1,20}")),
+    ("core.foreign_parts", re.compile(r"\)\s*\.(?:and|blend|swap)\([^()]*\)")),
+    (
+        "core.foreign_flags",
+        re.compile(r"(?:^|\s)--?(?:ar|no|v|s|q|c|iw|chaos|seed|stylize|style|niji|tile|stop)\s+\S+"),
+    ),
+    ("core.foreign_negative", re.compile(r"\bnegative prompt\s*[:：]", re.IGNORECASE)),
+    ("core.foreign_negative", re.compile(r"\bSteps: \d+, Sampler: ")),
+    ("core.foreign_wildcard", re.compile(r"__[\w/*-]+__|\{\s*\d+(?:-\d+)?\s*\$\$[^{}]*\}")),
+    ("core.foreign_percent", re.compile(r"[:：]\s*-?\d+(?:\.\d+)?\s*[%％](?=\s*(?:[|｜]|$))")),
+)
+SHOUTED = re.compile(r"^[^a-z]*$")  # AND is a word among capitals
+LARGE = re.compile(r"[^\d\s]\s*[:：]\s*(-?\d+(?:\.\d+)?)\s*$")
+
+
+def prompt_notes(text: str, grammar: Grammar, steps: int | None = None) -> list[Message]:
+    """What to tell about a prompt as it was typed, each once. Raises nothing.
+
+    Args:
+        text: The prompt.
+        grammar: What the tool reads: words alone, terms, or scenes of them.
+        steps: The length of a run with scenes, to tell those that begin after its end.
+    """
+    notes = _foreign(text)
+    scenes = parse_scenes(text)
+    marked = len(scenes) > 1 or any(scene.step for scene in scenes)
+    if grammar != "scenes" and marked:
+        notes.append(Message("core.no_scenes_here"))
+    if grammar == "words" and any(_weighs(scene.targets) for scene in scenes):
+        notes.append(Message("core.no_terms_here"))
+    if grammar == "terms" and any(target.stop is not None for scene in scenes for target in scene.targets):
+        notes.append(Message("core.no_stops_here"))
+    if grammar == "scenes" and steps is not None:
+        late = [
+            (k, scene.step)
+            for k, scene in enumerate(scenes, start=1)
+            if scene.step and int(scene.step) >= steps
+        ]
+        notes += [
+            Message("core.scene_beyond", {"scene": k, "step": int(step), "steps": steps})
+            for k, step in late[:1]
+        ]
+    if grammar != "words":
+        notes += _too_large([target.text for scene in scenes for target in scene.targets])
+    if has_unseen(text):
+        notes.append(Message("core.unseen_characters"))
+    return notes
+
+
+def _foreign(text: str) -> list[Message]:
+    found: dict[str, Message] = {}
+    for code, pattern in FOREIGN:
+        match = pattern.search(text)
+        if match and code not in found and not (match[0].isupper() and SHOUTED.match(text)):
+            found[code] = Message(code, {"text": match[0].strip()[:40]})
+    if "core.foreign_schedule" in found:  # "[a::0.5]" is one thing
+        found.pop("core.foreign_parts", None)
+    return list(found.values())
+
+
+def _weighs(targets: list[Target]) -> bool:
+    return len(targets) > 1 or any(target.weight != 1 for target in targets)
+
+
+def _too_large(texts: list[str]) -> list[Message]:
+    """Numbers after the colon at a text's end that are no weights, because they are too large."""
+    for text in texts:
+        match = LARGE.search(text)
+        if match and abs(float(match[1])) > MAX_WEIGHT:
+            return [Message("core.weight_too_large", {"number": match[1], "most": f"{MAX_WEIGHT:g}"})]
+    return []

@@ -1,0 +1,68 @@
+"""What is told about a prompt before a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.core.prompt_notes import prompt_notes
+from pipelines.generate.settings import GenerateSettings
+from pipelines.io.visible import symbols, visible
+from pipelines.optimize.settings import OptimizeSettings
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("a (cat:1.2) sits", "core.foreign_emphasis"),
+        ("((cat))", "core.foreign_emphasis"),
+        ("cat++ dog", "core.foreign_emphasis"),
+        ("cat^1.2", "core.foreign_emphasis"),
+        ("[a:b:0.5]", "core.foreign_schedule"),
+        ("[a::0.5] x", "core.foreign_schedule"),
+        ("[cat|dog]", "core.foreign_alternation"),
+        ("<lora:x:1> cat", "core.foreign_network"),
+        ("a::2", "core.foreign_parts"),
+        ("a cat AND a dog", "core.foreign_parts"),
+        ("a cat --ar 16:9", "core.foreign_flags"),
+        ("a cat, Negative prompt: dog", "core.foreign_negative"),
+        ("a __color__ cat", "core.foreign_wildcard"),
+        ("fog:50%", "core.foreign_percent"),
+        ("fog:100", "core.weight_too_large"),
+        ("a ^ b", "core.no_scenes_here"),
+        ("a:1:0.7", "core.no_stops_here"),
+        ("ca\u200bt", "core.unseen_characters"),
+    ],
+)
+def test_what_other_programs_mean_is_told_in_both_languages(text: str, code: str) -> None:
+    (note,) = prompt_notes(text, "terms")
+    assert note.code == code
+    assert note.text() != note.text("zh") != code
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a castle | fog:0.5 | people:-0.4", "16:9", "at 10:30", "CATS AND DOGS", "C++ logo", "rock-n-roll",
+        "a cat ^_^", "face with (round) eyes", "a well-known -- cat", "❤\ufe0f heart", "👩\u200d🚀",
+        "1\ufe0f\u20e3 button", "what: a cat",
+    ],
+)  # fmt: skip
+def test_nothing_is_told_of_plain_prompts(text: str) -> None:
+    assert prompt_notes(text, "terms") == []
+
+
+def test_what_lies_after_the_last_step_is_told() -> None:
+    settings = OptimizeSettings(prompt="a ^ b @90", steps=90, changes='{"95": {"cutouts": 8}}')
+    assert [note.code for note in settings.notes()] == ["core.scene_beyond", "core.change_beyond"]
+    assert OptimizeSettings(prompt="a ^ b @89", steps=90).notes() == []
+
+
+@pytest.mark.parametrize("seen", ["a cat", "小猫", "نمی\u200cخواهم"])
+def test_what_cannot_be_seen_changes_nothing(seen: str) -> None:
+    unseen = "\u200b\ufeff\u00ad\u202e\U000e0041\u2060".join(seen)
+    assert visible(unseen) == seen
+    assert GenerateSettings(prompt=f"\u3164{unseen}\u2800").prompt == seen
+
+
+def test_emoji_are_symbols_with_what_colours_them() -> None:
+    assert symbols("a 🐱 and 👍🏽, 🐱 1\u20e3 – ok!") == ["🐱", "👍🏽", "\u20e3"]

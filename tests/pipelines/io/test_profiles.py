@@ -1,0 +1,135 @@
+"""Colour profiles: what the models see is in sRGB."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from pipelines.errors import BadInput
+from pipelines.io.formats import picture_format
+from pipelines.io.images import MAX_PIXELS, open_picture, picture_notes
+from pipelines.io.profiles import MAX_PROFILE, profile_of_jpeg, profile_of_png, to_srgb
+
+
+def matrix_profile(name: str = "Display P3", space: bytes = b"RGB ") -> bytes:
+    """An ICC profile of version 2 (ICC.1:2001-04) with Display P3's primaries at D50 and a gamma of 2.2."""
+    colorants = {  # after Bradford's adaptation to D50
+        b"rXYZ": (0.51512, 0.24119, -0.00105),
+        b"gXYZ": (0.29198, 0.69225, 0.04189),
+        b"bXYZ": (0.15710, 0.06657, 0.78407),
+        b"wtpt": (0.96420, 1.0, 0.82491),
+    }
+
+    def fixed(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    tags = {tag: b"XYZ \0\0\0\0" + b"".join(map(fixed, xyz)) for tag, xyz in colorants.items()}
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)) + b"\0\0"
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    text = name.encode() + b"\0"
+    tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
+    table, body = [struct.pack(">I", len(tags))], b""
+    start = 128 + 4 + 12 * len(tags)
+    for tag, data in tags.items():
+        data += bytes(-len(data) % 4)
+        table.append(tag + struct.pack(">II", start + len(body), len(data)))
+        body += data
+    head = struct.pack(">I4sI4s4s4s", start + len(body), b"lcms", 0x02400000, b"mntr", space, b"XYZ ")
+    head += bytes(12) + b"acsp" + bytes(28) + b"".join(map(fixed, (0.9642, 1.0, 0.82491)))
+    return head + bytes(128 - len(head)) + b"".join(table) + body
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("WEBP", {"lossless": True}), ("JPEG", {"quality": 100, "subsampling": 0})],
+)
+def test_a_wide_colour_is_shown_as_it_was_meant(kind: str, options: dict[str, Any]) -> None:
+    image = Image.new("RGB", (16, 16), (200, 100, 50))
+    opened = open_picture(saved(image, kind, icc_profile=matrix_profile(), **options))
+    seen = np.asarray(opened, float).mean((0, 1))
+    to_srgb_primaries = np.array([[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]])
+    linear = to_srgb_primaries @ (np.array([200, 100, 50]) / 255) ** 2.2
+    assert np.abs(seen - 255 * (1.055 * linear ** (1 / 2.4) - 0.055)).max() < 2
+    plain = open_picture(saved(image, kind, **options))
+    assert np.abs(np.asarray(plain, float).mean((0, 1)) - (200, 100, 50)).max() <= 1
+
+
+def test_transparency_stays() -> None:
+    image = Image.new("RGBA", (8, 8), (200, 100, 50, 90))
+    opened = open_picture(saved(image, "PNG", icc_profile=matrix_profile()))
+    assert opened.mode == "RGBA" and set(opened.getchannel("A").tobytes()) == {90}
+    assert cast(Any, opened.getpixel((0, 0)))[0] > 205
+
+
+@pytest.mark.parametrize(
+    "profile", [b"", b"no profile at all", matrix_profile()[:200], matrix_profile(space=b"GRAY")]
+)
+def test_a_profile_that_is_no_help_changes_nothing(profile: bytes) -> None:
+    image = Image.new("RGB", (8, 8), (200, 100, 50))
+    assert to_srgb(image, profile).tobytes() == image.tobytes()
+    opened = open_picture(saved(image, "PNG", icc_profile=profile or None))
+    assert opened.tobytes() == image.tobytes()
+
+
+def test_srgb_is_not_converted_to_itself() -> None:
+    profile = ImageCms.ImageCmsProfile(cast(Any, ImageCms).createProfile("sRGB")).tobytes()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    assert open_picture(saved(image, "PNG", icc_profile=profile)).tobytes() == image.tobytes()
+
+
+def test_profiles_in_parts_and_too_large_ones() -> None:
+    profile = matrix_profile()
+    parts = [
+        b"ICC_PROFILE\0" + bytes([k + 1, 2]) + half for k, half in enumerate((profile[:99], profile[99:]))
+    ]
+    assert profile_of_jpeg(parts) == profile_of_jpeg(parts[::-1]) == profile
+    assert profile_of_jpeg(parts[:1]) == profile_of_jpeg([b"ICC_PROFILE\0"]) == profile_of_jpeg([]) == b""
+    assert profile_of_png(b"name\0\0" + zlib.compress(profile)) == profile
+    assert profile_of_png(b"name\0\0" + zlib.compress(bytes(MAX_PROFILE + 1))) == b""
+    assert profile_of_png(b"name\0\0broken") == profile_of_png(b"") == b""
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\0\0\0\x20ftypheic\0\0\0\0mif1heic", "HEIC.*JPEG"),
+        (b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", "AVIF.*PNG"),
+        (b"\0\0\0\x20ftypmif1\0\0\0\0mif1avif", "AVIF"),
+        (b"GIF89a", "GIF.*MP4"),
+        (b"BM\0\0", "BMP"),
+        (b"II*\0", "TIFF"),
+        (b"MM\0*", "TIFF"),
+        (b"\xff\x0a", "JPEG XL"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg">', "SVG.*size"),
+        (b"%PDF-1.7", "PDF"),
+        (b"hello", "not a PNG, JPEG or WebP"),
+        (b"", "empty"),
+    ],
+)
+def test_other_formats_are_refused_by_name(head: bytes, name: str) -> None:
+    with pytest.raises(BadInput, match=name):
+        picture_format(head)
+
+
+def test_a_phones_large_jpeg_is_made_smaller_and_a_png_is_refused() -> None:
+    large = Image.new("L", (5000, 4000), 128)
+    data = saved(large, "JPEG")
+    opened = open_picture(data)
+    assert opened.size == (2500, 2000) and opened.width * opened.height <= MAX_PIXELS
+    (note,) = picture_notes(data)
+    assert note.text() == "the picture is 5000 x 4000; it is used at 2500 x 2000"
+    assert picture_notes(saved(large.resize((40, 30)), "JPEG")) == picture_notes(b"no picture") == []
+    with pytest.raises(BadInput, match="20,000,000 pixels"):
+        open_picture(saved(large, "PNG"))
