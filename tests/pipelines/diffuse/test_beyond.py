@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
-from pipelines.core.pipeline import Result, Step, run
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result, Step
 from pipelines.diffuse.canvas import FADE, joined, offset
 from pipelines.diffuse.latents import NEAR, read_scene
 from pipelines.diffuse.settings import PLACES, DiffuseSettings
@@ -246,11 +248,9 @@ def test_the_sketch_comes_in_beyond_the_edges() -> None:
 
 @pytest.mark.usefixtures("_larger")
 def test_the_windows_draw_the_details_of_the_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
-    sketches: list[Image.Image] = []
+    seen: list[Tensor] = []
     encode = PriorDiffusion.encode
-    monkeypatch.setattr(
-        PriorDiffusion, "encode", lambda model, x: sketches.append(to_pil(x)[0]) or encode(model, x)
-    )
+    monkeypatch.setattr(PriorDiffusion, "encode", lambda model, x: seen.append(x) or encode(model, x))
     image = painting(size=(64, 64))
     settings = DiffuseSettings(
         candidates=1, steps=4, image=picture_to_uri(image), place="left", width=128, height=128
@@ -258,11 +258,14 @@ def test_the_windows_draw_the_details_of_the_sketch(monkeypatch: pytest.MonkeyPa
     apart: list[float] = []
     for share in (0.25, 1.0):
         monkeypatch.setattr("pipelines.diffuse.sketch.DETAIL", share)
-        drawn = pictures_of(tiny_prior_diffuse(), settings)[0].image
+        pipeline = tiny_prior_diffuse()
+        drawn = pictures_of(pipeline, settings)[0].image
         assert drawn.crop((0, 32, 64, 96)).tobytes() == image.tobytes()
-        canvas = sketches[-1]  # the sketch enlarged, with the picture in it and its edges drawn out
+        canvas = to_pil(seen[-1])[0]  # the sketch enlarged, with the picture in it and its edges drawn out
         assert canvas.size == (128, 128) and canvas.crop((0, 32, 64, 96)).tobytes() == image.tobytes()
-        apart.append(np.abs(np.asarray(drawn, float) - np.asarray(canvas, float))[:, 96:].mean())
+        with torch.no_grad():
+            kept = to_pil(pipeline.diffusion.decode(encode(pipeline.diffusion, seen[-1])))[0]
+        apart.append(np.abs(np.asarray(drawn, float) - np.asarray(kept, float))[:, 96:].mean())
     assert apart[0] < 0.8 * apart[1]
 
 
