@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from app.library import (
 from pipelines.core.journal import Journal
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
+from pipelines.io.images import URI_HEAD
+
+KEPT_LIBRARIES = 16  # that stay open
 
 
 class OwnQueue:
@@ -84,10 +88,16 @@ class OwnQueue:
 
 
 class OwnLibrary:
-    """The library of whoever asks: `home` tells his folder. One that has made nothing yet has no folder."""
+    """The library of whoever asks: `home` tells his folder. One that has made nothing yet has no folder.
+
+    The last KEPT_LIBRARIES that were asked stay open, and those that are filling their index.
+    """
 
     def __init__(self, home: Callable[[], Path]) -> None:
         self._home, self._closing = home, threading.Event()
+        self._lock = threading.Lock()
+        self._open: dict[Path, Library] = {}  # those asked last at the end
+        self._asked: Counter[Path] = Counter()  # questions that are being answered
 
     def recent(self, count: int = 50, skip: int = 0) -> list[Entry]:
         return self._ask(lambda library: library.recent(count, skip), [])
@@ -108,9 +118,10 @@ class OwnLibrary:
         return self._ask(lambda library: library.similar(clip, path, count), [])
 
     def page(self, query: Query, skip: int = 0, count: int = 48, clip: ClipLike | None = None) -> Page:
-        return self._ask(
-            lambda library: library.page(query, skip, count, clip), Page([], 0, False, Progress())
-        )
+        if not all(source.startswith(URI_HEAD) for source in query.given):  # a visitor names no files
+            raise BadInput("app.picture_not_here", picture="")
+        nothing = Page([], 0, False, Progress())
+        return self._ask(lambda library: library.page(query, skip, count, clip), nothing)
 
     def choices(self) -> dict[str, dict[str, int]]:
         return self._ask(lambda library: library.choices(), {"tool": {}, "model": {}, "tag": {}})
@@ -158,6 +169,9 @@ class OwnLibrary:
     def stop_index(self) -> None:
         self._ask(lambda library: library.stop_index(), None)
 
+    def fill(self, clip: ClipLike | None = None, tell: Callable[[Progress], object] | None = None) -> None:
+        self._ask(lambda library: library.fill(clip, tell), None)
+
     def progress(self) -> Progress:
         return self._ask(lambda library: library.progress(), Progress())
 
@@ -175,12 +189,32 @@ class OwnLibrary:
         home = self._home()
         if not home.is_dir():
             return nothing
-        library = Library(home, self._closing)
+        with self._lock:
+            library = self._open.pop(home, None)
+            if library is None or not library.folder.is_dir():
+                library = Library(home, self._closing)
+            self._open[home] = library
+            self._asked[home] += 1
         try:
             return question(library)
         finally:
-            library.done()
+            with self._lock:
+                self._asked[home] -= 1
+                self._close_old()
+
+    def _close_old(self) -> None:
+        """Close the libraries that were asked longest ago."""
+        for home, library in list(self._open.items()):
+            if len(self._open) <= KEPT_LIBRARIES:
+                break
+            if not self._asked[home] and not library.progress().running:
+                del self._open[home], self._asked[home]
+                library.done()
 
     def close(self) -> None:
         """End what is being asked."""
         self._closing.set()
+        with self._lock:
+            for library in self._open.values():
+                library.close()
+            self._open.clear()

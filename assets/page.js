@@ -43,7 +43,7 @@
     };
   }
   const tellInAddresses = () => {
-    const ours = /^(picture|film|glimpse|direction)\//;
+    const ours = /^(picture|film|glimpse|direction|library)\//;
     const tell = () => {
       for (const one of document.querySelectorAll("[src], [href]"))
         for (const name of ["src", "href", "data-src"]) {
@@ -106,6 +106,7 @@
       document.querySelector("#note")?.setAttribute("role", "status");
       const asked = new URLSearchParams(location.search), link = asked.get("r") || "";
       const job = link ? "" : asked.get("job") || kept.get("job"); // a link fills the form; nothing else is opened
+      if (!job && !link) window.atelier.welcome();
       return [visitor, job, link, kept.get("engine")];
     },
     // The engine of Generate's form is another one now: its chip shows it. The style sheet shows what belongs to it.
@@ -172,10 +173,10 @@
   const heard = Object.assign(document.createElement("p"), { className: "only-heard" });
   heard.setAttribute("role", "status");
   document.body.append(heard);
-  const copy = async (text) => {
+  const copy = async (text, place) => {
     try { await navigator.clipboard.writeText(text); return true; } catch { /* forbidden, or the page came by plain http */ }
     const box = Object.assign(document.createElement("textarea"), { value: text, readOnly: true, className: "only-heard" });
-    document.body.append(box);
+    place.append(box);
     box.select();
     const done = document.execCommand("copy");
     box.remove();
@@ -188,7 +189,7 @@
     if (field) {
       const place = document.querySelector("meta[name=atelier-address]")?.content || location.origin + location.pathname;
       field.value = `${place}?r=${at.dataset.link}`;
-      told.classList.toggle("forbidden", !(await copy(field.value)));
+      told.classList.toggle("forbidden", !(await copy(field.value, at.closest("dialog") || document.body)));
     }
     told.hidden = false;
     if (told.classList.contains("forbidden")) field.select(); else at.focus();
@@ -220,7 +221,7 @@
   }, true);
 
   // A file dropped anywhere is a picture with settings, on Optimize the picture to start from, on Edit the picture to edit or a
-  // direction for the shelf, on See pictures to look at, unless it lands on a field that takes files itself.
+  // direction for the shelf, on See pictures to look at, in the Library pictures to find others like them, unless it lands on a field that takes files itself.
   const carriesFiles = (event) => Array.from(event.dataTransfer?.types || []).includes("Files");
   const elsewhere = (event) => carriesFiles(event) && !event.target.closest?.("#drop, .picture-field");
   let depth = 0;
@@ -233,6 +234,7 @@
     if (!elsewhere(event)) return;
     event.preventDefault();
     if (document.querySelector("#see")?.offsetParent) { window.atelier.give(event.dataTransfer.files); return; }
+    if (document.querySelector("#library")?.offsetParent) { window.atelier.lookFor(event.dataTransfer.files); return; }
     const optimizing = document.querySelector("#optimize")?.offsetParent;
     if (optimizing) document.querySelector("#opt-image button[aria-label='Remove Image']")?.click(); // one picture at a time
     const editing = document.querySelector("#edit")?.offsetParent;
@@ -240,10 +242,11 @@
     if (plain) { giveFile(`#${plain.id} input[type=file]`, event.dataTransfer.files[0]); return; }
     giveFile(optimizing ? "#opt-image input[type=file]" : editing ? PICTURE_TO_EDIT : "#drop input[type=file]", event.dataTransfer.files[0]);
   });
-  // A picture pasted on Edit is the picture to edit, on See one more to look at.
+  // A picture pasted on Edit is the picture to edit, on See one more to look at, in the Library one to find others like it.
   document.addEventListener("paste", (event) => {
     const file = Array.from(event.clipboardData?.files || [])[0];
     if (file && document.querySelector("#see")?.offsetParent) { event.preventDefault(); window.atelier.give([file]); return; }
+    if (file && document.querySelector("#library")?.offsetParent) { event.preventDefault(); window.atelier.lookFor([file]); return; }
     if (!file || !document.querySelector("#edit")?.offsetParent) return;
     event.preventDefault();
     giveFile(PICTURE_TO_EDIT, file);
@@ -257,6 +260,7 @@
     input.files = files.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
   };
+  window.atelier.giveFile = (tab, file) => giveFile({ optimize: "#opt-image input[type=file]", edit: PICTURE_TO_EDIT, generate: "#knob-image input[type=file]", settings: "#drop input[type=file]", see: "input[type=file]:has(+ #see-upload)" }[tab], file, 100);
 
   // ---- Optimize: two layers over the picture (a look back, a mask), and the prompt as rows with weights
 

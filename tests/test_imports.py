@@ -58,7 +58,7 @@ MAY_IMPORT |= {
         "app.saved_probes",
         "app.serving", "app.owners", "app.visitors", "app.space", "app.recipe",
     ),
-    "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.serving", "app.space", "app.deploy", "app.soak"),
+    "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.library", "app.serving", "app.space", "app.deploy", "app.soak"),
 }  # fmt: skip
 # Families of models that are variants of another, or built on it.
 KIN = {

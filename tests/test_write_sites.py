@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -111,6 +112,42 @@ def picture_index(folder: Path) -> None:
         assert library.count() == 0  # it goes on in memory
 
 
+def library_marks(folder: Path) -> None:
+    from app.library.marks import MarksFile
+
+    MarksFile(folder / "new" / "marks.jsonl").star(["00"], True)
+
+
+def library_thumbnail(folder: Path) -> None:
+    from app.library.thumbnails import write_thumbnail
+
+    write_thumbnail(folder / "new" / "a.webp", b"0" * 1000)
+
+
+def library_zip(folder: Path) -> None:
+    from app.library.sheet import write_zip
+
+    write_zip(folder / "new" / "a.zip", [])
+
+
+def library_vectors(folder: Path) -> None:
+    from app.library.vectors import Vectors
+
+    vectors = Vectors(folder / "new" / "a.f16", 4)
+    vectors.write(0, np.eye(4))
+    assert vectors.count() == 4  # it goes on in memory
+
+
+def library_bin(folder: Path) -> None:
+    from app.library.bin import Bin
+    from app.library.files import places_of
+
+    (folder / "given.png").touch()
+    assert len(Bin(places_of(folder)).put(["given.png"])) == 1  # renaming needs no room
+    (folder / "library" / "bin").rename(folder / "kept")
+    next((folder / "kept").rglob("*.png")).unlink()
+
+
 def uploads(folder: Path) -> None:
     from app.ui import uploads as module
 
@@ -141,14 +178,23 @@ SANDBOX = (
     "a process of its own with limits of its own; tests/pipelines/weights/test_refusals.py tells how it ends"
 )
 SITES: dict[str, Trial | str] = {
+    "app/cli/bench.py": DEVELOPERS,
     "app/cli/reference.py": DEVELOPERS,
     "app/cli/run.py picture_folder": picture_folder,
     "app/cli/soak.py": DEVELOPERS,
     "app/jobs/store.py JobStore.__init__": job_list,
     "app/jobs/store.py JobStore._claim": job_list,
     "app/soak.py": DEVELOPERS,
-    "app/library/facts.py PictureIndex._another": picture_index,
+    "app/library/bin.py Bin._move": library_bin,
+    "app/library/bin.py _rename": library_bin,
+    "app/library/facts.py FactsIndex._another": picture_index,
     "app/library/facts.py _open": picture_index,
+    "app/library/marks.py MarksFile._append": library_marks,
+    "app/library/near.py NearIndex.add": "an extra; what cannot be saved stays in memory and is made again",
+    "app/library/sheet.py write_zip": library_zip,
+    "app/library/thumbnails.py write_thumbnail": library_thumbnail,
+    "app/library/vectors.py Vectors._write": library_vectors,
+    "app/library/vectors.py Vectors.rows": library_vectors,
     "app/space.py ZeroGpu._follow": stop_mark,
     "app/ui/uploads.py upload_folder": uploads,
     "launch.py": "before there is anything: it says in a sentence what could not be made",
@@ -325,6 +371,7 @@ def full_disk() -> Iterator[None]:
 TRIALS = {trial.__name__: trial for trial in SITES.values() if not isinstance(trial, str)}
 NOTHING_WRITTEN = {
     *("trial_of_a_folder", "picture_index", "uploads", "picture_folder", "stop_mark"),
+    *("library_vectors", "library_bin"),
     *("finished_download", "model_folder"),  # which only change names
 }
 

@@ -36,6 +36,13 @@ COMMANDS = (
     Command("explain", "FILE PROMPT", "say why a picture fits a prompt", "app.cli.see.explain"),
     Command("probe", "FOLDER", "teach labels from a folder of pictures for each", "app.cli.see.probe"),
     Command("score", "FOLDER PROMPT", "score pictures for a prompt, as csv", "app.cli.see.score"),
+    Command(
+        "library",
+        "VERB",
+        "find pictures by words and likeness, in any folder; pack them",
+        "app.cli.library",
+        ("search", "index", "zip"),
+    ),
     Command("replay", "FILE.png", "run a picture's record again and compare", "app.cli.replay"),
     Command("walkthrough", "FILE.png", "show how a picture of diffuse was drawn", "app.cli.walkthrough"),
     Command(
@@ -49,7 +56,7 @@ COMMANDS = (
     Command("data", "", "build the training data", "pipelines.training.data.cli"),
     Command("train", "NAME", "train one of the small models", "pipelines.training.cli", ("queue",)),
     Command("evaluate", "", "measure the models", "pipelines.evaluation.cli"),
-    Command("bench", "NAME", "measure speed", "pipelines.benchmarks.cli"),
+    Command("bench", "NAME", "measure speed", "app.cli.bench"),
     Command("soak", "", "try a studio under load, kills, a full disk and slow lines", "app.cli.soak"),
     Command("showcase", "", "remake the example pictures", "pipelines.evaluation.showcase"),
     Command("test", "", "run the tests"),

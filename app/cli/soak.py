@@ -18,9 +18,9 @@ SERVE = ("ui", "--no-browser", "--port", "{port}", "--out", "{folder}")
 EXAMPLE = ROOT / "assets" / "examples" / "01-a-red-heart.png"
 # Settings that make a run of the tiny pack short.
 SMALL: dict[str, dict[str, Any]] = {
-    "generate": {"candidates": 1, "keep": 1},
-    "diffuse": {"candidates": 1, "keep": 1, "steps": 4},
-    "optimize": {"steps": 3, "size": "64x64", "cutouts": 4},
+    "generate": {"candidates": 1, "keep": 1, "finish": "drawn"},
+    "diffuse": {"candidates": 1, "keep": 1, "steps": 2},
+    "optimize": {"steps": 3, "size": "64x64", "cutouts": 2, "start": "white", "coarse": 0},
 }
 
 

@@ -9,6 +9,7 @@ from app.cli.flags import model_flags, parts_in_use
 from app.cli.run import outputs, picture_folder
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput
+from pipelines.io.files import home_path
 
 
 def main(arguments: list[str]) -> int:
@@ -27,6 +28,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--out", metavar="DIR", help="folder for pictures and jobs (default: ATELIER_OUTPUTS or outputs/)"
     )
+    parser.add_argument(
+        "--folder",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder of pictures from elsewhere, which the Library shows and only reads; may be given again",
+    )
     model_flags(parser)
     options = parser.parse_args(arguments)
     serving = serving_of(
@@ -42,6 +50,8 @@ def main(arguments: list[str]) -> int:
     for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ROOT_PATH"):  # they have been read
         os.environ.pop(name, None)
     check_free(serving.host, serving.port or PORT)
+    if options.folder and serving.apart:
+        raise BadInput("library.folder_apart")
 
     from app.ui import serve
 
@@ -54,6 +64,7 @@ def main(arguments: list[str]) -> int:
         serving=serving,
         open_browser=not options.no_browser,
         mcp=options.mcp,
+        folders=[home_path(folder) for folder in options.folder],
     )
 
 

@@ -4,11 +4,14 @@
 """
 
 from app.library.entry import Act, Broken, Entry, Foreign, Found, Lineage, Marks, Page, Progress, Relative
-from app.library.library import ClipLike, Library, as_shown, vectors_of
+from app.library.library import Library
 from app.library.query import SORTS, Query, Term, more_like, read_query, read_terms
+from app.library.seeing import ClipLike, as_shown, vectors_of
+from app.library.thumbnails import THUMBNAIL
 
 __all__ = [
     "SORTS",
+    "THUMBNAIL",
     "Act",
     "Broken",
     "ClipLike",

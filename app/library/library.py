@@ -1,119 +1,69 @@
-"""The pictures made: found in the outputs folder, read by their records, searched by what is in them with CLIP.
+"""The door of the library: the pictures of one folder, found, searched, marked, thrown away and followed back.
 
-The files are the truth. `library.sqlite` beside them only remembers what was read and each picture's CLIP vector; it
-may be deleted at any time and is filled again from the files. A file or folder that cannot be read is passed over.
+The files are the truth. What lies in `library/index` only remembers what was read and seen of them; it may be deleted at
+any time and is filled again. The marks and the bin beside it are the user's work. A file or folder that cannot be read
+is passed over.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
-import sqlite3
-import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor, nn
 
 from app.jobs.threads import run_in_own_thread
-from app.library.entry import Act, Broken, Entry, Found, Lineage, Marks, Page, Progress
-from app.library.facts import PictureIndex, transaction
-from app.library.query import Query
-from pipelines.core.record import Record, read_texts, record_from_json
-from pipelines.errors import BadInput
-from pipelines.io.files import named, shown_name
-from pipelines.io.images import fit_square, on_white, open_picture, to_tensor
+from app.library.entry import Broken, Entry, Found, Lineage, Marks, Page, Progress
+from app.library.facts import SHOWN
+from app.library.files import BIN, places_of
+from app.library.filling import Filling
+from app.library.finding import Finder
+from app.library.lineage import Family
+from app.library.query import Query, read_terms
+from app.library.ranking import Place
+from app.library.reading import read_record_of
+from app.library.seeing import ClipLike, as_shown, fingerprint
+from app.library.sheet import write_zip
+from app.library.thumbnails import is_whole, small, thumbnail_file, write_thumbnail
+from app.library.working import Working
+from pipelines.errors import BadInput, Message
+from pipelines.io.images import open_picture
 
-SIDE = 224  # pixels; what CLIP is shown of a picture
-BATCH = 32  # pictures at once, at most
-BATCH_SECONDS = 0.3  # that a batch is to take: a search is given up between two
-NOT_PICTURES = ("runs", "given", "directions")  # folders of ours that hold other things
-MOST_DEPTH = 12  # folders within folders
+AT_ONCE = (
+    0.25  # seconds that a page may spend on what is missing, before the job in the background takes over
+)
+ZIP_SECONDS = 3600  # that a zip is kept
 
 log = logging.getLogger(__name__)
 
 
-class ClipLike(Protocol):
-    """What the library needs of CLIP: unit vectors of texts and pictures."""
+class Library(Working):
+    """The pictures of `folder` and its subfolders. Any thread may call it.
 
-    def encode_text(self, prompts: list[str]) -> Tensor: ...
-
-    def encode_image(self, images: Tensor) -> Tensor: ...
-
-
-class Library:
-    """The PNG files with a record in `folder` and its subfolders. Any thread may call it.
-
-    Once `closing` is set, what reads many files or computes ends soon, with BadInput; `close` sets it.
+    Once `closing` is set, what reads many files or computes ends soon, with BadInput; `close` sets it. With `outputs`, the
+    folder is one from elsewhere: pictures of any kind and origin are shown, nothing is written to it, and what the
+    library keeps of it lies in the outputs folder. Otherwise it is the outputs folder itself, or a visitor's part of it,
+    and the PNG files with a record of ours are shown.
     """
 
-    def __init__(self, folder: str | Path, closing: threading.Event | None = None) -> None:
-        self.folder = Path(folder).absolute()
-        self._closing = closing or threading.Event()
-        self._lock = threading.RLock()
-        self._index = PictureIndex(self.folder / "library.sqlite")
-        self._marks: dict[str, Marks] = {}
-
-    def recent(self, count: int = 50, skip: int = 0) -> list[Entry]:
-        """The newest pictures first, `count` of them after the first `skip`."""
-        with self._lock:
-            self._refresh()
-            rows = self._query(
-                "SELECT path, modified, record FROM pictures WHERE record != ''"
-                " ORDER BY modified DESC, path LIMIT ? OFFSET ?",
-                (count, skip),
-            )
-            return self._entries(rows)
-
-    def count(self) -> int:
-        """How many pictures there are."""
-        with self._lock:
-            self._refresh()
-            return self._query("SELECT count(*) FROM pictures WHERE record != ''")[0][0]
-
-    def find(self, picture_id: str) -> Entry:
-        """The picture of that id; BadInput when there is none."""
-        with self._lock:
-            self._refresh()
-            rows = self._query("SELECT path, modified, record FROM pictures WHERE record != ''")
-        for row in rows:
-            if picture_id in (row[0], Path(row[0]).stem):
-                return self._entry(*row)
-        raise BadInput("app.picture_not_in_library", picture=picture_id[:40])
-
-    @run_in_own_thread
-    def search(self, clip: ClipLike, text: str, count: int = 24) -> list[tuple[Entry, float]]:
-        """The pictures that look most like the text, best first, each with its cosine."""
-        entries, vectors = self._vectors(clip)
-        if not entries:
-            return []
-        with torch.no_grad():
-            wanted = clip.encode_text([text])[0].float().cpu().numpy()  # (d,)
-        return _nearest(entries, vectors @ wanted, count)
-
-    @run_in_own_thread
-    def similar(self, clip: ClipLike, path: str | Path, count: int = 24) -> list[tuple[Entry, float]]:
-        """The pictures that look most like the one at `path`, which need not be in the library, without itself."""
-        wanted = _encode(clip, [Path(path)])[0]
-        if wanted is None:
-            raise BadInput("app.picture_gone", picture=Path(path).name)
-        entries, vectors = self._vectors(clip)
-        if not entries:
-            return []
-        here = Path(path).absolute()
-        ranked = _nearest(entries, vectors @ wanted, count + 1)
-        return [(entry, score) for entry, score in ranked if entry.path != here][:count]
+    def __init__(
+        self,
+        folder: str | Path,
+        closing: threading.Event | None = None,
+        *,
+        outputs: str | Path | None = None,
+    ) -> None:
+        super().__init__(places_of(folder, outputs), closing or threading.Event())
+        if self.own:  # an index of earlier versions
+            for ending in ("", "-wal", "-shm"):
+                with suppress(OSError):
+                    (self.folder / f"library.sqlite{ending}").unlink(missing_ok=True)
+        self._finder = Finder(self._index, self._marks.all, self._numbered)
+        self._filling = Filling(self._index, self._finder.extend_graph)
+        self._family: tuple[tuple[int, ...], Family] | None = None
 
     # ---------------------------------------------------------------------------------------------------- searching
 
@@ -128,7 +78,7 @@ class Library:
             query: What is asked for, from `read_query`.
             skip: How many places (stacks count as one) go before.
             count: How many places at most.
-            clip: Needed where `query.looks`; the job in the background begins with it wherever it is given.
+            clip: Needed where `query.looks`; the job in the background asks it for vectors wherever it is given.
 
         Returns:
             The pictures in the query's order.
@@ -136,278 +86,212 @@ class Library:
         Raises:
             BadInput: When an id is of no picture here, a given picture cannot be opened, or the studio closes.
         """
-        if not query.looks:
-            entries = self.recent(skip + count + 1)[skip:]
-            return Page(
-                [Found(entry) for entry in entries[:count]], self.count(), len(entries) > count, Progress()
-            )
-        assert clip is not None
-        pairs = self.search(clip, " ".join(term.text for term in query.terms), skip + count + 1)[skip:]
-        found = [Found(entry, score) for entry, score in pairs[:count]]
-        return Page(found, self.count(), len(pairs) > count, Progress())
+        skip, count = max(skip, 0), max(count, 1)
+        if not self._catch_up(clip) and not self._filling.stopped:
+            self._filling.start(clip)
+        return self._page(query, skip, count, clip, told=True)
+
+    def search(self, clip: ClipLike, text: str, count: int = 24) -> list[tuple[Entry, float]]:
+        """The pictures that look most like a text, or several with weights, best first, each with its cosine.
+
+        Nothing of the index is missing. The words of the pictures' own records do not count.
+        """
+        self.fill(clip)
+        query = Query(terms=read_terms(text), stacked=False)
+        if not query.terms:
+            return []
+        return _pairs(self._page(query, 0, count, clip))
+
+    def similar(self, clip: ClipLike, path: str | Path, count: int = 24) -> list[tuple[Entry, float]]:
+        """The pictures that look most like the one at `path`, which need not be in the library, without itself."""
+        self.fill(clip)
+        try:
+            as_shown(path)
+        except BadInput:
+            raise BadInput("app.picture_gone", picture=Path(path).name) from None
+        page = self._page(Query(given=(str(path),), stacked=False), 0, count + 1, clip)
+        here = Path(path).absolute()
+        return [pair for pair in _pairs(page) if pair[0].path != here][:count]
+
+    def recent(self, count: int = 50, skip: int = 0) -> list[Entry]:
+        """The newest pictures first, `count` of them after the first `skip`, none stacked."""
+        self._index.refresh()
+        return [found.entry for found in self._page(Query(stacked=False), skip, count, None).found]
+
+    def count(self) -> int:
+        """How many pictures there are, without those in the bin."""
+        self._index.refresh()
+        return int((~self._index.table().binned).sum())
+
+    def find(self, picture_id: str) -> Entry:
+        """The picture of that id, or of that file name without its ending; BadInput when there is none."""
+        number, _ = self._numbered(picture_id)
+        entry = self._entries([number]).get(number)
+        if entry is None:
+            raise BadInput("app.picture_not_in_library", picture=picture_id[:40])
+        return entry
 
     def choices(self) -> dict[str, dict[str, int]]:
         """What can be filtered by, and how many pictures have it: {"tool": {...}, "model": {...}, "tag": {...}}."""
-        tools = Counter(entry.tool for entry in self.recent(100_000))
-        return {"tool": dict(tools), "model": {}, "tag": {}}
+        found: dict[str, dict[str, int]] = {}
+        for name in ("tool", "model"):
+            rows = self._index.facts.query(
+                f"SELECT {name}, count(*) FROM files WHERE {SHOWN} AND {name} != '' GROUP BY 1 ORDER BY 2 DESC LIMIT 100"
+            )
+            found[name] = dict(rows)
+        here = {content.hex() for content in self._index.table().contents}
+        tags = Counter(
+            tag for content, marks in self._marks.all().items() if content in here for tag in marks.tags
+        )
+        return {**found, "tag": dict(tags.most_common(200))}
 
-    # ------------------------------------------------------------------------------------------------------ working
-
-    def star(self, ids: Sequence[str], on: bool = True) -> None:
-        """Give pictures a star, or take it away. One act, however many they are. BadInput for an unknown id."""
-        self._mark(ids, lambda marks: replace(marks, star=on))
-
-    def tag(self, ids: Sequence[str], add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
-        """Give pictures tags, and take tags away. One act. BadInput for an unknown id or a tag that is too long."""
-        self._mark(ids, lambda marks: replace(marks, tags=tuple(sorted({*marks.tags, *add} - set(remove)))))
-
-    def note(self, ids: Sequence[str], text: str) -> None:
-        """Write a note on pictures; the empty text takes it away. One act. BadInput for an unknown id or a long note."""
-        self._mark(ids, lambda marks: replace(marks, note=text))
-
-    def bin(self, ids: Sequence[str]) -> None:
-        """Put pictures into the bin, a folder of the library. BadInput in a folder that is only read (`own` is false)."""
-        raise NotImplementedError
-
-    def restore(self, ids: Sequence[str]) -> None:
-        """Put pictures back from the bin to where they were; their ids are those that they have in the bin."""
-        raise NotImplementedError
-
-    def empty_bin(self) -> int:
-        """Delete what is in the bin, with its thumbnails. It cannot be undone. Returns how many files that were."""
-        return 0
-
-    def undo(self) -> Act | None:
-        """Undo the last act that has not been undone (star, tag, note, bin, restore). None when there is none left."""
-        return None
-
-    def acts(self, count: int = 20) -> list[Act]:
-        """The last acts that can be undone, newest first."""
-        return []
+    # ------------------------------------------------------------------------------------------- one and many of them
 
     def lineage(self, picture_id: str) -> Lineage:
-        """What a picture was made from, and what was made from it, by the records. BadInput for an unknown id."""
-        return Lineage(self.find(picture_id))
+        """What a picture was made from, and what was made from it, by the records. BadInput for an unknown id.
+
+        Pictures that the job in the background has not looked at yet are missing.
+        """
+        number, _ = self._numbered(picture_id)
+        self._catch_up(None)
+        version = self._index.facts.version()
+        if self._family is None or self._family[0] != version:
+            self._family = (version, Family(self._index))
+        lineage = self._family[1].to_lineage(number, self._entries)
+        return lineage or Lineage(self.find(picture_id))
 
     def thumbnail(self, picture_id: str) -> Path:
         """A WebP of at most THUMBNAIL pixels a side, made once. BadInput for an unknown id or a broken picture."""
-        raise NotImplementedError
+        number, name = self._numbered(picture_id)
+        content = self._index.paths([number])[number][2]
+        file = thumbnail_file(self.places.thumbnails, content)
+        if not is_whole(file):
+            write_thumbnail(file, small(open_picture(self.places.file(name))))
+        return file
 
     def zip_of(self, ids: Sequence[str]) -> Path:
-        """A zip of pictures, with a contact sheet and a list of their prompts, as a file that is kept for an hour.
+        """A zip of pictures, with contact sheets and a list of their prompts, as a file that is kept for an hour.
 
         BadInput for an unknown id or too many bytes; CannotSave when the disk is full.
         """
-        raise NotImplementedError
+        for file in self.places.zips.glob("*.zip"):
+            with suppress(OSError):
+                if time.time() - file.stat().st_mtime > ZIP_SECONDS:
+                    file.unlink()
+        file = (
+            self.places.zips
+            / f"atelier-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}.zip"
+        )
+        self.write_zip(ids, file)
+        return file
+
+    def write_zip(self, ids: Sequence[str], file: Path) -> None:
+        """`zip_of` to a file of the caller's; never to one that a browser names."""
+        write_zip(file, [self.find(name) for name in dict.fromkeys(ids)])
 
     # ---------------------------------------------------------------------------------------------------- the index
 
-    @property
-    def own(self) -> bool:
-        """Whether the pictures were made here: only they can be put into the bin."""
-        return True
-
     def start_index(self, clip: ClipLike | None = None) -> None:
         """Fill the index in the background, vectors too where a CLIP is given; nothing when that is running."""
+        self._index.forget_walk()
+        self._filling.start(clip)
 
     def stop_index(self) -> None:
         """Stop the job in the background after its batch. `page` does not begin it again, `start_index` does."""
+        self._filling.stop()
+
+    @run_in_own_thread
+    def fill(self, clip: ClipLike | None = None, tell: Callable[[Progress], object] | None = None) -> None:
+        """Fill the index and wait for it; `tell` is told how far it is. BadInput when the studio closes."""
+        facts, renewed = self._index.facts, -1
+        while renewed != facts.renewed:  # once more where the database had to be made anew
+            renewed = facts.renewed
+            self._index.refresh(
+                tell=lambda done, total: tell(Progress("read", done, total)) if tell is not None else None
+            )
+            self._filling.see(clip, tell=tell)
+        if clip is not None:
+            self._finder.extend_graph(fingerprint(clip))
 
     def progress(self) -> Progress:
         """How far the job in the background is."""
-        return Progress()
+        return self._filling.progress
 
     def broken(self) -> list[Broken]:
-        """The files that were passed over, with the reason."""
-        return []
-
-    def _mark(self, ids: Sequence[str], change: Callable[[Marks], Marks]) -> None:
-        for entry in [self.find(name) for name in ids]:
-            self._marks[entry.id] = change(entry.marks)
+        """The files that were passed over, with the reason, by name."""
+        rows = self._index.facts.query(
+            "SELECT path, coalesce(files.problem, seen.problem) FROM files LEFT JOIN seen USING (content)"
+            " WHERE coalesce(files.problem, seen.problem) IS NOT NULL ORDER BY path"
+        )
+        found: list[Broken] = []
+        for name, text in rows:
+            message = Message.from_text(text) or Message("library.unreadable")
+            found.append(Broken(name, BadInput(message.code, **message.facts)))
+        return found
 
     def close(self) -> None:
         """End what is being asked, and let go of the index."""
         self._closing.set()
+        self._filling.stop(wait=2.0)
         self.done()
 
     def done(self) -> None:
         """Let go of the index when nothing more will be asked."""
-        with self._lock:
-            self._index.close()
+        self._index.close()
 
-    # ------------------------------------------------------------------------------------------ keeping the index
+    # -------------------------------------------------------------------------------------------------------- inside
 
-    def _refresh(self) -> None:
-        """Bring the index up to the files: read new and changed ones, forget deleted ones."""
-        there = dict(_png_files(self.folder))
+    def _page(self, query: Query, skip: int, count: int, clip: ClipLike | None, told: bool = False) -> Page:
+        """A page of what the index has now. Files that were deleted meanwhile are left out."""
+        self._index.check_open()
+        self._marks.all()  # what another process has noted since
+        order = self._finder.order(query, clip, self._marks.changes, told, skip + count)
+        places, more = order.places(skip, count)
+        numbers = [int(order.table.number[at]) for place in places for at in (place.at, *place.stack)]
+        entries = self._entries([int(order.table.number[place.at]) for place in places])
+        names = self._index.paths(numbers)
 
-        def refresh(db: sqlite3.Connection) -> None:
-            rows = db.execute("SELECT path, modified, bytes FROM pictures")
-            known = {path: (modified, size) for path, modified, size in rows}
-            fresh = [
-                (path, *state, self._record_text(path))
-                for path, state in there.items()
-                if known.get(path) != state
-            ]
-            gone = [(path,) for path in known.keys() - there.keys()]
-            if fresh or gone:
-                with transaction(db):  # files were read before: nobody waits for the database meanwhile
-                    db.executemany("DELETE FROM pictures WHERE path = ?", gone)
-                    db.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, NULL, NULL)", fresh)
+        def found(place: Place) -> Found | None:
+            entry = entries.get(int(order.table.number[place.at]))
+            behind = [int(order.table.number[at]) for at in place.stack]
+            stack = tuple(names[number][0] for number in behind if number in names)
+            return None if entry is None else Found(entry, place.score, place.told, stack)
 
-        self._check_open()
-        self._index.run(refresh)
+        shown_places = [each for place in places if (each := found(place)) is not None]
+        return Page(shown_places, order.total, more, self._filling.progress)
 
-    def _vectors(self, clip: ClipLike) -> tuple[list[Entry], np.ndarray]:
-        """All pictures and their (n, d) vectors by this CLIP; those not yet known are computed now."""
-        mark = _fingerprint(clip)
-        with self._lock:
-            self._refresh()
-            query = "SELECT path FROM pictures WHERE record != '' AND clip IS NOT ?"
-            missing = [path for (path,) in self._query(query, (mark,))]
-        size = 1
-        while missing:  # outside the lock: this is the slow part
-            self._check_open()
-            part, missing = missing[:size], missing[size:]
-            begun = time.monotonic()
-            vectors = _encode(clip, [named(self.folder, path) for path in part])
-            seconds = time.monotonic() - begun
-            size = min(2 * size, BATCH) if seconds < BATCH_SECONDS / 2 else max(1, size // 2)
-            found = [b"" if vector is None else vector.tobytes() for vector in vectors]
-            with self._lock:
-                self._check_open()
-                self._keep([(mark, *pair) for pair in zip(found, part, strict=True)])
-        with self._lock:
-            query = "SELECT path, modified, record, vector FROM pictures WHERE record != '' AND clip = ? AND vector != x''"
-            rows = self._query(query, (mark,))
-        usual = Counter(len(row[3]) for row in rows).most_common(1)
-        entries = [
-            (entry, np.frombuffer(row[3], np.float32))
-            for row in rows
-            if len(row[3]) == usual[0][0] and (entry := self._entry_or_none(*row[:3]))
-        ]
-        if not entries:
-            return [], np.zeros((0, 1))
-        return [entry for entry, _ in entries], np.stack([vector for _, vector in entries])
+    def _catch_up(self, clip: ClipLike | None) -> bool:
+        """Bring the index up to the files as far as that goes at once. Returns whether nothing is missing."""
+        until = time.monotonic() + AT_ONCE
+        if self._filling.progress.stage == "read":
+            return True  # it is on its way
+        left = self._index.refresh(until)
+        if self._filling.progress.running:
+            return True
+        mark = None if clip is None else fingerprint(clip)
+        if not left and not self._index.unseen(mark):
+            return True
+        return not left and not run_in_own_thread(self._filling.see)(clip, until)
 
-    def _keep(self, rows: list[tuple[str, bytes, str]]) -> None:
-        """Remember vectors: what made each, the vector's bytes (none: it cannot be opened) and the file."""
-
-        def keep(db: sqlite3.Connection) -> None:
-            with transaction(db):
-                db.executemany("UPDATE pictures SET clip = ?, vector = ? WHERE path = ?", rows)
-
-        self._index.run(keep)
-
-    def _query(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        self._check_open()
-        return self._index.run(lambda db: db.execute(query, values).fetchall())
-
-    def _check_open(self) -> None:
-        if self._closing.is_set():
-            raise BadInput("app.closing")
-
-    def _record_text(self, path: str) -> str:
-        """The record in a file as JSON, empty when there is none that can be believed."""
-        self._check_open()
-        try:
-            record = record_from_json(read_texts(named(self.folder, path)).get("atelier", ""))
-            text = json.dumps(asdict(record), ensure_ascii=False)
-            return text.encode("utf-8", "replace").decode()  # half of a pair could not be shown
-        except BadInput:
-            return ""
-        except Exception:  # whatever is wrong with one file, the others are shown
-            log.exception("the record of %r cannot be read", path)
-            return ""
-
-    def _entries(self, rows: Iterable[tuple[Any, ...]]) -> list[Entry]:
-        return [entry for row in rows if (entry := self._entry_or_none(*row))]
-
-    def _entry_or_none(self, path: str, modified: int, record: str) -> Entry | None:
-        with suppress(TypeError, ValueError):  # the row is damaged
-            return self._entry(path, modified, record)
-        return None
-
-    def _entry(self, path: str, modified: int, record: str) -> Entry:
-        record_of = Record(**json.loads(record))
-        marks = self._marks.get(path, Marks())
-        return Entry(path, named(self.folder, path), modified / 1e9, path, record_of, marks=marks)
-
-
-def _png_files(folder: Path) -> Iterable[tuple[str, tuple[int, int]]]:
-    """The PNG files under a folder and in folders linked into it: name -> (nanoseconds of the last change, bytes).
-
-    A name is the path from the folder, as text that can be shown. Links that lead back are not followed.
-    """
-    seen: set[tuple[int, int]] = set()
-    for top, folders, names in os.walk(folder, followlinks=True):
-        above = Path(top).relative_to(folder)
-        try:
-            place = os.stat(top)
-        except OSError:  # deleted just now
-            continue
-        if (place.st_dev, place.st_ino) in seen or len(above.parts) >= MOST_DEPTH:
-            folders.clear()
-            continue
-        seen.add((place.st_dev, place.st_ino))
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and (above.parts or name not in NOT_PICTURES)
-        )
-        for name in names:
-            if not name.endswith(".png") or name.startswith("."):
+    def _entries(self, numbers: Sequence[int]) -> dict[int, Entry]:
+        """Pictures by their numbers, without those that cannot be read any more."""
+        marks = self._marks.all()
+        found: dict[int, Entry] = {}
+        for number, (name, modified, content) in self._index.paths(numbers).items():
+            path = self.places.file(name)
+            try:
+                record, foreign = read_record_of(path)
+            except BadInput:  # deleted or damaged just now
                 continue
-            with suppress(OSError, UnicodeError):  # deleted just now; a name that is no text at all
-                state = os.stat(os.path.join(top, name))
-                path = shown_name((above / name).as_posix())
-                if stat.S_ISREG(state.st_mode):
-                    yield path, (min(state.st_mtime_ns, 2**63 - 1), state.st_size)
+            except Exception:  # whatever is wrong with one file, the others are shown
+                log.exception("%r cannot be read", name)
+                continue
+            noted = marks.get(content.hex(), Marks())
+            found[number] = Entry(
+                name, path, modified / 1e9, content.hex(), record, foreign, noted, name.startswith(BIN)
+            )
+        return found
 
 
-def _nearest(entries: list[Entry], scores: np.ndarray, count: int) -> list[tuple[Entry, float]]:
-    """The entries of the highest scores, best first, without those deleted meanwhile."""
-    best = [(entries[index], float(scores[index])) for index in np.argsort(-scores, kind="stable")]
-    return [pair for pair in best[: 2 * count] if pair[0].path.is_file()][:count]
-
-
-def as_shown(source: str | Path) -> Image.Image:
-    """A picture, by its path or data URI, as CLIP is shown it: its middle, small. BadInput when it cannot be opened."""
-    return fit_square(on_white(open_picture(source)), SIDE)
-
-
-@torch.no_grad()
-def vectors_of(clip: ClipLike, shown: list[Image.Image]) -> Tensor:
-    """(n, d) unit vectors of pictures as CLIP is shown them."""
-    return clip.encode_image(to_tensor(shown).to(_device(clip)))
-
-
-@torch.no_grad()
-def _encode(clip: ClipLike, paths: list[Path]) -> list[np.ndarray | None]:
-    """One (d,) float32 unit vector for each picture, None for those that cannot be opened."""
-    shown = []
-    for path in paths:
-        try:
-            shown.append(as_shown(path))
-        except BadInput:
-            shown.append(None)
-    good = [picture for picture in shown if picture is not None]
-    vectors = iter(vectors_of(clip, good).float().cpu().numpy() if good else ())
-    return [None if picture is None else next(vectors) for picture in shown]
-
-
-@torch.no_grad()
-def _fingerprint(clip: ClipLike) -> str:
-    """Tells one CLIP's vectors from another's, by what it makes of a fixed picture."""
-    slope = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
-    vector = clip.encode_image(torch.cat([slope, -slope.mT]).to(_device(clip))).float().cpu().numpy()
-    return hashlib.sha256(
-        np.round(vector, 2).astype(np.float32).tobytes() + str(vector.shape).encode()
-    ).hexdigest()[:16]
-
-
-def _device(clip: ClipLike) -> torch.device:
-    """Where a CLIP's weights are; the CPU when it has none."""
-    return (
-        next((parameter.device for parameter in clip.parameters()), torch.device("cpu"))
-        if isinstance(clip, nn.Module)
-        else torch.device("cpu")
-    )
+def _pairs(page: Page) -> list[tuple[Entry, float]]:
+    return [(found.entry, found.score) for found in page.found if found.score is not None]

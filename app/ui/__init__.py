@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.serving import LOCAL, Serving
@@ -16,8 +17,12 @@ def serve(
     serving: Serving = LOCAL,
     open_browser: bool = True,
     mcp: bool = False,
+    folders: Sequence[Path] = (),
 ) -> int:
-    """Open the studio in the browser and serve it until Ctrl+C. Returns the exit code."""
+    """Open the studio in the browser and serve it until Ctrl+C. Returns the exit code.
+
+    `folders` are shown in the Library, beside what was made here.
+    """
     from app.ui import page  # gradio and torch take seconds to import, and --help should not
 
     return page.serve(
@@ -25,4 +30,5 @@ def serve(
         serving=serving,
         open_browser=open_browser,
         mcp=mcp,
+        folders=folders,
     )

@@ -218,7 +218,7 @@ def _search_tool(context: PageContext) -> Callable[..., Any]:
     search.__doc__ = f"""Find the pictures of the studio's library that look most like a text, by CLIP.
 
     Args:
-        text: what they should show, in English or Chinese
+        text: what they should show, in English or Chinese; several texts may have weights: cat:1 night:0.5 -dog
         count: how many at most (1 to {MOST_FOUND}; default: 12)
     Returns:
         the pictures, best first, each with its file, score, prompt, tool and seed

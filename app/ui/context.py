@@ -14,6 +14,7 @@ from app.library import Library
 from app.recipe import Recipe, read_recipe
 from app.saved_directions import Shelf
 from app.serving import LOCAL, Serving
+from app.ui.folders import Folders
 from app.ui.i18n import LANGUAGES, say, text
 from app.ui.pictures import Pictures
 from pipelines.weights import catalog
@@ -45,6 +46,7 @@ class PageContext:
     library: Library
     pictures: Pictures
     shelf: Shelf
+    folders: Folders
     serving: Serving = LOCAL
     downloads: Downloads = field(default_factory=Downloads)
     helps: dict[str, str] = field(default_factory=dict)  # name of a setting -> its help in English
@@ -59,7 +61,8 @@ class PageContext:
     engine: Any = None  # hidden: the one of DRAWING that is chosen, the empty text for the pack's first
     queue_status: Any = None
     handover: Any = (
-        None  # hidden: "TAB:start:NAME", "TAB:settings:NAME" or "see:step:JOB/STEP", what goes to another tab
+        None  # hidden: "TAB:KIND:NAME", what goes to another tab: KIND is "start", "settings", "remix" (without
+        # the seed), or of See "step" with JOB/STEP as its name
     )
     form_values: Any = (
         None  # hidden: JSON that the script fills into Edit's form; outside the tabs, which appear late

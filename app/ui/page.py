@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from app.ui.context import (
     drawing_pipelines,
 )
 from app.ui.door import Door
+from app.ui.folders import Folders
 from app.ui.html.page import header, served
 from app.ui.i18n import LANGUAGES, knob_help, translations
 from app.ui.origins import Origins
@@ -44,6 +45,7 @@ from app.ui.sessions import VisitHolder
 from app.ui.tabs import edit, generate, library, models, optimize, plain, see
 from app.ui.uploads import EVERY_SECONDS, MOST_SECONDS, UploadLimits, upload_folder
 from app.ui.visits import Callers, House, Visits, asking, calling
+from app.ui.wall import Wall
 from app.visitors import OwnLibrary, OwnQueue
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import restrict_pillow
@@ -74,8 +76,12 @@ def build(
     pictures_library: Library,
     examples: Path = theme.ASSETS / "examples",
     serving: Serving = LOCAL,
+    folders: Sequence[Path] = (),
 ) -> gr.Blocks:
-    """The whole page over a studio, its queue and its library; `examples` are pictures shown before there are others."""
+    """The whole page over a studio, its queue and its library.
+
+    `examples` are pictures shown before there are others; `folders` are shown in the Library, beside what was made here.
+    """
     house = House(queue.folder, serving.apart)
     pictures = Pictures(house.home, examples, house.key)
     upload_folder()  # before any component asks where files go
@@ -88,7 +94,10 @@ def build(
         for knob in kind.Settings.knobs():
             helps.setdefault(knob.name, knob_help(knob, "en"))
             helps[f"{name}_{knob.name}"] = knob_help(knob, "en")
-    context = PageContext(studio, queue, pictures_library, pictures, Shelf(house.home), serving, helps=helps)
+    shown = Folders(pictures_library, queue.folder, may_open=not serving.beyond, given=folders)
+    context = PageContext(
+        studio, queue, pictures_library, pictures, Shelf(house.home), shown, serving, helps=helps
+    )
     with gr.Blocks(
         title="Atelier", delete_cache=(EVERY_SECONDS, MOST_SECONDS), analytics_enabled=False
     ) as page:
@@ -173,6 +182,7 @@ def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool
                 *context.shelf.routes(),
                 *house.routes(),
                 *stopping.routes(context.queue),
+                *Wall(context).routes(),
             ],
             "middleware": _guards(serving),
         },
@@ -199,9 +209,10 @@ def serve(
     serving: Serving = LOCAL,
     open_browser: bool = True,
     mcp: bool = False,
+    folders: Sequence[Path] = (),
 ) -> int:
     """Serve the page until Ctrl+C; models load in the background once it is up. Returns the exit code."""
-    page = build(studio, queue, pictures_library, serving=serving)
+    page = build(studio, queue, pictures_library, serving=serving, folders=folders)
     port = serving.port or PORT
     try:
         _, here = launch(page, port=port, mcp=mcp)
@@ -218,7 +229,7 @@ def serve(
         print("closing", flush=True)
     finally:
         queue.begin_closing()
-        page.atelier.library.close()  # type: ignore[attr-defined]
+        page.atelier.folders.close()  # type: ignore[attr-defined]
         page.close(verbose=False)
         queue.close()
     return 0

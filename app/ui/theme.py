@@ -9,6 +9,8 @@ from pathlib import Path
 import gradio as gr
 
 ASSETS = Path(__file__).parents[2] / "assets"
+SHEETS = ("style.css", "see.css", "comfort.css", "library.css")
+SCRIPTS = ("page.js", "see.js", "comfort.js", "library.js", "library_large.js")
 
 # name -> light, dark. Texts keep a contrast of at least 4.5:1 with what they stand on.
 TOKENS: dict[str, tuple[str, str]] = {
@@ -85,7 +87,7 @@ def studio_theme() -> gr.themes.Base:
 def style() -> str:
     """The tokens as variables, then the style sheets."""
     light, dark = ("".join(f"--{name}:{pair[index]};" for name, pair in TOKENS.items()) for index in (0, 1))
-    sheet = "\n".join((ASSETS / name).read_text("utf-8") for name in ("style.css", "see.css"))
+    sheet = "\n".join((ASSETS / name).read_text("utf-8") for name in SHEETS)
     return f":root{{{light}color-scheme:light}}\n:root.dark,.dark{{{dark}color-scheme:dark}}\n{sheet}"
 
 
@@ -94,5 +96,5 @@ def head(*, apart: bool = False) -> str:
     space = os.environ.get("SPACE_HOST", "")
     address = f'<meta name="atelier-address" content="https://{escape(space)}/">' if space else ""
     flag = "<script>document.documentElement.dataset.visitors = 'apart'</script>" if apart else ""
-    scripts = (f"<script>{(ASSETS / name).read_text('utf-8')}</script>" for name in ("page.js", "see.js"))
+    scripts = (f"<script>{(ASSETS / name).read_text('utf-8')}</script>" for name in SCRIPTS)
     return f"{address}{flag}{''.join(scripts)}"

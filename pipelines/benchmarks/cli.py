@@ -9,7 +9,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from statistics import median
 from typing import Any, cast
@@ -39,14 +39,15 @@ from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import Studio
 
 
-def main(argv: list[str]) -> int:
-    """Print a table, or with --json one object; returns the exit code."""
+def main(argv: list[str], benches: Mapping[str, Callable[[str], dict[str, Any]]] | None = None) -> int:
+    """Print a table, or with --json one object; returns the exit code. `benches` are those there are, else BENCHES."""
+    benches = benches or BENCHES
     parser = Parser(prog="launch.py bench", description="Measure speed.")
-    parser.add_argument("name", choices=sorted(BENCHES))
+    parser.add_argument("name", choices=sorted(benches))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(argv)
-    figures = BENCHES[options.name](options.device)
+    figures = benches[options.name](options.device)
     if options.json:
         print(json.dumps(figures))
     else:

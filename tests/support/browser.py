@@ -38,6 +38,15 @@ def make(queue: JobQueue, prompt: str = "a blue bowl", **settings: Any) -> Path:
     raise AssertionError(queue.job(job_id))
 
 
+def enlarge(tab: Any, name: str = "") -> Any:
+    """The large view of the picture of the Library whose file has this name, else of the first."""
+    tab.locator("#tab-library-button").click()
+    tab.locator(f"#library .shot[data-name$='{name}']").first.click()
+    large = tab.locator("#library dialog.big article")
+    large.wait_for()
+    return large
+
+
 def unfold(tab: Any, accordion: str) -> None:
     """Open an accordion for the first time. What is typed before the next frame is lost: Gradio fills its fields then."""
     tab.locator(f"{accordion} > button").click()
@@ -50,7 +59,7 @@ def overflow(tab: Any) -> list[str]:
     return tab.evaluate(
         """() => [...document.querySelectorAll('body *')].filter(one => {
              const box = one.getBoundingClientRect();
-             return box.width > 0 && box.right > innerWidth + 1 && !one.closest('.strip, #announce, .only-heard')
+             return box.width > 0 && box.right > innerWidth + 1 && !one.closest('.strip, .narrow, #announce, .only-heard')
                && getComputedStyle(one).visibility !== 'hidden' && !one.closest('[aria-hidden=true]');
            }).map(one => one.tagName + '#' + one.id + '.' + one.className + ' ' + one.getBoundingClientRect().right)"""
     )

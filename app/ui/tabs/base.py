@@ -5,6 +5,7 @@ A tab's functions answer Gradio with an Update: components and what they become.
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,6 +33,10 @@ LIES = (
     "ready",
 )  # what was seen when no job was: nothing, or a picture to start from, which stay there
 LAST_RUNS = 12  # that are shown below a tab
+AGAIN = {
+    "settings": "loaded_again",
+    "remix": "remixed",
+}  # how settings of a record are handed over -> what is said
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,11 @@ class RunTab(ABC):
             return gr.skip()
         kind, _, name = rest.partition(":")
         return {**self.safely(self.receive, kind, name, job_id), self.context.handover: ""}
+
+
+def again(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a record to be used again: as they are, or for a "remix" with another seed."""
+    return {**settings, "seed": secrets.randbelow(2**32)} if kind == "remix" else settings
 
 
 def _compared(job: Job, trace: Trace, seen: str) -> tuple[str, Change]:

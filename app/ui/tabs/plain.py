@@ -10,7 +10,7 @@ from app.jobs.queue import Job
 from app.ui.context import QUIET, PageContext, Update, clickable_html, clicked
 from app.ui.html import common, plain
 from app.ui.html.common import Trace
-from app.ui.tabs.base import Change, RunTab
+from app.ui.tabs.base import AGAIN, Change, RunTab, again
 from app.ui.tabs.form import KnobForm
 from pipelines.core.pipeline import Pipeline
 from pipelines.core.record import read_record
@@ -120,5 +120,5 @@ class PlainTab(RunTab):
         return {}
 
     def receive(self, kind: str, name: str, job_id: str) -> Update:
-        settings = read_record(self.pictures.path(name), self.queue.pipelines).settings
-        return {**self.form.fill(settings), self.note: common.info_note("loaded_again")}
+        settings = again(kind, read_record(self.pictures.path(name), self.queue.pipelines).settings)
+        return {**self.form.fill(settings), self.note: common.info_note(AGAIN.get(kind, "loaded_again"))}

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from app.jobs.queue import JobQueue
 from pipelines.core.record import read_record
-from tests.support.browser import ask, keep, make, overflow, unfold, wait_state
+from tests.support.browser import ask, enlarge, keep, make, overflow, unfold, wait_state
 from tests.support.painter import PAINTERS
 
 pytestmark = pytest.mark.browser
@@ -189,7 +189,7 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, lang: str) -> None:
     assert overflow(tab) == []
     for tab_name in ("library", "models"):
         tab.locator(f"#tab-{tab_name}-button").click()
-        tab.locator("#library-wall img" if tab_name == "library" else "#models .pack").first.wait_for()
+        tab.locator("#library .shot" if tab_name == "library" else "#models .pack").first.wait_for()
         assert overflow(tab) == []
         keep(tab, f"{tab_name}-{lang[:2]}-light-360")
 
@@ -321,13 +321,13 @@ def test_the_library_searches_by_what_is_seen(visit: Any, studio: tuple[str, Job
     make(studio[1], "something to be found", seed=5)
     tab = visit(theme="dark")
     tab.locator("#tab-library-button").click()
-    tab.locator("#library-wall img").first.wait_for()
-    tab.locator("#library-query textarea, #library-query input").fill("red")
-    tab.locator("#library-find").click()
-    tab.locator("#library-wall h3", has_text="closest to “red”").wait_for()
+    tab.locator("#library .shot").first.wait_for()
+    tab.locator("#library [type=search]").fill("red")
+    tab.locator("#library [type=search]").press("Enter")
+    tab.locator("#library .shot .nearness").first.wait_for()
     keep(tab, "library-en-dark-1280")
-    prompt = tab.locator("#library-wall article img").first.get_attribute("alt")
-    tab.locator("#library-wall [data-act=reuse]").first.click()
+    prompt = tab.locator("#library .shot img").first.get_attribute("alt")
+    enlarge(tab).locator("[data-to=reuse]").click()
     tab.locator("#note", has_text="settings of the picture").wait_for()
     assert tab.locator("#prompt textarea").input_value() == prompt
 

@@ -14,7 +14,7 @@ from app.ui import theme
 from pipelines.io.images import picture_to_uri
 from pipelines.optimize.settings import OptimizeSettings
 from tests.app.test_recipe import packed
-from tests.support.browser import ask, keep, overflow, wait_state
+from tests.support.browser import ask, enlarge, keep, overflow, wait_state
 from tests.support.painter import PAINTERS
 
 pytestmark = pytest.mark.browser
@@ -140,8 +140,7 @@ def test_links_of_the_library_and_where_copying_is_forbidden(visit: Any, queue: 
             "() => { Object.defineProperty(navigator, 'clipboard', { value: undefined });"
             " document.execCommand = () => false; }"
         )
-        tab.locator("#tab-library-button").click()
-        card = tab.locator("#library-wall article").first
+        card = enlarge(tab)
         card.locator("[data-link]").click()
         field = card.locator(".told input")
         field.wait_for()

@@ -21,7 +21,7 @@ from app.ui.html import edit as edit_html
 from app.ui.html.common import Trace, error_note, info_note
 from app.ui.i18n import both
 from app.ui.markup import html
-from app.ui.tabs.base import Change, RunTab, journal_rows
+from app.ui.tabs.base import AGAIN, Change, RunTab, again, journal_rows
 from app.ui.tabs.edit.form import EditForm, read_form, used_directions
 from app.ui.tabs.form import script_values
 from pipelines.core.explain import explain
@@ -29,6 +29,9 @@ from pipelines.core.record import read_record
 from pipelines.edit.directions import read_direction
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import open_picture, read_bytes
+from pipelines.see.changes import TextChange, changes
+from pipelines.see.labels import is_chinese
+from pipelines.see.pictures import open_square
 
 PIPELINE = "edit"
 BASICS = ("strip", "seed", "automatic_mask")
@@ -164,13 +167,21 @@ class EditTab(RunTab):
             with _looking:
                 pipeline: Any = self.queue.studio.pipeline(PIPELINE)
                 estimate = pipeline.estimate(settings)
+                known = self._changes(settings)
             survives = float(pipeline.unet.alphas_cumprod[estimate.return_step]) ** 0.5
-            return edit_form.estimate(estimate, settings, survives)
+            return edit_form.estimate(estimate, settings, survives) + edit_form.could_become(known)
         except (BadInput, CannotSave) as problem:
             return error_note(problem)
         except Exception as problem:  # a figure less is no reason to stop the artist
             log.exception("the outlook failed")
             return error_note(explain(problem))
+
+    def _changes(self, settings: Any) -> list[TextChange]:
+        """What the picture of the form could become; nothing where there is none, or directions are in use."""
+        if not settings.image or settings.directions:
+            return []
+        language = "zh" if is_chinese(settings.source) else "en"
+        return changes(self.context.studio.clip(), open_square(settings.image), language=language)
 
     # ------------------------------------------------------------------------------------------------------- acting
 
@@ -265,12 +276,12 @@ class EditTab(RunTab):
 
     def receive(self, kind: str, name: str, job_id: str) -> Update:
         path = self.pictures.path(name)
-        if kind == "settings":
-            settings = read_record(path, self.queue.pipelines).settings
+        if kind in AGAIN:
+            settings = again(kind, read_record(path, self.queue.pipelines).settings)
             source = f"record:{name}" if settings.get("image") else ""
             laid = self._set_start_image(source, None, job_id) if source else {}
             filled = self.form.filled(settings, source)
-            return {**laid, self.note: info_note("loaded_again"), self.context.form_values: filled}
+            return {**laid, self.note: info_note(AGAIN[kind]), self.context.form_values: filled}
         try:  # what it shows is what it was drawn from
             record = read_record(path, self.queue.pipelines)
             words = {"source": record.settings["prompt"]} if record.pipeline in DRAWING else {}

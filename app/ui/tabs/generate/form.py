@@ -102,7 +102,7 @@ class GenerateForm(KnobForm):
         with self.fold("advanced", "advanced"):
             for engine, part in self.parts.items():
                 part.add_group(*part.rest(), classes=[generate_html.only_for(engine)])
-            self.add(*self.rest())
+            self.add_group(*self.rest())
         drop = gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True)
         self.drop = translate(drop, label="drop")
         self.run_now = gr.Textbox(visible=False)

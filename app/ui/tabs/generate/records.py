@@ -92,12 +92,26 @@ class Records:
         note = info_note("loaded", prompt=prompt, seed=seed)
         return self._filled(record.pipeline, record.settings, False, note)
 
-    def reuse(self, path: Path) -> Update:
-        """The settings of a picture of the library."""
+    def receive(self, kind: str, path: Path) -> Update:
+        """A picture of the library: its "settings", those without the seed ("remix"), or itself to draw from ("start")."""
+        if kind == "start":
+            return self._drawn_from(path)
         record = read_record(path, self.queue.pipelines)
         if record.pipeline not in self.form.context.engines:
             return self._borrowed(record)
+        if kind == "remix":
+            settings = {name: value for name, value in record.settings.items() if name != "seed"}
+            return self._filled(record.pipeline, settings, True, info_note("remixed"))
         return self._filled(record.pipeline, record.settings, False, info_note("loaded_again"))
+
+    def _drawn_from(self, path: Path) -> Update:
+        """The picture in the form of the first engine, with the prompt that it tells."""
+        try:
+            prompt = read_record(path, self.queue.pipelines).settings.get("prompt", "")
+        except BadInput:
+            prompt = ""
+        settings = {"image": path, **({"prompt": prompt} if prompt else {})}
+        return self._filled(self.form.engine_of(""), settings, True, info_note("from_picture"))
 
     def _borrowed(self, record: Record) -> Update:
         """What may be taken from a record of a pipeline that the pack lacks into the form, and a note that says so."""

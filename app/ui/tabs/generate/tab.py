@@ -255,7 +255,7 @@ class GenerateTab(RunTab):
         return {**filled, self.form.drop: None}
 
     def receive(self, kind: str, name: str, job_id: str) -> Update:
-        return self.records.reuse(self.pictures.path(name))
+        return self.records.receive(kind, self.pictures.path(name))
 
     def take_engine(self, event: gr.EventData) -> str:
         """The engine that was clicked."""

@@ -18,7 +18,7 @@ from app.ui.context import QUIET, STEERING, PageContext, Update, clickable_html,
 from app.ui.html import common
 from app.ui.html import optimize as optimize_html
 from app.ui.html.common import Trace, info_note
-from app.ui.tabs.base import Change, journal_rows
+from app.ui.tabs.base import AGAIN, Change, again, journal_rows
 from app.ui.tabs.optimize.form import OptimizeForm
 from app.ui.tabs.optimize.steering import SteeredTab
 from pipelines.core.prompt_notes import prompt_notes
@@ -234,13 +234,13 @@ class OptimizeTab(SteeredTab):
 
     def receive(self, kind: str, name: str, job_id: str) -> Update:
         path = self.pictures.path(name)
-        if kind == "settings":
+        if kind in AGAIN:
             record = read_record(path, self.queue.pipelines)
             steered = cast(type[SteeredSettings], self.queue.pipelines[record.pipeline].Settings)
-            settings = steered.from_dict(record.settings).timeline()[-1][1].to_dict()
+            settings = again(kind, steered.from_dict(record.settings).timeline()[-1][1].to_dict())
             laid = self._set_start_image(open_picture(settings["image"]), "") if settings["image"] else {}
             filled = self.form.fill_engine(record.pipeline, settings)
-            return {**laid, **filled, self.note: info_note("loaded_again")}
+            return {**laid, **filled, self.note: info_note(AGAIN[kind])}
         answer = {**self._start_with("picture", name), self.form.fields["size"]: ""}
         try:
             prompt = read_record(path, self.queue.pipelines).settings.get("prompt", "")

@@ -12,7 +12,7 @@ from PIL import Image
 from app.jobs.queue import Job, JobQueue
 from pipelines.core.record import read_record
 from pipelines.io.images import open_picture
-from tests.support.browser import keep, make, overflow
+from tests.support.browser import enlarge, keep, make, overflow
 from tests.support.painter import PAINTERS
 
 pytestmark = pytest.mark.browser
@@ -263,12 +263,10 @@ def test_pictures_go_from_tab_to_tab(visit: Any, queue: JobQueue) -> None:
     press(tab, "edit")
     wait_proof(tab, "done").locator("figure:not([hidden]) [data-act=optimize]").click()
     tab.locator("#canvas section.ready img.now").wait_for()
-    tab.locator("#tab-library-button").click()
-    tab.locator(f"#library-wall article:has(img[src$='{picture.name}']) [data-act=edit]").click()
+    enlarge(tab, picture.name).locator("[data-to=edit]").click()
     wait_proof(tab, "ready")
     made = Path(newest(queue).pictures[0]["path"])
-    tab.locator("#tab-library-button").click()
-    tab.locator(f"#library-wall article:has(img[src$='{made.name}']) [data-act=reuse]").click()
+    enlarge(tab, made.name).locator("[data-to=reuse]").click()
     tab.locator("#edit-note", has_text="settings of the picture").wait_for()
     tab.wait_for_function("() => document.querySelector('#edit-form [name=prompt]').value === 'a blue kite'")
 

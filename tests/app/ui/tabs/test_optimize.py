@@ -15,7 +15,7 @@ from PIL import Image
 from app.jobs.queue import Job, JobQueue
 from pipelines.core.record import read_texts
 from pipelines.io.images import open_picture
-from tests.support.browser import keep, make, overflow, unfold
+from tests.support.browser import enlarge, keep, make, overflow, unfold
 
 pytestmark = pytest.mark.browser
 
@@ -310,13 +310,9 @@ def test_a_drafts_own_file_is_handed_over(visit: Any, queue: JobQueue) -> None:
     wait_canvas(tab, "done")
     tab.locator("#tab-generate-button").click()
     assert tab.locator("#stage section.done figure:not([hidden]) img").get_attribute("alt") == "a red kite"
-    tab.locator("#tab-library-button").click()
-    card = tab.locator(f"#library-wall article:has(img[src$='{picture.name}'])")
-    card.locator("[data-act=optimize]").click()
+    enlarge(tab, picture.name).locator("[data-to=optimize]").click()
     wait_canvas(tab, "ready").locator("img.now").wait_for()
-    tab.locator("#tab-library-button").click()
-    grown = Path(made.pictures[0]["path"]).name
-    tab.locator(f"#library-wall article:has(img[src$='{grown}']) [data-act=reuse]").click()
+    enlarge(tab, Path(made.pictures[0]["path"]).name).locator("[data-to=reuse]").click()
     tab.locator("#opt-note", has_text="settings of the picture").wait_for()
 
 

@@ -13,7 +13,7 @@ from app.jobs.queue import Job, JobQueue
 from app.library import Library
 from pipelines.core.record import read_record
 from pipelines.io.images import open_picture
-from tests.support.browser import keep, overflow, unfold
+from tests.support.browser import enlarge, keep, overflow, unfold
 from tests.support.stripes import PIPELINES, StripesStudio
 
 pytestmark = pytest.mark.browser
@@ -98,8 +98,7 @@ def test_a_pipeline_without_page_code_has_a_tab_that_runs(
     tab.reload(wait_until="domcontentloaded")  # the address brings back the run and its tab
     assert wait_state(tab, "done").locator("figure img").count() == 3
     assert tab.locator("#stripes-prompt textarea").input_value() == "slow <b>stripes</b>"
-    tab.locator("#tab-library-button").click()
-    tab.locator("#library-wall [data-act=reuse]").first.click()
+    enlarge(tab).locator("[data-to=reuse]").click()
     tab.locator("#stripes-note", has_text="settings of the picture").wait_for()
 
 

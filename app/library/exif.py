@@ -1,0 +1,102 @@
+"""The few texts of EXIF in which programs keep how a picture was made. No other part of EXIF is read.
+
+Tags: CIPA DC-008 (Exif 2.32). Every offset is checked against the block, and nothing is followed twice.
+"""
+
+from __future__ import annotations
+
+import struct
+
+FOUND = {0x010E: "description", 0x010F: "make", 0x0110: "model", 0x927C: "maker_note", 0x9286: "comment"}
+POINTER = 0x8769  # from the first directory to that of Exif
+MOST_ENTRIES = 256
+MOST_BYTES = 1_000_000  # of one text
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1}  # bytes of a value: byte, ASCII, short, long, undefined
+
+
+def exif_texts(data: bytes) -> dict[str, str]:
+    """The texts in the EXIF of a JPEG or WebP file, by the names of FOUND; empty when there is none, or it is damaged."""
+    block = _of_webp(data) if data[:4] == b"RIFF" else _of_jpeg(data)
+    if block[:6] == b"Exif\0\0":
+        block = block[6:]
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None:
+        return {}
+    texts: dict[str, str] = {}
+    try:
+        (first,) = struct.unpack_from(order + "I", block, 4)
+        directories, visited = [first], set[int]()
+        while directories:
+            at = directories.pop()
+            if at in visited or len(visited) >= 2:
+                continue
+            visited.add(at)
+            directories += _read_directory(block, at, order, texts)
+    except struct.error:
+        pass
+    return texts
+
+
+def _read_directory(block: bytes, at: int, order: str, texts: dict[str, str]) -> list[int]:
+    """Note the texts of one directory; where Exif's own directory is."""
+    (count,) = struct.unpack_from(order + "H", block, at)
+    further: list[int] = []
+    for entry in range(at + 2, at + 2 + 12 * min(count, MOST_ENTRIES), 12):
+        tag, kind, number, value = struct.unpack_from(order + "HHII", block, entry)
+        if tag == POINTER:
+            further.append(value)
+        elif tag in FOUND and kind in SIZES:
+            length = number * SIZES[kind]
+            if length > MOST_BYTES:
+                continue
+            start = entry + 8 if length <= 4 else value
+            texts.setdefault(FOUND[tag], _text(block[start : start + length], order))
+    return further
+
+
+def _text(value: bytes, order: str) -> str:
+    """A value as text. Comments begin with the name of their code in 8 bytes (4.6.5, table 9)."""
+    code, rest = value[:8], value[8:]
+    if code == b"UNICODE\0":
+        if rest[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return rest.decode("utf-16", "replace").strip("\0")
+        # The standard says the block's own order; most programs write big-endian, whatever the block's is.
+        ways = ("utf-16-be", "utf-16-le") if order == ">" or rest[:1] == b"\0" else ("utf-16-le", "utf-16-be")
+        texts = [rest.decode(way, "replace") for way in ways]
+        return max(texts, key=_plainness).strip("\0")
+    if code in (b"ASCII\0\0\0", b"\0" * 8):
+        value = rest
+    return value.decode("utf-8", "replace").strip("\0")
+
+
+def _plainness(text: str) -> int:
+    """How many characters every text about a picture has; the wrong byte order has hardly any of them."""
+    return sum(character.isascii() and character.isprintable() for character in text[:2000])
+
+
+def _of_jpeg(data: bytes) -> bytes:
+    """The first EXIF segment before the pixels (ITU-T T.81, B.1.1)."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        if marker == 0xDA or length < 2:
+            break
+        segment = data[at + 4 : at + 2 + length]
+        if marker == 0xE1 and segment[:6] == b"Exif\0\0":
+            return segment
+        at += 2 + length
+    return b""
+
+
+def _of_webp(data: bytes) -> bytes:
+    """The chunk EXIF (https://developers.google.com/speed/webp/docs/riff_container)."""
+    at = 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        if kind == b"EXIF":
+            return data[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+    return b""
