@@ -249,7 +249,7 @@ def test_the_sketch_comes_in_beyond_the_edges() -> None:
 @pytest.mark.usefixtures("_larger")
 def test_the_windows_draw_the_details_of_the_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    encode = PriorDiffusion.encode
+    encode: Any = PriorDiffusion.encode
     monkeypatch.setattr(PriorDiffusion, "encode", lambda model, x: seen.append(x) or encode(model, x))
     image = painting(size=(64, 64))
     settings = DiffuseSettings(
