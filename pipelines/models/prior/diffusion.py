@@ -15,9 +15,10 @@ from pipelines.models.clip.network import Clip, read_texts
 from pipelines.models.latent_diffusion import OWN
 from pipelines.models.prior.network import PREFIX, UNKNOWN_STYLE, Prior
 from pipelines.models.schedulers import flow_scheduler
-from pipelines.models.words import PromptTokens
+from pipelines.models.words import PromptTokens, align
 
 Condition = tuple[Tensor, Tensor]  # tokens of cross-attention and their mask
+WEIGHTS = (0.0, 2.0)  # of what a word adds to the rest of its text
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class PriorDiffusion:
     proposed_steps = 20
     proposed_guidance = 4.0
     proposed_candidates = 16
+    proposed_rounds = 2
     is_inpainting = False
 
     @property
@@ -124,6 +126,28 @@ class PriorDiffusion:
         """The tokens that CLIP reads; a style and the text's vector stand before them."""
         text, spans = self.clip.tokenizer.spans(prompt)
         return PromptTokens(text, tuple(spans[: self.clip.config.context_length - 1]), PREFIX)
+
+    def weighed(
+        self, condition: Condition, prompt: str, weights: Sequence[tuple[str, float]], rows: int
+    ) -> Condition:
+        """A condition whose last `rows` rows are of the prompt, with weights of its words.
+
+        The text's vector and the states of the other words tell of a word too. What they have more than in the text
+        without it is multiplied by its weight, held in WEIGHTS, outside which lies no text.
+        """
+        tokens, real = condition
+        text, (own, _) = self.prompt_tokens(prompt), self.condition_of([prompt])
+        change = torch.zeros_like(own)
+        for word, weight in weights:
+            rest = text.without(word)
+            bare, _ = self.condition_of([rest])
+            for source, target in align(self.prompt_tokens(rest), text).pairs:
+                if len(source) == len(target):
+                    more = own[:, list(target)] - bare[:, list(source)]
+                    change[:, list(target)] += (min(max(weight, WEIGHTS[0]), WEIGHTS[1]) - 1) * more
+        tokens = tokens.clone()
+        tokens[-rows:, : own.shape[1]] += change
+        return tokens, real
 
     def controlled(self, condition: Condition, control: Control) -> Controlled:
         """The condition with a control of attention."""
