@@ -260,7 +260,12 @@
       say(find("template.zipping").innerHTML.replaceAll("#", ids.length));
       const answer = await ask("zip", { ids });
       if (!answer) return;
-      Object.assign(document.createElement("a"), { href: answer.address, download: answer.name }).click();
+      const link = Object.assign(document.createElement("a"), { hidden: true, download: answer.name });
+      link.setAttribute("href", answer.address);
+      root.append(link);
+      await new Promise((done) => setTimeout(done)); // where cookies are refused, the page's script tells in it who asks
+      link.click();
+      link.remove();
       say(find("template.zipped").innerHTML);
     };
     const like = (kind, ids) => {
