@@ -16,7 +16,7 @@ from app.library.entry import Progress
 from app.library.index import Index
 from app.library.reading import Look, look_at
 from app.library.seeing import ClipLike, fingerprint, picture_vectors
-from app.library.thumbnails import is_whole, thumbnail_file, write_thumbnail
+from app.library.thumbnails import clear, is_whole, thumbnail_file, write_thumbnail
 from pipelines.errors import BadInput, CannotSave
 
 BATCH = 32  # pictures that CLIP sees at once, at most
@@ -76,6 +76,7 @@ class Filling:
                     continue
                 if clip is not None:
                     self._finished(fingerprint(clip))
+                clear(self.index.places.thumbnails, self.index.contents())  # of files that were deleted
                 with self._lock:
                     if self._wanted is None:
                         stage = "done"

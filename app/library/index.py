@@ -264,5 +264,9 @@ class Index:
             found |= {number: tuple(rest) for number, *rest in self.facts.query(words, part)}
         return found
 
+    def contents(self) -> set[str]:
+        """The contents of all files, as hex."""
+        return {content.hex() for (content,) in self.facts.query("SELECT DISTINCT content FROM files")}
+
     def file(self, name: str) -> Path:
         return self.places.file(name)

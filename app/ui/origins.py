@@ -50,7 +50,7 @@ class Origins:
 
     def _is_looked_into(self, scope: Scope, headers: Headers) -> bool:
         """Whether another site's page reads from Gradio's API, of which some addresses do something when they are read."""
-        foreign = headers.get("sec-fetch-site") == "cross-site" and not self.serving.space
+        foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site") and not self.serving.space
         return foreign and "/gradio_api/" in scope["path"]
 
 

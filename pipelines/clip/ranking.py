@@ -82,7 +82,7 @@ def score_terms(clip: Clip, terms: Sequence[tuple[str, float]], vectors: Tensor)
     if len(terms) == 1:
         return score(clip, terms[0][0], vectors)
     total = torch.stack([weight * text_vector(clip, text) for text, weight in terms]).sum(0)
-    length = total.norm().clamp_min(1e-6)
+    length = total.square().sum().sqrt().clamp(min=1e-6)
     noise = sum((weight * score(clip, text, vectors)[1]) ** 2 for text, weight in terms) ** 0.5
     return vectors @ (total / length), noise / length.item()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import NoneType
@@ -129,8 +130,8 @@ class Settings:
         0,
         2**64 - 1,
         label=("seed", "随机种子"),
-        help="same seed, same picture",
-        help_zh="种子相同，画面相同",
+        help="same seed, same picture; -1 rolls one",
+        help_zh="种子相同，画面相同；-1 为随机",
         kind="seed",
     )
     x: str = knob(
@@ -333,8 +334,8 @@ def _checked(setting: Knob, value: Any) -> Any:
         if not isinstance(value, bool):
             raise BadInput("settings.not_boolean", setting=setting.name, value=shown)
     elif setting.type in (int, float):
-        if setting.kind == "seed" and isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value.strip()):
-            value = int(value)  # as the page sends it: numbers of JavaScript are exact up to 2^53 only
+        if setting.kind == "seed":
+            value = _seed(value)
         number: Any = value
         good = isinstance(value, (int, float)) and not isinstance(value, bool)
         good = good and abs(number) <= 2**64  # neither nan nor infinite, and float(value) cannot overflow
@@ -360,6 +361,18 @@ def _checked(setting: Knob, value: Any) -> Any:
             "settings.not_a_choice", setting=setting.name, value=shown, choices=", ".join(setting.choices)
         )
     return value
+
+
+def _seed(value: Any) -> Any:
+    """A seed as a number from what the page and the field write. Any other value is returned.
+
+    The page sends digits as text, because numbers of JavaScript are exact up to 2^53 only. -1 and "random" are a chance
+    seed below 2^32, rolled here once, so that whatever holds the settings holds the number.
+    """
+    text = str(value).strip().lower() if isinstance(value, (int, str)) else ""
+    if text in ("-1", "random"):
+        return secrets.randbits(32)
+    return int(text) if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", text) else value
 
 
 def clean_prompt(text: str) -> str:

@@ -19,6 +19,7 @@ from pipelines.core.pipeline import Picture, Step
 from pipelines.edit.inputs import EditInputs
 from pipelines.edit.results import as_pictures, edited_images
 from pipelines.edit.settings import EditSettings
+from pipelines.models.typed import floats
 
 PROBES = 7  # strengths drawn first, with 0
 
@@ -65,10 +66,9 @@ def clip_moves(inputs: EditInputs, images: list[Image.Image]) -> list[float]:
     before = inputs.image
     shown = torch.cat([before, *(inputs.framing.reduced(image).to(before.device) for image in images)])
     vectors: Tensor = inputs.models.clip.encode_image(shown).float()
-    chords = (
-        (vectors[1:] - vectors[0]).norm(dim=1).clamp(max=2)
-    )  # more exact than the cosine for what hardly moved
-    return [round(math.degrees(2 * math.asin(chord.item() / 2)), 2) for chord in chords]
+    # the chord is more exact than the cosine for what hardly moved
+    chords = floats((vectors[1:] - vectors[0]).square().sum(1).sqrt().clamp(max=2))
+    return [round(math.degrees(2 * math.asin(chord / 2)), 2) for chord in chords]
 
 
 def even_strengths(probes: list[float], moves: list[float], strength: float, count: int) -> list[float]:

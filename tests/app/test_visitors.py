@@ -163,11 +163,12 @@ def test_each_visitor_has_his_own(beyond: Callable[..., Beyond]) -> None:
     assert bob.get(f"/glimpse/{grown}/10.jpg").status_code == 404
 
     # the library
-    assert "a red heart" in str(site.call(ann, "recent"))
-    assert "a red heart" not in str(site.call(bob, "recent"))
-    for name, values in (("look_for", ["red"]), ("search", ["red", 12])):  # the page's, and that for programs
-        assert "a red heart" in str(site.call(ann, name, *values))
-        assert "a red heart" not in str(site.call(bob, name, *values))
+    for words in ("", "red"):
+        mine, others = (each.post("/library/find", json={"text": words}) for each in (ann, bob))
+        assert mine.status_code == others.status_code == 200
+        assert "a red heart" in mine.text and "a red heart" not in others.text
+    assert "a red heart" in str(site.call(ann, "search", "red", 12))  # that for programs
+    assert "a red heart" not in str(site.call(bob, "search", "red", 12))
 
 
 def test_directions_are_their_owners(beyond: Callable[..., Beyond]) -> None:
@@ -258,7 +259,7 @@ def test_a_shared_library_is_everybodys(beyond: Callable[..., Beyond]) -> None:
     ann, bob = site.visitor(), site.visitor()
     made = site.generate(ann, "a red heart")
     assert bob.get(made["address"]).status_code == 200
-    assert "a red heart" in str(site.call(bob, "recent"))
+    assert "a red heart" in bob.post("/library/find", json={}).text
     assert COOKIE not in bob.cookies
 
 

@@ -175,7 +175,8 @@ def test_what_is_out_of_range_is_refused_in_one_sentence(make: Callable[[], Pipe
         if knob.type in (int, float):
             wrong += [float("nan"), float("inf"), True]
             wrong += [] if knob.kind == "seed" else ["7"]
-            wrong += [] if knob.lo is None else [knob.type(knob.lo - 1)]
+            wrong += [] if knob.lo is None or knob.kind == "seed" else [knob.type(knob.lo - 1)]
+            wrong += [-2] if knob.kind == "seed" else []
             wrong += [] if knob.hi is None else [knob.type(knob.hi + 1)]
         if knob.type is int:
             wrong.append(1.5)

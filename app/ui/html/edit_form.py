@@ -16,6 +16,7 @@ from app.ui.i18n import both, both_aloud, both_sentence, pair, say
 from app.ui.markup import html, joined
 from pipelines.core.settings import Knob
 from pipelines.edit.settings import MODES
+from pipelines.see.changes import TextChange
 
 PAIRS = (  # from, to, and both in Chinese
     ("a face", "an angry face", "一张脸", "一张生气的脸"),
@@ -167,6 +168,22 @@ def estimate(forecast: Any, settings: Any, survives: float | None) -> Markup:
             '<p class="note trouble">{}</p>', both("edit_not_described", source=_short(settings.source))
         )
     return html('<div class="estimate">{}</div>{}', joined(cells), notes)
+
+
+def could_become(known: Sequence[TextChange]) -> Markup:
+    """Chips that fill both texts: what the picture shows, and what it could."""
+    chips = joined(
+        html(
+            '<button type="button" class="quiet" data-from="{}" data-to="{}">{}</button>',
+            change.source,
+            change.target,
+            change.target,
+        )
+        for change in known
+    )
+    return (
+        html('<div class="become"><span>{}</span>{}</div>', both("edit_become"), chips) if known else Markup()
+    )
 
 
 def _cell(value: str, label: str, share: float | None = None, *, warn: bool = False) -> Markup:

@@ -154,7 +154,7 @@ def test_a_zip_holds_files_sheets_and_a_list(folder: Path) -> None:
         assert archive.read("xgreen.png") == (folder / "2026-01-01" / "xgreen.png").read_bytes()
         rows = list(csv.DictReader(io.StringIO(archive.read("pictures.csv").decode("utf-8-sig"))))
         sheet = Image.open(io.BytesIO(archive.read("contact-sheet-1.jpg")))
-        assert sheet.width > 8 * 160 and np.asarray(sheet).std() > 20
+        assert sheet.width > 8 * 160 and np.asarray(sheet).std() > 5
     assert len(rows) == 8 and {"'=1+1", "the greenish"} <= {row["prompt"] for row in rows}
     assert [row["note"] for row in rows if row["note"]] == ["好"]
     with pytest.raises(BadInput):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from app.library import Library, Query, read_query
 from app.library.thumbnails import THUMBNAIL
-from app.library.vectors import Vectors
+from app.library.vectors import Vectors, _widened
 from pipelines.errors import BadInput
 from tests.support.library import COLOURS, ColourClip, index_file, put
 
@@ -163,6 +163,17 @@ def test_thumbnails_are_made_once_and_again_when_they_are_damaged(folder: Path) 
     assert len(list((folder / "library" / "index" / "thumbnails").rglob("*.webp"))) == 31
 
 
+def test_thumbnails_of_deleted_files_go_with_the_next_run(folder: Path) -> None:
+    library = Library(folder)
+    library.fill()
+    file = library.thumbnail("picture 1")
+    library.find("picture 1").path.unlink()
+    library.start_index()
+    wait(library)
+    assert not file.exists() and len(list((folder / "library").rglob("*.webp"))) == 29
+    library.close()
+
+
 def test_rows_are_products_whatever_the_chunks_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.library.vectors.CHUNK", 7)
     values = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float16)
@@ -174,6 +185,13 @@ def test_rows_are_products_whatever_the_chunks_are(tmp_path: Path, monkeypatch: 
         assert vectors.count() == 50 and (vectors.rows(50) == values).all() and len(vectors.rows(9)) == 9
         wanted = values[:3].T.astype(np.float32)
         assert np.allclose(vectors.dot(wanted, 50), values.astype(np.float32) @ wanted, atol=1e-4)
+
+
+def test_every_finite_half_is_widened_exactly() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)][:, None]
+    wide = _widened(halves).astype(np.float64) * 2.0**112
+    assert (wide == halves.astype(np.float64)).all()
 
 
 def test_rows_are_checked(tmp_path: Path) -> None:

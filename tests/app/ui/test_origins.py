@@ -66,8 +66,9 @@ def test_what_another_page_sends_is_refused(origin: str) -> None:
     assert page.get("/", headers={"Origin": origin}).status_code == 200
 
 
-def test_gradios_api_is_not_even_read_by_another_page() -> None:
-    page, cross = site(LOCAL, "127.0.0.1:7860"), {"Sec-Fetch-Site": "cross-site"}
+@pytest.mark.parametrize("site_of", ["cross-site", "same-site"])  # the second is another port of this machine
+def test_gradios_api_is_not_even_read_by_another_page(site_of: str) -> None:
+    page, cross = site(LOCAL, "127.0.0.1:7860"), {"Sec-Fetch-Site": site_of}
     assert page.get("/gradio_api/deep_link", headers=cross).status_code == 403
     assert page.get("/?r=abc", headers=cross).status_code == 200  # a link to the page itself
     assert page.get("/gradio_api/deep_link", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.core.settings import Knob
+from pipelines.core.settings import Knob, Settings
 from pipelines.errors import BadInput
 from pipelines.studio import PIPELINES
 
@@ -52,7 +52,7 @@ def test_seeds_go_up_to_64_bits_also_as_the_text_that_the_page_sends(name: str) 
     kind: Any = PIPELINES[name].Settings
     most = 2**64 - 1
     assert kind(seed=most).seed == kind.from_dict({"seed": f" {most} "}).seed == most
-    for wrong in (2**64, "18446744073709551616", -1, 0.5, "", "٣", "²", True, float("nan"), "1" * 30):
+    for wrong in (2**64, "18446744073709551616", -2, 0.5, "", "٣", "²", True, float("nan"), "1" * 30):
         with pytest.raises(BadInput, match="seed"):
             kind(seed=wrong)
 
@@ -72,3 +72,11 @@ def test_an_odd_value_is_taken_or_refused_in_a_sentence(name: str, knob: Knob) -
             settings = kind.from_dict(kind.recorded({knob.name: value}, {}))
             settings.files()
             getattr(settings, "timeline", list)()
+
+
+@pytest.mark.parametrize("written", [-1, "-1", "random", " Random "])
+def test_a_chance_seed_is_rolled_once(written: Any) -> None:
+    rolled = [Settings(seed=written) for _ in range(3)]
+    assert len({settings.seed for settings in rolled}) == 3
+    assert all(0 <= settings.seed < 2**32 for settings in rolled)
+    assert Settings.from_dict(rolled[0].to_dict()) == rolled[0]

@@ -29,6 +29,9 @@ from pipelines.core.record import read_record
 from pipelines.edit.directions import read_direction
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.images import open_picture, read_bytes
+from pipelines.see.changes import TextChange, changes
+from pipelines.see.labels import is_chinese
+from pipelines.see.pictures import open_square
 
 PIPELINE = "edit"
 BASICS = ("strip", "seed", "automatic_mask")
@@ -164,13 +167,21 @@ class EditTab(RunTab):
             with _looking:
                 pipeline: Any = self.queue.studio.pipeline(PIPELINE)
                 estimate = pipeline.estimate(settings)
+                known = self._changes(settings)
             survives = float(pipeline.unet.alphas_cumprod[estimate.return_step]) ** 0.5
-            return edit_form.estimate(estimate, settings, survives)
+            return edit_form.estimate(estimate, settings, survives) + edit_form.could_become(known)
         except (BadInput, CannotSave) as problem:
             return error_note(problem)
         except Exception as problem:  # a figure less is no reason to stop the artist
             log.exception("the outlook failed")
             return error_note(explain(problem))
+
+    def _changes(self, settings: Any) -> list[TextChange]:
+        """What the picture of the form could become; nothing where there is none, or directions are in use."""
+        if not settings.image or settings.directions:
+            return []
+        language = "zh" if is_chinese(settings.source) else "en"
+        return changes(self.context.studio.clip(), open_square(settings.image), language=language)
 
     # ------------------------------------------------------------------------------------------------------- acting
 
