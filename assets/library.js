@@ -72,7 +72,7 @@
       if (turn !== asked) return;
       busy = false;
       root.classList.remove("asking");
-      if (!answer) return;
+      if (!answer) return false;
       const focused = document.activeElement?.closest?.(".pictures .shot")?.dataset.id;
       if (!next) { pictures.replaceChildren(); shown = 0; }
       add(answer.cells);
@@ -87,6 +87,7 @@
       if (focused && !next) shotOf(focused)?.focus({ preventScroll: true });
       if (!next) tell();
       requestAnimationFrame(further);
+      return true;
     };
     const shotOf = (id) => pictures.querySelector(`.shot[data-id="${CSS.escape(id)}"]`);
     const further = () => {
@@ -123,7 +124,14 @@
       find("[data-do=clear]").hidden = !(text.value || likes.length);
       root.dataset.own = own ? "yes" : "";
     };
-    const change = (facts) => { Object.assign(wanted, facts); if ("binned" in facts) choose([]); showFilters(); look(); };
+    // A filter that the server does not understand is taken back.
+    const change = async (facts) => {
+      const before = { ...wanted };
+      Object.assign(wanted, facts);
+      if ("binned" in facts) choose([]);
+      showFilters();
+      if (await look() === false) { Object.assign(wanted, before); showFilters(); }
+    };
 
     // ---- choosing
 
