@@ -208,7 +208,7 @@
       if (band) { event.preventDefault(); cover(event); }
     });
     addEventListener("pointerup", () => {
-      if (band) { band.mark.remove(); swallowed = true; setTimeout(() => { swallowed = false; }); }
+      if (band) { band.mark.remove(); swallowed = true; setTimeout(() => { swallowed = false; }, 300); } // the click that follows it
       band = held = null;
     });
     pictures.addEventListener("click", (event) => {
