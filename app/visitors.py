@@ -82,6 +82,22 @@ class OwnQueue:
         self.job(job_id)
         return self._queue.cancel(job_id)
 
+    def move(self, job_id: str, by: int) -> bool:
+        self.job(job_id)
+        return self._queue.move(job_id, by)
+
+    def clear(self, session: str) -> int:
+        return self._queue.clear(self._asking())
+
+    def pause(self, session: str, paused: bool) -> None:
+        self._queue.pause(self._asking(), paused)
+
+    def line(self, session: str) -> list[Job]:
+        return self._queue.line(self._asking())
+
+    def is_paused(self, session: str) -> bool:
+        return self._queue.is_paused(self._asking())
+
     def resume(self, job_id: str) -> str:
         self.job(job_id)
         return self._queue.resume(job_id)

@@ -47,6 +47,7 @@
     box.dispatchEvent(new InputEvent("input", { bubbles: true }));
     box.setSelectionRange(text.length, text.length);
   };
+  window.atelier.browsing = () => place >= 0; // then Down is the later prompt, not what is offered
   document.addEventListener("input", (event) => { if (event.isTrusted && event.target.matches?.(PROMPTS)) place = -1; });
   document.addEventListener("keydown", (event) => {
     const box = event.target;

@@ -151,6 +151,30 @@
         if (pressed && progress) { pressed = false; progress.focus(); } // the button that was pressed is gone
       }).observe(element, { childList: true, subtree: true, attributes: true });
     },
+    // The list of the visitor's runs stays open while it is written anew, and is looked at each second while it is open.
+    queue(element, trigger) {
+      let open = false, kept = "";
+      const list = () => element.querySelector("details.queue");
+      element.addEventListener("toggle", (event) => {
+        if (event.target !== list()) return;
+        const before = open;
+        open = event.target.open;
+        if (open && !before) trigger("click", { act: "queue-look" });
+      }, true);
+      element.addEventListener("click", (event) => {
+        const at = event.target.closest("[data-act]");
+        kept = at ? `[data-act="${at.dataset.act}"]` + (at.dataset.job ? `[data-job="${at.dataset.job}"]` : "") : "";
+      });
+      new MutationObserver(() => {
+        if (list() && open && !list().open) list().open = true;
+        if (kept && open && document.activeElement === document.body) (element.querySelector(`${kept}:not(:disabled)`) || element.querySelector("summary"))?.focus();
+      }).observe(element, { childList: true, subtree: true });
+      document.addEventListener("click", (event) => { if (open && !element.contains(event.target) && event.isTrusted && document.contains(event.target)) list().open = false; });
+      element.addEventListener("keydown", (event) => {
+        if (event.key === "Escape" && open) { list().open = false; element.querySelector("summary").focus(); }
+      });
+      setInterval(() => { if (open && !document.hidden) trigger("click", { act: "queue-look" }); }, 1000);
+    },
     // Show one of the pictures large, and let its tile know.
     look(index) {
       for (const one of document.querySelectorAll("#stage [data-figure]")) one.hidden = one.dataset.figure !== index;
@@ -522,6 +546,40 @@
     if (press && partsPlace.previousElementSibling !== press) press.after(partsPlace);
     return press && partsPlace;
   }, true);
+
+  // What a prompt could be instead: a click puts it in the place of the prompt's end, or of a word. Down leads from the prompt
+  // to the offers, arrows from one to the next, Escape back.
+  const boxBeside = (at) => find(at.closest("#opt-ask") ? "#opt-prompt textarea" : "#prompt textarea");
+  document.addEventListener("click", (event) => {
+    const at = event.target.closest?.("[data-offer]"), box = at && boxBeside(at);
+    if (!box) return;
+    const { offer, tail, word: strange } = at.dataset, text = box.value;
+    let now = text;
+    if (tail !== undefined && text.toLowerCase().endsWith(tail.toLowerCase())) now = text.slice(0, text.length - tail.length) + offer;
+    else if (strange) {
+      const from = text.toLowerCase().indexOf(strange.toLowerCase());
+      if (from >= 0) now = text.slice(0, from) + offer + text.slice(from + strange.length).replace(/^[\ufe0e\ufe0f\u200d]+/, "");
+    }
+    write(box, now);
+    box.focus();
+    box.setSelectionRange(now.length, now.length);
+  });
+  document.addEventListener("keydown", (event) => {
+    const at = event.target;
+    if (event.key === "ArrowDown" && at.matches?.("#prompt textarea, #opt-prompt textarea") && at.selectionStart === at.value.length && !event.isComposing && !window.atelier.browsing?.()) {
+      const first = at.closest("#ask, #opt-ask")?.querySelector("[data-offer]");
+      if (first) { event.preventDefault(); first.focus(); }
+      return;
+    }
+    if (!at.matches?.("[data-offer]")) return;
+    if (event.key === "Escape") { boxBeside(at)?.focus(); return; }
+    const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const all = Array.from(at.closest(".offers").querySelectorAll("[data-offer]"));
+    const next = all[all.indexOf(at) + by];
+    if (next) next.focus(); else if (by < 0) boxBeside(at)?.focus();
+  });
 
   const watching = (element, answer) => { new MutationObserver(answer).observe(element, { childList: true, subtree: true }); answer(); };
   const layersOnly = (records) => records.every((one) => [...one.addedNodes, ...one.removedNodes].every((node) => node === brush.layer || node === glimpse));

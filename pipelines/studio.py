@@ -206,7 +206,7 @@ class Studio:
             flow = FLOWS.get(type(pipe).__name__)
             if flow is not None and name in DENOISING:
                 raise BadInput("studio.flow_only_draws", pipeline=name)
-            diffusion = StableDiffusion(pipe) if flow is None else flow(pipe)
+            diffusion: Any = StableDiffusion(pipe) if flow is None else flow(pipe)
             _check_preview(diffusion, fields.get(PREVIEW))
             if flow is not None:
                 return fields | {"diffusion": diffusion}

@@ -28,7 +28,7 @@ def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
         text = knob.help.replace("%", "%%") + knob.range_text()
         flag = "--" + (knob.flag or knob.name).replace("_", "-")
         if knob.name == kind.Settings.subject:
-            many = "*" if resumable else "+"
+            many = "*" if resumable or takes_several(kind) else "+"
             metavar = "FILE" if knob.kind == "picture" else knob.name.upper()
             parser.add_argument(
                 knob.name, nargs="?" if knob.kind == "picture" else many, metavar=metavar, help=text
@@ -41,6 +41,9 @@ def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
             metavar = "FILE" if knob.kind == "picture" else {int: "N", float: "X"}.get(knob.type, "TEXT")
             parser.add_argument(flag, dest=knob.name, metavar=metavar, help=text)
     _former_flags(parser, kind)
+    if takes_several(kind):
+        text = "draw the prompts of a text file too, one a line; {red|blue} makes one of each"
+        parser.add_argument("--prompts", metavar="FILE", help=text)
     if flag := kind.Settings.file_flag:
         text = f"settings file of {flag.title()} Diffusion, as JSON; other flags change it"
         parser.add_argument(f"--{flag}", dest="settings_file", metavar="FILE", help=text)
@@ -61,6 +64,11 @@ def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
         "--json", action="store_true", help="print one JSON object on standard output at the end"
     )
     return parser
+
+
+def takes_several(kind: type[Pipeline[Any]]) -> bool:
+    """Whether one call may draw several prompts."""
+    return kind.Settings.grammar == "terms"
 
 
 def _former_flags(parser: Parser, kind: type[Pipeline[Any]]) -> None:

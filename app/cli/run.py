@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.flags import parts_in_use, pipeline_parser, settings_of_file, settings_values
+from app.cli.flags import parts_in_use, pipeline_parser, settings_of_file, settings_values, takes_several
 from app.cli.progress import INTERRUPTED, Interrupts, ProgressLine, say
 from pipelines.errors import BadInput, Stopped
 from pipelines.io.files import check_writable, home_path, path_to_write
@@ -34,6 +34,8 @@ def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> 
     from pipelines.core.record import write_pictures
 
     options = pipeline_parser(name, kind).parse_args(arguments)
+    if takes_several(kind) and len(prompts := _prompts(options)) != 1:
+        return _run_several(name, kind, prompts, options)
     settings, old = _begin(kind, options)
     video, frames = getattr(options, "video", None), getattr(options, "frames", None)
     keep = getattr(options, "save_direction", None)
@@ -62,6 +64,47 @@ def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> 
     if interrupted and journal is not None:
         say(f"stopped; go on with: python launch.py {name} --resume {journal.folder}")
     return INTERRUPTED if interrupted else 0
+
+
+def _prompts(options: argparse.Namespace) -> list[str]:
+    """The prompts of the command line and of its file. BadInput when there is none."""
+    from pipelines.core.several import prompts_in, read_prompts
+
+    text = " ".join(options.prompt)
+    if options.prompts:
+        text = f"{text}\n{read_prompts(options.prompts)}"
+    prompts = prompts_in(text)
+    if not prompts:
+        raise BadInput("settings.prompt_empty")
+    options.prompt = prompts[:1]
+    return prompts
+
+
+def _run_several(
+    name: str, kind: type[Pipeline[Any]], prompts: list[str], options: argparse.Namespace
+) -> int:
+    """One run for each prompt, with the same other settings; what is made stays when a later one is interrupted."""
+    from pipelines.core.record import write_pictures
+
+    runs: list[Any] = []
+    for prompt in prompts:
+        options.prompt = [prompt]
+        runs.append(_begin(kind, options)[0])
+    folder = picture_folder(options.out)
+    studio, pipeline, load_seconds = load(name, options.pack, options.device, parts_in_use(options.use))
+    made: list[dict[str, Any]] = []
+    first: Record | None = None
+    seconds = {"load": round(load_seconds, 3), "run": 0.0}
+    for settings in runs:
+        say(settings.prompt)
+        result, _ = watch(pipeline, settings)
+        stem = f"{time.strftime('%H%M%S')}-{os.urandom(3).hex()}"
+        for facts, record in write_pictures(folder, stem, pipeline=name, studio=studio, result=result):
+            made.append({**facts, "prompt": settings.prompt})
+            first = first or record
+        seconds["run"] = round(seconds["run"] + result.seconds, 3)
+    _finish(options, made, first, None, seconds)
+    return 0
 
 
 def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any, Journal | None]:

@@ -25,6 +25,7 @@ class Looking:
     _store: JobStore
     _live: dict[str, ActiveJob]
     _running: ActiveJob | None
+    _paused: set[str]  # sessions whose jobs wait until they are let go on
     _turns: dict[str, int]  # who -> number of his last turn, for the round robin
     _expected: dict[str, float | None]  # job -> how long such jobs took; until another one is done
 
@@ -65,6 +66,17 @@ class Looking:
         with self._lock:
             return [live.job.id for live in self._order()]
 
+    def line(self, session: str) -> list[Job]:
+        """The jobs of a session that run or wait, in the order in which they run, those of a paused session too."""
+        with self._lock:
+            own = [self._running] if self._running else []
+            own += self._order() + [live for live in self._waiting() if live.job.session in self._paused]
+            return [self._snapshot(live) for live in own if live.job.session == session]
+
+    def is_paused(self, session: str) -> bool:
+        """Whether the jobs of a session wait until they are let go on."""
+        return session in self._paused
+
     def preview(self, job_id: str) -> list[Image.Image] | None:
         """The latest preview, None when there is none yet. Asking keeps previews coming for two seconds."""
         with self._lock:
@@ -92,7 +104,14 @@ class Looking:
         return job
 
     def _order(self) -> list[ActiveJob]:
-        return running_order(self._live.values(), self._turns)
+        return running_order(
+            (live for live in self._live.values() if live.job.session not in self._paused), self._turns
+        )
+
+    def _waiting(self) -> list[ActiveJob]:
+        """All waiting jobs in the order of their arrival, those that are paused too."""
+        waiting = [live for live in self._live.values() if live.job.state == "queued"]
+        return sorted(waiting, key=lambda live: live.sequence)
 
     def _snapshot(self, live: ActiveJob) -> Job:
         """The job with what only the queue knows: its place and when it will be finished."""
@@ -100,7 +119,7 @@ class Looking:
         if live.job.state == "running":
             left = remaining_seconds(live, expected(live.job))
             return replace(live.job, eta_seconds=left).with_files()
-        if live.job.state == "queued":
+        if live.job.state == "queued" and live.job.session not in self._paused:
             return placed(live, self._order(), self._running, expected)
         return live.job.with_files()
 

@@ -57,7 +57,7 @@ class JobQueue(Looking):
         folder: str | Path = "outputs",
         pipelines: Mapping[str, type[Pipeline[Any]]] | None = None,
         *,
-        session_cap: int = 8,
+        session_cap: int = 32,
         total_cap: int = 64,
         run: Callable[..., Events] = run,
     ) -> None:
@@ -74,6 +74,7 @@ class JobQueue(Looking):
         self._live = {}
         self._running = None
         self._turns, self._expected = {}, {}
+        self._paused = set()
         self.address: Callable[[], str] = str  # the network address of whoever asks; the page sets it
         self._store = JobStore(self.folder, pipelines)
         self._sequence = self._store.last_sequence()
@@ -156,6 +157,36 @@ class JobQueue(Looking):
                 return False
             self._finish(live, "stopped")
             return True
+
+    def move(self, job_id: str, by: int) -> bool:
+        """Let a waiting job change places with the one of the same visitor before (-1) or after (1) it.
+
+        False when there is no such one.
+        """
+        with self._wake:
+            live = self._live.get(job_id)
+            if live is None or live.job.state != "queued":
+                return False
+            own = [job for job in self._waiting() if turn_of(job) == turn_of(live)]
+            place = own.index(live) + by
+            if not 0 <= place < len(own):
+                return False
+            other = own[place]
+            live.sequence, other.sequence = other.sequence, live.sequence
+            self.update(live)
+            self.update(other)
+            return True
+
+    def clear(self, session: str) -> int:
+        """Take all waiting jobs of a session out of the queue; says how many they were."""
+        with self._wake:
+            return sum(self.cancel(live.job.id) for live in self._waiting() if live.job.session == session)
+
+    def pause(self, session: str, paused: bool) -> None:
+        """Let the waiting jobs of a session wait until this is taken back. The running one goes on."""
+        with self._wake:
+            (self._paused.add if paused else self._paused.discard)(session)
+            self._wake.notify_all()
 
     def resume(self, job_id: str) -> str:
         """Queue a job again that was interrupted, stopped or failed; it keeps its id.

@@ -202,9 +202,9 @@ def _json(text: str) -> Any:
 
 def _plain(value: Any, depth: int = 4) -> str:
     """A value as one text: the parts of lists and objects side by side, nothing for None."""
-    if is_list(value) or is_dict(value):
-        parts = value[:50] if is_list(value) else list(value.values())[:50]
-        return " ".join(_plain(part, depth - 1) for part in parts) if depth else ""
+    parts = value if is_list(value) else list(value.values()) if is_dict(value) else None
+    if parts is not None:
+        return " ".join(_plain(part, depth - 1) for part in parts[:50]) if depth else ""
     if value is None:
         return ""
     return str(value)[:MOST_TEXT]

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
 from app.ui.context import PageContext
-from app.ui.i18n import KNOBS, knob_help, knob_words, pair
+from app.ui.i18n import KNOBS, both, knob_help, knob_words, pair
 from app.ui.markup import html, joined
 from pipelines.core.settings import Knob
 
 # Keeps the inputs of a group and its value alike. A value from Python may name some of the settings only.
 KEEP_FIELDS = """const state = {...props.value};
-const show = () => element.querySelectorAll('[name]').forEach((at) => {
-  if (at.type === 'checkbox') at.checked = Boolean(state[at.name]);
-  else at.value = state[at.name] ?? '';
-});
+const show = () => {
+  for (const at of element.querySelectorAll('[name]'))
+    if (at.type === 'checkbox') at.checked = Boolean(state[at.name]);
+    else at.value = state[at.name] ?? '';
+  for (const at of element.querySelectorAll('[data-look]')) {
+    const looks = String(state[at.dataset.of] ?? '').split(/[ ,]+/).filter((one) => one && one !== 'any');
+    at.checked = at.dataset.look ? looks.includes(at.dataset.look) : !looks.length;
+  }
+};
 element.addEventListener('input', ({target}) => {
+  if ('look' in target.dataset) {
+    const every = [...element.querySelectorAll('[data-look]')];
+    const one = 'one' in target.dataset;
+    const chosen = every.filter((at) => at.checked && target.dataset.look && at.dataset.look && (!one || at === target));
+    state[target.dataset.of] = chosen.map((at) => at.dataset.look).join(', ') || (one ? 'any' : '');
+    props.value = {...state};
+    show();
+    return;
+  }
   const number = target.type === 'number';
   state[target.name] = target.type === 'checkbox' ? target.checked
     : number && target.value === '' ? null : number ? Number(target.value) : target.value;
@@ -120,6 +134,37 @@ def field_group(
         js_on_load=KEEP_FIELDS,
         elem_id=elem_id,
         elem_classes=["field-group", *classes],
+        apply_default_css=False,
+    )
+
+
+def look_chips(knob: Knob, looks: Mapping[str, tuple[str, str]], elem_id: str) -> gr.HTML:
+    """One component for a setting that names looks, a chip each; its value is a dict from the setting's name to its value.
+
+    `looks` are the names with their words in both languages. The first chip is no look in particular. A setting with
+    choices takes one look, others take several.
+    """
+    label, translated, help_translated = knob_words(knob.name)
+    chip = (
+        '<label class="look"><input type="checkbox" data-look="{}" data-of="{}"{}{}><span>{}</span></label>'
+    )
+    one = Markup(" data-one") if knob.choices else ""
+    chips = [html(chip, "", knob.name, one, " checked", both("look_any"))]
+    chips += [html(chip, name, knob.name, one, "", pair(*words)) for name, words in looks.items()]
+    group = html(
+        '<div class="looks" role="group" aria-label="{}, {}" title="{}"><b>{}</b>{}</div>',
+        label,
+        translated,
+        help_translated,
+        pair(label, translated),
+        joined(chips),
+    )
+    return gr.HTML(
+        {knob.name: knob.default},  # type: ignore[arg-type]
+        html_template=group,
+        js_on_load=KEEP_FIELDS,
+        elem_id=elem_id,
+        elem_classes=["field-group"],
         apply_default_css=False,
     )
 

@@ -37,10 +37,12 @@ from app.ui.context import (
 )
 from app.ui.door import Door
 from app.ui.folders import Folders
-from app.ui.html.page import header, served
+from app.ui.html.page import header, queue_status, served
 from app.ui.i18n import LANGUAGES, knob_help, translations
+from app.ui.offering import advisor_of
 from app.ui.origins import Origins
 from app.ui.pictures import Pictures
+from app.ui.queue_panel import QueuePanel
 from app.ui.sessions import VisitHolder
 from app.ui.tabs import edit, generate, library, models, optimize, plain, see
 from app.ui.uploads import EVERY_SECONDS, MOST_SECONDS, UploadLimits, upload_folder
@@ -102,7 +104,9 @@ def build(
         title="Atelier", delete_cache=(EVERY_SECONDS, MOST_SECONDS), analytics_enabled=False
     ) as page:
         head = clickable_html(header(), elem_id="masthead")
-        context.queue_status = gr.HTML(elem_id="queue-status", apply_default_css=False)
+        context.queue_status = clickable_html(
+            queue_status(False, 0), elem_id="queue-status", script="window.atelier.queue(element, trigger);"
+        )
         arriving = [gr.Textbox(visible=False) for _ in range(4)]
         context.visitor, context.job, context.link, context.engine = arriving
         context.handover, context.form_values = gr.Textbox(visible=False), gr.Textbox(visible=False)
@@ -124,6 +128,8 @@ def build(
             return speak(clicked(event).get("to", ""))
 
         head.click(switch, None, labels, **QUIET)
+        line = context.queue_status
+        line.click(QueuePanel(queue).act, [context.visitor], [line], trigger_mode="multiple", **QUIET)
         arrived = page.load(None, None, arriving, js="() => window.atelier.arrive()", **QUIET)
         for answer, inputs, outputs, refresh in context.arrivals:
             context.answered(arrived.then(answer, inputs, outputs, **QUIET), refresh)
@@ -239,7 +245,9 @@ def _wake(studio: Any) -> None:
     """Load what Generate needs, so that the first prompt does not wait for it."""
     try:
         for engine in drawing_pipelines(studio.pack):
-            studio.pipeline(engine)
+            advisor = advisor_of(studio.pipeline(engine))
+            if advisor is not None:
+                advisor.prepare()
     except (BadInput, CannotSave) as problem:
         log.warning("%s", problem)
     except Exception:

@@ -36,6 +36,8 @@ class Batch:
     rows: int
     index: int  # from 0
     count: int  # of batches in the run
+    before: int = 0  # the number of the run's candidates in the batches before this one
+    looks: tuple[str, ...] = ()  # of the candidates, in their order; () for none
 
     @property
     def row_seeds(self) -> list[int]:
@@ -45,13 +47,40 @@ class Batch:
     @property
     def finished(self) -> int:
         """The number of the run's candidates that are drawn after this batch."""
-        return self.index * self.rows + len(self.seeds)
+        return self.before + len(self.seeds)
+
+    @property
+    def row_looks(self) -> list[str]:
+        """One look a row, "" for none. Idle rows repeat the first."""
+        looks = self.looks or ("",)
+        return [*looks, *looks[:1] * (self.rows - len(looks))]
 
 
 def batches(seeds: list[int], rows: int) -> list[Batch]:
     """Batches of `rows` for the candidates with these seeds, in order."""
-    parts = [seeds[first : first + rows] for first in range(0, len(seeds), rows)]
-    return [Batch(part, rows, index, len(parts)) for index, part in enumerate(parts)]
+    starts = range(0, len(seeds), rows)
+    return [
+        Batch(seeds[first : first + rows], rows, index, len(starts), first)
+        for index, first in enumerate(starts)
+    ]
+
+
+def spread(seeds: list[int], looks: list[str], rows: int, alike: bool) -> list[Batch]:
+    """Batches of candidates that take turns in some looks; without looks those of `batches`.
+
+    `alike` puts candidates of one look together, so that all rows of a batch have it.
+    """
+    if not looks:
+        return batches(seeds, rows)
+    pairs = [(looks[k % len(looks)], seed) for k, seed in enumerate(seeds)]
+    groups = [[pair for pair in pairs if pair[0] == look] for look in looks] if alike else [pairs]
+    parts = [group[first : first + rows] for group in groups for first in range(0, len(group), rows)]
+    found: list[Batch] = []
+    for part in parts:
+        before = sum(len(batch.seeds) for batch in found)
+        names = tuple(look for look, _ in part)
+        found.append(Batch([seed for _, seed in part], rows, len(found), len(parts), before, names))
+    return found
 
 
 def generator_at(seed: int, step: int, purpose: str) -> torch.Generator:

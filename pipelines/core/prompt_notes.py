@@ -44,12 +44,15 @@ LARGE = re.compile(r"[^\d\s]\s*[:：]\s*(-?\d+(?:\.\d+)?)\s*$")
 
 
 def prompt_notes(text: str, grammar: Grammar, steps: int | None = None) -> list[Message]:
-    """What to tell about a prompt as it was typed, each once. Raises nothing.
+    """What to tell about a prompt as it was typed.
 
     Args:
         text: The prompt.
         grammar: What the tool reads: words alone, terms, or scenes of them.
         steps: The length of a run with scenes, to tell those that begin after its end.
+
+    Returns:
+        Each note once.
     """
     notes = _foreign(text)
     scenes = parse_scenes(text)
@@ -70,6 +73,8 @@ def prompt_notes(text: str, grammar: Grammar, steps: int | None = None) -> list[
             Message("core.scene_beyond", {"scene": k, "step": int(step), "steps": steps})
             for k, step in late[:1]
         ]
+    if grammar != "terms" and (braces := re.search(r"(?<!\\)\{[^{}]*[|｜][^{}]*\}", text)):
+        notes.append(Message("core.no_braces_here", {"text": braces[0][:40]}))
     if grammar != "words":
         notes += _too_large([target.text for scene in scenes for target in scene.targets])
     if has_unseen(text):

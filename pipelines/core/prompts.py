@@ -233,12 +233,16 @@ def _escaped(text: str) -> str:
     return by_number("".join(f"\\{one}" if one in MARKS else one for one in text))
 
 
-def _said(target: Target) -> str:
-    """A target as it is written, whatever its text holds and whatever stands beside it."""
+def said(target: Target) -> str:
+    """A target as it is written, whatever its text holds and whatever stands beside it; mostly TEXT:WEIGHT."""
+    text = target.text
     weight = "" if target.weight == 1 and target.stop is None else _weight_of(target)
-    if target.text[-1:].isdigit() and weight and not set(target.text) & set(MARKS):
-        return f'"{by_number(target.text)}"{weight}'
-    return _escaped(target.text) + weight
+    whole = '"' not in text and all(text.count(a) == text.count(b) for a, b in ("[]", "{}", "()", "<>", "“”"))
+    if whole and _written_targets(_hidden(text + weight)) == [target] and by_number(text) == text:
+        return text + weight
+    if text[-1:].isdigit() and weight and not set(text) & set(MARKS):
+        return f'"{by_number(text)}"{weight}'
+    return _escaped(text) + weight
 
 
 def parse_story(text: str, steps: int) -> list[tuple[int, str]]:
@@ -271,7 +275,7 @@ def of_first_grammar(prompt: str) -> str:
         if scene is not None and (scene.targets, scene.step) == (items, step):
             scenes.append(part)
         else:
-            scenes.append(" | ".join(map(_said, items)) + (step and f" @{step}"))
+            scenes.append(" | ".join(map(said, items)) + (step and f" @{step}"))
     return prompt if scenes == [part.strip() for part in prompt.split("^")] else " ^ ".join(scenes)
 
 

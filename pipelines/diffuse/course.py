@@ -8,7 +8,9 @@ from typing import Any
 
 from pipelines.core.prompts import parse_terms
 from pipelines.diffuse.settings import DiffuseSettings
+from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
+from pipelines.models.attention import WeighsWords
 from pipelines.models.latent_diffusion import OWN, Course, LatentDiffusion
 from pipelines.models.windows import Windows
 
@@ -23,7 +25,7 @@ WHOLE = 1.5  # times the model's own side: up to here a picture is drawn whole
 
 
 def proposed(model: LatentDiffusion, settings: DiffuseSettings, from_picture: bool) -> dict[str, Any]:
-    """Sampler, steps and guidance of the settings, with what the pace and the model propose where they are not given.
+    """Sampler, steps, guidance and rounds, where they are not given those that the pace and the model propose.
 
     BadInput when the strength of a run that starts `from_picture` leaves no step.
     """
@@ -42,6 +44,7 @@ def proposed(model: LatentDiffusion, settings: DiffuseSettings, from_picture: bo
         "sampler": sampler if settings.sampler == OWN else settings.sampler,
         "steps": steps,
         "guidance": guidance,
+        "rounds": model.proposed_rounds if settings.rounds is None else settings.rounds,
     }
 
 
@@ -52,13 +55,19 @@ def course_of(model: LatentDiffusion, settings: DiffuseSettings, rows: int) -> t
     guided = (settings.guidance or 0) > 1
     interval = (settings.guidance_start, settings.guidance_end)
     windows = Windows(model, size, rows) if by_windows(model, settings) else None
+    weights = parse_word_weights(settings.word_weights)
 
     def condition(prompt: str, without: str, guided: bool) -> Any:
         if windows is not None:
-            return windows.condition(prompt, without, guided)
-        return model.condition(prompt, without, *size, rows, guided)
+            made = windows.condition(prompt, without, guided)
+        else:
+            made = model.condition(prompt, without, *size, rows, guided)
+        if not (weights and isinstance(model, WeighsWords)):
+            return made
+        return model.weighed(made, prompt, weights, rows if windows is None else rows * windows.together)
 
-    course = Course(settings.sampler, interval, predict=None if windows is None else windows.predict)
+    predict = None if windows is None else windows.predict
+    course = Course(settings.sampler, interval, predict=predict, rounds=settings.rounds or 0)
     terms = parse_terms(settings.prompt)
     if len(terms) > 1:
         parts = tuple((share, condition(text, "", False)) for text, share in terms)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pipelines.diffuse.canvas import is_beyond, offset
+from pipelines.diffuse.canvas import is_beyond, joined, offset
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, to_pil, to_tensor
@@ -18,7 +18,6 @@ from pipelines.io.masks import read_mask
 from pipelines.models.latent_diffusion import Known, LatentDiffusion
 
 NEAR = 0.4  # the last share of the walk in which what lies next to the picture is drawn; it grows to 1 farther away
-FADE = 16  # pixels beyond the edges over which the drawn colours go over into the picture's
 
 
 @dataclass(frozen=True)
@@ -109,26 +108,3 @@ def _on_canvas(
     inside = np.zeros((height, width), np.uint8) if mask is None else np.asarray(mask)
     whole = np.pad(inside, beyond, constant_values=255)
     return Image.fromarray(pixels), Image.fromarray(whole), (left, top, left + width, top + height)
-
-
-def joined(drawn: Tensor, picture: Tensor, frame: tuple[int, int, int, int]) -> Tensor:
-    """The drawn pictures (n, 3, h, w), beyond the frame moved towards the picture (1, 3, h, w) at its edges.
-
-    What the codec loses of the picture at its edges is a step there. It is carried on beyond them as a membrane between
-    these edges and nothing at FADE pixels away (Pérez et al. 2003, equation 4): a harmonic function, by Jacobi's method.
-    """
-    left, top, right, bottom = frame
-    near = (..., slice(max(top - FADE, 0), bottom + FADE), slice(max(left - FADE, 0), right + FADE))
-    known = torch.zeros_like(picture[:, :1])
-    known[..., top:bottom, left:right] = 1
-    known = known[near]
-    reach = F.max_pool2d(known, 2 * FADE - 1, 1, FADE - 1)
-    loss = known * (picture - drawn)[near]
-    membrane = loss
-    for _ in range(FADE**2):
-        out = F.pad(membrane, (1, 1, 1, 1), "replicate")
-        around = out[..., :-2, 1:-1] + out[..., 2:, 1:-1] + out[..., 1:-1, :-2] + out[..., 1:-1, 2:]
-        membrane = torch.where(known > 0, loss, reach * around / 4)
-    result = drawn.clone()
-    result[near] += (1 - known) * membrane
-    return result

@@ -8,26 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.ranking import rank
-from pipelines.core.candidates import Batch, batches, candidate_seeds
+from pipelines.core.candidates import Batch, candidate_seeds, spread
+from pipelines.core.looks import needs_words, under_looks
 from pipelines.core.pipeline import Picture, Pipeline, Step
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
 from pipelines.diffuse.canvas import fit, is_beyond
 from pipelines.diffuse.course import course_of, proposed
-from pipelines.diffuse.latents import Scene, fitted_mask, read_scene
+from pipelines.diffuse.latents import fitted_mask, read_scene
 from pipelines.diffuse.layout import Layout, Walk, check_layout, read_layout
 from pipelines.diffuse.settings import DiffuseSettings
+from pipelines.diffuse.sketch import after_sketch, sketch_size, sketched
 from pipelines.errors import BadInput
 from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.base import Clip, Reading, joint_reading
-from pipelines.models.latent_diffusion import Course, LatentDiffusion, Previewer, preview, walk
+from pipelines.models.latent_diffusion import (
+    Course,
+    Known,
+    LatentDiffusion,
+    Previewer,
+    Tick,
+    preview,
+    walk,
+)
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -89,12 +101,28 @@ class Diffuse(Pipeline[DiffuseSettings]):
         seeds = candidate_seeds(settings.seed, settings.candidates)
         rows = self.diffusion.rows(settings.width, settings.height)
         scene = read_scene(self.diffusion, settings)
-        condition, course = course_of(self.diffusion, settings, rows)
-        layout = read_layout(self.diffusion, settings, rows)
+        small = sketch_size(self.diffusion, settings, scene)
+        large = after_sketch(settings, small)
+        looks = settings.looks()
         drawn: list[Image.Image] = []
         vectors: list[Tensor] = []
-        for batch in batches(seeds, rows):
-            latents = yield from self._draw(settings, batch, (condition, course), scene, layout)
+        facts: list[dict[str, Any]] = []
+        parts = spread(seeds, looks, rows, needs_words(self.diffusion, looks))
+        seeds = [seed for batch in parts for seed in batch.seeds]
+        read = self._read(large, parts[0].row_looks)
+        for batch in parts:
+            if batch.looks and batch.index:
+                read = self._read(large, batch.row_looks)
+            facts += [settings.read(look) for look in batch.row_looks[: len(batch.seeds)]]
+            known = None if scene is None else scene.known
+            if scene is not None and small is not None:
+                model, prompt = under_looks(self.diffusion, settings.prompt, batch.row_looks)
+                own = replace(settings, prompt=prompt)
+                known = yield from self._steps(
+                    sketched(model, own, batch.row_seeds, scene, small), batch, 0, 2
+                )
+            walking = self._walk(settings, batch, read[0], known, read[1])
+            latents = yield from self._steps(walking, batch, int(small is not None), 1 + (small is not None))
             decoded = self.diffusion.decode(latents)
             images = to_pil(decoded) if scene is None else scene.finished(decoded)
             judged = to_tensor(images).to(self.clip.device)
@@ -105,37 +133,48 @@ class Diffuse(Pipeline[DiffuseSettings]):
             yield Step("rank", batch.finished, len(seeds), {}, lambda shown=shown: shown)
         ranking = rank(self.clip, settings.terms(), torch.cat(vectors))
         return [
-            Picture(drawn[k], seeds[k], ranking.scores[k], {**ranking.facts(k, seeds), **settings.read()})
+            Picture(drawn[k], seeds[k], ranking.scores[k], {**ranking.facts(k, seeds), **facts[k]})
             for k in ranking.kept(settings.keep, settings.hide_duplicates)
         ]
 
-    def _draw(
+    def _read(self, settings: DiffuseSettings, looks: list[str]) -> tuple[tuple[Any, Course], Layout | None]:
+        """What rows are drawn by: their condition and course, and their layout. `looks` are theirs."""
+        assert settings.width is not None and settings.height is not None
+        model, prompt = under_looks(self.diffusion, settings.prompt, looks)
+        rows = self.diffusion.rows(settings.width, settings.height)
+        settings = replace(settings, prompt=prompt)
+        return course_of(model, settings, rows), read_layout(model, settings, rows)
+
+    def _walk(
         self,
         settings: DiffuseSettings,
         batch: Batch,
         conditions: tuple[Any, Course],
-        scene: Scene | None,
+        known: Known | None,
         layout: Layout | None,
-    ) -> Generator[Step, None, Tensor]:
-        """Draw one batch. Yields a Step for each step of the scheduler and returns (rows, c, h, w) latents."""
+    ) -> Walk:
+        """The walk of one batch to (rows, c, h, w) latents."""
         assert settings.steps is not None and settings.width is not None and settings.height is not None
         size, steps, guidance = (settings.width, settings.height), settings.steps, settings.guidance or 0.0
-        known = None if scene is None else scene.known
 
         def begin(condition: Any, course: Course) -> Walk:
             return walk(self.diffusion, batch.row_seeds, size, condition, steps, guidance, known, course)
 
-        ticks = begin(*conditions) if layout is None else layout.walk(begin, *conditions)
+        return begin(*conditions) if layout is None else layout.walk(begin, *conditions)
+
+    def _steps(
+        self, ticks: Generator[Tick, None, T], batch: Batch, part: int, parts: int
+    ) -> Generator[Step, None, T]:
+        """A Step for each tick of one part of a batch, all parts counted as long as this one; what the ticks return."""
         while True:
             try:
                 tick = next(ticks)
             except StopIteration as end:
                 return end.value
-            done, total = batch.index * tick.total + tick.done, batch.count * tick.total
             yield Step(
                 "draw",
-                done,
-                total,
+                (batch.index * parts + part) * tick.total + tick.done,
+                batch.count * parts * tick.total,
                 {},
                 lambda tick=tick: preview(self.diffusion, tick, len(batch.seeds), self.preview),
             )

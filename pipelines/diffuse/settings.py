@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.core.settings import clean_prompt, knob
-from pipelines.core.terms import TermSettings
+from pipelines.core.terms import TermSettings, style_knob
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
 from pipelines.models.schedulers import SAMPLERS
@@ -34,6 +34,7 @@ class DiffuseSettings(TermSettings):
         help="how many pictures are drawn and ranked", help_zh="画多少张参加排名")
     keep: int = knob(4, 1, 64, label=("keep", "保留"),
         help="how many of the best are kept", help_zh="保留最好的几张")
+    style: str = style_knob()
     width: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("width", "宽"),
         help="in pixels, a multiple of 8", help_zh="像素，8 的倍数")
     height: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("height", "高"),
@@ -64,6 +65,9 @@ class DiffuseSettings(TermSettings):
         help="the share of the steps before guidance", help_zh="走到全程的多少时开始引导")
     guidance_end: float = knob(1.0, 0.0, 1.0, label=("guidance ends", "引导结束"), advanced=True,
         help="the share of the steps after which there is none", help_zh="走到全程的多少时停止引导")
+    rounds: int | None = knob(None, 0, 10, label=("rounds at the mask", "蒙版处重复"), advanced=True,
+        help="how often a step is made again, so that what is drawn fits what stays; for masks and beyond the edges",
+        help_zh="每一步重复几次，让新画的部分与不变的部分相合；用于蒙版和边缘之外")
     windows: str = knob("auto", label=("by windows", "分窗绘制"), choices=("auto", "always", "never"), advanced=True,
         help="draw large pictures by overlapping windows of the model's own size; auto where a side is 1.5 times that",
         help_zh="用与模型尺寸相同、互相重叠的窗口绘制大图；auto 在边长超过模型尺寸 1.5 倍时使用")
@@ -104,5 +108,5 @@ class DiffuseSettings(TermSettings):
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """The settings of a record by present names. Records without windows were made before there were any."""
-        return {"windows": "never", **super().recorded(values, picture)}
+        """The settings of a record by present names. Records without windows or rounds were made before there were any."""
+        return {"windows": "never", "rounds": 0, **super().recorded(values, picture)}

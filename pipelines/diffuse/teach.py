@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from pipelines.core.looks import under_looks
 from pipelines.core.pipeline import Step
 from pipelines.core.prompts import one_text, parse_terms
 from pipelines.diffuse.course import course_of
@@ -21,11 +22,14 @@ from pipelines.diffuse.latents import Scene, read_scene
 from pipelines.diffuse.layout import Walk, controlled, read_layout, windows_of
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
+from pipelines.diffuse.sketch import after_sketch, sketch_size, sketched
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
 from pipelines.io.images import to_pil
 from pipelines.models.attention import HasAttention, Onlooker
-from pipelines.models.latent_diffusion import Course, LatentDiffusion, Tick, preview, walk
+from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, Tick, preview, walk
+
+T = TypeVar("T")
 
 DARK = "#1E1B16"  # of what no word looks at
 
@@ -71,8 +75,8 @@ class Explanation:
 def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generator[Step, None, Explanation]:
     """Draw the candidate with this seed of a run again and watch; yield a Step a step of the walk.
 
-    It is drawn alone, so rounding may differ from the run's. BadInput when the settings cannot be run, or when the model's
-    attention cannot be watched.
+    It is drawn alone, in the first of the looks, so rounding may differ from the run's. BadInput when the settings cannot
+    be run, or when the model's attention cannot be watched.
     """
     model = pipeline.diffusion
     if not isinstance(model, HasAttention):
@@ -80,13 +84,18 @@ def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generato
     if len(parse_terms(settings.prompt)) > 1:
         raise BadInput("diffuse.explain_parts")
     settings = pipeline.prepare(replace(settings, seed=seed, candidates=1, keep=1))
+    model, prompt = under_looks(model, settings.prompt, settings.looks()[:1] or [""])
+    settings = replace(settings, prompt=prompt)
     scene = read_scene(model, settings)
     guided = (settings.guidance or 0) > 1
     onlooker = _onlooker(model, settings)
-    ticks, final = yield from _watched(_walk(model, settings, scene, onlooker), 1 + guided, 0)
+    small = sketch_size(model, settings, scene)
+    known = yield from _known(model, settings, scene, small)
+    large = after_sketch(settings, small)
+    ticks, final = yield from _watched(_walk(model, large, known, onlooker), 1 + guided, 0)
     plain, plain_final = [], None
     if guided:
-        off = _walk(model, replace(settings, guidance=1.0), scene, None)
+        off = _walk(model, replace(large, guidance=1.0), known, None)
         plain, plain_final = yield from _watched(off, 2, 1)
     guesses = [to_pil(preview(model, tick, 1))[0] for tick in ticks]
     others = [to_pil(preview(model, tick, 1))[0] for tick in plain] or [None] * len(guesses)
@@ -120,11 +129,20 @@ def _onlooker(model: LatentDiffusion, settings: DiffuseSettings) -> Onlooker:
     )
 
 
-def _walk(model: Any, settings: DiffuseSettings, scene: Scene | None, onlooker: Onlooker | None) -> Walk:
+def _known(
+    model: LatentDiffusion, settings: DiffuseSettings, scene: Scene | None, small: tuple[int, int] | None
+) -> Generator[Step, None, Known | None]:
+    """What the walk begins from; where that is a sketch it is drawn, and a Step a step of it is yielded."""
+    if scene is None or small is None:
+        return None if scene is None else scene.known
+    _, known = yield from _watched(sketched(model, settings, [settings.seed], scene, small), 1, 0)
+    return known
+
+
+def _walk(model: Any, settings: DiffuseSettings, known: Known | None, onlooker: Onlooker | None) -> Walk:
     """The walk of one row, watched by the onlooker, if there is one."""
     assert settings.width is not None and settings.height is not None and settings.steps is not None
     size, steps, guidance = (settings.width, settings.height), settings.steps, settings.guidance or 0.0
-    known = None if scene is None else scene.known
 
     def begin(condition: Any, course: Course) -> Walk:
         return walk(model, [settings.seed], size, condition, steps, guidance, known, course)
@@ -141,8 +159,10 @@ def _in_front(onlooker: Onlooker, control: Any) -> Onlooker:
     return onlooker
 
 
-def _watched(ticks: Walk, walks: int, before: int) -> Generator[Step, None, tuple[list[Tick], Tensor]]:
-    """All ticks of a walk and the latents at its end; yields a Step a tick, counted over `walks` with those `before`."""
+def _watched(
+    ticks: Generator[Tick, None, T], walks: int, before: int
+) -> Generator[Step, None, tuple[list[Tick], T]]:
+    """All ticks of a walk and what it returns; yields a Step a tick, counted over `walks` with those `before`."""
     seen: list[Tick] = []
     while True:
         try:

@@ -73,7 +73,7 @@ class EditInputs:
         settings, models = self.settings, self.models
         if not settings.target_images:
             clip, critic = (
-                text_direction(judge, settings.source, settings.prompt)
+                text_direction(judge, settings.source, settings.target)
                 for judge in (models.clip, models.critic)
             )
             return TargetDirection(clip, critic)

@@ -17,7 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.core.journal import Journal
+from pipelines.core.looks import of_style, under_looks
 from pipelines.core.pipeline import Picture, Resumable, Step
+from pipelines.core.prompts import as_words, parse_targets
 from pipelines.core.settings import Settings
 from pipelines.edit.ddim import (
     MOST_AT_ONCE,
@@ -257,12 +259,13 @@ class Edit(Resumable[EditSettings]):
         self, settings: EditSettings, x: Tensor, mask: Tensor | None, strengths: list[float]
     ) -> Generator[Step, None, Tensor]:
         """(n, c, h, w), x edited by FlowEdit, once for each strength; negative ones go from the target to the source."""
-        texts = [settings.source, settings.prompt]
-        source, target = texts if settings.strength >= 0 else reversed(texts)
+        styled, words = under_looks(self.unet, as_words(settings.prompt), [of_style(settings.style)])
+        ends = [(self.unet, settings.source), (styled, parse_targets(words)[0].text)]
+        (from_unet, source), (to_unet, target) = ends if settings.strength >= 0 else reversed(ends)
         grid, begins = flow_grid(settings.return_step, settings.steps or STEPS, strengths)
         walk = flow_edit(
-            noise_predictor(self.unet.under(source, SOURCE_GUIDANCE)),
-            noise_predictor(self.unet.under(target, target_guidance(settings))),
+            noise_predictor(from_unet.under(source, SOURCE_GUIDANCE)),
+            noise_predictor(to_unet.under(target, target_guidance(settings))),
             self.unet.alphas_cumprod, x, grid, begins, settings.seed, mask, settings.focus,
         )  # fmt: skip
         return (yield from _shown("draw", len(grid) - 1, walk, self.unet.decode))

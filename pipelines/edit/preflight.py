@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pipelines.clip.ranking import text_vector
+from pipelines.core.looks import of_style
 from pipelines.edit.flow_edit import NOISES, RETURN_STEP, edits_by_text, flow_grid
 from pipelines.edit.inputs import Models, read_inputs, source_image_count
 from pipelines.edit.settings import EditSettings
@@ -59,16 +60,21 @@ def estimate(models: Models, settings: EditSettings) -> Estimate:
 
 
 def check_texts(clip: Clip, settings: EditSettings) -> None:
-    """BadInput when the cosine of the two texts is above ALIKE. Not checked when examples replace the target."""
+    """BadInput when the cosine of the two texts is above ALIKE.
+
+    Not checked when examples replace the target, nor for an instant edit to a look, which the denoiser is told apart.
+    """
+    if settings.mode == "instant" and of_style(settings.style):
+        return
     if not settings.target_images and (alike := texts_cosine(clip, settings)) > ALIKE:
         raise BadInput(
-            "edit.texts_too_alike", source=settings.source[:60], target=settings.prompt[:60], cosine=alike
+            "edit.texts_too_alike", source=settings.source[:60], target=settings.target[:60], cosine=alike
         )
 
 
 def texts_cosine(clip: Clip, settings: EditSettings) -> float:
     """The cosine of source and target text, in [-1, 1]."""
-    return (text_vector(clip, settings.source) @ text_vector(clip, settings.prompt)).item()
+    return (text_vector(clip, settings.source) @ text_vector(clip, settings.target)).item()
 
 
 def proposed_return_step(models: Models, settings: EditSettings) -> int:

@@ -76,7 +76,7 @@ def _figures(settings: EditSettings, inputs: EditInputs, images: list[Image.Imag
     before = inputs.image
     shown = torch.cat([before, *(inputs.framing.reduced(image).to(before.device) for image in images)])
     by_clip, by_critic = (judge.encode_image(shown) for judge in (inputs.models.clip, inputs.models.critic))
-    source, target = (text_vector(inputs.models.critic, text) for text in (settings.source, settings.prompt))
+    source, target = (text_vector(inputs.models.critic, text) for text in (settings.source, settings.target))
     direction = inputs.direction
     rows: list[dict[str, float]] = []
     for k in range(1, len(shown)):
@@ -105,7 +105,7 @@ def as_direction(
     """A Direction of float16 tensors, with the facts of its training. `curves` are the rows of `Tuning.curves`."""
     facts: dict[str, Any] = {
         "source": settings.source,
-        "target": settings.prompt,
+        "target": settings.target,
         "by": "pictures" if settings.target_images else "texts",
         "base": network_hash(models.unet),
         "clip": network_hash(models.clip.image)[:16],

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from pipelines.core.looks import in_words, look_knob, of_style
 from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
 
@@ -62,6 +63,7 @@ class EditSettings(Settings):
         help="instant edits without learning, quick learns from this picture, reusable learns a direction for any, "
         "paper is the original recipe",
         help_zh="instant 不学习，直接编辑；quick 从这张图片学习；reusable 学习可用于任何图片的方向；paper 为论文方法")
+    style: str = look_knob()
     strength: float = knob(1.0, WEAKEST, STRONGEST, label=("strength", "强度"),
         help="how far; 0 gives the picture back, below 0 the opposite",
         help_zh="改变多少；0 还原图片，负数为反方向")
@@ -133,11 +135,17 @@ class EditSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.directions and not self.target_images and _plain(self.source) == _plain(self.prompt):
+        same = _plain(self.source) == _plain(self.target)
+        if not self.directions and not self.target_images and not of_style(self.style) and same:
             raise BadInput("edit.source_is_target", text=self.source[:60])
         if self.crop:
             self.box()
         self.uses()
+
+    @property
+    def target(self) -> str:
+        """The text that the picture is to fit: the prompt, with the word of a look."""
+        return in_words(self.prompt, of_style(self.style))
 
     def box(self) -> tuple[int, int, int, int] | None:
         """`crop` as left, top, right, bottom in pixels; None for the whole picture. BadInput when it is not valid."""

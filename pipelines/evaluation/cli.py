@@ -139,7 +139,7 @@ def _parser() -> Parser:
         "--guide-sheet", type=Path, help="text and CLIP, text, CLIP, neither: four pictures a name"
     )
     parser.add_argument(
-        "--given", type=number(int, 0, 10_000), default=0, help="icons to complete, 4 s each (default 0)"
+        "--given", type=number(int, 0, 10_000), default=0, help="icons to complete, 7 s each (default 0)"
     )
     parser.add_argument(
         "--given-sheet",

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from pipelines.clip.ranking import rank
-from pipelines.core.candidates import Batch, batches, candidate_seeds
+from pipelines.core.candidates import Batch, candidate_seeds, spread
+from pipelines.core.looks import in_words, needs_words, slot_in, under_looks
 from pipelines.core.pipeline import Picture, Pipeline, Step
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
@@ -26,6 +27,14 @@ from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer, join
 from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, preview, walk
 from pipelines.models.sampling import generator_of, sample
 from pipelines.models.typed import integers
+
+
+class ReadsStyle(Protocol):
+    """A Decoder with slots of styles, which its config names in `styles`."""
+
+    def text_tokens(self, ids: list[int], style: str = "") -> Tensor:
+        """A prompt's ids and a style's name -> (t,) int64."""
+        ...
 
 
 @dataclass
@@ -74,7 +83,11 @@ class Generate(Pipeline[GenerateSettings]):
         tokens: list[Tensor] = []
         vectors: list[Tensor] = []
         refined: list[Image.Image] = []
-        for batch in batches(seeds, settings.batch):
+        looks = settings.looks()
+        parts = spread(seeds, looks, settings.batch, needs_words(self.diffusion, looks))
+        seeds = [seed for batch in parts for seed in batch.seeds]
+        facts = [settings.read(look) for batch in parts for look in batch.row_looks[: len(batch.seeds)]]
+        for batch in parts:
             drawn = yield from self._draw(settings, batch, start, likeness)
             images, count = self.vqgan.decode_tokens(drawn), len(batch.seeds)
             if settings.finish == "refined":
@@ -96,7 +109,7 @@ class Generate(Pipeline[GenerateSettings]):
                 image,
                 seeds[k],
                 ranking.scores[k],
-                {**ranking.facts(k, seeds), **settings.read(), "tokens": integers(drawn[k].flatten())},
+                {**ranking.facts(k, seeds), **facts[k], "tokens": integers(drawn[k].flatten())},
             )
             for image, k in zip(pictures, kept, strict=True)
         ]
@@ -134,8 +147,9 @@ class Generate(Pipeline[GenerateSettings]):
         canvas = self._blank().repeat(rows, 1)  # (rows, image_length), what has not been drawn yet is white
         terms = settings.terms()
         guided = settings.guidance != 1 or len(terms) > 1
-        texts = self._texts([text for text, _ in terms], guided)
-        cache, logits = self.dalle.prefill(texts, rows * len(texts))
+        texts = self._texts(terms, batch, guided)
+        repeat = len(terms) + guided
+        cache, logits = self.dalle.prefill(texts, rows * repeat)
         for place in range(length):
             position = place - before  # in the picture; negative for semantic tokens
             if 0 <= position < len(start):
@@ -155,7 +169,7 @@ class Generate(Pipeline[GenerateSettings]):
                 done, total = batch.index * grid + position // grid + 1, batch.count * grid
                 yield Step("draw", done, total, {}, lambda shown=shown: self.vqgan.decode_tokens(shown))
             if place + 1 < length:
-                logits = self.dalle.decode_step(cache, token.repeat(len(texts)), place)
+                logits = self.dalle.decode_step(cache, token.repeat(repeat), place)
         return canvas.view(rows, grid, grid)
 
     def _refine(
@@ -171,7 +185,8 @@ class Generate(Pipeline[GenerateSettings]):
         mask = torch.ones(1, 1, height // model.factor, width // model.factor, device=model.device)
         mask[:, :, : settings.keep_rows * mask.shape[2] // self.dalle.config.grid] = 0
         known = Known(model.encode(images), settings.refinement, mask if settings.keep_rows else None)
-        condition, course = _under(model, settings.terms(), (width, height), batch.rows)
+        styled, prompt = under_looks(model, settings.prompt, batch.row_looks)
+        condition, course = _under(styled, parse_terms(prompt), (width, height), batch.rows)
         guidance = model.proposed_guidance
         ticks = walk(model, batch.row_seeds, (width, height), condition, steps, guidance, known, course)
         while True:
@@ -186,10 +201,24 @@ class Generate(Pipeline[GenerateSettings]):
         top = settings.keep_rows * self.vqgan.config.factor
         return torch.cat([images[:, :, :top], refined[:, :, top:]], 2)
 
-    def _texts(self, prompts: list[str], guided: bool) -> Tensor:
-        """(n, t) tokens: those of the texts and, when guided, of the empty text after them."""
-        texts = [self.tokenizer.encode(prompt) for prompt in prompts] + [[]] * guided
-        return torch.stack([self.dalle.text_tokens(ids) for ids in texts]).to(self.dalle.device)
+    def _texts(self, terms: list[tuple[str, float]], batch: Batch, guided: bool) -> Tensor:
+        """(n, t) tokens: those of the terms and, when guided, of the empty text after them.
+
+        Where the batch has looks, each row has texts of its own, so that a row is read alike alone and beside others.
+        """
+        empty = self.dalle.text_tokens([])
+        if not batch.looks:
+            texts = [self.dalle.text_tokens(self.tokenizer.encode(text)) for text, _ in terms]
+            return torch.stack([*texts, *[empty] * guided]).to(self.dalle.device)
+        texts = [self._styled(text, look, share) for text, share in terms for look in batch.row_looks]
+        return torch.stack([*texts, *[empty] * (guided * batch.rows)]).to(self.dalle.device)
+
+    def _styled(self, text: str, look: str, share: float) -> Tensor:
+        """(t,) tokens of a text in a look: by the DALL·E's slot for it, else by words."""
+        slots: tuple[str, ...] = getattr(self.dalle.config, "styles", ())
+        if slot := slot_in(slots, look):
+            return cast(ReadsStyle, self.dalle).text_tokens(self.tokenizer.encode(text), slot)
+        return self.dalle.text_tokens(self.tokenizer.encode(in_words(text, look) if share > 0 else text))
 
     def _blank(self) -> Tensor:
         """(1, image_length) tokens of a white picture; zeros when the codec has no encoder."""

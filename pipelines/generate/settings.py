@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.core.settings import knob
-from pipelines.core.terms import TermSettings
+from pipelines.core.terms import TermSettings, style_knob
 
 FINISHES = ("auto", "drawn", "refined")
 
@@ -20,6 +20,7 @@ class GenerateSettings(TermSettings):
         help="how many pictures are drawn and ranked", help_zh="画多少张参加排名")
     keep: int = knob(4, 1, 64, label=("keep", "保留"),
         help="how many of the best are kept", help_zh="保留最好的几张")
+    style: str = style_knob()
     finish: str = knob("auto", label=("finish", "收尾"), choices=FINISHES,
         help="drawn keeps the DALL·E's picture, refined draws it again by diffusion, auto refines where the pack can",
         help_zh="drawn 保留 DALL·E 画的图，refined 用扩散模型重画，auto 在模型包支持时重画")

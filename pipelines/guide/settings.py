@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pipelines.core.looks import look_knob
 from pipelines.core.prompts import parse_story
 from pipelines.core.settings import knob
 from pipelines.core.sizes import check_size_form
@@ -54,6 +55,7 @@ class GuideSettings(SteeredSettings):
 
     # fmt: off
     prompt: str = steered_knob("prompt")
+    style: str = look_knob()
     steps: int = knob(60, 1, 1000, label=("steps", "步数"),
         help="steps from noise to a picture", help_zh="从噪声到画面的步数")
     size: str = steered_knob("size")

@@ -54,6 +54,15 @@ class HasAttention(Protocol):
         ...
 
 
+@runtime_checkable
+class WeighsWords(Protocol):
+    """A LatentDiffusion that can weigh what a word adds to the rest of its text."""
+
+    def weighed(self, condition: Any, prompt: str, weights: Sequence[tuple[str, float]], rows: int) -> Any:
+        """A condition whose last `rows` rows are of the prompt, with weights of its words."""
+        ...
+
+
 class ControlledAttention:
     """The attention of one layer. Without a control, or where that wants nothing, `plain` computes it."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from pipelines.models.base import Reading
 from pipelines.models.sampling import generator_of
-from pipelines.models.schedulers import noised, scaled, start_deviation
+from pipelines.models.schedulers import is_first_order, noised, scaled, start_deviation
 
 OWN = "auto"  # the sampler that the model likes
+ROUNDS_UNTIL = 0.7  # share of the steps before which they are made again; later ones only draw details
 Predict = Callable[[Tensor, Tensor, Any, "Tensor | None"], Tensor]
 MOST_SHOWN, MOST_QUICK = 32, 64  # latents a side of a preview, by the model's own decoder and by a tiny one
 
@@ -68,6 +69,11 @@ class LatentDiffusion(Protocol):
     @property
     def proposed_candidates(self) -> int:
         """How many pictures are drawn and ranked, where nobody asks for another number."""
+        ...
+
+    @property
+    def proposed_rounds(self) -> int:
+        """How often a step is made again within a mask, where nobody asks for another number."""
         ...
 
     @property
@@ -158,6 +164,7 @@ class Course:
 
     `interval` are the first and the last share of the steps between which there is guidance (Kynkäänniemi et al. 2024);
     where it leaves steps out, `unguided` is the condition of the prompt alone. `predict` stands in for the model's own.
+    `rounds` is how often a step is made again within a mask.
     `terms` are the parts of a prompt that are drawn together, each with its share of the guidance; the walk's condition is
     then that of no prompt, or of the negative one.
     """
@@ -167,6 +174,7 @@ class Course:
     unguided: Any = None
     predict: Predict | None = None
     terms: tuple[tuple[float, Any], ...] = ()  # share and condition
+    rounds: int = 0
 
     def is_guided(self, share: float) -> bool:
         """Whether there is guidance at a step that this share in [0, 1) of all steps comes before."""
@@ -210,48 +218,84 @@ def walk(
     `size` is (width, height) in pixels. `condition` is guided where `guidance` is above 1. `course` None is the model's
     own sampler, guided all the way, on the whole picture at once. Random numbers are drawn on the CPU in the order of
     diffusers: the picture, the noise, the picture around the mask.
+
+    With `rounds` and a mask a step is made again that often: its clean guess, what is known put in, gets new noise of the
+    same level. So what is drawn fits what stays (as Lugmayr et al. 2022, RePaint, where steps go back by levels).
     """
     course = course or Course()
     scheduler = model.scheduler(steps, course.sampler, size)
-    predict = course.predict or model.predict
     generators = [generator_of(seed) for seed in seeds]
     start = _begin(model, scheduler, known, steps, size, generators)
-    latents, times = start.latents, start.times
-    mask = None if known is None or model.is_inpainting else known.mask
+    latents, times, noise = start.latents, start.times, start.noise
+    mask = None if known is None or model.is_inpainting or start.known is None else known.mask
     options, every = _step_options(scheduler, generators), len(scheduler.timesteps)
+
+    def look(k: int) -> tuple[Tensor, Tensor]:
+        read, share = scaled(scheduler, latents, times[k]), (every - len(times) + k) / every
+        return read, _output(model, course, read, times[k], condition, guidance, share, start.mask_channels)
+
+    def held(k: int) -> Tensor:
+        """The latents before step k, those that the mask holds there put in."""
+        if mask is None or start.known is None:
+            return latents
+        outside = start.known
+        if k < len(times):
+            outside = noised(scheduler, start.known, noise, times[k : k + 1])
+        free = (mask > (len(times) - k) / every).to(mask.dtype)
+        return (1 - free) * outside + free * latents
+
     for k, t in enumerate(times):
-        read = scaled(scheduler, latents, t)
-        guided = guidance > 1 and course.is_guided((every - len(times) + k) / every)
-        if course.terms:
-            output = _composed(predict, read, t, condition, course, guidance if guided else 1.0, start)
-        else:
-            under = condition if guided or guidance <= 1 else course.unguided
-            output = predict(
-                torch.cat([read] * (1 + guided)), t, under, _repeated(start.mask_channels, 1 + guided)
-            )
-            if guided:
-                uncond, cond = output.chunk(2)
-                output = uncond + guidance * (cond - uncond)
+        read, output = look(k)
+        is_early = every - len(times) + k < ROUNDS_UNTIL * every
+        if k and mask is not None and is_early and is_first_order(scheduler):
+            for _ in range(course.rounds):
+                noise = _noise(latents.shape[1:], generators, model.device)
+                latents = noised(scheduler, model.clean(read, output, t), noise, times[k : k + 1])
+                latents = held(k)
+                read, output = look(k)
         latents = scheduler.step(output, t, latents, **options, return_dict=False)[0]
-        if mask is not None and start.known is not None:
-            outside = start.known
-            if k + 1 < len(times):
-                outside = noised(scheduler, start.known, start.noise, times[k + 1 : k + 2])
-            free = (mask > (len(times) - k - 1) / every).to(mask.dtype)
-            latents = (1 - free) * outside + free * latents
+        latents = held(k + 1)
         yield Tick(k + 1, len(times), read, output, t)
     return latents
 
 
+def _output(
+    model: LatentDiffusion,
+    course: Course,
+    read: Tensor,
+    t: Tensor,
+    condition: Any,
+    guidance: float,
+    share: float,
+    more: Tensor | None,
+) -> Tensor:
+    """The guided output for latents as the network reads them, at a step that this share of all comes before."""
+    guided, predict = guidance > 1 and course.is_guided(share), course.predict or model.predict
+    if course.terms:
+        return _composed(predict, read, t, condition, course, guidance if guided else 1.0, more)
+    under = condition if guided or guidance <= 1 else course.unguided
+    output = predict(torch.cat([read] * (1 + guided)), t, under, _repeated(more, 1 + guided))
+    if not guided:
+        return output
+    uncond, cond = output.chunk(2)
+    return uncond + guidance * (cond - uncond)
+
+
 def _composed(
-    predict: Predict, read: Tensor, t: Tensor, without: Any, course: Course, guidance: float, start: Start
+    predict: Predict,
+    read: Tensor,
+    t: Tensor,
+    without: Any,
+    course: Course,
+    guidance: float,
+    more: Tensor | None,
 ) -> Tensor:
     """The sum of guidance terms (Liu et al. 2022, "Compositional visual generation with composable diffusion models").
 
     It is without + guidance * sum of share * (with the text - without): equation 11.
     """
-    base = predict(read, t, without, start.mask_channels)
-    pulls = [share * (predict(read, t, under, start.mask_channels) - base) for share, under in course.terms]
+    base = predict(read, t, without, more)
+    pulls = [share * (predict(read, t, under, more) - base) for share, under in course.terms]
     return base + guidance * torch.stack(pulls).sum(0)
 
 
@@ -283,8 +327,8 @@ def _begin(
             scheduler.set_begin_index(skipped)
         if not (from_noise and model.is_inpainting):
             known = model.sample(given.distribution, generators)
-    shape = (1, model.latent_channels, size[1] // model.factor, size[0] // model.factor)
-    noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators]).to(model.device)
+    shape = (model.latent_channels, size[1] // model.factor, size[0] // model.factor)
+    noise = _noise(shape, generators, model.device)
     if from_noise or known is None:
         latents = noise * start_deviation(scheduler)
     else:
@@ -294,6 +338,11 @@ def _begin(
         changing = (given.mask > 0).to(around.dtype)
         mask_channels = torch.cat([changing.expand(len(generators), -1, -1, -1), around], 1)
     return Start(times, latents, noise, known, mask_channels)
+
+
+def _noise(shape: Sequence[int], generators: list[torch.Generator], device: torch.device) -> Tensor:
+    """Unit noise, one row (c, h, w) from each generator."""
+    return torch.cat([torch.randn(1, *shape, generator=generator) for generator in generators]).to(device)
 
 
 def preview(model: LatentDiffusion, tick: Tick, count: int, by: Previewer | None = None) -> Tensor:

@@ -131,3 +131,8 @@ def noised(scheduler: Any, latents: Tensor, noise: Tensor, times: Tensor) -> Ten
     if hasattr(scheduler, "add_noise"):
         return scheduler.add_noise(latents, noise, times)
     return scheduler.scale_noise(latents, times, noise)
+
+
+def is_first_order(scheduler: Any) -> bool:
+    """Whether the next step does not correct the one before, as every second one of Heun's method does."""
+    return getattr(scheduler, "state_in_first_order", True)

@@ -78,14 +78,24 @@ class PromptTokens:
 
     def keys_of(self, phrase: str) -> tuple[int, ...]:
         """The keys of all tokens in which a word or several words of the prompt stand, wherever; empty when nowhere."""
+        found = [self._keys(span) for span in self._places(phrase)]
+        return tuple(sorted({key for keys in found for key in keys}))
+
+    def without(self, phrase: str) -> str:
+        """The prompt's text without a word or several words in a row, wherever they stand."""
+        text = self.text
+        for start, stop in reversed(self._places(phrase)):
+            text = text[:start] + text[stop:]
+        return " ".join(text.split())
+
+    def _places(self, phrase: str) -> list[tuple[int, int]]:
         wanted = " ".join(unicodedata.normalize("NFKC", phrase).split())
         if not wanted:
-            return ()
+            return []
         pattern = re.escape(wanted)
         pattern = (RUN_BEFORE if RUN.match(wanted[0]) else "") + pattern
         pattern += RUN_AFTER if RUN.match(wanted[-1]) else ""
-        found = [self._keys(match.span()) for match in re.finditer(pattern, self.text, re.IGNORECASE)]
-        return tuple(sorted({key for keys in found for key in keys}))
+        return [match.span() for match in re.finditer(pattern, self.text, re.IGNORECASE)]
 
     def _keys(self, span: tuple[int, int]) -> tuple[int, ...]:
         return tuple(self.first + k for k, token in enumerate(self.spans) if _overlap(token, span))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from pipelines.clip.cutouts import SCHEMES
+from pipelines.core.looks import look_knob
 from pipelines.core.prompts import parse_list, parse_palette, parse_regions
 from pipelines.core.settings import knob
 from pipelines.core.sizes import check_size_form
@@ -49,6 +50,7 @@ class OptimizeSettings(SteeredSettings):
     steps: int = knob(250, 1, 20_000, label=("steps", "步数"),
         help="how many steps the picture grows", help_zh="画面生长多少步")
     size: str = steered_knob("size")
+    style: str = look_knob()
     image: str = steered_knob("image")
     mask: str = knob("", label=("mask", "蒙版"), kind="picture",
         help="where the picture may change: white, or what is painted",

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pipelines.clip.cutouts import whole_view
 from pipelines.core.candidates import candidate_seeds, generator_at
-from pipelines.core.prompts import parse_targets
+from pipelines.core.looks import of_style, under_looks
+from pipelines.core.prompts import as_words, parse_targets
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec
@@ -39,7 +40,8 @@ def drawn_picture(settings: OptimizeSettings, model: LatentDiffusion, clip: Clip
     first = next(settings for step, settings in settings.timeline() if step == 0)
     words = max(parse_targets(first.story()[0][1]), key=lambda target: target.weight).text
     size, guidance = (model.image_size, model.image_size), model.proposed_guidance
-    condition = model.condition(words, "", *size, DRAWN, guidance > 1)
+    styled, read = under_looks(model, as_words(words), [of_style(first.style)])
+    condition = styled.condition(parse_targets(read)[0].text, "", *size, DRAWN, guidance > 1)
     ticks = walk(
         model, candidate_seeds(settings.seed, DRAWN), size, condition, model.proposed_steps, guidance
     )

@@ -6,6 +6,7 @@ import torch
 
 from pipelines.clip.ranking import text_vector
 from pipelines.clip.targets import EncodedTarget, noise_targets, picture_targets, text_targets
+from pipelines.core.looks import of_style, targets_in_words
 from pipelines.core.prompts import SIDES, parse_list, parse_regions, parse_targets
 from pipelines.models.base import Clip
 from pipelines.optimize.canvas import Canvas, named_region
@@ -22,7 +23,7 @@ class Targets:
     def at(self, current: OptimizeSettings, step: int, size: tuple[int, int]) -> list[EncodedTarget]:
         """The targets at a step; `size` is the (height, width) of the picture that is decoded at that step."""
         scene = current.scene_at(step)
-        key = (scene, current.regions, current.image_prompts, current.noise_prompts, str(size))
+        key = (scene, current.style, current.regions, current.image_prompts, current.noise_prompts, str(size))
         if key not in self._encoded:
             self._encoded = {key: self.read(current, scene, size)}
         return self._encoded[key]
@@ -31,7 +32,7 @@ class Targets:
     def read(self, current: OptimizeSettings, scene: str, size: tuple[int, int]) -> list[EncodedTarget]:
         """All targets of the settings with the prompt `scene`; regions are (1, 1, *size)."""
         clip, critic, device = self.clip, self.critic, self.canvas.device
-        targets = text_targets(clip, critic, parse_targets(scene))
+        targets = text_targets(clip, critic, targets_in_words(parse_targets(scene), of_style(current.style)))
         for part in parse_regions(current.regions):
             target = part.target
             region = (

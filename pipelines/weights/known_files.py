@@ -149,11 +149,11 @@ FOLDERS: dict[
         ),
     },
 }
-PINS |= {
-    f"{HUB}/{repository}/resolve/main/{path}": known_of
+PINS.update(
+    (f"{HUB}/{repository}/resolve/main/{path}", known_of)
     for repository, files in FOLDERS.items()
     for path, known_of in files.items()
-}
+)
 MIRRORS: dict[str, tuple[str, ...]] = {  # address -> others of the same bytes
     f"{HEIBOX}/867b05fc8c4841768640/?dl=1": (
         f"{SOMNAI}/imagenet/imagenet.ckpt",

@@ -14,12 +14,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from app.jobs.queue import Job
-from app.ui.i18n import both, both_sentence, pair, words
+from app.ui.i18n import both, both_aloud, both_sentence, pair, words
 from app.ui.link import copy_link
 from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
-from pipelines.core.prompts import as_words, parse_scenes, written_targets
+from pipelines.core.prompts import Target, parse_scenes, said, written_targets
 from pipelines.errors import Message
+from pipelines.see.offers import Offers
 
 CURVE_WIDTH, CURVE_HEIGHT = 1000, 72
 KEYS = Markup("<span class='keys'><kbd>Ctrl</kbd> <kbd>Enter</kbd></span>")
@@ -86,7 +87,7 @@ def rows_of(prompt: str, grammar: str) -> str:
     if grammar == "terms":  # ^ and @ are words
         scenes = [{"words": prompt, "step": "", "targets": [asdict(one) for one in written_targets(prompt)]}]
     for target in (target for scene in scenes for target in scene["targets"]):
-        target["said"] = as_words(target["text"])
+        target["said"] = said(Target(target["text"], -2.0)).removesuffix(":-2")
     return json.dumps({"text": prompt, "scenes": scenes})
 
 
@@ -109,6 +110,26 @@ def row_words() -> Markup:
 def warnings(notes: Iterable[Message]) -> Markup:
     """What is told about a prompt, a line each."""
     return joined(html('<p class="warn">{}</p>', both_sentence(note)) for note in notes)
+
+
+def told(notes: Sequence[Message]) -> Markup:
+    """A note with what is told about a run that was asked for; empty for nothing."""
+    return html('<div class="note">{}</div>', warnings(notes)) if notes else Markup()
+
+
+def offered(offers: Offers) -> Markup:
+    """Chips for what a prompt could go on with, and for what could stand for its unknown words. The script takes them."""
+    chip = '<button type="button" data-offer="{}" data-{}="{}">{}</button>'
+    lines = Markup()
+    for word, known in offers.instead.items():
+        chips = joined(html(chip, one, "word", word, one) for one in known)
+        lines += html("<span>{}</span>{}", both("offer_instead", word=word), chips)
+    if offers.completions:
+        chips = joined(html(chip, name, "tail", offers.tail, name) for name in offers.completions)
+        lines += html("<span>{}</span>{}", both("offer_more"), chips)
+    if not lines:
+        return lines
+    return html('<div class="offers" role="group" aria-label="{}">{}</div>', both_aloud("offer_more"), lines)
 
 
 def downloads(url: str, name: str, settings: dict[str, Any], words: str = "download") -> Markup:
@@ -135,7 +156,8 @@ def underway(job: Job, prefix: str = "stage_") -> tuple[str, str, float]:
     The words of a stage are `prefix` and its name; a stage without words is called by its name.
     """
     if job.state == "queued":
-        place = both("queued_next") if job.position <= 1 else both("queued_place", position=job.position)
+        place = both("queued_next") if job.position == 1 else both("queued_place", position=job.position)
+        place = place if job.position else both("queued_paused")
         return both("queued"), place, 0.0
     key = prefix + job.stage
     doing = both(key) if key in words() else job.stage or both("queue_busy")

@@ -5,6 +5,7 @@ What belongs to one engine has the class that `only_for` names; the style sheet 
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from app.ui.html.common import (
     eta,
     figures_line,
     link_of,
+    offered,
     preview_tiles,
     row_words,
     rows_of,
@@ -33,6 +35,7 @@ from app.ui.i18n import both, both_aloud, both_sentence
 from app.ui.markup import html, joined
 from app.ui.pictures import SHEET_PIXELS, Pictures
 from pipelines.errors import Message
+from pipelines.see.offers import Offers
 
 MAX_TILES = 64  # previews shown at once
 
@@ -329,10 +332,20 @@ def _spread(job: Job) -> Markup | str:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def reading(read: Any | None, prompt: str = "", notes: Sequence[Message] = ()) -> Markup:
+def several(text: str, prompts: Sequence[str], notes: Sequence[Message] = ()) -> Markup:
+    """How a text of several prompts is read; `notes` are what is told about the first. There are no rows."""
+    shown = " · ".join(prompts[:6]) + (" …" if len(prompts) > 6 else "")
+    said = both("several", count=len(prompts), prompts=shown)
+    rows = html('<div hidden data-parsed="{}"></div>', json.dumps({"text": text, "scenes": []}))
+    return html('<div class="reading"><p><span>{}</span>{}</p>{}{}</div>', said, KEYS, warnings(notes), rows)
+
+
+def reading(
+    read: Any | None, prompt: str = "", notes: Sequence[Message] = (), offers: Offers | None = None
+) -> Markup:
     """How the model reads the prompt: tokens used, words it does not know, what was cut. None while there is none.
 
-    The script draws the parts of `prompt` as rows; `notes` are what is told about it.
+    The script draws the parts of `prompt` as rows; `notes` are what is told about it, `offers` what it could be instead.
     """
     rows = html('<div hidden data-parsed="{}"></div>{}', rows_of(prompt, "terms"), row_words())
     if read is None:
@@ -347,9 +360,10 @@ def reading(read: Any | None, prompt: str = "", notes: Sequence[Message] = ()) -
         cut = read.cut if len(read.cut) <= 80 else read.cut[:79] + "…"
         parts.append(html('<span class="warn">{}</span>', both("cut", words=cut)))
     return html(
-        '<div class="reading"><p>{}{}</p>{}{}</div>',
+        '<div class="reading"><p>{}{}</p>{}{}{}</div>',
         joined(html("<span>{}</span>", part) for part in parts),
         KEYS,
+        "" if offers is None else offered(offers),
         warnings(notes),
         rows,
     )

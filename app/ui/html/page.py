@@ -2,19 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 
+from app.jobs.queue import Job
 from app.serving import Serving
-from app.ui.i18n import both
+from app.ui.context import DRAWING
+from app.ui.html.common import button, title_of, underway
+from app.ui.i18n import both, both_aloud
 from app.ui.markup import html, joined
 
 
-def queue_status(busy: bool, waiting: int) -> Markup:
-    """The header's word on the queue."""
+def queue_status(busy: bool, waiting: int, line: Sequence[Job] = (), paused: bool = False) -> Markup:
+    """The header's word on the queue, which opens the list of the visitor's own runs: `line`, in their order."""
     state = (
         both("queue_ahead", count=waiting) if waiting else both("queue_busy") if busy else both("queue_idle")
     )
-    return html('<span class="queue-status{}">{}</span>', " busy" if busy else "", state)
+    state = both("queue_paused", count=len(line)) if paused and line else state
+    waits = [job for job in line if job.state == "queued"]
+    rows = joined(_queued(job, waits) for job in line)
+    acts = button("queue_go_on" if paused else "queue_pause", "queue-go-on" if paused else "queue-pause")
+    if waits:
+        acts += button("queue_clear", "queue-clear")
+    return html(
+        '<details class="queue"><summary class="queue-status{}">{}</summary><div class="queue-panel" role="group" '
+        'aria-label="{}">{}<div class="acts">{}</div></div></details>',
+        " busy" if busy and not paused else "",
+        html('<span class="state">{}</span>', state),
+        both_aloud("queue_title"),
+        html("<ol>{}</ol>", rows) if line else html("<p>{}</p>", both("queue_empty")),
+        acts,
+    )
+
+
+def _queued(job: Job, waits: Sequence[Job]) -> Markup:
+    """One run of the list: what it draws, how it stands, and what can be done with it."""
+    title, place = title_of(job), waits.index(job) if job in waits else None
+    tool = '<button type="button" class="quiet" data-act="{}" data-job="{}" aria-label="{}: {}"{}>{}</button>'
+    if place is None:
+        tools = html(tool, "queue-stop", job.id, both_aloud("stop"), title, "", "■")
+    else:
+        first, last = place == 0, place == len(waits) - 1
+        tools = html(tool, "queue-up", job.id, both_aloud("queue_up"), title, _off(first), "▲")
+        tools += html(tool, "queue-down", job.id, both_aloud("queue_down"), title, _off(last), "▼")
+        tools += html(tool, "queue-drop", job.id, both_aloud("queue_drop"), title, "", "×")
+    doing, where, _ = underway(job)
+    opens = html('data-act="open" data-job="{}"', job.id) if job.pipeline in DRAWING else ""
+    return html(
+        '<li class="{}"><button type="button" class="what" {} title="{}"><b>{}</b><small>{} {}</small></button>{}</li>',
+        job.state,
+        opens,
+        title,
+        title,
+        doing,
+        where if job.position or place is None else "",
+        tools,
+    )
+
+
+def _off(off: bool) -> Markup:
+    return Markup(" disabled" if off else "")
 
 
 KEYS = (  # what stands on the key, and the words of what it does

@@ -166,7 +166,8 @@ class RunTab(ABC):
         waiting = len(self.queue.waiting())
         job = self.find_job(job_id)
         busy = job is not None and not job.is_over
-        answer: Update = {self.context.queue_status: queue_status(busy or waiting > 0, waiting)}
+        line, paused = self.queue.line(visitor), self.queue.is_paused(visitor)
+        answer: Update = {self.context.queue_status: queue_status(busy or waiting > 0, waiting, line, paused)}
         if job is None:
             answer[self.timer] = gr.Timer(active=False)
             return answer if seen in LIES else {**answer, **self._nothing(visitor)}

@@ -9,8 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from app.ui.components import empty_number, field, field_group, plain_value
+from app.ui.components import empty_number, field, field_group, look_chips, plain_value
 from app.ui.context import QUIET, PageContext, Update
+from pipelines.core.looks import LOOKS
 from pipelines.core.settings import Knob
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
@@ -75,6 +76,12 @@ class KnobForm:
         group = field_group(knobs, elem_id, pipeline=self.pipeline, classes=classes)
         self.fields |= dict.fromkeys(names, group)
         self.grouped |= set(names)
+
+    def add_looks(self, name: str = "style") -> None:
+        """Chips for a setting that names looks."""
+        looks = {key: (look.english, look.chinese) for key, look in LOOKS.items()}
+        self.fields[name] = look_chips(self.knobs[name], looks, f"{self.fields_prefix}-{name}")
+        self.grouped.add(name)
 
     def add_prompt(self, hint: str = "", **options: Any) -> None:
         """The box for the prompt; `hint` is the key of what stands in it while it is empty."""

@@ -31,6 +31,7 @@ class Flow(ABC):
     pipe: Any
 
     proposed_candidates = 4
+    proposed_rounds = 0
     is_inpainting = False
 
     @property

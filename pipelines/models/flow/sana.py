@@ -69,7 +69,7 @@ class SanaSprint(Flow):
         self, prompt: str, negative_prompt: str, width: int, height: int, rows: int, guided: bool
     ) -> dict[str, Tensor]:
         """The network's inputs besides latents and time; when guided, the rows of the negative prompt come first."""
-        network, texts, masks = self.pipe.transformer, [], []
+        network, texts, masks = self.pipe.transformer, list[Tensor](), list[Tensor]()
         instruction = inspect.signature(type(self.pipe).__call__).parameters["complex_human_instruction"]
         for text in [negative_prompt, prompt][not guided :]:
             states, mask = self.pipe.encode_prompt(

@@ -7,6 +7,8 @@ so the velocity gives the noise: x_t + (1 - t) velocity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from pipelines.models.base import DenoiserConfig, linear_alphas_cumprod
@@ -47,6 +49,15 @@ class PriorDenoiser(nn.Module):
     def under(self, prompt: str, guidance: float = 1.0) -> PriorDenoiser:
         """The same weights under a text, "" for none, with classifier-free guidance."""
         return PriorDenoiser(self.diffusion, prompt, guidance)
+
+    @property
+    def style_slots(self) -> tuple[str, ...]:
+        """The styles that it draws in when it is told which."""
+        return self.diffusion.style_slots
+
+    def in_styles(self, slots: Sequence[str]) -> PriorDenoiser:
+        """The same weights, in styles under every text that `under` is given."""
+        return PriorDenoiser(self.diffusion.in_styles(slots))
 
     def encode(self, images: Tensor) -> Tensor:
         """(n, 3, s, s) in [-1, 1] -> latents (n, c, h, w)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from pipelines.models.clip.network import Clip, read_texts
 from pipelines.models.latent_diffusion import OWN
 from pipelines.models.prior.network import PREFIX, UNKNOWN_STYLE, Prior
 from pipelines.models.schedulers import flow_scheduler
-from pipelines.models.words import PromptTokens
+from pipelines.models.words import PromptTokens, align
 
 Condition = tuple[Tensor, Tensor]  # tokens of cross-attention and their mask
+WEIGHTS = (0.0, 2.0)  # of what a word adds to the rest of its text
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,14 @@ class PriorDiffusion:
     prior: Prior
     codec: Codec
     clip: Clip
+    row_styles: tuple[
+        int, ...
+    ] = ()  # of the rows under a text, one after another; () for no particular style
 
     proposed_steps = 20
     proposed_guidance = 4.0
     proposed_candidates = 16
+    proposed_rounds = 2
     is_inpainting = False
 
     @property
@@ -85,9 +91,26 @@ class PriorDiffusion:
     def condition(
         self, prompt: str, negative_prompt: str, width: int, height: int, rows: int, guided: bool
     ) -> Condition:
-        """The prior's context of the prompt; when guided, first that of the negative prompt, or of no text."""
+        """The prior's context of the prompt; when guided, first that of the negative prompt, or of no text.
+
+        Only the prompt is in a style, so guidance also strengthens the style.
+        """
         tokens, real = self.condition_of([negative_prompt, prompt][not guided :])
-        return tokens.repeat_interleave(rows, 0), real.repeat_interleave(rows, 0)
+        tokens, real = tokens.repeat_interleave(rows, 0), real.repeat_interleave(rows, 0)
+        if self.row_styles and prompt:
+            styles = torch.tensor(self.row_styles, device=self.device)
+            styled = self.prior.style(styles.repeat(-(-rows // len(styles)))[:rows])
+            tokens = torch.cat([tokens[:-rows], torch.cat([styled[:, None], tokens[-rows:, 1:]], 1)])
+        return tokens, real
+
+    @property
+    def style_slots(self) -> tuple[str, ...]:
+        """The styles of the training pictures."""
+        return self.prior.config.styles
+
+    def in_styles(self, slots: Sequence[str]) -> PriorDiffusion:
+        """The same networks: row k under a prompt is in the style slots[k % len(slots)]. ValueError for unknown ones."""
+        return replace(self, row_styles=tuple(1 + self.style_slots.index(slot) for slot in slots))
 
     def condition_of(self, texts: list[str]) -> Condition:
         """The prior's context of each text, in no particular style; the empty text is no text."""
@@ -103,6 +126,28 @@ class PriorDiffusion:
         """The tokens that CLIP reads; a style and the text's vector stand before them."""
         text, spans = self.clip.tokenizer.spans(prompt)
         return PromptTokens(text, tuple(spans[: self.clip.config.context_length - 1]), PREFIX)
+
+    def weighed(
+        self, condition: Condition, prompt: str, weights: Sequence[tuple[str, float]], rows: int
+    ) -> Condition:
+        """A condition whose last `rows` rows are of the prompt, with weights of its words.
+
+        The text's vector and the states of the other words tell of a word too. What they have more than in the text
+        without it is multiplied by its weight, held in WEIGHTS, outside which lies no text.
+        """
+        tokens, real = condition
+        text, (own, _) = self.prompt_tokens(prompt), self.condition_of([prompt])
+        change = torch.zeros_like(own)
+        for word, weight in weights:
+            rest = text.without(word)
+            bare, _ = self.condition_of([rest])
+            for source, target in align(self.prompt_tokens(rest), text).pairs:
+                if len(source) == len(target):
+                    more = own[:, list(target)] - bare[:, list(source)]
+                    change[:, list(target)] += (min(max(weight, WEIGHTS[0]), WEIGHTS[1]) - 1) * more
+        tokens = tokens.clone()
+        tokens[-rows:, : own.shape[1]] += change
+        return tokens, real
 
     def controlled(self, condition: Condition, control: Control) -> Controlled:
         """The condition with a control of attention."""

@@ -23,6 +23,7 @@ class StableDiffusion:
     pipe: Any
 
     proposed_candidates = 4
+    proposed_rounds = 0
 
     @property
     def device(self) -> torch.device:

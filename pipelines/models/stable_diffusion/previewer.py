@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +36,12 @@ def load_previewer(folder: Path, device: torch.device) -> TinyDecoder:
 
     BadInput when the folder holds no such decoder, or weights that are not finite.
     """
-    from diffusers import AutoencoderTiny
+    import diffusers
     from safetensors import SafetensorError
 
     try:
-        vae: Any = AutoencoderTiny.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        kind: Any = cast(Any, diffusers).AutoencoderTiny
+        vae: Any = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (
         OSError,
         ValueError,

@@ -44,6 +44,19 @@ def generate(folder: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> d
 
 
 @pytest.mark.usefixtures("tiny_studio")
+def test_several_prompts_are_drawn_one_after_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "more.txt").write_text("green apple\n")
+    words = ["generate", "{a|two} red heart", "--prompts", str(tmp_path / "more.txt"), "--candidates", "1"]
+    assert main([*words, "--out", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    prompts = [read_record(picture["path"], PIPELINES).settings["prompt"] for picture in told["pictures"]]
+    assert prompts == ["a red heart", "two red heart", "green apple"]
+    assert main(["generate", "--json"]) != 0
+
+
+@pytest.mark.usefixtures("tiny_studio")
 def test_generate_prints_one_object_and_writes_the_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,28 @@ def test_a_waiting_job_can_be_cancelled_and_never_runs(queue: JobQueue, studio: 
     assert "never" not in studio.fake.ran
 
 
+def test_a_visitor_orders_his_own_jobs_and_lets_them_wait(queue: JobQueue, studio: FakeStudio) -> None:
+    queue.submit("fake", {"prompt": "wait"}, "ann")
+    until(lambda: studio.fake.ran == ["wait"])
+    first, second, third = (queue.submit("fake", {"prompt": name}, "ann") for name in ("1", "2", "3"))
+    theirs = queue.submit("fake", {"prompt": "bob"}, "bob")
+    assert queue.move(third, -1) and queue.move(third, -1) and not queue.move(third, -1)
+    assert not queue.move(second, 1) and not queue.move(theirs, -1) and not queue.move("gone", 1)
+    assert [job.settings["prompt"] for job in queue.line("ann")] == ["wait", "3", "1", "2"]
+    queue.pause("ann", True)
+    studio.fake.go.set()
+    assert finished(queue, theirs).state == "done"
+    assert studio.fake.ran == ["wait", "bob"]
+    assert [job.position for job in queue.line("ann")] == [0, 0, 0] and queue.is_paused("ann")
+    assert queue.cancel(first)
+    queue.pause("ann", False)
+    assert finished(queue, second).state == "done"
+    assert studio.fake.ran == ["wait", "bob", "3", "2"]
+    queue.pause("ann", True)
+    queue.submit("fake", {"prompt": "4"}, "ann")
+    assert queue.clear("ann") == 1 and queue.line("ann") == []
+
+
 def test_sessions_take_turns(queue: JobQueue, studio: FakeStudio) -> None:
     queue.submit("fake", {"prompt": "wait"}, "ann")
     until(lambda: studio.fake.ran == ["wait"])

@@ -66,3 +66,8 @@ def test_what_cannot_be_seen_changes_nothing(seen: str) -> None:
 
 def test_emoji_are_symbols_with_what_colours_them() -> None:
     assert symbols("a 🐱 and 👍🏽, 🐱 1\u20e3 – ok!") == ["🐱", "👍🏽", "\u20e3"]
+
+
+def test_several_prompts_are_for_generate() -> None:
+    assert [note.code for note in prompt_notes("{red|blue} heart", "scenes")] == ["core.no_braces_here"]
+    assert prompt_notes("{red|blue} heart", "terms") == []

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
-from pipelines.diffuse.canvas import offset
-from pipelines.diffuse.latents import FADE, NEAR, joined, read_scene
+from pipelines.core.execute import run
+from pipelines.core.pipeline import Result, Step
+from pipelines.diffuse.canvas import FADE, joined, offset
+from pipelines.diffuse.latents import NEAR, read_scene
 from pipelines.diffuse.settings import PLACES, DiffuseSettings
+from pipelines.diffuse.sketch import reduced, sketch_shares, sketch_size
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, picture_to_uri, to_pil, to_tensor
+from pipelines.models.prior.diffusion import PriorDiffusion
 from tests.support.diffuse import half_mask, painting, pictures_of
 from tests.support.tiny import SIDE, tiny_diffuse, tiny_prior_diffuse
 
@@ -176,3 +181,107 @@ def test_what_lies_near_the_edges_is_drawn_late() -> None:
     shares = scene.known.mask[0, 0]
     assert shares.shape == (8, 16) and (shares[:, :8] == 0).all() and (shares[:, 10:] > 0.999).all()
     assert NEAR < shares[0, 8] < shares[0, 9] < 1
+
+
+@pytest.fixture
+def _larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of 8 x 8 latents, and one picture at a time."""
+    monkeypatch.setattr(PriorDiffusion, "image_size", 64)
+    monkeypatch.setattr(PriorDiffusion, "rows", lambda *_: 1)
+
+
+@pytest.mark.usefixtures("_larger")
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((128, 128), (64, 64)), ((192, 128), (96, 64)), ((256, 64), None), ((96, 64), None)],
+)
+def test_a_large_canvas_is_drawn_small_first(size: tuple[int, int], expected: tuple[int, int] | None) -> None:
+    pipeline = tiny_prior_diffuse()
+    settings = pipeline.prepare(
+        DiffuseSettings(
+            image=picture_to_uri(painting(size=(64, 64))), place="left", width=size[0], height=size[1]
+        )
+    )
+    scene = read_scene(pipeline.diffusion, settings)
+    assert sketch_size(pipeline.diffusion, settings, scene) == expected
+    assert sketch_size(pipeline.diffusion, replace(settings, place="fill"), None) is None
+
+
+@pytest.mark.usefixtures("_larger")
+def test_a_reduced_scene_shows_the_same_at_the_same_place() -> None:
+    pipeline, image = tiny_prior_diffuse(), Image.new("RGB", (64, 64), (200, 30, 30))
+    mask = Image.new("RGB", (64, 64))
+    mask.putpixel((33, 40), (255, 255, 255))
+    settings = DiffuseSettings(
+        image=picture_to_uri(image), mask=picture_to_uri(mask), place="right", width=192, height=128
+    )
+    scene = read_scene(pipeline.diffusion, pipeline.prepare(settings))
+    assert scene is not None
+    small = reduced(pipeline.diffusion, scene, (96, 64))
+    assert small.frame == (64, 16, 96, 48) and small.picture.size == (96, 64)
+    assert small.mask is not None and small.known.mask is not None
+    white = np.asarray(small.mask) == 255
+    assert white[:, :64].all() and white[:16].all() and white[48:].all()
+    assert np.argwhere(white[16:48, 64:]).tolist() == [[20, 16]]  # a pixel that was open stays so
+    held = np.argwhere(small.known.mask[0, 0].numpy() == 0)
+    assert {(row, column) for row, column in held.tolist()} == {
+        (row, column) for row in range(2, 6) for column in range(8, 12)
+    } - {(4, 10)}
+
+
+@pytest.mark.usefixtures("_larger")
+def test_the_sketch_comes_in_beyond_the_edges() -> None:
+    mask = Image.new("RGB", (64, 64))
+    mask.putpixel((3, 40), (255, 255, 255))
+    settings = DiffuseSettings(
+        image=picture_to_uri(painting(size=(64, 64))), mask=picture_to_uri(mask), place="left", width=128,
+        height=128,
+    )  # fmt: skip
+    pipeline = tiny_prior_diffuse()
+    scene = read_scene(pipeline.diffusion, pipeline.prepare(settings))
+    assert scene is not None
+    shares = np.asarray(sketch_shares(scene))
+    assert np.argwhere(shares[32:96, :64]).tolist() == [[40, 3]] and shares[72, 3] == 255
+    assert shares[64, 64:].tolist() == [round(255 * min(k / 32, 1)) for k in range(1, 65)]
+    assert shares[0].min() == 255 and shares[31, 0] == shares[96, 0] == shares[64, 64]
+
+
+@pytest.mark.usefixtures("_larger")
+def test_the_windows_draw_the_details_of_the_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    encode: Any = PriorDiffusion.encode
+    monkeypatch.setattr(PriorDiffusion, "encode", lambda model, x: seen.append(x) or encode(model, x))
+    image = painting(size=(64, 64))
+    settings = DiffuseSettings(
+        candidates=1, steps=4, image=picture_to_uri(image), place="left", width=128, height=128
+    )
+    apart: list[float] = []
+    for share in (0.25, 1.0):
+        monkeypatch.setattr("pipelines.diffuse.sketch.DETAIL", share)
+        pipeline = tiny_prior_diffuse()
+        drawn = pictures_of(pipeline, settings)[0].image
+        assert drawn.crop((0, 32, 64, 96)).tobytes() == image.tobytes()
+        canvas = to_pil(seen[-1])[0]  # the sketch enlarged, with the picture in it and its edges drawn out
+        assert canvas.size == (128, 128) and canvas.crop((0, 32, 64, 96)).tobytes() == image.tobytes()
+        with torch.no_grad():
+            kept = to_pil(pipeline.diffusion.decode(encode(pipeline.diffusion, seen[-1])))[0]
+        apart.append(np.abs(np.asarray(drawn, float) - np.asarray(kept, float))[:, 96:].mean())
+    assert apart[0] < 0.8 * apart[1]
+
+
+@pytest.mark.usefixtures("_larger")
+def test_a_sketched_candidate_redrawn_alone_is_the_same() -> None:
+    settings = DiffuseSettings(
+        candidates=2, keep=2, steps=2, image=picture_to_uri(painting(size=(64, 64))), place="centre",
+        width=128, height=128,
+    )  # fmt: skip
+    events = list(run(tiny_prior_diffuse(), settings))
+    shares = [
+        event.done / event.total for event in events if isinstance(event, Step) and event.stage == "draw"
+    ]
+    assert shares == sorted(set(shares)) and shares[-1] == 1
+    result = events[-1]
+    assert isinstance(result, Result)
+    second = next(picture for picture in result.pictures if picture.facts["candidate"] == 1)
+    alone = pictures_of(tiny_prior_diffuse(), replace(settings, candidates=1, keep=1, seed=second.seed))
+    assert alone[0].image.tobytes() == second.image.tobytes()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from pipelines.core.execute import run
 from pipelines.core.pipeline import Result
@@ -122,6 +123,26 @@ def test_a_weight_is_of_the_tokens_of_its_word() -> None:
     word = tiny_prior().prompt_tokens("two cats").words[1]
     assert [k for k, weight in enumerate(layout.scale.tolist()) if weight == 2.5] == list(word.keys)
     assert set(layout.scale.tolist()) == {1.0, 2.5}
+
+
+def test_the_rest_of_the_text_tells_of_a_word_by_its_weight() -> None:
+    prior = tiny_prior()
+    tokens, real = condition = prior.condition("two cats", "", 0, 0, rows=2, guided=True)
+    bare = prior.condition_of(["two"])[0][0]
+
+    def told(weight: float) -> Tensor:
+        weighed, same = prior.weighed(condition, "two cats", [("cats", weight)], 2)
+        assert same is real and torch.equal(weighed[:2], tokens[:2])  # the rows without the text
+        assert torch.equal(weighed[2], weighed[3])
+        return weighed[2]
+
+    cats = list(prior.prompt_tokens("two cats").words[1].keys)
+    two = list(prior.prompt_tokens("two cats").words[0].keys)
+    assert not torch.allclose(tokens[2, 1], bare[1])  # the text's vector
+    assert torch.allclose(told(1), tokens[2]) and torch.equal(told(2), told(5))
+    assert torch.allclose(told(0)[[1, *two]], bare[[1, *two]], atol=1e-6)
+    assert torch.allclose(told(2) - tokens[2], tokens[2] - told(0), atol=1e-6)
+    assert torch.equal(told(0)[cats], tokens[2, cats])  # its own tokens are weighed by attention
 
 
 def test_a_layout_goes_with_a_picture_and_a_mask() -> None:

@@ -139,6 +139,42 @@ def test_a_share_of_the_walk_is_a_strength_of_each_latent() -> None:
 
 
 @torch.no_grad()
+def test_within_a_mask_a_step_is_made_again_from_its_guess_with_new_noise() -> None:
+    model = tiny_prior()
+    latents = model.encode(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2] = 1
+    generator = torch.Generator().manual_seed(3)
+    x = fresh = torch.randn(1, 4, 4, 4, generator=generator)
+    for k, (time, later) in enumerate(pairwise([1, 0.75, 0.5, 0.25, 0])):
+        output = velocity(model, x, time)
+        if k in (1, 2):  # not at pure noise, and not in the last steps
+            fresh = torch.randn(1, 4, 4, 4, generator=generator)
+            x = torch.lerp(mask * (x - time * output) + (1 - mask) * latents, fresh, time)
+            output = velocity(model, x, time)
+        x = x + (later - time) * output
+        x = mask * x + (1 - mask) * torch.lerp(latents, fresh, later)
+    again = drawn("euler", 4, model, Known(latents, 1.0, mask), rounds=1)
+    assert torch.allclose(again, x, atol=1e-4) and torch.equal(again[..., 2:], latents[..., 2:])
+    assert (again - drawn("euler", 4, model, Known(latents, 1.0, mask))).abs().mean() > 1e-3
+    assert torch.equal(drawn("euler", 4, model, rounds=1), drawn("euler", 4, model))  # nothing to fit
+
+
+@torch.no_grad()
+def test_with_heun_only_whole_steps_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[float] = []
+    predict = PriorDiffusion.predict
+    monkeypatch.setattr(
+        PriorDiffusion, "predict", lambda model, x, t, *rest: times.append(float(t)) or predict(model, x, t, *rest)
+    )  # fmt: skip
+    model = tiny_prior()
+    latents = model.encode(torch.zeros(1, 3, 32, 32))
+    drawn("heun", 4, model, Known(latents, 1.0, torch.ones(1, 1, 4, 4)), rounds=1)
+    counts = [times.count(time) for time in dict.fromkeys(times)]
+    assert counts == [1, 3, 3, 2]  # the first of a time ends a step, the next begin one
+
+
+@torch.no_grad()
 def test_outside_the_interval_there_is_no_guidance() -> None:
     model = tiny_prior()
     plain = model.condition("two cats", "", *SIZE, 1, False)

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from pipelines.evaluation.figures import TARGETS
 from pipelines.evaluation.given import STRENGTHS, completion, edge_step, half_mask, share_kept
+from pipelines.evaluation.judges import NameJudge
 from pipelines.training.data.emoji import Emoji
 from pipelines.training.data.icons import VALIDATION_STYLE
 from tests.support.pictures import size_of
@@ -48,7 +49,8 @@ class Brightness:
 
 
 def test_every_bar_of_given_pictures_has_its_figure(emoji: Emoji, tmp_path: Path) -> None:
-    sheet, judges = tmp_path / "sheet.png", {"critic": Brightness()}
+    sheet = tmp_path / "sheet.png"
+    judges: dict[str, NameJudge] = {"critic": Brightness()}
     figures = completion(tiny_prior_diffuse(), judges, emoji, ["red heart"], sheet, steps=5)
     assert {name for part, name in TARGETS if part == "given"} <= set(figures)
     assert figures["share of pixels outside the mask that stay"] == 1

@@ -29,7 +29,7 @@ def explained(studio: Any, path: Path, name: str) -> Markup:
     pipeline = studio.pipeline(record.pipeline)
     if not isinstance(pipeline, Diffuse):
         raise BadInput("diffuse.not_explained")
-    settings = pipeline.Settings.from_dict(record.settings)
+    settings = pipeline.Settings.from_dict({**record.settings, "style": record.picture.get("style", "")})
     with _watching:
         watching = explain(pipeline, settings, int(record.picture["seed"]))  # type: ignore[arg-type]
         while True:

@@ -16,7 +16,10 @@ from pipelines.core.settings import Knob
 
 HIDDEN = ("batch",)  # the device decides it
 LIKE = ("keep_rows", "likeness")  # DALL·E's, below the picture to start from; one component
-CANVAS, PLACE = ("width", "height", "pace"), ("place", "invert")  # Diffusion's, each one component
+CANVAS, PLACE = (
+    ("width", "height", "pace"),
+    ("strength", "place", "invert"),
+)  # Diffusion's, each one component
 EXAMPLES = (
     ("a red heart", "红色的心"),
     ("grinning cat", "咧嘴笑的猫"),
@@ -83,11 +86,14 @@ class GenerateForm(KnobForm):
                 self.stop = translate(stop, value="stop")
                 go = gr.Button(variant="primary", elem_id="go", scale=0, min_width=128)
                 self.go = translate(go, value="go")
+            self.add_looks()
         self.note = gr.HTML(elem_id="note", apply_default_css=False)
         self.chips = clickable_html(common.chips(EXAMPLES), elem_id="chips")
         with bare(gr.Row(elem_id="basics")):
             self._add_own(lambda knob: knob.name == "candidates")
-            self.add(*(knob.name for knob in self.knobs.values() if not (knob.advanced or knob.kind)))
+            self.add(
+                *(name for name in self.rest() if not (self.knobs[name].advanced or self.knobs[name].kind))
+            )
             self.add_seed(scale=2)
         diffusion = self.parts["diffuse"]
         only = [generate_html.only_for("diffuse")]
@@ -97,13 +103,14 @@ class GenerateForm(KnobForm):
         with self.from_picture:
             self._add_own(lambda knob: knob.kind == "picture")
             self.parts["generate"].add_group(*LIKE, classes=[generate_html.only_for("generate")])
-            self._add_own(lambda knob: knob.name == "strength")
             diffusion.add_group(*PLACE, classes=only)
         with self.fold("advanced", "advanced"):
             for engine, part in self.parts.items():
                 part.add_group(*part.rest(), classes=[generate_html.only_for(engine)])
             self.add_group(*self.rest())
-        drop = gr.File(file_types=[".png"], elem_id="drop", height=72, show_label=True, container=True)
+        drop = gr.File(
+            file_types=[".png", ".txt"], elem_id="drop", height=72, show_label=True, container=True
+        )
         self.drop = translate(drop, label="drop")
         self.run_now = gr.Textbox(visible=False)
 

@@ -10,6 +10,7 @@ from app.ui.context import DRAWING, Update
 from app.ui.html.common import info_note
 from app.ui.tabs.generate.form import GenerateForm
 from pipelines.core.record import Record, read_parameters, read_record
+from pipelines.core.several import prompts_in, read_prompts
 from pipelines.errors import BadInput
 
 FROM_PICTURE = (
@@ -45,7 +46,7 @@ class Records:
             return self._redrawn(record, {}, visitor)
         if act == "layout":
             settings["source_prompt"] = settings.get("source_prompt") or settings["prompt"]
-            settings["seed"] = record.picture["seed"]
+            settings |= {"seed": record.picture["seed"], "style": record.picture.get("style", "")}
             return self._filled(record.pipeline, settings, False, info_note("layout_kept"))
         if act not in ("remix", "vary", "beyond", "complete"):
             return self._filled(record.pipeline, settings, False, info_note("loaded_again"))
@@ -66,14 +67,20 @@ class Records:
     def _redrawn(self, record: Record, changes: dict[str, Any], visitor: str) -> Update:
         """A run of one candidate, beside the form, which stays as it is."""
         alone = {"seed": record.picture["seed"], "candidates": 1, "keep": 1}
+        if style := record.picture.get("style"):  # one of those that the candidates took turns in
+            alone["style"] = style
         job_id = self.queue.submit(record.pipeline, {**record.settings, **alone, **changes}, visitor)
         return {self.form.context.job: job_id}
 
     def load_file(self, path: str, engine: str) -> Update:
         """The settings inside a dropped PNG, also in another studio's words, which go to the engine that is chosen.
 
-        BadInput when there are none.
+        A text file is prompts, one a line. BadInput when there are none.
         """
+        if str(path).lower().endswith(".txt"):
+            text = read_prompts(path)
+            note = info_note("loaded_prompts", count=len(prompts_in(text)))
+            return {self.form.fields["prompt"]: text, self.form.note: note}
         try:
             record = read_record(path, self.queue.pipelines)
         except BadInput as problem:

@@ -15,6 +15,7 @@ from app.ui.html import explain as explain_html
 from app.ui.html import generate as generate_html
 from app.ui.html.common import Trace, error_note, info_note
 from app.ui.link import opened
+from app.ui.offering import offers_for
 from app.ui.tabs.base import Change, RunTab
 from app.ui.tabs.generate.explaining import explained
 from app.ui.tabs.generate.form import GenerateForm
@@ -22,6 +23,7 @@ from app.ui.tabs.generate.records import Records
 from pipelines.core.prompt_notes import prompt_notes
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import PROMPT_LIMIT
+from pipelines.core.several import prompts_in
 from pipelines.errors import BadInput, CannotSave
 from pipelines.io.visible import visible
 from pipelines.weights.checkpoint import Checkpoint
@@ -93,7 +95,7 @@ class GenerateTab(RunTab):
         seed.input(None, None, [form.roll], js="() => false", **QUIET)
 
         answered = [*filled, self.note, context.job, self.form.run_now]
-        for place in (self.stage, self.sheet, self.earlier, self.explained):
+        for place in (self.stage, self.sheet, self.earlier, self.explained, context.queue_status):
             acted = place.click(self.act, [context.visitor], answered, trigger_mode="multiple", **QUIET)
             press = "(now) => { if (now) document.querySelector('#go').click() }"
             context.answered(acted, self.refresh, context.job).then(
@@ -181,18 +183,25 @@ class GenerateTab(RunTab):
         """How the model of an engine reads the prompt, and what is to be told about it."""
         if not prompt.strip():
             return generate_html.reading(None)
-        prompt = prompt[:PROMPT_LIMIT]
+        try:
+            prompts = prompts_in(prompt)
+        except BadInput as problem:
+            return generate_html.reading(None, notes=[problem.message])
+        text, prompt = prompt, (prompts[0] if len(prompts) > 1 else prompt)[:PROMPT_LIMIT]
         notes = prompt_notes(prompt, "terms")
         try:
             parse_terms(visible(prompt))
         except BadInput as problem:
             notes.append(problem.message)
+        if len(prompts) > 1:
+            return generate_html.several(text, prompts, notes)
         try:
             pipeline: Any = self.context.studio.pipeline(self.form.engine_of(engine))
             read = pipeline.read_prompt(" ".join(visible(prompt).split()))
+            offers = offers_for(pipeline, prompt, read.unknown)
         except (BadInput, AttributeError):  # weights are missing, which the stage says, or it has no reader
-            read = None
-        return generate_html.reading(read, prompt, notes)
+            read = offers = None
+        return generate_html.reading(read, prompt, notes, offers)
 
     # --------------------------------------------------------------------------------------------------- acting
 
@@ -202,11 +211,19 @@ class GenerateTab(RunTab):
         settings = self.form.values_of(engine, values)
         if roll:
             settings["seed"] = random.SystemRandom().randrange(2**32)
+        made: list[str] = []
+        note: str = ""
         try:
-            job_id = self.queue.submit(engine, settings, visitor)
+            prompts = prompts_in(str(settings.get("prompt") or "")) or [""]
+            note = info_note("several_queued", count=len(prompts)) if len(prompts) > 1 else ""
+            for prompt in prompts:
+                made.append(self.queue.submit(engine, {**settings, "prompt": prompt}, visitor))
         except (BadInput, CannotSave) as problem:
-            return {self.note: error_note(problem)}
-        return {self.job: job_id, self.form.fields["seed"]: settings["seed"], self.note: ""}
+            note = error_note(problem)
+            if not made:
+                return {self.note: note}
+            note = info_note("several_some", count=len(made), all=len(prompts)) + note
+        return {self.job: made[0], self.form.fields["seed"]: settings["seed"], self.note: note}
 
     def act(self, visitor: str, event: gr.EventData) -> Update:
         """A button on a picture: fill the form from its record, and run at once where that is meant."""
@@ -214,7 +231,7 @@ class GenerateTab(RunTab):
 
     def _act(self, data: dict[str, str], visitor: str) -> Update:
         act = data.get("act", "")
-        if act in (*TAKING, "explain", "explain-close"):  # others answer
+        if act in (*TAKING, "explain", "explain-close") or act.startswith("queue-"):  # others answer
             return {}
         if act == "weigh":
             path = self.pictures.path(data.get("name", ""))

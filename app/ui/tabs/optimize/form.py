@@ -64,6 +64,7 @@ class OptimizeForm(KnobForm):
     def compose_prompt(self) -> None:
         """The prompt, and where the script lists its parts."""
         self.add_prompt("opt_prompt_hint", lines=1, max_lines=6)
+        self.add_looks()
         script = "window.atelier.rows(() => trigger('click', {}));"
         self.rows = gr.HTML(
             optimize_html.rows(), elem_id="opt-rows", js_on_load=script, apply_default_css=False
@@ -93,6 +94,8 @@ class OptimizeForm(KnobForm):
         self.fields["mask"] = translate(mask, label="knob_mask")
         self.source = gr.Textbox(visible=False)
         with self.fold("advanced", "advanced"):
+            small = [name for name in self.rest() if name in self.shared and not self.knobs[name].kind]
+            self.add_group(*small)
             for name in self.rest(apart=[name for group in GROUPS for name in group]):
                 if name == "image_prompts":
                     self._add_look()

@@ -8,7 +8,7 @@ from typing import Any
 from app.jobs.queue import Job
 from app.ui.context import Update
 from app.ui.html import optimize as optimize_html
-from app.ui.html.common import info_note
+from app.ui.html.common import info_note, told
 from app.ui.tabs.base import RunTab
 from app.ui.tabs.optimize.form import OptimizeForm
 from pipelines.core.prompts import parse_list
@@ -34,7 +34,9 @@ class SteeredTab(RunTab):
         if act == "start":
             engine = self.form.engine_of(form)
             settings = self.form.settings_for(engine, form, source)
-            return {self.job: self.queue.submit(engine, settings, visitor), self.note: ""}
+            started = self.queue.submit(engine, settings, visitor)
+            notes = self.settings_of(self.queue.job(started)).notes()
+            return {self.job: started, self.note: told(notes)}
         if act == "open":
             job = self.queue.job(data.get("job", ""))
             return {**self.fill(job), self.job: job.id, self.note: ""}
@@ -85,6 +87,7 @@ class SteeredTab(RunTab):
         if step >= last:
             return {self.note: info_note("opt_beyond", step=step)}
         fork = self.queue.submit(job.pipeline, changed, visitor, after=(job.id, step))
+        note = note or told(changed.notes())
         shown = {self.form.fields["steps"]: last} if job.pipeline == "optimize" else {}
         return {self.job: fork, self.note: note, **shown}
 

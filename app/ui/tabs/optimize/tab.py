@@ -6,9 +6,11 @@ The page only steers; form, timeline and canvas hold nothing on the server.
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any, cast
 
 import gradio as gr
+from markupsafe import Markup
 from PIL import Image
 
 from app.jobs.queue import Job
@@ -18,11 +20,13 @@ from app.ui.context import QUIET, STEERING, PageContext, Update, clickable_html,
 from app.ui.html import common
 from app.ui.html import optimize as optimize_html
 from app.ui.html.common import Trace, info_note
+from app.ui.offering import offers_for
 from app.ui.tabs.base import AGAIN, Change, again, journal_rows
 from app.ui.tabs.optimize.form import OptimizeForm
 from app.ui.tabs.optimize.steering import SteeredTab
 from pipelines.core.prompt_notes import prompt_notes
 from pipelines.core.record import read_record
+from pipelines.core.settings import PROMPT_LIMIT
 from pipelines.core.steering import SteeredSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
@@ -137,7 +141,17 @@ class OptimizeTab(SteeredTab):
         """A prompt and its scenes as JSON, from which the script draws rows, and what is told about it."""
         prompt = prompt or ""
         rows = json.loads(common.rows_of(prompt, "scenes"))
-        return json.dumps({**rows, "notes": common.warnings(prompt_notes(prompt, "scenes"))})
+        told = self._offered(prompt) + common.warnings(prompt_notes(prompt, "scenes"))
+        return json.dumps({**rows, "notes": told})
+
+    def _offered(self, prompt: str) -> Markup:
+        """What the prompt could be instead, where the CLIP tells its words."""
+        try:
+            clip: Any = self.context.studio.clip()
+            unknown = clip.tokenizer.unknown_words(prompt[:PROMPT_LIMIT])
+            return common.offered(offers_for(SimpleNamespace(clip=clip), prompt[:PROMPT_LIMIT], unknown))
+        except (BadInput, AttributeError):  # its weights are missing, or it does not tell them
+            return Markup()
 
     # ----------------------------------------------------------------------------------------------------- looking
 

@@ -17,6 +17,7 @@ from app.library import Library
 from app.recipe import recipe_of
 from app.ui import page
 from app.ui.html import generate as generate_html
+from app.ui.queue_panel import QueuePanel
 from app.ui.tabs.form import script_values
 from app.ui.tabs.generate.tab import GenerateTab
 from tests.support.browser import ask, keep, overflow, unfold, wait_state
@@ -63,7 +64,7 @@ def with_pack(tab: GenerateTab, pack: str) -> None:
 
 def test_only_settings_that_are_the_same_are_shared(tab: GenerateTab) -> None:
     form = tab.form
-    assert set(form.fields) == {"prompt", "seed", "x", "y", "keep", "hide_duplicates"}
+    assert set(form.fields) == {"prompt", "seed", "keep", "style", "hide_duplicates", "x", "y"}
     dalle, diffusion = (form.parts[engine] for engine in ("generate", "diffuse"))
     assert (dalle.knobs["candidates"].hi, diffusion.knobs["candidates"].hi) == (512, 256)
     assert {"top_k", "finish", "image"} <= set(dalle.fields) and "steps" not in dalle.fields
@@ -150,8 +151,8 @@ def test_pictures_of_either_engine_fill_its_form(tab: GenerateTab, tmp_path: Pat
     answer = tab.records.act("vary", path, 0, "ann")
     assert answer[context.engine] == "diffuse" and answer[form.run_now]
     assert isinstance(answer[diffusion.fields["image"]], Image.Image)
-    assert answer[diffusion.fields["strength"]] == diffusion.knobs["strength"].default
-    assert answer[diffusion.fields["place"]] == {"place": "fill", "invert": False}
+    assert answer[diffusion.fields["strength"]]["strength"] == diffusion.knobs["strength"].default
+    assert answer[diffusion.fields["place"]].items() >= {"place": "fill", "invert": False}.items()
     answer = tab.records.act("beyond", path, 0, "ann")
     assert answer[diffusion.fields["place"]]["place"] == "centre"
     assert answer[diffusion.fields["width"]]["width"] is None
@@ -175,6 +176,62 @@ def test_the_chosen_engine_reads_the_prompt(tab: GenerateTab, monkeypatch: pytes
     for engine in ("diffuse", "generate", ""):
         assert "tokens 2 of 12" in tab.read("red leaf", engine)
     assert asked == ["diffuse", "generate", "generate"]
+
+
+def test_several_prompts_are_runs_of_their_own(tab: GenerateTab, tmp_path: Path) -> None:
+    form = tab.form
+    assert "3 prompts" in tab.read("{red|blue} leaf\na cat", "generate")
+    assert "more than 64" in tab.read("{a|b}" * 9, "generate")
+    typed = {component: component.value for component in form.components}
+    typed |= {form.fields["prompt"]: "{red|blue} leaf\na cat", form.fields["seed"]: 7}
+    answer = tab.submit("ann", "generate", False, *typed.values())
+    assert "3 runs are in the queue" in answer[tab.note]
+    jobs = tab.queue.jobs("ann")[::-1]
+    assert [(job.settings["prompt"], job.settings["seed"]) for job in jobs] == [
+        ("red leaf", 7), ("blue leaf", 7), ("a cat", 7),
+    ]  # fmt: skip
+    assert answer[tab.job] == jobs[0].id
+    (tmp_path / "a.txt").write_text("a frog\n\na star\n")
+    assert tab.load_file(str(tmp_path / "a.txt"), "generate")[form.fields["prompt"]] == "a frog\na star"
+
+
+def test_what_is_read_is_told_before_the_run(tab: GenerateTab) -> None:
+    told = tab.read("a castle | fog:0.5", "generate")
+    assert "data-parsed" in told and "&#34;weight&#34;: 0.5" in told and "warn" not in told
+    told = tab.read("a (cat:1.2)", "generate")
+    assert "stresses words in other programs" in told and "只当文字读" in told
+    assert "no positive weight" in tab.read("fog:-1", "generate")
+
+
+def test_looks_are_chips_and_go_into_the_run(tab: GenerateTab, tmp_path: Path) -> None:
+    form = tab.form
+    chips = form.fields["style"]
+    assert chips.html_template.count("data-look") == 7 and "扁平" in chips.html_template
+    typed = {component: component.value for component in form.components} | {chips: {"style": "flat, 3d"}}
+    job = tab.queue.job(tab.submit("ann", "diffuse", False, *typed.values())[tab.job])
+    assert job.settings["style"] == "flat, 3d"
+    assert form.fill(job.settings)[chips] == {"style": "flat, 3d"}
+
+
+def test_the_list_of_runs_reorders_drops_and_pauses(tab: GenerateTab) -> None:
+    panel = QueuePanel(tab.queue)
+    panel.act("ann", clicked_on(act="queue-pause"))
+    first, second, third = (tab.queue.submit("generate", {"prompt": f"leaf {k}"}, "ann") for k in range(3))
+    tab.queue.submit("generate", {"prompt": "a stranger's"}, "bob")
+    shown = panel.act("ann", clicked_on(act="queue-up", job=third))
+    assert [shown.index(f"leaf {k}</b>") for k in (0, 2, 1)] == sorted(
+        shown.index(f"leaf {k}</b>") for k in range(3)
+    )
+    assert "stranger" not in shown and "paused" in shown and "已暂停" in shown
+    shown = panel.act("ann", clicked_on(act="queue-drop", job=second))
+    assert "leaf 1" not in shown and tab.queue.job(second).state == "stopped"
+    panel.act("ann", clicked_on(act="queue-clear"))
+    assert tab.queue.line("ann") == []
+    assert panel.act("ann", clicked_on(act="queue-drop", job="gone")) == panel.show("ann")
+    panel.act("ann", clicked_on(act="queue-go-on"))
+    assert (
+        finished(tab, "generate", prompt="leaf").state == "done" and tab.queue.job(first).state == "stopped"
+    )
 
 
 def test_what_an_engine_begins_with_is_said_for_each(tab: GenerateTab) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from app.jobs.queue import Job, JobQueue
+from app.ui.html import guide_form
+from pipelines.guide.settings import GuideSettings
 from tests.support.browser import keep, overflow
 
 pytestmark = pytest.mark.browser
@@ -38,7 +41,8 @@ def test_the_chip_chooses_and_the_form_is_read_and_filled(visit: Any, queue: Job
     assert tab.locator("#opt-guide").is_visible() and not tab.locator("#opt-steps").is_visible()
     keep(tab, "guide-empty-en-light-1280")
     tab.locator("#opt-guide [name=steps]").fill("30")
-    tab.locator("#opt-guide summary").click()
+    for fold in tab.locator("#opt-guide summary").all():
+        fold.click()
     tab.locator("#opt-guide [name=cut_overview]").fill("[3]*500+[1]*500")
     tab.locator("#opt-guide [name=symmetry]").select_option("vertical")
     start(tab, "a tower")
@@ -74,12 +78,21 @@ def test_a_change_on_the_way_is_a_fork(visit: Any, queue: JobQueue) -> None:
     tab.locator("#opt-note", has_text="steps").wait_for()  # cannot change on the way
 
 
+def test_every_setting_has_one_field() -> None:
+    knobs = {knob.name: knob for knob in GuideSettings.knobs()}
+    made = str(guide_form.form(knobs))
+    assert sorted(re.findall(r' name="(\w+)"', made)) == sorted(knobs)
+    assert set(" ".join(guide_form.FOLDS.values()).split()) <= {k.name for k in knobs.values() if k.advanced}
+    assert made.count("<details") == len(guide_form.FOLDS)
+
+
 @pytest.mark.parametrize("lang", ["en-US", "zh-CN"])
 def test_nothing_sticks_out_at_360_pixels(visit: Any, queue: JobQueue, lang: str) -> None:
     tab = visit(lang=lang, width=360, height=740, theme="dark" if lang == "zh-CN" else "light")
     enter(tab)
     choose(tab, "guide")
-    tab.locator("#opt-guide summary").click()
+    for fold in tab.locator("#opt-guide summary").all():
+        fold.click()
     assert overflow(tab) == []
     keep(tab, f"guide-form-{lang[:2]}-360")
     told = tab.locator("#opt-guide").inner_text()
