@@ -72,7 +72,7 @@
       if (turn !== asked) return;
       busy = false;
       root.classList.remove("asking");
-      if (!answer) return;
+      if (!answer) return false;
       const focused = document.activeElement?.closest?.(".pictures .shot")?.dataset.id;
       if (!next) { pictures.replaceChildren(); shown = 0; }
       add(answer.cells);
@@ -87,6 +87,7 @@
       if (focused && !next) shotOf(focused)?.focus({ preventScroll: true });
       if (!next) tell();
       requestAnimationFrame(further);
+      return true;
     };
     const shotOf = (id) => pictures.querySelector(`.shot[data-id="${CSS.escape(id)}"]`);
     const further = () => {
@@ -123,7 +124,14 @@
       find("[data-do=clear]").hidden = !(text.value || likes.length);
       root.dataset.own = own ? "yes" : "";
     };
-    const change = (facts) => { Object.assign(wanted, facts); if ("binned" in facts) choose([]); showFilters(); look(); };
+    // A filter that the server does not understand is taken back.
+    const change = async (facts) => {
+      const before = { ...wanted };
+      Object.assign(wanted, facts);
+      if ("binned" in facts) choose([]);
+      showFilters();
+      if (await look() === false) { Object.assign(wanted, before); showFilters(); }
+    };
 
     // ---- choosing
 
@@ -200,7 +208,7 @@
       if (band) { event.preventDefault(); cover(event); }
     });
     addEventListener("pointerup", () => {
-      if (band) { band.mark.remove(); swallowed = true; setTimeout(() => { swallowed = false; }); }
+      if (band) { band.mark.remove(); swallowed = true; setTimeout(() => { swallowed = false; }, 300); } // the click that follows it
       band = held = null;
     });
     pictures.addEventListener("click", (event) => {
@@ -260,7 +268,12 @@
       say(find("template.zipping").innerHTML.replaceAll("#", ids.length));
       const answer = await ask("zip", { ids });
       if (!answer) return;
-      Object.assign(document.createElement("a"), { href: answer.address, download: answer.name }).click();
+      const link = Object.assign(document.createElement("a"), { hidden: true, download: answer.name });
+      link.setAttribute("href", answer.address);
+      root.append(link);
+      await new Promise((done) => setTimeout(done)); // where cookies are refused, the page's script tells in it who asks
+      link.click();
+      link.remove();
       say(find("template.zipped").innerHTML);
     };
     const like = (kind, ids) => {

@@ -93,7 +93,7 @@ def _said() -> Markup:
 def _search() -> Markup:
     return html(
         '<form class="seek" role="search"><span class="likes"></span>'
-        '<label class="ask"><input type="search" name="text" maxlength="500" placeholder=" " autocomplete="off" '
+        '<label class="typed"><input type="search" name="text" maxlength="500" placeholder=" " autocomplete="off" '
         'spellcheck="false" enterkeyhint="search" aria-label="{}"><span class="hint" aria-hidden="true">{}</span></label>'
         '<button type="button" class="bare" data-do="clear" aria-label="{}" hidden>×</button>'
         '<button type="button" class="quiet" data-do="picture">{}</button>'
@@ -188,7 +188,7 @@ def _folder_menu() -> Markup:
 def _field(name: str, hint: str, *, numeric: bool = False, go: str = "lib_set") -> Markup:
     """A text of a menu with its button. The hint is read out as its name."""
     return html(
-        '<form class="line" data-set="{}"><label class="ask"><input type="text" name="{}" placeholder=" " '
+        '<form class="line" data-set="{}"><label class="typed"><input type="text" name="{}" placeholder=" " '
         'autocomplete="off" spellcheck="false"{} aria-label="{}"><span class="hint" aria-hidden="true">{}</span></label>'
         '<button type="submit" class="quiet">{}</button></form>',
         name,

@@ -248,7 +248,7 @@ def _tags(entry: Entry) -> Markup:
     )
     return html(
         '<section class="tagging"><h3>{}</h3><div class="tags">{}<form class="line" data-set="add-tag">'
-        '<label class="ask"><input type="text" name="add-tag" placeholder=" " autocomplete="off" aria-label="{}">'
+        '<label class="typed"><input type="text" name="add-tag" placeholder=" " autocomplete="off" aria-label="{}">'
         '<span class="hint" aria-hidden="true">{}</span></label></form></div></section>',
         both("lib_tags"),
         tags,
@@ -259,7 +259,7 @@ def _tags(entry: Entry) -> Markup:
 
 def _note(entry: Entry) -> Markup:
     return html(
-        '<form class="noting" data-set="note"><h3>{}</h3><label class="ask"><textarea name="note" rows="2"'
+        '<form class="noting" data-set="note"><h3>{}</h3><label class="typed"><textarea name="note" rows="2"'
         ' maxlength="4000" placeholder=" " aria-label="{}">{}</textarea><span class="hint" aria-hidden="true">{}</span>'
         '</label><button type="submit" class="quiet">{}</button></form>',
         both("lib_note"),

@@ -139,7 +139,7 @@ def test_a_dropped_picture_is_searched_by(visit: Callable[..., Any], tmp_path: P
 
 def test_tags_filter_and_a_note_stays(visit: Callable[..., Any]) -> None:
     tab = opened(visit())
-    for name in ("p3", "p4"):
+    for name in ("p1", "p2"):
         shot(tab, name).locator(".tick").click()
     tab.locator("#library .tray [data-menu=tags] summary").click()
     tab.locator("#library .tray [name=add-tag]").fill("for the <cover>")
@@ -149,13 +149,13 @@ def test_tags_filter_and_a_note_stays(visit: Callable[..., Any]) -> None:
     tab.locator("#library .narrow [data-menu=tag] summary").click()
     tab.locator("#library .narrow [data-choose=tag]", has_text="cover").click()
     tab.wait_for_function(f"() => document.querySelectorAll('{SHOTS}').length === 2")
-    large = enlarge(tab, "p3.png")
+    large = enlarge(tab, "p1.png")
     assert "for the <cover>" in large.locator(".tagged").inner_text()
     large.locator("[name=note]").fill("the best <b>one</b>")
     large.locator(".noting [type=submit]").click()
     tab.locator("#library .toast", has_text="note is kept").wait_for()
     tab.keyboard.press("Escape")
-    assert enlarge(tab, "p3.png").locator("[name=note]").input_value() == "the best <b>one</b>"
+    assert enlarge(tab, "p1.png").locator("[name=note]").input_value() == "the best <b>one</b>"
 
 
 def test_the_bin_takes_gives_back_and_is_emptied(visit: Callable[..., Any], queue: JobQueue) -> None:
