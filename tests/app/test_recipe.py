@@ -40,6 +40,7 @@ def test_every_setting_of_every_pipeline_travels_or_is_named(name: str) -> None:
         text |= {"tokens": "1 2 3", "regions": "a sun @ top", "noise_prompts": "7:0.3"}
         text |= {"changes": '{"3": {"eta": 0.5}}'} if name == "guide" else {}
         text |= {"transformation_percent": "0.09 0.3", "word_weights": "big=1.5"}
+        text |= {"style": "flat, 3d", "x": "seed=1,2", "y": "words=red,blue"}
         text |= {"image_prompts": f"{PICTURE}:1", "directions": "data:x,1:0.5"}
         if knob.kind in ("picture", "pictures"):
             value: Any = PICTURE

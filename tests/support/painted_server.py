@@ -5,6 +5,7 @@ With "slow" the CLIP takes half a second a picture.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -37,4 +38,5 @@ def main(port: int, folder: Path, slow: bool = False) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts beside itself
     main(int(sys.argv[1]), Path(sys.argv[2]), "slow" in sys.argv[3:])

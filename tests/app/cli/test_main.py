@@ -146,7 +146,7 @@ def test_a_studio_that_cannot_be_served_says_why(
     ("arguments", "words"),
     [
         (["fly"], "the commands are generate"),
-        (["generate"], "PROMPT"),
+        (["generate"], "the prompt is empty"),
         (["generate", ""], "the prompt is empty"),
         (["generate", "x" * 10_000], "the most is 2,000"),
         (["generate", "a\x07b"], r"U+0007"),

@@ -146,7 +146,7 @@ def test_pictures_of_either_engine_fill_its_form(tab: GenerateTab, tmp_path: Pat
     path = Path(
         finished(tab, "diffuse", prompt="a blue leaf", steps=13, candidates=2, seed=3).pictures[0]["path"]
     )
-    for answer in (tab.records.reuse(path), tab.load_file(str(path), "generate")):
+    for answer in (tab.records.receive("settings", path), tab.load_file(str(path), "generate")):
         assert answer[context.engine] == "diffuse" and answer[diffusion.fields["steps"]]["steps"] == 13
     answer = tab.records.act("vary", path, 0, "ann")
     assert answer[context.engine] == "diffuse" and answer[form.run_now]
@@ -270,6 +270,7 @@ def test_the_script_is_told_numbers_that_it_can_hold(value: int) -> None:
 def test_the_largest_seed_stays_exact_on_the_page(visit: Any, queue: JobQueue) -> None:
     tab, seed = visit(), str(2**64 - 1)
     field = tab.locator("#knob-seed").locator("input, textarea").first
+    tab.locator("#roll input").uncheck()
     field.fill(seed)
     ask(tab, "a red heart")
     wait_state(tab, "done")
