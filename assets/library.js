@@ -62,8 +62,9 @@
       place.hidden = !answer.filling;
       running = answer.running;
     };
-    // The wall anew, or its next page. An answer that was overtaken by another question is left aside.
-    const look = async ({ next = false, count = 0 } = {}) => {
+    // The wall anew, or its next page. An answer that was overtaken by another question is left aside, and a `calm` one where the
+    // artist has begun to choose meanwhile.
+    const look = async ({ next = false, count = 0, calm = false } = {}) => {
       if (next && (busy || !more)) return;
       const turn = ++asked;
       busy = true;
@@ -73,6 +74,7 @@
       busy = false;
       root.classList.remove("asking");
       if (!answer) return false;
+      if (calm && (chosen.size || held || parts.isOpen())) return true;
       const focused = document.activeElement?.closest?.(".pictures .shot")?.dataset.id;
       if (!next) { pictures.replaceChildren(); shown = 0; }
       add(answer.cells);
@@ -474,7 +476,7 @@
       const answer = await ask("index", {});
       if (!answer) { running = false; return; }
       standing(answer);
-      if (!answer.running && !chosen.size && !parts.isOpen() && shown <= 960) look({ count: Math.max(shown, 96) });
+      if (!answer.running && !chosen.size && !parts.isOpen() && shown <= 960) look({ count: Math.max(shown, 96), calm: true });
     }, 1200);
     addEventListener("scroll", further, { passive: true });
     addEventListener("resize", further);
@@ -483,7 +485,7 @@
       const first = !started;
       started = true;
       if (!first && (chosen.size || parts.isOpen())) return;
-      await look({ count: first ? 0 : Math.min(Math.max(shown, 96), 480) });
+      await look({ count: first ? 0 : Math.min(Math.max(shown, 96), 480), calm: !first });
       menus();
       index();
     }).observe(root);

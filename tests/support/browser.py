@@ -41,7 +41,7 @@ def make(queue: JobQueue, prompt: str = "a blue bowl", **settings: Any) -> Path:
 def enlarge(tab: Any, name: str = "") -> Any:
     """The large view of the picture of the Library whose file has this name, else of the first."""
     tab.locator("#tab-library-button").click()
-    tab.locator(f"#library .shot[data-name$='{name}']").first.click()
+    tab.locator(f"#library .shot[data-name$='{name}']" if name else "#library .shot").first.click()
     large = tab.locator("#library dialog.big article")
     large.wait_for()
     return large

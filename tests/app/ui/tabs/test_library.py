@@ -32,6 +32,9 @@ def wall(studio: tuple[str, JobQueue]) -> None:
 def opened(tab: Any) -> Any:
     tab.locator("#tab-library-button").click()
     tab.locator(SHOTS).first.wait_for()
+    tab.wait_for_timeout(300)  # the index is begun
+    tab.locator("#library .filling [data-do=index]").wait_for(state="detached")
+    tab.wait_for_function("() => !document.querySelector('.library.asking')")
     return tab
 
 
