@@ -41,6 +41,9 @@ def make(queue: JobQueue, prompt: str = "a blue bowl", **settings: Any) -> Path:
 def enlarge(tab: Any, name: str = "") -> Any:
     """The large view of the picture of the Library whose file has this name, else of the first."""
     tab.locator("#tab-library-button").click()
+    tab.locator("#library .shot").first.wait_for()
+    if name and tab.locator("#library [data-toggle=stacked][aria-pressed=true]").count():
+        tab.locator("#library [data-toggle=stacked]").click()  # it may stand behind others
     tab.locator(f"#library .shot[data-name$='{name}']" if name else "#library .shot").first.click()
     large = tab.locator("#library dialog.big article")
     large.wait_for()

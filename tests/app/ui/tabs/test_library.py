@@ -201,6 +201,7 @@ def test_two_are_compared_under_a_slider(visit: Callable[..., Any]) -> None:
     tab = opened(visit())
     for name in ("p1", "p2"):
         shot(tab, name).locator(".tick").click()
+    shot(tab, "p2").focus()
     tab.keyboard.press("c")
     beside = tab.locator("#library dialog.beside")
     beside.locator(".pane").nth(1).wait_for()
