@@ -38,5 +38,7 @@ def main(port: int, folder: Path, slow: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts beside itself
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # which a shell takes from what it starts beside itself
     main(int(sys.argv[1]), Path(sys.argv[2]), "slow" in sys.argv[3:])
