@@ -160,7 +160,7 @@ def test_pictures_of_either_engine_fill_its_form(tab: GenerateTab, tmp_path: Pat
     redrawn = tab.records.act("redraw", path, 0, "ann")
     assert tab.queue.job(redrawn[context.job]).pipeline == "diffuse"
     with_pack(tab, "mini")
-    answer = tab.records.reuse(path)
+    answer = tab.records.receive("settings", path)
     assert answer[form.fields["prompt"]] == "a blue leaf" and context.engine not in answer
     assert diffusion.fields["steps"] not in answer and "Another model drew this picture" in answer[tab.note]
 
