@@ -226,7 +226,7 @@ class Library(Working):
         found: list[Broken] = []
         for name, text in rows:
             message = Message.from_text(text) or Message("library.unreadable")
-            found.append(Broken(name, BadInput(message.code, **message.facts)))
+            found.append(Broken(name, BadInput.of(message)))
         return found
 
     def close(self) -> None:

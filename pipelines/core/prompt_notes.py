@@ -7,6 +7,7 @@ here changes how a prompt is read; `prompts` reads it.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Literal
 
 from pipelines.core.prompts import MAX_WEIGHT, Target, parse_scenes
@@ -15,29 +16,40 @@ from pipelines.io.visible import has_unseen
 
 Grammar = Literal["words", "terms", "scenes"]  # none; several weighted texts; these over time
 
-FOREIGN = (  # the first that fits of each code is told
-    ("core.foreign_network", re.compile(r"<\s*\w+\s*:[^<>]*>|\bembedding:\w+")),
-    ("core.foreign_schedule", re.compile(r"\[[^\[\]|]*[:：][^\[\]|]*\]")),
-    ("core.foreign_alternation", re.compile(r"\[[^\[\]]*[|｜][^\[\]]*\]")),
-    ("core.foreign_emphasis", re.compile(r"\([^()]*[:：]\s*\d*\.?\d+\s*\)")),
-    ("core.foreign_emphasis", re.compile(r"\({2,}[^()]+\){2,}|\[{2,}[^\[\]]+\]{2,}|\{{2,}[^{}]+\}{2,}")),
-    ("core.foreign_emphasis", re.compile(r"\([^()]+\)(?:[-+]{1,}|\d+\.\d+)(?=[\s,]|$)")),
+TOLD: dict[str, Callable[[str], Message]] = {  # another program's grammar -> what is told of a text in it
+    "network": lambda text: Message("core.foreign_network", {"text": text}),
+    "schedule": lambda text: Message("core.foreign_schedule", {"text": text}),
+    "alternation": lambda text: Message("core.foreign_alternation", {"text": text}),
+    "emphasis": lambda text: Message("core.foreign_emphasis", {"text": text}),
+    "parts": lambda text: Message("core.foreign_parts", {"text": text}),
+    "flags": lambda text: Message("core.foreign_flags", {"text": text}),
+    "negative": lambda text: Message("core.foreign_negative", {"text": text}),
+    "wildcard": lambda text: Message("core.foreign_wildcard", {"text": text}),
+    "percent": lambda text: Message("core.foreign_percent", {"text": text}),
+}
+FOREIGN = (  # the first that fits of each grammar is told
+    ("network", re.compile(r"<\s*\w+\s*:[^<>]*>|\bembedding:\w+")),
+    ("schedule", re.compile(r"\[[^\[\]|]*[:：][^\[\]|]*\]")),
+    ("alternation", re.compile(r"\[[^\[\]]*[|｜][^\[\]]*\]")),
+    ("emphasis", re.compile(r"\([^()]*[:：]\s*\d*\.?\d+\s*\)")),
+    ("emphasis", re.compile(r"\({2,}[^()]+\){2,}|\[{2,}[^\[\]]+\]{2,}|\{{2,}[^{}]+\}{2,}")),
+    ("emphasis", re.compile(r"\([^()]+\)(?:[-+]{1,}|\d+\.\d+)(?=[\s,]|$)")),
     (
-        "core.foreign_emphasis",
+        "emphasis",
         re.compile(r"\b(?!C\+\+)\w{2,}(?:\+{2,}|-{2,})(?=[\s,]|$)|\b\w+\^\d+(?:\.\d+)?\b"),
     ),
-    ("core.foreign_emphasis", re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?::[^:]+::")),
-    ("core.foreign_parts", re.compile(r"\S[^|:]{0,30}::\s*-?\d*\.?\d*")),
-    ("core.foreign_parts", re.compile(r"\S{1,20} (?:AND|BREAK|ADDCOMM|ADDCOL|ADDROW) \S{1,20}")),
-    ("core.foreign_parts", re.compile(r"\)\s*\.(?:and|blend|swap)\([^()]*\)")),
+    ("emphasis", re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?::[^:]+::")),
+    ("parts", re.compile(r"\S[^|:]{0,30}::\s*-?\d*\.?\d*")),
+    ("parts", re.compile(r"\S{1,20} (?:AND|BREAK|ADDCOMM|ADDCOL|ADDROW) \S{1,20}")),
+    ("parts", re.compile(r"\)\s*\.(?:and|blend|swap)\([^()]*\)")),
     (
-        "core.foreign_flags",
+        "flags",
         re.compile(r"(?:^|\s)--?(?:ar|no|v|s|q|c|iw|chaos|seed|stylize|style|niji|tile|stop)\s+\S+"),
     ),
-    ("core.foreign_negative", re.compile(r"\bnegative prompt\s*[:：]", re.IGNORECASE)),
-    ("core.foreign_negative", re.compile(r"\bSteps: \d+, Sampler: ")),
-    ("core.foreign_wildcard", re.compile(r"__[\w/*-]+__|\{\s*\d+(?:-\d+)?\s*\$\$[^{}]*\}")),
-    ("core.foreign_percent", re.compile(r"[:：]\s*-?\d+(?:\.\d+)?\s*[%％](?=\s*(?:[|｜]|$))")),
+    ("negative", re.compile(r"\bnegative prompt\s*[:：]", re.IGNORECASE)),
+    ("negative", re.compile(r"\bSteps: \d+, Sampler: ")),
+    ("wildcard", re.compile(r"__[\w/*-]+__|\{\s*\d+(?:-\d+)?\s*\$\$[^{}]*\}")),
+    ("percent", re.compile(r"[:：]\s*-?\d+(?:\.\d+)?\s*[%％](?=\s*(?:[|｜]|$))")),
 )
 SHOUTED = re.compile(r"^[^a-z]*$")  # AND is a word among capitals
 LARGE = re.compile(r"[^\d\s]\s*[:：]\s*(-?\d+(?:\.\d+)?)\s*$")
@@ -84,12 +96,12 @@ def prompt_notes(text: str, grammar: Grammar, steps: int | None = None) -> list[
 
 def _foreign(text: str) -> list[Message]:
     found: dict[str, Message] = {}
-    for code, pattern in FOREIGN:
+    for grammar, pattern in FOREIGN:
         match = pattern.search(text)
-        if match and code not in found and not (match[0].isupper() and SHOUTED.match(text)):
-            found[code] = Message(code, {"text": match[0].strip()[:40]})
-    if "core.foreign_schedule" in found:  # "[a::0.5]" is one thing
-        found.pop("core.foreign_parts", None)
+        if match and grammar not in found and not (match[0].isupper() and SHOUTED.match(text)):
+            found[grammar] = TOLD[grammar](match[0].strip()[:40])
+    if "schedule" in found:  # "[a::0.5]" is one thing
+        found.pop("parts", None)
     return list(found.values())
 
 

@@ -21,11 +21,6 @@ OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"qoif", "QOI"),
     (b"gimp xcf", "GIMP (XCF)"),
 )
-ADVICE = {
-    "HEIC": "io.format_heic",  # what phones do about it
-    "GIF": "io.format_gif",
-    "SVG": "io.format_svg",
-}
 
 
 def picture_format(data: bytes) -> str:
@@ -38,8 +33,15 @@ def picture_format(data: bytes) -> str:
         return "WEBP"
     if not data:
         raise BadInput("io.picture_file_empty")
-    if name := _other_format(data):
-        raise BadInput(ADVICE.get(name, "io.format_not_read"), format=name)
+    name = _other_format(data)
+    if name == "HEIC":
+        raise BadInput("io.format_heic", format=name)
+    if name == "GIF":
+        raise BadInput("io.format_gif", format=name)
+    if name == "SVG":
+        raise BadInput("io.format_svg", format=name)
+    if name:
+        raise BadInput("io.format_not_read", format=name)
     raise BadInput("io.not_a_picture")
 
 

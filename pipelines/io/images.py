@@ -17,6 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from pipelines.errors import BadInput, Message
@@ -103,7 +105,7 @@ def open_picture(
         with warnings.catch_warnings():
             # Our own limit is the one that counts.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(data), formats=[kind])
+            opened = _opened(data, kind)
         if kind == "JPEG" and max_pixels >= MAX_PIXELS and (part := _jpeg_part(*opened.size)) > 1:
             opened.draft(None, (-(-opened.width // part), -(-opened.height // part)))
         check_size(*opened.size, max_pixels)
@@ -128,24 +130,32 @@ def open_picture(
     return picture if turn is None else picture.transpose(turn)
 
 
+def _opened(data: bytes, kind: str) -> ImageFile:
+    """A picture whose header was read. A JPEG is not held to Pillow's limit of pixels: it may be decoded smaller."""
+    if kind == "JPEG":
+        return JpegImageFile(io.BytesIO(data))
+    return Image.open(io.BytesIO(data), formats=[kind])
+
+
 def picture_notes(source: str | Path | bytes) -> list[Message]:
     """What to tell of a picture before it is used: that it will be made smaller. [] where opening it would fail."""
     try:
         data = read_bytes(source)
         if picture_format(data) != "JPEG":
             return []
-        with Image.open(io.BytesIO(_jpeg_without_metadata(data)[0]), formats=["JPEG"]) as opened:
+        with JpegImageFile(io.BytesIO(_jpeg_without_metadata(data)[0])) as opened:
             width, height = opened.size
-    except (BadInput, *DAMAGED, Image.DecompressionBombError):
+    except (BadInput, *DAMAGED):
         return []
-    part = _jpeg_part(width, height)
-    facts = {
-        "width": width,
-        "height": height,
-        "smaller_width": width // part,
-        "smaller_height": height // part,
-    }
-    return [Message("io.picture_reduced", facts)] if part > 1 else []
+    if (part := _jpeg_part(width, height)) == 1:
+        return []
+    small = width // part, height // part
+    return [
+        Message(
+            "io.picture_reduced",
+            {"width": width, "height": height, "smaller_width": small[0], "smaller_height": small[1]},
+        )
+    ]
 
 
 def _jpeg_part(width: int, height: int) -> int:
