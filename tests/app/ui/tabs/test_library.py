@@ -259,7 +259,7 @@ def test_a_folder_of_this_computer(visit: Callable[..., Any], tmp_path: Path) ->
     tab.wait_for_function(f"() => document.querySelectorAll('{SHOTS}').length === 1")
     assert tab.locator("#library [data-toggle=binned]").is_hidden()
     tab.locator("#library .filling [data-do=broken]").click()
-    assert "broken.png" in tab.locator("#library dialog.told-of").inner_text()
+    tab.locator("#library dialog.told-of", has_text="broken.png").wait_for()
     tab.keyboard.press("Escape")
     tab.locator(SHOTS).first.click()
     tab.locator("#library dialog.big [data-to=edit]").click()
