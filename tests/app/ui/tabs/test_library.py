@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,9 @@ def test_the_bin_takes_gives_back_and_is_emptied(visit: Callable[..., Any], queu
         shot(tab, name).focus()
         tab.keyboard.press("Delete")
         shot(tab, name).wait_for(state="detached")
+    end = time.monotonic() + 20
+    while (lost.exists() or kept.exists()) and time.monotonic() < end:
+        tab.wait_for_timeout(50)  # the wall shows it before the server has answered
     assert not lost.exists() and not kept.exists()
     tab.locator("#library .toast [data-do=undo]").click()
     shot(tab, "kept").wait_for()
