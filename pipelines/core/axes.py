@@ -3,6 +3,7 @@
 guidance=1,3,5             a setting and its values
 seed=1..8                  whole numbers, both ends included
 words=cat,dog,"a, b"       the first words of the prompt in the place of which the others come too
+between=cat,dog            from the prompt with its first words to that with the others, in BETWEEN_STEPS by weights
 use.clip=tiny-clip,other   a part of the pack and the models that have it
 """
 

@@ -32,10 +32,10 @@ def draw_sheet(pipeline: Pipeline[Any], settings: Settings) -> Generator[Step, N
     its own, or when a cell gives no picture.
     """
     cells, drawn = settings.cells(), list[Picture]()
-    pipelines = [
-        _pipeline_of(pipeline, cell) for cell in cells
-    ]  # what cannot be loaded is told before the first
-    for number, (cell, (own, models)) in enumerate(zip(cells, pipelines, strict=True)):
+    uses = {tuple(cell.use.items()): cell for cell in cells}  # each is loaded once, before the first run
+    pipelines = {use: _pipeline_of(pipeline, cell) for use, cell in uses.items()}
+    for number, cell in enumerate(cells):
+        own, models = pipelines[tuple(cell.use.items())]
         prepared = own.prepare(cell.settings)
         pictures = yield from _counted(own(prepared), number, len(cells))
         if not pictures:
