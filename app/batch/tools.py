@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,7 +79,10 @@ class Draw:
         return {knob.name for knob in self.kind.knobs()} | set(self.kind.aliases)
 
     def ask(self, values: dict[str, Any], folder: Path) -> Settings:
-        """Checked settings with whole paths. BadInput without a prompt, for a value, or a picture that is missing or none."""
+        """Checked settings with whole paths.
+
+        BadInput without a prompt, for a value that cannot be, or for a picture that is missing or none.
+        """
         knobs = {knob.name: knob for knob in self.kind.knobs()}
         given = self.kind.current_names(self.common) | self.kind.current_names(values)
         if "prompt" not in given:
@@ -96,7 +100,11 @@ class Draw:
 
     def work(self, studio: Any, asked: Sequence[Settings]) -> list[Result | Message]:
         pipeline = studio.pipeline(self.pipeline)
-        return [_answer(lambda settings=settings: result_of(pipeline, settings)) for settings in asked]
+
+        def drawn(settings: Settings) -> Result:
+            return replace(result_of(pipeline, settings), device=studio.device)
+
+        return [_answer(partial(drawn, settings)) for settings in asked]
 
 
 @dataclass(frozen=True)
