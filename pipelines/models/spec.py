@@ -217,6 +217,7 @@ ROWS = (
     ModelSpec(
         kind="vqgan", role="vqgan", folder="vqgan", config="network.VqganConfig", network="network.Vqgan"
     ),
+    ModelSpec(kind="dvae", role="vqgan", folder="vqgan", config="dvae.DvaeConfig", network="dvae.Dvae"),
     ModelSpec(
         kind="dalle", role="dalle", folder="dalle", config="network.DalleConfig", network="network.Dalle"
     ),

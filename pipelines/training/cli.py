@@ -95,6 +95,20 @@ def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     return trainer(accelerator, Emoji(options.data), options.out, start=options.start, **recipe)
 
 
+def vqvae_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """A VQ-VAE of as many tokens as the VQGAN."""
+    from pipelines.training.vqvae import VqvaeTrainer
+
+    return VqvaeTrainer(accelerator, Emoji(options.data), **recipe)
+
+
+def dvae_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """A dVAE of as many tokens as the VQGAN."""
+    from pipelines.training.dvae import DvaeTrainer
+
+    return DvaeTrainer(accelerator, Emoji(options.data), **recipe)
+
+
 def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """More training for the decoder of the codec in `out`; its latents stay the same."""
     from pipelines.training.vqgan import DecoderTrainer
@@ -147,6 +161,8 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "text": text_trainer,
     "vqgan": vqgan_trainer,
     "codec": vqgan_trainer,
+    "vqvae": vqvae_trainer,
+    "dvae": dvae_trainer,
     "decoder": decoder_trainer,
     "dalle": dalle_trainer,
     "dalle-semantic": semantic_dalle_trainer,

@@ -31,13 +31,13 @@ from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.models.sampling import sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
+from pipelines.training.autoencoder import load_codec
 from pipelines.training.data.captions import caption
 from pipelines.training.data.emoji import Emoji, icon_weights, on_background
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.near_codes import neighbours
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
-from pipelines.training.vqgan import load_codec
 
 SCENE_COUNT = 8_000  # coloured and composed pictures kept as tokens, beside every icon on white
 SHEET_PROMPTS = ["red heart", "pizza", "dog face", "grinning face", "a 3d cat face", "生日蛋糕"]

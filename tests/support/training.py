@@ -17,11 +17,13 @@ from pipelines.training.dalle import DalleTrainer
 from pipelines.training.dalle_semantic import SemanticDalleTrainer
 from pipelines.training.data.emoji import Emoji
 from pipelines.training.data.icons import render
+from pipelines.training.dvae import DvaeTrainer
 from pipelines.training.judge import JudgeTrainer
 from pipelines.training.prior import PriorTrainer
 from pipelines.training.trainer import Trainer
 from pipelines.training.unet import UnetTrainer
 from pipelines.training.vqgan import CodecTrainer, DecoderTrainer, VqganTrainer
+from pipelines.training.vqvae import VqvaeTrainer
 
 SHAPES = {
     "red circle": ("红圆", '<circle cx="8" cy="8" r="7" fill="#d22"/>'),
@@ -90,11 +92,14 @@ SIZES: dict[str, dict[str, Any]] = {  # small enough for a test
 SIZES["critic"] = {**SIZES["clip"], "mobile": True, "widths": (8,) * 7, "block_counts": (1,) * 7}
 
 
-SIZES["codec"] = SIZES["vqgan"]
+SIZES["codec"] = SIZES["vqvae"] = SIZES["dvae"] = SIZES["vqgan"]
 SIZES["decoder"] = {"batch_size": 4}
 
 
-KINDS = ("clip", "critic", "vqgan", "codec", "decoder", "dalle", "dalle-semantic", "prior", "judge", "unet")
+KINDS = (
+    *("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder"),
+    *("dalle", "dalle-semantic", "prior", "judge", "unet"),
+)
 
 
 def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options: Any) -> Trainer:
@@ -113,7 +118,13 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options:
     if name in ("dalle", "dalle-semantic", "prior"):
         kind = {"dalle": DalleTrainer, "dalle-semantic": SemanticDalleTrainer, "prior": PriorTrainer}[name]
         return kind(accelerator, Emoji(data_file), pack, folder, **sizes)
+    if name == "dvae":
+        return DvaeTrainer(accelerator, Emoji(data_file), **sizes)
+    if name == "vqvae":
+        vqvae = VqvaeTrainer(accelerator, Emoji(data_file), **sizes)
+        vqvae.patience = 1  # so that codes are moved within a few steps
+        return vqvae
     kinds = {"vqgan": VqganTrainer, "codec": CodecTrainer, "decoder": DecoderTrainer}
     codec = kinds[name](accelerator, Emoji(data_file), pack, **sizes)
-    codec.patience = 1  # so that codes are moved within a few steps
+    codec.patience = 1
     return codec

@@ -30,6 +30,7 @@ from pipelines.io.images import to_tensor
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.clip.network import Clip, ClipConfig, EfficientNetTower
 from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.training.autoencoder import load_codec
 from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
 from pipelines.training.clip.lessons import Lessons
 from pipelines.training.clip.loss import ContrastiveLoss
@@ -44,7 +45,6 @@ from pipelines.training.data.scenes import Scenes
 from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
-from pipelines.training.vqgan import load_codec
 
 TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
 REDRAWN_SHARE = 0.2  # of the pictures show icons that a prior drew again

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 
 from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
+from pipelines.training.codes import k_means, spread
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.data.emoji import Emoji
 from pipelines.training.loop import Budget, fit
-from pipelines.training.vqgan import DecoderTrainer, VqganTrainer, k_means, spread
+from pipelines.training.vqgan import DecoderTrainer, VqganTrainer
 from tests.support.training import (
     SIZES,
     trainer_for,
