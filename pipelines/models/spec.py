@@ -229,6 +229,13 @@ ROWS = (
         network="network.SemanticDalle",
         text_encoder="tiny-clip",
     ),
+    ModelSpec(
+        kind="transformer",
+        role="dalle",
+        folder="transformer",
+        config="network.TransformerConfig",
+        network="network.Transformer",
+    ),
     ModelSpec(kind="unet", role="unet", folder="unet", config="network.UnetConfig", network="network.Unet"),
     ModelSpec(
         kind="prior", role="prior", folder="prior", config="network.PriorConfig", network="network.Prior"

@@ -92,19 +92,20 @@ class AutoencoderTrainer(Trainer):
         chunks = np.array_split(rows, -(-len(rows) // 64))
         return torch.cat([flat(self.codec.encode(self._icons(chunk))) for chunk in chunks])
 
-    def _validation(self, every: int = 1) -> Tensor:
+    def validation(self, every: int = 1) -> Tensor:
+        """Every so many-th validation icon on white: (n, 3, s, s) in [-1, 1]."""
         return self._icons(self.emoji.validation[::every])
 
     @torch.no_grad()
     def sample_grid(self) -> Image.Image:
         """Validation pictures over their reconstructions."""
-        pictures = self._validation(-(-len(self.emoji.validation) // 24))
+        pictures = self.validation(-(-len(self.emoji.validation) // 24))
         again = self.codec.decode_tokens(self.codec.encode_tokens(pictures))
         pairs = zip(pictures.split(12), again.split(12), strict=True)
         return image_grid(torch.cat([half for pair in pairs for half in pair]), 12)
 
     def evaluate(self) -> dict[str, float]:
-        return reconstruction(self.codec.eval(), self._validation())
+        return reconstruction(self.codec.eval(), self.validation())
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         spread(self.codec)

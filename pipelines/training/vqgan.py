@@ -233,9 +233,9 @@ def _first_features(tower: nn.Module, x: Tensor) -> list[Tensor]:
     return features
 
 
-def load_clip(pack: Path, device: torch.device) -> Clip:
-    """The CLIP of a pack, frozen, in evaluation mode."""
-    config, _ = read_header(pack / "clip.safetensors")
-    clip = Clip(ClipConfig.from_dict(config), Tokenizer.load(pack / "tokenizer.json"))
-    load_weights(pack / "clip.safetensors", clip)
+def load_clip(pack: Path, device: torch.device, name: str = "clip") -> Clip:
+    """The CLIP of a pack, or its critic, frozen, in evaluation mode."""
+    file = pack / f"{name}.safetensors"
+    clip = Clip(ClipConfig.from_dict(read_header(file)[0]), Tokenizer.load(pack / "tokenizer.json"))
+    load_weights(file, clip)
     return clip.eval().requires_grad_(False).to(device)

@@ -21,6 +21,7 @@ from pipelines.training.dvae import DvaeTrainer
 from pipelines.training.judge import JudgeTrainer
 from pipelines.training.prior import PriorTrainer
 from pipelines.training.trainer import Trainer
+from pipelines.training.transformer import TransformerTrainer
 from pipelines.training.unet import UnetTrainer
 from pipelines.training.vqgan import CodecTrainer, DecoderTrainer, VqganTrainer
 from pipelines.training.vqvae import VqvaeTrainer
@@ -93,12 +94,13 @@ SIZES["critic"] = {**SIZES["clip"], "mobile": True, "widths": (8,) * 7, "block_c
 
 
 SIZES["codec"] = SIZES["vqvae"] = SIZES["dvae"] = SIZES["vqgan"]
+SIZES["transformer"] = SIZES["dalle"]
 SIZES["decoder"] = {"batch_size": 4}
 
 
 KINDS = (
     *("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder"),
-    *("dalle", "dalle-semantic", "prior", "judge", "unet"),
+    *("dalle", "transformer", "dalle-semantic", "prior", "judge", "unet"),
 )
 
 
@@ -115,8 +117,13 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options:
         return trainer
     if name == "judge":
         return JudgeTrainer(accelerator, Emoji(data_file), **sizes)
-    if name in ("dalle", "dalle-semantic", "prior"):
-        kind = {"dalle": DalleTrainer, "dalle-semantic": SemanticDalleTrainer, "prior": PriorTrainer}[name]
+    if name in ("dalle", "transformer", "dalle-semantic", "prior"):
+        kind = {
+            "dalle": DalleTrainer,
+            "transformer": TransformerTrainer,
+            "dalle-semantic": SemanticDalleTrainer,
+            "prior": PriorTrainer,
+        }[name]
         return kind(accelerator, Emoji(data_file), pack, folder, **sizes)
     if name == "dvae":
         return DvaeTrainer(accelerator, Emoji(data_file), **sizes)

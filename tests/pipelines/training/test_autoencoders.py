@@ -126,7 +126,7 @@ def test_training_lowers_the_error_and_the_file_is_a_codec(
     before = trainer.evaluate()["PSNR"]
     for _ in fit(trainer, tmp_path, Budget(steps=40)):
         pass
-    pictures = cast(VqvaeTrainer | DvaeTrainer, trainer)._validation()
+    pictures = cast(VqvaeTrainer | DvaeTrainer, trainer).validation()
     after = trainer.evaluate()["PSNR"]
     assert after > before + 1
     trainer.export(tmp_path / f"{name}.safetensors", {})
