@@ -17,8 +17,8 @@ from pipelines.models.dalle_semantic.network import semantic_tokens
 from pipelines.training.data.captions import COLOURS
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import SIZE, Icon, may_be_mirrored, names_a_side
-from pipelines.training.data.scenes import Scenes
-from pipelines.training.unet import composed
+from pipelines.training.data.scenes import Scenes, scene_count
+from pipelines.training.unet import composed, kept_inside
 from pipelines.training.vqgan import k_means
 
 VIEWS = 16  # of each icon: as it is, mirrored, moved on white, and a quarter of them moved on a colour
@@ -59,8 +59,10 @@ class Views(NamedTuple):
     colours: np.ndarray
 
 
-def plan_views(icons: list[Icon], rng: np.random.Generator) -> Views:
+def plan_views(icons: list[Icon], rng: np.random.Generator, opaque: np.ndarray | None = None) -> Views:
     """VIEWS views of each icon, side by side: as it is, mirrored, then moved. The last quarter is on a colour.
+
+    `opaque` (icons,) tells which fill their square, as photographs do: they show no edge and are on no colour.
 
     Only what stays true under the icon's names is mirrored; others are moved instead. No more than a rim of LARGEST_CUT
     pixels is lost.
@@ -75,6 +77,9 @@ def plan_views(icons: list[Icon], rng: np.random.Generator) -> Views:
     movement = np.column_stack([np.zeros(count), -np.log(scale), shift])
     movement *= ((view > 1) | (~free & (view == 1)))[:, None]
     colours = np.where(view >= VIEWS - VIEWS // 4, rng.integers(1, len(COLOURS), count), 0)
+    if opaque is not None:
+        filled = np.repeat(opaque, VIEWS)
+        movement, colours = kept_inside(movement, filled), np.where(filled, 0, colours)
     return Views(mirrored, movement, colours)
 
 
@@ -118,8 +123,9 @@ def _make(emoji: Dataset, encode: Encode, sizes: tuple[int, int], seed: int) -> 
     image["icons"], vectors["icons"], colours = _encode_views(emoji, encode, rng)
     scenes, captions = iter(Scenes(emoji, emoji.train, rng, plain=0.0, coloured=0.0)), []
     drawn: list[tuple[Tensor, Tensor]] = []
-    for start in range(0, SCENE_COUNT, ENCODED_AT_ONCE):
-        batch = [next(scenes) for _ in range(min(ENCODED_AT_ONCE, SCENE_COUNT - start))]
+    count = scene_count(emoji, SCENE_COUNT)
+    for start in range(0, count, ENCODED_AT_ONCE):
+        batch = [next(scenes) for _ in range(min(ENCODED_AT_ONCE, count - start))]
         drawn.append(encode(_as_images(np.stack([picture for picture, _, _ in batch]))))
         captions += [text for _, text, _ in batch]
     image["scenes"], vectors["scenes"] = (torch.cat(part) for part in zip(*drawn, strict=True))
@@ -142,7 +148,7 @@ def _encode_views(emoji: Dataset, encode: Encode, rng: np.random.Generator) -> t
     colours: list[np.ndarray] = []
     table = np.array([colour for _, colour in COLOURS.values()])
     for rows in np.array_split(emoji.train, -(-len(emoji.train) * VIEWS // ENCODED_AT_ONCE)):
-        views = plan_views([emoji.icons[k] for k in rows], rng)
+        views = plan_views([emoji.icons[k] for k in rows], rng, emoji.opaque[rows])
         rgba = np.repeat(emoji.rgba[rows], VIEWS, 0)
         rgba[views.mirrored] = rgba[views.mirrored, :, ::-1]
         encoded.append(encode(composed(rgba, table[views.colours], views.movement)))

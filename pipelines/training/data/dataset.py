@@ -64,14 +64,15 @@ class Dataset:
 
     @cached_property
     def opaque(self) -> np.ndarray:
-        """(pictures,) bool: those that fill their square, such as photographs."""
+        """(pictures,) bool: those of a user that fill their square, such as photographs."""
+        if self.of_things:
+            return np.zeros(len(self.icons), bool)
         return self.rgba[..., 3].min((1, 2)) >= OPAQUE
 
-    @cached_property
+    @property
     def styles(self) -> tuple[str, ...]:
-        """The styles of training pictures, in the order of ICON_SETS. Pictures of users have none."""
-        known = {self.icons[k].style for k in self.train}
-        return tuple(name for name in ICON_SETS if name in known)
+        """The styles that a network may be told. Pictures of users have none."""
+        return tuple(name for name in ICON_SETS if name != VALIDATION_STYLE) if self.of_things else ()
 
 
 def data_bytes(
