@@ -16,10 +16,10 @@ from torch import Tensor
 from pipelines.io.files import write_atomically
 from pipelines.models.dalle_semantic.network import semantic_tokens
 from pipelines.training.data.captions import COLOURS
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import SIZE, Icon, may_be_mirrored, names_a_side
-from pipelines.training.data.scenes import Scenes
-from pipelines.training.unet import composed
+from pipelines.training.data.scenes import Scenes, scene_count
+from pipelines.training.unet import composed, kept_inside
 from pipelines.training.vqgan import k_means
 
 VIEWS = 16  # of each icon: as it is, mirrored, moved on white, and a quarter of them moved on a colour
@@ -60,8 +60,10 @@ class Views(NamedTuple):
     colours: np.ndarray
 
 
-def plan_views(icons: list[Icon], rng: np.random.Generator) -> Views:
+def plan_views(icons: list[Icon], rng: np.random.Generator, opaque: np.ndarray | None = None) -> Views:
     """VIEWS views of each icon, side by side: as it is, mirrored, then moved. The last quarter is on a colour.
+
+    `opaque` (icons,) tells which fill their square, as photographs do: they show no edge and are on no colour.
 
     Only what stays true under the icon's names is mirrored; others are moved instead. No more than a rim of LARGEST_CUT
     pixels is lost.
@@ -76,6 +78,9 @@ def plan_views(icons: list[Icon], rng: np.random.Generator) -> Views:
     movement = np.column_stack([np.zeros(count), -np.log(scale), shift])
     movement *= ((view > 1) | (~free & (view == 1)))[:, None]
     colours = np.where(view >= VIEWS - VIEWS // 4, rng.integers(1, len(COLOURS), count), 0)
+    if opaque is not None:
+        filled = np.repeat(opaque, VIEWS)
+        movement, colours = kept_inside(movement, filled), np.where(filled, 0, colours)
     return Views(mirrored, movement, colours)
 
 
@@ -134,7 +139,7 @@ class Encoding:
         return self._folder / f"{number:05}.safetensors"
 
 
-def load_bank(path: Path, emoji: Emoji, encode: Encode, sizes: tuple[int, int], seed: int) -> TokenBank:
+def load_bank(path: Path, emoji: Dataset, encode: Encode, sizes: tuple[int, int], seed: int) -> TokenBank:
     """The bank in a file, which is made first where it is not there.
 
     `sizes` are the number of semantic tokens a picture and of their codes.
@@ -153,15 +158,16 @@ def load_bank(path: Path, emoji: Emoji, encode: Encode, sizes: tuple[int, int], 
 
 
 @torch.no_grad()
-def _make(emoji: Emoji, encode: Encoding, sizes: tuple[int, int], seed: int) -> dict[str, Tensor]:
+def _make(emoji: Dataset, encode: Encoding, sizes: tuple[int, int], seed: int) -> dict[str, Tensor]:
     rng = np.random.default_rng(seed + 1)
     image: dict[str, Tensor] = {}
     vectors: dict[str, Tensor] = {}
     image["icons"], vectors["icons"], colours = _encode_views(emoji, encode, rng)
     scenes, captions = iter(Scenes(emoji, emoji.train, rng, plain=0.0, coloured=0.0)), []
     drawn: list[tuple[Tensor, Tensor]] = []
-    for start in range(0, SCENE_COUNT, ENCODED_AT_ONCE):
-        batch = [next(scenes) for _ in range(min(ENCODED_AT_ONCE, SCENE_COUNT - start))]
+    count = scene_count(emoji, SCENE_COUNT)
+    for start in range(0, count, ENCODED_AT_ONCE):
+        batch = [next(scenes) for _ in range(min(ENCODED_AT_ONCE, count - start))]
         drawn.append(encode(lambda batch=batch: _as_images(np.stack([picture for picture, _, _ in batch]))))
         captions += [text for _, text, _ in batch]
     image["scenes"], vectors["scenes"] = (torch.cat(part) for part in zip(*drawn, strict=True))
@@ -178,13 +184,15 @@ def _make(emoji: Emoji, encode: Encoding, sizes: tuple[int, int], seed: int) -> 
     return {**tensors, "colours": colours, "captions": words, "semantic_codes": codes}
 
 
-def _encode_views(emoji: Emoji, encode: Encoding, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _encode_views(
+    emoji: Dataset, encode: Encoding, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """Image tokens, CLIP vectors and colours of the views of every training icon."""
     encoded: list[tuple[Tensor, Tensor]] = []
     colours: list[np.ndarray] = []
     table = np.array([colour for _, colour in COLOURS.values()])
     for rows in np.array_split(emoji.train, -(-len(emoji.train) * VIEWS // ENCODED_AT_ONCE)):
-        views = plan_views([emoji.icons[k] for k in rows], rng)
+        views = plan_views([emoji.icons[k] for k in rows], rng, emoji.opaque[rows])
 
         def pictures(rows: np.ndarray = rows, views: Views = views) -> Tensor:
             rgba = np.repeat(emoji.rgba[rows], VIEWS, 0)

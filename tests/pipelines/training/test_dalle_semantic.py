@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from pipelines.models.dalle_semantic.network import draw_dropout, semantic_tokens
 from pipelines.training import token_bank
-from pipelines.training.dalle_semantic import STYLES, SemanticDalleTrainer
+from pipelines.training.dalle_semantic import SemanticDalleTrainer
 from pipelines.training.data.captions import COLOURS
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import SIZE, Icon, names_a_side
 from pipelines.training.loop import Budget, fit
 from pipelines.training.token_bank import plan_views, residual_k_means, view_shares
@@ -54,7 +54,7 @@ def test_names_with_a_side() -> None:
 
 
 def test_the_first_view_is_the_icon_and_colours_are_what_is_seen(data_file: Path) -> None:
-    emoji = Emoji(data_file)
+    emoji = Dataset(data_file)
     icons = [emoji.icons[k] for k in emoji.train]
     views = plan_views(icons, np.random.default_rng(1))
     count = token_bank.VIEWS
@@ -89,7 +89,7 @@ def test_captions_say_the_ground_that_a_view_has(data_file: Path, untrained: Pat
             ]
             assert (set(told) <= colours) if told else "white" in colours, (text, colours)
             styles = {trainer.emoji.icons[trainer.emoji.train[k // bank.views]].style for k in places}
-            assert style == 0 or STYLES[style - 1] in styles
+            assert style == 0 or trainer.emoji.styles[style - 1] in styles
             shown += bool(told) and told != ["white"]
     assert shown > 3
 
