@@ -26,7 +26,7 @@ from pipelines.errors import BadInput, CannotSave, Message, Stopped
 from pipelines.io.files import check_writable
 from pipelines.training.batches import sensible_workers
 from pipelines.training.control import Control
-from pipelines.training.data.emoji import DATA_FILE, Emoji
+from pipelines.training.data.dataset import DATA_FILE, Dataset
 from pipelines.training.loop import Budget, fit
 from pipelines.training.report import fastest_precision, hardware
 from pipelines.training.state import State
@@ -43,7 +43,7 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
     from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 
-    emoji, path = Emoji(options.data), options.out / "tokenizer.json"
+    emoji, path = Dataset(options.data), options.out / "tokenizer.json"
     with accelerator.main_process_first():
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     return trainer(accelerator, emoji, Tokenizer.load(path), options.state / "clip", **recipe)
 
 
-def _drawn_pictures(accelerator: Accelerator, options: argparse.Namespace, emoji: Emoji) -> dict[str, Any]:
+def _drawn_pictures(accelerator: Accelerator, options: argparse.Namespace, emoji: Dataset) -> dict[str, Any]:
     """What the pack in `out` draws, for a CLIP to learn to read: `codec` and `redrawn` of its trainer."""
     from pipelines.training.clip.redrawn import RedrawnIcons
 
@@ -74,7 +74,7 @@ def image_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     from pipelines.models.clip.tokenizer import Tokenizer
     from pipelines.training.clip.image import ImageTrainer
 
-    book, emoji = Tokenizer.load(options.out / "tokenizer.json"), Emoji(options.data)
+    book, emoji = Tokenizer.load(options.out / "tokenizer.json"), Dataset(options.data)
     recipe |= _drawn_pictures(accelerator, options, emoji)
     return ImageTrainer(accelerator, emoji, book, options.state / "clip", pack=options.out, **recipe)
 
@@ -86,7 +86,7 @@ def text_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
 
     book = Tokenizer.load(options.out / "tokenizer.json")
     folder = options.state / "clip"
-    return TextTrainer(accelerator, Emoji(options.data), book, folder, pack=options.out, **recipe)
+    return TextTrainer(accelerator, Dataset(options.data), book, folder, pack=options.out, **recipe)
 
 
 def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -94,21 +94,21 @@ def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     from pipelines.training.vqgan import CodecTrainer, VqganTrainer
 
     trainer = {"vqgan": VqganTrainer, "codec": CodecTrainer}[options.name]
-    return trainer(accelerator, Emoji(options.data), options.out, start=options.start, **recipe)
+    return trainer(accelerator, Dataset(options.data), options.out, start=options.start, **recipe)
 
 
 def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """More training for the decoder of the codec in `out`; its latents stay the same."""
     from pipelines.training.vqgan import DecoderTrainer
 
-    return DecoderTrainer(accelerator, Emoji(options.data), options.out, **recipe)
+    return DecoderTrainer(accelerator, Dataset(options.data), options.out, **recipe)
 
 
 def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """DALL·E over the tokens of the VQGAN in `out`."""
     from pipelines.training.dalle import DalleTrainer
 
-    return DalleTrainer(accelerator, Emoji(options.data), options.out, options.state / "dalle", **recipe)
+    return DalleTrainer(accelerator, Dataset(options.data), options.out, options.state / "dalle", **recipe)
 
 
 def semantic_dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -116,7 +116,7 @@ def semantic_dalle_trainer(accelerator: Accelerator, options: argparse.Namespace
     from pipelines.training.dalle_semantic import SemanticDalleTrainer
 
     folder = options.state / "dalle-semantic"
-    return SemanticDalleTrainer(accelerator, Emoji(options.data), options.out, folder, **recipe)
+    return SemanticDalleTrainer(accelerator, Dataset(options.data), options.out, folder, **recipe)
 
 
 def prior_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -124,21 +124,23 @@ def prior_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     from pipelines.training.prior import PriorTrainer
 
     folder = options.state / "prior"
-    return PriorTrainer(accelerator, Emoji(options.data), options.out, folder, start=options.start, **recipe)
+    return PriorTrainer(
+        accelerator, Dataset(options.data), options.out, folder, start=options.start, **recipe
+    )
 
 
 def judge_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """The network that figures are taken by."""
     from pipelines.training.judge import JudgeTrainer
 
-    return JudgeTrainer(accelerator, Emoji(options.data), **recipe)
+    return JudgeTrainer(accelerator, Dataset(options.data), **recipe)
 
 
 def unet_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """The diffusion model that edits start from."""
     from pipelines.training.unet import UnetTrainer
 
-    emoji = Emoji(options.data, UnetTrainer.SIZES[options.size]["image_size"])
+    emoji = Dataset(options.data, UnetTrainer.SIZES[options.size]["image_size"])
     return UnetTrainer(accelerator, emoji, **recipe)
 
 

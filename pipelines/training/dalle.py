@@ -32,7 +32,7 @@ from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.models.sampling import sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.data.captions import caption
-from pipelines.training.data.emoji import Emoji, icon_weights, on_background
+from pipelines.training.data.dataset import Dataset, icon_weights, on_background
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.near_codes import neighbours
 from pipelines.training.report import image_grid
@@ -80,7 +80,7 @@ class DalleTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         folder: Path,
         seed: int = 0,

@@ -33,7 +33,7 @@ from pipelines.models.sampling import sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training import token_bank
 from pipelines.training.data.captions import COLOURS, caption
-from pipelines.training.data.emoji import Emoji, icon_weights
+from pipelines.training.data.dataset import Dataset, icon_weights
 from pipelines.training.drawing import SHEET_PROMPTS, STYLES, named_right
 from pipelines.training.near_codes import neighbours
 from pipelines.training.report import image_grid
@@ -65,7 +65,7 @@ class SemanticDalleTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         folder: Path,
         seed: int = 0,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipelines.models.base import Clip
 from pipelines.training.clip.retrieval import encode_pictures
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE
 
 STYLES = tuple(name for name in ICON_SETS if name != VALIDATION_STYLE)
@@ -22,7 +22,7 @@ SHEET_PROMPTS = (  # fixed before any picture was seen
 )
 
 
-def named_right(clip: Clip, emoji: Emoji, draw: Callable[[list[str]], Tensor]) -> dict[str, float]:
+def named_right(clip: Clip, emoji: Dataset, draw: Callable[[list[str]], Tensor]) -> dict[str, float]:
     """How often CLIP finds the name of one drawn picture first, or among the first five, of all training names.
 
     The names are the first 96 that at least four styles draw, in the order of a fixed shuffle. `draw` gives a picture

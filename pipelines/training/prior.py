@@ -23,7 +23,7 @@ from pipelines.models.clip.network import read_texts
 from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, draw
 from pipelines.models.vqgan.network import Vqgan
 from pipelines.training.data.captions import COLOURS, caption
-from pipelines.training.data.emoji import Emoji, icon_weights, on_background
+from pipelines.training.data.dataset import Dataset, icon_weights, on_background
 from pipelines.training.data.icons import may_be_mirrored
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.drawing import SHEET_PROMPTS, STYLES, named_right
@@ -59,7 +59,7 @@ class PriorTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         folder: Path,
         seed: int = 0,

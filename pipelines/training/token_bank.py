@@ -15,7 +15,7 @@ from torch import Tensor
 from pipelines.io.files import write_atomically
 from pipelines.models.dalle_semantic.network import semantic_tokens
 from pipelines.training.data.captions import COLOURS
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import SIZE, Icon, may_be_mirrored, names_a_side
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.unet import composed
@@ -94,7 +94,7 @@ def residual_k_means(vectors: Tensor, levels: int, count: int, seed: int) -> Ten
     return torch.stack(tables)
 
 
-def load_bank(path: Path, emoji: Emoji, encode: Encode, sizes: tuple[int, int], seed: int) -> TokenBank:
+def load_bank(path: Path, emoji: Dataset, encode: Encode, sizes: tuple[int, int], seed: int) -> TokenBank:
     """The bank in a file, which is made first where it is not there.
 
     `sizes` are the number of semantic tokens a picture and of their codes.
@@ -111,7 +111,7 @@ def load_bank(path: Path, emoji: Emoji, encode: Encode, sizes: tuple[int, int], 
 
 
 @torch.no_grad()
-def _make(emoji: Emoji, encode: Encode, sizes: tuple[int, int], seed: int) -> dict[str, Tensor]:
+def _make(emoji: Dataset, encode: Encode, sizes: tuple[int, int], seed: int) -> dict[str, Tensor]:
     rng = np.random.default_rng(seed + 1)
     image: dict[str, Tensor] = {}
     vectors: dict[str, Tensor] = {}
@@ -136,7 +136,7 @@ def _make(emoji: Emoji, encode: Encode, sizes: tuple[int, int], seed: int) -> di
     return {**tensors, "colours": colours, "captions": words, "semantic_codes": codes}
 
 
-def _encode_views(emoji: Emoji, encode: Encode, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _encode_views(emoji: Dataset, encode: Encode, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Image tokens, CLIP vectors and colours of the views of every training icon."""
     encoded: list[tuple[Tensor, Tensor]] = []
     colours: list[np.ndarray] = []

@@ -18,7 +18,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, ddim_walk
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import may_be_mirrored
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
@@ -88,7 +88,7 @@ class UnetTrainer(Trainer):
     }
 
     def __init__(
-        self, accelerator: Accelerator, emoji: Emoji, seed: int = 0, size: str = "tiny", **options: Any
+        self, accelerator: Accelerator, emoji: Dataset, seed: int = 0, size: str = "tiny", **options: Any
     ):
         sizes = {**self.SIZES[size], "image_size": emoji.rgba.shape[1], **options}
         self.batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipelines.models.base import Clip
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def encode_pictures(clip: Clip, pictures: np.ndarray) -> Tensor:
     return torch.cat(chunks)
 
 
-def retrieval(clip: Clip, emoji: Emoji) -> dict[str, float]:
+def retrieval(clip: Clip, emoji: Dataset) -> dict[str, float]:
     """Share of validation pictures on white whose plain name is the first, or among the first five, of all names."""
     icons = [emoji.icons[k] for k in emoji.validation]
     vectors = encode_pictures(clip, on_background(emoji.rgba[emoji.validation]))

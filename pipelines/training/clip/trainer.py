@@ -38,7 +38,7 @@ from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.clip.teacher import TEACHER_WIDTH
 from pipelines.training.data.captions import caption
 from pipelines.training.data.damage import damaged, damages, exchanges, redrawn
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import concept
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
@@ -126,7 +126,7 @@ class ClipTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         tokenizer: Tokenizer,
         folder: Path,
         seed: int = 0,
@@ -315,7 +315,7 @@ class CriticTrainer(ClipTrainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         tokenizer: Tokenizer,
         folder: Path,
         seed: int = 0,

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipelines.core.arguments import Parser
 from pipelines.io.files import write_atomically
-from pipelines.training.data.emoji import DATA_FILE, Emoji
+from pipelines.training.data.dataset import DATA_FILE, Dataset
 from pipelines.training.data.examples import EXAMPLE_SIZE, EXAMPLES_FILE, write_examples
 from pipelines.training.data.icons import (
     ICON_SETS,
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     try:
         if not options.examples:
             build(options.out)
-        emoji = Emoji(options.out, EXAMPLE_SIZE)
+        emoji = Dataset(options.out, EXAMPLE_SIZE)
     except (OSError, subprocess.CalledProcessError, ImportError) as error:
         print(f"the data could not be {'read' if options.examples else 'built'}: {error}", file=sys.stderr)
         return 1

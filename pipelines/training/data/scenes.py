@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.training.data.captions import COLOURS, caption, name_in_words
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 
 COUNTS = {2: ("two", "两个"), 3: ("three", "三个"), 4: ("four", "四个")}
 
@@ -21,7 +21,7 @@ class Scenes:
 
     def __init__(
         self,
-        emoji: Emoji,
+        emoji: Dataset,
         indices: np.ndarray,
         seed: int | np.random.Generator,
         plain: float = 0.6,

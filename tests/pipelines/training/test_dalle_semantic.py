@@ -14,7 +14,7 @@ from pipelines.models.dalle_semantic.network import draw_dropout, semantic_token
 from pipelines.training import token_bank
 from pipelines.training.dalle_semantic import STYLES, SemanticDalleTrainer
 from pipelines.training.data.captions import COLOURS
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import SIZE, Icon, names_a_side
 from pipelines.training.loop import Budget, fit
 from pipelines.training.token_bank import plan_views, residual_k_means, view_shares
@@ -54,7 +54,7 @@ def test_names_with_a_side() -> None:
 
 
 def test_the_first_view_is_the_icon_and_colours_are_what_is_seen(data_file: Path) -> None:
-    emoji = Emoji(data_file)
+    emoji = Dataset(data_file)
     icons = [emoji.icons[k] for k in emoji.train]
     views = plan_views(icons, np.random.default_rng(1))
     count = token_bank.VIEWS

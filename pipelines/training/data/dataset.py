@@ -15,7 +15,7 @@ from pipelines.training.data.icons import SIZE, VALIDATION_STYLE, Icon, concept
 DATA_FILE = Path("data/emoji.safetensors")
 
 
-class Emoji:
+class Dataset:
     """The data file in memory: `icons[k]` says what `rgba[k]` (size, size, 4) uint8 shows.
 
     `size` below 128 halves by area averaging, which is how CLIP sees the pictures.
@@ -55,7 +55,7 @@ def on_background(
     return ((blend + 127) // 255).astype(np.uint8)
 
 
-def icon_weights(emoji: Emoji, rare: float) -> np.ndarray:
+def icon_weights(emoji: Dataset, rare: float) -> np.ndarray:
     """How often each training icon is drawn, (icons,) with the sum 1; `rare` of the others where under three styles know
     the thing, which few people type."""
     icons = [emoji.icons[k] for k in emoji.train]
