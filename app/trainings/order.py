@@ -20,12 +20,13 @@ PACK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 @dataclass(frozen=True)
 class Order:
-    """One training. `data` is a path, empty for the project's own data; `out` is the pack's folder."""
+    """One training. `data` is a data file, "" for the project's own, made of `folder`; `out` is the pack's folder."""
 
     network: str
     data: str
     pack: str
     out: str
+    folder: str = ""
     minutes: float = 20.0
     size: str = "tiny"
     seed: int = 0

@@ -33,7 +33,8 @@ class Progress:
         """Read the whole lines that were added. What is no line of a training is passed over."""
         with suppress(OSError), self.file.open("rb") as file:
             if file.seek(0, 2) < self._offset:  # another file
-                self.__init__(self.file)
+                self._offset, self.step, self.facts, self.curves = 0, 0, {}, {}
+                self.begin()
             file.seek(self._offset)
             for line in file:
                 if not line.endswith(b"\n"):
