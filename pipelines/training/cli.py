@@ -20,10 +20,12 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from pipelines.core.arguments import Parser, number
+from pipelines.core.explain import explain
 from pipelines.core.pipeline import Step
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, CannotSave, Message, Stopped
 from pipelines.io.files import check_writable
 from pipelines.training.batches import sensible_workers
+from pipelines.training.control import Control
 from pipelines.training.data.dataset import DATA_FILE, Dataset
 from pipelines.training.loop import Budget, fit
 from pipelines.training.report import fastest_precision, hardware
@@ -165,8 +167,12 @@ def main(argv: list[str]) -> int:
             from pipelines.training.queue import main as queue
 
             return queue(argv[1:], TRAINERS)
-        train(_parser().parse_args(argv))
-    except (BadInput, FileNotFoundError, ArithmeticError) as error:
+        options = _parser().parse_args(argv)
+        if options.control is None:
+            train(options)
+        else:
+            _train_watched(options, Control(options.control))
+    except (BadInput, CannotSave, FileNotFoundError, ArithmeticError) as error:
         print(f"atelier: {error}", file=sys.stderr)
         return 2
     return 0
@@ -211,6 +217,16 @@ def _parser() -> Parser:
         help="minutes between two lines of figures, sheets and kept states (default 20)",
     )
     add(
+        "--sample-every",
+        type=number(float, 0.01, 100_000),
+        help="minutes between two sheets that are drawn in between; few of them are kept (default: none are drawn)",
+    )
+    add(
+        "--control",
+        type=Path,
+        help="a folder where it tells how it stands and looks whether to wait, pause or stop; for one process",
+    )
+    add(
         "--clock",
         choices=("wall", "processor"),
         default="wall",
@@ -246,8 +262,20 @@ def give_way() -> None:
         Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
-def train(options: argparse.Namespace) -> dict[str, float]:
-    """Fit, evaluate, export; prints progress to standard error. Returns the figures."""
+def _train_watched(options: argparse.Namespace, control: Control) -> None:
+    """`train`, which writes to `control` how it ended: done, kept, paused, or failed and why."""
+    with control.held():
+        try:
+            train(options, control)
+        except (Exception, KeyboardInterrupt) as error:
+            sentence = isinstance(error, (FileNotFoundError, ArithmeticError)) and str(error)
+            problem = Message(sentence) if sentence else explain(error)
+            control.end("failed", problem=problem.to_json())
+            raise
+
+
+def train(options: argparse.Namespace, control: Control | None = None) -> dict[str, float]:
+    """Fit, evaluate, export; prints progress to standard error. Returns the figures, {} where `control` paused it."""
     if options.background:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
@@ -270,26 +298,55 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     workers = sensible_workers(device) if options.workers is None else options.workers
     budget = Budget(options.minutes, options.steps, options.clock == "processor")
     folder, report_every = options.state / options.name, 60 * options.report_every
-    state = _watch(
-        fit(trainer, folder, budget, options.save_every, workers, report_every),
+    sample_every = 60 * options.sample_every if options.sample_every else None
+    if control is not None:
+        control.add({"facts": {**_facts(trainer), "steps": options.steps}})
+    state, asked = _watch(
+        fit(trainer, folder, budget, options.save_every, workers, report_every, sample_every),
         options.name if accelerator.is_main_process else "",
+        control,
     )
+    if control is not None:
+        if asked == "pause":
+            control.end("paused", step=state.step, seconds=round(state.seconds))
+            return {}
+        control.add({"stage": "finishing"})
     figures = _finish(trainer, state, options) if accelerator.is_main_process else {}
+    if control is not None:
+        facts = {"step": state.step, "seconds": round(state.seconds), "figures": figures}
+        control.end("kept" if asked else "done", **facts)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return figures
 
 
-def _watch(training: Generator[Step, None, State], name: str) -> State:
-    """Run a training to its end, telling how it goes unless `name` is empty."""
+def _watch(
+    training: Generator[Step, None, State], name: str, control: Control | None = None
+) -> tuple[State, str]:
+    """Run a training to its end, telling how it goes unless `name` is empty. Its state, and what ended it early."""
+    asked = ""
     while True:
         try:
-            step = next(training)
+            step = training.throw(Stopped()) if asked else next(training)
         except StopIteration as end:
-            return end.value
+            return end.value, asked
+        if control is not None:
+            control.tell(step)
+            asked = control.wait()
         if name and (step.done % 25 == 0 or step.done == step.total):
             words = "  ".join(f"{key} {value:.4g}" for key, value in step.metrics.items())
             print(f"{name} step {step.done:,} of about {step.total:,}  {words}", file=sys.stderr, flush=True)
+
+
+def _facts(trainer: Trainer) -> dict[str, Any]:
+    """What is trained, and on what."""
+    return {
+        "parameters": trainer.parameter_count(),
+        "hardware": hardware(),
+        "processes": trainer.accelerator.num_processes,
+        "precision": trainer.accelerator.mixed_precision,
+        "batch": trainer.samples_per_step(),
+    }
 
 
 def _finish(trainer: Trainer, state: State, options: argparse.Namespace) -> dict[str, float]:
@@ -298,13 +355,10 @@ def _finish(trainer: Trainer, state: State, options: argparse.Namespace) -> dict
     facts = {
         "name": options.name,
         "size": options.size,
-        "parameters": trainer.parameter_count(),
+        **_facts(trainer),
         "steps": state.step,
         "samples": state.step * trainer.samples_per_step(),
         "seconds": round(state.seconds),
-        "hardware": hardware(),
-        "processes": trainer.accelerator.num_processes,
-        "precision": trainer.accelerator.mixed_precision,
         "data": trainer.emoji.hash,
         "seed": options.seed,
         "start": trainer.start,
