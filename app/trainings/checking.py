@@ -7,10 +7,9 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.training.data.folder import Check, check
-
 from pipelines.core.explain import explain
 from pipelines.errors import BadInput, CannotSave, Message, Stopped
+from pipelines.training.data.folder import Check, check
 
 log = logging.getLogger(__name__)
 

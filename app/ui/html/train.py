@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup
-from pipelines.training.data.folder import Check
 
 from app.trainings.manager import Standing
 from app.trainings.order import SIZES
 from app.ui.i18n import both, both_aloud, both_sentence, words
 from app.ui.markup import html, joined
 from pipelines.errors import Message
+from pipelines.training.data.folder import Check
 
 FIRST = (
     "prior",
