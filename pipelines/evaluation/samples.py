@@ -35,12 +35,12 @@ from pipelines.io.files import write_atomically
 from pipelines.io.images import to_tensor
 from pipelines.models.base import Clip
 from pipelines.training.clip.retrieval import encode_pictures
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import VALIDATION_STYLE
 from pipelines.training.report import image_grid
 
 
-def common_names(emoji: Emoji, count: int) -> list[str]:
+def common_names(emoji: Dataset, count: int) -> list[str]:
     """Plain names that at least four icon sets draw, `count` of them, evenly spread over the alphabet."""
     styles: dict[str, set[str]] = {}
     for icon in emoji.icons:
@@ -132,7 +132,7 @@ def judged(
 
 
 def composed(
-    drawer: Drawer, critic: Clip, emoji: Emoji, asked: list[Composition], candidates: int
+    drawer: Drawer, critic: Clip, emoji: Dataset, asked: list[Composition], candidates: int
 ) -> dict[str, float]:
     """The share of prompts whose best picture the critic prefers to call by the prompt than by any of its contrasts.
 
@@ -158,7 +158,7 @@ def composed(
     return figures | {f"{kind}, true pictures": share for kind, share in true.items()}
 
 
-def copies(critic: Clip, emoji: Emoji, samples: list[Image.Image], sheet: Path | None) -> dict[str, float]:
+def copies(critic: Clip, emoji: Dataset, samples: list[Image.Image], sheet: Path | None) -> dict[str, float]:
     """Whether samples are nearer to a training picture than training pictures of different styles usually are.
 
     By the critic's vectors and by pixels. The sheet shows each sample, then its nearest picture by either, four to a row.

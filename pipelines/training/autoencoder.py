@@ -18,7 +18,7 @@ from pipelines.models.spec import SPECS
 from pipelines.models.vqgan.dvae import Dvae
 from pipelines.models.vqgan.network import Vqgan
 from pipelines.training.codes import flat, spread
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
@@ -58,7 +58,7 @@ class AutoencoderTrainer(Trainer):
         },
     }
 
-    def __init__(self, accelerator: Accelerator, emoji: Emoji, seed: int, batch_size: int):
+    def __init__(self, accelerator: Accelerator, emoji: Dataset, seed: int, batch_size: int):
         self.accelerator, self.emoji, self.seed, self.batch_size = accelerator, emoji, seed, batch_size
 
     @property

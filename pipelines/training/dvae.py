@@ -17,7 +17,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.vqgan.dvae import Dvae, DvaeConfig, to_open
 from pipelines.training.autoencoder import AutoencoderTrainer, as_images
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 
 COLDEST = 1 / 16  # below, the relaxed bound is as good as the true one
 KL_WEIGHT = 6.6
@@ -31,7 +31,7 @@ class DvaeTrainer(AutoencoderTrainer):
     cooled, weighed = 0.5, 0.1  # shares of the budget after which temperature and weight stay
 
     def __init__(
-        self, accelerator: Accelerator, emoji: Emoji, seed: int = 0, size: str = "tiny", **options: Any
+        self, accelerator: Accelerator, emoji: Dataset, seed: int = 0, size: str = "tiny", **options: Any
     ):
         sizes = {**self.SIZES[size], **options}
         batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")

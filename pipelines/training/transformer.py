@@ -20,7 +20,7 @@ from pipelines.errors import BadInput
 from pipelines.models.transformer.network import Transformer, TransformerConfig, local_places
 from pipelines.models.vqgan.network import VqganConfig
 from pipelines.training.dalle import SHEET_PROMPTS, DalleTrainer
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import concept
 from pipelines.training.report import image_grid
 
@@ -41,7 +41,7 @@ class TransformerTrainer(DalleTrainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         folder: Path,
         condition: str = "none",
@@ -145,5 +145,5 @@ class TransformerTrainer(DalleTrainer):
             return torch.zeros(1, dtype=torch.long)
 
 
-def _shown(emoji: Emoji) -> list[Any]:
+def _shown(emoji: Dataset) -> list[Any]:
     return [emoji.icons[k] for k in emoji.train]

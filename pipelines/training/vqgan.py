@@ -22,7 +22,7 @@ from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.vqgan.network import VqganConfig
 from pipelines.training.autoencoder import as_images
 from pipelines.training.codes import RunningCodes, k_means
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.pretrained import begin_with
 from pipelines.training.vqvae import VqvaeTrainer
 
@@ -52,7 +52,7 @@ class VqganTrainer(VqvaeTrainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         seed: int = 0,
         size: str = "tiny",
@@ -183,7 +183,7 @@ class DecoderTrainer(CodecTrainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         seed: int = 0,
         size: str = "tiny",

@@ -13,7 +13,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.autoencoder import AutoencoderTrainer, as_images
 from pipelines.training.codes import RunningCodes
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 
 COMMITMENT = 0.25  # the paper's beta
 
@@ -28,7 +28,7 @@ class VqvaeTrainer(AutoencoderTrainer):
     revived = 0.8  # of the budget: later, unused codes are left alone
 
     def __init__(
-        self, accelerator: Accelerator, emoji: Emoji, seed: int = 0, size: str = "tiny", **options: Any
+        self, accelerator: Accelerator, emoji: Dataset, seed: int = 0, size: str = "tiny", **options: Any
     ):
         sizes = {**self.SIZES[size], **options}
         batch_size, self.rate = sizes.pop("batch_size"), sizes.pop("rate")

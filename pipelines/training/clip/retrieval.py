@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipelines.models.base import Clip
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 
 
 @torch.no_grad()
@@ -23,11 +23,11 @@ def encode_pictures(clip: Clip, pictures: np.ndarray) -> Tensor:
 
 
 def retrieval(
-    clip: Clip, emoji: Emoji, redraw: Callable[[np.ndarray], np.ndarray] = np.asarray
+    clip: Clip, emoji: Dataset, redraw: Callable[[np.ndarray], np.ndarray] = np.asarray
 ) -> dict[str, float]:
     """Share of validation pictures on white whose plain name is the first, or among the first five, of all names.
 
-    `redraw` changes the pictures, (n, s, s, 3) uint8, before CLIP sees them.
+    A language without names has no figures. `redraw` changes the pictures, (n, s, s, 3) uint8, before CLIP sees them.
     """
     icons = [emoji.icons[k] for k in emoji.validation]
     vectors = encode_pictures(clip, redraw(on_background(emoji.rgba[emoji.validation])))
@@ -37,6 +37,8 @@ def retrieval(
         ("_chinese", [icon.chinese for icon in icons]),
     ):
         rows = torch.tensor([k for k, name in enumerate(names) if name])
+        if not len(rows):
+            continue
         book = list(dict.fromkeys(name for name in names if name))
         target = torch.tensor([book.index(names[k]) for k in rows.tolist()])
         ranked = (vectors[rows] @ clip.encode_text(book).T).argsort(1, descending=True).cpu()

@@ -13,7 +13,7 @@ from pipelines.core.arguments import Parser, number
 from pipelines.errors import BadInput
 from pipelines.io.files import check_writable
 from pipelines.training.cli import ASSETS
-from pipelines.training.data.emoji import DATA_FILE
+from pipelines.training.data.dataset import DATA_FILE
 from pipelines.training.studies.study import Study
 
 

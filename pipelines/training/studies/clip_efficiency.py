@@ -21,7 +21,7 @@ from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
 from pipelines.training.clip.loss import ContrastiveLoss
 from pipelines.training.data.captions import caption
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import concept
 from pipelines.training.loop import Budget
 from pipelines.training.report import write_picture
@@ -67,7 +67,7 @@ class EfficiencyTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         tokenizer: Tokenizer,
         variant: str,
         seed: int = 0,

@@ -14,7 +14,7 @@ from torch import Tensor
 from pipelines.models.base import Codec
 from pipelines.training.autoencoder import AutoencoderTrainer, as_images
 from pipelines.training.clip.retrieval import retrieval
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.dvae import DvaeTrainer
 from pipelines.training.loop import Budget
 from pipelines.training.report import image_grid, write_picture
@@ -51,7 +51,7 @@ def study_codecs(study: Study) -> dict[str, dict[str, float]]:
 
 
 def _trainers(
-    accelerator: Accelerator, emoji: Emoji, study: Study
+    accelerator: Accelerator, emoji: Dataset, study: Study
 ) -> dict[str, Callable[[], AutoencoderTrainer]]:
     sizes: dict[str, Any] = {"seed": study.seed, **study.sizes}
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.io.files import write_atomically
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import SIZE
 from pipelines.training.loop import Budget, fit
 from pipelines.training.trainer import Trainer
@@ -28,9 +28,9 @@ class Study:
     seed: int = 0
     sizes: dict[str, Any] = field(default_factory=dict)  # that replace those of the trainers
 
-    def emoji(self, size: int = SIZE) -> Emoji:
+    def emoji(self, size: int = SIZE) -> Dataset:
         """The data."""
-        return Emoji(self.data, size)
+        return Dataset(self.data, size)
 
     def train(self, trainer: Trainer, name: str, budget: Budget, reports: int = 10) -> list[dict[str, Any]]:
         """Train to the end of the budget, from where an earlier run stopped. The trainer has the averaged weights then.

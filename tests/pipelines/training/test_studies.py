@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines.models.clip.network import ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.autoencoder import load_codec
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.loop import Budget, fit
 from pipelines.training.studies import cli
 from pipelines.training.studies.clip_efficiency import (
@@ -97,7 +97,7 @@ def test_each_way_learns_to_name_a_style_that_it_never_saw(
     variant: str, data_file: Path, pack: Path, tmp_path: Path
 ) -> None:
     book = Tokenizer.load(pack / "tokenizer.json")
-    emoji = Emoji(data_file, size=64)
+    emoji = Dataset(data_file, size=64)
     trainer = EfficiencyTrainer(Accelerator(cpu=True), emoji, book, variant, **{**SMALL, "rate": 1e-2})
     for _ in fit(trainer, tmp_path, Budget(steps=30)):
         pass
