@@ -248,7 +248,11 @@ class DalleTrainer(Trainer):
         """Six samples of each of some prompts; None without diffusers, which draws them."""
         if importlib.util.find_spec("diffusers") is None:
             return None
-        return image_grid(self.samples(sheet_prompts(self.emoji, SHEET_PROMPTS), 6), 6)
+        return image_grid(self.samples(self.prompts(), 6), 6)
+
+    def prompts(self) -> list[str]:
+        """The texts of the sheet."""
+        return sheet_prompts(self.emoji, SHEET_PROMPTS)
 
     @torch.no_grad()
     def samples(self, prompts: list[str], count: int, guidance: float = 3.0) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from pipelines.errors import BadInput
 from pipelines.models.transformer.network import Transformer, TransformerConfig, local_places
 from pipelines.models.vqgan.network import VqganConfig
-from pipelines.training.dalle import SHEET_PROMPTS, DalleTrainer
+from pipelines.training.dalle import DalleTrainer
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import concept
 from pipelines.training.report import image_grid
@@ -115,17 +115,17 @@ class TransformerTrainer(DalleTrainer):
         self.backward_and_step(loss, network, *self.optimizers)
         return {"image": loss}
 
+    def prompts(self) -> list[str]:
+        """The texts of the sheet; of classes those that it knows."""
+        known = self.transformer.config.classes
+        texts = [text for text in super().prompts() if self.condition != "class" or text in known]
+        return texts or list(known[:6])
+
     def sample_grid(self) -> Image.Image | None:
         """Samples: 36 without a condition, else six of each of some prompts; None without diffusers, which draws them."""
-        if importlib.util.find_spec("diffusers") is None:
-            return None
-        known = self.transformer.config.classes
-        prompts = [text for text in SHEET_PROMPTS if self.condition != "class" or text in known] or [
-            *known[:6]
-        ]
-        if self.condition == "none":
-            return image_grid(self.samples([""], 36, guidance=1.0), 6)
-        return image_grid(self.samples(prompts, 6), 6)
+        if self.condition != "none" or importlib.util.find_spec("diffusers") is None:
+            return super().sample_grid()
+        return image_grid(self.samples([""], 36, guidance=1.0), 6)
 
     def evaluate(self) -> dict[str, float]:
         """Nats a token on validation icons, with their names where there is a condition, and the entropy of the tokens."""

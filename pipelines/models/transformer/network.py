@@ -129,7 +129,7 @@ class Transformer(nn.Module):
         nn.init.normal_(self.text_token.weight, std=0.02)
         nn.init.normal_(self.image_token.weight, std=0.02)
         self._classes = {tuple(ids): k + 1 for k, ids in enumerate(config.class_tokens)}
-        self._plans: dict[tuple[int, int], Plan] = {}
+        self._plans: dict[tuple[tuple[int, int], torch.device], Plan] = {}
 
     @property
     def device(self) -> torch.device:
@@ -160,10 +160,11 @@ class Transformer(nn.Module):
     def plan(self, canvas: tuple[int, int] | None = None) -> Plan:
         """The plan of a canvas, on the device; kept."""
         canvas = canvas or (self.config.grid, self.config.grid)
-        if canvas not in self._plans:
+        key = (canvas, self.device)
+        if key not in self._plans:
             plan = plan_of(canvas, self.config.grid, self.config.text_length)
-            self._plans[canvas] = Plan(**{name: value.to(self.device) for name, value in vars(plan).items()})
-        return self._plans[canvas]
+            self._plans[key] = Plan(**{name: value.to(self.device) for name, value in vars(plan).items()})
+        return self._plans[key]
 
     def biases(self, plan: Plan) -> Tensor:
         """(layers, heads, length, length), -inf where a row may not look; the condition is seen without a bias."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,10 @@ from pipelines.errors import BadInput
 from pipelines.generate.pipeline import Generate
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import picture_to_uri
+from pipelines.models.checkpoint import save_checkpoint
+from pipelines.models.transformer.network import Transformer, TransformerConfig
+from pipelines.models.vqgan.dvae import Dvae, DvaeConfig
+from pipelines.studio import Studio
 from tests.support.tiny import tiny_generate, tiny_refining_generate, tiny_transformer_generate
 
 
@@ -73,3 +78,26 @@ def test_a_canvas_is_not_refined_unless_it_is_asked_for() -> None:
     pipeline = tiny_refining_generate()
     assert pipeline.prepare(GenerateSettings(prompt="a red heart")).finish == "refined"
     assert pipeline.prepare(GenerateSettings(prompt="a red heart", canvas="32x32")).finish == "drawn"
+
+
+def test_a_second_stage_of_ones_own_is_a_part_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATELIER_MODELS", str(tmp_path))
+    torch.manual_seed(0)
+    network = Transformer(TransformerConfig(1024, width=32, layer_count=1, head_count=2))
+    save_checkpoint(tmp_path / "mine.safetensors", network, network.config.to_dict(), {}, "transformer")
+    pipeline = Studio("tiny", "cpu", {"dalle": "mine"}).pipeline("generate")
+    assert isinstance(pipeline, Generate)
+    _, pictures = drawn(pipeline, candidates=1, keep=1, canvas="256x128", batch=1)
+    assert pictures[0].image.size == (256, 128)
+
+
+def test_a_codec_of_ones_own_is_a_part_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_MODELS", str(tmp_path))
+    torch.manual_seed(0)
+    codec = Dvae(DvaeConfig(128, 4, (8, 16, 16), 1, 1024, 4))
+    save_checkpoint(tmp_path / "mine.safetensors", codec, codec.config.to_dict(), {}, "dvae")
+    studio = Studio("tiny", "cpu", {"vqgan": "mine"})
+    for name in ("generate", "optimize"):
+        assert isinstance(studio.pipeline(name).vqgan, Dvae)

@@ -64,8 +64,10 @@ def test_what_is_far_away_does_not_matter_and_what_is_near_does() -> None:
     image[0, 0] = (image[0, 0] + 1) % 32
     changed = (network.image_logits(text, image, canvas) - before).abs().amax(2)[0].view(4, 16) > 1e-7
     assert changed[0, 1:4].all() and changed[1, 1:3].all()
-    reach = 3 * network.config.layer_count  # each layer looks three columns aside
-    assert not changed[:, 1 + reach :].any()
+    reach = (
+        3 * network.config.layer_count
+    )  # each layer looks three columns aside, and logits are of the next token
+    assert changed[:, 1 : 2 + reach].any() and not changed[:, 2 + reach :].any()
 
 
 def test_the_window_anew_for_each_token_is_the_same_network_on_a_training_picture() -> None:
