@@ -25,6 +25,7 @@ from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving, without_proxies
 from app.ui import api, api_see, stopping, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
+from app.ui.axes import Axes
 from app.ui.context import (
     DRAWING,
     QUIET,
@@ -188,6 +189,7 @@ def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool
                 *context.shelf.routes(),
                 *house.routes(),
                 *stopping.routes(context.queue),
+                *Axes(context).routes(),
                 *Wall(context).routes(),
             ],
             "middleware": _guards(serving),
