@@ -32,6 +32,7 @@ COMMANDS = (
     Command("guide", "PROMPT", "let CLIP's gradient guide a diffusion model from noise (Disco Diffusion)"),
     Command("edit", "FILE", "change a picture from one text to another (DiffusionCLIP)"),
     Command("diffuse", "PROMPT", "draw candidates by latent diffusion and rank them with CLIP"),
+    Command("batch", "FILE", "draw, edit or score the rows of a table", "app.cli.batch"),
     Command("classify", "FILES", "say which of some labels fits each picture", "app.cli.see.classify"),
     Command("explain", "FILE PROMPT", "say why a picture fits a prompt", "app.cli.see.explain"),
     Command("probe", "FOLDER", "teach labels from a folder of pictures for each", "app.cli.see.probe"),

@@ -43,7 +43,7 @@ class JobStore:
         path = folder / "jobs.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._guard = self._claim(folder)
+            self._guard = claim(folder / "jobs.lock")
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -60,19 +60,6 @@ class JobStore:
             raise _problem(error, path) from None
         except OSError as error:
             raise cannot_save(path, error) from None
-
-    @staticmethod
-    def _claim(folder: Path) -> sqlite3.Connection:
-        """Hold the folder for this process: two studios would run each other's jobs. A crash lets go of it by itself."""
-        guard = sqlite3.connect(
-            folder / "jobs.lock", check_same_thread=False, isolation_level=None, timeout=0
-        )
-        try:
-            guard.execute("BEGIN EXCLUSIVE")
-        except sqlite3.DatabaseError as error:
-            guard.close()
-            raise _problem(error, folder / "jobs.lock") from None
-        return guard
 
     def _move_pictures_out(self) -> None:
         """Earlier versions kept the pictures that jobs were given inside the list."""
@@ -236,6 +223,20 @@ class JobStore:
             return str(Path(path).relative_to(self.folder))
         except ValueError:
             return path
+
+
+def claim(lock: Path) -> sqlite3.Connection:
+    """Hold the folder of a file for this process, until what is returned is closed; a crash lets go of it by itself.
+
+    Two studios would run each other's jobs. BadInput when another process holds it, CannotSave when it cannot be written.
+    """
+    guard = sqlite3.connect(lock, check_same_thread=False, isolation_level=None, timeout=0)
+    try:
+        guard.execute("BEGIN EXCLUSIVE")
+    except sqlite3.DatabaseError as error:
+        guard.close()
+        raise _problem(error, lock) from None
+    return guard
 
 
 def _problem(error: sqlite3.DatabaseError, path: Path) -> BadInput | CannotSave:

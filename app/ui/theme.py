@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 
 ASSETS = Path(__file__).parents[2] / "assets"
-SHEETS = ("style.css", "axes.css", "see.css", "comfort.css", "library.css")
+SHEETS = ("style.css", "axes.css", "see.css", "comfort.css", "library.css", "train.css")
 SCRIPTS = (
     "brush.js",
     "page.js",
@@ -19,6 +19,7 @@ SCRIPTS = (
     "compare.js",
     "library.js",
     "library_large.js",
+    "train.js",
 )
 
 # name -> light, dark. Texts keep a contrast of at least 4.5:1 with what they stand on.

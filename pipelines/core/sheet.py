@@ -85,9 +85,9 @@ def sheet_of(pictures: Sequence[Image.Image], columns: Sequence[str], rows: Sequ
     pen = ImageDraw.Draw(sheet)
     for k, label in enumerate(columns):
         middle = side + k * (width + GAP) + width / 2
-        _write(pen, (middle, head / 2), label, size, width, "mm")
+        write_label(pen, (middle, head / 2), label, size, width, "mm")
     for k, label in enumerate(rows):
-        _write(pen, (GAP, head + k * (height + GAP) + height / 2), label, size, side - 2 * GAP, "lm")
+        write_label(pen, (GAP, head + k * (height + GAP) + height / 2), label, size, side - 2 * GAP, "lm")
     for k, picture in enumerate(pictures):
         row, column = divmod(k, across)
         shown = on_white(as_seen(picture)).copy()
@@ -97,7 +97,7 @@ def sheet_of(pictures: Sequence[Image.Image], columns: Sequence[str], rows: Sequ
     return sheet
 
 
-def _write(
+def write_label(
     pen: ImageDraw.ImageDraw, at: tuple[float, float], label: str, size: int, room: float, anchor: str
 ) -> None:
     """A label at a place; it is cut to the room with an ellipsis."""

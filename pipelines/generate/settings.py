@@ -24,7 +24,7 @@ class GenerateSettings(TermSettings):
     finish: str = knob("auto", label=("finish", "收尾"), choices=FINISHES,
         help="drawn keeps the DALL·E's picture, refined draws it again by diffusion, auto refines where the pack can",
         help_zh="drawn 保留 DALL·E 画的图，refined 用扩散模型重画，auto 在模型包支持时重画")
-    refinement: float = knob(0.7, 0.05, 0.95, label=("refinement", "重画程度"), advanced=True,
+    refinement: float = knob(0.9, 0.05, 0.95, label=("refinement", "重画程度"), advanced=True,
         help="of a refined picture: how far it is noised before it is drawn again",
         help_zh="重画之前加多少噪声（仅用于 refined）")
     temperature: float = knob(0.7, 0.05, 4.0, label=("temperature", "温度"), advanced=True,

@@ -20,11 +20,13 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from pipelines.core.arguments import Parser, number
+from pipelines.core.explain import explain
 from pipelines.core.pipeline import Step
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, CannotSave, Message, Stopped
 from pipelines.io.files import check_writable
 from pipelines.training.batches import sensible_workers
-from pipelines.training.data.emoji import DATA_FILE, Emoji
+from pipelines.training.control import Control
+from pipelines.training.data.dataset import DATA_FILE, Dataset
 from pipelines.training.loop import Budget, fit
 from pipelines.training.report import fastest_precision, hardware
 from pipelines.training.state import State
@@ -41,7 +43,7 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
     from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 
-    emoji, path = Emoji(options.data), options.out / "tokenizer.json"
+    emoji, path = Dataset(options.data), options.out / "tokenizer.json"
     with accelerator.main_process_first():
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,7 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     return trainer(accelerator, emoji, Tokenizer.load(path), options.state / "clip", **recipe)
 
 
-def _drawn_pictures(accelerator: Accelerator, options: argparse.Namespace, emoji: Emoji) -> dict[str, Any]:
+def _drawn_pictures(accelerator: Accelerator, options: argparse.Namespace, emoji: Dataset) -> dict[str, Any]:
     """What the pack in `out` draws, for a CLIP to learn to read: `codec` and `redrawn` of its trainer."""
     from pipelines.training.clip.redrawn import RedrawnIcons
 
@@ -72,7 +74,7 @@ def image_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     from pipelines.models.clip.tokenizer import Tokenizer
     from pipelines.training.clip.image import ImageTrainer
 
-    book, emoji = Tokenizer.load(options.out / "tokenizer.json"), Emoji(options.data)
+    book, emoji = Tokenizer.load(options.out / "tokenizer.json"), Dataset(options.data)
     recipe |= _drawn_pictures(accelerator, options, emoji)
     return ImageTrainer(accelerator, emoji, book, options.state / "clip", pack=options.out, **recipe)
 
@@ -84,7 +86,7 @@ def text_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
 
     book = Tokenizer.load(options.out / "tokenizer.json")
     folder = options.state / "clip"
-    return TextTrainer(accelerator, Emoji(options.data), book, folder, pack=options.out, **recipe)
+    return TextTrainer(accelerator, Dataset(options.data), book, folder, pack=options.out, **recipe)
 
 
 def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -92,21 +94,21 @@ def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     from pipelines.training.vqgan import CodecTrainer, VqganTrainer
 
     trainer = {"vqgan": VqganTrainer, "codec": CodecTrainer}[options.name]
-    return trainer(accelerator, Emoji(options.data), options.out, start=options.start, **recipe)
+    return trainer(accelerator, Dataset(options.data), options.out, start=options.start, **recipe)
 
 
 def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """More training for the decoder of the codec in `out`; its latents stay the same."""
     from pipelines.training.vqgan import DecoderTrainer
 
-    return DecoderTrainer(accelerator, Emoji(options.data), options.out, **recipe)
+    return DecoderTrainer(accelerator, Dataset(options.data), options.out, **recipe)
 
 
 def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """DALL·E over the tokens of the VQGAN in `out`."""
     from pipelines.training.dalle import DalleTrainer
 
-    return DalleTrainer(accelerator, Emoji(options.data), options.out, options.state / "dalle", **recipe)
+    return DalleTrainer(accelerator, Dataset(options.data), options.out, options.state / "dalle", **recipe)
 
 
 def semantic_dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -114,7 +116,7 @@ def semantic_dalle_trainer(accelerator: Accelerator, options: argparse.Namespace
     from pipelines.training.dalle_semantic import SemanticDalleTrainer
 
     folder = options.state / "dalle-semantic"
-    return SemanticDalleTrainer(accelerator, Emoji(options.data), options.out, folder, **recipe)
+    return SemanticDalleTrainer(accelerator, Dataset(options.data), options.out, folder, **recipe)
 
 
 def prior_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -122,21 +124,23 @@ def prior_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     from pipelines.training.prior import PriorTrainer
 
     folder = options.state / "prior"
-    return PriorTrainer(accelerator, Emoji(options.data), options.out, folder, start=options.start, **recipe)
+    return PriorTrainer(
+        accelerator, Dataset(options.data), options.out, folder, start=options.start, **recipe
+    )
 
 
 def judge_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """The network that figures are taken by."""
     from pipelines.training.judge import JudgeTrainer
 
-    return JudgeTrainer(accelerator, Emoji(options.data), **recipe)
+    return JudgeTrainer(accelerator, Dataset(options.data), **recipe)
 
 
 def unet_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """The diffusion model that edits start from."""
     from pipelines.training.unet import UnetTrainer
 
-    emoji = Emoji(options.data, UnetTrainer.SIZES[options.size]["image_size"])
+    emoji = Dataset(options.data, UnetTrainer.SIZES[options.size]["image_size"])
     return UnetTrainer(accelerator, emoji, **recipe)
 
 
@@ -163,8 +167,12 @@ def main(argv: list[str]) -> int:
             from pipelines.training.queue import main as queue
 
             return queue(argv[1:], TRAINERS)
-        train(_parser().parse_args(argv))
-    except (BadInput, FileNotFoundError, ArithmeticError) as error:
+        options = _parser().parse_args(argv)
+        if options.control is None:
+            train(options)
+        else:
+            _train_watched(options, Control(options.control))
+    except (BadInput, CannotSave, FileNotFoundError, ArithmeticError) as error:
         print(f"atelier: {error}", file=sys.stderr)
         return 2
     return 0
@@ -209,6 +217,16 @@ def _parser() -> Parser:
         help="minutes between two lines of figures, sheets and kept states (default 20)",
     )
     add(
+        "--sample-every",
+        type=number(float, 0.01, 100_000),
+        help="minutes between two sheets that are drawn in between; few of them are kept (default: none are drawn)",
+    )
+    add(
+        "--control",
+        type=Path,
+        help="a folder where it tells how it stands and looks whether to wait, pause or stop; for one process",
+    )
+    add(
         "--clock",
         choices=("wall", "processor"),
         default="wall",
@@ -244,8 +262,20 @@ def give_way() -> None:
         Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
-def train(options: argparse.Namespace) -> dict[str, float]:
-    """Fit, evaluate, export; prints progress to standard error. Returns the figures."""
+def _train_watched(options: argparse.Namespace, control: Control) -> None:
+    """`train`, which writes to `control` how it ended: done, kept, paused, or failed and why."""
+    with control.held():
+        try:
+            train(options, control)
+        except (Exception, KeyboardInterrupt) as error:
+            sentence = isinstance(error, (FileNotFoundError, ArithmeticError)) and str(error)
+            problem = Message(sentence) if sentence else explain(error)
+            control.end("failed", problem=problem.to_json())
+            raise
+
+
+def train(options: argparse.Namespace, control: Control | None = None) -> dict[str, float]:
+    """Fit, evaluate, export; prints progress to standard error. Returns the figures, {} where `control` paused it."""
     if options.background:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
@@ -268,26 +298,55 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     workers = sensible_workers(device) if options.workers is None else options.workers
     budget = Budget(options.minutes, options.steps, options.clock == "processor")
     folder, report_every = options.state / options.name, 60 * options.report_every
-    state = _watch(
-        fit(trainer, folder, budget, options.save_every, workers, report_every),
+    sample_every = 60 * options.sample_every if options.sample_every else None
+    if control is not None:
+        control.add({"facts": {**_facts(trainer), "steps": options.steps}})
+    state, asked = _watch(
+        fit(trainer, folder, budget, options.save_every, workers, report_every, sample_every),
         options.name if accelerator.is_main_process else "",
+        control,
     )
+    if control is not None:
+        if asked == "pause":
+            control.end("paused", step=state.step, seconds=round(state.seconds))
+            return {}
+        control.add({"stage": "finishing"})
     figures = _finish(trainer, state, options) if accelerator.is_main_process else {}
+    if control is not None:
+        facts = {"step": state.step, "seconds": round(state.seconds), "figures": figures}
+        control.end("kept" if asked else "done", **facts)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return figures
 
 
-def _watch(training: Generator[Step, None, State], name: str) -> State:
-    """Run a training to its end, telling how it goes unless `name` is empty."""
+def _watch(
+    training: Generator[Step, None, State], name: str, control: Control | None = None
+) -> tuple[State, str]:
+    """Run a training to its end, telling how it goes unless `name` is empty. Its state, and what ended it early."""
+    asked = ""
     while True:
         try:
-            step = next(training)
+            step = training.throw(Stopped()) if asked else next(training)
         except StopIteration as end:
-            return end.value
+            return end.value, asked
+        if control is not None:
+            control.tell(step)
+            asked = control.wait()
         if name and (step.done % 25 == 0 or step.done == step.total):
             words = "  ".join(f"{key} {value:.4g}" for key, value in step.metrics.items())
             print(f"{name} step {step.done:,} of about {step.total:,}  {words}", file=sys.stderr, flush=True)
+
+
+def _facts(trainer: Trainer) -> dict[str, Any]:
+    """What is trained, and on what."""
+    return {
+        "parameters": trainer.parameter_count(),
+        "hardware": hardware(),
+        "processes": trainer.accelerator.num_processes,
+        "precision": trainer.accelerator.mixed_precision,
+        "batch": trainer.samples_per_step(),
+    }
 
 
 def _finish(trainer: Trainer, state: State, options: argparse.Namespace) -> dict[str, float]:
@@ -296,13 +355,10 @@ def _finish(trainer: Trainer, state: State, options: argparse.Namespace) -> dict
     facts = {
         "name": options.name,
         "size": options.size,
-        "parameters": trainer.parameter_count(),
+        **_facts(trainer),
         "steps": state.step,
         "samples": state.step * trainer.samples_per_step(),
         "seconds": round(state.seconds),
-        "hardware": hardware(),
-        "processes": trainer.accelerator.num_processes,
-        "precision": trainer.accelerator.mixed_precision,
         "data": trainer.emoji.hash,
         "seed": options.seed,
         "start": trainer.start,

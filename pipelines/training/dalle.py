@@ -32,13 +32,15 @@ from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.models.sampling import sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.data.captions import caption
-from pipelines.training.data.emoji import Emoji, icon_weights, on_background
-from pipelines.training.data.scenes import Scenes
+from pipelines.training.data.dataset import Dataset, icon_weights, on_background
+from pipelines.training.data.scenes import Scenes, scene_count, scene_share
+from pipelines.training.drawing import sheet_prompts
 from pipelines.training.near_codes import neighbours
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 from pipelines.training.vqgan import load_codec
 
+SCENE_SHARE = 0.2
 SCENE_COUNT = 8_000  # coloured and composed pictures kept as tokens, beside every icon on white
 SHEET_PROMPTS = ["red heart", "pizza", "dog face", "grinning face", "a 3d cat face", "生日蛋糕"]
 
@@ -80,7 +82,7 @@ class DalleTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         folder: Path,
         seed: int = 0,
@@ -152,9 +154,9 @@ class DalleTrainer(Trainer):
             captions = bytes(token_cache.pop("captions").numpy().tobytes()).decode().split("\n")
             return {**{name: tokens.long() for name, tokens in token_cache.items()}, "captions": captions}
         scenes = iter(Scenes(self.emoji, self.emoji.train, self.seed + 1, plain=0.0, coloured=0.55))
-        drawn, captions = [], []
-        for start in range(0, SCENE_COUNT, 64):
-            batch = [next(scenes) for _ in range(min(64, SCENE_COUNT - start))]
+        count, drawn, captions = scene_count(self.emoji, SCENE_COUNT), [], []
+        for start in range(0, count, 64):
+            batch = [next(scenes) for _ in range(min(64, count - start))]
             drawn.append(self._tokens(np.stack([picture for picture, _, _ in batch])))
             captions += [text for _, text, _ in batch]
         token_cache = {
@@ -180,7 +182,7 @@ class DalleTrainer(Trainer):
     def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Text tokens (n, text_length), image tokens (n, image_length), and image tokens near to these, to be read."""
         rng = np.random.default_rng((self.seed, step, rank))
-        composed = int(rng.binomial(self.batch_size, 0.2))
+        composed = int(rng.binomial(self.batch_size, scene_share(self.emoji, SCENE_SHARE)))
         rows = rng.choice(len(self.emoji.train), self.batch_size - composed, p=self.weights)
         texts = [caption(self.emoji.icons[self.emoji.train[k]], rng) for k in rows]
         scenes = rng.integers(len(self.token_cache["captions"]), size=composed)
@@ -216,7 +218,7 @@ class DalleTrainer(Trainer):
         """Six samples of each of some prompts; None without diffusers, which draws them."""
         if importlib.util.find_spec("diffusers") is None:
             return None
-        return image_grid(self.samples(SHEET_PROMPTS, 6), 6)
+        return image_grid(self.samples(sheet_prompts(self.emoji, SHEET_PROMPTS), 6), 6)
 
     @torch.no_grad()
     def samples(self, prompts: list[str], count: int, guidance: float = 3.0) -> Tensor:

@@ -17,7 +17,7 @@ from accelerate.utils import broadcast
 from PIL import Image
 from torch import Tensor, nn
 
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 
 
 class Trainer(ABC):
@@ -32,7 +32,7 @@ class Trainer(ABC):
     start: str = ""  # what the training begins with, in words
     SIZES: ClassVar[dict[str, dict[str, Any]]]
     accelerator: Accelerator
-    emoji: Emoji
+    emoji: Dataset
     batch_size: int  # of each process
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]

@@ -18,7 +18,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, ddim_walk
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import may_be_mirrored
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
@@ -60,6 +60,17 @@ def composed(rgba: np.ndarray, colours: np.ndarray, movement: np.ndarray) -> Ten
     return (x[:, :3] + (1 - x[:, 3:]) * background).clamp(0, 1) * 2 - 1
 
 
+def kept_inside(movement: np.ndarray, opaque: np.ndarray) -> np.ndarray:
+    """Movements (n, 4) of `composed`, of which those of pictures that fill their square (n,) show no edge.
+
+    They do not turn, come nearer instead of going away, and shift no further than they are cut.
+    """
+    near = np.abs(movement[:, 1:2])
+    room = 1 - np.exp(-near)
+    inside = np.concatenate([np.zeros_like(near), -near, movement[:, 2:].clip(-room, room)], 1)
+    return np.where(opaque[:, None], inside, movement)
+
+
 class UnetTrainer(Trainer):
     """Trains a Unet on pictures of the size at which `emoji` was read."""
 
@@ -88,7 +99,7 @@ class UnetTrainer(Trainer):
     }
 
     def __init__(
-        self, accelerator: Accelerator, emoji: Emoji, seed: int = 0, size: str = "tiny", **options: Any
+        self, accelerator: Accelerator, emoji: Dataset, seed: int = 0, size: str = "tiny", **options: Any
     ):
         sizes = {**self.SIZES[size], "image_size": emoji.rgba.shape[1], **options}
         self.batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")
@@ -119,6 +130,7 @@ class UnetTrainer(Trainer):
         colours = np.where(rng.random((n, 1)) < self.on_white, 255, rng.integers(0, 256, (n, 3)))
         movement = rng.uniform((-0.15, -0.05, -0.08, -0.08), (0.15, 0.25, 0.08, 0.08), (n, 4))
         movement *= rng.random((n, 1)) < self.moved
+        movement = kept_inside(movement, self.emoji.opaque[chosen])
         pictures = composed(rgba, colours, movement)
         noise = torch.from_numpy(rng.standard_normal(pictures.shape, dtype=np.float32))
         offset = np.random.default_rng((self.seed, step)).random()  # the same in every process

@@ -24,7 +24,7 @@ from pipelines.models.checkpoint import load_weights, read_header, save_checkpoi
 from pipelines.models.clip.network import Clip, ClipConfig, EfficientNetTower, ImageTower, tf_same_conv
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
@@ -89,7 +89,7 @@ class VqganTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         seed: int = 0,
         size: str = "tiny",
@@ -310,7 +310,7 @@ class DecoderTrainer(CodecTrainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         seed: int = 0,
         size: str = "tiny",

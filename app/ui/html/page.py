@@ -29,7 +29,7 @@ def queue_status(busy: bool, waiting: int, line: Sequence[Job] = (), paused: boo
         '<details class="queue"><summary class="queue-status{}">{}</summary><div class="queue-panel" role="group" '
         'aria-label="{}">{}<div class="acts">{}</div></div></details>',
         " paused" if paused else " busy" if busy else "",
-        html('<span class="state">{}</span>', state),
+        html('<span class="state">{}</span><span class="trains">{}</span>', state, both("queue_training")),
         both_aloud("queue_title"),
         html("<ol>{}</ol>", rows) if line else html("<p>{}</p>", both("queue_empty")),
         acts,

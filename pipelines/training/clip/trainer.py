@@ -38,9 +38,10 @@ from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.clip.teacher import TEACHER_WIDTH
 from pipelines.training.data.captions import caption
 from pipelines.training.data.damage import damaged, damages, exchanges, redrawn
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import concept
 from pipelines.training.data.scenes import Scenes
+from pipelines.training.drawing import sheet_prompts
 from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
@@ -126,7 +127,7 @@ class ClipTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         tokenizer: Tokenizer,
         folder: Path,
         seed: int = 0,
@@ -186,7 +187,9 @@ class ClipTrainer(Trainer):
         return [self.clip.image]
 
     def lessons_of_teacher(self, path: Path) -> Lessons | None:
-        """What the teacher says, whose vectors are kept in this file. None without a teacher."""
+        """What the teacher says, whose vectors are kept in this file. None without one, and for a user's captions."""
+        if not self.emoji.of_things:
+            return None
         return Lessons.where_there_is_a_teacher(self.emoji, self.index, path, self.accelerator)
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
@@ -271,7 +274,8 @@ class ClipTrainer(Trainer):
     def sample_grid(self) -> Image.Image:
         """For some prompts, the six validation pictures that CLIP finds nearest."""
         pictures = on_background(self.emoji.rgba[self.emoji.validation])
-        vectors, texts = encode_pictures(self.clip, pictures), self.clip.encode_text(list(self.SHEET_PROMPTS))
+        prompts = sheet_prompts(self.emoji, self.SHEET_PROMPTS)
+        vectors, texts = encode_pictures(self.clip, pictures), self.clip.encode_text(prompts)
         self.clip._remembered.clear()
         best = (texts @ vectors.T).topk(min(6, len(pictures))).indices.flatten().tolist()
         return image_grid(to_tensor([Image.fromarray(pictures[k]) for k in best]), 6)
@@ -315,7 +319,7 @@ class CriticTrainer(ClipTrainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         tokenizer: Tokenizer,
         folder: Path,
         seed: int = 0,

@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import canonical_bytes
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE, Icon, may_be_mirrored
 
 EXAMPLES_FILE = Path(__file__).parents[3] / "assets" / "tiny" / "pictures.safetensors"
@@ -69,7 +69,7 @@ def pick_examples(icons: list[Icon], count: int = EXAMPLE_COUNT, seed: int = 0) 
     return picked
 
 
-def write_examples(emoji: Emoji, path: Path = EXAMPLES_FILE, count: int = EXAMPLE_COUNT) -> None:
+def write_examples(emoji: Dataset, path: Path = EXAMPLES_FILE, count: int = EXAMPLE_COUNT) -> None:
     """Write the pictures that Edit learns from: icons on white, of the size at which `emoji` was read, as lossy WebP."""
     from safetensors.numpy import save
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -278,6 +280,28 @@ def test_memory_keeps_little_of_what_is_over(queue: JobQueue, monkeypatch: pytes
     assert len(queue._live) == 5 and len(queue._turns) == 3 and len(queue._expected) <= 1
     assert sum(live.preview is not None for live in queue._live.values()) == 2
     assert len(queue.jobs(count=50)) == 8
+
+
+def test_jobs_leave_no_objects(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty jobs more, with other prompts of other visitors and looked at: as many objects of every class as before."""
+    for name in ("KEPT_LIVE", "KEPT_PREVIEWS", "KEPT_TURNS"):
+        monkeypatch.setattr(f"app.jobs.queue.{name}", 3)
+
+    def counted(jobs: range) -> Counter[str]:
+        for number in jobs:
+            visitor = f"visitor {number}"
+            job_id = queue.submit("fake", {"prompt": f"a star of {number}", "steps": 30}, visitor)
+            queue.preview(job_id)
+            finished(queue, job_id)
+            queue.jobs(visitor)
+        gc.collect()
+        return Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+
+    before = counted(range(10))
+    more = counted(range(10, 30)) - before
+    # sqlite3 keeps up to 200 dead references to cursors
+    passing = ("builtins.builtin_function_or_method", "weakref.ReferenceType")
+    assert not {name: count for name, count in more.items() if count >= 15 and name not in passing}
 
 
 def test_previews_are_drawn_only_for_who_looks_and_only_on_the_lanes_thread(

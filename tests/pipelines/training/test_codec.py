@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.dalle import DalleTrainer
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.loop import Budget, fit
 from pipelines.training.vqgan import DecoderTrainer, VqganTrainer, k_means, spread
 from tests.support.training import (
@@ -25,7 +25,7 @@ from tests.support.training import (
 def test_more_training_for_the_decoder_keeps_every_token(
     data_file: Path, trained: Path, tmp_path: Path
 ) -> None:
-    trainer = DecoderTrainer(Accelerator(cpu=True), Emoji(data_file), trained, batch_size=4)
+    trainer = DecoderTrainer(Accelerator(cpu=True), Dataset(data_file), trained, batch_size=4)
     pictures = trainer._validation()
     before = trainer.vqgan.encode_tokens(pictures)
     losses = [step.metrics["pixel"] for step in fit(trainer, tmp_path, Budget(steps=12))]
@@ -52,7 +52,7 @@ def test_a_vqgan_that_goes_on_lays_its_codes_on_its_own_encodings(
     data_file: Path, trained: Path, tmp_path: Path
 ) -> None:
     start = trained / "vqgan.safetensors"
-    trainer = VqganTrainer(Accelerator(cpu=True), Emoji(data_file), trained, start=start, **SIZES["vqgan"])
+    trainer = VqganTrainer(Accelerator(cpu=True), Dataset(data_file), trained, start=start, **SIZES["vqgan"])
     before = load_file(start)["encoder.conv_in.weight"].float()
     assert torch.equal(trainer.vqgan.encoder.conv_in.weight, before) and "k-means" in trainer.start
     z = trainer._encodings(2_048)
