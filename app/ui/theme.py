@@ -19,6 +19,7 @@ SCRIPTS = (
     "compare.js",
     "library.js",
     "library_large.js",
+    "library_keys.js",
     "train.js",
 )
 
