@@ -6,6 +6,7 @@ On several processes: `torchrun --nproc-per-node N -m pipelines.training.cli NAM
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Generator
@@ -21,8 +22,9 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from pipelines.core.arguments import Parser, number
 from pipelines.core.pipeline import Step
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, CannotSave, CodedError
 from pipelines.io.files import check_writable
+from pipelines.training import own
 from pipelines.training.batches import sensible_workers
 from pipelines.training.data.dataset import DATA_FILE, Dataset
 from pipelines.training.loop import Budget, fit
@@ -30,7 +32,8 @@ from pipelines.training.report import fastest_precision, hardware
 from pipelines.training.state import State
 from pipelines.training.trainer import Trainer
 
-ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
+ASSETS = own.TINY
+SAVE_SECONDS = 300.0
 SIZES = ("tiny", "small", "base")
 NICENESS = 15  # of a training in the background
 
@@ -59,7 +62,7 @@ def _drawn_pictures(accelerator: Accelerator, options: argparse.Namespace, emoji
     codec = options.out / "codec.safetensors"
     if not codec.exists():
         return {}
-    if not (options.out / "prior.safetensors").exists():
+    if not emoji.of_things or not (options.out / "prior.safetensors").exists():
         return {"codec": codec}
     folder = options.state / "clip"
     with accelerator.main_process_first():
@@ -165,11 +168,32 @@ def main(argv: list[str]) -> int:
             from pipelines.training.queue import main as queue
 
             return queue(argv[1:], TRAINERS)
-        train(_parser().parse_args(argv))
-    except (BadInput, FileNotFoundError, ArithmeticError) as error:
+        options = _parser().parse_args(argv)
+        if own.is_folder(options.data):
+            told = own.train_on_folder(options, train, lambda part: _trainer(part, _accelerator(part)))
+        else:
+            told = _on_data_file(options)
+        if options.json:
+            print(json.dumps(told, ensure_ascii=False))
+    except (BadInput, CannotSave, FileNotFoundError, ArithmeticError) as error:
         print(f"atelier: {error}", file=sys.stderr)
-        return 2
+        if "--json" in argv:
+            told = error.to_json() if isinstance(error, CodedError) else {}
+            print(json.dumps({"error": {"text": str(error), **told}}, ensure_ascii=False))
+        return 1 if isinstance(error, CannotSave) else 2
+    except KeyboardInterrupt:
+        own.say("stopped; the same command goes on from the last saved state")
+        return 130
     return 0
+
+
+def _on_data_file(options: argparse.Namespace) -> dict[str, Any]:
+    """Train one network on a data file; returns what --json prints."""
+    if options.check or options.name == own.PACK:
+        raise BadInput("training.only_folders", flag="--check" if options.check else own.PACK)
+    options.out = options.out or ASSETS
+    options.save_every = options.save_every or SAVE_SECONDS
+    return {"figures": train(options), "out": str(options.out)}
 
 
 def _parser() -> Parser:
@@ -179,7 +203,12 @@ def _parser() -> Parser:
         "`train queue FILE` runs a list of trainings: see train queue --help.",
     )
     add = parser.add_argument
-    add("name", choices=sorted(TRAINERS))
+    add(
+        "name",
+        choices=[*sorted(TRAINERS), own.PACK],
+        metavar="NAME",
+        help=f"{', '.join(sorted(TRAINERS))}; {own.PACK}: all that the tools need, from a folder of pictures",
+    )
     add(
         "--size", choices=SIZES, default="tiny", help="tiny is what the pack ships; small and base want a GPU"
     )
@@ -195,15 +224,30 @@ def _parser() -> Parser:
         help="samples a step in each process (default: the size's own)",
     )
     add("--seed", type=number(int, 0, 2**32 - 1), default=0)
-    add("--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})")
+    add(
+        "--data",
+        type=Path,
+        default=DATA_FILE,
+        help="a folder of pictures with captions (.txt beside them, captions.jsonl, metadata.csv, metadata.jsonl, or "
+        f"webdataset tars), or a file made by launch.py data (default {DATA_FILE})",
+    )
+    add("--json", action="store_true", help="print one JSON object on standard output at the end")
     add("--state", type=Path, default=Path("runs"), help="where trainings keep their state (runs)")
-    add("--out", type=Path, default=ASSETS, help="where the finished weights go (assets/tiny)")
+    add(
+        "--out",
+        type=Path,
+        help="where the finished weights go (assets/tiny; of a folder packs/ with the folder's name)",
+    )
     add(
         "--start",
         type=Path,
         help="clip, critic, vqgan, codec and prior: an earlier checkpoint, of which the tensors that fit are taken",
     )
-    add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
+    add(
+        "--save-every",
+        type=number(float, 1, 100_000),
+        help=f"seconds (default {SAVE_SECONDS:.0f}; of a folder {own.SAVE_SECONDS:.0f})",
+    )
     add(
         "--report-every",
         type=number(float, 0.1, 100_000),
@@ -230,7 +274,19 @@ def _parser() -> Parser:
         "--compile", action="store_true", help="compile the networks first; pays on a GPU after a few minutes"
     )
     add("--background", action="store_true", help="give way to other work on this machine")
+    _add_flags_of_folders(parser)
     return parser
+
+
+def _add_flags_of_folders(parser: Parser) -> None:
+    add = parser.add_argument
+    add(
+        "--check",
+        action="store_true",
+        help="of a folder: tell what is in it and how long it takes, and train nothing",
+    )
+    add("--licence", help="of a folder: what its pictures are under; it stands in the pack's card")
+    add("--fresh", action="store_true", help="of a folder: begin from nothing and not from what the pack has")
 
 
 def give_way() -> None:
@@ -251,19 +307,11 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     if options.background:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
-    if options.start is not None and options.name not in ("clip", "critic", "vqgan", "codec", "prior"):
+    if options.start is not None and options.name not in own.CAN_START:
         raise BadInput("training.no_start", network=options.name)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway
-        torch.backends.cudnn.benchmark = True
-    precision = options.precision or fastest_precision(device)
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one encodes what all learn from
-    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
-    recipe = {"seed": options.seed, "size": options.size}
-    if options.batch:
-        recipe["batch_size"] = options.batch
-    trainer = TRAINERS[options.name](accelerator, options, **recipe)
+    accelerator = _accelerator(options)
+    trainer = _trainer(options, accelerator)
+    device = accelerator.device
     if options.compile:
         for module in trainer.compile_targets():
             module.compile(dynamic=False)
@@ -278,6 +326,23 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return figures
+
+
+def _accelerator(options: argparse.Namespace) -> Accelerator:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway
+        torch.backends.cudnn.benchmark = True
+    precision = options.precision or fastest_precision(device)
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one encodes what all learn from
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
+
+
+def _trainer(options: argparse.Namespace, accelerator: Accelerator) -> Trainer:
+    recipe = {"seed": options.seed, "size": options.size}
+    if options.batch:
+        recipe["batch_size"] = options.batch
+    return TRAINERS[options.name](accelerator, options, **recipe)
 
 
 def _watch(training: Generator[Step, None, State], name: str) -> State:
@@ -309,9 +374,12 @@ def _finish(trainer: Trainer, state: State, options: argparse.Namespace) -> dict
         "seed": options.seed,
         "start": trainer.start,
         "figures": figures,
-        "licence": "MIT; trained on Apache-2.0, MIT and CC-BY-4.0 art, see assets/NOTICE",
+        "licence": trainer.emoji.licence
+        or "MIT; trained on Apache-2.0, MIT and CC-BY-4.0 art, see assets/NOTICE",
     }
-    trainer.export(options.out / (trainer.file or f"{trainer.name}.safetensors"), facts)
+    file = trainer.file or f"{trainer.name}.safetensors"
+    trainer.export(options.out / file, facts)
+    own.note_part(options.out, options.name, file, facts | {"minutes": options.minutes})
     print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), file=sys.stderr)
     return figures
 
