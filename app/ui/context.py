@@ -14,6 +14,7 @@ from app.library import Library
 from app.recipe import Recipe, read_recipe
 from app.saved_directions import Shelf
 from app.serving import LOCAL, Serving
+from app.trainings.manager import Trainings
 from app.ui.folders import Folders
 from app.ui.i18n import LANGUAGES, say, text
 from app.ui.pictures import Pictures
@@ -48,6 +49,7 @@ class PageContext:
     shelf: Shelf
     folders: Folders
     serving: Serving = LOCAL
+    trainings: Trainings | None = None  # None where nothing may be trained
     downloads: Downloads = field(default_factory=Downloads)
     helps: dict[str, str] = field(default_factory=dict)  # name of a setting -> its help in English
     names: dict[str, tuple[str, str]] = field(

@@ -16,8 +16,17 @@ import torch
 from torch import Tensor
 
 from pipelines.core.pipeline import Step
+from pipelines.errors import Stopped
 from pipelines.training.batches import batches
-from pipelines.training.report import draw_curves, draw_pictures, ema_weights, report, write_picture
+from pipelines.training.report import (
+    Sampling,
+    draw_curves,
+    draw_pictures,
+    draw_sample,
+    ema_weights,
+    report,
+    write_picture,
+)
 from pipelines.training.state import State, keep_earlier_states, load_state, save_state
 from pipelines.training.trainer import Trainer, broadcast_weights
 
@@ -50,12 +59,17 @@ def fit(
     save_every: float = 300.0,
     workers: int = 0,
     report_every: float = 1200.0,
+    sample_every: float | None = None,
 ) -> Generator[Step, None, State]:
     """Train until the budget is spent, yielding a Step per update; resumes from `folder` when it holds a state.
 
     Writes into `folder`, which all processes see: state.safetensors (everything, every `save_every` seconds of wall
     time); every `report_every` seconds of the budget's time, by the averaged weights, curves.png, sheet.png,
-    sheets/STEP.png and a line of figures.jsonl, and the state before becomes state-1.safetensors, that one state-2.
+    sheets/STEP.png and a line of figures.jsonl, and the state before becomes state-1.safetensors, that one state-2. With
+    `sample_every` seconds of wall time it draws sheets in between, of which few are kept (`Sampling`).
+
+    Throwing Stopped into it ends it early: the state is saved and returned. What the caller takes between two steps is
+    none of the budget's time.
     """
     broadcast_weights(trainer.accelerator, trainer.networks.values())
     average, file = _copied_weights(trainer), folder / "state.safetensors"
@@ -67,6 +81,7 @@ def fit(
     }
     ahead = batches(trainer, state.step, workers)
     begun, seconds_before, saved, reported = budget.clock(), state.seconds, time.perf_counter(), state.seconds
+    sampling = Sampling(sample_every) if main and sample_every is not None else None
     while (progress := budget.progress(state.step, state.seconds)) < 1.0:
         factor = trainer.rate_factor(progress)
         for name, optimizer in trainer.optimizers.items():
@@ -79,7 +94,12 @@ def fit(
         numbers, state.seconds = _agreed(trainer, metrics, seconds)
         _note(state, numbers, folder)
         total = budget.steps or round(state.step / max(budget.progress(state.step, state.seconds), 1e-6))
-        yield Step("train", state.step, max(total, state.step), numbers)
+        given_away = budget.clock()
+        try:
+            yield Step("train", state.step, max(total, state.step), numbers)
+        except Stopped:
+            break
+        begun += budget.clock() - given_away
         if main and time.perf_counter() - saved > save_every:
             save_state(file, trainer, average, state)
             write_picture(folder / "curves.png", draw_curves(state.curves))
@@ -90,6 +110,9 @@ def fit(
             with ema_weights(trainer, average):
                 report(folder, trainer, state)
             saved, reported = time.perf_counter(), state.seconds
+        elif sampling is not None and sampling.due():
+            with ema_weights(trainer, average), sampling.timed():
+                draw_sample(folder, trainer, state)
     if main:
         save_state(file, trainer, average, state)
     for name, values in average.items():
