@@ -25,7 +25,7 @@ from app.ui.questions import Asked, endpoint, text_of
 from app.ui.wall import FOREVER
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
-from pipelines.weights.checkpoint import models_folder
+from pipelines.weights.own_packs import packs_folder
 
 MOST_POINTS = 160  # of a curve that is sent
 
@@ -107,7 +107,7 @@ class TrainQuestions:
             network=network,
             data="",
             pack=pack,
-            out=str(models_folder() / "packs" / pack),
+            out=str(packs_folder() / pack),
             minutes=_number(asked, "minutes"),
             size=text_of(asked, "size"),
             seed=int(_number(asked, "seed")),
