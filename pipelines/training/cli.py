@@ -1,15 +1,17 @@
 """`python launch.py train NAME`: one command per network, to a time budget, resumable.
 
-On several processes: `torchrun --nproc-per-node N -m pipelines.training.cli NAME ...`, with the same flags.
+On several processes of this machine with `--processes N`; on several machines by torchrun, with the same flags:
+`torchrun --nproc-per-node N -m pipelines.training.cli NAME ...`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,19 +22,19 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from pipelines.core.arguments import Parser, number
-from pipelines.core.explain import explain
-from pipelines.core.pipeline import Step
-from pipelines.errors import BadInput, CannotSave, Message, Stopped
+from pipelines.errors import BadInput, CannotSave, CodedError
 from pipelines.io.files import check_writable
+from pipelines.training import own, processes
 from pipelines.training.batches import sensible_workers
-from pipelines.training.control import Control
+from pipelines.training.control import Control, follow
 from pipelines.training.data.dataset import DATA_FILE, Dataset
 from pipelines.training.loop import Budget, fit
 from pipelines.training.report import fastest_precision, hardware
 from pipelines.training.state import State
 from pipelines.training.trainer import Trainer
 
-ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
+ASSETS = own.TINY
+SAVE_SECONDS = 300.0
 SIZES = ("tiny", "small", "base")
 NICENESS = 15  # of a training in the background
 
@@ -61,7 +63,7 @@ def _drawn_pictures(accelerator: Accelerator, options: argparse.Namespace, emoji
     codec = options.out / "codec.safetensors"
     if not codec.exists():
         return {}
-    if not (options.out / "prior.safetensors").exists():
+    if not emoji.of_things or not (options.out / "prior.safetensors").exists():
         return {"codec": codec}
     folder = options.state / "clip"
     with accelerator.main_process_first():
@@ -168,14 +170,38 @@ def main(argv: list[str]) -> int:
 
             return queue(argv[1:], TRAINERS)
         options = _parser().parse_args(argv)
-        if options.control is None:
-            train(options)
-        else:
-            _train_watched(options, Control(options.control))
+        if options.processes > 1 and "RANK" not in os.environ:
+            return processes.run(argv, options.processes, options.state)
+        with options.control.held() if options.control else nullcontext():
+            if own.is_folder(options.data):
+                told = own.train_on_folder(options, train, lambda part: _trainer(part, _accelerator(part)))
+            else:
+                told = _on_data_file(options)
+            if options.json:
+                print(json.dumps(told, ensure_ascii=False))
     except (BadInput, CannotSave, FileNotFoundError, ArithmeticError) as error:
         print(f"atelier: {error}", file=sys.stderr)
-        return 2
+        if "--json" in argv:
+            told = error.to_json() if isinstance(error, CodedError) else {}
+            print(json.dumps({"error": {"text": str(error), **told}}, ensure_ascii=False))
+        return 1 if isinstance(error, CannotSave) else 2
+    except KeyboardInterrupt:
+        own.say("stopped; the same command goes on from the last saved state")
+        return 130
+    except RuntimeError as error:
+        if not processes.lost_the_others(error):
+            raise
+        return processes.LOST
     return 0
+
+
+def _on_data_file(options: argparse.Namespace) -> dict[str, Any]:
+    """Train one network on a data file; returns what --json prints."""
+    if options.check or options.name == own.PACK:
+        raise BadInput("training.only_folders", flag="--check" if options.check else own.PACK)
+    options.out = options.out or ASSETS
+    options.save_every = options.save_every or SAVE_SECONDS
+    return {"figures": train(options), "out": str(options.out)}
 
 
 def _parser() -> Parser:
@@ -185,7 +211,12 @@ def _parser() -> Parser:
         "`train queue FILE` runs a list of trainings: see train queue --help.",
     )
     add = parser.add_argument
-    add("name", choices=sorted(TRAINERS))
+    add(
+        "name",
+        choices=[*sorted(TRAINERS), own.PACK],
+        metavar="NAME",
+        help=f"{', '.join(sorted(TRAINERS))}; {own.PACK}: all that the tools need, from a folder of pictures",
+    )
     add(
         "--size", choices=SIZES, default="tiny", help="tiny is what the pack ships; small and base want a GPU"
     )
@@ -201,15 +232,30 @@ def _parser() -> Parser:
         help="samples a step in each process (default: the size's own)",
     )
     add("--seed", type=number(int, 0, 2**32 - 1), default=0)
-    add("--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})")
+    add(
+        "--data",
+        type=Path,
+        default=DATA_FILE,
+        help="a folder of pictures with captions (.txt beside them, captions.jsonl, metadata.csv, metadata.jsonl, or "
+        f"webdataset tars), or a file made by launch.py data (default {DATA_FILE})",
+    )
+    add("--json", action="store_true", help="print one JSON object on standard output at the end")
     add("--state", type=Path, default=Path("runs"), help="where trainings keep their state (runs)")
-    add("--out", type=Path, default=ASSETS, help="where the finished weights go (assets/tiny)")
+    add(
+        "--out",
+        type=Path,
+        help="where the finished weights go (assets/tiny; of a folder packs/ with the folder's name)",
+    )
     add(
         "--start",
         type=Path,
         help="clip, critic, vqgan, codec and prior: an earlier checkpoint, of which the tensors that fit are taken",
     )
-    add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
+    add(
+        "--save-every",
+        type=number(float, 1, 100_000),
+        help=f"seconds (default {SAVE_SECONDS:.0f}; of a folder {own.SAVE_SECONDS:.0f})",
+    )
     add(
         "--report-every",
         type=number(float, 0.1, 100_000),
@@ -223,7 +269,7 @@ def _parser() -> Parser:
     )
     add(
         "--control",
-        type=Path,
+        type=Control,
         help="a folder where it tells how it stands and looks whether to wait, pause or stop; for one process",
     )
     add(
@@ -238,6 +284,12 @@ def _parser() -> Parser:
         help="processes that prepare batches ahead (default: none beside a CPU, most cores beside a GPU)",
     )
     add(
+        "--processes",
+        type=number(int, 1, 64),
+        default=1,
+        help="train on so many processes of this machine; one that dies ends all, and fewer go on (default 1)",
+    )
+    add(
         "--precision",
         choices=("no", "bf16"),
         help="mixed precision (default: bf16 on a GPU, on a CPU whichever is faster)",
@@ -246,7 +298,19 @@ def _parser() -> Parser:
         "--compile", action="store_true", help="compile the networks first; pays on a GPU after a few minutes"
     )
     add("--background", action="store_true", help="give way to other work on this machine")
+    _add_flags_of_folders(parser)
     return parser
+
+
+def _add_flags_of_folders(parser: Parser) -> None:
+    add = parser.add_argument
+    add(
+        "--check",
+        action="store_true",
+        help="of a folder: tell what is in it and how long it takes, and train nothing",
+    )
+    add("--licence", help="of a folder: what its pictures are under; it stands in the pack's card")
+    add("--fresh", action="store_true", help="of a folder: begin from nothing and not from what the pack has")
 
 
 def give_way() -> None:
@@ -262,36 +326,19 @@ def give_way() -> None:
         Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
-def _train_watched(options: argparse.Namespace, control: Control) -> None:
-    """`train`, which writes to `control` how it ended: done, kept, paused, or failed and why."""
-    with control.held():
-        try:
-            train(options, control)
-        except (Exception, KeyboardInterrupt) as error:
-            sentence = isinstance(error, (FileNotFoundError, ArithmeticError)) and str(error)
-            problem = Message(sentence) if sentence else explain(error)
-            control.end("failed", problem=problem.to_json())
-            raise
+def train(options: argparse.Namespace) -> dict[str, float]:
+    """Fit, evaluate, export; prints progress to standard error. Returns the figures.
 
-
-def train(options: argparse.Namespace, control: Control | None = None) -> dict[str, float]:
-    """Fit, evaluate, export; prints progress to standard error. Returns the figures, {} where `control` paused it."""
+    Stopped when `options.control` was asked to pause, or to stop: then the weights so far were exported.
+    """
     if options.background:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
-    if options.start is not None and options.name not in ("clip", "critic", "vqgan", "codec", "prior"):
+    if options.start is not None and options.name not in own.CAN_START:
         raise BadInput("training.no_start", network=options.name)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway
-        torch.backends.cudnn.benchmark = True
-    precision = options.precision or fastest_precision(device)
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one encodes what all learn from
-    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
-    recipe = {"seed": options.seed, "size": options.size}
-    if options.batch:
-        recipe["batch_size"] = options.batch
-    trainer = TRAINERS[options.name](accelerator, options, **recipe)
+    accelerator = _accelerator(options)
+    trainer = _trainer(options, accelerator)
+    device = accelerator.device
     if options.compile:
         for module in trainer.compile_targets():
             module.compile(dynamic=False)
@@ -299,43 +346,34 @@ def train(options: argparse.Namespace, control: Control | None = None) -> dict[s
     budget = Budget(options.minutes, options.steps, options.clock == "processor")
     folder, report_every = options.state / options.name, 60 * options.report_every
     sample_every = 60 * options.sample_every if options.sample_every else None
+    control = options.control
     if control is not None:
-        control.add({"facts": {**_facts(trainer), "steps": options.steps}})
-    state, asked = _watch(
-        fit(trainer, folder, budget, options.save_every, workers, report_every, sample_every),
-        options.name if accelerator.is_main_process else "",
-        control,
-    )
-    if control is not None:
-        if asked == "pause":
-            control.end("paused", step=state.step, seconds=round(state.seconds))
-            return {}
-        control.add({"stage": "finishing"})
+        control.begin_network(options.name, folder, _facts(trainer))
+    training = fit(trainer, folder, budget, options.save_every, workers, report_every, sample_every)
+    state = follow(training, options.name if accelerator.is_main_process else "", control)
     figures = _finish(trainer, state, options) if accelerator.is_main_process else {}
-    if control is not None:
-        facts = {"step": state.step, "seconds": round(state.seconds), "figures": figures}
-        control.end("kept" if asked else "done", **facts)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+    if control is not None:
+        control.end_network(figures)
     return figures
 
 
-def _watch(
-    training: Generator[Step, None, State], name: str, control: Control | None = None
-) -> tuple[State, str]:
-    """Run a training to its end, telling how it goes unless `name` is empty. Its state, and what ended it early."""
-    asked = ""
-    while True:
-        try:
-            step = training.throw(Stopped()) if asked else next(training)
-        except StopIteration as end:
-            return end.value, asked
-        if control is not None:
-            control.tell(step)
-            asked = control.wait()
-        if name and (step.done % 25 == 0 or step.done == step.total):
-            words = "  ".join(f"{key} {value:.4g}" for key, value in step.metrics.items())
-            print(f"{name} step {step.done:,} of about {step.total:,}  {words}", file=sys.stderr, flush=True)
+def _accelerator(options: argparse.Namespace) -> Accelerator:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway
+        torch.backends.cudnn.benchmark = True
+    precision = options.precision or fastest_precision(device)
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one encodes what all learn from
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
+
+
+def _trainer(options: argparse.Namespace, accelerator: Accelerator) -> Trainer:
+    recipe = {"seed": options.seed, "size": options.size}
+    if options.batch:
+        recipe["batch_size"] = options.batch
+    return TRAINERS[options.name](accelerator, options, **recipe)
 
 
 def _facts(trainer: Trainer) -> dict[str, Any]:
@@ -363,9 +401,12 @@ def _finish(trainer: Trainer, state: State, options: argparse.Namespace) -> dict
         "seed": options.seed,
         "start": trainer.start,
         "figures": figures,
-        "licence": "MIT; trained on Apache-2.0, MIT and CC-BY-4.0 art, see assets/NOTICE",
+        "licence": trainer.emoji.licence
+        or "MIT; trained on Apache-2.0, MIT and CC-BY-4.0 art, see assets/NOTICE",
     }
-    trainer.export(options.out / (trainer.file or f"{trainer.name}.safetensors"), facts)
+    file = trainer.file or f"{trainer.name}.safetensors"
+    trainer.export(options.out / file, facts)
+    own.note_part(options.out, options.name, file, facts | {"minutes": options.minutes})
     print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), file=sys.stderr)
     return figures
 
