@@ -54,17 +54,19 @@ MAY_IMPORT |= {
     "app.soak": RUNNING,
     "app.saved_probes": RUNNING,
     "app.trainings": RUNNING,
+    "app.batch": RUNNING,
     "app.ui": (
         *RUNNING, "app.jobs", "app.library", "app.downloads", "app.timelapse", "app.saved_directions",
         "app.saved_probes", "app.trainings",
         "app.serving", "app.owners", "app.visitors", "app.space", "app.recipe",
     ),
-    "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.library", "app.serving", "app.space", "app.deploy", "app.soak"),
+    "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.library", "app.serving", "app.space", "app.deploy", "app.soak",
+        "app.batch"),
 }  # fmt: skip
 # Families of models that are variants of another, or built on it.
 KIN = {
     ("chinese_clip", "openai_clip"), ("siglip", "openai_clip"), ("judge", "clip"), ("prior", "clip"),
-    ("dalle_semantic", "clip"),
+    ("dalle_semantic", "clip"), ("transformer", "dalle"),
 }  # fmt: skip
 
 

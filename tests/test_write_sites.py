@@ -208,7 +208,7 @@ SITES: dict[str, Trial | str] = {
     "app/cli/run.py picture_folder": picture_folder,
     "app/cli/soak.py": DEVELOPERS,
     "app/jobs/store.py JobStore.__init__": job_list,
-    "app/jobs/store.py JobStore._claim": job_list,
+    "app/jobs/store.py claim": job_list,
     "app/soak.py": DEVELOPERS,
     "app/library/bin.py Bin._move": library_bin,
     "app/library/bin.py _rename": library_bin,

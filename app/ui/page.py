@@ -26,6 +26,7 @@ from app.serving import LOCAL, PORT, Serving, without_proxies
 from app.trainings.manager import Trainings
 from app.ui import api, api_see, stopping, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
+from app.ui.axes import Axes
 from app.ui.context import (
     DRAWING,
     QUIET,
@@ -196,6 +197,7 @@ def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool
                 *context.shelf.routes(),
                 *house.routes(),
                 *stopping.routes(context.queue),
+                *Axes(context).routes(),
                 *Wall(context).routes(),
                 *TrainQuestions(context.trainings).routes(),
             ],

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipelines.core.pipeline import Picture, Pipeline, Step
 from pipelines.core.settings import Cell, Settings
 from pipelines.errors import BadInput
+from pipelines.io.images import as_seen, on_white
 
 LARGEST_CELL = 256  # pixels; larger pictures are made smaller on the sheet
 GAP = 8  # pixels between pictures
@@ -89,7 +90,7 @@ def sheet_of(pictures: Sequence[Image.Image], columns: Sequence[str], rows: Sequ
         write_label(pen, (GAP, head + k * (height + GAP) + height / 2), label, size, side - 2 * GAP, "lm")
     for k, picture in enumerate(pictures):
         row, column = divmod(k, across)
-        shown = picture.convert("RGB")
+        shown = on_white(as_seen(picture)).copy()
         shown.thumbnail((width, height), Image.Resampling.LANCZOS)
         left = side + column * (width + GAP) + (width - shown.width) // 2
         sheet.paste(shown, (left, head + row * (height + GAP) + (height - shown.height) // 2))

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from pipelines.core.execute import run
 from pipelines.core.pipeline import Picture, Pipeline, Result
@@ -161,19 +162,24 @@ def composed(
 def copies(critic: Clip, emoji: Dataset, samples: list[Image.Image], sheet: Path | None) -> dict[str, float]:
     """Whether samples are nearer to a training picture than training pictures of different styles usually are.
 
-    By the critic's vectors and by pixels. The sheet shows each sample, then its nearest picture by either, four to a row.
+    By the critic's vectors and by pixels, beside real icons of the style that nobody learned from. The sheet shows each
+    sample, then its nearest picture by either, four to a row.
     """
-    images = to_tensor(samples)
-    own = {
-        "critic": encode_pictures(critic, np.stack([np.asarray(sample) for sample in samples])).cpu(),
-        "pixels": thumbnails(images),
-    }
+
+    def vectors(pictures: np.ndarray) -> dict[str, Tensor]:
+        shown = to_tensor([Image.fromarray(pixels) for pixels in pictures])
+        return {"critic": encode_pictures(critic, pictures).cpu(), "pixels": thumbnails(shown)}
+
+    own = vectors(np.stack([np.asarray(sample) for sample in samples]))
+    unseen = vectors(on_background(emoji.rgba[emoji.validation]))
     columns: list[list[Image.Image]] = [samples]
     figures = {}
     for who, training in (("critic", Training(emoji, critic)), ("pixels", Training(emoji))):
         distance, index = nearest(own[who], training.vectors)
         usual = usual_distance(training.vectors, [icon.style for icon in training.icons])
         figures[f"share nearer than two styles usually are, {who}"] = (distance < usual).float().mean().item()
+        near = nearest(unseen[who], training.vectors)[0] < usual
+        figures[f"the same of real icons of a style never seen, {who}"] = near.float().mean().item()
         figures[f"distance to the nearest, {who}"] = distance.median().item()
         figures[f"distance of two styles, {who}"] = usual
         chosen = on_background(emoji.rgba[emoji.train[index.numpy()]])

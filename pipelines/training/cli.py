@@ -21,21 +21,24 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from pipelines.core.arguments import Parser, number
 from pipelines.errors import BadInput, CannotSave, CodedError
 from pipelines.io.files import check_writable
 from pipelines.training import own, processes
 from pipelines.training.batches import sensible_workers
-from pipelines.training.control import Control, follow
-from pipelines.training.data.dataset import DATA_FILE, Dataset
+from pipelines.training.control import follow
+from pipelines.training.data.dataset import Dataset
+from pipelines.training.flags import SAVE_SECONDS, parser_of
 from pipelines.training.loop import Budget, fit
 from pipelines.training.report import fastest_precision, hardware
 from pipelines.training.state import State
 from pipelines.training.trainer import Trainer
 
 ASSETS = own.TINY
-SAVE_SECONDS = 300.0
-SIZES = ("tiny", "small", "base")
+OPTIONS = {  # flags of some networks only
+    "codec": ("dalle", "transformer"),
+    "condition": ("transformer",),
+    **dict.fromkeys(("text", "loss", "chunk"), ("clip", "critic")),
+}
 NICENESS = 15  # of a training in the background
 
 
@@ -52,7 +55,9 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
             path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
             path.write_text(train_tokenizer(emoji).vocabulary.to_str(), "utf-8")
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
-    recipe |= {"start": options.start} | _drawn_pictures(accelerator, options, emoji)
+    recipe |= {"start": options.start, "chunk": options.chunk} | _drawn_pictures(accelerator, options, emoji)
+    recipe |= {"text_kind": options.text} if options.text else {}
+    recipe |= {"sigmoid": True} if options.loss == "sigmoid" else {}
     return trainer(accelerator, emoji, Tokenizer.load(path), options.state / "clip", **recipe)
 
 
@@ -99,6 +104,20 @@ def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     return trainer(accelerator, Dataset(options.data), options.out, start=options.start, **recipe)
 
 
+def vqvae_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """A VQ-VAE of as many tokens as the VQGAN."""
+    from pipelines.training.vqvae import VqvaeTrainer
+
+    return VqvaeTrainer(accelerator, Dataset(options.data), **recipe)
+
+
+def dvae_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """A dVAE of as many tokens as the VQGAN."""
+    from pipelines.training.dvae import DvaeTrainer
+
+    return DvaeTrainer(accelerator, Dataset(options.data), **recipe)
+
+
 def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """More training for the decoder of the codec in `out`; its latents stay the same."""
     from pipelines.training.vqgan import DecoderTrainer
@@ -107,10 +126,21 @@ def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **rec
 
 
 def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
-    """DALL·E over the tokens of the VQGAN in `out`."""
+    """DALL·E over the tokens of a codec in `out`."""
     from pipelines.training.dalle import DalleTrainer
 
+    recipe |= {"codec": options.codec or "vqgan"}
     return DalleTrainer(accelerator, Dataset(options.data), options.out, options.state / "dalle", **recipe)
+
+
+def transformer_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """The second stage of a codec in `out`."""
+    from pipelines.training.transformer import TransformerTrainer
+
+    recipe |= {"codec": options.codec or "vqgan", "condition": options.condition or "none"}
+    return TransformerTrainer(
+        accelerator, Dataset(options.data), options.out, options.state / "dalle", **recipe
+    )
 
 
 def semantic_dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -153,8 +183,11 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "text": text_trainer,
     "vqgan": vqgan_trainer,
     "codec": vqgan_trainer,
+    "vqvae": vqvae_trainer,
+    "dvae": dvae_trainer,
     "decoder": decoder_trainer,
     "dalle": dalle_trainer,
+    "transformer": transformer_trainer,
     "dalle-semantic": semantic_dalle_trainer,
     "prior": prior_trainer,
     "judge": judge_trainer,
@@ -169,14 +202,11 @@ def main(argv: list[str]) -> int:
             from pipelines.training.queue import main as queue
 
             return queue(argv[1:], TRAINERS)
-        options = _parser().parse_args(argv)
+        options = parser_of(TRAINERS).parse_args(argv)
         if options.processes > 1 and "RANK" not in os.environ:
             return processes.run(argv, options.processes, options.state)
         with options.control.held() if options.control else nullcontext():
-            if own.is_folder(options.data):
-                told = own.train_on_folder(options, train, lambda part: _trainer(part, _accelerator(part)))
-            else:
-                told = _on_data_file(options)
+            told = _on_folder_or_file(options)
             if options.json:
                 print(json.dumps(told, ensure_ascii=False))
     except (BadInput, CannotSave, FileNotFoundError, ArithmeticError) as error:
@@ -195,6 +225,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _on_folder_or_file(options: argparse.Namespace) -> dict[str, Any]:
+    """Train on what the options name; returns what --json prints."""
+    if (data := own.data_of(options)) is None:
+        return _on_data_file(options)
+    return own.train_on_folder(options, data, train, lambda part: _trainer(part, _accelerator(part)))
+
+
 def _on_data_file(options: argparse.Namespace) -> dict[str, Any]:
     """Train one network on a data file; returns what --json prints."""
     if options.check or options.name == own.PACK:
@@ -202,115 +239,6 @@ def _on_data_file(options: argparse.Namespace) -> dict[str, Any]:
     options.out = options.out or ASSETS
     options.save_every = options.save_every or SAVE_SECONDS
     return {"figures": train(options), "out": str(options.out)}
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="launch.py train",
-        description="Train one of the small networks. The same command again goes on where it stopped. "
-        "`train queue FILE` runs a list of trainings: see train queue --help.",
-    )
-    add = parser.add_argument
-    add(
-        "name",
-        choices=[*sorted(TRAINERS), own.PACK],
-        metavar="NAME",
-        help=f"{', '.join(sorted(TRAINERS))}; {own.PACK}: all that the tools need, from a folder of pictures",
-    )
-    add(
-        "--size", choices=SIZES, default="tiny", help="tiny is what the pack ships; small and base want a GPU"
-    )
-    add("--minutes", type=number(float, 0.01, 100_000), default=20.0, help="time budget (default 20)")
-    add(
-        "--steps",
-        type=number(int, 1, 10**9),
-        help="a budget in steps instead; then a resumed run repeats exactly",
-    )
-    add(
-        "--batch",
-        type=number(int, 1, 65_536),
-        help="samples a step in each process (default: the size's own)",
-    )
-    add("--seed", type=number(int, 0, 2**32 - 1), default=0)
-    add(
-        "--data",
-        type=Path,
-        default=DATA_FILE,
-        help="a folder of pictures with captions (.txt beside them, captions.jsonl, metadata.csv, metadata.jsonl, or "
-        f"webdataset tars), or a file made by launch.py data (default {DATA_FILE})",
-    )
-    add("--json", action="store_true", help="print one JSON object on standard output at the end")
-    add("--state", type=Path, default=Path("runs"), help="where trainings keep their state (runs)")
-    add(
-        "--out",
-        type=Path,
-        help="where the finished weights go (assets/tiny; of a folder packs/ with the folder's name)",
-    )
-    add(
-        "--start",
-        type=Path,
-        help="clip, critic, vqgan, codec and prior: an earlier checkpoint, of which the tensors that fit are taken",
-    )
-    add(
-        "--save-every",
-        type=number(float, 1, 100_000),
-        help=f"seconds (default {SAVE_SECONDS:.0f}; of a folder {own.SAVE_SECONDS:.0f})",
-    )
-    add(
-        "--report-every",
-        type=number(float, 0.1, 100_000),
-        default=20.0,
-        help="minutes between two lines of figures, sheets and kept states (default 20)",
-    )
-    add(
-        "--sample-every",
-        type=number(float, 0.01, 100_000),
-        help="minutes between two sheets that are drawn in between; few of them are kept (default: none are drawn)",
-    )
-    add(
-        "--control",
-        type=Control,
-        help="a folder where it tells how it stands and looks whether to wait, pause or stop; for one process",
-    )
-    add(
-        "--clock",
-        choices=("wall", "processor"),
-        default="wall",
-        help="what minutes are: of the clock, or of computing, which waits do not shorten (default wall)",
-    )
-    add(
-        "--workers",
-        type=number(int, 0, 256),
-        help="processes that prepare batches ahead (default: none beside a CPU, most cores beside a GPU)",
-    )
-    add(
-        "--processes",
-        type=number(int, 1, 64),
-        default=1,
-        help="train on so many processes of this machine; one that dies ends all, and fewer go on (default 1)",
-    )
-    add(
-        "--precision",
-        choices=("no", "bf16"),
-        help="mixed precision (default: bf16 on a GPU, on a CPU whichever is faster)",
-    )
-    add(
-        "--compile", action="store_true", help="compile the networks first; pays on a GPU after a few minutes"
-    )
-    add("--background", action="store_true", help="give way to other work on this machine")
-    _add_flags_of_folders(parser)
-    return parser
-
-
-def _add_flags_of_folders(parser: Parser) -> None:
-    add = parser.add_argument
-    add(
-        "--check",
-        action="store_true",
-        help="of a folder: tell what is in it and how long it takes, and train nothing",
-    )
-    add("--licence", help="of a folder: what its pictures are under; it stands in the pack's card")
-    add("--fresh", action="store_true", help="of a folder: begin from nothing and not from what the pack has")
 
 
 def give_way() -> None:
@@ -334,6 +262,11 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     if options.background:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
+    for option, networks in OPTIONS.items():
+        if getattr(options, option) is not None and options.name not in networks:
+            raise BadInput(
+                "training.no_option", option=option, networks=", ".join(networks), network=options.name
+            )
     if options.start is not None and options.name not in own.CAN_START:
         raise BadInput("training.no_start", network=options.name)
     accelerator = _accelerator(options)

@@ -34,7 +34,7 @@ PACK = "pack"  # all of PARTS, one after another
 CAN_START = ("clip", "critic", "vqgan", "codec", "prior")
 PARTS = ("clip", "critic", "codec", "vqgan", "prior", "dalle")  # what the tools use, in the tiny pack too
 VOCABULARY = "tokenizer.json"
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 ICONS_ONLY = ("text", "judge")  # networks that need names of things, or a teacher's words
 KEEPS = ("decoder", "image")  # trainings after which what stands on the part still does
 SHARES = {"clip": 0.17, "codec": 0.19, "vqgan": 0.13, "prior": 0.27, "dalle": 0.12, "critic": 0.04}
@@ -58,14 +58,15 @@ class Plan:
 
 def train_on_folder(
     options: argparse.Namespace,
+    found: Check,
     train: Callable[[argparse.Namespace], dict[str, float]],
     trainer_of: Callable[[argparse.Namespace], Trainer],
 ) -> dict[str, Any]:
-    """Check a user's folder, tell what was found, and train on it unless that is all; returns what --json prints.
+    """Tell what was found in a user's folder and train on it, unless that is all; returns what --json prints.
 
     `train` trains one network with some options and returns its figures; `trainer_of` only makes its trainer.
     """
-    found, main = checked(options), int(os.environ.get("RANK", "0")) == 0
+    main = int(os.environ.get("RANK", "0")) == 0
     own = settled(options, found)
     plan = Plan.of(options.minutes) if options.name == PACK else Plan({options.name: options.minutes})
     if main:
@@ -112,22 +113,23 @@ def _paces(
     return paces
 
 
-def is_folder(data: Path) -> bool:
-    """Whether the data are a user's pictures, a folder or a tar, and no data file."""
-    return data.is_dir() or data.suffix.lower() == ".tar"
+def data_of(options: argparse.Namespace) -> Check | None:
+    """The check of a user's pictures where `options.data` names a folder of them, a tar, or the data file of a check.
 
-
-def checked(options: argparse.Namespace) -> Check:
-    """The check of the folder that `options.data` names, with progress on standard error."""
-    cache = options.state / "data"
-    begun = time.monotonic()
+    Reading is told on standard error. None for other data files. BadInput as `check` raises it.
+    """
+    data, begun = options.data, time.monotonic()
+    if data.is_file() and data.suffix.lower() != ".tar":
+        return Check.of_data_file(data)
+    if data.suffix == ".safetensors":  # which is not there
+        return None
 
     def tell(done: int, total: int) -> None:
         if done and done % 500 == 0:
             left = (time.monotonic() - begun) / done * (total - done)
             say(f"read {done:,} of {total:,} files, about {left:.0f} seconds left")
 
-    return check(options.data, cache, tell, options.licence or "")
+    return check(data, options.state / "data", tell, options.licence or "")
 
 
 def report(found: Check, licence: str) -> None:
@@ -148,7 +150,8 @@ def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
 
     BadInput for a network that learns from icons only, and for a pack's name that cannot be one.
     """
-    if options.name == PACK and (options.start is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1):
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if options.name == PACK and (several or options.start is not None or options.control is not None):
         raise BadInput("training.pack_alone")
     if options.name in ICONS_ONLY:
         raise BadInput("training.icons_only", network=options.name)
@@ -160,7 +163,8 @@ def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
         raise BadInput("training.pack_name", name=out.name)
     own = argparse.Namespace(**vars(options))
     own.data, own.out, own.folder = found.file, out, found
-    own.state = options.state / "own" / f"{out.name}-{found.hash[:8]}"
+    if options.data.suffix != ".safetensors":  # whoever names a data file names its state too
+        own.state = options.state / "own" / f"{out.name}-{found.hash[:8]}"
     own.save_every = options.save_every or SAVE_SECONDS
     return own
 

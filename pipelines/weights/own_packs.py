@@ -14,7 +14,7 @@ from pipelines.io.files import path_to_write
 from pipelines.models.pack_card import PackCard
 from pipelines.weights.checkpoint import PROJECT, Checkpoint
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 KINDS = {
     "clip": "clip",
     "critic": "clip",

@@ -120,6 +120,15 @@ class Check:
         paths = {name: Path(values[name]) for name in ("folder", "file", "sheet")}
         return cls(**{**values, **paths, "skipped": skipped})
 
+    @classmethod
+    def of_data_file(cls, file: Path) -> Check | None:
+        """The check that a data file was made by, which lies beside it. None for other files."""
+        facts = file.with_suffix(".json")
+        try:
+            return replace(cls.from_json(json.loads(facts.read_text("utf-8"))), file=file)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+
 
 def _slug(source: str) -> str:
     return source.replace(".", "_")

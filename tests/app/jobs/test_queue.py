@@ -96,6 +96,25 @@ def test_a_visitor_orders_his_own_jobs_and_lets_them_wait(queue: JobQueue, studi
     assert queue.clear("ann") == 1 and queue.line("ann") == []
 
 
+def test_a_pause_outlives_the_server(studio: FakeStudio, tmp_path: Path) -> None:
+    studio.fake.go.set()
+    before = JobQueue(studio, tmp_path, FAKES)
+    for name in ("ann", "bob"):
+        before.pause(name, True)
+    waits = before.submit("fake", {"prompt": "later"}, "ann")
+    before.pause("bob", False)
+    before.close()
+    again = JobQueue(studio, tmp_path, FAKES)
+    try:
+        assert again.is_paused("ann") and not again.is_paused("bob")
+        assert finished(again, again.submit("fake", {"prompt": "now"}, "bob")).state == "done"
+        assert again.job(waits).state == "queued" and again.job(waits).position == 0
+        again.pause("ann", False)
+        assert finished(again, waits).state == "done"
+    finally:
+        again.close()
+
+
 def test_sessions_take_turns(queue: JobQueue, studio: FakeStudio) -> None:
     queue.submit("fake", {"prompt": "wait"}, "ann")
     until(lambda: studio.fake.ran == ["wait"])

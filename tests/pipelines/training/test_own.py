@@ -205,7 +205,7 @@ def test_a_pack_is_trained_part_by_part_and_goes_on_after_a_kill(
     [
         (["text"], "learns from icons with names only"),
         (["pack", "--start", "a.safetensors"], "without --start"),
-        (["vqgan", "--out", "packs/My Pack"], "cannot be a pack's name"),
+        (["vqgan", "--out", "packs/My Pack"], "is no name for a pack"),
         (["vqgan", "--data", "nowhere.tar"], "there is no folder"),
     ],
 )

@@ -126,6 +126,7 @@ def test_a_training_is_checked_started_watched_paused_and_discarded(
     now = trainings.now()
     assert now is not None and (now.order.network, now.order.pack) == ("pack", "cards")
     assert "nothing to do" in tab.locator(".train .cause").inner_text()
+    trainings.forget()
 
     made = pretend(trainings, "running", str(cats))
     tab.locator(".train .plot[data-name=pixel] .mean").wait_for(state="attached")
