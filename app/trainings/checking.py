@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.core.explain import explain
@@ -19,6 +19,7 @@ class Checking:
     """How far a look at a folder is: files done of all, then what was found or why nothing can be learned from it."""
 
     folder: str
+    licence: str = ""
     done: int = 0
     total: int = 0
     found: Check | None = None
@@ -38,15 +39,16 @@ class Checks:
         self._now: Checking | None = None
         self._stop = threading.Event()
 
-    def ask(self, folder: str, again: bool = False) -> Checking:
+    def ask(self, folder: str, licence: str = "", again: bool = False) -> Checking:
         """How the look at a folder stands; it is begun when there is none, and with `again` when it is over."""
         with self._lock:
             now = self._now
-            if now is None or now.folder != folder or (again and now.is_over):
+            other = now is None or (now.folder, now.licence) != (folder, licence)
+            if now is None or other or (again and now.is_over):
                 self._stop.set()
                 self._stop = threading.Event()
-                self._now = now = Checking(folder)
-                args = (folder, self._stop)
+                self._now = now = Checking(folder, licence)
+                args = (now, self._stop)
                 threading.Thread(target=self._look, args=args, daemon=True, name="checking").start()
             return now
 
@@ -54,21 +56,21 @@ class Checks:
         """End what is being looked at."""
         self._stop.set()
 
-    def _look(self, folder: str, stop: threading.Event) -> None:
+    def _look(self, begun: Checking, stop: threading.Event) -> None:
         def tell(done: int, total: int) -> None:
             if stop.is_set():
                 raise Stopped
-            self._say(stop, Checking(folder, done, total))
+            self._say(stop, replace(begun, done=done, total=total))
 
         try:
-            ended = Checking(folder, found=check(folder, self.cache, tell))
+            ended = replace(begun, found=check(begun.folder, self.cache, tell, begun.licence))
         except Stopped:
             return
         except (BadInput, CannotSave) as problem:
-            ended = Checking(folder, problem=problem.message)
+            ended = replace(begun, problem=problem.message)
         except Exception as problem:
             log.exception("the look at a folder broke")
-            ended = Checking(folder, problem=explain(problem))
+            ended = replace(begun, problem=explain(problem))
         self._say(stop, ended)
 
     def _say(self, stop: threading.Event, checking: Checking) -> None:
