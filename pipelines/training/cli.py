@@ -246,6 +246,14 @@ def _parser() -> Parser:
         type=Path,
         help="clip, critic, vqgan, codec and prior: an earlier checkpoint, of which the tensors that fit are taken",
     )
+    _add_flags_of_networks(parser)
+    _add_flags_of_runs(parser)
+    return parser
+
+
+def _add_flags_of_networks(parser: Parser) -> None:
+    """The flags in OPTIONS."""
+    add = parser.add_argument
     add("--codec", choices=CODECS, help="dalle and transformer: whose tokens are learned (default vqgan)")
     add("--condition", choices=CONDITIONS, help="transformer: what it is told (default none)")
     add("--text", choices=TEXT_KINDS, help="clip and critic: the text tower (default transformer)")
@@ -260,6 +268,11 @@ def _parser() -> Parser:
         help="clip and critic: pictures encoded at once, for batches larger than memory; the gradients stay those of "
         "the batch (default: all)",
     )
+
+
+def _add_flags_of_runs(parser: Parser) -> None:
+    """How a training runs, whatever it learns."""
+    add = parser.add_argument
     add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
     add(
         "--report-every",
@@ -297,7 +310,6 @@ def _parser() -> Parser:
         "--compile", action="store_true", help="compile the networks first; pays on a GPU after a few minutes"
     )
     add("--background", action="store_true", help="give way to other work on this machine")
-    return parser
 
 
 def give_way() -> None:
