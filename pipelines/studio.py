@@ -23,7 +23,7 @@ from pipelines.errors import BadInput
 from pipelines.generate.pipeline import Generate
 from pipelines.guide.pipeline import Guide
 from pipelines.models.base import Clip
-from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
+from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header, read_kind
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
 from pipelines.models.flow.network import FLOWS
 from pipelines.models.latent_diffusion import LatentDiffusion, Previewer
@@ -40,7 +40,6 @@ from pipelines.weights.catalog import (
     PREVIEW,
     check_use,
     checkpoint_of,
-    kind_of,
     needed,
     parts,
     pipelines_of,
@@ -227,7 +226,7 @@ class Studio:
 
     def _read_network(self, checkpoint: Checkpoint) -> nn.Module:
         """A file's network, frozen, in evaluation mode, on the device. BadInput when no row of SPECS fits the file."""
-        kind = kind_of(checkpoint.path) or checkpoint.kind
+        kind = read_kind(checkpoint.path) or checkpoint.kind
         if kind not in SPECS or not SPECS[kind].network:
             raise BadInput("studio.kind_unknown", file=checkpoint.path.name, kind=kind[:40])
         spec, values = SPECS[kind], read_header(checkpoint.path)[0]
@@ -257,7 +256,9 @@ class Studio:
         """A model that another studio has loaded, moved to this one's device and to the precision used there."""
         device = self.torch_device
         kind = (
-            checkpoint.kind if checkpoint.role == "diffusion" else kind_of(checkpoint.path) or checkpoint.kind
+            checkpoint.kind
+            if checkpoint.role == "diffusion"
+            else read_kind(checkpoint.path) or checkpoint.kind
         )
         for network in networks_of(part):
             kept = network is getattr(part, "vae", None)  # Stable Diffusion's stays in float32

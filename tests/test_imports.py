@@ -66,7 +66,7 @@ MAY_IMPORT |= {
 # Families of models that are variants of another, or built on it.
 KIN = {
     ("chinese_clip", "openai_clip"), ("siglip", "openai_clip"), ("judge", "clip"), ("prior", "clip"),
-    ("dalle_semantic", "clip"),
+    ("dalle_semantic", "clip"), ("transformer", "dalle"),
 }  # fmt: skip
 
 

@@ -52,9 +52,9 @@ from pipelines.models.base import Clip
 from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.studio import Studio
+from pipelines.training.autoencoder import reconstruction
 from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.data.dataset import DATA_FILE, Dataset, on_background
-from pipelines.training.vqgan import reconstruction
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "assets" / "tiny" / "README.md", ROOT / "README.md")

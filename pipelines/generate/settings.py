@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.core.settings import knob
+from pipelines.core.sizes import check_size_form
 from pipelines.core.terms import TermSettings, style_knob
 
 FINISHES = ("auto", "drawn", "refined")
@@ -47,9 +48,16 @@ class GenerateSettings(TermSettings):
         help_zh="从图片顶部保留多少行图像词元")
     likeness: float = knob(0.3, 0.0, 1.0, label=("likeness", "相似度"), advanced=True,
         help="how close variations stay to the picture", help_zh="变体与原图有多接近")
+    canvas: str = knob("", label=("canvas", "画布"), advanced=True,
+        help="WIDTHxHEIGHT in pixels, for a DALL·E whose window slides (train transformer); empty for its own",
+        help_zh="宽x高（像素），用于窗口可滑动的 DALL·E（train transformer）；留空为其自身大小")
     batch: int | None = knob(None, 1, 512, label=("drawn together", "同时绘制"), advanced=True,
         help="candidates drawn together", help_zh="同时绘制多少张候选")
     # fmt: on
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_size_form(self.canvas)
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:

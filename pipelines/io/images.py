@@ -256,7 +256,12 @@ def on_white(image: Image.Image) -> Image.Image:
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
     """The largest centred square of the picture, resized to size x size pixels."""
-    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    return fit_size(image, size, size)
+
+
+def fit_size(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The largest centred part of the picture of this shape, resized to width x height pixels."""
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

@@ -34,6 +34,13 @@ from pipelines.training.trainer import Trainer
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
 SIZES = ("tiny", "small", "base")
+CODECS = ("vqgan", "vqvae", "dvae")
+CONDITIONS, TEXT_KINDS = ("none", "class", "text"), ("transformer", "bag", "cbow")
+OPTIONS = {  # flags of some networks only
+    "codec": ("dalle", "transformer"),
+    "condition": ("transformer",),
+    **dict.fromkeys(("text", "loss", "chunk"), ("clip", "critic")),
+}
 NICENESS = 15  # of a training in the background
 
 
@@ -50,7 +57,9 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
             path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
             path.write_text(train_tokenizer(emoji).vocabulary.to_str(), "utf-8")
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
-    recipe |= {"start": options.start} | _drawn_pictures(accelerator, options, emoji)
+    recipe |= {"start": options.start, "chunk": options.chunk} | _drawn_pictures(accelerator, options, emoji)
+    recipe |= {"text_kind": options.text} if options.text else {}
+    recipe |= {"sigmoid": True} if options.loss == "sigmoid" else {}
     return trainer(accelerator, emoji, Tokenizer.load(path), options.state / "clip", **recipe)
 
 
@@ -97,6 +106,20 @@ def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     return trainer(accelerator, Dataset(options.data), options.out, start=options.start, **recipe)
 
 
+def vqvae_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """A VQ-VAE of as many tokens as the VQGAN."""
+    from pipelines.training.vqvae import VqvaeTrainer
+
+    return VqvaeTrainer(accelerator, Dataset(options.data), **recipe)
+
+
+def dvae_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """A dVAE of as many tokens as the VQGAN."""
+    from pipelines.training.dvae import DvaeTrainer
+
+    return DvaeTrainer(accelerator, Dataset(options.data), **recipe)
+
+
 def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """More training for the decoder of the codec in `out`; its latents stay the same."""
     from pipelines.training.vqgan import DecoderTrainer
@@ -105,10 +128,21 @@ def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **rec
 
 
 def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
-    """DALL·E over the tokens of the VQGAN in `out`."""
+    """DALL·E over the tokens of a codec in `out`."""
     from pipelines.training.dalle import DalleTrainer
 
+    recipe |= {"codec": options.codec or "vqgan"}
     return DalleTrainer(accelerator, Dataset(options.data), options.out, options.state / "dalle", **recipe)
+
+
+def transformer_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """The second stage of a codec in `out`."""
+    from pipelines.training.transformer import TransformerTrainer
+
+    recipe |= {"codec": options.codec or "vqgan", "condition": options.condition or "none"}
+    return TransformerTrainer(
+        accelerator, Dataset(options.data), options.out, options.state / "dalle", **recipe
+    )
 
 
 def semantic_dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -151,8 +185,11 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "text": text_trainer,
     "vqgan": vqgan_trainer,
     "codec": vqgan_trainer,
+    "vqvae": vqvae_trainer,
+    "dvae": dvae_trainer,
     "decoder": decoder_trainer,
     "dalle": dalle_trainer,
+    "transformer": transformer_trainer,
     "dalle-semantic": semantic_dalle_trainer,
     "prior": prior_trainer,
     "judge": judge_trainer,
@@ -208,6 +245,20 @@ def _parser() -> Parser:
         "--start",
         type=Path,
         help="clip, critic, vqgan, codec and prior: an earlier checkpoint, of which the tensors that fit are taken",
+    )
+    add("--codec", choices=CODECS, help="dalle and transformer: whose tokens are learned (default vqgan)")
+    add("--condition", choices=CONDITIONS, help="transformer: what it is told (default none)")
+    add("--text", choices=TEXT_KINDS, help="clip and critic: the text tower (default transformer)")
+    add(
+        "--loss",
+        choices=("softmax", "sigmoid"),
+        help="clip and critic: sigmoid is SigLIP's (default softmax)",
+    )
+    add(
+        "--chunk",
+        type=number(int, 1, 65_536),
+        help="clip and critic: pictures encoded at once, for batches larger than memory; the gradients stay those of "
+        "the batch (default: all)",
     )
     add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
     add(
@@ -279,6 +330,11 @@ def train(options: argparse.Namespace, control: Control | None = None) -> dict[s
     if options.background:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
+    for option, networks in OPTIONS.items():
+        if getattr(options, option) is not None and options.name not in networks:
+            raise BadInput(
+                "training.no_option", option=option, networks=", ".join(networks), network=options.name
+            )
     if options.start is not None and options.name not in ("clip", "critic", "vqgan", "codec", "prior"):
         raise BadInput("training.no_start", network=options.name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

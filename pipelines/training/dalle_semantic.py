@@ -32,6 +32,7 @@ from pipelines.models.dalle_semantic.network import (
 from pipelines.models.sampling import sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training import token_bank
+from pipelines.training.autoencoder import load_codec
 from pipelines.training.data.captions import COLOURS, caption
 from pipelines.training.data.dataset import Dataset, icon_weights
 from pipelines.training.data.scenes import scene_count, scene_share
@@ -39,7 +40,7 @@ from pipelines.training.drawing import SHEET_PROMPTS, named_right, sheet_prompts
 from pipelines.training.near_codes import neighbours
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
-from pipelines.training.vqgan import load_clip, load_codec
+from pipelines.training.vqgan import load_clip
 
 SCENE_SHARE = 0.2
 

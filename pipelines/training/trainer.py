@@ -89,6 +89,10 @@ class Trainer(ABC):
         The gradient of `clipped` is cut to norm 1.
         """
         self.accelerator.backward(loss)
+        self.step(clipped, *names)
+
+    def step(self, clipped: nn.Module | None, *names: str) -> None:
+        """One step of the named optimizers down the mean of all processes' gradients; see `backward_and_step`."""
         optimizers = [self.optimizers[name] for name in names]
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         average_gradients(self.accelerator, (p for group in groups for p in group["params"]))

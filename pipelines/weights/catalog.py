@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from pipelines.errors import BadInput
 from pipelines.io.tensors import open_tensors
 from pipelines.io.values import is_dict
+from pipelines.models.checkpoint import read_kind
 from pipelines.weights.checkpoint import PROJECT, Checkpoint, size_of
 from pipelines.weights.install import find, installed
 from pipelines.weights.open_weights import OPEN_WEIGHTS
@@ -97,7 +98,7 @@ def checkpoint_of(name: str) -> Checkpoint:
     if path.is_dir():
         kind, role = folder_kind(path), ""
     elif path.suffix == ".safetensors":
-        kind, role, facts = kind_of(path), "", _facts_of(path)
+        kind, role, facts = read_kind(path), "", _facts_of(path)
     else:  # a vocabulary, which tells what it is when it is read
         kind, role = "", "tokenizer"
     return Checkpoint(
@@ -127,15 +128,6 @@ def _of_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return values if is_dict(values) else {}
-
-
-def kind_of(path: Path) -> str:
-    """The kind of network in a converted file, from its metadata. "" where it has none, as in the tiny pack."""
-    try:
-        with open_tensors(path, "np") as file:
-            return (file.metadata() or {}).get("kind", "")
-    except (SafetensorError, OSError):
-        return ""  # who reads its weights will say what is wrong with it
 
 
 def _facts_of(path: Path) -> dict[str, Any]:

@@ -17,11 +17,14 @@ from pipelines.training.dalle import DalleTrainer
 from pipelines.training.dalle_semantic import SemanticDalleTrainer
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import render
+from pipelines.training.dvae import DvaeTrainer
 from pipelines.training.judge import JudgeTrainer
 from pipelines.training.prior import PriorTrainer
 from pipelines.training.trainer import Trainer
+from pipelines.training.transformer import TransformerTrainer
 from pipelines.training.unet import UnetTrainer
 from pipelines.training.vqgan import CodecTrainer, DecoderTrainer, VqganTrainer
+from pipelines.training.vqvae import VqvaeTrainer
 
 SHAPES = {
     "red circle": ("红圆", '<circle cx="8" cy="8" r="7" fill="#d22"/>'),
@@ -90,11 +93,15 @@ SIZES: dict[str, dict[str, Any]] = {  # small enough for a test
 SIZES["critic"] = {**SIZES["clip"], "mobile": True, "widths": (8,) * 7, "block_counts": (1,) * 7}
 
 
-SIZES["codec"] = SIZES["vqgan"]
+SIZES["codec"] = SIZES["vqvae"] = SIZES["dvae"] = SIZES["vqgan"]
+SIZES["transformer"] = SIZES["dalle"]
 SIZES["decoder"] = {"batch_size": 4}
 
 
-KINDS = ("clip", "critic", "vqgan", "codec", "decoder", "dalle", "dalle-semantic", "prior", "judge", "unet")
+KINDS = (
+    *("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder"),
+    *("dalle", "transformer", "dalle-semantic", "prior", "judge", "unet"),
+)
 
 
 def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options: Any) -> Trainer:
@@ -110,10 +117,21 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options:
         return trainer
     if name == "judge":
         return JudgeTrainer(accelerator, Dataset(data_file), **sizes)
-    if name in ("dalle", "dalle-semantic", "prior"):
-        kind = {"dalle": DalleTrainer, "dalle-semantic": SemanticDalleTrainer, "prior": PriorTrainer}[name]
+    if name in ("dalle", "transformer", "dalle-semantic", "prior"):
+        kind = {
+            "dalle": DalleTrainer,
+            "transformer": TransformerTrainer,
+            "dalle-semantic": SemanticDalleTrainer,
+            "prior": PriorTrainer,
+        }[name]
         return kind(accelerator, Dataset(data_file), pack, folder, **sizes)
+    if name == "dvae":
+        return DvaeTrainer(accelerator, Dataset(data_file), **sizes)
+    if name == "vqvae":
+        vqvae = VqvaeTrainer(accelerator, Dataset(data_file), **sizes)
+        vqvae.patience = 1  # so that codes are moved within a few steps
+        return vqvae
     kinds = {"vqgan": VqganTrainer, "codec": CodecTrainer, "decoder": DecoderTrainer}
     codec = kinds[name](accelerator, Dataset(data_file), pack, **sizes)
-    codec.patience = 1  # so that codes are moved within a few steps
+    codec.patience = 1
     return codec
