@@ -79,10 +79,7 @@ class Draw:
         return {knob.name for knob in self.kind.knobs()} | set(self.kind.aliases)
 
     def ask(self, values: dict[str, Any], folder: Path) -> Settings:
-        """Checked settings with whole paths.
-
-        BadInput without a prompt, for a value that cannot be, or for a picture that is missing or none.
-        """
+        """Checked settings with whole paths. BadInput without a prompt, for a wrong value, or for no picture."""
         knobs = {knob.name: knob for knob in self.kind.knobs()}
         given = self.kind.current_names(self.common) | self.kind.current_names(values)
         if "prompt" not in given:

@@ -56,6 +56,7 @@ COMMANDS = (
     Command("deploy", "OWNER/NAME", "send this to a Hugging Face Space", "app.deploy"),
     Command("data", "", "build the training data", "pipelines.training.data.cli"),
     Command("train", "NAME", "train one of the small models", "pipelines.training.cli", ("queue",)),
+    Command("study", "NAME", "do a comparison of the field again", "pipelines.training.studies.cli"),
     Command("evaluate", "", "measure the models", "pipelines.evaluation.cli"),
     Command("bench", "NAME", "measure speed", "app.cli.bench"),
     Command("plan", "", "how long many people would wait, and what it takes", "app.cli.plan"),

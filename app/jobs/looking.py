@@ -78,6 +78,11 @@ class Looking:
         """Whether the jobs of a session wait until they are let go on."""
         return session in self._paused
 
+    def seconds_each(self, pipeline: str) -> float | None:
+        """Seconds that one run of a pipeline takes, by the last ones; None where there was none yet."""
+        with self._lock:
+            return self._store.seconds_each(pipeline)
+
     def preview(self, job_id: str) -> list[Image.Image] | None:
         """The latest preview, None when there is none yet. Asking keeps previews coming for two seconds."""
         with self._lock:

@@ -77,9 +77,9 @@ class JobQueue(Looking):
         self._live = {}
         self._running, self._lanes = [], len(lanes) or 1
         self._turns, self._expected = {}, {}
-        self._paused = set()
         self.address: Callable[[], str] = str  # the network address of whoever asks; the page sets it
         self._store = JobStore(self.folder, pipelines)
+        self._paused = self._store.paused()
         self._sequence = self._store.last_sequence()
         self._live |= {job.id: ActiveJob(job, sequence) for sequence, job in self._store.reopen()}
         forget_journals(self.folder / "runs", self._live)
@@ -190,9 +190,10 @@ class JobQueue(Looking):
             return sum(self.cancel(live.job.id) for live in self._waiting() if live.job.session == session)
 
     def pause(self, session: str, paused: bool) -> None:
-        """Let the waiting jobs of a session wait until this is taken back. The running one goes on."""
+        """Let the waiting jobs of a session wait until this is taken back, over restarts too. The running one goes on."""
         with self._wake:
             (self._paused.add if paused else self._paused.discard)(session)
+            self._store.note_pause(session, paused)
             self._wake.notify_all()
 
     def resume(self, job_id: str) -> str:

@@ -15,13 +15,14 @@ from typing import Any, get_args
 
 from app.jobs.given import GivenPictures, move_out
 from app.jobs.job import Job, State
-from app.jobs.timing import timing_key
+from app.jobs.timing import cells_of, timing_key
 from pipelines.core.pipeline import Pipeline
 from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.files import cannot_save
 
 NO_ROOM = 64 * 1024  # bytes that are free: on a full disk SQLite may only say that writing failed
 KEPT_JOBS = 2_000  # finished ones in the file; their pictures stay when the jobs are forgotten
+KEPT_PAUSES = 1_000  # the newest
 LONG_SETTINGS = 20_000  # characters that earlier versions wrote only where they kept pictures in the list
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class JobStore:
                 " state TEXT, metrics TEXT, pictures TEXT, error TEXT, created REAL, started REAL, finished REAL,"
                 " seconds TEXT, ticket INTEGER, shape TEXT)"
             )
+            self._db.execute("CREATE TABLE IF NOT EXISTS paused (session TEXT PRIMARY KEY, since REAL)")
             self._db.execute("CREATE INDEX IF NOT EXISTS by_ticket ON jobs (ticket)")
             self._db.execute("CREATE INDEX IF NOT EXISTS by_pace ON jobs (pipeline, state, finished)")
             self._move_pictures_out()
@@ -130,6 +132,23 @@ class JobStore:
                 self.save(ended, sequence)
         return [(sequence, self.whole(job)) for sequence, job in rows if job.state == "queued"]
 
+    def paused(self) -> set[str]:
+        """The sessions whose jobs wait until they are let go on."""
+        return {session for (session,) in self._ask("SELECT session FROM paused")}
+
+    def note_pause(self, session: str, paused: bool) -> None:
+        """Keep that a session is paused, or is no more. Where that cannot be written it holds until the next start."""
+        try:
+            self._db.execute("DELETE FROM paused WHERE session = ?", (session,))
+            if paused:
+                self._db.execute("INSERT INTO paused VALUES (?, ?)", (session, time.time()))
+                self._db.execute(
+                    "DELETE FROM paused WHERE session NOT IN (SELECT session FROM paused ORDER BY since DESC LIMIT ?)",
+                    (KEPT_PAUSES,),
+                )
+        except sqlite3.DatabaseError as problem:
+            log.error("a pause could not be kept: %s", problem)
+
     def last_sequence(self) -> int:
         rows = self._ask("SELECT coalesce(max(ticket), 0) FROM jobs")
         return rows[0][0] if rows else 0
@@ -149,6 +168,15 @@ class JobStore:
             if mean and mean[0][0] is not None:
                 return mean[0][0]
         return None
+
+    def seconds_each(self, pipeline: str) -> float | None:
+        """Seconds that one run of a pipeline took, those of sheets each by itself: the mean of the last eight jobs."""
+        rows = self._rows(
+            "WHERE pipeline = ? AND state = 'done' AND finished > started ORDER BY finished DESC LIMIT 8",
+            (pipeline,),
+        )
+        each = [((job.finished or 0) - (job.started or 0)) / cells_of(job) for _, job in rows]
+        return sum(each) / len(each) if each else None
 
     def close(self) -> None:
         self._db.close()

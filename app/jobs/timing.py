@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from heapq import heapify, heapreplace
 from typing import Any
 
 from app.jobs.job import ActiveJob, Job
+from pipelines.core.axes import parse_axis
 from pipelines.core.pipeline import Pipeline
+from pipelines.errors import BadInput
 
 
 def timing_key(pipelines: Mapping[str, type[Pipeline[Any]]], job: Job) -> str:
@@ -19,7 +23,17 @@ def timing_key(pipelines: Mapping[str, type[Pipeline[Any]]], job: Job) -> str:
     kind = pipelines.get(job.pipeline)
     free = {knob.name for knob in kind.Settings.knobs() if knob.kind} if kind else set()
     sized = {name: value for name, value in job.settings.items() if name not in free}
+    if (pictures := cells_of(job)) > 1:
+        sized["cells"] = pictures
     return hashlib.sha256(json.dumps(sized, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cells_of(job: Job) -> int:
+    """How many runs the sheet of a job has; 1 where it draws none."""
+    with suppress(BadInput):  # of another version
+        axes = [parse_axis(str(job.settings.get(name) or "")) for name in ("x", "y")]
+        return math.prod(len(axis.values) for axis in axes if axis)
+    return 1
 
 
 def remaining_seconds(live: ActiveJob, expected: float | None) -> float | None:

@@ -20,9 +20,10 @@ from pipelines.core.looks import in_words, needs_words, slot_in, under_looks
 from pipelines.core.pipeline import Drawn, Picture, Pipeline, Step
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
+from pipelines.core.sizes import canvas_size
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
-from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
+from pipelines.io.images import fit_size, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer, joint_reading
 from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, preview, walk
 from pipelines.models.sampling import generator_of, sample
@@ -34,6 +35,14 @@ class ReadsStyle(Protocol):
 
     def text_tokens(self, ids: list[int], style: str = "") -> Tensor:
         """A prompt's ids and a style's name -> (t,) int64."""
+        ...
+
+
+class Slides(Protocol):
+    """A Decoder whose window slides over canvases larger than its training pictures; it says so by `slides`."""
+
+    def prefill(self, text: Tensor, row_count: int, canvas: tuple[int, int]) -> tuple[Any, Tensor]:
+        """As a Decoder's, on a canvas of (rows, columns) of tokens."""
         ...
 
 
@@ -53,23 +62,35 @@ class Generate(Pipeline[GenerateSettings]):
         """The settings with the picture prompt, if any, as a small PNG data URI, the finish, and the size of a batch.
 
         They are needed to replay the run; the size of a batch changes how a candidate's numbers are rounded. BadInput when
-        `keep_rows` leaves nothing to draw, when the pack cannot refine, or when the picture cannot be read.
+        `keep_rows` leaves nothing to draw, when the pack cannot refine or draw on the canvas, or when the picture cannot
+        be read.
         """
-        grid = self.dalle.config.grid
-        if settings.keep_rows >= grid:
-            raise BadInput("generate.nothing_to_draw", rows=settings.keep_rows, most=grid - 1)
+        height, width = self.canvas(settings)
+        if settings.keep_rows >= height:
+            raise BadInput("generate.nothing_to_draw", rows=settings.keep_rows, most=height - 1)
         if settings.finish == "refined" and self.diffusion is None:
             raise BadInput("generate.cannot_refine")
         finish = settings.finish
         if finish == "auto":
-            finish = "drawn" if self.diffusion is None else "refined"
+            finish = "drawn" if self.diffusion is None or settings.canvas else "refined"
         settings = replace(settings, batch=settings.batch or self.batch_size, finish=finish)
         if not settings.image:
             return settings
-        size = grid * self.vqgan.config.factor
+        sides = (side * self.vqgan.config.factor for side in (width, height))
         return replace(
-            settings, image=picture_to_uri(fit_square(on_white(open_picture(settings.image)), size))
+            settings, image=picture_to_uri(fit_size(on_white(open_picture(settings.image)), *sides))
         )
+
+    def canvas(self, settings: GenerateSettings) -> tuple[int, int]:
+        """Rows and columns of image tokens. BadInput for a canvas that the DALL·E cannot draw on."""
+        grid, factor = self.dalle.config.grid, self.vqgan.config.factor
+        width, height = canvas_size(settings.canvas, "", factor, grid * factor)
+        if (width, height) != (grid * factor,) * 2:
+            if not getattr(self.dalle, "slides", False):
+                raise BadInput("generate.canvas_fixed", side=grid * factor)
+            if min(width, height) < grid * factor:
+                raise BadInput("generate.canvas_small", width=width, height=height, least=grid * factor)
+        return height // factor, width // factor
 
     @torch.no_grad()
     def __call__(self, settings: GenerateSettings) -> Generator[Step, None, list[Picture]]:
@@ -157,17 +178,20 @@ class Generate(Pipeline[GenerateSettings]):
     def _draw(
         self, settings: GenerateSettings, batch: Batch, start: Tensor, likeness: Tensor | None
     ) -> Generator[Step, None, Tensor]:
-        """Sample one batch. Yields a Step for each row of tokens and returns (rows, grid, grid) tokens."""
+        """Sample one batch. Yields a Step for each row of tokens and returns (rows, height, width) tokens."""
         config, device = self.dalle.config, self.dalle.device
-        grid, rows = config.grid, batch.rows
-        before, length = config.semantic_length, config.semantic_length + config.image_length
+        (height, width), rows = self.canvas(settings), batch.rows
+        before, length = config.semantic_length, config.semantic_length + height * width
         uniform = torch.stack([_uniform(seed, length) for seed in batch.row_seeds]).to(device)
-        canvas = self._blank().repeat(rows, 1)  # (rows, image_length), what has not been drawn yet is white
+        canvas = self._blank(height, width).repeat(rows, 1)  # what has not been drawn yet is white
         terms = settings.terms()
         guided = settings.guidance != 1 or len(terms) > 1
         texts = self._texts(terms, batch, guided)
         repeat = len(terms) + guided
-        cache, logits = self.dalle.prefill(texts, rows * repeat)
+        if settings.canvas and getattr(self.dalle, "slides", False):
+            cache, logits = cast(Slides, self.dalle).prefill(texts, rows * repeat, (height, width))
+        else:
+            cache, logits = self.dalle.prefill(texts, rows * repeat)
         for place in range(length):
             position = place - before  # in the picture; negative for semantic tokens
             if 0 <= position < len(start):
@@ -182,13 +206,13 @@ class Generate(Pipeline[GenerateSettings]):
                 )
             if position >= 0:
                 canvas[:, position] = token
-            if position >= 0 and position % grid == grid - 1:
-                shown = canvas[: len(batch.seeds)].view(-1, grid, grid)
-                done, total = batch.index * grid + position // grid + 1, batch.count * grid
+            if position >= 0 and position % width == width - 1:
+                shown = canvas[: len(batch.seeds)].view(-1, height, width)
+                done, total = batch.index * height + position // width + 1, batch.count * height
                 yield Step("draw", done, total, {}, lambda shown=shown: self.vqgan.decode_tokens(shown))
             if place + 1 < length:
                 logits = self.dalle.decode_step(cache, token.repeat(repeat), place)
-        return canvas.view(rows, grid, grid)
+        return canvas.view(rows, height, width)
 
     def _refine(
         self, settings: GenerateSettings, batch: Batch, images: Tensor
@@ -201,7 +225,7 @@ class Generate(Pipeline[GenerateSettings]):
         assert model is not None
         width, height, steps = images.shape[3], images.shape[2], model.proposed_steps
         mask = torch.ones(1, 1, height // model.factor, width // model.factor, device=model.device)
-        mask[:, :, : settings.keep_rows * mask.shape[2] // self.dalle.config.grid] = 0
+        mask[:, :, : settings.keep_rows * mask.shape[2] * self.vqgan.config.factor // height] = 0
         known = Known(model.encode(images), settings.refinement, mask if settings.keep_rows else None)
         styled, prompt = under_looks(model, settings.prompt, batch.row_looks)
         condition, course = _under(styled, parse_terms(prompt), (width, height), batch.rows)
@@ -238,24 +262,25 @@ class Generate(Pipeline[GenerateSettings]):
             return cast(ReadsStyle, self.dalle).text_tokens(self.tokenizer.encode(text), slot)
         return self.dalle.text_tokens(self.tokenizer.encode(in_words(text, look) if share > 0 else text))
 
-    def _blank(self) -> Tensor:
-        """(1, image_length) tokens of a white picture; zeros when the codec has no encoder."""
+    def _blank(self, height: int, width: int) -> Tensor:
+        """(1, height * width) tokens of a white picture; zeros when the codec has no encoder."""
+        device, factor = self.dalle.device, self.vqgan.config.factor
         if not getattr(self.vqgan.config, "has_encoder", True):
-            return torch.zeros(1, self.dalle.config.image_length, dtype=torch.long, device=self.dalle.device)
-        size = self.dalle.config.grid * self.vqgan.config.factor
-        return self.vqgan.encode_tokens(torch.ones(1, 3, size, size, device=self.dalle.device)).flatten(1)
+            return torch.zeros(1, height * width, dtype=torch.long, device=device)
+        white = torch.ones(1, 3, height * factor, width * factor, device=device)
+        return self.vqgan.encode_tokens(white).flatten(1)
 
     def _picture_prompt(self, settings: GenerateSettings) -> tuple[Tensor | None, Tensor]:
         """The terms that a picture prompt adds: a bias of the logits or None, and the tokens of its top rows.
 
-        The bias, (image_length, image_vocabulary), is at most 0 and falls with the squared distance between a code and the
-        picture's code. The tokens are (keep_rows * grid,).
+        The bias, (tokens of the canvas, image_vocabulary), is at most 0 and falls with the squared distance between a code
+        and the picture's code. The tokens are (keep_rows * columns,).
         """
         if not settings.image:
             return None, torch.empty(0, dtype=torch.long)
         picture = to_tensor([open_picture(settings.image)]).to(self.dalle.device)
         tokens = self.vqgan.encode_tokens(picture).flatten()
-        start = tokens[: settings.keep_rows * self.dalle.config.grid]
+        start = tokens[: settings.keep_rows * self.canvas(settings)[1]]
         if settings.likeness == 0:
             return None, start
         codes = self.vqgan.codes
