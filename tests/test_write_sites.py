@@ -204,6 +204,7 @@ SANDBOX = (
 )
 SITES: dict[str, Trial | str] = {
     "app/cli/bench.py": DEVELOPERS,
+    "app/cli/plan.py": DEVELOPERS,
     "app/cli/reference.py": DEVELOPERS,
     "app/cli/run.py picture_folder": picture_folder,
     "app/cli/soak.py": DEVELOPERS,
