@@ -204,7 +204,7 @@
     addEventListener("pointermove", (event) => {
       if (!held || !element.offsetParent) return;
       if (!band && Math.hypot(event.pageX - held.x, event.pageY - held.y) > 6) {
-        band = { ...held, mark: Object.assign(document.createElement("i"), { className: "band" }) };
+        band = { ...held, mark: Object.assign(document.createElement("i"), { className: "lasso" }) };
         pictures.append(band.mark);
       }
       if (band) { event.preventDefault(); cover(event); }

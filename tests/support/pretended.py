@@ -7,6 +7,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 from PIL import Image
@@ -28,7 +29,7 @@ def pretend(trainings: Trainings, how: str, data: str = "/home/me/cats", network
     (made / "training.json").write_text(json.dumps({"began": time.time(), "order": order.to_dict()}))
     state = trainings.state / "own" / "my-cats-0" / network
     facts = {"network": network, "folder": str(state), "parameters": 5_700_000, "batch": 32}
-    lines = [{"facts": {**facts, "hardware": "x86_64 CPU, 2 threads", "precision": "no"}}]
+    lines: list[dict[str, Any]] = [{"facts": {**facts, "hardware": "x86_64 CPU, 2 threads"}}]
     for step in range(10, 1241, 10):
         wave = 0.03 * math.sin(step * 7.3) + 0.02 * math.sin(step * 1.7)
         metrics = {

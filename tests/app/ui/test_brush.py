@@ -74,6 +74,7 @@ def test_a_closer_look_paints_finer_and_where_it_is_seen(visit: Any, queue: JobQ
     tab.mouse.wheel(0, 300)  # away from the whole picture the page scrolls
     tab.wait_for_timeout(100)
     assert told.inner_text() == "100 %"
+    tab.evaluate("scrollTo(0, 0)")
     point(tab, 0.25, 0.25)
     tab.mouse.wheel(0, -400)
     tab.wait_for_function(
