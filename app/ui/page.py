@@ -23,7 +23,7 @@ from app.jobs.queue import JobQueue
 from app.library import Library
 from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving, without_proxies
-from app.ui import api, api_see, stopping, theme
+from app.ui import api, api_see, exporting, stopping, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
 from app.ui.context import (
     DRAWING,
@@ -189,6 +189,7 @@ def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool
                 *house.routes(),
                 *stopping.routes(context.queue),
                 *Wall(context).routes(),
+                *exporting.routes(context),
             ],
             "middleware": _guards(serving),
         },

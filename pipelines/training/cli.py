@@ -32,6 +32,14 @@ from pipelines.training.trainer import Trainer
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
 SIZES = ("tiny", "small", "base")
+STARTED = (
+    "clip",
+    "critic",
+    "vqgan",
+    "codec",
+    "prior",
+    "matting",
+)  # which may begin with an earlier checkpoint
 NICENESS = 15  # of a training in the background
 
 
@@ -140,6 +148,15 @@ def unet_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     return UnetTrainer(accelerator, emoji, **recipe)
 
 
+def matting_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """The network that cuts things out, also of pictures that the codec in `out` has drawn."""
+    from pipelines.training.matting import MattingTrainer
+
+    folder = options.state / "matting"
+    recipe |= {"start": options.start}
+    return MattingTrainer(accelerator, Emoji(options.data), options.out, folder, **recipe)
+
+
 TRAINERS: dict[str, Callable[..., Trainer]] = {
     "clip": clip_trainer,
     "critic": clip_trainer,
@@ -153,6 +170,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "prior": prior_trainer,
     "judge": judge_trainer,
     "unet": unet_trainer,
+    "matting": matting_trainer,
 }
 
 
@@ -199,7 +217,7 @@ def _parser() -> Parser:
     add(
         "--start",
         type=Path,
-        help="clip, critic, vqgan, codec and prior: an earlier checkpoint, of which the tensors that fit are taken",
+        help=f"an earlier checkpoint, of which the tensors that fit are taken, for {', '.join(STARTED)}",
     )
     add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
     add(
@@ -249,7 +267,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     if options.background:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
-    if options.start is not None and options.name not in ("clip", "critic", "vqgan", "codec", "prior"):
+    if options.start is not None and options.name not in STARTED:
         raise BadInput("training.no_start", network=options.name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":

@@ -18,6 +18,7 @@ from pipelines.training.dalle_semantic import SemanticDalleTrainer
 from pipelines.training.data.emoji import Emoji
 from pipelines.training.data.icons import render
 from pipelines.training.judge import JudgeTrainer
+from pipelines.training.matting import MattingTrainer
 from pipelines.training.prior import PriorTrainer
 from pipelines.training.trainer import Trainer
 from pipelines.training.unet import UnetTrainer
@@ -83,6 +84,7 @@ SIZES: dict[str, dict[str, Any]] = {  # small enough for a test
         "block_counts": (1, 1),
         "embedding_size": 8,
     },
+    "matting": {"batch_size": 4, "widths": (8, 16), "detail_width": 8},
     "unet": {"batch_size": 4, "patch": 2, "widths": (8, 16), "head_size": 8},
 }
 
@@ -94,7 +96,10 @@ SIZES["codec"] = SIZES["vqgan"]
 SIZES["decoder"] = {"batch_size": 4}
 
 
-KINDS = ("clip", "critic", "vqgan", "codec", "decoder", "dalle", "dalle-semantic", "prior", "judge", "unet")
+KINDS = (
+    *("clip", "critic", "vqgan", "codec", "decoder", "dalle", "dalle-semantic", "prior", "judge", "unet"),
+    "matting",
+)
 
 
 def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options: Any) -> Trainer:
@@ -110,8 +115,8 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options:
         return trainer
     if name == "judge":
         return JudgeTrainer(accelerator, Emoji(data_file), **sizes)
-    if name in ("dalle", "dalle-semantic", "prior"):
-        kind = {"dalle": DalleTrainer, "dalle-semantic": SemanticDalleTrainer, "prior": PriorTrainer}[name]
+    drawing = {"dalle": DalleTrainer, "dalle-semantic": SemanticDalleTrainer, "prior": PriorTrainer}
+    if kind := (drawing | {"matting": MattingTrainer}).get(name):
         return kind(accelerator, Emoji(data_file), pack, folder, **sizes)
     kinds = {"vqgan": VqganTrainer, "codec": CodecTrainer, "decoder": DecoderTrainer}
     codec = kinds[name](accelerator, Emoji(data_file), pack, **sizes)
