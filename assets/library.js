@@ -204,7 +204,7 @@
     addEventListener("pointermove", (event) => {
       if (!held || !element.offsetParent) return;
       if (!band && Math.hypot(event.pageX - held.x, event.pageY - held.y) > 6) {
-        band = { ...held, mark: Object.assign(document.createElement("i"), { className: "band" }) };
+        band = { ...held, mark: Object.assign(document.createElement("i"), { className: "lasso" }) };
         pictures.append(band.mark);
       }
       if (band) { event.preventDefault(); cover(event); }
@@ -412,59 +412,12 @@
 
     // ---- the keyboard
 
-    const beyond = (shot, by) => { // the nearest picture of the row above or below
-      const here = shot.getBoundingClientRect(), middle = here.left + here.width / 2;
-      let best = null, near = Infinity, row = null;
-      for (const one of shots()) {
-        const at = one.getBoundingClientRect();
-        if (by > 0 ? at.top <= here.top + 4 : at.top >= here.top - 4) continue;
-        if (row === null || (by > 0 ? at.top < row - 4 : at.top > row + 4)) { row = at.top; near = Infinity; }
-        if (Math.abs(at.top - row) > 4) continue;
-        const off = Math.abs(at.left + at.width / 2 - middle);
-        if (off < near) { near = off; best = one; }
-      }
-      return best;
+    const walk = (shot, to, spreads) => {
+      if (spreads && anchor === null) anchor = shot.dataset.id;
+      focus(to);
+      if (spreads) between(to); else anchor = null;
     };
-    const step = (key, shot) => {
-      const list = shots(), at = list.indexOf(shot);
-      return { ArrowLeft: () => list[at - 1], ArrowRight: () => list[at + 1], ArrowUp: () => beyond(shot, -1), ArrowDown: () => beyond(shot, 1), Home: () => list[0], End: () => list.at(-1) }[key]?.();
-    };
-    const keys = { s: "star", Delete: "bin", Backspace: "bin", c: "compare", m: "like", e: "stack", "?": "keys", "/": "search" };
-    document.addEventListener("keydown", (event) => {
-      if (!element.offsetParent || event.isComposing) return;
-      const writing = event.target.matches?.("input:not([type=range], [type=radio]), textarea, select"), control = event.ctrlKey || event.metaKey;
-      if (event.key === "Escape") {
-        const list = find("details.menu[open]");
-        if (list) { list.open = false; list.querySelector("summary").focus(); event.stopPropagation(); }
-        else if (!parts.isOpen() && chosen.size) choose([]);
-        else if (writing && event.target === text && text.value) deeds.clear();
-        return;
-      }
-      if (writing || event.altKey) return;
-      if (control && event.key.toLowerCase() === "z") { event.preventDefault(); undo(); return; }
-      if (parts.isOpen()) { parts.key(event, deeds); return; }
-      if (control && event.key.toLowerCase() === "a" && root.contains(document.activeElement)) { event.preventDefault(); choose(shots().map((one) => one.dataset.id)); return; }
-      if (control) return;
-      const shot = current(), to = shot && step(event.key, shot);
-      if (shot && event.key === " ") { event.preventDefault(); toggle(shot); return; }
-      if (shot && event.key.startsWith("Arrow") || to) {
-        event.preventDefault();
-        if (!to) return;
-        if (event.shiftKey && anchor === null) anchor = shot.dataset.id;
-        focus(to);
-        if (event.shiftKey) between(to); else anchor = null;
-        return;
-      }
-      const inside = root.contains(document.activeElement) || document.activeElement === document.body;
-      const deed = inside && keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-      if (!deed) return;
-      event.preventDefault();
-      if (deed === "search") text.focus();
-      else if (deed === "stack") { if (shot?.dataset.stack) open(shot); }
-      else if (deed === "bin" && wanted.binned) deeds.restore();
-      else if (deed === "bin" && !own) return;
-      else deeds[deed]();
-    });
+    window.atelier.libraryKeys({ element, root, find, shots, chosen, choose, current, toggle, walk, open, undo, deeds, parts, isOwn: () => own, isBin: () => wanted.binned });
     pictures.addEventListener("keyup", (event) => { if (event.key === " ") event.preventDefault(); });
     pictures.addEventListener("focusin", (event) => { const shot = event.target.closest(".shot"); if (shot) for (const one of all(".pictures [tabindex='0']")) if (one !== shot) one.setAttribute("tabindex", "-1"); shot?.setAttribute("tabindex", "0"); });
 

@@ -1,7 +1,7 @@
 // The Library's dialogs: one picture large with where it comes from, and two to four beside each other.
 (() => {
   const make = ({ root, ask, find, all, shots, shotOf, focus }) => {
-    const big = find("dialog.big"), pair = find("dialog.beside");
+    const big = find("dialog.big"), wipe = window.atelier.sliding(find("dialog.beside"));
     let turn = 0, at = ""; // the last question, and the picture that is shown
 
     const isOpen = () => Boolean(root.querySelector("dialog[open]"));
@@ -48,30 +48,6 @@
       show("dialog.beside", answer.html);
       wipe();
     };
-    let last = []; // the panes that the slider moves between, the one clicked last at the end
-    const wipe = () => {
-      last = Array.from(pair.querySelectorAll(".pane[aria-pressed=true]"));
-      const sliding = pair.querySelector("[name=library-way]:checked").value === "slide";
-      pair.classList.toggle("sliding", sliding);
-      pair.querySelector(".versus").hidden = !sliding;
-      const told = pair.querySelector(".pick");
-      if (told) told.hidden = !sliding;
-      lay();
-    };
-    const lay = () => {
-      const layers = pair.querySelectorAll(".over img");
-      last.forEach((pane, k) => { Object.assign(layers[k], { src: pane.querySelector("img").src, alt: pane.querySelector("img").alt }); });
-      for (const one of pair.querySelectorAll(".pane")) one.setAttribute("aria-pressed", String(last.includes(one)));
-    };
-    pair.addEventListener("change", (event) => { if (event.target.name === "library-way") wipe(); });
-    pair.addEventListener("input", (event) => { if (event.target.matches(".wipe")) event.target.parentNode.style.setProperty("--cut", `${event.target.value}%`); });
-    pair.addEventListener("click", (event) => {
-      const pane = event.target.closest(".pane");
-      if (!pane) return;
-      if (!pair.classList.contains("sliding")) { pair.querySelector("[value=slide]").click(); }
-      if (!last.includes(pane)) { last = [last.at(-1), pane]; lay(); }
-      pair.querySelector(".wipe").focus();
-    });
     for (const dialog of all("dialog")) {
       dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
       dialog.addEventListener("close", () => { const said = dialog.querySelector(".toast"); if (said) root.append(said); });

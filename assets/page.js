@@ -178,7 +178,7 @@
     // Show one of the pictures large, and let its tile know.
     look(index) {
       for (const one of document.querySelectorAll("#stage [data-figure]")) one.hidden = one.dataset.figure !== index;
-      for (const one of document.querySelectorAll("#sheet [data-look]")) one.setAttribute("aria-pressed", String(one.dataset.look === index));
+      for (const one of document.querySelectorAll("#sheet .tile[data-look]")) one.setAttribute("aria-pressed", String(one.dataset.look === index));
     },
   };
 
@@ -337,114 +337,7 @@
     lookBack(steps[Math.max(0, Math.min(steps.length - 1, at + by))]);
   };
 
-  // A mask: opaque where the picture may change. It belongs to the form, not to a run. `frameOf` gives the picture's frame,
-  // `tools` the brush's buttons, and `tell` gets the mask as a data URI when it has changed.
-  const TINT = "#F0624D";
-  const makeBrush = (frameOf, tools, tell) => {
-    const mask = Object.assign(document.createElement("canvas"), { className: "layer mask", width: 0, height: 0 });
-    const pen = mask.getContext("2d", { willReadFrequently: true });
-    const brush = { layer: mask, on: false, erase: false, own: "" };
-    let down = null;
-    const painted = () => mask.width > 0 && pen.getImageData(0, 0, mask.width, mask.height).data.some((level, at) => at % 4 === 3 && level > 8);
-    const fit = () => {
-      const picture = frameOf()?.querySelector("img.now");
-      if (!picture?.naturalWidth) return false;
-      const share = Math.min(1, 512 / Math.max(picture.naturalWidth, picture.naturalHeight));
-      const [width, height] = [Math.round(picture.naturalWidth * share), Math.round(picture.naturalHeight * share)];
-      if (mask.width === width && mask.height === height) return true;
-      const before = mask.width ? Object.assign(document.createElement("canvas"), { width: mask.width, height: mask.height }) : null;
-      before?.getContext("2d").drawImage(mask, 0, 0);
-      Object.assign(mask, { width, height });
-      if (before) pen.drawImage(before, 0, 0, width, height);
-      return true;
-    };
-    const keep = () => {
-      let uri = "";
-      if (painted()) {
-        const page = Object.assign(document.createElement("canvas"), { width: mask.width, height: mask.height });
-        const ink = page.getContext("2d");
-        ink.drawImage(mask, 0, 0);
-        for (const [how, colour] of [["source-in", "#fff"], ["destination-over", "#000"]]) {
-          ink.globalCompositeOperation = how;
-          ink.fillStyle = colour;
-          ink.fillRect(0, 0, page.width, page.height);
-        }
-        uri = page.toDataURL("image/png");
-      }
-      brush.own = uri;
-      tell(uri);
-      brush.show();
-    };
-    brush.show = () => {
-      const box = tools();
-      if (!box) return;
-      const place = frameOf();
-      box.hidden = !place;
-      box.classList.toggle("on", brush.on);
-      box.classList.toggle("set", Boolean(brush.own));
-      box.querySelector("[data-paint]").setAttribute("aria-pressed", String(brush.on));
-      box.querySelector("[data-erase]").setAttribute("aria-pressed", String(brush.erase));
-      if (brush.on && place) {
-        if (mask.parentNode !== place) place.append(mask);
-        const picture = place.querySelector("img.now");
-        if (!fit()) picture?.addEventListener("load", fit, { once: true });
-      } else mask.remove();
-    };
-    const where = (event) => {
-      const box = mask.getBoundingClientRect();
-      return [(event.clientX - box.left) / box.width * mask.width, (event.clientY - box.top) / box.height * mask.height];
-    };
-    const stroke = (event) => {
-      const [x, y] = where(event);
-      pen.globalCompositeOperation = brush.erase ? "destination-out" : "source-over";
-      Object.assign(pen, { strokeStyle: TINT, lineCap: "round", lineJoin: "round" });
-      pen.lineWidth = Number(tools().querySelector("[data-brush-size]").value) / 100 * Math.max(mask.width, mask.height);
-      pen.beginPath();
-      pen.moveTo(...(down || [x, y]));
-      pen.lineTo(x + .01, y);
-      pen.stroke();
-      down = [x, y];
-    };
-    mask.addEventListener("pointerdown", (event) => {
-      if (event.button || !fit()) return;
-      event.preventDefault();
-      down = null;
-      stroke(event);
-    });
-    window.addEventListener("pointermove", (event) => { if (down) for (const one of event.getCoalescedEvents?.() || [event]) stroke(one); });
-    for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => { if (down) { down = null; keep(); } });
-    const flood = (how) => {
-      if (!fit()) return;
-      pen.globalCompositeOperation = how;
-      pen.fillStyle = TINT;
-      pen.fillRect(0, 0, mask.width, mask.height);
-      keep();
-    };
-    // A mask that comes from elsewhere, as a data URI; the empty text for none.
-    brush.set = (uri) => {
-      if (uri === brush.own) return;
-      brush.own = uri || "";
-      if (!uri) { pen.clearRect(0, 0, mask.width, mask.height); brush.show(); return; }
-      const picture = new Image();
-      picture.onload = () => {
-        Object.assign(mask, { width: picture.naturalWidth, height: picture.naturalHeight });
-        pen.globalCompositeOperation = "source-over";
-        pen.drawImage(picture, 0, 0);
-        const pixels = pen.getImageData(0, 0, mask.width, mask.height);
-        for (let at = 0; at < pixels.data.length; at += 4) pixels.data.set([240, 98, 77, pixels.data[at]], at);
-        pen.putImageData(pixels, 0, 0);
-        brush.show();
-      };
-      picture.src = uri;
-    };
-    brush.press = (button) => {
-      if ("paint" in button) { brush.on = !brush.on; brush.show(); }
-      if ("erase" in button) { brush.erase = !brush.erase; brush.show(); }
-      if ("invert" in button) flood("source-out");
-      if ("clear" in button) flood("destination-out");
-    };
-    return brush;
-  };
+  const makeBrush = window.atelierBrush;
   const maskBox = () => find("#opt-mask textarea, #opt-mask input");
   const brush = makeBrush(frame, () => find("#brush [data-brush]"), (uri) => write(maskBox(), uri));
 
@@ -625,7 +518,7 @@
   };
 
   document.addEventListener("click", (event) => {
-    const at = event.target.closest?.("[data-scrub], [data-now], [data-back], [data-view], [data-paint], [data-erase], [data-invert], [data-clear], #optimize-buttons button");
+    const at = event.target.closest?.("[data-scrub], [data-now], [data-back], [data-view], [data-paint], [data-erase], [data-invert], [data-clear], [data-undo], [data-redo], [data-zoom], #optimize-buttons button");
     if (!at) return;
     if (at.closest("#optimize-buttons")) pressed = true;
     if ("scrub" in at.dataset) lookBack(Number(at.dataset.scrub));
@@ -755,6 +648,7 @@
         if (name === "mask") editBrush.set(value);
         put(entries(name), value);
       }
+      find("#edit-controls").dispatchEvent(new Event("filled"));
       showForm();
       soon();
     },
@@ -762,7 +656,7 @@
       ask = look;
       if (pending) setTimeout(() => { window.atelier.fill(pending); pending = ""; });
       const side = element.closest("#edit-controls");
-      setTimeout(() => side.append(element.querySelector(".rest"))); // what is seldom needed comes after button and shelf
+      setTimeout(() => { side.append(element.querySelector(".rest")); window.atelier.axes(side); }); // what is seldom needed comes after button and shelf
       side.addEventListener("input", () => { showForm(); soon(); });
       element.addEventListener("keydown", (event) => {
         if (event.key === "Enter" && event.target.matches(".words input") && !event.isComposing && !event.ctrlKey && !event.metaKey)
@@ -818,7 +712,9 @@
     if ("strength" in one.dataset) {
       for (const each of document.querySelectorAll("#proof [data-strength]")) each.setAttribute("aria-pressed", String(each === one));
       for (const each of document.querySelectorAll("#proof [data-figure]")) each.hidden = each.dataset.figure !== one.dataset.strength;
-      find("#proof .frame img.now").src = one.dataset.src;
+      const now = find("#proof .frame img.now");
+      now.src = one.dataset.src;
+      if (one.closest(".cells")) now.decode().then(() => now.parentNode.style.setProperty("--ratio", now.naturalWidth / now.naturalHeight), () => {});
       lookAt(NaN);
     }
   });

@@ -23,7 +23,7 @@ from pipelines.errors import BadInput
 from pipelines.generate.pipeline import Generate
 from pipelines.guide.pipeline import Guide
 from pipelines.models.base import Clip
-from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header
+from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights, read_header, read_kind
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
 from pipelines.models.flow.network import FLOWS
 from pipelines.models.latent_diffusion import LatentDiffusion, Previewer
@@ -42,10 +42,9 @@ from pipelines.weights.catalog import (
     PREVIEW,
     check_use,
     checkpoint_of,
-    kind_of,
     needed,
     parts,
-    pipelines_of,
+    reader_of,
     with_readers,
 )
 from pipelines.weights.checkpoint import Checkpoint
@@ -94,6 +93,7 @@ class Studio:
             self.pack = pack
             names = {checkpoint.name for checkpoint in needed(pack, self.use)}
             self._loaded = {name: part for name, part in self._loaded.items() if name in names}
+            self._hashes = {name: digest for name, digest in self._hashes.items() if name in names}
 
     def choose(self, part: str, name: str = "", pack: str = "") -> None:
         """Give a part of the pack to another model, such as "clip" to "clip-vit-l-14"; "" gives it back to the pack's own.
@@ -174,7 +174,7 @@ class Studio:
         names.pop(PREVIEW, None)  # decides no pixel of a picture
         read = [checkpoint.name for checkpoint in with_readers(names.values())]
         if "prior" in names:
-            read.append(pipelines_of(self.pack)[name]["clip"])
+            read.append(reader_of(self.pack, name))
         apart = {READER + reader: reader for reader in read if reader not in names.values()}
         for field, checkpoint in (names | apart).items():
             with self._lock:
@@ -200,11 +200,11 @@ class Studio:
         """The fields of a pipeline from its models.
 
         A prior with its codec, or a pipeline of diffusers, is a denoiser in Edit and Guide and elsewhere `diffusion`. A
-        prior reads by the pack's own CLIP, which it was trained with. `use` replaces the CLIP that judges.
+        prior reads by the CLIP of its pack, which it was trained with. `use` replaces the CLIP that judges.
         """
         fields = dict(models)
         if "prior" in fields:
-            reader = self.load(pipelines_of(self.pack)[name]["clip"])
+            reader = self.load(reader_of(self.pack, name))
             diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), reader)
             fields |= {"unet": PriorDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         elif "diffusion" in fields:
@@ -233,7 +233,7 @@ class Studio:
 
     def _read_network(self, checkpoint: Checkpoint) -> nn.Module:
         """A file's network, frozen, in evaluation mode, on the device. BadInput when no row of SPECS fits the file."""
-        kind = kind_of(checkpoint.path) or checkpoint.kind
+        kind = read_kind(checkpoint.path) or checkpoint.kind
         if kind not in SPECS or not SPECS[kind].network:
             raise BadInput("studio.kind_unknown", file=checkpoint.path.name, kind=kind[:40])
         spec, values = SPECS[kind], read_header(checkpoint.path)[0]
@@ -263,7 +263,9 @@ class Studio:
         """A model that another studio has loaded, moved to this one's device and to the precision used there."""
         device = self.torch_device
         kind = (
-            checkpoint.kind if checkpoint.role == "diffusion" else kind_of(checkpoint.path) or checkpoint.kind
+            checkpoint.kind
+            if checkpoint.role == "diffusion"
+            else read_kind(checkpoint.path) or checkpoint.kind
         )
         for network in networks_of(part):
             kept = network is getattr(part, "vae", None)  # Stable Diffusion's stays in float32

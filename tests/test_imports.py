@@ -40,7 +40,8 @@ RUNNING = (*MAY_IMPORT,)  # app/ may use all of pipelines/; within it:
 MAY_IMPORT |= {
     "app": (),
     "app.torch_build": (),
-    "app.jobs": (*RUNNING, "app.owners"),
+    "app.lanes": RUNNING,
+    "app.jobs": (*RUNNING, "app.owners", "app.lanes"),
     "app.space": (*RUNNING, "app.jobs"),
     "app.recipe": RUNNING,
     "app.serving": RUNNING,
@@ -53,17 +54,21 @@ MAY_IMPORT |= {
     "app.saved_directions": RUNNING,
     "app.soak": RUNNING,
     "app.saved_probes": RUNNING,
+    "app.trainings": RUNNING,
+    "app.planning": (*RUNNING, "app.jobs"),
+    "app.batch": (*RUNNING, "app.lanes"),
     "app.ui": (
         *RUNNING, "app.jobs", "app.library", "app.downloads", "app.timelapse", "app.saved_directions",
-        "app.saved_probes",
-        "app.serving", "app.owners", "app.visitors", "app.space", "app.recipe",
+        "app.saved_probes", "app.trainings",
+        "app.serving", "app.owners", "app.visitors", "app.space", "app.recipe", "app.lanes",
     ),
-    "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.library", "app.serving", "app.space", "app.deploy", "app.soak"),
+    "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.library", "app.serving", "app.space", "app.deploy", "app.soak",
+        "app.batch", "app.lanes", "app.planning"),
 }  # fmt: skip
 # Families of models that are variants of another, or built on it.
 KIN = {
     ("chinese_clip", "openai_clip"), ("siglip", "openai_clip"), ("judge", "clip"), ("prior", "clip"),
-    ("dalle_semantic", "clip"),
+    ("dalle_semantic", "clip"), ("transformer", "dalle"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The verb `bench`: the speed of pipelines, and of the library's search, which lies in this part of the program."""
+"""The verb `bench`: the speed of pipelines, of batches and lanes, and of the library's search."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from app.cli.bench_lanes import bench_batch, bench_lanes
 from app.library import Library, near, read_query
 from app.library.entry import Marks
 from app.library.facts import FileFacts
@@ -42,8 +43,15 @@ SEARCHES = (
 
 
 def main(arguments: list[str]) -> int:
-    """The benches of the pipelines and `search`; returns the exit code."""
-    return cli.main(arguments, {**cli.BENCHES, "search": bench_search})
+    """The benches of the pipelines, `search`, `batch` and `lanes`; returns the exit code."""
+    here = {"search": bench_search, "batch": bench_rows, "lanes": bench_lanes}
+    return cli.main(arguments, {**cli.BENCHES, **here})
+
+
+def bench_rows(device: str = "auto") -> dict[str, Any]:
+    """`bench_batch` in a folder that goes afterwards."""
+    with folder() as home:
+        return bench_batch(home, device)
 
 
 def bench_search(
@@ -56,8 +64,9 @@ def bench_search(
         say(f"writing {pictures:,} pictures and {broken:,} broken ones")
         write_pictures(made, pictures, broken)
         figures = {**measure_filling(made, clip), **measure_folder(made, home / "outputs", clip)}
-    with folder() as home:
-        figures |= measure_queries(home, vectors)
+    for size in (256, 512):  # the pack's CLIP, and ViT-B/32
+        with folder() as home:
+            figures |= measure_queries(home, vectors, size)
     if near.available():
         with folder() as home:
             figures |= measure_graph(home, large)
@@ -198,8 +207,8 @@ def fill_index(index: Index, vectors: np.ndarray, mark: str) -> None:
             index.keep(looks, mark, part[first : first + 500])
 
 
-def measure_queries(home: Path, count: int, size: int = 512) -> dict[str, Any]:
-    """Queries over vectors as long as ViT-B/32's."""
+def measure_queries(home: Path, count: int, size: int) -> dict[str, Any]:
+    """Queries over vectors of `size` numbers, and how much the index takes."""
     say(f"an index of {count:,} vectors of {size} numbers")
     clip = Looked(size)
     index = Index(places_of(home), threading.Event())
@@ -211,28 +220,30 @@ def measure_queries(home: Path, count: int, size: int = 512) -> dict[str, Any]:
         timed(lambda query=query: finder.order(query, clip, 0, True, 48).places(0, 48)) for query in texts
     ]
     index.close()
-    sizes = {file.name: file.stat().st_size for file in index.places.index.iterdir() if file.is_file()}
+    files = {file.name: file.stat().st_size / 1e6 for file in index.places.index.iterdir() if file.is_file()}
+    named = f"{count:,} vectors of {size}"
     return {
-        f"{count:,} vectors: seconds a query (median)": median(times),
-        f"{count:,} vectors: seconds a query (longest)": max(times),
-        f"{count:,} vectors: MB of vectors": sum(v for name, v in sizes.items() if name.endswith(".f16"))
-        / 1e6,
-        f"{count:,} vectors: MB of facts": sum(v for name, v in sizes.items() if "sqlite" in name) / 1e6,
-        f"{count:,} vectors: MB in all": sum(sizes.values()) / 1e6,
+        f"{named}: seconds a query (median)": median(times),
+        f"{named}: seconds a query (longest)": max(times),
+        f"{named}: MB of vectors": sum(
+            megabytes for name, megabytes in files.items() if name.endswith(".f16")
+        ),
+        f"{named}: MB in all": sum(files.values()),
     }
 
 
 class Looked:
-    """A CLIP whose texts are directions from their letters; it sees nothing."""
+    """A CLIP whose texts are directions from their letters, which take no time; it sees nothing."""
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self._directions = clustered(256, size, 1000)
 
     def encode_text(self, prompts: list[str]) -> Any:
         import torch
 
-        seeds = [sum(map(ord, prompt)) + 1000 for prompt in prompts]
-        return torch.from_numpy(np.concatenate([clustered(1, self.size, seed) for seed in seeds]))
+        rows = [sum(map(ord, prompt)) % len(self._directions) for prompt in prompts]
+        return torch.from_numpy(self._directions[rows])
 
     def encode_image(self, images: Any) -> Any:
         import torch

@@ -15,13 +15,14 @@ from typing import Any, get_args
 
 from app.jobs.given import GivenPictures, move_out
 from app.jobs.job import Job, State
-from app.jobs.timing import timing_key
+from app.jobs.timing import cells_of, timing_key
 from pipelines.core.pipeline import Pipeline
 from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.files import cannot_save
 
 NO_ROOM = 64 * 1024  # bytes that are free: on a full disk SQLite may only say that writing failed
 KEPT_JOBS = 2_000  # finished ones in the file; their pictures stay when the jobs are forgotten
+KEPT_PAUSES = 1_000  # the newest
 LONG_SETTINGS = 20_000  # characters that earlier versions wrote only where they kept pictures in the list
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class JobStore:
         path = folder / "jobs.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._guard = self._claim(folder)
+            self._guard = claim(folder / "jobs.lock")
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -51,6 +52,7 @@ class JobStore:
                 " state TEXT, metrics TEXT, pictures TEXT, error TEXT, created REAL, started REAL, finished REAL,"
                 " seconds TEXT, ticket INTEGER, shape TEXT)"
             )
+            self._db.execute("CREATE TABLE IF NOT EXISTS paused (session TEXT PRIMARY KEY, since REAL)")
             self._db.execute("CREATE INDEX IF NOT EXISTS by_ticket ON jobs (ticket)")
             self._db.execute("CREATE INDEX IF NOT EXISTS by_pace ON jobs (pipeline, state, finished)")
             self._move_pictures_out()
@@ -58,19 +60,6 @@ class JobStore:
             raise _problem(error, path) from None
         except OSError as error:
             raise cannot_save(path, error) from None
-
-    @staticmethod
-    def _claim(folder: Path) -> sqlite3.Connection:
-        """Hold the folder for this process: two studios would run each other's jobs. A crash lets go of it by itself."""
-        guard = sqlite3.connect(
-            folder / "jobs.lock", check_same_thread=False, isolation_level=None, timeout=0
-        )
-        try:
-            guard.execute("BEGIN EXCLUSIVE")
-        except sqlite3.DatabaseError as error:
-            guard.close()
-            raise _problem(error, folder / "jobs.lock") from None
-        return guard
 
     def _move_pictures_out(self) -> None:
         """Earlier versions kept the pictures that jobs were given inside the list."""
@@ -143,6 +132,23 @@ class JobStore:
                 self.save(ended, sequence)
         return [(sequence, self.whole(job)) for sequence, job in rows if job.state == "queued"]
 
+    def paused(self) -> set[str]:
+        """The sessions whose jobs wait until they are let go on."""
+        return {session for (session,) in self._ask("SELECT session FROM paused")}
+
+    def note_pause(self, session: str, paused: bool) -> None:
+        """Keep that a session is paused, or is no more. Where that cannot be written it holds until the next start."""
+        try:
+            self._db.execute("DELETE FROM paused WHERE session = ?", (session,))
+            if paused:
+                self._db.execute("INSERT INTO paused VALUES (?, ?)", (session, time.time()))
+                self._db.execute(
+                    "DELETE FROM paused WHERE session NOT IN (SELECT session FROM paused ORDER BY since DESC LIMIT ?)",
+                    (KEPT_PAUSES,),
+                )
+        except sqlite3.DatabaseError as problem:
+            log.error("a pause could not be kept: %s", problem)
+
     def last_sequence(self) -> int:
         rows = self._ask("SELECT coalesce(max(ticket), 0) FROM jobs")
         return rows[0][0] if rows else 0
@@ -162,6 +168,15 @@ class JobStore:
             if mean and mean[0][0] is not None:
                 return mean[0][0]
         return None
+
+    def seconds_each(self, pipeline: str) -> float | None:
+        """Seconds that one run of a pipeline took, those of sheets each by itself: the mean of the last eight jobs."""
+        rows = self._rows(
+            "WHERE pipeline = ? AND state = 'done' AND finished > started ORDER BY finished DESC LIMIT 8",
+            (pipeline,),
+        )
+        each = [((job.finished or 0) - (job.started or 0)) / cells_of(job) for _, job in rows]
+        return sum(each) / len(each) if each else None
 
     def close(self) -> None:
         self._db.close()
@@ -208,6 +223,20 @@ class JobStore:
             return str(Path(path).relative_to(self.folder))
         except ValueError:
             return path
+
+
+def claim(lock: Path) -> sqlite3.Connection:
+    """Hold the folder of a file for this process, until what is returned is closed; a crash lets go of it by itself.
+
+    Two studios would run each other's jobs. BadInput when another process holds it, CannotSave when it cannot be written.
+    """
+    guard = sqlite3.connect(lock, check_same_thread=False, isolation_level=None, timeout=0)
+    try:
+        guard.execute("BEGIN EXCLUSIVE")
+    except sqlite3.DatabaseError as error:
+        guard.close()
+        raise _problem(error, lock) from None
+    return guard
 
 
 def _problem(error: sqlite3.DatabaseError, path: Path) -> BadInput | CannotSave:

@@ -12,7 +12,7 @@ from pipelines.errors import BadInput
 
 @dataclass(frozen=True)
 class Foreign:
-    """What another program wrote into a picture. `tool` is "a1111", "comfyui", "invokeai", "fooocus" or "other".
+    """What another program wrote into a picture. `tool` is "a1111", "comfyui", one of `studios`, or "other".
 
     `text` is all of it that can be read, at most MOST_TEXT characters. A prompt, seed or model that it does not tell is
     the empty text.

@@ -1,4 +1,4 @@
-"""The few texts of EXIF in which programs keep how a picture was made. No other part of EXIF is read.
+"""The few texts of EXIF, and the packet of XMP, in which programs keep how a picture was made. No other part is read.
 
 Tags: CIPA DC-008 (Exif 2.32). Every offset is checked against the block, and nothing is followed twice.
 """
@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import struct
 
-FOUND = {0x010E: "description", 0x010F: "make", 0x0110: "model", 0x927C: "maker_note", 0x9286: "comment"}
+XMP = "XML:com.adobe.xmp"  # as PNG names a text with a packet of XMP
+XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"  # of a segment of a JPEG
+FOUND = {
+    0x010E: "description",
+    0x0131: "Software",
+    0x010F: "make",
+    0x0110: "model",
+    0x927C: "maker_note",
+    0x9286: "comment",
+}
 POINTER = 0x8769  # from the first directory to that of Exif
 MOST_ENTRIES = 256
 MOST_BYTES = 1_000_000  # of one text
@@ -15,14 +24,14 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1}  # bytes of a value: byte, ASCII, short, 
 
 
 def exif_texts(data: bytes) -> dict[str, str]:
-    """The texts in the EXIF of a JPEG or WebP file, by the names of FOUND; empty when there is none, or it is damaged."""
-    block = _of_webp(data) if data[:4] == b"RIFF" else _of_jpeg(data)
+    """The texts in the EXIF of a JPEG or WebP file, by the names of FOUND, and its packet of XMP; {} for none."""
+    block, packet = _of_webp(data) if data[:4] == b"RIFF" else _of_jpeg(data)
+    texts = {XMP: packet[:MOST_BYTES].decode("utf-8", "replace")} if packet else dict[str, str]()
     if block[:6] == b"Exif\0\0":
         block = block[6:]
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None:
-        return {}
-    texts: dict[str, str] = {}
+        return texts
     try:
         (first,) = struct.unpack_from(order + "I", block, 4)
         directories, visited = [first], set[int]()
@@ -74,9 +83,9 @@ def _plainness(text: str) -> int:
     return sum(character.isascii() and character.isprintable() for character in text[:2000])
 
 
-def _of_jpeg(data: bytes) -> bytes:
-    """The first EXIF segment before the pixels (ITU-T T.81, B.1.1)."""
-    at = 2
+def _of_jpeg(data: bytes) -> tuple[bytes, bytes]:
+    """The first EXIF and the first XMP segment before the pixels (ITU-T T.81, B.1.1)."""
+    at, exif, packet = 2, b"", b""
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == 0xFF:  # padding
@@ -86,17 +95,19 @@ def _of_jpeg(data: bytes) -> bytes:
             break
         segment = data[at + 4 : at + 2 + length]
         if marker == 0xE1 and segment[:6] == b"Exif\0\0":
-            return segment
+            exif = exif or segment
+        elif marker == 0xE1 and segment.startswith(XMP_HEAD):
+            packet = packet or segment[len(XMP_HEAD) :]
         at += 2 + length
-    return b""
+    return exif, packet
 
 
-def _of_webp(data: bytes) -> bytes:
-    """The chunk EXIF (https://developers.google.com/speed/webp/docs/riff_container)."""
-    at = 12
+def _of_webp(data: bytes) -> tuple[bytes, bytes]:
+    """The chunks EXIF and XMP (https://developers.google.com/speed/webp/docs/riff_container)."""
+    at, found = 12, {b"EXIF": b"", b"XMP ": b""}
     while at + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, at)
-        if kind == b"EXIF":
-            return data[at + 8 : at + 8 + length]
+        if kind in found:
+            found[kind] = found[kind] or data[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
-    return b""
+    return found[b"EXIF"], found[b"XMP "]

@@ -1,24 +1,23 @@
-"""Records that other programs left in pictures, read as text: A1111, ComfyUI, InvokeAI, Fooocus, and plain comments.
+"""Records that other programs left in pictures, read as text: A1111, ComfyUI, InvokeAI, Fooocus, those of `studios`.
 
 They come from untrusted files. Nothing of them is run, followed or believed: they are shown and searched.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.library.entry import Foreign
 from app.library.exif import exif_texts
+from app.library.foreign_values import MOST_JSON, MOST_TEXT, json_of, lines_of, plain
+from app.library.studios import STUDIOS, made_by_machine
 from pipelines.core.record import read_texts
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_format
 from pipelines.io.values import is_dict, is_list
 
-MOST_TEXT = 4000  # characters that are kept of a record
-MOST_JSON = 2_000_000  # characters of a graph
 MOST_NODES = 2000
 COMMENTS = ("Description", "Comment", "Title", "description", "comment")
 PAIR = re.compile(r"\s*([A-Za-z][\w \-/]{0,40}):\s*(\"(?:\\.|[^\"\\])*\"|[^,]*)(?:,|$)")
@@ -35,7 +34,7 @@ def texts_of(data: bytes) -> dict[str, str]:
 
 def read_foreign(texts: Mapping[str, str]) -> Foreign | None:
     """What another program wrote, from the texts of `texts_of`; None when there is nothing."""
-    for reader in (_invokeai, _comfyui, _fooocus, _a1111, _comment):
+    for reader in (_invokeai, *STUDIOS, _comfyui, _fooocus, _a1111, _comment):
         found = reader(texts)
         if found is not None and found.text.strip():
             text = _clean(found.text)[:MOST_TEXT]
@@ -49,16 +48,18 @@ def read_foreign(texts: Mapping[str, str]) -> Foreign | None:
 
 
 def _a1111(texts: Mapping[str, str]) -> Foreign | None:
-    """The prompt, `Negative prompt: ...`, and a last line of pairs: `Steps: 20, Seed: 7, Model: x`."""
+    """The prompt, `Negative prompt: ...`, and a line of pairs: `Steps: 20, Seed: 7, Model: x`."""
     text = texts.get("parameters") or texts.get("comment") or ""
     lines = text.strip().split("\n")
-    pairs = dict(_pairs(lines[-1]))
-    if len(pairs) < 3 or not ({"steps", "seed", "sampler"} & set(pairs)):
+    for at in range(len(lines) - 1, -1, -1):  # extensions write lines of their own below
+        pairs = dict(_pairs(lines[at]))
+        if len(pairs) >= 3 and {"steps", "seed", "sampler"} & set(pairs):
+            break
+    else:
         return Foreign("a1111", text, _prompt_of(text)) if texts.get("parameters") else None
     tool = "fooocus" if pairs.get("version", "").startswith("Fooocus") else "a1111"
-    return Foreign(
-        tool, text, _prompt_of("\n".join(lines[:-1])), pairs.get("seed", ""), pairs.get("model", "")
-    )
+    prompt = _prompt_of("\n".join(lines[:at]))
+    return Foreign(tool, text, prompt, pairs.get("seed", ""), pairs.get("model", ""))
 
 
 def _prompt_of(text: str) -> str:
@@ -72,36 +73,36 @@ def _pairs(line: str) -> Iterator[tuple[str, str]]:
 
 def _fooocus(texts: Mapping[str, str]) -> Foreign | None:
     """JSON in `parameters` of a PNG or the comment of EXIF; the scheme a1111 is that of A1111."""
-    values = _json(texts.get("parameters") or texts.get("comment") or "")
+    values = json_of(texts.get("parameters") or texts.get("comment") or "")
     if not is_dict(values) or not ("prompt" in values or "Prompt" in values):
         return None
     values = {str(key).lower().replace(" ", "_"): value for key, value in values.items()}
     return Foreign(
-        "fooocus", _lines(values), _plain(values.get("prompt")), _plain(values.get("seed")),
-        _plain(values.get("base_model")),
+        "fooocus", lines_of(values), plain(values.get("prompt")), plain(values.get("seed")),
+        plain(values.get("base_model")),
     )  # fmt: skip
 
 
 def _invokeai(texts: Mapping[str, str]) -> Foreign | None:
     """`invokeai_metadata`, and its forerunners `sd-metadata` and `Dream`."""
-    values = _json(texts.get("invokeai_metadata", ""))
+    values = json_of(texts.get("invokeai_metadata", ""))
     if is_dict(values):
         model = values.get("model")
         name = next(
             (model[key] for key in ("name", "model_name", "key") if model.get(key)), ""
         ) if is_dict(model) else model  # fmt: skip
         return Foreign(
-            "invokeai", _lines(values), _plain(values.get("positive_prompt")), _plain(values.get("seed")),
-            _plain(name),
+            "invokeai", lines_of(values), plain(values.get("positive_prompt")), plain(values.get("seed")),
+            plain(name),
         )  # fmt: skip
-    values = _json(texts.get("sd-metadata", ""))
+    values = json_of(texts.get("sd-metadata", ""))
     image = values.get("image") if is_dict(values) else None
     if is_dict(values) and is_dict(image):
         prompt = image.get("prompt")
         if is_list(prompt):
-            prompt = " ".join(_plain(part.get("prompt")) for part in prompt if is_dict(part))
-        model = _plain(values.get("model_weights"))
-        return Foreign("invokeai", _lines(values), _plain(prompt), _plain(image.get("seed")), model)
+            prompt = " ".join(plain(part.get("prompt")) for part in prompt if is_dict(part))
+        model = plain(values.get("model_weights"))
+        return Foreign("invokeai", lines_of(values), plain(prompt), plain(image.get("seed")), model)
     if dream := texts.get("Dream"):
         words = re.match(r'\s*"((?:\\.|[^"\\])*)"', dream)
         seed = re.search(r"-S\s*(\d{1,20})\b", dream)
@@ -116,7 +117,7 @@ def _comfyui(texts: Mapping[str, str]) -> Foreign | None:
     """
     graph = None
     for source in (texts.get("prompt"), *(texts.get(name) for name in ("model", "make"))):
-        graph = graph or _json((source or "").removeprefix("prompt:").removeprefix("Prompt:"))
+        graph = graph or json_of((source or "").removeprefix("prompt:").removeprefix("Prompt:"))
     if not is_dict(graph):
         return _workflow(texts)
     nodes = [node for node in list(graph.values())[:MOST_NODES] if is_dict(node) and "class_type" in node]
@@ -135,12 +136,27 @@ def _comfyui(texts: Mapping[str, str]) -> Foreign | None:
                 others.setdefault("model", value)
             elif isinstance(value, (int, float, str)) and not isinstance(value, bool):
                 others.setdefault(key, str(value)[:100])
-    positive = _followed(graph, "positive") or (words[0] if words else "")
+    positive = _followed(graph, "positive") or _followed(graph, "conditioning") or (words[0] if words else "")
+    others.setdefault("seed", _linked_seed(graph))
     text = "\n".join(dict.fromkeys([positive, *words]))
-    pairs = ", ".join(f"{key}: {value}" for key, value in others.items())
-    kinds = ", ".join(dict.fromkeys(_plain(node["class_type"])[:60] for node in nodes))
+    pairs = ", ".join(f"{key}: {value}" for key, value in others.items() if value)
+    kinds = ", ".join(dict.fromkeys(plain(node["class_type"])[:60] for node in nodes))
     model = others.get("model", "")
     return Foreign("comfyui", f"{text}\n{pairs}\n{kinds}", positive, others.get("seed", ""), model)
+
+
+def _linked_seed(graph: dict[str, Any]) -> str:
+    """The whole number of the node that a seed comes from."""
+    for node in list(graph.values())[:MOST_NODES]:
+        inputs = node.get("inputs") if is_dict(node) else None
+        links = [inputs.get(name) for name in ("seed", "noise_seed")] if is_dict(inputs) else []
+        for link in links:
+            source = graph.get(str(link[0])) if is_list(link) and link else None
+            inside = source.get("inputs") if is_dict(source) else None
+            for value in inside.values() if is_dict(inside) else ():
+                if isinstance(value, int) and not isinstance(value, bool):
+                    return str(value)
+    return ""
 
 
 def _followed(graph: dict[str, Any], name: str) -> str:
@@ -167,7 +183,7 @@ def _followed(graph: dict[str, Any], name: str) -> str:
 def _workflow(texts: Mapping[str, str]) -> Foreign | None:
     """`workflow`, the graph as it was drawn: {"nodes": [{"type", "widgets_values"}]}; its texts without their places."""
     drawn = next((text for text in texts.values() if '"nodes"' in text[:MOST_JSON]), "")
-    values = _json(drawn.removeprefix("workflow:").removeprefix("Workflow:"))
+    values = json_of(drawn.removeprefix("workflow:").removeprefix("Workflow:"))
     nodes = values.get("nodes") if is_dict(values) else None
     if not is_list(nodes):
         return None
@@ -186,42 +202,6 @@ def _comment(texts: Mapping[str, str]) -> Foreign | None:
     return Foreign("other", "\n".join(words), texts.get("Description", "")) if words else None
 
 
-# ----------------------------------------------------------------------------------------------------------- values
-
-
-def _json(text: str) -> Any:
-    """The value of a JSON text, None when it is none. NaN, which ComfyUI writes, is read as None."""
-    text = text.strip()
-    if not text.startswith(("{", "[")) or len(text) > MOST_JSON:
-        return None
-    try:
-        return json.loads(text, parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _plain(value: Any, depth: int = 4) -> str:
-    """A value as one text: the parts of lists and objects side by side, nothing for None."""
-    parts = value if is_list(value) else list(value.values()) if is_dict(value) else None
-    if parts is not None:
-        return " ".join(_plain(part, depth - 1) for part in parts[:50]) if depth else ""
-    if value is None:
-        return ""
-    return str(value)[:MOST_TEXT]
-
-
-def _lines(values: dict[str, Any], depth: int = 3) -> str:
-    """The pairs of a JSON object as lines, those of objects within it too."""
-    lines: list[str] = []
-    for key, value in list(values.items())[:200]:
-        if is_dict(value):
-            if depth:
-                lines.append(_lines(value, depth - 1))
-        elif text := _plain(value):
-            lines.append(f"{str(key)[:60]}: {text}")
-    return "\n".join(line for line in lines if line)
-
-
 def _clean(text: str) -> str:
     """Text that can be shown and stored: no half of a pair, no control characters but line breaks."""
     text = text.encode("utf-8", "replace").decode("utf-8")
@@ -232,6 +212,6 @@ def _clean(text: str) -> str:
 def foreign_of(data: bytes) -> Foreign | None:
     """What another program wrote into the file of a picture; None when there is nothing to read."""
     try:
-        return read_foreign(texts_of(data))
+        return read_foreign(texts_of(data)) or made_by_machine(data)
     except BadInput:
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-CHUNK = 4096  # rows that are multiplied at a time, as float32
+CHUNK = 512  # rows that are multiplied at a time, as float32: of 512 numbers they stay in a core's cache
 UNIT = 0.02  # how far a row's length may be from 1; float16 moves it by 0.001
 
 BITS = np.uint32(0x8FFFE000)  # where sign, exponent and mantissa of a half lie in a float, moved up by 13

@@ -9,6 +9,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from app.ui.context import PageContext
+from app.ui.html import axes
 from app.ui.i18n import KNOBS, both, knob_help, knob_words, pair
 from app.ui.markup import html, joined
 from pipelines.core.settings import Knob
@@ -23,6 +24,7 @@ const show = () => {
     const looks = String(state[at.dataset.of] ?? '').split(/[ ,]+/).filter((one) => one && one !== 'any');
     at.checked = at.dataset.look ? looks.includes(at.dataset.look) : !looks.length;
   }
+  element.dispatchEvent(new Event('filled'));
 };
 element.addEventListener('input', ({target}) => {
   if ('look' in target.dataset) {
@@ -43,16 +45,16 @@ watch('value', () => { Object.assign(state, props.value); props.value = {...stat
 show();"""
 
 
-def _translated(knob: Knob, pipeline: str) -> str:
+def translated(knob: Knob, pipeline: str) -> str:
     """The key of a setting's words in KNOBS: a pipeline may have its own for a name that others have too."""
     return own if (own := f"{pipeline}_{knob.name}") in KNOBS else knob.name
 
 
 def plain_field(knob: Knob, pipeline: str) -> str:
     """The same as HTML, for forms of our own: an input named as the setting, its words in both languages."""
-    label, translated, help_translated = knob_words(_translated(knob, pipeline))
-    caption = html("<b>{}</b>", pair(label, translated))
-    explanation = html("<small>{}</small>", pair(knob_help(knob, "en"), help_translated or knob.help))
+    label, chinese, help_chinese = knob_words(translated(knob, pipeline))
+    caption = html("<b>{}</b>", pair(label, chinese))
+    explanation = html("<small>{}</small>", pair(knob_help(knob, "en"), help_chinese or knob.help))
     if knob.type is bool:
         checked = " checked" if knob.default else ""
         return html(
@@ -97,7 +99,7 @@ def field(
     classes: Sequence[str] = (),
 ) -> Any:
     """A component with the setting's range, default and words; its element's id is `prefix`-NAME."""
-    words = _translated(knob, pipeline)
+    words = translated(knob, pipeline)
     common = {"elem_id": f"{prefix}-{knob.name}", "elem_classes": [*classes], "min_width": 96}
     if knob.kind == "picture":
         component: Any = picture_field(f"{prefix}-{knob.name}", picture_height, classes)
@@ -138,13 +140,25 @@ def field_group(
     )
 
 
+def axes_field(pipelines: Sequence[str], elem_id: str) -> gr.HTML:
+    """One component for both axes of a sheet, of whichever of these pipelines is chosen; its value is a dict."""
+    return gr.HTML(
+        {"x": "", "y": ""},  # type: ignore[arg-type]
+        html_template=axes.form(pipelines),
+        js_on_load=f"{KEEP_FIELDS} window.atelier.axes(element);",
+        elem_id=elem_id,
+        elem_classes=["field-group"],
+        apply_default_css=False,
+    )
+
+
 def look_chips(knob: Knob, looks: Mapping[str, tuple[str, str]], elem_id: str) -> gr.HTML:
     """One component for a setting that names looks, a chip each; its value is a dict from the setting's name to its value.
 
     `looks` are the names with their words in both languages. The first chip is no look in particular. A setting with
     choices takes one look, others take several.
     """
-    label, translated, help_translated = knob_words(knob.name)
+    label, chinese, help_chinese = knob_words(knob.name)
     chip = (
         '<label class="look"><input type="checkbox" data-look="{}" data-of="{}"{}{}><span>{}</span></label>'
     )
@@ -154,9 +168,9 @@ def look_chips(knob: Knob, looks: Mapping[str, tuple[str, str]], elem_id: str) -
     group = html(
         '<div class="looks" role="group" aria-label="{}, {}" title="{}"><b>{}</b>{}</div>',
         label,
-        translated,
-        help_translated,
-        pair(label, translated),
+        chinese,
+        help_chinese,
+        pair(label, chinese),
         joined(chips),
     )
     return gr.HTML(

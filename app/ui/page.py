@@ -20,11 +20,14 @@ from starlette.middleware import Middleware
 from app import space
 from app import timelapse as films
 from app.jobs.queue import JobQueue
+from app.lanes.pool import Lanes, open_lanes, places_of
 from app.library import Library
 from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving, without_proxies
+from app.trainings.manager import Trainings
 from app.ui import api, api_see, exporting, stopping, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
+from app.ui.axes import Axes
 from app.ui.context import (
     DRAWING,
     QUIET,
@@ -44,7 +47,8 @@ from app.ui.origins import Origins
 from app.ui.pictures import Pictures
 from app.ui.queue_panel import QueuePanel
 from app.ui.sessions import VisitHolder
-from app.ui.tabs import edit, generate, library, models, optimize, plain, see
+from app.ui.tabs import edit, generate, library, models, optimize, plain, see, train
+from app.ui.trainings import TrainQuestions
 from app.ui.uploads import EVERY_SECONDS, MOST_SECONDS, UploadLimits, upload_folder
 from app.ui.visits import Callers, House, Visits, asking, calling
 from app.ui.wall import Wall
@@ -59,7 +63,12 @@ TabBuilder = Callable[[PageContext, gr.Tab], None]
 # name -> what builds the tab. Its word is `tab_NAME` in assets/strings/page.json. Pipelines without a designed tab get a
 # plain one, between these two groups.
 TOOLS: dict[str, TabBuilder] = {"generate": generate.build, "optimize": optimize.build, "edit": edit.build}
-PLACES: dict[str, TabBuilder] = {"see": see.build, "library": library.build, "models": models.build}
+PLACES: dict[str, TabBuilder] = {
+    "see": see.build,
+    "library": library.build,
+    "train": train.build,
+    "models": models.build,
+}
 
 
 def tabs_of(context: PageContext) -> dict[str, TabBuilder]:
@@ -97,8 +106,9 @@ def build(
             helps.setdefault(knob.name, knob_help(knob, "en"))
             helps[f"{name}_{knob.name}"] = knob_help(knob, "en")
     shown = Folders(pictures_library, queue.folder, may_open=not serving.beyond, given=folders)
+    trainings = None if serving.beyond else Trainings(queue.folder, lambda: queue.busy)
     context = PageContext(
-        studio, queue, pictures_library, pictures, Shelf(house.home), shown, serving, helps=helps
+        studio, queue, pictures_library, pictures, Shelf(house.home), shown, serving, trainings, helps=helps
     )
     with gr.Blocks(
         title="Atelier", delete_cache=(EVERY_SECONDS, MOST_SECONDS), analytics_enabled=False
@@ -188,8 +198,10 @@ def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool
                 *context.shelf.routes(),
                 *house.routes(),
                 *stopping.routes(context.queue),
+                *Axes(context).routes(),
                 *Wall(context).routes(),
                 *exporting.routes(context),
+                *TrainQuestions(context.trainings).routes(),
             ],
             "middleware": _guards(serving),
         },
@@ -237,6 +249,8 @@ def serve(
     finally:
         queue.begin_closing()
         page.atelier.folders.close()  # type: ignore[attr-defined]
+        if page.atelier.trainings is not None:  # type: ignore[attr-defined]
+            page.atelier.trainings.close()  # type: ignore[attr-defined]
         page.close(verbose=False)
         queue.close()
     return 0
@@ -258,6 +272,12 @@ def _wake(studio: Any) -> None:
 def open_studio(
     pack: str, device: str, folder: Path, use: dict[str, str] | None = None
 ) -> tuple[Any, JobQueue, Library]:
-    """The studio behind the page: models of a pack on a device, jobs and pictures in a folder."""
+    """The studio behind the page: models of a pack on a device or on several, jobs and pictures in a folder."""
+    if places := places_of(device):
+        from pipelines.studio import PIPELINES, Studio
+
+        asked = Studio(pack, "cpu", use)
+        lanes = Lanes(open_lanes(places), asked, PIPELINES)
+        return asked, JobQueue(asked, folder, lanes=lanes.runs()), Library(folder)
     studio, run = space.open_studio(pack, device, folder, use)
     return studio, JobQueue(studio, folder, run=run), Library(folder)

@@ -9,8 +9,19 @@ from pathlib import Path
 import gradio as gr
 
 ASSETS = Path(__file__).parents[2] / "assets"
-SHEETS = ("style.css", "see.css", "comfort.css", "library.css")
-SCRIPTS = ("page.js", "see.js", "comfort.js", "library.js", "library_large.js")
+SHEETS = ("style.css", "axes.css", "see.css", "comfort.css", "library.css", "train.css")
+SCRIPTS = (
+    "brush.js",
+    "page.js",
+    "axes.js",
+    "see.js",
+    "comfort.js",
+    "compare.js",
+    "library.js",
+    "library_large.js",
+    "library_keys.js",
+    "train.js",
+)
 
 # name -> light, dark. Texts keep a contrast of at least 4.5:1 with what they stand on.
 TOKENS: dict[str, tuple[str, str]] = {

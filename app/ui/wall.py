@@ -6,19 +6,15 @@ one sentence. Whose library is asked follows from who asks, as everywhere.
 
 from __future__ import annotations
 
-import json
-import logging
 import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from app.jobs.threads import run_in_own_thread
@@ -28,7 +24,8 @@ from app.ui.exporting import MOST_AT_ONCE, set_for
 from app.ui.html import library as library_html
 from app.ui.html import library_pictures as pictures_html
 from app.ui.html.library_pictures import Addresses
-from app.ui.i18n import both, both_sentence
+from app.ui.i18n import both
+from app.ui.questions import Asked, endpoint, text_of, texts_of
 from pipelines.core.explain import explain
 from pipelines.errors import BadInput, CannotSave
 from pipelines.export.presets import preset_of
@@ -42,10 +39,7 @@ MOST_ZIPS = 16
 FOREVER = "private, max-age=31536000, immutable"  # of an address that names the content
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
-log = logging.getLogger(__name__)
 _looking = threading.Lock()  # one search at a time: CLIP shares the device with the queue
-
-Asked = dict[str, Any]  # the JSON of a question
 
 
 class Wall:
@@ -73,7 +67,7 @@ class Wall:
             "folder": self.folder,
         }
         asked = [
-            Route(f"/library/{name}", _endpoint(question), methods=["POST"])
+            Route(f"/library/{name}", endpoint(question), methods=["POST"])
             for name, question in questions.items()
         ]
         return [
@@ -143,12 +137,12 @@ class Wall:
     def large(self, asked: Asked) -> Asked:
         """One picture and what can be done with it."""
         library = self._library(asked)
-        entry = library.find(_text(asked, "id"))
+        entry = library.find(text_of(asked, "id"))
         return {"html": pictures_html.large(entry, self._addresses(asked), own=library.own)}
 
     def family(self, asked: Asked) -> Asked:
         """Where a picture comes from, and what came of it."""
-        lineage = self._library(asked).lineage(_text(asked, "id"))
+        lineage = self._library(asked).lineage(text_of(asked, "id"))
         return {"html": pictures_html.family(lineage, self._addresses(asked))}
 
     def beside(self, asked: Asked) -> Asked:
@@ -163,16 +157,16 @@ class Wall:
 
     def act(self, asked: Asked) -> Asked:
         """Star, tag, note, bin, restore or empty: what was done, in words."""
-        library, ids, what = self._library(asked), _ids(asked), _text(asked, "do")
+        library, ids, what = self._library(asked), _ids(asked), text_of(asked, "do")
         count, facts = len(ids), {}
         if what in ("star", "unstar"):
             library.star(ids, what == "star")
         elif what in ("tag", "untag"):
-            tag = " ".join(_text(asked, "tag").split())
+            tag = " ".join(text_of(asked, "tag").split())
             library.tag(ids, **{"add" if what == "tag" else "remove": [tag] if tag else []})
             facts = {"tag": tag}
         elif what == "note":
-            library.note(ids, _text(asked, "note"))
+            library.note(ids, text_of(asked, "note"))
         elif what == "bin":
             library.bin(ids)
         elif what == "restore":
@@ -221,7 +215,7 @@ class Wall:
 
     def index(self, asked: Asked) -> Asked:
         """How far the index is; first "start" or "stop" it, where that is asked. To start it loads CLIP."""
-        library, what = self._library(asked), _text(asked, "do")
+        library, what = self._library(asked), text_of(asked, "do")
         if what == "start":
             library.start_index(self.context.studio.clip())
         elif what == "stop":
@@ -234,16 +228,16 @@ class Wall:
 
     def folder(self, asked: Asked) -> Asked:
         """Open a folder of this machine."""
-        return {"folder": self.folders.open(_text(asked, "place"))}
+        return {"folder": self.folders.open(text_of(asked, "place"))}
 
     # ------------------------------------------------------------------------------------------------------- inside
 
     def _library(self, asked: Asked) -> Library:
-        return self.folders.library(_text(asked, "folder"))
+        return self.folders.library(text_of(asked, "folder"))
 
     def _addresses(self, asked: Asked) -> Addresses:
         """The addresses of pictures of a folder. One that was made here has a name that the other tabs know."""
-        folder, pictures = _text(asked, "folder"), self.context.pictures
+        folder, pictures = text_of(asked, "folder"), self.context.pictures
         ending = (f"&folder={quote(folder)}" if folder else "") + pictures.key().replace("?", "&")
 
         def address(kind: str, entry: Entry) -> str:
@@ -273,23 +267,23 @@ class Wall:
 
 def query_of(asked: Asked) -> Query:
     """The query that the script tells. BadInput where a part of it is none; no path is taken from a browser."""
-    given = _texts(asked, "given")
+    given = texts_of(asked, "given")
     if not all(source.startswith(URI_HEAD) for source in given):
         raise BadInput("app.picture_not_here", picture="")
     query = read_query(
-        _text(asked, "text"),
-        date=_text(asked, "date"),
-        seed=_text(asked, "seed"),
-        like=_texts(asked, "like"),
-        unlike=_texts(asked, "unlike"),
+        text_of(asked, "text"),
+        date=text_of(asked, "date"),
+        seed=text_of(asked, "seed"),
+        like=texts_of(asked, "like"),
+        unlike=texts_of(asked, "unlike"),
         given=given,
-        tool=_text(asked, "tool"),
-        model=_text(asked, "model"),
-        tag=_text(asked, "tag"),
-        words=_text(asked, "words"),
+        tool=text_of(asked, "tool"),
+        model=text_of(asked, "model"),
+        tag=text_of(asked, "tag"),
+        words=text_of(asked, "words"),
         starred=asked.get("starred") is True,
         binned=asked.get("binned") is True,
-        sort=_text(asked, "sort"),
+        sort=text_of(asked, "sort"),
     )
     return replace(query, stacked=asked.get("stacked") is not False and not query.binned)
 
@@ -310,42 +304,8 @@ def _standing(library: Library, progress: Progress) -> Asked:
     }
 
 
-def _endpoint(question: Callable[[Asked], Asked]) -> Callable[[Request], Any]:
-    """The answer to a question as JSON; what goes wrong is one sentence in both languages."""
-
-    def answer(body: bytes) -> Response:
-        try:
-            asked = json.loads(body or b"{}")
-            return JSONResponse(question(asked if isinstance(asked, dict) else {}), headers=FRESH)
-        except (BadInput, CannotSave) as problem:
-            return JSONResponse({"error": both_sentence(problem)}, 400, headers=FRESH)
-        except (ValueError, RecursionError):
-            return JSONResponse({"error": both("lib_trouble")}, 400, headers=FRESH)
-        except Exception as problem:
-            log.exception("the library gave no answer")
-            return JSONResponse({"error": both_sentence(explain(problem))}, 500, headers=FRESH)
-
-    async def endpoint(request: Request) -> Response:
-        return await run_in_threadpool(answer, await request.body())
-
-    return endpoint
-
-
-FRESH = {"Cache-Control": "no-store"}
-
-
-def _text(asked: Asked, name: str) -> str:
-    value = asked.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _texts(asked: Asked, name: str) -> list[str]:
-    value = asked.get(name)
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
-
-
 def _ids(asked: Asked) -> list[str]:
-    ids = list(dict.fromkeys(_texts(asked, "ids")))
+    ids = list(dict.fromkeys(texts_of(asked, "ids")))
     if len(ids) > MOST_IDS:
         raise BadInput("library.too_many_at_once", count=len(ids), most=MOST_IDS)
     return ids

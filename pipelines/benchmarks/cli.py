@@ -23,6 +23,7 @@ from pipelines.benchmarks.dalle import bench_dalle
 from pipelines.benchmarks.edit import bench_edit
 from pipelines.benchmarks.guide import bench_guide
 from pipelines.benchmarks.machine import matmul_rate, memory_bandwidth
+from pipelines.benchmarks.transformer import bench_transformer
 from pipelines.clip.losses import great_circle
 from pipelines.core.arguments import Parser
 from pipelines.core.execute import run
@@ -274,5 +275,6 @@ BENCHES: dict[str, Callable[[str], dict[str, Any]]] = {
     "guide": bench_guide,
     "edit": bench_edit,
     "dalle": bench_dalle,
+    "transformer": bench_transformer,
     "vqgan-clip": bench_vqgan_clip,
 }

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pipelines.core.prompts import MAX_WEIGHT, Target, parse_scenes
 from pipelines.errors import Message
-from pipelines.io.visible import has_unseen
+from pipelines.io.visible import has_unseen, visible
 
 Grammar = Literal["words", "terms", "scenes"]  # none; several weighted texts; these over time
 
@@ -26,7 +26,15 @@ TOLD: dict[str, Callable[[str], Message]] = {  # another program's grammar -> wh
     "negative": lambda text: Message("core.foreign_negative", {"text": text}),
     "wildcard": lambda text: Message("core.foreign_wildcard", {"text": text}),
     "percent": lambda text: Message("core.foreign_percent", {"text": text}),
+    "inside": lambda text: Message("core.weight_inside", {"text": text}),
+    "alike": lambda text: Message("core.mark_alike", {"text": text}),
+    "quote": lambda text: Message("core.quote_open", {"text": text}),
 }
+NO_WEIGHT = (
+    r"\d+(?:\.\d+)?\s*[%‰]|\d*[½⅓⅔¼¾⅕⅖⅗⅘⅙⅛⅜⅝⅞¹²³]|[٠-٩۰-۹०-९]+(?:[.٫][٠-٩۰-۹०-९]+)?|\d+/\d+"
+    r"|\d+(?:\.\d+)?(?:e[-+]?\d+|x)"
+)
+WIDE = {0xFF01 + k: chr(0x21 + k) for k in range(94)} | {0x3000: " "}  # full-width forms -> the plain ones
 FOREIGN = (  # the first that fits of each grammar is told
     ("network", re.compile(r"<\s*\w+\s*:[^<>]*>|\bembedding:\w+")),
     ("schedule", re.compile(r"\[[^\[\]|]*[:：][^\[\]|]*\]")),
@@ -38,18 +46,23 @@ FOREIGN = (  # the first that fits of each grammar is told
         "emphasis",
         re.compile(r"\b(?!C\+\+)\w{2,}(?:\+{2,}|-{2,})(?=[\s,]|$)|\b\w+\^\d+(?:\.\d+)?\b"),
     ),
+    ("emphasis", re.compile(r"(?<=[^\W\d])\*\d*\.?\d+\b|\[[^\[\]|:：]+\](?:\d*\.?\d+)?|\{[^{}|｜$]+\}")),
     ("emphasis", re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?::[^:]+::")),
     ("parts", re.compile(r"\S[^|:]{0,30}::\s*-?\d*\.?\d*")),
     ("parts", re.compile(r"\S{1,20} (?:AND|BREAK|ADDCOMM|ADDCOL|ADDROW) \S{1,20}")),
-    ("parts", re.compile(r"\)\s*\.(?:and|blend|swap)\([^()]*\)")),
+    ("parts", re.compile(r"\)\s*\.(?:and|blend|swap)\([^()]*\)|\w+\.swap\([^()]*\)")),
     (
         "flags",
-        re.compile(r"(?:^|\s)--?(?:ar|no|v|s|q|c|iw|chaos|seed|stylize|style|niji|tile|stop)\s+\S+"),
+        re.compile(r"(?:^|\s)(?:--?|[—–])(?:ar|no|v|s|q|c|iw|chaos|seed|stylize|style|niji|tile|stop)\s+\S+"),
     ),
     ("negative", re.compile(r"\bnegative prompt\s*[:：]", re.IGNORECASE)),
     ("negative", re.compile(r"\bSteps: \d+, Sampler: ")),
     ("wildcard", re.compile(r"__[\w/*-]+__|\{\s*\d+(?:-\d+)?\s*\$\$[^{}]*\}")),
-    ("percent", re.compile(r"[:：]\s*-?\d+(?:\.\d+)?\s*[%％](?=\s*(?:[|｜]|$))")),
+    ("percent", re.compile(rf"[:：]\s*[-+−]?(?:{NO_WEIGHT})(?=\s*(?:[|｜]|$))")),
+    ("inside", re.compile(r"[^\W\d]\w*[:：]\s*-?\d*\.\d+(?=\s*[,，;；、](?!\d)|\s+[^\W\d])")),
+    ("inside", re.compile(r"[^\W\d]\w*[:：]\d(?=\s*[,，;；、](?!\d))")),
+    ("alike", re.compile(r"\S*\s*[∣│┃❘¦ǀ丨‖]\s*\S*|\S*\s*[∶꞉︰﹕˸]\s*-?\d*\.?\d+\s*(?=$|[|｜])")),
+    ("quote", re.compile(r"(?:^|(?<=[\s|｜]))[\"“「『«‘][^\"”」』»’]*[|｜:：^＾][^\"”」』»’]*$")),
 )
 SHOUTED = re.compile(r"^[^a-z]*$")  # AND is a word among capitals
 LARGE = re.compile(r"[^\d\s]\s*[:：]\s*(-?\d+(?:\.\d+)?)\s*$")
@@ -85,7 +98,7 @@ def prompt_notes(text: str, grammar: Grammar, steps: int | None = None) -> list[
             Message("core.scene_beyond", {"scene": k, "step": int(step), "steps": steps})
             for k, step in late[:1]
         ]
-    if grammar != "terms" and (braces := re.search(r"(?<!\\)\{[^{}]*[|｜][^{}]*\}", text)):
+    if grammar != "terms" and (braces := re.search(r"(?<!\\)\{[^{}]*\|[^{}]*\}", text.translate(WIDE))):
         notes.append(Message("core.no_braces_here", {"text": braces[0][:40]}))
     if grammar != "words":
         notes += _too_large([target.text for scene in scenes for target in scene.targets])
@@ -96,12 +109,18 @@ def prompt_notes(text: str, grammar: Grammar, steps: int | None = None) -> list[
 
 def _foreign(text: str) -> list[Message]:
     found: dict[str, Message] = {}
+    text = visible(text).translate(WIDE)
     for grammar, pattern in FOREIGN:
         match = pattern.search(text)
         if match and grammar not in found and not (match[0].isupper() and SHOUTED.match(text)):
             found[grammar] = TOLD[grammar](match[0].strip()[:40])
-    if "schedule" in found:  # "[a::0.5]" is one thing
-        found.pop("parts", None)
+    for whole, parts in (
+        ("schedule", ("parts", "inside")),
+        ("emphasis", ("inside",)),
+        ("parts", ("inside",)),
+    ):
+        for part in parts if whole in found else ():  # "[a::0.5]" is one thing
+            found.pop(part, None)
     return list(found.values())
 
 

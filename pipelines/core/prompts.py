@@ -5,7 +5,7 @@
     a sun @ top | a boat:0.5 @ mask.png                regions, TARGET @ WHERE
 
 Weights are read from the right, so a colon inside a sentence is only a colon, and one between two whole numbers is a
-ratio or a time: "16:9". Full-width marks are marks too. What stands in double quotes, in braces or after a backslash is
+ratio or a time: "16:9". Full-width marks are marks too. What stands in quotes, in braces or after a backslash is
 words, and so is the grammar of other programs, see `prompt_notes`. Lists of pictures and numbers (`parse_list`) have no
 quotes: every character of a path or a data URI is its own.
 """
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.errors import BadInput
+from pipelines.io.values import is_list
 from pipelines.io.visible import by_number
 
 MAX_WEIGHT = (
@@ -30,18 +31,25 @@ READ = (
 SIDES = ("left", "right", "top", "bottom", "centre")
 
 BAR, COLON, CARET, AT = "|｜", ":：", "^＾", "@＠"  # each with its full-width form
-MARKS = BAR + COLON + CARET + AT + '"“”\\[]{}<>()'
+MARKS = BAR + COLON + CARET + AT + "\"'“”‘’«»「」『』\\[]{}<>()［］｛｝＜＞（）"
+QUOTES = ("''", "‘’", "«»", "「」", "『』")  # beside the double ones
+PAIRS = ("[]", "{}", "()", "<>", "“”", "«»", "「」", "『』", "［］", "｛｝", "（）", "＜＞")
+OPENS = re.compile("(?<![^\\s|:^｜：＾])'|‘")  # may begin a quote that ends in another part
 ESCAPE = "\ufdef"  # in the place of a backslash before a mark; no text has it, nor those of HIDDEN
-HIDDEN = {ord(mark): 0xFDD0 + k for k, mark in enumerate(MARKS)}
+HIDDEN = {ord(mark): 0xE0200 + k for k, mark in enumerate(MARKS)}
+KEPT = {HIDDEN[ord(mark)] for mark in BAR + COLON + CARET + AT}  # marks that were kept from being marks
 SHOWN = {hidden: mark for mark, hidden in HIDDEN.items()}
 FULL_WIDTH = {0xFF10 + k: str(k) for k in range(10)} | {
     ord(a): b for a, b in zip("．－＋，", ".-+.", strict=True)
 }
 SIGNS = FULL_WIDTH | dict.fromkeys(map(ord, "−–—‐‑"), "-") | {ord(","): ".", ord("。"): "."}
 WORDS = re.compile(  # marks inside are no marks
-    r"""(?P<code>\\u\{[0-9a-f]{1,6}\}) | \\(?P<mark>[|:^@"\\｜：＾＠“”\[\]{}<>()])
+    r"""(?P<code>\\u\{[0-9a-f]{1,6}\}) | \\(?P<mark>[|:^@"'\\｜：＾＠“”‘’«»「」『』\[\]{}<>()［］｛｝＜＞（）])
     | (?<![^\s|:^｜：＾])"[^"]*"(?![^\s|:^@.,;!?｜：＾＠，。]) | “[^“”]*”
-    | \{[^{}]*\} | \[[^\[\]]*[|:｜：][^\[\]]*\] | <\w+:[^<>]*> | \([^()]*:\s*\d*\.?\d+\s*\)
+    | (?<![^\s|:^｜：＾])'[^']*[|:^@｜：＾＠][^']*'(?![^\s|:^@.,;!?｜：＾＠，。])
+    | ‘[^‘’]*’ | «[^«»]*» | 「[^「」]*」 | 『[^『』]*』
+    | [{｛][^{}｛｝]*[}｝] | [\[［][^\[\]［］]*[|:｜：][^\[\]［］]*[\]］] | [<＜]\w+[:：][^<>＜＞]*[>＞]
+    | [(（][^()（）]*[:：]\s*\d*[.．]?\d+\s*[)）]
     | :: | (?<=\w)\^\d+(?:\.\d+)? | \^[_.oO-]?\^""",
     re.VERBOSE,
 )
@@ -114,10 +122,14 @@ def _written(hidden: str) -> str:
 
 
 def _words(hidden: str) -> str:
-    """What a target says: hidden marks come back without a backslash, and quotes around all of it go."""
+    """What a target says: hidden marks come back without a backslash, and quotes around all of it go.
+
+    Quotes other than the double ones go where they kept a mark from being one.
+    """
     text = CODE.sub(lambda match: _character(int(match[1], 16)), hidden.strip())
     plain = text.replace(ESCAPE, "").translate(SHOWN)
-    if len(plain) > 2 and ESCAPE not in text and plain[0] + plain[-1] in ('""', "“”"):
+    quoted = ('""', "“”", *(QUOTES if KEPT & set(map(ord, text)) else ()))
+    if len(plain) > 2 and ESCAPE not in text and plain[0] + plain[-1] in quoted:
         inside = plain[1:-1].strip()
         return inside if inside and plain[0] not in inside else plain
     return plain
@@ -233,11 +245,23 @@ def _escaped(text: str) -> str:
     return by_number("".join(f"\\{one}" if one in MARKS else one for one in text))
 
 
+def as_read(prompt: str, read: object) -> str:
+    """A prompt of terms as it is written now, of a picture that says how it was `read`: pairs of a text and its share."""
+    pairs = [pair for pair in read if is_list(pair) and len(pair) == 2] if is_list(read) else []
+    texts = [str(text) for text, share in pairs if isinstance(share, (int, float))]
+    if not texts or texts == [target.text for target in parse_targets(prompt)]:
+        return prompt
+    targets = [Target(str(text), float(share)) for text, share in pairs]
+    return " | ".join(map(said, targets))
+
+
 def said(target: Target) -> str:
     """A target as it is written, whatever its text holds and whatever stands beside it; mostly TEXT:WEIGHT."""
     text = target.text
     weight = "" if target.weight == 1 and target.stop is None else _weight_of(target)
-    whole = '"' not in text and all(text.count(a) == text.count(b) for a, b in ("[]", "{}", "()", "<>", "“”"))
+    whole = (
+        '"' not in text and not OPENS.search(text) and all(text.count(a) == text.count(b) for a, b in PAIRS)
+    )
     if whole and _written_targets(_hidden(text + weight)) == [target] and by_number(text) == text:
         return text + weight
     if text[-1:].isdigit() and weight and not set(text) & set(MARKS):

@@ -29,7 +29,7 @@ from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
 from pipelines.io.formats import picture_format
-from pipelines.io.images import MAX_CHUNKS, check_size, open_picture, read_bytes
+from pipelines.io.images import MAX_CHUNKS, check_size, open_untouched, read_bytes
 from pipelines.io.values import is_dict, is_list
 
 VERSION = "0.1.0"
@@ -159,7 +159,7 @@ def without_pictures(source: str | Path | bytes) -> bytes:
     kept.add_text("parameters", texts.get("parameters", ""))
     kept.add_text("atelier", bare.to_json() if left_out else record.to_json())
     buffer = io.BytesIO()
-    open_picture(data).save(buffer, "PNG", pnginfo=kept)
+    open_untouched(data).save(buffer, "PNG", pnginfo=kept)
     return buffer.getvalue()
 
 
@@ -273,24 +273,6 @@ def record_from_json(text: str) -> Record:
     _expect(score is None or (_is_number(score, int, float) and -1e6 < score < 1e6), "picture.score")
     _expect(isinstance(rank, int) and _is_number(rank, int) and 1 <= rank <= 100_000, "picture.rank")
     return Record(**cast(dict[str, Any], values))
-
-
-def read_parameters(source: str | Path | bytes) -> dict[str, Any]:
-    """The settings in the `parameters` text of a PNG made by another program: {"prompt": str, "seed": int}.
-
-    Keys that the text does not tell are left out. BadInput when there is no such text.
-    """
-    text = read_texts(source).get("parameters")
-    if text is None:
-        raise BadInput("core.no_settings")
-    lines = text[:20_000].strip().split("\n")
-    last = lines.pop() if len(re.findall(r"\w[\w \-/]*:", lines[-1])) >= 3 else ""
-    prompt = " ".join("\n".join(lines).split("Negative prompt:")[0].split())
-    seed = re.search(r"\bSeed: *(\d{1,20})\b", last)
-    settings: dict[str, Any] = {"prompt": prompt} if prompt else {}
-    if seed and int(seed[1]) < 2**64:
-        settings["seed"] = int(seed[1])
-    return settings
 
 
 def read_texts(source: str | Path | bytes) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pipelines.core.pipeline import Picture, Pipeline, Result, StudioLike
 from pipelines.core.record import Record, check_complete, record_of
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
+from pipelines.io.images import as_seen
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def replay(
         rank=rank,
         environment=result.environment,
     )
-    return Replay(picture, new, compare(image, picture.image, record, new))
+    return Replay(picture, new, compare(image, as_seen(picture.image), record, new))
 
 
 def same_picture(result: Result, record: Record) -> tuple[int, Picture]:

@@ -274,7 +274,7 @@ class Cell(Generic[S_co]):
         if name not in knobs:
             known = ", ".join([*sorted(knobs), WORDS, BETWEEN, f"{USE}PART"])
             raise BadInput("core.axis_unknown", axis=axis.name[:40], known=known)
-        return Cell(dataclasses.replace(settings, **{name: _spelled(knobs[name], value)}), self.use)
+        return Cell(dataclasses.replace(settings, **{name: spelled(knobs[name], value)}), self.use)
 
 
 @runtime_checkable
@@ -310,7 +310,7 @@ def _worded(settings: Settings, axis: Axis, value: str) -> str:
     )
 
 
-def _spelled(knob: Knob, text: str) -> Any:
+def spelled(knob: Knob, text: str) -> Any:
     """A value from the text that spells it. A text that spells none is returned, for `_checked` to refuse."""
     if knob.type is bool:
         return {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}.get(

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipelines.core.pipeline import Picture, Pipeline, Step
 from pipelines.core.settings import Cell, Settings
 from pipelines.errors import BadInput
+from pipelines.io.images import as_seen, on_white
 
 LARGEST_CELL = 256  # pixels; larger pictures are made smaller on the sheet
 GAP = 8  # pixels between pictures
@@ -84,19 +85,19 @@ def sheet_of(pictures: Sequence[Image.Image], columns: Sequence[str], rows: Sequ
     pen = ImageDraw.Draw(sheet)
     for k, label in enumerate(columns):
         middle = side + k * (width + GAP) + width / 2
-        _write(pen, (middle, head / 2), label, size, width, "mm")
+        write_label(pen, (middle, head / 2), label, size, width, "mm")
     for k, label in enumerate(rows):
-        _write(pen, (GAP, head + k * (height + GAP) + height / 2), label, size, side - 2 * GAP, "lm")
+        write_label(pen, (GAP, head + k * (height + GAP) + height / 2), label, size, side - 2 * GAP, "lm")
     for k, picture in enumerate(pictures):
         row, column = divmod(k, across)
-        shown = picture.convert("RGB")
+        shown = on_white(as_seen(picture)).copy()
         shown.thumbnail((width, height), Image.Resampling.LANCZOS)
         left = side + column * (width + GAP) + (width - shown.width) // 2
         sheet.paste(shown, (left, head + row * (height + GAP) + (height - shown.height) // 2))
     return sheet
 
 
-def _write(
+def write_label(
     pen: ImageDraw.ImageDraw, at: tuple[float, float], label: str, size: int, room: float, anchor: str
 ) -> None:
     """A label at a place; it is cut to the room with an ellipsis."""

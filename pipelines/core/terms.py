@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pipelines.core.looks import LOOKS, parse_looks
 from pipelines.core.prompt_notes import Grammar
-from pipelines.core.prompts import READ, as_words, parse_terms
+from pipelines.core.prompts import READ, as_read, as_words, parse_terms
 from pipelines.core.settings import Settings, knob
 
 
@@ -50,8 +50,9 @@ class TermSettings(Settings):
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """The settings of a record by present names. The prompts of records that do not say how are words alone."""
+        """The settings of a record by present names. Prompts of records that do not say how are words alone."""
         values = super().recorded(values, picture)
-        if READ not in picture and isinstance(values.get("prompt"), str):
-            values = {**values, "prompt": as_words(values["prompt"])}
+        if isinstance(prompt := values.get("prompt"), str):
+            now = as_read(prompt, picture[READ]) if READ in picture else as_words(prompt)
+            values = {**values, "prompt": now}
         return values

@@ -17,7 +17,7 @@ by how large it has been there so far, as DiffEdit (Couairon et al. 2023) finds 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -68,18 +68,19 @@ def flow_edit(
     begins: list[int],
     seed: int,
     mask: Tensor | None = None,
-    focus: float = 0.0,
+    focuses: Sequence[float] = (),
 ) -> Generator[tuple[int, Tensor], None, Tensor]:
     """Edit x (1, c, h, w); returns (n, c, h, w), one for each of n places of `grid` where it begins, 0 for no change.
 
     `source` and `target` predict noise under the texts, with guidance. Outside `mask`, (1, 1, h, w) in [0, 1], nothing
-    changes. `focus` in [0, 1] is that of `focused`, 0 for none. The noise of a step depends on the seed and the place in
-    the grid only. Yields the number of steps made and x as it is edited so far.
+    changes. `focuses` in [0, 1] are those of `focused`, one for each place; 0 is none. The noise of a step depends on the
+    seed and the place in the grid only. Yields the number of steps made and x as it is edited so far.
     """
     alphas = alphas_at(alphas_cumprod, grid)
     ratios = [math.sqrt(1 / alpha - 1) for alpha in alphas]
     change = x.new_zeros(len(begins), *x.shape[1:])
     sizes = x.new_zeros(len(begins), 1, *x.shape[2:])  # of the differences so far
+    focus = x.new_tensor(list(focuses) or [0.0] * len(begins))[:, None, None, None]
     for k in reversed(range(1, len(grid))):
         rows = [row for row, begin in enumerate(begins) if begin >= k]
         generator = generator_of(seed, k)
@@ -92,9 +93,8 @@ def flow_edit(
             for noisy, noise_of in ((before, source), (after, target))
         )
         difference = (clean_after.view(len(rows), NOISES, *x.shape[1:]) - clean_before).mean(1)
-        if focus:
-            sizes[rows] += size_of(difference)
-            difference = focused(difference, sizes[rows], focus)
+        sizes[rows] += size_of(difference)
+        difference = torch.where(focus[rows] > 0, focused(difference, sizes[rows], focus[rows]), difference)
         if mask is not None:
             difference = difference * mask
         change[rows] = torch.lerp(difference, change[rows], ratios[k - 1] / ratios[k])
@@ -108,10 +108,10 @@ def size_of(difference: Tensor) -> Tensor:
     return F.avg_pool2d(size, 3, stride=1, padding=1, count_include_pad=False)
 
 
-def focused(difference: Tensor, sizes: Tensor, focus: float) -> Tensor:
+def focused(difference: Tensor, sizes: Tensor, focus: Tensor) -> Tensor:
     """A difference (n, c, h, w), weighed by the sizes (n, 1, h, w) of those so far.
 
-    Whole where the size is `focus` times the picture's largest or more, and in proportion below.
+    Whole where the size is `focus`, (n, 1, 1, 1), times the picture's largest or more, and in proportion below.
     """
     largest = sizes.amax((2, 3), keepdim=True).clamp(min=1e-12)
-    return difference * (sizes / (focus * largest)).clamp(max=1)
+    return difference * (sizes / (focus * largest).clamp(min=1e-30)).clamp(max=1)

@@ -23,7 +23,7 @@ from pipelines.edit.tuning import TargetDirection
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
 from pipelines.io.folders import open_one_of, picture_files
-from pipelines.io.images import on_white, open_picture, picture_to_uri, to_pil
+from pipelines.io.images import on_white, open_picture, open_untouched, picture_to_uri, to_pil
 from pipelines.io.masks import read_mask
 from pipelines.models.base import Clip, Denoiser
 
@@ -157,7 +157,7 @@ def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, An
         picture = on_white(open_picture(settings.image))
         size = picture.size
         if size[0] * size[1] <= LARGE:
-            fields["image"] = picture_to_uri(picture)
+            fields["image"] = _kept(settings.image, picture)
     elif not len(models.pictures):
         raise BadInput("edit.no_picture")
     if settings.mode in ("reusable", "paper") and not (
@@ -175,6 +175,12 @@ def pictures_as_settings(models: Models, settings: EditSettings) -> dict[str, An
     if settings.source_images and len(split_list(fields["source_images"])) < 2:
         raise BadInput("edit.single_lesson")
     return fields
+
+
+def _kept(source: str, picture: Image.Image) -> str:
+    """A picture as a data URI: with the file's own pixels and profile, where they open as the same `picture` again."""
+    own = picture_to_uri(open_untouched(source))
+    return own if on_white(open_picture(own)).tobytes() == picture.tobytes() else picture_to_uri(picture)
 
 
 def reduced_settings(settings: EditSettings, picture: Image.Image) -> EditSettings:

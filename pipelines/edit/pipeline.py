@@ -7,7 +7,7 @@ Strength 0 gives the picture back bit for bit. The critic, a CLIP that gives no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -17,9 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.core.journal import Journal
-from pipelines.core.looks import of_style, under_looks
 from pipelines.core.pipeline import Picture, Resumable, Step
-from pipelines.core.prompts import as_words, parse_targets
 from pipelines.core.settings import Settings
 from pipelines.edit.ddim import (
     MOST_AT_ONCE,
@@ -37,22 +35,17 @@ from pipelines.edit.directions import (
     check_direction_name,
     read_direction,
 )
-from pipelines.edit.flow_edit import (
-    SOURCE_GUIDANCE,
-    STEPS,
-    edits_by_text,
-    flow_edit,
-    flow_grid,
-    target_guidance,
-)
+from pipelines.edit.flow_edit import STEPS, edits_by_text
 from pipelines.edit.guidance import guided_sample
 from pipelines.edit.inputs import EditInputs, pictures_as_settings, read_inputs
+from pipelines.edit.instant import InstantDrawing
 from pipelines.edit.preflight import Estimate, check_texts, estimate, proposed_return_step
 from pipelines.edit.results import as_direction, edited_images, overshot
 from pipelines.edit.settings import EditSettings
 from pipelines.edit.source_images import SourceImages
 from pipelines.edit.strip import strip_pictures
 from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, AdapterTraining, adapter_of
+from pipelines.edit.walks import last, shown
 from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.base import Clip, Denoiser
 from pipelines.models.checkpoint import network_hash
@@ -126,8 +119,9 @@ class Edit(Resumable[EditSettings]):
         inputs = read_inputs(self, settings)
         x = yield from self._purified(settings, inputs.x)
         if edits_by_text(self.unet, settings):
-            draw = partial(self._flow, settings, x, inputs.small_mask)
-            return (yield from stop.quietly(strip_pictures(settings, inputs, x, draw)))
+            draw = InstantDrawing(settings, inputs, x)
+            pictures = yield from stop.quietly(strip_pictures(settings, inputs, x, draw))
+            return [replace(picture, facts=picture.facts | draw.facts()) for picture in pictures]
         inversion: Any = None  # a Trajectory, once the walk up is made
         adapted_unet: AdaptedUnet | None = None
         training: AdapterTraining | None = None
@@ -190,16 +184,16 @@ class Edit(Resumable[EditSettings]):
         adapted_unet.load_adapter(as_direction(models, settings, adapter_of(journal.load(step)), step, []))
         inputs = read_inputs(models, settings)
         quicker = replace(settings, steps=min(settings.step_count(), 8), inversion_iterations=0)
-        x = _last(models._purified(settings, inputs.x))
-        inversion = _last(models._up(quicker, x, quicker.step_count()))
-        drawn = _last(models._draw(quicker, inputs, inversion, adapted_unet, [settings.strength]))
+        x = last(models._purified(settings, inputs.x))
+        inversion = last(models._up(quicker, x, quicker.step_count()))
+        drawn = last(models._draw(quicker, inputs, inversion, adapted_unet, [settings.strength]))
         return edited_images(settings, inputs, x, [settings.strength], drawn)[0]
 
     @torch.no_grad()
     def round_trip(self, settings: EditSettings, images: Tensor) -> Tensor:
         """(n, 3, s, s) -> the same shape, inverted and sampled by the model alone, errors not added back."""
-        inversion = _last(self._up(settings, self.unet.encode(images), settings.step_count()))
-        return self.unet.decode(_last(ddim_sample(self._noise_of, inversion, add_back=False))).clamp(-1, 1)
+        inversion = last(self._up(settings, self.unet.encode(images), settings.step_count()))
+        return self.unet.decode(last(ddim_sample(self._noise_of, inversion, add_back=False))).clamp(-1, 1)
 
     def fingerprint(self) -> str:
         """A short hash of the denoiser's and CLIP's weights, to refuse a journal of other networks."""
@@ -213,11 +207,11 @@ class Edit(Resumable[EditSettings]):
         This moves pictures of other kinds towards the model's distribution (Kim et al. 2022, section 3.4; Meng et al.
         2022, SDEdit).
         """
-        last = settings.return_step - 1
+        noisiest = settings.return_step - 1
         for k in range(settings.purify):
             generator = generator_of(settings.seed, k)
-            noisy = add_noise(x, self.unet.alphas_cumprod[last], generator)
-            image = self.unet.decode(ddim_walk(self.unet, noisy, last, CLEAN, PAPER_DOWN)).clamp(-1, 1)
+            noisy = add_noise(x, self.unet.alphas_cumprod[noisiest], generator)
+            image = self.unet.decode(ddim_walk(self.unet, noisy, noisiest, CLEAN, PAPER_DOWN)).clamp(-1, 1)
             x = self.unet.encode(image)
             yield Step("purify", k + 1, settings.purify, {}, lambda image=image: image)
         return x
@@ -253,22 +247,7 @@ class Edit(Resumable[EditSettings]):
 
     def _inverted(self, settings: EditSettings, x: Tensor, steps: int) -> Generator[Step, None, Trajectory]:
         """The walk up as Steps that show x."""
-        return (yield from _shown("invert", steps, self._up(settings, x, steps), self.unet.decode))
-
-    def _flow(
-        self, settings: EditSettings, x: Tensor, mask: Tensor | None, strengths: list[float]
-    ) -> Generator[Step, None, Tensor]:
-        """(n, c, h, w), x edited by FlowEdit, once for each strength; negative ones go from the target to the source."""
-        styled, words = under_looks(self.unet, as_words(settings.prompt), [of_style(settings.style)])
-        ends = [(self.unet, settings.source), (styled, parse_targets(words)[0].text)]
-        (from_unet, source), (to_unet, target) = ends if settings.strength >= 0 else reversed(ends)
-        grid, begins = flow_grid(settings.return_step, settings.steps or STEPS, strengths)
-        walk = flow_edit(
-            noise_predictor(from_unet.under(source, SOURCE_GUIDANCE)),
-            noise_predictor(to_unet.under(target, target_guidance(settings))),
-            self.unet.alphas_cumprod, x, grid, begins, settings.seed, mask, settings.focus,
-        )  # fmt: skip
-        return (yield from _shown("draw", len(grid) - 1, walk, self.unet.decode))
+        return (yield from shown("invert", steps, self._up(settings, x, steps), self.unet.decode))
 
     def _draw(
         self,
@@ -303,7 +282,7 @@ class Edit(Resumable[EditSettings]):
         def decode(x: Tensor) -> Tensor:
             return self.unet.decode(x[-len(strengths) :])
 
-        drawn = yield from _shown("draw", len(inversion.errors), sampling, decode)
+        drawn = yield from shown("draw", len(inversion.errors), sampling, decode)
         return drawn[-len(strengths) :]
 
     @property
@@ -339,24 +318,3 @@ class _Stop:
                     yield step
                 except Stopped:
                     self.asked = True
-
-
-def _shown(
-    stage: str, total: int, walk: Generator[tuple[int, Tensor], None, Any], decode: Callable[[Tensor], Tensor]
-) -> Generator[Step, None, Any]:
-    """A walk that yields numbers of steps and x, as Steps that show x decoded. Returns what the walk returns."""
-    while True:
-        try:
-            done, x = next(walk)
-        except StopIteration as end:
-            return end.value
-        yield Step(stage, done, max(total, done), {}, lambda x=x: decode(x))
-
-
-def _last(work: Generator[Any, None, Any]) -> Any:
-    """Run a generator to its end. Returns what it returns."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value

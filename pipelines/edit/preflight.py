@@ -13,6 +13,7 @@ from pipelines.clip.ranking import text_vector
 from pipelines.core.looks import of_style
 from pipelines.edit.flow_edit import NOISES, RETURN_STEP, edits_by_text, flow_grid
 from pipelines.edit.inputs import Models, read_inputs, source_image_count
+from pipelines.edit.instant import FOCUSES
 from pipelines.edit.settings import EditSettings
 from pipelines.edit.strip import strip
 from pipelines.edit.tuning import PAPER_UP
@@ -103,6 +104,8 @@ def _cost(models: Models, settings: EditSettings) -> tuple[float, float]:
     megabytes = (weights * 2 + activations * (5 if settings.update_count() else 1)) / 1e6
     if edits_by_text(models.unet, settings):
         strengths = strip(settings.strength, settings.strip)
+        if settings.focus is None:  # some are drawn to choose among, and one of these is in the strip
+            strengths += [1.0] * len(FOCUSES)
         grid, begins = flow_grid(settings.return_step, settings.step_count(), strengths)
         batch, steps = x.repeat(2 * NOISES, 1, 1, 1), times.repeat(2 * NOISES)
         return (len(grid) - 1 + sum(begins)) * _fastest(lambda: models.unet(batch, steps)), megabytes

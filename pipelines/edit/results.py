@@ -16,7 +16,7 @@ from pipelines.core.pipeline import Picture
 from pipelines.edit.directions import Direction
 from pipelines.edit.inputs import LARGE, EditInputs, Models, reduced_settings
 from pipelines.edit.settings import EditSettings
-from pipelines.io.images import ssim
+from pipelines.io.images import open_untouched, ssim
 from pipelines.models.checkpoint import network_hash
 
 
@@ -51,12 +51,14 @@ def as_pictures(
 ) -> list[Picture]:
     """The pictures with their figures as facts, the chosen strength first, the others by increasing strength.
 
-    `moves` are how far they are from the original for CLIP, in degrees.
+    `moves` are how far they are from the original for CLIP, in degrees. At strength 0 it is the file's own picture, with
+    its profile and transparency, while the figures are those of what the models see.
     """
     order = sorted(range(len(strengths)), key=lambda k: (strengths[k] != settings.strength, strengths[k]))
     kept, original = settings, None  # what the record says
     if inputs.picture.width * inputs.picture.height > LARGE:
         kept, original = reduced_settings(settings, inputs.picture), list(inputs.picture.size)
+    untouched = open_untouched(settings.image) if 0 in strengths and settings.image else None
     pictures: list[Picture] = []
     for rank, (k, figures) in enumerate(
         zip(order, _figures(settings, inputs, [images[k] for k in order]), strict=True)
@@ -67,7 +69,8 @@ def as_pictures(
         if moves:
             facts["clip moved"] = moves[k]
         score = figures["critic target"] if rank == 0 else None
-        pictures.append(Picture(images[k], settings.seed, score, facts, kept))
+        image = images[k] if strengths[k] or untouched is None else untouched
+        pictures.append(Picture(image, settings.seed, score, facts, kept))
     return pictures
 
 

@@ -95,9 +95,10 @@ class EditSettings(Settings):
         help="of the instant mode: how hard the target text pulls, as a multiple of what is usual; where the model "
         "reads no text, how hard CLIP pushes",
         help_zh="即时方式：目标文字拉得多用力，为通常值的倍数；模型不读文字时为 CLIP 推得多用力")
-    focus: float = knob(0.6, 0.0, 1.0, label=("focus", "聚焦"), advanced=True,
-        help="of the instant mode: how much it keeps to where the two texts differ most; 0 changes the picture everywhere",
-        help_zh="即时方式：多大程度上只改两段文字差别最大的地方；0 为处处可变")
+    focus: float | None = knob(None, 0.0, 1.0, label=("focus", "聚焦"), advanced=True,
+        help="of the instant mode: how much it keeps to where the two texts differ most; 0 changes the picture "
+        "everywhere, empty lets CLIP choose",
+        help_zh="即时方式：多大程度上只改两段文字差别最大的地方；0 为处处可变，留空由 CLIP 选择")
     updates: int = knob(0, 0, 2000, label=("updates", "更新次数"), advanced=True,
         help="of the learning, 0 for what the mode needs", help_zh="学习的更新次数；0 表示按方式决定")
     until: int = knob(0, 0, 2000, label=("where it stopped", "停在哪里"), advanced=True,

@@ -54,9 +54,9 @@ from pipelines.models.base import Clip, Codec
 from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.studio import Studio
+from pipelines.training.autoencoder import reconstruction
 from pipelines.training.clip.retrieval import encode_pictures, retrieval
-from pipelines.training.data.emoji import DATA_FILE, Emoji, on_background
-from pipelines.training.vqgan import reconstruction
+from pipelines.training.data.dataset import DATA_FILE, Dataset, on_background
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "assets" / "tiny" / "README.md", ROOT / "README.md")
@@ -176,17 +176,17 @@ def read_judge(path: Path) -> Judge:
     return judge.eval().requires_grad_(False)
 
 
-def read_data(path: Path) -> Emoji:
+def read_data(path: Path) -> Dataset:
     """The data file in memory. BadInput when it is missing or another kind of file."""
     read_icons(path)
     try:
-        return Emoji(path)
+        return Dataset(path)
     except (KeyError, IndexError, ValueError, OSError) as error:
         raise BadInput("evaluation.data_damaged", file=path) from error
 
 
 @torch.no_grad()
-def evaluate(studio: Studio, emoji: Emoji, options: Namespace) -> Figures:
+def evaluate(studio: Studio, emoji: Dataset, options: Namespace) -> Figures:
     """The parts that were asked for, in the order of PARTS, each a flat dict of figures."""
     evaluation, figures = Evaluation(studio, emoji, options), {}
     for part in PARTS:
@@ -199,7 +199,7 @@ def evaluate(studio: Studio, emoji: Emoji, options: Namespace) -> Figures:
 class Evaluation:
     """One method a part of the table."""
 
-    def __init__(self, studio: Studio, emoji: Emoji, options: Namespace):
+    def __init__(self, studio: Studio, emoji: Dataset, options: Namespace):
         self.studio, self.emoji, self.options = studio, emoji, options
         self.critic: Clip = studio.load("tiny-critic")
         self.judges: dict[str, Clip] = {"CLIP": studio.clip(), "critic": self.critic}

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.training.data.captions import COLOURS
-from pipelines.training.data.emoji import on_background
+from pipelines.training.data.dataset import on_background
 from pipelines.training.data.scenes import COUNTS
 
 ICONS = {  # what a thing is called in the validation style, where that is another name

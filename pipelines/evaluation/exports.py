@@ -10,13 +10,13 @@ from PIL import Image
 from pipelines.export.enlarge import enlarged
 from pipelines.export.svg import svg_of
 from pipelines.io.images import on_white, ssim, to_tensor
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 
 EVERY = 8  # of the validation pictures
 ALIKE = 0.9  # SSIM of an SVG that is drawn again
 
 
-def exporting(emoji: Emoji) -> dict[str, float]:
+def exporting(emoji: Dataset) -> dict[str, float]:
     """Of every EVERYth validation picture, means: SSIM on white of what is enlarged to twice the size, from half of its
     own, and by bicubic interpolation; SSIM of its SVG drawn again, and how many bytes that has.
     """

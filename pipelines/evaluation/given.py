@@ -22,7 +22,7 @@ from pipelines.evaluation.judges import NameJudge, share_within
 from pipelines.evaluation.samples import write_sheet
 from pipelines.io.images import picture_to_uri, ssim, to_tensor
 from pipelines.models.latent_diffusion import LatentDiffusion
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 WIDEST_SEAM = 1.2  # the step at an edge over the steps inside
@@ -47,7 +47,7 @@ class OneRow:
 def completion(
     diffuse: Diffuse,
     judges: dict[str, NameJudge],
-    emoji: Emoji,
+    emoji: Dataset,
     names: list[str],
     sheet: Path | None,
     steps: int | None = None,

@@ -13,7 +13,7 @@ from pipelines.evaluation.synonyms import Entry
 from pipelines.models.base import Clip
 from pipelines.models.judge.network import Judge
 from pipelines.training.clip.retrieval import encode_pictures
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import Icon, concept
 
 
@@ -84,7 +84,7 @@ class ThingJudge:
 class PixelJudge:
     """The things of the nearest training pictures at 16 x 16; 5 when `name` is not among the first five."""
 
-    def __init__(self, emoji: Emoji):
+    def __init__(self, emoji: Dataset):
         self.training = Training(emoji)
         self.shows = {icon.name: concept(icon) for icon in emoji.icons}
 
@@ -161,7 +161,7 @@ def thumbnails(images: Tensor) -> Tensor:
 class Training:
     """The training pictures on white as a judge sees them: by the critic's vectors, or by pixels without a critic."""
 
-    def __init__(self, emoji: Emoji, critic: Clip | None = None):
+    def __init__(self, emoji: Dataset, critic: Clip | None = None):
         self.icons = [emoji.icons[k] for k in emoji.train]
         chunks = []
         for rows in np.array_split(emoji.train, -(-len(emoji.train) // 256)):

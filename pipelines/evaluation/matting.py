@@ -14,7 +14,7 @@ from pipelines.io.images import to_pil
 from pipelines.models.base import Codec
 from pipelines.models.matting.network import Matting
 from pipelines.training.data.captions import COLOURS
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.matting import intersection_over_union
 
 BATCH = 32
@@ -24,7 +24,7 @@ SHEET = 24
 
 
 @torch.no_grad()
-def cutting(matting: Matting, codec: Codec, emoji: Emoji, sheet: Path | None = None) -> dict[str, float]:
+def cutting(matting: Matting, codec: Codec, emoji: Dataset, sheet: Path | None = None) -> dict[str, float]:
     """Of the validation pictures on white, after the codec, and on a colour: IoU at 0.5 and the error of alpha, means.
 
     And how far the picture on black is from the right one at its edges, a mean over levels in [0, 1], with the colours

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from pipelines.core.execute import run
 from pipelines.core.pipeline import Picture, Pipeline, Result
@@ -35,12 +36,12 @@ from pipelines.io.files import write_atomically
 from pipelines.io.images import to_tensor
 from pipelines.models.base import Clip
 from pipelines.training.clip.retrieval import encode_pictures
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import VALIDATION_STYLE
 from pipelines.training.report import image_grid
 
 
-def common_names(emoji: Emoji, count: int) -> list[str]:
+def common_names(emoji: Dataset, count: int) -> list[str]:
     """Plain names that at least four icon sets draw, `count` of them, evenly spread over the alphabet."""
     styles: dict[str, set[str]] = {}
     for icon in emoji.icons:
@@ -132,7 +133,7 @@ def judged(
 
 
 def composed(
-    drawer: Drawer, critic: Clip, emoji: Emoji, asked: list[Composition], candidates: int
+    drawer: Drawer, critic: Clip, emoji: Dataset, asked: list[Composition], candidates: int
 ) -> dict[str, float]:
     """The share of prompts whose best picture the critic prefers to call by the prompt than by any of its contrasts.
 
@@ -158,22 +159,27 @@ def composed(
     return figures | {f"{kind}, true pictures": share for kind, share in true.items()}
 
 
-def copies(critic: Clip, emoji: Emoji, samples: list[Image.Image], sheet: Path | None) -> dict[str, float]:
+def copies(critic: Clip, emoji: Dataset, samples: list[Image.Image], sheet: Path | None) -> dict[str, float]:
     """Whether samples are nearer to a training picture than training pictures of different styles usually are.
 
-    By the critic's vectors and by pixels. The sheet shows each sample, then its nearest picture by either, four to a row.
+    By the critic's vectors and by pixels, beside real icons of the style that nobody learned from. The sheet shows each
+    sample, then its nearest picture by either, four to a row.
     """
-    images = to_tensor(samples)
-    own = {
-        "critic": encode_pictures(critic, np.stack([np.asarray(sample) for sample in samples])).cpu(),
-        "pixels": thumbnails(images),
-    }
+
+    def vectors(pictures: np.ndarray) -> dict[str, Tensor]:
+        shown = to_tensor([Image.fromarray(pixels) for pixels in pictures])
+        return {"critic": encode_pictures(critic, pictures).cpu(), "pixels": thumbnails(shown)}
+
+    own = vectors(np.stack([np.asarray(sample) for sample in samples]))
+    unseen = vectors(on_background(emoji.rgba[emoji.validation]))
     columns: list[list[Image.Image]] = [samples]
     figures = {}
     for who, training in (("critic", Training(emoji, critic)), ("pixels", Training(emoji))):
         distance, index = nearest(own[who], training.vectors)
         usual = usual_distance(training.vectors, [icon.style for icon in training.icons])
         figures[f"share nearer than two styles usually are, {who}"] = (distance < usual).float().mean().item()
+        near = nearest(unseen[who], training.vectors)[0] < usual
+        figures[f"the same of real icons of a style never seen, {who}"] = near.float().mean().item()
         figures[f"distance to the nearest, {who}"] = distance.median().item()
         figures[f"distance of two styles, {who}"] = usual
         chosen = on_background(emoji.rgba[emoji.train[index.numpy()]])

@@ -17,13 +17,13 @@ from pipelines.see.labels import ART, PLAIN, label_vectors
 from pipelines.see.probe import fit
 from pipelines.see.relevance import relevance
 from pipelines.training.clip.retrieval import encode_pictures
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import VALIDATION_STYLE, concept
 
 COMPOSITES, LABELS, SHOTS, DRAWS = 200, 50, 5, 4
 
 
-def wordings(clip: Clip, emoji: Emoji) -> dict[str, float]:
+def wordings(clip: Clip, emoji: Dataset) -> dict[str, float]:
     """Validation pictures whose name comes first of all names, by the name alone and by See's wordings."""
     icons = [emoji.icons[k] for k in emoji.validation]
     vectors = encode_pictures(clip, on_background(emoji.rgba[emoji.validation]))
@@ -50,7 +50,7 @@ class Composite:
     boxes: tuple[tuple[float, float, float, float], ...]
 
 
-def composites(emoji: Emoji, count: int, seed: int = 0) -> list[Composite]:
+def composites(emoji: Dataset, count: int, seed: int = 0) -> list[Composite]:
     """Pairs of validation icons, half as large, beside each other or one above the other; the same every time."""
     rng = np.random.default_rng(seed)
     side = emoji.rgba.shape[1]
@@ -70,7 +70,7 @@ def composites(emoji: Emoji, count: int, seed: int = 0) -> list[Composite]:
     return made
 
 
-def pointing(clip: Clip, emoji: Emoji, count: int = COMPOSITES) -> dict[str, float]:
+def pointing(clip: Clip, emoji: Dataset, count: int = COMPOSITES) -> dict[str, float]:
     """The share of names whose map's peak lies inside the box of their icon."""
     hits: list[bool] = []
     for composite in composites(emoji, count):
@@ -82,7 +82,7 @@ def pointing(clip: Clip, emoji: Emoji, count: int = COMPOSITES) -> dict[str, flo
     return {"peaks inside the named icon of two": sum(hits) / len(hits)}
 
 
-def probes(clip: Clip, emoji: Emoji, labels: int = LABELS) -> dict[str, float]:
+def probes(clip: Clip, emoji: Dataset, labels: int = LABELS) -> dict[str, float]:
     """Validation pictures known by probes of SHOTS pictures in other styles, and by the names of the same labels.
 
     Means over DRAWS times `labels` labels, each drawn anew.

@@ -27,7 +27,7 @@ from pipelines.models.base import Clip
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import Studio
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 
 EDIT_PAIRS = (
     ("face", "angry face"),
@@ -53,7 +53,7 @@ EDIT_PAIRS = (
 )
 
 
-def optimization(studio: Studio, emoji: Emoji, count: int, sheet: Path | None) -> dict[str, float]:
+def optimization(studio: Studio, emoji: Dataset, count: int, sheet: Path | None) -> dict[str, float]:
     """Optimize by the critic's eyes: is the prompt among the first names of all the validation style's?
 
     From a splash, and from a picture that the prior drew. "last" is the last step, "best" the one that the critic chose,
@@ -96,7 +96,7 @@ GUIDED = {  # what is compared -> settings
 
 
 def guiding(
-    studio: Studio, emoji: Emoji, count: int, sheet: Path | None, more: dict[str, NameJudge]
+    studio: Studio, emoji: Dataset, count: int, sheet: Path | None, more: dict[str, NameJudge]
 ) -> dict[str, float]:
     """Guide by the eyes of the critic and of CLIP, which steered, on the last step's picture, from noise in 60 steps.
 
@@ -127,7 +127,7 @@ def guiding(
     return figures
 
 
-def book_and_names(emoji: Emoji, count: int) -> tuple[list[str], list[str]]:
+def book_and_names(emoji: Dataset, count: int) -> tuple[list[str], list[str]]:
     """All names of the validation style's pictures, and `count` of the common ones among them, evenly spread."""
     book = list(dict.fromkeys(emoji.icons[k].name for k in emoji.validation))
     names = [name for name in common_names(emoji, len(emoji.icons)) if name in set(book)]
@@ -156,7 +156,7 @@ def _shares(ranks: dict[str, list[int]]) -> dict[str, float]:
 
 
 def editing(
-    studio: Studio, emoji: Emoji, count: int, sheet: Path | None, mode: str = "reusable"
+    studio: Studio, emoji: Dataset, count: int, sheet: Path | None, mode: str = "reusable"
 ) -> dict[str, float]:
     """Edit on validation pictures of its own size: EDIT_PAIRS, each on the ten pictures that fit its source text best.
 
@@ -205,7 +205,7 @@ def _learned(edit: Edit, settings: EditSettings, image: Image.Image) -> str:
     return edit.direction(learned.settings, journal).to_uri()
 
 
-def validation_pictures(emoji: Emoji, size: int) -> Tensor:
+def validation_pictures(emoji: Dataset, size: int) -> Tensor:
     """The validation pictures on white, (n, 3, size, size) in [-1, 1]."""
     pictures = torch.from_numpy(on_background(emoji.rgba[emoji.validation])).permute(0, 3, 1, 2)
     return F.interpolate(pictures.float().div(127.5).sub(1), (size, size), mode="area")

@@ -30,7 +30,7 @@ from pathlib import Path
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
-from pipelines.training.data.emoji import DATA_FILE
+from pipelines.training.data.dataset import DATA_FILE
 from pipelines.training.data.icons import VALIDATION_STYLE, WORDS_PACKAGE, Icon
 
 SYNONYMS_FILE = Path(__file__).parents[2] / "assets" / "synonyms.json"

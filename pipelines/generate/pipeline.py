@@ -6,7 +6,7 @@ A LatentDiffusion may draw them again: noised part of the way, and denoised unde
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, cast
 
@@ -17,12 +17,13 @@ from torch import Tensor
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, candidate_seeds, spread
 from pipelines.core.looks import in_words, needs_words, slot_in, under_looks
-from pipelines.core.pipeline import Picture, Pipeline, Step
+from pipelines.core.pipeline import Drawn, Picture, Pipeline, Step
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
+from pipelines.core.sizes import canvas_size
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
-from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
+from pipelines.io.images import fit_size, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer, joint_reading
 from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, preview, walk
 from pipelines.models.sampling import generator_of, sample
@@ -34,6 +35,14 @@ class ReadsStyle(Protocol):
 
     def text_tokens(self, ids: list[int], style: str = "") -> Tensor:
         """A prompt's ids and a style's name -> (t,) int64."""
+        ...
+
+
+class Slides(Protocol):
+    """A Decoder whose window slides over canvases larger than its training pictures; it says so by `slides`."""
+
+    def prefill(self, text: Tensor, row_count: int, canvas: tuple[int, int]) -> tuple[Any, Tensor]:
+        """As a Decoder's, on a canvas of (rows, columns) of tokens."""
         ...
 
 
@@ -53,23 +62,35 @@ class Generate(Pipeline[GenerateSettings]):
         """The settings with the picture prompt, if any, as a small PNG data URI, the finish, and the size of a batch.
 
         They are needed to replay the run; the size of a batch changes how a candidate's numbers are rounded. BadInput when
-        `keep_rows` leaves nothing to draw, when the pack cannot refine, or when the picture cannot be read.
+        `keep_rows` leaves nothing to draw, when the pack cannot refine or draw on the canvas, or when the picture cannot
+        be read.
         """
-        grid = self.dalle.config.grid
-        if settings.keep_rows >= grid:
-            raise BadInput("generate.nothing_to_draw", rows=settings.keep_rows, most=grid - 1)
+        height, width = self.canvas(settings)
+        if settings.keep_rows >= height:
+            raise BadInput("generate.nothing_to_draw", rows=settings.keep_rows, most=height - 1)
         if settings.finish == "refined" and self.diffusion is None:
             raise BadInput("generate.cannot_refine")
         finish = settings.finish
         if finish == "auto":
-            finish = "drawn" if self.diffusion is None else "refined"
+            finish = "drawn" if self.diffusion is None or settings.canvas else "refined"
         settings = replace(settings, batch=settings.batch or self.batch_size, finish=finish)
         if not settings.image:
             return settings
-        size = grid * self.vqgan.config.factor
+        sides = (side * self.vqgan.config.factor for side in (width, height))
         return replace(
-            settings, image=picture_to_uri(fit_square(on_white(open_picture(settings.image)), size))
+            settings, image=picture_to_uri(fit_size(on_white(open_picture(settings.image)), *sides))
         )
+
+    def canvas(self, settings: GenerateSettings) -> tuple[int, int]:
+        """Rows and columns of image tokens. BadInput for a canvas that the DALL·E cannot draw on."""
+        grid, factor = self.dalle.config.grid, self.vqgan.config.factor
+        width, height = canvas_size(settings.canvas, "", factor, grid * factor)
+        if (width, height) != (grid * factor,) * 2:
+            if not getattr(self.dalle, "slides", False):
+                raise BadInput("generate.canvas_fixed", side=grid * factor)
+            if min(width, height) < grid * factor:
+                raise BadInput("generate.canvas_small", width=width, height=height, least=grid * factor)
+        return height // factor, width // factor
 
     @torch.no_grad()
     def __call__(self, settings: GenerateSettings) -> Generator[Step, None, list[Picture]]:
@@ -77,42 +98,60 @@ class Generate(Pipeline[GenerateSettings]):
 
         Batches have one fixed size, so that a candidate does not depend on the other candidates of its batch.
         """
-        assert settings.batch is not None
-        seeds = candidate_seeds(settings.seed, settings.candidates)
+        drawn = yield from self.draw(settings, range(self.batch_count(settings)))
+        return self.choose(settings, drawn)
+
+    def batch_count(self, settings: GenerateSettings) -> int:
+        """The number of batches of a run."""
+        return len(self._batches(settings))
+
+    @torch.no_grad()
+    def draw(self, settings: GenerateSettings, chosen: Sequence[int]) -> Generator[Step, None, list[Drawn]]:
+        """Draw some of a run's batches, by their numbers from 0."""
         likeness, start = self._picture_prompt(settings)
-        tokens: list[Tensor] = []
-        vectors: list[Tensor] = []
-        refined: list[Image.Image] = []
-        looks = settings.looks()
-        parts = spread(seeds, looks, settings.batch, needs_words(self.diffusion, looks))
-        seeds = [seed for batch in parts for seed in batch.seeds]
-        facts = [settings.read(look) for batch in parts for look in batch.row_looks[: len(batch.seeds)]]
-        for batch in parts:
-            drawn = yield from self._draw(settings, batch, start, likeness)
-            images, count = self.vqgan.decode_tokens(drawn), len(batch.seeds)
+        parts, drawn = self._batches(settings), list[Drawn]()
+        for batch in (parts[number] for number in chosen):
+            tokens = yield from self._draw(settings, batch, start, likeness)
+            images, count = self.vqgan.decode_tokens(tokens), len(batch.seeds)
+            refined: list[Image.Image] = []
             if settings.finish == "refined":
                 images = yield from self._refine(settings, batch, images)
-                refined += to_pil(images[:count])
-            vectors.append(self.clip.encode_image(images)[:count])
-            tokens.append(drawn[:count])
+                refined = to_pil(images[:count])
+            vectors = self.clip.encode_image(images)[:count]
+            facts = [settings.read(look) for look in batch.row_looks[:count]]
+            drawn.append(Drawn(batch.seeds, facts, vectors, refined, tokens[:count]))
             shown = images[:count]
-            yield Step("rank", batch.finished, len(seeds), {}, lambda shown=shown: shown)
-        ranking = rank(self.clip, settings.terms(), torch.cat(vectors))
-        drawn = torch.cat(tokens)
+            yield Step("rank", batch.finished, settings.candidates, {}, lambda shown=shown: shown)
+        return drawn
+
+    @torch.no_grad()
+    def choose(self, settings: GenerateSettings, drawn: Sequence[Drawn]) -> list[Picture]:
+        """Rank the candidates of all batches, and make the pictures that are kept."""
+        seeds = [seed for part in drawn for seed in part.seeds]
+        facts = [fact for part in drawn for fact in part.facts]
+        refined = [image for part in drawn for image in part.images]
+        tokens = torch.cat([part.tokens for part in drawn if part.tokens is not None])
+        ranking = rank(self.clip, settings.terms(), torch.cat([part.vectors for part in drawn]))
         kept = ranking.kept(settings.keep, settings.hide_duplicates)
         if refined:
             pictures = [refined[k] for k in kept]
         else:
-            pictures = to_pil(torch.cat([self.vqgan.decode_tokens(drawn[k : k + 1]) for k in kept]))
+            pictures = to_pil(torch.cat([self.vqgan.decode_tokens(tokens[k : k + 1]) for k in kept]))
         return [
             Picture(
                 image,
                 seeds[k],
                 ranking.scores[k],
-                {**ranking.facts(k, seeds), **facts[k], "tokens": integers(drawn[k].flatten())},
+                {**ranking.facts(k, seeds), **facts[k], "tokens": integers(tokens[k].flatten())},
             )
             for image, k in zip(pictures, kept, strict=True)
         ]
+
+    def _batches(self, settings: GenerateSettings) -> list[Batch]:
+        assert settings.batch is not None
+        looks = settings.looks()
+        seeds = candidate_seeds(settings.seed, settings.candidates)
+        return spread(seeds, looks, settings.batch, needs_words(self.diffusion, looks))
 
     @property
     def batch_size(self) -> int:
@@ -139,17 +178,20 @@ class Generate(Pipeline[GenerateSettings]):
     def _draw(
         self, settings: GenerateSettings, batch: Batch, start: Tensor, likeness: Tensor | None
     ) -> Generator[Step, None, Tensor]:
-        """Sample one batch. Yields a Step for each row of tokens and returns (rows, grid, grid) tokens."""
+        """Sample one batch. Yields a Step for each row of tokens and returns (rows, height, width) tokens."""
         config, device = self.dalle.config, self.dalle.device
-        grid, rows = config.grid, batch.rows
-        before, length = config.semantic_length, config.semantic_length + config.image_length
+        (height, width), rows = self.canvas(settings), batch.rows
+        before, length = config.semantic_length, config.semantic_length + height * width
         uniform = torch.stack([_uniform(seed, length) for seed in batch.row_seeds]).to(device)
-        canvas = self._blank().repeat(rows, 1)  # (rows, image_length), what has not been drawn yet is white
+        canvas = self._blank(height, width).repeat(rows, 1)  # what has not been drawn yet is white
         terms = settings.terms()
         guided = settings.guidance != 1 or len(terms) > 1
         texts = self._texts(terms, batch, guided)
         repeat = len(terms) + guided
-        cache, logits = self.dalle.prefill(texts, rows * repeat)
+        if settings.canvas and getattr(self.dalle, "slides", False):
+            cache, logits = cast(Slides, self.dalle).prefill(texts, rows * repeat, (height, width))
+        else:
+            cache, logits = self.dalle.prefill(texts, rows * repeat)
         for place in range(length):
             position = place - before  # in the picture; negative for semantic tokens
             if 0 <= position < len(start):
@@ -164,13 +206,13 @@ class Generate(Pipeline[GenerateSettings]):
                 )
             if position >= 0:
                 canvas[:, position] = token
-            if position >= 0 and position % grid == grid - 1:
-                shown = canvas[: len(batch.seeds)].view(-1, grid, grid)
-                done, total = batch.index * grid + position // grid + 1, batch.count * grid
+            if position >= 0 and position % width == width - 1:
+                shown = canvas[: len(batch.seeds)].view(-1, height, width)
+                done, total = batch.index * height + position // width + 1, batch.count * height
                 yield Step("draw", done, total, {}, lambda shown=shown: self.vqgan.decode_tokens(shown))
             if place + 1 < length:
                 logits = self.dalle.decode_step(cache, token.repeat(repeat), place)
-        return canvas.view(rows, grid, grid)
+        return canvas.view(rows, height, width)
 
     def _refine(
         self, settings: GenerateSettings, batch: Batch, images: Tensor
@@ -183,7 +225,7 @@ class Generate(Pipeline[GenerateSettings]):
         assert model is not None
         width, height, steps = images.shape[3], images.shape[2], model.proposed_steps
         mask = torch.ones(1, 1, height // model.factor, width // model.factor, device=model.device)
-        mask[:, :, : settings.keep_rows * mask.shape[2] // self.dalle.config.grid] = 0
+        mask[:, :, : settings.keep_rows * mask.shape[2] * self.vqgan.config.factor // height] = 0
         known = Known(model.encode(images), settings.refinement, mask if settings.keep_rows else None)
         styled, prompt = under_looks(model, settings.prompt, batch.row_looks)
         condition, course = _under(styled, parse_terms(prompt), (width, height), batch.rows)
@@ -220,24 +262,25 @@ class Generate(Pipeline[GenerateSettings]):
             return cast(ReadsStyle, self.dalle).text_tokens(self.tokenizer.encode(text), slot)
         return self.dalle.text_tokens(self.tokenizer.encode(in_words(text, look) if share > 0 else text))
 
-    def _blank(self) -> Tensor:
-        """(1, image_length) tokens of a white picture; zeros when the codec has no encoder."""
+    def _blank(self, height: int, width: int) -> Tensor:
+        """(1, height * width) tokens of a white picture; zeros when the codec has no encoder."""
+        device, factor = self.dalle.device, self.vqgan.config.factor
         if not getattr(self.vqgan.config, "has_encoder", True):
-            return torch.zeros(1, self.dalle.config.image_length, dtype=torch.long, device=self.dalle.device)
-        size = self.dalle.config.grid * self.vqgan.config.factor
-        return self.vqgan.encode_tokens(torch.ones(1, 3, size, size, device=self.dalle.device)).flatten(1)
+            return torch.zeros(1, height * width, dtype=torch.long, device=device)
+        white = torch.ones(1, 3, height * factor, width * factor, device=device)
+        return self.vqgan.encode_tokens(white).flatten(1)
 
     def _picture_prompt(self, settings: GenerateSettings) -> tuple[Tensor | None, Tensor]:
         """The terms that a picture prompt adds: a bias of the logits or None, and the tokens of its top rows.
 
-        The bias, (image_length, image_vocabulary), is at most 0 and falls with the squared distance between a code and the
-        picture's code. The tokens are (keep_rows * grid,).
+        The bias, (tokens of the canvas, image_vocabulary), is at most 0 and falls with the squared distance between a code
+        and the picture's code. The tokens are (keep_rows * columns,).
         """
         if not settings.image:
             return None, torch.empty(0, dtype=torch.long)
         picture = to_tensor([open_picture(settings.image)]).to(self.dalle.device)
         tokens = self.vqgan.encode_tokens(picture).flatten()
-        start = tokens[: settings.keep_rows * self.dalle.config.grid]
+        start = tokens[: settings.keep_rows * self.canvas(settings)[1]]
         if settings.likeness == 0:
             return None, start
         codes = self.vqgan.codes

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.core.settings import knob
+from pipelines.core.sizes import check_size_form
 from pipelines.core.terms import TermSettings, style_knob
 
 FINISHES = ("auto", "drawn", "refined")
@@ -24,7 +25,7 @@ class GenerateSettings(TermSettings):
     finish: str = knob("auto", label=("finish", "收尾"), choices=FINISHES,
         help="drawn keeps the DALL·E's picture, refined draws it again by diffusion, auto refines where the pack can",
         help_zh="drawn 保留 DALL·E 画的图，refined 用扩散模型重画，auto 在模型包支持时重画")
-    refinement: float = knob(0.7, 0.05, 0.95, label=("refinement", "重画程度"), advanced=True,
+    refinement: float = knob(0.9, 0.05, 0.95, label=("refinement", "重画程度"), advanced=True,
         help="of a refined picture: how far it is noised before it is drawn again",
         help_zh="重画之前加多少噪声（仅用于 refined）")
     temperature: float = knob(0.7, 0.05, 4.0, label=("temperature", "温度"), advanced=True,
@@ -47,9 +48,16 @@ class GenerateSettings(TermSettings):
         help_zh="从图片顶部保留多少行图像词元")
     likeness: float = knob(0.3, 0.0, 1.0, label=("likeness", "相似度"), advanced=True,
         help="how close variations stay to the picture", help_zh="变体与原图有多接近")
+    canvas: str = knob("", label=("canvas", "画布"), advanced=True,
+        help="WIDTHxHEIGHT in pixels, for a DALL·E whose window slides (train transformer); empty for its own",
+        help_zh="宽x高（像素），用于窗口可滑动的 DALL·E（train transformer）；留空为其自身大小")
     batch: int | None = knob(None, 1, 512, label=("drawn together", "同时绘制"), advanced=True,
         help="candidates drawn together", help_zh="同时绘制多少张候选")
     # fmt: on
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_size_form(self.canvas)
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:

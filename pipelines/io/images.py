@@ -48,6 +48,7 @@ DAMAGED = (
     struct.error,
 )  # Pillow's
 SPACES_OF_PROFILES = ("RGB", "RGBA", "L", "LA", "CMYK")  # modes whose colours a profile may say
+MODES_OF_PNG = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 TURNS = {  # EXIF orientation -> what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -94,6 +95,43 @@ def open_picture(
     Raises:
         BadInput: When it is not one whole still PNG, JPEG or WebP picture within the limits.
     """
+    opened, profile, turn = _decoded(source, max_pixels, max_bytes)
+    transparent = "A" in opened.getbands() or "transparency" in opened.info
+    picture = _eight_bits(opened)
+    if profile and picture.mode not in SPACES_OF_PROFILES:
+        picture = picture.convert("RGBA" if transparent else "RGB")
+    picture = to_srgb(picture, profile) if profile else picture
+    picture = picture.convert("RGBA" if transparent else "RGB")
+    return picture if turn is None else picture.transpose(turn)
+
+
+def open_untouched(source: str | Path | bytes) -> Image.Image:
+    """A picture with its own pixels, mode and colour profile, upright, from an untrusted source.
+
+    A mode that PNG has none of, such as CMYK, becomes that of `open_picture`. What Pillow reads with fewer bits than the
+    file has, as colours of 16 bits, has those. BadInput as `open_picture` raises it.
+    """
+    opened, profile, turn = _decoded(source, MAX_PIXELS, MAX_BYTES)
+    if opened.mode not in MODES_OF_PNG:
+        return open_picture(source)
+    picture = opened.copy() if turn is None else opened.transpose(turn)
+    clear = opened.info.get("transparency")
+    picture.info = {} if clear is None else {"transparency": clear}
+    if profile:
+        picture.info["icc_profile"] = profile
+    return picture
+
+
+def as_seen(picture: Image.Image) -> Image.Image:
+    """A picture of any mode and profile as it is shown: its colours in sRGB, RGBA or RGB."""
+    plain = picture.mode == "RGB" and not {"icc_profile", "transparency"} & set(picture.info)
+    return picture if plain else open_picture(picture_bytes(picture))
+
+
+def _decoded(
+    source: str | Path | bytes, max_pixels: int, max_bytes: int
+) -> tuple[ImageFile, bytes, Image.Transpose | None]:
+    """A picture's pixels as its file has them, its profile, and the turn that makes it upright. BadInput as ever."""
     data = read_bytes(source, max_bytes=max_bytes)
     kind = picture_format(data)
     exif = profile = b""
@@ -121,13 +159,7 @@ def open_picture(
         raise BadInput("io.picture_unknown", format=kind) from None
     except DAMAGED as error:
         raise BadInput("io.picture_damaged", format=kind, reason=_short(error)) from None
-    transparent = "A" in opened.getbands() or "transparency" in opened.info
-    picture, profile = _eight_bits(opened), profile or opened.info.get("icc_profile", b"")
-    if profile and picture.mode not in SPACES_OF_PROFILES:
-        picture = picture.convert("RGBA" if transparent else "RGB")
-    picture = to_srgb(picture, profile) if profile else picture
-    picture = picture.convert("RGBA" if transparent else "RGB")
-    return picture if turn is None else picture.transpose(turn)
+    return opened, profile or opened.info.get("icc_profile", b""), turn
 
 
 def _opened(data: bytes, kind: str) -> ImageFile:
@@ -224,7 +256,12 @@ def on_white(image: Image.Image) -> Image.Image:
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
     """The largest centred square of the picture, resized to size x size pixels."""
-    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    return fit_size(image, size, size)
+
+
+def fit_size(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The largest centred part of the picture of this shape, resized to width x height pixels."""
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -249,9 +286,14 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 def picture_to_uri(image: Image.Image) -> str:
     """The picture as a `data:image/png;base64,` URI. `open_picture` reads back the same pixels."""
+    return "data:image/png;base64," + base64.b64encode(picture_bytes(image)).decode("ascii")
+
+
+def picture_bytes(image: Image.Image) -> bytes:
+    """The picture as the bytes of a PNG, with its profile."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()
 
 
 def restrict_pillow() -> None:

@@ -13,6 +13,7 @@ UNSEEN = (
     "\ufff9-\ufffc\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 INVISIBLE = re.compile(f"[{UNSEEN}{BLANK}]")
+REGIONAL = frozenset(map(chr, range(0x1F1E6, 0x1F200)))  # letters of which flags are made
 JOINERS = "\u200c\u200d"  # which letters of these scripts need to look right
 JOINING = "[\u0600-\u0fff\u1000-\u109f\u1780-\u17ff]"
 OF_EMOJI = re.compile(
@@ -44,12 +45,16 @@ def has_unseen(text: str) -> bool:
 
 
 def symbols(text: str) -> list[str]:
-    """Emoji and other symbols of a text, each once, in order, with what colours or surrounds them."""
+    """Emoji and other symbols of a text, each once, in order, with what colours or surrounds them; flags as one."""
     found: list[str] = []
     for before, one in zip(" " + text, text, strict=False):
         kind = unicodedata.category(one)
-        if kind in ("Sk", "Me") and not one.isascii() and found and before in found[-1]:
+        if kind == "Me" and before in "0123456789#*":
+            found.append(before + one)  # a key
+        elif kind in ("Sk", "Me") and not one.isascii() and found and before in found[-1]:
             found[-1] += one
+        elif one in REGIONAL and found and before in REGIONAL and len(found[-1]) == 1:
+            found[-1] += one  # two letters are a flag
         elif kind in ("So", "Sk", "Me", "Co", "Cn") and not one.isascii():
             found.append(one)
     return list(dict.fromkeys(found))

@@ -40,8 +40,10 @@ class Config:
         return cls(**fields)
 
 
-def save_checkpoint(path: Path, network: nn.Module, config: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Write the weights as float16 with the JSON metadata "config" and "facts".
+def save_checkpoint(
+    path: Path, network: nn.Module, config: dict[str, Any], facts: dict[str, Any], kind: str = ""
+) -> None:
+    """Write the weights as float16 with the JSON metadata "config" and "facts", and the `kind` of network if given.
 
     The write is atomic: an old file stays whole until the new one is complete. CannotSave when the disk is full.
     """
@@ -52,6 +54,7 @@ def save_checkpoint(path: Path, network: nn.Module, config: dict[str, Any], fact
         for name, value in network.state_dict().items()
     }
     metadata = {"config": json.dumps(config), "facts": json.dumps(facts, ensure_ascii=False)}
+    metadata |= {"kind": kind} if kind else {}
     write_atomically(path, save(tensors, metadata))
 
 
@@ -68,6 +71,15 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not is_dict(config) or not is_dict(facts):
         raise BadInput("models.weights_without_config", file=path.name)
     return config, facts
+
+
+def read_kind(path: Path) -> str:
+    """The kind of network that a checkpoint names, a key of SPECS; "" where it names none, or cannot be read."""
+    try:
+        with cast(Any, safe_open(path, "pt")) as file:
+            return (file.metadata() or {}).get("kind", "")
+    except (SafetensorError, OSError):
+        return ""
 
 
 def load_weights(path: Path, network: nn.Module, dtype: torch.dtype = torch.float32) -> None:

@@ -215,6 +215,7 @@ ROWS = (
     ModelSpec(
         kind="vqgan", role="vqgan", folder="vqgan", config="network.VqganConfig", network="network.Vqgan"
     ),
+    ModelSpec(kind="dvae", role="vqgan", folder="vqgan", config="dvae.DvaeConfig", network="dvae.Dvae"),
     ModelSpec(
         kind="dalle", role="dalle", folder="dalle", config="network.DalleConfig", network="network.Dalle"
     ),
@@ -225,6 +226,13 @@ ROWS = (
         config="network.SemanticDalleConfig",
         network="network.SemanticDalle",
         text_encoder="tiny-clip",
+    ),
+    ModelSpec(
+        kind="transformer",
+        role="dalle",
+        folder="transformer",
+        config="network.TransformerConfig",
+        network="network.Transformer",
     ),
     ModelSpec(kind="unet", role="unet", folder="unet", config="network.UnetConfig", network="network.Unet"),
     ModelSpec(

@@ -19,8 +19,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from pipelines.io.visible import REGIONAL
 from pipelines.models.base import Clip
 from pipelines.see.names import names_in
+from pipelines.see.traditional import SIMPLIFIED
 
 MOST = 6  # completions that are offered
 MOST_WORDS = 3  # unknown words for which others are offered
@@ -28,6 +30,9 @@ EACH = 3  # of them a word
 LONGEST = 4  # words at a prompt's end that are completed together
 SHORT, LONG = 4, 8  # letters from which a word may be one, or two, letters from a known one
 TOGETHER = 64  # names that CLIP reads at once
+READABLE = re.compile(
+    "[a-z][a-z ]+"
+)  # words whose pieces CLIP has seen, so that their vectors mean something
 HAN = re.compile("[\u4e00-\u9fff]")
 
 
@@ -201,13 +206,12 @@ class Advisor:
 
     def __init__(self, clip: Clip, words: frozenset[str]):
         self.words, self._sorted = words, tuple(sorted(words))
-        self.near = {language: NearNames(clip, language) for language in ("en", "zh")}
+        self.near = NearNames(clip, "en")  # what is unknown in Chinese is a character that CLIP cannot read
 
     def prepare(self) -> None:
         """Read the names and the words, so that `offers` answers at once."""
         speller(self.words)
-        for names in self.near.values():
-            names.prepare()
+        self.near.prepare()
 
     def offers(self, prompt: str, unknown: Sequence[str]) -> Offers:
         """What is offered for a prompt and its unknown words. Names by meaning only once they have been read."""
@@ -216,27 +220,29 @@ class Advisor:
         strange = [word for word in unknown if word != typed and not (HAN.search(word) and word in typed)]
         instead = {word: self._by_letters(word) for word in strange[:MOST_WORDS]}
         unsure = [word for word, known in instead.items() if not self._is_sure(word, known)]
-        for language, names in self.near.items():
-            asked = [word for word in unsure if bool(HAN.search(word)) == (language == "zh")]
-            if asked and names.is_ready:
-                nearest = names.nearest([spoken(word) for word in asked])
-                for word, found in zip(asked, nearest, strict=True):
-                    known = instead[word][: EACH - 1]
-                    instead[word] = (*known, *found[: EACH - len(known)])
+        asked = [word for word in unsure if READABLE.fullmatch(spoken(word))]
+        if asked and self.near.is_ready:
+            nearest = self.near.nearest([spoken(word) for word in asked])
+            for word, found in zip(asked, nearest, strict=True):
+                known = instead[word][: EACH - 1]
+                instead[word] = (*known, *found[: EACH - len(known)])
         return Offers(
             tail, begun, {word: tuple(dict.fromkeys(known)) for word, known in instead.items() if known}
         )
 
     def _by_letters(self, word: str) -> tuple[str, ...]:
         called = spoken(word)
-        if called == word:
-            return tuple(speller(self.words).near(word))
-        return (called,) if called in names_in("en") else ()
+        if called != word:
+            return (called,) if called in names_in("en") else ()
+        if (other := SIMPLIFIED.get(word) or without_accents(word)) != word and other in self.words:
+            return (other,)
+        return tuple(speller(self.words).near(word))
 
     @staticmethod
     def _is_sure(word: str, known: tuple[str, ...]) -> bool:
         """Whether the first known word is surely meant: a name of an emoji, or of the same sound."""
-        return bool(known) and (spoken(word) == known[0] or sound(word) == sound(known[0]))
+        same = (spoken(word), SIMPLIFIED.get(word), without_accents(word))
+        return bool(known) and (known[0] in same or sound(word) == sound(known[0]))
 
 
 CALLED = {
@@ -248,11 +254,16 @@ CALLED = {
 }  # by most people
 
 
+def without_accents(word: str) -> str:
+    """The letters of a word without their accents."""
+    return "".join(one for one in unicodedata.normalize("NFD", word) if not unicodedata.combining(one))
+
+
 def spoken(word: str) -> str:
-    """What an emoji or a symbol is called, in lower case; other words as they are."""
+    """What an emoji or a symbol is called, in lower case; flags and other words as they are."""
     if word[:1] in CALLED:
         return CALLED[word[:1]]
-    if not any(unicodedata.category(one) in ("So", "Sk") for one in word):
+    if word[:1] in REGIONAL or not any(unicodedata.category(one) in ("So", "Sk") for one in word):
         return word
     called = unicodedata.name(word[0], word).lower().replace("-", " ")
     short = (called.removesuffix(ending) for ending in (" sign", " symbol", " with skin tone"))

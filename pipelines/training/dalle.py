@@ -11,6 +11,7 @@ then (Lee et al. 2022, section 3.2.3): it then learns from fewer pictures and fo
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -25,28 +26,32 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pipelines.io.files import write_atomically
+from pipelines.models.base import Codec
 from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.models.sampling import sample
-from pipelines.models.vqgan.network import Vqgan, VqganConfig
+from pipelines.models.transformer.network import Transformer
+from pipelines.models.vqgan.network import VqganConfig
+from pipelines.training.autoencoder import load_codec
 from pipelines.training.data.captions import caption
-from pipelines.training.data.emoji import Emoji, icon_weights, on_background
-from pipelines.training.data.scenes import Scenes
+from pipelines.training.data.dataset import Dataset, icon_weights, on_background
+from pipelines.training.data.scenes import Scenes, scene_count, scene_share
+from pipelines.training.drawing import sheet_prompts
 from pipelines.training.near_codes import neighbours
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
-from pipelines.training.vqgan import load_codec
 
+SCENE_SHARE = 0.2
 SCENE_COUNT = 8_000  # coloured and composed pictures kept as tokens, beside every icon on white
 SHEET_PROMPTS = ["red heart", "pizza", "dog face", "grinning face", "a 3d cat face", "生日蛋糕"]
 
 
 class DalleTrainer(Trainer):
-    """Trains a Dalle on the tokens of the pack's VQGAN. `folder` keeps the token bank beside the state."""
+    """Trains a Dalle on the tokens of a codec of the pack. `folder` keeps the token bank beside the state."""
 
-    name = "dalle"
+    name = kind = "dalle"
     ema_networks = ("dalle",)
     text_dropout, bpe_dropout = 0.12, 0.1
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
@@ -80,36 +85,42 @@ class DalleTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         folder: Path,
         seed: int = 0,
         size: str = "tiny",
+        codec: str = "vqgan",
         **options: Any,
     ):
+        """`codec` names the file whose tokens are learned: vqgan, vqvae or dvae."""
         sizes = {**self.SIZES[size], **options}
         self.batch_size = sizes.pop("batch_size")
         rate, matrix_rate = sizes.pop("rate"), sizes.pop("matrix_rate")
-        self.accelerator, self.emoji, self.seed, self.pack = accelerator, emoji, seed, pack
-        self.tokenizer = Tokenizer.load(pack / "tokenizer.json")
-        codec = VqganConfig.from_dict(read_header(pack / "vqgan.safetensors")[0])
+        self.accelerator, self.emoji, self.seed = accelerator, emoji, seed
+        self.tokenizer, self.codec_file = (
+            Tokenizer.load(pack / "tokenizer.json"),
+            pack / f"{codec}.safetensors",
+        )
+        config = VqganConfig.from_dict(read_header(self.codec_file)[0])
+        self.codec_hash = file_hash(self.codec_file)
         with accelerator.main_process_first():
-            name = f"bank-{file_hash(pack / 'vqgan.safetensors')[:12]}-{emoji.hash}-{seed}.safetensors"
-            self.token_cache = self._token_cache(folder / name)
+            name = f"bank-{self.codec_hash[:12]}-{emoji.hash}-{seed}.safetensors"
+            self.token_cache = read_tokens(folder / name, emoji, seed, self._tokens)
         self.weights = icon_weights(emoji, rare=0.35)
-        with safe_open(pack / "vqgan.safetensors", "pt") as file:
+        with safe_open(self.codec_file, "pt") as file:
             codes = file.get_tensor("codes").float()
         self.near, self.share = neighbours(codes)
         self.targets = self.near.to(accelerator.device), self.share.to(accelerator.device)
         torch.manual_seed(seed)
-        dalle = Dalle(DalleConfig(self.tokenizer.vocabulary_size, codec.code_count, grid=codec.grid, **sizes))
-        self._start_from_clip(dalle, pack)
-        _start_from_codes(dalle, codes)
-        dalle.to(accelerator.device)
-        matrices = [p for p in dalle.blocks.parameters() if p.ndim == 2]
+        network = self.made(config, sizes)
+        self._start_from_clip(network, pack)
+        _start_from_codes(network, codes)
+        network.to(accelerator.device)
+        matrices = [p for p in network.blocks.parameters() if p.ndim == 2]
         chosen = {id(p) for p in matrices}
-        others = [p for p in dalle.parameters() if id(p) not in chosen]
-        self.networks = {"dalle": dalle}
+        others = [p for p in network.parameters() if id(p) not in chosen]
+        self.networks = {self.ema_networks[0]: network}
         self.optimizers = {
             "embeddings": torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
             "matrices": torch.optim.Muon(
@@ -117,20 +128,29 @@ class DalleTrainer(Trainer):
             ),
         }
 
+    def made(self, codec: VqganConfig, sizes: dict[str, Any]) -> Dalle | Transformer:
+        """The network, over the tokens of such a codec."""
+        return Dalle(DalleConfig(self.tokenizer.vocabulary_size, codec.code_count, grid=codec.grid, **sizes))
+
+    @property
+    def network(self) -> Dalle | Transformer:
+        """The network that learns."""
+        return cast(Dalle | Transformer, self.networks[self.ema_networks[0]])
+
     @property
     def dalle(self) -> Dalle:
         """The network."""
         return cast(Dalle, self.networks["dalle"])
 
     @cached_property
-    def vqgan(self) -> Vqgan:
+    def codec(self) -> Codec:
         """The codec, loaded when pictures must be read or drawn, since it needs diffusers and the rest does not."""
-        return load_codec(self.pack / "vqgan.safetensors", self.accelerator.device)
+        return load_codec(self.codec_file, self.accelerator.device)
 
     def compile_targets(self) -> list[nn.Module]:
-        return [self.dalle]
+        return [self.network]
 
-    def _start_from_clip(self, dalle: Dalle, pack: Path) -> None:
+    def _start_from_clip(self, dalle: Dalle | Transformer, pack: Path) -> None:
         """Begin with CLIP's word vectors, down to their principal axes: its "kitty" already lies near its "cat"."""
         if not (pack / "clip.safetensors").exists():
             return
@@ -145,56 +165,43 @@ class DalleTrainer(Trainer):
             dalle.text_token.weight.data.copy_(words * (0.02 / words.std()))
 
     @torch.no_grad()
-    def _token_cache(self, path: Path) -> dict[str, Any]:
-        """Tokens of every icon on white, and of SCENE_COUNT scenes with their captions; kept in a file."""
-        if path.exists():
-            token_cache: dict[str, Any] = load_file(path)
-            captions = bytes(token_cache.pop("captions").numpy().tobytes()).decode().split("\n")
-            return {**{name: tokens.long() for name, tokens in token_cache.items()}, "captions": captions}
-        scenes = iter(Scenes(self.emoji, self.emoji.train, self.seed + 1, plain=0.0, coloured=0.55))
-        drawn, captions = [], []
-        for start in range(0, SCENE_COUNT, 64):
-            batch = [next(scenes) for _ in range(min(64, SCENE_COUNT - start))]
-            drawn.append(self._tokens(np.stack([picture for picture, _, _ in batch])))
-            captions += [text for _, text, _ in batch]
-        token_cache = {
-            "icons": self._icon_tokens(self.emoji.train),
-            "validation": self._icon_tokens(self.emoji.validation),
-            "scenes": torch.cat(drawn),
-        }
-        words = torch.frombuffer(bytearray("\n".join(captions).encode()), dtype=torch.uint8)
-        write_atomically(
-            path, save({**{k: v.to(torch.int16) for k, v in token_cache.items()}, "captions": words})
-        )
-        return {**token_cache, "captions": captions}
-
-    def _icon_tokens(self, rows: np.ndarray) -> Tensor:
-        chunks = [rows[k : k + 64] for k in range(0, len(rows), 64)]
-        return torch.cat([self._tokens(on_background(self.emoji.rgba[chunk])) for chunk in chunks])
-
     def _tokens(self, pictures: np.ndarray) -> Tensor:
         """(n, s, s, 3) uint8 -> (n, image_length) on the CPU."""
         images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.accelerator.device)
-        return self.vqgan.encode_tokens(images.float().div(127.5).sub(1)).flatten(1).cpu()
+        return self.codec.encode_tokens(images.float().div(127.5).sub(1)).flatten(1).cpu()
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Text tokens (n, text_length), image tokens (n, image_length), and image tokens near to these, to be read."""
         rng = np.random.default_rng((self.seed, step, rank))
-        composed = int(rng.binomial(self.batch_size, 0.2))
+        composed = int(rng.binomial(self.batch_size, scene_share(self.emoji, SCENE_SHARE)))
         rows = rng.choice(len(self.emoji.train), self.batch_size - composed, p=self.weights)
         texts = [caption(self.emoji.icons[self.emoji.train[k]], rng) for k in rows]
         scenes = rng.integers(len(self.token_cache["captions"]), size=composed)
         texts += [self.token_cache["captions"][k] for k in scenes]
         image = torch.cat([self.token_cache["icons"][rows], self.token_cache["scenes"][scenes]])
-        length = self.dalle.config.text_length
-        text = torch.zeros(self.batch_size, length, dtype=torch.long)
+        icons = [*self.emoji.train[rows].tolist(), *[-1] * composed]
+        return self.conditions(texts, icons, rng), image, self.nearly(image, rng)
+
+    def conditions(self, texts: list[str], icons: list[int], rng: np.random.Generator) -> Tensor:
+        """(n, text_length) tokens of captions, some of them left out. `icons` say what they are of, -1 for scenes."""
+        length = self.network.config.text_length
+        text = torch.zeros(len(texts), length, dtype=torch.long)
         for row, words in zip(text, texts, strict=True):
             if rng.random() >= self.text_dropout:
                 ids = torch.tensor(self.tokenizer.encode_with_dropout(words, self.bpe_dropout, rng)[:length])
                 row[: len(ids)] = ids
+        return text
+
+    def nearly(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        """(n, image_length) tokens -> others as near to them as their shares say, often themselves."""
         dice = torch.from_numpy(rng.random((*image.shape, 1)))
         chosen = (self.share.cumsum(1)[image] < dice).sum(2, keepdim=True).clamp(max=self.near.shape[1] - 1)
-        return text, image, self.near[image].gather(2, chosen)[:, :, 0]
+        return self.near[image].gather(2, chosen)[:, :, 0]
+
+    def image_loss(self, logits: Tensor, image: Tensor) -> Tensor:
+        """Cross-entropy of (n, t, vocabulary) logits with the near codes of (n, t) tokens, a scalar."""
+        near, share = (table[image] for table in self.targets)
+        return -(share * logits.float().log_softmax(2).gather(2, near)).sum(2).mean()
 
     def update(self, batch: tuple[Tensor, Tensor, Tensor], progress: float) -> dict[str, Tensor]:
         text, image, read = batch
@@ -205,8 +212,7 @@ class DalleTrainer(Trainer):
             target = text[:, 1:]
             word_mask = target != 0  # pads are not worth predicting
             text_logits = self.dalle.text_head(state[:, : length - 1][word_mask])
-        near, share = (table[image] for table in self.targets)
-        image_loss = -(share * image_logits.float().log_softmax(2).gather(2, near)).sum(2).mean()
+        image_loss = self.image_loss(image_logits, image)
         word_count = self.mean_over_processes(word_mask.sum().float()).clamp(min=0.1)
         text_loss = F.cross_entropy(text_logits.float(), target[word_mask], reduction="sum") / word_count
         self.backward_and_step((text_loss + 7 * image_loss) / 8, self.dalle, *self.optimizers)
@@ -216,56 +222,97 @@ class DalleTrainer(Trainer):
         """Six samples of each of some prompts; None without diffusers, which draws them."""
         if importlib.util.find_spec("diffusers") is None:
             return None
-        return image_grid(self.samples(SHEET_PROMPTS, 6), 6)
+        return image_grid(self.samples(self.prompts(), 6), 6)
+
+    def prompts(self) -> list[str]:
+        """The texts of the sheet."""
+        return sheet_prompts(self.emoji, SHEET_PROMPTS)
 
     @torch.no_grad()
     def samples(self, prompts: list[str], count: int, guidance: float = 3.0) -> Tensor:
         """(len(prompts) * count, 3, h, w): plain samples at temperature 1 among the best 64 tokens."""
-        dalle = self.dalle.eval()
-        device, config = self.accelerator.device, dalle.config
+        network = self.network.eval()
+        device, config = self.accelerator.device, network.config
         generator = torch.Generator().manual_seed(0)
         pictures = []
         for prompt in prompts:
-            text = torch.zeros(2, config.text_length, dtype=torch.long)
-            ids = self.tokenizer.encode(prompt)[: config.text_length]
-            text[0, : len(ids)] = torch.tensor(ids)
-            cache, logits = dalle.prefill(text.to(device), 2 * count)
+            ids: list[list[int]] = [self.tokenizer.encode(prompt), []]
+            text = torch.stack([network.text_tokens(row) for row in ids])
+            cache, logits = network.prefill(text.to(device), 2 * count)
             tokens = []
             for position in range(config.image_length):
                 cond, uncond = logits.chunk(2)
                 chance = torch.rand(count, generator=generator).to(device)
                 tokens.append(sample(uncond + guidance * (cond - uncond), chance, 1.0, 64, 1.0))
                 if position + 1 < config.image_length:
-                    logits = dalle.decode_step(cache, tokens[-1].repeat(2), position)
+                    logits = network.decode_step(cast(Any, cache), tokens[-1].repeat(2), position)
             pictures.append(
-                self.vqgan.decode_tokens(torch.stack(tokens, 1).view(count, config.grid, config.grid))
+                self.codec.decode_tokens(torch.stack(tokens, 1).view(count, config.grid, config.grid))
             )
-        dalle.train()
+        network.train()
         return torch.cat(pictures)
 
-    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Nats a token on validation icons with their plain names, with and without the text."""
-        dalle, device = self.dalle.eval(), self.accelerator.device
         images, icons = self.token_cache["validation"][::4], self.emoji.validation[::4]
-        texts = torch.zeros(len(icons), dalle.config.text_length, dtype=torch.long)
-        for row, index in zip(texts, icons, strict=True):
-            ids = torch.tensor(self.tokenizer.encode(self.emoji.icons[index].name)[: len(row)])
-            row[: len(ids)] = ids
-        figures = {}
-        for name, tokens in (("nats", texts), ("nats without text", torch.zeros_like(texts))):
-            total = 0.0
-            for text, image in zip(tokens.split(32), images.split(32), strict=True):
-                logits = dalle.image_logits(text.to(device), image.to(device))
-                total += F.cross_entropy(logits.flatten(0, 1).cpu(), image.flatten()).item() * len(text)
-            figures[name] = round(total / len(texts), 4)
-        return figures
+        names = [self.emoji.icons[index].name for index in icons]
+        texts = torch.stack([self.told(name) for name in names])
+        return {
+            "nats": self.nats(texts, images),
+            "nats without text": self.nats(torch.zeros_like(texts), images),
+        }
+
+    def told(self, name: str) -> Tensor:
+        """(text_length,): what the network is told of a thing with this name."""
+        return self.network.text_tokens(self.tokenizer.encode(name))
+
+    @torch.no_grad()
+    def nats(self, texts: Tensor, images: Tensor) -> float:
+        """The cross-entropy of image tokens (n, image_length) under conditions (n, text_length), a token."""
+        network, device, total = self.network.eval(), self.accelerator.device, 0.0
+        for text, image in zip(texts.split(32), images.split(32), strict=True):
+            logits = network.image_logits(text.to(device), image.to(device))
+            total += F.cross_entropy(logits.flatten(0, 1).cpu(), image.flatten()).item() * len(text)
+        return round(total / len(texts), 4)
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        save_checkpoint(path, self.dalle, self.dalle.config.to_dict(), facts)
+        told = {"file": self.codec_file.name, "sha256": self.codec_hash}
+        save_checkpoint(
+            path, self.network, self.network.config.to_dict(), {**facts, "codec": told}, self.kind
+        )
 
 
-def _start_from_codes(dalle: Dalle, codes: Tensor) -> None:
+def read_tokens(
+    path: Path, emoji: Dataset, seed: int, encode: Callable[[np.ndarray], Tensor]
+) -> dict[str, Any]:
+    """Tokens of every icon on white, of those held out, and of SCENE_COUNT scenes with their captions; kept in a file.
+
+    `encode` gives the tokens (n, image_length) of pictures (n, s, s, 3) uint8.
+    """
+    if path.exists():
+        kept: dict[str, Any] = load_file(path)
+        captions = bytes(kept.pop("captions").numpy().tobytes()).decode().split("\n")
+        return {**{name: tokens.long() for name, tokens in kept.items()}, "captions": captions}
+    scenes = iter(Scenes(emoji, emoji.train, seed + 1, plain=0.0, coloured=0.55))
+    count, drawn, captions = scene_count(emoji, SCENE_COUNT), list[Tensor](), list[str]()
+    for start in range(0, count, 64):
+        batch = [next(scenes) for _ in range(min(64, count - start))]
+        drawn.append(encode(np.stack([picture for picture, _, _ in batch])))
+        captions += [text for _, text, _ in batch]
+    made = {"icons": emoji.train, "validation": emoji.validation}
+    tokens = {name: _icon_tokens(emoji, rows, encode) for name, rows in made.items()}
+    tokens["scenes"] = torch.cat(drawn)
+    words = torch.frombuffer(bytearray("\n".join(captions).encode()), dtype=torch.uint8)
+    write_atomically(path, save({**{k: v.to(torch.int16) for k, v in tokens.items()}, "captions": words}))
+    return {**tokens, "captions": captions}
+
+
+def _icon_tokens(emoji: Dataset, rows: np.ndarray, encode: Callable[[np.ndarray], Tensor]) -> Tensor:
+    chunks = [rows[k : k + 64] for k in range(0, len(rows), 64)]
+    return torch.cat([encode(on_background(emoji.rgba[chunk])) for chunk in chunks])
+
+
+def _start_from_codes(dalle: Dalle | Transformer, codes: Tensor) -> None:
     """Lay the image tokens' embeddings and output weights out as the codes are, by one random projection."""
     codes = (codes - codes.mean(0)) / codes.std()
     spread = codes @ torch.randn(codes.shape[1], dalle.config.width) / codes.shape[1] ** 0.5

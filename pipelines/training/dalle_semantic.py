@@ -32,13 +32,15 @@ from pipelines.models.dalle_semantic.network import (
 from pipelines.models.sampling import sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training import token_bank
+from pipelines.training.autoencoder import load_codec
 from pipelines.training.data.captions import COLOURS, caption
-from pipelines.training.data.emoji import Emoji, icon_weights
-from pipelines.training.drawing import SHEET_PROMPTS, STYLES, named_right
+from pipelines.training.data.dataset import Dataset, icon_weights
+from pipelines.training.data.scenes import scene_count, scene_share
+from pipelines.training.drawing import SHEET_PROMPTS, named_right, sheet_prompts, style_numbers
 from pipelines.training.near_codes import neighbours
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
-from pipelines.training.vqgan import load_clip, load_codec
+from pipelines.training.vqgan import load_clip
 
 SCENE_SHARE = 0.2
 
@@ -65,7 +67,7 @@ class SemanticDalleTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         folder: Path,
         seed: int = 0,
@@ -85,7 +87,7 @@ class SemanticDalleTrainer(Trainer):
             codec.grid,
             text_width=text.text_width,
             embedding_size=text.embedding_size,
-            styles=STYLES,
+            styles=emoji.styles,
             **sizes,
         )
         self.bank = self._load_bank(pack / "clip.safetensors", folder, config)
@@ -121,7 +123,8 @@ class SemanticDalleTrainer(Trainer):
     def _load_bank(self, clip_file: Path, folder: Path, config: SemanticDalleConfig) -> token_bank.TokenBank:
         hashes = [file_hash(file)[:12] for file in (self.codec_file, clip_file)]
         sizes = config.semantic_length, config.semantic_vocabulary
-        numbers = (*sizes, token_bank.VIEWS, token_bank.SCENE_COUNT, self.seed)
+        count = scene_count(self.emoji, token_bank.SCENE_COUNT)
+        numbers = (*sizes, token_bank.VIEWS, count, self.seed)
         name = "-".join(map(str, ("tokens", *hashes, self.emoji.hash, *numbers)))
         with self.accelerator.main_process_first():
             return token_bank.load_bank(
@@ -139,7 +142,7 @@ class SemanticDalleTrainer(Trainer):
     def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
         """Tokens, the tokens to be read in their place, captions, styles, and whose text is left out."""
         rng, n, bank = np.random.default_rng((self.seed, step, rank)), self.batch_size, self.bank
-        composed = int(rng.binomial(n, SCENE_SHARE))
+        composed = int(rng.binomial(n, scene_share(self.emoji, SCENE_SHARE)))
         rows = rng.choice(len(self.emoji.train), n - composed, p=self.weights)
         views = rows * bank.views + rng.choice(bank.views, len(rows), p=token_bank.view_shares(bank.views))
         scenes = rng.integers(len(bank.captions), size=composed)
@@ -149,7 +152,7 @@ class SemanticDalleTrainer(Trainer):
             caption(icon, rng, names[colour], styled=self.styled)
             for icon, colour in zip(icons, bank.colours[views].tolist(), strict=True)
         ]
-        styles = [1 + STYLES.index(icon.style) for icon in icons] + [UNKNOWN_STYLE] * composed
+        styles = style_numbers(self.emoji, icons) + [UNKNOWN_STYLE] * composed
         image, semantic = (
             torch.cat([one[views], other[scenes]]).long()
             for one, other in zip(bank.icons, bank.scenes, strict=True)
@@ -238,8 +241,8 @@ class SemanticDalleTrainer(Trainer):
         return torch.cat(pictures)
 
     def sample_grid(self) -> Image.Image:
-        """Four pictures, not chosen, of each of SHEET_PROMPTS; three prompts a row."""
-        return image_grid(self.samples(list(SHEET_PROMPTS), 4), 12)
+        """Four pictures, not chosen, of each of `sheet_prompts`; three prompts a row."""
+        return image_grid(self.samples(sheet_prompts(self.emoji, SHEET_PROMPTS), 4), 12)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.models.base import Clip
+from pipelines.models.prior.network import UNKNOWN_STYLE
 from pipelines.training.clip.retrieval import encode_pictures
-from pipelines.training.data.emoji import Emoji
-from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE
+from pipelines.training.data.dataset import Dataset
+from pipelines.training.data.icons import Icon
 
-STYLES = tuple(name for name in ICON_SETS if name != VALIDATION_STYLE)
 SHEET_PROMPTS = (  # fixed before any picture was seen
     *("red heart", "pizza", "rocket", "dog face", "grinning face", "angry face", "panda", "frog"),
     *("birthday cake", "christmas tree", "sunglasses", "a green frog with a crown", "umbrella", "guitar"),
@@ -22,7 +22,21 @@ SHEET_PROMPTS = (  # fixed before any picture was seen
 )
 
 
-def named_right(clip: Clip, emoji: Emoji, draw: Callable[[list[str]], Tensor]) -> dict[str, float]:
+def sheet_prompts(data: Dataset, fixed: Sequence[str]) -> list[str]:
+    """The prompts of a sheet: the fixed ones for emoji; of a user's pictures half as many of their own captions."""
+    if data.of_things:
+        return list(fixed)
+    names = list(dict.fromkeys(data.icons[k].name for k in data.train))
+    count = min(len(names), max(1, len(fixed) // 2))
+    return [names[k * len(names) // count] for k in range(count)]
+
+
+def style_numbers(data: Dataset, icons: Sequence[Icon]) -> list[int]:
+    """The style that a network is told for each picture: 1 for the first, UNKNOWN_STYLE for one without."""
+    return [1 + data.styles.index(icon.style) if icon.style else UNKNOWN_STYLE for icon in icons]
+
+
+def named_right(clip: Clip, emoji: Dataset, draw: Callable[[list[str]], Tensor]) -> dict[str, float]:
     """How often CLIP finds the name of one drawn picture first, or among the first five, of all training names.
 
     The names are the first 96 that at least four styles draw, in the order of a fixed shuffle. `draw` gives a picture

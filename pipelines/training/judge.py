@@ -22,7 +22,7 @@ from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
 from pipelines.training.data.captions import COLOURS
 from pipelines.training.data.damage import damaged, damages
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import concept
 from pipelines.training.trainer import Trainer
 
@@ -43,7 +43,7 @@ class JudgeTrainer(Trainer):
     }
 
     def __init__(
-        self, accelerator: Accelerator, emoji: Emoji, seed: int = 0, size: str = "tiny", **options: Any
+        self, accelerator: Accelerator, emoji: Dataset, seed: int = 0, size: str = "tiny", **options: Any
     ):
         sizes = {**self.SIZES[size], **options}
         self.batch_size, rate = sizes.pop("batch_size"), sizes.pop("rate")

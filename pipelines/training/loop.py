@@ -16,8 +16,17 @@ import torch
 from torch import Tensor
 
 from pipelines.core.pipeline import Step
+from pipelines.errors import Stopped
 from pipelines.training.batches import batches
-from pipelines.training.report import draw_curves, draw_pictures, ema_weights, report, write_picture
+from pipelines.training.report import (
+    Sampling,
+    draw_curves,
+    draw_pictures,
+    draw_sample,
+    ema_weights,
+    report,
+    write_picture,
+)
 from pipelines.training.state import State, keep_earlier_states, load_state, save_state
 from pipelines.training.trainer import Trainer, broadcast_weights
 
@@ -50,12 +59,17 @@ def fit(
     save_every: float = 300.0,
     workers: int = 0,
     report_every: float = 1200.0,
+    sample_every: float | None = None,
 ) -> Generator[Step, None, State]:
     """Train until the budget is spent, yielding a Step per update; resumes from `folder` when it holds a state.
 
     Writes into `folder`, which all processes see: state.safetensors (everything, every `save_every` seconds of wall
     time); every `report_every` seconds of the budget's time, by the averaged weights, curves.png, sheet.png,
-    sheets/STEP.png and a line of figures.jsonl, and the state before becomes state-1.safetensors, that one state-2.
+    sheets/STEP.png and a line of figures.jsonl, and the state before becomes state-1.safetensors, that one state-2. With
+    `sample_every` seconds of wall time it draws sheets in between, of which few are kept (`Sampling`).
+
+    Throwing Stopped into it ends it early: the state is saved and returned. What the caller takes between two steps is
+    none of the budget's time.
     """
     broadcast_weights(trainer.accelerator, trainer.networks.values())
     average, file = _copied_weights(trainer), folder / "state.safetensors"
@@ -66,7 +80,8 @@ def fit(
         for name, optimizer in trainer.optimizers.items()
     }
     ahead = batches(trainer, state.step, workers)
-    begun, seconds_before, saved, reported = budget.clock(), state.seconds, time.perf_counter(), state.seconds
+    begun, seconds_before = budget.clock(), state.seconds
+    keeping = _Keeping(folder, trainer, average, state, save_every, report_every, sample_every)
     while (progress := budget.progress(state.step, state.seconds)) < 1.0:
         factor = trainer.rate_factor(progress)
         for name, optimizer in trainer.optimizers.items():
@@ -79,17 +94,14 @@ def fit(
         numbers, state.seconds = _agreed(trainer, metrics, seconds)
         _note(state, numbers, folder)
         total = budget.steps or round(state.step / max(budget.progress(state.step, state.seconds), 1e-6))
-        yield Step("train", state.step, max(total, state.step), numbers)
-        if main and time.perf_counter() - saved > save_every:
-            save_state(file, trainer, average, state)
-            write_picture(folder / "curves.png", draw_curves(state.curves))
-            saved = time.perf_counter()
-        if main and state.seconds - reported > report_every:
-            keep_earlier_states(file)
-            save_state(file, trainer, average, state)
-            with ema_weights(trainer, average):
-                report(folder, trainer, state)
-            saved, reported = time.perf_counter(), state.seconds
+        given_away = budget.clock()
+        try:
+            yield Step("train", state.step, max(total, state.step), numbers)
+        except Stopped:
+            break
+        begun += budget.clock() - given_away
+        if main:
+            keeping.after_step()
     if main:
         save_state(file, trainer, average, state)
     for name, values in average.items():
@@ -97,6 +109,45 @@ def fit(
     if main:
         draw_pictures(folder, trainer, state)
     return state
+
+
+class _Keeping:
+    """What of a training is written in its course, and when: states, reports, and sheets in between."""
+
+    def __init__(
+        self,
+        folder: Path,
+        trainer: Trainer,
+        average: dict[str, dict[str, Tensor]],
+        state: State,
+        save_every: float,
+        report_every: float,
+        sample_every: float | None,
+    ) -> None:
+        self._folder, self._trainer, self._average, self._state = folder, trainer, average, state
+        self._save_every, self._report_every = save_every, report_every
+        self._saved, self._reported = time.perf_counter(), state.seconds
+        self._sampling = None if sample_every is None else Sampling(sample_every)
+
+    def after_step(self) -> None:
+        """Write what is due."""
+        folder, trainer, state = self._folder, self._trainer, self._state
+        if time.perf_counter() - self._saved > self._save_every:
+            self._save()
+            write_picture(folder / "curves.png", draw_curves(state.curves))
+        if state.seconds - self._reported > self._report_every:
+            keep_earlier_states(folder / "state.safetensors")
+            self._save()
+            with ema_weights(trainer, self._average):
+                report(folder, trainer, state)
+            self._saved, self._reported = time.perf_counter(), state.seconds
+        elif self._sampling is not None and self._sampling.due():
+            with ema_weights(trainer, self._average), self._sampling.timed():
+                draw_sample(folder, trainer, state)
+
+    def _save(self) -> None:
+        save_state(self._folder / "state.safetensors", self._trainer, self._average, self._state)
+        self._saved = time.perf_counter()
 
 
 def _copied_weights(trainer: Trainer) -> dict[str, dict[str, Tensor]]:

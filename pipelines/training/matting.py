@@ -24,7 +24,7 @@ from pipelines.models.base import Codec
 from pipelines.models.checkpoint import file_hash, save_checkpoint
 from pipelines.models.matting.network import Matting, MattingConfig
 from pipelines.training.data.damage import SMALLER, damaged, damages
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
@@ -114,7 +114,7 @@ class MattingTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         folder: Path,
         seed: int = 0,

@@ -61,8 +61,11 @@ def _renormalized() -> tuple[Tensor, Tensor]:
     return 0.3 / deviation, (0.75 - mean) / deviation
 
 
-def begin_with(network: nn.Module, file: Path) -> set[str]:
-    """Take every tensor of a checkpoint whose name and shape fit; returns their names. BadInput when none does."""
+def begin_with(network: nn.Module, file: Path, first_rows: str = "") -> set[str]:
+    """Take every tensor of a checkpoint whose name and shape fit; returns their names. BadInput when none does.
+
+    Of the tensor `first_rows`, which may be longer there, the first rows are taken.
+    """
     if not file.is_file():
         raise BadInput("training.start_missing", file=file)
     own = network.state_dict()
@@ -70,6 +73,8 @@ def begin_with(network: nn.Module, file: Path) -> set[str]:
         tensors = load_file(file)
     except SafetensorError as error:
         raise BadInput("training.start_damaged", file=file, reason=error) from error
+    if first_rows in tensors:
+        tensors[first_rows] = tensors[first_rows][: len(own[first_rows])]
     fitting = {k: v.float() for k, v in tensors.items() if k in own and own[k].shape == v.shape}
     if not fitting:
         raise BadInput("training.start_of_other_network", file=file)

@@ -22,16 +22,17 @@ from pipelines.models.checkpoint import file_hash, read_header, save_checkpoint
 from pipelines.models.clip.network import read_texts
 from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, draw
 from pipelines.models.vqgan.network import Vqgan
+from pipelines.training.autoencoder import load_codec
 from pipelines.training.data.captions import COLOURS, caption
-from pipelines.training.data.emoji import Emoji, icon_weights, on_background
+from pipelines.training.data.dataset import Dataset, icon_weights, on_background
 from pipelines.training.data.icons import may_be_mirrored
-from pipelines.training.data.scenes import Scenes
-from pipelines.training.drawing import SHEET_PROMPTS, STYLES, named_right
+from pipelines.training.data.scenes import Scenes, scene_count, scene_share
+from pipelines.training.drawing import SHEET_PROMPTS, named_right, sheet_prompts, style_numbers
 from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 from pipelines.training.unet import composed
-from pipelines.training.vqgan import load_clip, load_codec
+from pipelines.training.vqgan import load_clip
 
 VIEWS = 6  # of each icon: as it is, mirrored, two moved on white, two moved on a colour
 SCENE_COUNT = 16_000
@@ -59,7 +60,7 @@ class PriorTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         pack: Path,
         folder: Path,
         seed: int = 0,
@@ -87,7 +88,7 @@ class PriorTrainer(Trainer):
                 grid=latents.shape[-1],
                 text_width=text.text_width,
                 embedding_size=text.embedding_size,
-                styles=STYLES,
+                styles=emoji.styles,
                 **sizes,
             )
         )
@@ -96,7 +97,7 @@ class PriorTrainer(Trainer):
         prior.deviation.copy_(plain.std((0, 2, 3))[:, None, None])
         if start is not None:
             rate *= 0.75
-            self.start = f"{len(begin_with(prior, start))} tensors of {start.name}"
+            self.start = f"{len(begin_with(prior, start, first_rows='style.weight'))} tensors of {start.name}"
         prior.to(accelerator.device)
         adam = torch.optim.AdamW(prior.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
         self.networks, self.optimizers = {"prior": prior}, {"prior": adam}
@@ -132,8 +133,9 @@ class PriorTrainer(Trainer):
             views, colours = self._views(rng)
             scenes = iter(Scenes(self.emoji, self.emoji.train, rng, plain=0.0, coloured=0.0))
             drawn, captions = [], []
-            for start in range(0, SCENE_COUNT, 64):
-                batch = [next(scenes) for _ in range(min(64, SCENE_COUNT - start))]
+            count = scene_count(self.emoji, SCENE_COUNT)
+            for start in range(0, count, 64):
+                batch = [next(scenes) for _ in range(min(64, count - start))]
                 drawn.append(self._latents(np.stack([picture for picture, _, _ in batch])))
                 captions += [text for _, text, _ in batch]
             validation = on_background(self.emoji.rgba[self.emoji.validation])
@@ -159,7 +161,9 @@ class PriorTrainer(Trainer):
             movement = rng.uniform((-0.12, -0.03, -0.06, -0.06), (0.12, 0.22, 0.06, 0.06), (len(view), 4))
             movement *= ((view > 1) | (~mirrors & (view == 1)))[:, None]
             colour = np.where(view >= 4, rng.integers(1, len(COLOURS), len(view)), 0)
-            pictures = composed(rgba, table[colour], movement)
+            opaque = np.repeat(self.emoji.opaque[rows], VIEWS)
+            colour = np.where(opaque, 0, colour)
+            pictures = composed(rgba, table[colour], movement, opaque)
             latents.append(self.codec.encode(pictures.to(self.accelerator.device)).half().cpu())
             colours.append(torch.from_numpy(colour))
         return torch.cat(latents), torch.cat(colours)
@@ -174,7 +178,7 @@ class PriorTrainer(Trainer):
     def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
         """Latents, noise, times, captions, styles, and whose text is left out."""
         rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
-        composed_count = int(rng.binomial(n, SCENE_SHARE))
+        composed_count = int(rng.binomial(n, scene_share(self.emoji, SCENE_SHARE)))
         rows = rng.choice(len(self.emoji.train), n - composed_count, p=self.weights)
         views = rows * VIEWS + rng.choice(VIEWS, len(rows), p=(0.3, 0.3, 0.125, 0.125, 0.075, 0.075))
         scenes = rng.integers(len(self.latent_cache["captions"]), size=composed_count)
@@ -182,7 +186,7 @@ class PriorTrainer(Trainer):
         icons = [self.emoji.icons[self.emoji.train[k]] for k in rows]
         colours = self.latent_cache["colours"][views].tolist()
         texts = [caption(icon, rng, names[colour]) for icon, colour in zip(icons, colours, strict=True)]
-        styles = [1 + STYLES.index(icon.style) for icon in icons] + [UNKNOWN_STYLE] * composed_count
+        styles = style_numbers(self.emoji, icons) + [UNKNOWN_STYLE] * composed_count
         shown = np.where(rng.random(n) < self.style_dropout, UNKNOWN_STYLE, styles)
         latents = torch.cat([self.latent_cache["views"][views], self.latent_cache["scenes"][scenes]]).float()
         times = 1 / (1 + np.exp(-(rng.standard_normal(n) + self.time_shift)))
@@ -231,8 +235,8 @@ class PriorTrainer(Trainer):
         return torch.cat(pictures)
 
     def sample_grid(self) -> Image.Image:
-        """Four pictures, not chosen, of each of SHEET_PROMPTS; three prompts a row."""
-        return image_grid(self.samples(list(SHEET_PROMPTS), 4), 12)
+        """Four pictures, not chosen, of each of `sheet_prompts`; three prompts a row."""
+        return image_grid(self.samples(sheet_prompts(self.emoji, SHEET_PROMPTS), 4), 12)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

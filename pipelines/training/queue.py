@@ -24,7 +24,7 @@ import psutil
 
 from pipelines.core.arguments import Parser, number
 from pipelines.errors import BadInput
-from pipelines.training.data.emoji import DATA_FILE
+from pipelines.training.data.dataset import DATA_FILE
 
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "assets" / "tiny"

@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -36,6 +36,32 @@ def ema_weights(trainer: Trainer, average: dict[str, dict[str, Tensor]]) -> Iter
             trainer.networks[name].load_state_dict(values, strict=False)
         for name, network in trainer.networks.items():
             network.train(modes[name])
+
+
+FIRST_SAMPLE = 10.0  # seconds; the waits grow to what was asked for, each twice the one before
+SAMPLING_SHARE = 0.1  # of the time that drawing may take
+MOST_SHEETS = 40
+
+
+class Sampling:
+    """When to draw a sheet for whoever watches: soon at first, then every `seconds`, later where drawing takes long."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._wait = seconds, min(FIRST_SAMPLE, seconds)
+        self._next = time.monotonic() + self._wait
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        return time.monotonic() >= self._next
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Inside, a sheet is drawn; the next one is due after a time that follows from how long it took."""
+        begun = time.monotonic()
+        yield
+        ended = time.monotonic()
+        self._wait = min(2 * self._wait, self._seconds)
+        self._next = ended + max(self._wait, (ended - begun) * (1 / SAMPLING_SHARE - 1))
 
 
 def report(folder: Path, trainer: Trainer, state: State) -> None:
@@ -116,6 +142,23 @@ def draw_pictures(folder: Path, trainer: Trainer, state: State) -> None:
     if (grid := trainer.sample_grid()) is not None:
         write_picture(folder / "sheet.png", grid)
         write_picture(folder / "sheets" / f"{state.step:08}.png", grid)
+
+
+def draw_sample(folder: Path, trainer: Trainer, state: State) -> None:
+    """Write the sheet under the step's number, and delete the one that tells least when there are over MOST_SHEETS."""
+    if (grid := trainer.sample_grid()) is None:
+        return
+    write_picture(folder / "sheets" / f"{state.step:08}.png", grid)
+    steps = sheet_steps(folder)
+    if len(steps) > MOST_SHEETS:
+        gaps = [(after - before) / after for before, after in zip(steps, steps[2:], strict=False)]
+        with suppress(OSError):
+            (folder / "sheets" / f"{steps[1 + gaps.index(min(gaps))]:08}.png").unlink()
+
+
+def sheet_steps(folder: Path) -> list[int]:
+    """The steps of which `folder` keeps sheets, in order."""
+    return sorted(int(file.stem) for file in folder.glob("sheets/*.png") if file.stem.isdecimal())
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:

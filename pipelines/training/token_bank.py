@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +15,18 @@ from torch import Tensor
 
 from pipelines.io.files import write_atomically
 from pipelines.models.dalle_semantic.network import semantic_tokens
+from pipelines.training.codes import k_means
 from pipelines.training.data.captions import COLOURS
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import SIZE, Icon, may_be_mirrored, names_a_side
-from pipelines.training.data.scenes import Scenes
+from pipelines.training.data.scenes import Scenes, scene_count
 from pipelines.training.unet import composed
-from pipelines.training.vqgan import k_means
 
 VIEWS = 16  # of each icon: as it is, mirrored, moved on white, and a quarter of them moved on a colour
 SCENE_COUNT = 24_000
 SMALLEST, LARGEST_SHIFT, LARGEST_CUT = 0.8, 8.0, 2.0  # how views are moved; shift and cut in pixels
 MOST_POINTS = 60_000  # that k-means looks at
-ENCODED_AT_ONCE = 64
+ENCODED_AT_ONCE, KEPT_AT_ONCE = 64, 64  # pictures, and batches of them whose codes are written to one file
 
 # (n, 3, s, s) pictures in [-1, 1] -> their image tokens (n, l) and their CLIP vectors (n, d), on the CPU
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -59,8 +60,10 @@ class Views(NamedTuple):
     colours: np.ndarray
 
 
-def plan_views(icons: list[Icon], rng: np.random.Generator) -> Views:
+def plan_views(icons: list[Icon], rng: np.random.Generator, opaque: np.ndarray | None = None) -> Views:
     """VIEWS views of each icon, side by side: as it is, mirrored, then moved. The last quarter is on a colour.
+
+    `opaque` (icons,) tells which fill their square, as photographs do: they are on no colour.
 
     Only what stays true under the icon's names is mirrored; others are moved instead. No more than a rim of LARGEST_CUT
     pixels is lost.
@@ -75,6 +78,8 @@ def plan_views(icons: list[Icon], rng: np.random.Generator) -> Views:
     movement = np.column_stack([np.zeros(count), -np.log(scale), shift])
     movement *= ((view > 1) | (~free & (view == 1)))[:, None]
     colours = np.where(view >= VIEWS - VIEWS // 4, rng.integers(1, len(COLOURS), count), 0)
+    if opaque is not None:
+        colours = np.where(np.repeat(opaque, VIEWS), 0, colours)
     return Views(mirrored, movement, colours)
 
 
@@ -94,13 +99,54 @@ def residual_k_means(vectors: Tensor, levels: int, count: int, seed: int) -> Ten
     return torch.stack(tables)
 
 
-def load_bank(path: Path, emoji: Emoji, encode: Encode, sizes: tuple[int, int], seed: int) -> TokenBank:
+class Encoding:
+    """Encodes batches of pictures and keeps the codes in a folder: the same batches after a stop are read there.
+
+    Batches are known by their order alone, so they must come in the same order each time.
+    """
+
+    def __init__(self, encode: Encode, folder: Path):
+        self._encode, self._folder, self._given = encode, folder, 0
+        self._new: list[tuple[Tensor, Tensor]] = []
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        while (file := self._file(len(self._kept) // KEPT_AT_ONCE)).exists():
+            parts = load_file(file)
+            lengths = parts["lengths"].tolist()
+            both = parts["tokens"].split(lengths), parts["vectors"].split(lengths)
+            self._kept += list(zip(*both, strict=True))
+
+    def __call__(self, pictures: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        """What Encode gives of the pictures, which are made only when they are not known yet."""
+        place, self._given = self._given, self._given + 1
+        if place < len(self._kept):
+            return self._kept[place]
+        encoded = self._encode(pictures())
+        self._new.append(encoded)
+        if len(self._new) == KEPT_AT_ONCE:
+            tokens, vectors = (torch.cat(part) for part in zip(*self._new, strict=True))
+            lengths = torch.tensor([len(part) for part, _ in self._new])
+            data = save({"tokens": tokens.contiguous(), "vectors": vectors.contiguous(), "lengths": lengths})
+            write_atomically(self._file(place // KEPT_AT_ONCE), data)
+            self._new.clear()
+        return encoded
+
+    def forget(self) -> None:
+        """Delete what was kept."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{number:05}.safetensors"
+
+
+def load_bank(path: Path, emoji: Dataset, encode: Encode, sizes: tuple[int, int], seed: int) -> TokenBank:
     """The bank in a file, which is made first where it is not there.
 
     `sizes` are the number of semantic tokens a picture and of their codes.
     """
     if not path.exists():
-        write_atomically(path, save(_make(emoji, encode, sizes, seed)))
+        encoding = Encoding(encode, path.with_suffix(".parts"))
+        write_atomically(path, save(_make(emoji, encoding, sizes, seed)))
+        encoding.forget()
     tensors = load_file(path)
     captions = bytes(tensors["captions"].numpy().tobytes()).decode().split("\n")
     parts = (Tokens(tensors[name], tensors[f"{name}/semantic"]) for name in ("icons", "scenes", "validation"))
@@ -111,20 +157,21 @@ def load_bank(path: Path, emoji: Emoji, encode: Encode, sizes: tuple[int, int], 
 
 
 @torch.no_grad()
-def _make(emoji: Emoji, encode: Encode, sizes: tuple[int, int], seed: int) -> dict[str, Tensor]:
+def _make(emoji: Dataset, encode: Encoding, sizes: tuple[int, int], seed: int) -> dict[str, Tensor]:
     rng = np.random.default_rng(seed + 1)
     image: dict[str, Tensor] = {}
     vectors: dict[str, Tensor] = {}
     image["icons"], vectors["icons"], colours = _encode_views(emoji, encode, rng)
     scenes, captions = iter(Scenes(emoji, emoji.train, rng, plain=0.0, coloured=0.0)), []
     drawn: list[tuple[Tensor, Tensor]] = []
-    for start in range(0, SCENE_COUNT, ENCODED_AT_ONCE):
-        batch = [next(scenes) for _ in range(min(ENCODED_AT_ONCE, SCENE_COUNT - start))]
-        drawn.append(encode(_as_images(np.stack([picture for picture, _, _ in batch]))))
+    count = scene_count(emoji, SCENE_COUNT)
+    for start in range(0, count, ENCODED_AT_ONCE):
+        batch = [next(scenes) for _ in range(min(ENCODED_AT_ONCE, count - start))]
+        drawn.append(encode(lambda batch=batch: _as_images(np.stack([picture for picture, _, _ in batch]))))
         captions += [text for _, text, _ in batch]
     image["scenes"], vectors["scenes"] = (torch.cat(part) for part in zip(*drawn, strict=True))
     rows = np.array_split(emoji.validation, -(-len(emoji.validation) // ENCODED_AT_ONCE))
-    shown = [encode(_as_images(on_background(emoji.rgba[part]))) for part in rows]
+    shown = [encode(lambda part=part: _as_images(on_background(emoji.rgba[part]))) for part in rows]
     image["validation"], vectors["validation"] = (torch.cat(part) for part in zip(*shown, strict=True))
     learned = torch.cat([vectors["icons"], vectors["scenes"]])
     chosen = torch.from_numpy(rng.permutation(len(learned))[:MOST_POINTS])
@@ -136,16 +183,23 @@ def _make(emoji: Emoji, encode: Encode, sizes: tuple[int, int], seed: int) -> di
     return {**tensors, "colours": colours, "captions": words, "semantic_codes": codes}
 
 
-def _encode_views(emoji: Emoji, encode: Encode, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _encode_views(
+    emoji: Dataset, encode: Encoding, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """Image tokens, CLIP vectors and colours of the views of every training icon."""
     encoded: list[tuple[Tensor, Tensor]] = []
     colours: list[np.ndarray] = []
     table = np.array([colour for _, colour in COLOURS.values()])
     for rows in np.array_split(emoji.train, -(-len(emoji.train) * VIEWS // ENCODED_AT_ONCE)):
-        views = plan_views([emoji.icons[k] for k in rows], rng)
-        rgba = np.repeat(emoji.rgba[rows], VIEWS, 0)
-        rgba[views.mirrored] = rgba[views.mirrored, :, ::-1]
-        encoded.append(encode(composed(rgba, table[views.colours], views.movement)))
+        views = plan_views([emoji.icons[k] for k in rows], rng, emoji.opaque[rows])
+
+        def pictures(rows: np.ndarray = rows, views: Views = views) -> Tensor:
+            rgba = np.repeat(emoji.rgba[rows], VIEWS, 0)
+            rgba[views.mirrored] = rgba[views.mirrored, :, ::-1]
+            opaque = np.repeat(emoji.opaque[rows], VIEWS)
+            return composed(rgba, table[views.colours], views.movement, opaque)
+
+        encoded.append(encode(pictures))
         colours.append(views.colours)
     image, vectors = (torch.cat(part) for part in zip(*encoded, strict=True))
     return image, vectors, torch.from_numpy(np.concatenate(colours))

@@ -17,7 +17,7 @@ from accelerate.utils import broadcast
 from PIL import Image
 from torch import Tensor, nn
 
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 
 
 class Trainer(ABC):
@@ -32,7 +32,7 @@ class Trainer(ABC):
     start: str = ""  # what the training begins with, in words
     SIZES: ClassVar[dict[str, dict[str, Any]]]
     accelerator: Accelerator
-    emoji: Emoji
+    emoji: Dataset
     batch_size: int  # of each process
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
@@ -89,6 +89,10 @@ class Trainer(ABC):
         The gradient of `clipped` is cut to norm 1.
         """
         self.accelerator.backward(loss)
+        self.step(clipped, *names)
+
+    def step(self, clipped: nn.Module | None, *names: str) -> None:
+        """One step of the named optimizers down the mean of all processes' gradients; see `backward_and_step`."""
         optimizers = [self.optimizers[name] for name in names]
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         average_gradients(self.accelerator, (p for group in groups for p in group["params"]))

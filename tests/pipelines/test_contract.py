@@ -30,12 +30,14 @@ from tests.support.tiny import (
     tiny_prior_edit,
     tiny_refining_generate,
     tiny_semantic_generate,
+    tiny_transformer_generate,
 )
 
 CASES: dict[str, Callable[[], Pipeline[Any]]] = {
     "fake": FakePipeline,
     "generate": tiny_generate,
     "generate with semantic tokens": tiny_semantic_generate,
+    "generate by the second stage": tiny_transformer_generate,
     "optimize": tiny_optimize,
     "guide": tiny_guide,
     "guide by pixels": tiny_pixel_guide,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,15 @@ from torch import nn
 
 from pipelines.core.execute import run
 from pipelines.core.pipeline import Pipeline, Result, Step
+from pipelines.diffuse.pipeline import Diffuse
 from pipelines.models import device as devices
 from pipelines.models.base import cached_text_embeddings
+from pipelines.models.flow.network import FLOWS
+from pipelines.models.stable_diffusion.load import load_diffusers
 from tests.pipelines.test_contract import CASES
+from tests.support.flows import flow_folder
 from tests.support.simulated_cuda import CudaTensor, SimulatedCuda, moved, simulated_cuda
+from tests.support.tiny import CPU, tiny_clip
 
 __all__ = ["simulated_cuda"]  # a fixture
 
@@ -30,6 +36,7 @@ ONCE = (
     "models/checkpoint.py",
     "edit/results.py",
 )  # after the last step: weights are hashed, a direction is kept
+KINDS = ("z-image", "klein", "sd-3", "flux-1", "sana")  # of flows
 WAITS = 12  # at most so many times a step the processor waits: for previews' scores and what the page shows
 
 
@@ -59,11 +66,21 @@ def drawn(pipeline: Pipeline[Any]) -> tuple[list[Step], list[np.ndarray[Any, Any
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "fake"])
+def flow(kind: str) -> Diffuse:
+    pipe = load_diffusers(flow_folder(kind), CPU)
+    return Diffuse(FLOWS[type(pipe).__name__](pipe), tiny_clip())
+
+
+MAKERS: dict[str, Callable[[], Pipeline[Any]]] = {
+    **{name: make for name, make in CASES.items() if name != "fake"},
+    **{f"diffuse by {kind}": cache(partial(flow, kind)) for kind in KINDS},
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 def test_a_pipeline_draws_on_cuda_what_it_draws_on_the_processor(
-    name: str, simulated_cuda: SimulatedCuda
+    make: Callable[[], Pipeline[Any]], simulated_cuda: SimulatedCuda
 ) -> None:
-    make: Callable[[], Pipeline[Any]] = CASES[name]
     _, expected = drawn(make())
     pipeline = fresh(make)
     with simulated_cuda as device:

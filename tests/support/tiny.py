@@ -24,6 +24,7 @@ from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import Prior, PriorConfig
 from pipelines.models.stable_diffusion.load import load_diffusers
 from pipelines.models.stable_diffusion.network import StableDiffusion
+from pipelines.models.transformer.network import Transformer, TransformerConfig
 from pipelines.models.unet.network import Unet, UnetConfig
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.optimize.pipeline import Optimize
@@ -117,6 +118,27 @@ def tiny_semantic_generate() -> Generate:
     tokenizer = tiny_tokenizer()
     clip = tiny_clip(tokenizer)
     return Generate(tokenizer, tiny_semantic_dalle(clip), tiny_vqgan(), clip)
+
+
+def tiny_transformer(condition: str = "none", tokenizer: Tokenizer | None = None) -> Transformer:
+    """A 4 x 4 grid of 32 codes, two layers; a text has four tokens, and the classes are two."""
+    sizes: dict[str, Any] = {"grid": 4, "width": 16, "layer_count": 2, "head_count": 2}
+    if condition == "class":
+        tokens = ((5, 6), (7,))
+        sizes |= {"text_vocabulary": 3, "classes": ("red circle", "blue square"), "class_tokens": tokens}
+    if condition == "text":
+        sizes |= {"text_vocabulary": tokenizer.vocabulary_size if tokenizer else 40, "text_length": 4}
+    torch.manual_seed(9)
+    network = Transformer(TransformerConfig(32, condition=condition, **sizes))
+    for parameter in network.parameters():  # fresh weights say too little for a test to notice
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return network.eval().requires_grad_(False)
+
+
+def tiny_transformer_generate() -> Generate:
+    """Generate with `tiny_transformer`, without a condition."""
+    tokenizer = tiny_tokenizer()
+    return Generate(tokenizer, tiny_transformer(), tiny_vqgan(), tiny_clip(tokenizer))
 
 
 def tiny_critic(tokenizer: Tokenizer | None = None) -> Clip:

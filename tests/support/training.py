@@ -15,14 +15,17 @@ from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
 from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.dalle_semantic import SemanticDalleTrainer
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import render
+from pipelines.training.dvae import DvaeTrainer
 from pipelines.training.judge import JudgeTrainer
 from pipelines.training.matting import MattingTrainer
 from pipelines.training.prior import PriorTrainer
 from pipelines.training.trainer import Trainer
+from pipelines.training.transformer import TransformerTrainer
 from pipelines.training.unet import UnetTrainer
 from pipelines.training.vqgan import CodecTrainer, DecoderTrainer, VqganTrainer
+from pipelines.training.vqvae import VqvaeTrainer
 
 SHAPES = {
     "red circle": ("红圆", '<circle cx="8" cy="8" r="7" fill="#d22"/>'),
@@ -56,7 +59,7 @@ def write_data(path: Path) -> None:
 
 
 def write_vocabulary(data_file: Path, folder: Path) -> None:
-    emoji = Emoji(data_file, size=64)
+    emoji = Dataset(data_file, size=64)
     (folder / "tokenizer.json").write_text(train_tokenizer(emoji).vocabulary.to_str(), "utf-8")
     (folder / "words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
 
@@ -92,12 +95,14 @@ SIZES: dict[str, dict[str, Any]] = {  # small enough for a test
 SIZES["critic"] = {**SIZES["clip"], "mobile": True, "widths": (8,) * 7, "block_counts": (1,) * 7}
 
 
-SIZES["codec"] = SIZES["vqgan"]
+SIZES["codec"] = SIZES["vqvae"] = SIZES["dvae"] = SIZES["vqgan"]
+SIZES["transformer"] = SIZES["dalle"]
 SIZES["decoder"] = {"batch_size": 4}
 
 
 KINDS = (
-    *("clip", "critic", "vqgan", "codec", "decoder", "dalle", "dalle-semantic", "prior", "judge", "unet"),
+    *("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder"),
+    *("dalle", "transformer", "dalle-semantic", "prior", "judge", "unet"),
     "matting",
 )
 
@@ -106,19 +111,31 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options:
     """A fresh trainer of each kind, on one process or, under torchrun, several."""
     accelerator, sizes = Accelerator(cpu=True), {**SIZES[name], **options}
     if name in ("clip", "critic"):
-        emoji, book = Emoji(data_file, size=64), Tokenizer.load(pack / "tokenizer.json")
+        emoji, book = Dataset(data_file, size=64), Tokenizer.load(pack / "tokenizer.json")
         kind = {"clip": ClipTrainer, "critic": CriticTrainer}[name]
         return kind(accelerator, emoji, book, folder, imagenet=None, **sizes)
     if name == "unet":
-        trainer = UnetTrainer(accelerator, Emoji(data_file, size=32), **sizes)
+        trainer = UnetTrainer(accelerator, Dataset(data_file, size=32), **sizes)
         trainer.sheet_steps = trainer.trip_steps = 2
         return trainer
     if name == "judge":
-        return JudgeTrainer(accelerator, Emoji(data_file), **sizes)
-    drawing = {"dalle": DalleTrainer, "dalle-semantic": SemanticDalleTrainer, "prior": PriorTrainer}
-    if kind := (drawing | {"matting": MattingTrainer}).get(name):
-        return kind(accelerator, Emoji(data_file), pack, folder, **sizes)
+        return JudgeTrainer(accelerator, Dataset(data_file), **sizes)
+    if name in ("dalle", "transformer", "dalle-semantic", "prior", "matting"):
+        kind = {
+            "dalle": DalleTrainer,
+            "transformer": TransformerTrainer,
+            "dalle-semantic": SemanticDalleTrainer,
+            "prior": PriorTrainer,
+            "matting": MattingTrainer,
+        }[name]
+        return kind(accelerator, Dataset(data_file), pack, folder, **sizes)
+    if name == "dvae":
+        return DvaeTrainer(accelerator, Dataset(data_file), **sizes)
+    if name == "vqvae":
+        vqvae = VqvaeTrainer(accelerator, Dataset(data_file), **sizes)
+        vqvae.patience = 1  # so that codes are moved within a few steps
+        return vqvae
     kinds = {"vqgan": VqganTrainer, "codec": CodecTrainer, "decoder": DecoderTrainer}
-    codec = kinds[name](accelerator, Emoji(data_file), pack, **sizes)
-    codec.patience = 1  # so that codes are moved within a few steps
+    codec = kinds[name](accelerator, Dataset(data_file), pack, **sizes)
+    codec.patience = 1
     return codec

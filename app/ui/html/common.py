@@ -327,8 +327,16 @@ def earlier(jobs: Sequence[Job], pictures: Pictures, current: str) -> Markup | s
         )
     if not cells:
         return ""
-    strip = '<section class="earlier"><h3>{}</h3><div class="strip">{}</div></section>'
-    return html(strip, both("earlier"), joined(cells))
+    compare = compare_button() if sum(len(job.pictures) for job in jobs) > 1 else ""
+    strip = (
+        '<section class="earlier"><div class="head"><h3>{}</h3>{}</div><div class="strip">{}</div></section>'
+    )
+    return html(strip, both("earlier"), compare, joined(cells))
+
+
+def compare_button() -> Markup:
+    """The button that lays results of the tab under a slider, which the script does."""
+    return html('<button type="button" class="quiet" data-compare>{}</button>', both("compare_open"))
 
 
 def missing(pack: str, checkpoints: Sequence[Any]) -> Markup:
@@ -361,9 +369,24 @@ def brush() -> Markup:
         '<label>{}<input type="range" data-brush-size min="2" max="40" value="12"></label>'
         '<button type="button" class="quiet" data-erase aria-pressed="false">{}</button>'
         '<button type="button" class="quiet" data-invert>{}</button>'
-        '<button type="button" class="quiet" data-clear>{}</button></span><span class="masked">{}</span></div>',
-        *(both(f"opt_{name}") for name in ("paint", "brush_size", "erase", "invert", "clear", "masked")),
+        '<button type="button" class="quiet" data-clear>{}</button><span class="steps">{}{}{}'
+        '<button type="button" class="quiet" data-zoom="0" data-zoom-told aria-label="{}">100 %</button>{}</span></span>'
+        '<span class="masked">{}</span></div>',
+        *(both(f"opt_{name}") for name in ("paint", "brush_size", "erase", "invert", "clear")),
+        _tool("undo", "", "↶"),
+        _tool("redo", "", "↷"),
+        _tool("zoom", "-1", "−"),
+        both_aloud("brush_whole"),
+        _tool("zoom", "1", "+"),
+        both("opt_masked"),
     )
+
+
+def _tool(name: str, value: str, sign: str) -> Markup:
+    """One small button of the mask's tools; its words are read aloud and shown on hover."""
+    words_of = {"-1": "brush_further", "1": "brush_closer"}.get(value, f"brush_{name}")
+    tool = '<button type="button" class="quiet" data-{}="{}" aria-label="{}" title="{}">{}</button>'
+    return html(tool, name, value, both_aloud(words_of), both_aloud(words_of), sign)
 
 
 # ---------------------------------------------------------------------------------------------------------- scores

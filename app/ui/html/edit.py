@@ -13,6 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from app.jobs.queue import Job
+from app.ui.html import axes
 from app.ui.html.common import (
     WAITING,
     Trace,
@@ -164,6 +165,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 def _made(job: Job, pictures: Pictures) -> Markup:
     """The strip, of which one is compared with the picture as it was."""
+    sheet = axes.is_sheet(job)
     order = sorted(range(len(job.pictures)), key=lambda k: job.pictures[k].get("strength", 0))
     urls = [pictures.url(picture["path"]) for picture in job.pictures]
     zero = next((k for k in order if job.pictures[k].get("strength") == 0), None)
@@ -176,13 +178,15 @@ def _made(job: Job, pictures: Pictures) -> Markup:
         width / height,
         urls[0],
         _title(job),
-        _wipe(before) if before and before != urls[0] else "",
+        _wipe(before) if before and before != urls[0] and not sheet else "",
     )
     strengths = html(
         '<div class="strengths" role="group" aria-label="{}">{}</div>',
         say("knob_strength", "en"),
         joined(_strength(job, k, urls[k]) for k in order),
     )
+    if sheet:
+        strengths = axes.cells(job, urls, lambda k: html('data-strength="{}" data-src="{}"', k, urls[k]))
     captions = joined(_caption(job, pictures, k, urls[k]) for k in order)
     return html("{}{}{}", shown, strengths if len(order) > 1 else "", captions)
 

@@ -10,10 +10,12 @@ from markupsafe import Markup
 from app.jobs.queue import Job
 from app.saved_directions import Kept
 from app.ui.components import plain_field
+from app.ui.html import axes
 from app.ui.html.common import KEYS, button, button_row, press
 from app.ui.html.edit import signed, signed_score
-from app.ui.i18n import both, both_aloud, both_sentence, pair, say
+from app.ui.i18n import both, both_aloud, both_sentence, knob_words, pair, say
 from app.ui.markup import html, joined
+from pipelines.core.looks import ANY, LOOKS
 from pipelines.core.settings import Knob
 from pipelines.edit.settings import MODES
 from pipelines.see.changes import TextChange
@@ -28,19 +30,33 @@ PAIRS = (  # from, to, and both in Chinese
 
 def form(knobs: dict[str, Knob], basics: Sequence[str]) -> Markup:
     """From and to, how, how far, and the rest folded away: inputs named as the settings. The script reads them."""
-    apart = ("prompt", "source", "image", "mode", "strength", "mask", "directions", *basics)
+    apart = (
+        "prompt",
+        "source",
+        "image",
+        "mode",
+        "strength",
+        "mask",
+        "directions",
+        "style",
+        "x",
+        "y",
+        *basics,
+    )
     entries = joined(
         _seed(knobs[name]) if name == "seed" else plain_field(knobs[name], "edit") for name in basics
     )
     return html(
-        '<div class="edit-form"><input type="hidden" name="source_of" value="">{}{}'
-        '<p class="resting note">{}</p>{}<div class="rest"><div class="basics">{}</div>'
+        '<div class="edit-form"><input type="hidden" name="source_of" value="">{}{}{}'
+        '<p class="resting note">{}</p>{}<div class="rest"><div class="basics">{}</div>{}'
         '<details class="more-settings"><summary>{}</summary><div class="fields">{}</div></details></div></div>',
         _texts(),
+        _looks(knobs["style"]),
         _modes(knobs["mode"]),
         both("edit_resting"),
         _how_far(knobs["strength"]),
         entries,
+        axes.form(("edit",)),
         both("advanced"),
         joined(plain_field(knob, "edit") for knob in knobs.values() if knob.name not in apart),
     )
@@ -58,6 +74,21 @@ def _texts() -> Markup:
         html(entry, both("edit_from"), "source", PAIRS[0][0]),
         html(entry, both("edit_to"), "prompt", PAIRS[0][1]),
         chips,
+    )
+
+
+def _looks(knob: Knob) -> Markup:
+    """The looks that the target may have, a chip each, of which one is chosen; the first is none in particular."""
+    chip = '<label class="look"><input type="radio" name="style" value="{}"{}><span>{}</span></label>'
+    chips = [html(chip, ANY, " checked" if knob.default == ANY else "", both("look_any"))]
+    chips += [html(chip, name, "", pair(look.english, look.chinese)) for name, look in LOOKS.items()]
+    label, chinese, _ = knob_words("style")
+    return html(
+        '<div class="looks" role="radiogroup" aria-label="{}, {}"><b>{}</b>{}</div>',
+        label,
+        chinese,
+        both("edit_looks"),
+        joined(chips),
     )
 
 

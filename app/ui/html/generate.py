@@ -15,10 +15,12 @@ from markupsafe import Markup
 from PIL import Image
 
 from app.jobs.queue import Job
+from app.ui.html import axes
 from app.ui.html.common import (
     KEYS,
     bar,
     button,
+    compare_button,
     downloads,
     eta,
     figures_line,
@@ -180,11 +182,6 @@ def _figures(job: Job, pictures: Pictures) -> Markup:
 def _figure(job: Job, pictures: Pictures, index: int) -> Markup:
     picture = job.pictures[index]
     url, name = pictures.url(picture["path"]), pictures.name(picture["path"])
-    count = picture.get("candidates", len(job.pictures))
-    facts = [both("rank", rank=picture.get("rank", index + 1), count=count)]
-    if picture.get("score") is not None:
-        facts.append(both("score", score=f"{picture['score']:.3f}"))
-    facts += [both("seed_is", seed=picture["seed"]), both("made_" + job.pipeline)]
     acts = [
         downloads(url, name, job.settings),
         button("optimize_this", "optimize", name=name),
@@ -196,6 +193,8 @@ def _figure(job: Job, pictures: Pictures, index: int) -> Markup:
         button("reuse_seed", "seed", seed=job.settings.get("seed", 0)),
         link_of(job),
     ]
+    if len(job.pictures) > 1:
+        acts.insert(4, compare_button())
     if job.pipeline == "diffuse":
         acts += [button("explain", "explain", name=name), button("keep_layout", "layout", name=name)]
     if "image" in job.settings:
@@ -204,6 +203,8 @@ def _figure(job: Job, pictures: Pictures, index: int) -> Markup:
             acts.append(button("beyond", "beyond", name=name))
         if rows := half_of_rows(picture):
             acts.append(button("complete", "complete", name=name, rows=rows))
+    if index == 0 and axes.is_sheet(job):  # no picture to go on from
+        acts = [downloads(url, name, job.settings), button("reuse", "reuse", name=name), link_of(job)]
     return html(
         '<figure data-figure="{}"{}><div class="frame"><img src="{}" alt="{}"{}></div>'
         '<figcaption><p>{}</p>{}<div class="acts">{}</div></figcaption></figure>',
@@ -213,9 +214,22 @@ def _figure(job: Job, pictures: Pictures, index: int) -> Markup:
         title_of(job),
         Markup(' loading="lazy"') if index else "",
         title_of(job),
-        figures_line(facts),
+        figures_line(_facts(job, index)),
         joined(acts),
     )
+
+
+def _facts(job: Job, index: int) -> list[str]:
+    """What is told of one picture: its place among the candidates or on the sheet, its score, its seed, who drew it."""
+    picture, facts = job.pictures[index], list[str]()
+    if axes.is_sheet(job):
+        facts.append(axes.place_of(job, index))
+    else:
+        count = picture.get("candidates", len(job.pictures))
+        facts.append(both("rank", rank=picture.get("rank", index + 1), count=count))
+    if picture.get("score") is not None:
+        facts.append(both("score", score=f"{picture['score']:.3f}"))
+    return [*facts, both("seed_is", seed=picture["seed"]), both("made_" + job.pipeline)]
 
 
 def half_of_rows(picture: dict[str, Any]) -> int:
@@ -248,6 +262,10 @@ def sheet(job: Job | None, pictures: Pictures) -> Markup | str:
     """The kept candidates in CLIP's order, how far apart they are, and near-duplicates behind a fold."""
     if job is None or job.state != "done" or len(job.pictures) < 2:
         return ""
+    if axes.is_sheet(job):
+        urls = [pictures.url(picture["path"]) for picture in job.pictures]
+        cells = axes.cells(job, urls, lambda k: html('data-look="{}"', k))
+        return html('<section class="sheet"><h3>{}</h3>{}</section>', both("axes_title"), cells)
     first = job.pictures[0]
     apart = [index for index, picture in enumerate(job.pictures) if picture.get("duplicate_of") is None]
     twins = [index for index in range(len(job.pictures)) if index not in apart]

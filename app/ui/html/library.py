@@ -36,7 +36,24 @@ GRAMMAR = (
     ("heart -red", "lib_grammar_minus"),
     ('old town, "dark sky":0.5', "lib_grammar_comma"),
 )
-OTHER_TOOLS = {"a1111": "A1111", "comfyui": "ComfyUI", "invokeai": "InvokeAI", "fooocus": "Fooocus"}
+OTHER_TOOLS = {
+    "a1111": "A1111",
+    "comfyui": "ComfyUI",
+    "invokeai": "InvokeAI",
+    "fooocus": "Fooocus",
+    "novelai": "NovelAI",
+    "swarmui": "SwarmUI",
+    "drawthings": "Draw Things",
+    "easydiffusion": "Easy Diffusion",
+    "tensorart": "Tensor.Art",
+    "midjourney": "Midjourney",
+    "mochi": "Mochi Diffusion",
+    "openai": "OpenAI",
+    "firefly": "Adobe Firefly",
+    "microsoft": "Microsoft",
+    "stability": "Stability AI",
+    "google": "Google",
+}
 
 
 def tool_name(tool: str) -> Markup:

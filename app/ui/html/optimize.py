@@ -15,12 +15,14 @@ from markupsafe import Markup
 from PIL import Image
 
 from app.jobs.queue import Job
+from app.ui.html import axes
 from app.ui.html.common import (
     KEYS,
     WAITING,
     Trace,
     button,
     button_row,
+    compare_button,
     curves,
     downloads,
     example_tiles,
@@ -110,7 +112,7 @@ def _first(job: Job) -> int:
 
 def _switch(job: Job) -> Markup | str:
     """Buttons for the critic's best picture and the last one, when they are two."""
-    if len(job.pictures) < 2:
+    if len(job.pictures) < 2 or axes.is_sheet(job):
         return ""
     buttons = joined(
         html(
@@ -121,7 +123,7 @@ def _switch(job: Job) -> Markup | str:
         )
         for index, key in enumerate(("opt_best", "opt_last"))
     )
-    return html('<div class="switch" role="group">{}</div>', buttons)
+    return html('{}<div class="switch" role="group">{}</div>', compare_button(), buttons)
 
 
 def _figures(job: Job, pictures: Pictures, filmed: bool) -> Markup:
@@ -133,8 +135,12 @@ def _figures(job: Job, pictures: Pictures, filmed: bool) -> Markup:
             html('<a class="quiet" href="film/{}.{}" download>{}</a>', job.id, kind, name)
             for kind, name in (("mp4", "MP4"), ("webp", "WebP"))
         )
+    cells = ""
+    if axes.is_sheet(job):
+        urls = [pictures.url(picture["path"]) for picture in job.pictures]
+        cells = axes.cells(job, urls, lambda k: html('data-view="{}"', k))
     return html(
-        '<div class="figures">{}</div>',
+        '<div class="figures">{}{}</div>',
         joined(
             figure(
                 index,
@@ -145,12 +151,13 @@ def _figures(job: Job, pictures: Pictures, filmed: bool) -> Markup:
             )
             for index, picture in enumerate(job.pictures)
         ),
+        cells,
     )
 
 
 def _facts(picture: dict[str, Any]) -> list[Markup]:
     """The figures of one picture."""
-    facts = [both("opt_step", step=picture.get("step", "?"))]
+    facts = [both("opt_step", step=picture["step"])] if "step" in picture else []
     for name, key in (("clip", "opt_clip_is"), ("score", "opt_critic_is")):
         if picture.get(name) is not None:
             facts.append(both(key, score=f"{picture[name]:.3f}"))

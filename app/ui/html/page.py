@@ -28,8 +28,8 @@ def queue_status(busy: bool, waiting: int, line: Sequence[Job] = (), paused: boo
     return html(
         '<details class="queue"><summary class="queue-status{}">{}</summary><div class="queue-panel" role="group" '
         'aria-label="{}">{}<div class="acts">{}</div></div></details>',
-        " busy" if busy and not paused else "",
-        html('<span class="state">{}</span>', state),
+        " paused" if paused else " busy" if busy else "",
+        html('<span class="state">{}</span><span class="trains">{}</span>', state, both("queue_training")),
         both_aloud("queue_title"),
         html("<ol>{}</ol>", rows) if line else html("<p>{}</p>", both("queue_empty")),
         acts,
@@ -69,6 +69,8 @@ KEYS = (  # what stands on the key, and the words of what it does
     ("Ctrl Enter", "key_go"),
     ("↑ ↓", "key_prompts"),
     ("← →", "key_tiles"),
+    ("Ctrl Z", "key_undo"),
+    ("+ − 0", "key_zoom"),
     ("?", "key_help"),
     ("Esc", "key_close"),
 )
@@ -87,13 +89,31 @@ def header() -> Markup:
         '<button type="button" data-set-theme class="sun"><i aria-hidden="true"></i>'
         '<span class="only-heard">{}</span></button>'
         '<button type="button" data-keys aria-haspopup="dialog"><b aria-hidden="true">?</b>'
-        '<span class="only-heard">{}</span></button></span></header><p id="cut" role="status" hidden>{}</p>{}{}{}',
+        '<span class="only-heard">{}</span></button></span></header><p id="cut" role="status" hidden>{}</p>{}{}{}{}',
         both("theme"),
         both("keys"),
         both("line_cut"),
         _welcome(),
         _tell(),
         _keys(),
+        _beside(),
+    )
+
+
+def _beside() -> Markup:
+    """The dialog that lays two results of a tool under a slider; the script fills it."""
+    return html(
+        '<dialog id="beside" class="beside sliding" aria-label="{}"><header><h2>{}</h2>'
+        '<button type="button" class="bare close" aria-label="{}">×</button></header>'
+        '<div class="versus"><div class="over"><img alt=""><img class="cut" alt="">'
+        '<input type="range" class="wipe" min="0" max="100" value="50" aria-label="{}"></div></div>'
+        '<div class="panes" role="group" aria-label="{}"></div><p class="small pick">{}</p></dialog>',
+        both_aloud("compare_title"),
+        both("compare_title"),
+        both_aloud("close"),
+        both_aloud("lib_divide"),
+        both_aloud("compare_pick"),
+        both("compare_pick"),
     )
 
 

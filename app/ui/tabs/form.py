@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.ui.components import empty_number, field, field_group, look_chips, plain_value
+from app.ui.components import axes_field, empty_number, field, field_group, look_chips, plain_value
 from app.ui.context import QUIET, PageContext, Update
 from pipelines.core.looks import LOOKS
 from pipelines.core.settings import Knob
@@ -82,6 +82,12 @@ class KnobForm:
         looks = {key: (look.english, look.chinese) for key, look in LOOKS.items()}
         self.fields[name] = look_chips(self.knobs[name], looks, f"{self.fields_prefix}-{name}")
         self.grouped.add(name)
+
+    def add_axes(self, *pipelines: str) -> None:
+        """What changes along the columns and rows of a sheet, for whichever of these pipelines is chosen."""
+        names = ("x", "y")
+        self.fields |= dict.fromkeys(names, axes_field(pipelines, f"{self.fields_prefix}-axes"))
+        self.grouped |= set(names)
 
     def add_prompt(self, hint: str = "", **options: Any) -> None:
         """The box for the prompt; `hint` is the key of what stands in it while it is empty."""

@@ -57,6 +57,7 @@ class PlainTab(RunTab):
             self.form.add(*(knob.name for knob in rest if knob.type is int and knob.choices is None))
             self.form.add_seed()
         self.form.add(*(name for name in self.form.rest() if not knobs[name].advanced))
+        self.form.add_axes(self.pipeline)
         if advanced := self.form.rest():
             with self.form.fold("advanced", "advanced"):
                 self.form.add(*advanced)

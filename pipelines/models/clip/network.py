@@ -19,6 +19,8 @@ from pipelines.models.base import cached_text_embeddings
 from pipelines.models.checkpoint import Config
 from pipelines.models.clip.tokenizer import Tokenizer
 
+TEXT_KINDS = ("transformer", "bag", "cbow")
+
 
 @dataclass(frozen=True)
 class ClipConfig(Config):
@@ -26,7 +28,8 @@ class ClipConfig(Config):
 
     It is trained on pictures of `small_size`, then of `image_size`, and encodes both sizes without resizing.
     With `image_layer_count` the image tower is a Transformer of the last width, and `widths` are its convolutions;
-    with `mobile` it is an EfficientNet-Lite, whose seven stages have these `widths` and `block_counts`.
+    with `mobile` it is an EfficientNet-Lite, whose seven stages have these `widths` and `block_counts`. `text_kind` is one
+    of TEXT_KINDS. With `sigmoid` it is trained by SigLIP's loss, and has a bias.
     """
 
     vocabulary_size: int
@@ -42,6 +45,12 @@ class ClipConfig(Config):
     text_head_count: int = 4
     context_length: int = 32
     embedding_size: int = 256
+    text_kind: str = "transformer"
+    sigmoid: bool = False
+
+    def __post_init__(self) -> None:
+        if self.text_kind not in TEXT_KINDS:
+            raise ValueError(f"the text tower {self.text_kind!r} is not one of {TEXT_KINDS}")
 
 
 class ResidualBlock(nn.Module):
@@ -262,6 +271,46 @@ class TextTower(nn.Module):
         return self.project(self.pooled(tokens))
 
 
+class WordsTower(nn.Module):
+    """(n, t) token ids, END and padding 0 -> (n, d), not normalized, whatever the order of the tokens.
+
+    "bag" is a bag of words (Joulin et al. 2016): each token of a text counts once, and all is linear but a norm. "cbow"
+    is the mean of the tokens' vectors (Mikolov et al. 2013), and one hidden layer after it.
+    """
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        width, self.once = config.text_width, config.text_kind == "bag"
+        self.token = nn.Embedding(config.vocabulary_size, width)
+        self.hidden: nn.Module = nn.Identity()
+        if not self.once:
+            self.hidden = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, config.embedding_size, bias=False)
+        nn.init.normal_(self.token.weight, std=0.02)
+
+    def states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, t) token ids -> their vectors (n, t, text_width), and (n, t) bool, True where they count."""
+        length = (tokens != 0).sum(1, keepdim=True) + 1  # with END
+        counted = torch.arange(tokens.shape[1], device=tokens.device) < length
+        if self.once:
+            counted &= ~(tokens[:, :, None] == tokens[:, None, :]).tril(-1).any(2)
+        return self.token(tokens), counted
+
+    def mean_state(self, states: Tensor, real: Tensor) -> Tensor:
+        """(n, t, text_width) vectors and (n, t) bool -> (n, text_width)."""
+        weight = real[:, :, None].to(states.dtype)
+        return self.norm(self.hidden((states * weight).sum(1) / weight.sum(1)))
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """(n, t) token ids -> (n, text_width)."""
+        return self.mean_state(*self.states(tokens))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(n, t) token ids -> (n, embedding_size)."""
+        return self.project(self.pooled(tokens))
+
+
 class Clip(nn.Module):
     """Both towers and the tokenizer. Resizes and normalizes pictures itself."""
 
@@ -276,8 +325,12 @@ class Clip(nn.Module):
             else ImageTower
         )
         self.image = tower(config)
-        self.text = TextTower(config)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature
+        self.text: TextTower | WordsTower = (
+            TextTower(config) if config.text_kind == "transformer" else WordsTower(config)
+        )
+        first = 10.0 if config.sigmoid else 1 / 0.07
+        self.log_scale = nn.Parameter(torch.tensor(math.log(first)))  # the learned temperature
+        self.bias = nn.Parameter(torch.tensor(-10.0)) if config.sigmoid else None
         self._remembered: dict[str, Tensor] = {}
 
     @property
@@ -291,9 +344,9 @@ class Clip(nn.Module):
         return self.log_scale.detach().float().exp().item()
 
     @property
-    def logit_bias(self) -> None:
-        """None: it was trained with a softmax."""
-        return None
+    def logit_bias(self) -> float | None:
+        """What is added to a logit before its sigmoid. None where it was trained with a softmax."""
+        return None if self.bias is None else self.bias.detach().float().item()
 
     def tokenize(self, prompts: list[str]) -> Tensor:
         """List of n texts -> (n, t) token ids, END and padding 0, cut to the context length; t is the longest."""

@@ -7,7 +7,7 @@ appendix: row, column, row, row, repeating, and a convolutional pattern in the l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -51,10 +51,29 @@ def attention_mask(config: DalleConfig, layer: int) -> Tensor:
     return mask
 
 
+class BlockConfig(Protocol):
+    """The sizes that a block needs."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in a state."""
+        ...
+
+    @property
+    def layer_count(self) -> int:
+        """Blocks in the network."""
+        ...
+
+    @property
+    def head_count(self) -> int:
+        """Heads of the attention."""
+        ...
+
+
 class Block(nn.Module):
     """Pre-norm Transformer block with normalized queries and keys (Dehghani et al. 2023), for stable training."""
 
-    def __init__(self, config: DalleConfig):
+    def __init__(self, config: BlockConfig):
         super().__init__()
         width = config.width
         self.head_count = config.head_count

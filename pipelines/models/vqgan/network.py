@@ -1,11 +1,13 @@
-"""VQGAN (Esser et al. 2021): pictures to image tokens and back.
+"""VQGAN (Esser et al. 2021) and VQ-VAE (van den Oord et al. 2017): pictures to image tokens and back.
 
-The network is VQModel of diffusers, between a pixel-unshuffle and a pixel-shuffle, which avoid layers at full resolution.
+They are one network, and differ in how it is trained. It is VQModel of diffusers, between a pixel-unshuffle and a
+pixel-shuffle, which avoid layers at full resolution.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,29 +39,38 @@ class VqganConfig(Config):
         return self.image_size // self.factor
 
 
+def convolutions(config: VqganConfig, inner: int, outputs: int) -> Any:
+    """The VQModel of a codec: `encoder` ends in `inner` channels, which `decoder` begins with.
+
+    `outputs` are the numbers that the decoder gives for a pixel. `quant_conv` leads from `inner` to the code size, and
+    `post_quant_conv` back.
+    """
+    # Costs seconds to import, so only when a network is made.
+    from diffusers.models.autoencoders.vq_model import VQModel
+
+    count = len(config.widths)
+    return VQModel(
+        in_channels=3 * config.patch**2,
+        out_channels=outputs * config.patch**2,
+        down_block_types=("DownEncoderBlock2D",) * count,
+        up_block_types=("UpDecoderBlock2D",) * count,
+        block_out_channels=config.widths,
+        layers_per_block=config.layer_count,
+        latent_channels=inner,
+        num_vq_embeddings=config.code_count,
+        vq_embed_dim=config.code_size,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+    )
+
+
 class Vqgan(CodecNetwork):
     """A convolutional Codec. The sides of pictures are any multiples of `config.factor`."""
 
     def __init__(self, config: VqganConfig):
         super().__init__()
-        # Costs seconds to import, so only when a network is made.
-        from diffusers.models.autoencoders.vq_model import VQModel
-
         self.config = config
-        count = len(config.widths)
-        network = VQModel(
-            in_channels=3 * config.patch**2,
-            out_channels=3 * config.patch**2,
-            down_block_types=("DownEncoderBlock2D",) * count,
-            up_block_types=("UpDecoderBlock2D",) * count,
-            block_out_channels=config.widths,
-            layers_per_block=config.layer_count,
-            latent_channels=config.code_size,
-            num_vq_embeddings=config.code_count,
-            vq_embed_dim=config.code_size,
-            norm_num_groups=8,
-            mid_block_add_attention=False,
-        )
+        network = convolutions(config, config.code_size, 3)
         self.encoder, self.decoder = network.encoder, network.decoder
         self.before_codes, self.after_codes = network.quant_conv, network.post_quant_conv
         self.codes = nn.Parameter(torch.randn(config.code_count, config.code_size) * 0.5)

@@ -14,7 +14,7 @@ from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.lessons import Lessons
 from pipelines.training.clip.rounds import fingerprint, with_round
 from pipelines.training.clip.trainer import ClipTrainer
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 
 
 class ImageTrainer(ClipTrainer):
@@ -29,7 +29,7 @@ class ImageTrainer(ClipTrainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         tokenizer: Tokenizer,
         folder: Path,
         seed: int = 0,

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from pipelines.training.clip import teacher
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import concept
 
 SCALES = 40.0, 20.0  # of the teacher's cosines, which are close together, and of the student's
@@ -26,7 +26,7 @@ class Lessons:
     more often, the nearer it is to one of the names, because most of WordNet has no picture.
     """
 
-    def __init__(self, emoji: Emoji, index: dict[str, int], path: Path, accelerator: Accelerator):
+    def __init__(self, emoji: Dataset, index: dict[str, int], path: Path, accelerator: Accelerator):
         """`index` gives each name its prototype; the teacher's vectors are kept in the file `path`."""
         self.accelerator = accelerator
         english, self.texts = _twins(emoji)
@@ -48,7 +48,7 @@ class Lessons:
 
     @classmethod
     def where_there_is_a_teacher(
-        cls, emoji: Emoji, index: dict[str, int], path: Path, accelerator: Accelerator
+        cls, emoji: Dataset, index: dict[str, int], path: Path, accelerator: Accelerator
     ) -> Lessons | None:
         """The lessons; None without the teacher's package and its vectors in `path`."""
         return cls(emoji, index, path, accelerator) if path.exists() or teacher.teacher_available() else None
@@ -76,7 +76,7 @@ class Lessons:
         return F.kl_div(predicted, near, log_target=True, reduction="batchmean")
 
 
-def _twins(emoji: Emoji) -> tuple[list[str], list[str]]:
+def _twins(emoji: Dataset) -> tuple[list[str], list[str]]:
     """The English texts that the teacher reads, and for each what the student reads in its place."""
     rng = np.random.default_rng(1)
     english, student = list(emoji.phrases), list(emoji.phrases)

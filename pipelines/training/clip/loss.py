@@ -1,4 +1,4 @@
-"""The symmetric contrastive loss (Radford et al. 2021), over the joint batch of all processes."""
+"""The losses that pull texts to their pictures, over the joint batch of all processes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,56 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 
-class ContrastiveLoss:
-    """The symmetric cross-entropy over the joint batch of all processes, every picture of the same thing positive."""
+class PairLoss:
+    """Base of both losses. Every picture of the same thing is a positive of a text."""
 
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator
 
-    def __call__(self, image: Tensor, text: Tensor, concepts: Tensor, scale: Tensor) -> Tensor:
-        """image, text (n, d) of unit length; things (n,) ids, -1 for one of a kind; scale multiplies the cosines."""
-        count, rank = self.accelerator.num_processes, self.accelerator.process_index
-        if count > 1:
-            n = len(image)
+    def joint(self, image: Tensor, text: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor, Tensor, slice]:
+        """image, text (n, d) and ids (n,), -1 for one of a kind, of this process -> those of all, m rows each.
+
+        Returns image, text, (m, m) bool where a picture and a text belong together, and which rows are this process's.
+        """
+        mine = slice(None)
+        if self.accelerator.num_processes > 1:
+            rank, n = self.accelerator.process_index, len(image)
             image, text = gather_with_gradient(image), gather_with_gradient(text)
             concepts = cast(Tensor, self.accelerator.gather(concepts))
             mine = slice(rank * n, rank * n + n)
-        else:
-            mine = slice(None)
         same = (concepts[:, None] == concepts[None, :]) & (concepts[:, None] >= 0)
         same |= torch.eye(len(concepts), dtype=torch.bool, device=concepts.device)
+        return image, text, same, mine
+
+
+class ContrastiveLoss(PairLoss):
+    """The symmetric cross-entropy (Radford et al. 2021, figure 3)."""
+
+    def __call__(
+        self, image: Tensor, text: Tensor, concepts: Tensor, scale: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        """image, text (n, d) of unit length; concepts (n,) ids, -1 for one of a kind; scale multiplies the cosines.
+
+        A bias would change nothing.
+        """
+        image, text, same, mine = self.joint(image, text, concepts)
         target = same / same.sum(1, keepdim=True)
         logits = scale * image @ text.T
         rows = -(target * F.log_softmax(logits, 1)).sum(1)
         columns = -(target * F.log_softmax(logits.T, 1)).sum(1)
         return (rows[mine] + columns[mine]).mean() / 2
+
+
+class SigmoidLoss(PairLoss):
+    """Each pair of a picture and a text is a question of its own (Zhai et al. 2023, SigLIP, algorithm 1)."""
+
+    def __call__(
+        self, image: Tensor, text: Tensor, concepts: Tensor, scale: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        """As ContrastiveLoss; `bias` is added to the scaled cosines."""
+        image, text, same, mine = self.joint(image, text, concepts)
+        logits = scale * image[mine] @ text.T + (0 if bias is None else bias)
+        return -F.logsigmoid(torch.where(same[mine], logits, -logits)).sum(1).mean()
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:

@@ -18,9 +18,10 @@ from pipelines.models.checkpoint import file_hash, load_weights, read_header
 from pipelines.models.latent_diffusion import Known, finished, walk
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import Prior, PriorConfig
+from pipelines.training.autoencoder import load_codec
 from pipelines.training.data.captions import name_in_words
-from pipelines.training.data.emoji import Emoji, on_background
-from pipelines.training.vqgan import load_clip, load_codec
+from pipelines.training.data.dataset import Dataset, on_background
+from pipelines.training.vqgan import load_clip
 
 STEPS = 10  # from noise alone; a picture that is noised to t makes the share t of them
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -35,7 +36,9 @@ class RedrawnIcons:
     latents: Tensor
 
     @classmethod
-    def of(cls, pack: Path, emoji: Emoji, folder: Path, device: torch.device, seed: int = 0) -> RedrawnIcons:
+    def of(
+        cls, pack: Path, emoji: Dataset, folder: Path, device: torch.device, seed: int = 0
+    ) -> RedrawnIcons:
         """Those by the prior, codec and CLIP of a pack; made once, and kept in `folder`."""
         diffusion = _prior_of(pack, device)
         name = f"redrawn-{file_hash(pack / 'prior.safetensors')[:12]}-{emoji.hash}-{seed}.safetensors"
@@ -51,7 +54,7 @@ class RedrawnIcons:
 
 
 @torch.no_grad()
-def _drawn_again(model: PriorDiffusion, emoji: Emoji, seed: int) -> Tensor:
+def _drawn_again(model: PriorDiffusion, emoji: Dataset, seed: int) -> Tensor:
     rng, parts = np.random.default_rng((seed, 5)), []
     side, guidance = model.image_size, model.proposed_guidance
     for rows in np.array_split(emoji.train, -(-len(emoji.train) // BATCH)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.models.base import Clip
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 
 
 @torch.no_grad()
@@ -20,16 +22,23 @@ def encode_pictures(clip: Clip, pictures: np.ndarray) -> Tensor:
     return torch.cat(chunks)
 
 
-def retrieval(clip: Clip, emoji: Emoji) -> dict[str, float]:
-    """Share of validation pictures on white whose plain name is the first, or among the first five, of all names."""
+def retrieval(
+    clip: Clip, emoji: Dataset, redraw: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> dict[str, float]:
+    """Share of validation pictures on white whose plain name is the first, or among the first five, of all names.
+
+    A language without names has no figures. `redraw` changes the pictures, (n, s, s, 3) uint8, before CLIP sees them.
+    """
     icons = [emoji.icons[k] for k in emoji.validation]
-    vectors = encode_pictures(clip, on_background(emoji.rgba[emoji.validation]))
+    vectors = encode_pictures(clip, redraw(on_background(emoji.rgba[emoji.validation])))
     figures = {}
     for language, names in (
         ("", [icon.name for icon in icons]),
         ("_chinese", [icon.chinese for icon in icons]),
     ):
         rows = torch.tensor([k for k, name in enumerate(names) if name])
+        if not len(rows):
+            continue
         book = list(dict.fromkeys(name for name in names if name))
         target = torch.tensor([book.index(names[k]) for k in rows.tolist()])
         ranked = (vectors[rows] @ clip.encode_text(book).T).argsort(1, descending=True).cpu()

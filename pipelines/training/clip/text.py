@@ -20,7 +20,7 @@ from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.clip.rounds import fingerprint, with_round
 from pipelines.training.clip.teacher import TEACHER_PACKAGE
 from pipelines.training.clip.trainer import ClipTrainer, TrainingHeads, pooled_by_length
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import concept
 from pipelines.training.data.scenes import Scenes
 
@@ -37,7 +37,7 @@ class TextTrainer(ClipTrainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         tokenizer: Tokenizer,
         folder: Path,
         seed: int = 0,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -30,21 +31,23 @@ from pipelines.io.images import to_tensor
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.clip.network import Clip, ClipConfig, EfficientNetTower
 from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.training.autoencoder import load_codec
 from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
+from pipelines.training.clip.gradient_cache import cached_backward
 from pipelines.training.clip.lessons import Lessons
-from pipelines.training.clip.loss import ContrastiveLoss
+from pipelines.training.clip.loss import ContrastiveLoss, PairLoss, SigmoidLoss
 from pipelines.training.clip.redrawn import RedrawnIcons
 from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.clip.teacher import TEACHER_WIDTH
 from pipelines.training.data.captions import caption
 from pipelines.training.data.damage import damaged, damages, exchanges, redrawn
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import concept
 from pipelines.training.data.scenes import Scenes
+from pipelines.training.drawing import sheet_prompts
 from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
-from pipelines.training.vqgan import load_codec
 
 TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
 REDRAWN_SHARE = 0.2  # of the pictures show icons that a prior drew again
@@ -126,7 +129,7 @@ class ClipTrainer(Trainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         tokenizer: Tokenizer,
         folder: Path,
         seed: int = 0,
@@ -134,11 +137,13 @@ class ClipTrainer(Trainer):
         start: Path | None = None,
         codec: Path | None = None,
         redrawn: RedrawnIcons | None = None,
+        chunk: int | None = None,
         **options: Any,
     ):
         """`start` is an earlier checkpoint, of which the tensors that fit are taken; `options` replace SIZES's.
 
         `codec` is a VQGAN's file, through which some of the pictures go. Some are `redrawn` icons. None leaves them out.
+        With `chunk` so many pictures are encoded at once, and the gradients are still those of the whole batch.
         """
         sizes = {**self.SIZES[size], **options}
         self.batch_size = sizes.pop("batch_size")
@@ -173,7 +178,10 @@ class ClipTrainer(Trainer):
         groups = [group for group in groups if group["params"]]
         self.networks = {"clip": clip, "heads": heads}
         self.optimizers = {"all": torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))}
-        self.contrast = ContrastiveLoss(accelerator)
+        self.contrast: PairLoss = (
+            SigmoidLoss(accelerator) if clip.config.sigmoid else ContrastiveLoss(accelerator)
+        )
+        self.chunk = chunk
         self.codec = load_codec(codec, accelerator.device) if codec is not None else None
         self.redrawn = redrawn
 
@@ -186,7 +194,9 @@ class ClipTrainer(Trainer):
         return [self.clip.image]
 
     def lessons_of_teacher(self, path: Path) -> Lessons | None:
-        """What the teacher says, whose vectors are kept in this file. None without a teacher."""
+        """What the teacher says, whose vectors are kept in this file. None without one, and for a user's captions."""
+        if not self.emoji.of_things:
+            return None
         return Lessons.where_there_is_a_teacher(self.emoji, self.index, path, self.accelerator)
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
@@ -232,7 +242,25 @@ class ClipTrainer(Trainer):
         }
 
     def update(self, batch: dict[str, Any], progress: float) -> dict[str, Tensor]:
-        clip, heads, concepts = self.clip, cast(TrainingHeads, self.networks["heads"]), batch["concepts"]
+        images, texts = self._changed(batch), batch["captions"] + batch["texts"]
+
+        def losses(image: Tensor, pooled: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            return self._losses(batch, image, pooled)
+
+        if self.chunk is None:
+            loss, metrics = losses(self._read_images(images), self._read_texts(texts))
+            self.backward_and_step(loss, self.clip, "all")
+            return metrics
+        share = max(1, len(texts) * self.chunk // len(images))  # texts for each part of the pictures
+        pictures = [partial(self._read_images, part) for part in images.split(self.chunk)]
+        words = [partial(self._read_texts, texts[k : k + share]) for k in range(0, len(texts), share)]
+        metrics = cached_backward([pictures, words], losses, self.accelerator.backward)
+        self.step(self.clip, "all")
+        return metrics
+
+    @torch.no_grad()
+    def _changed(self, batch: dict[str, Any]) -> Tensor:
+        """The pictures of a batch as CLIP is shown them: (n, 3, side, side), normalized."""
         images, side = batch["images"].float().div(127.5).sub(1), batch["side"]
         if self.codec is not None:
             images = redrawn(self.codec, images, batch["exchange"])
@@ -242,15 +270,30 @@ class ClipTrainer(Trainer):
         if images.shape[-1] != side:
             images = F.interpolate(images, (side, side), mode="area")
         images = damaged(apply_augmentation(images, batch["changes"]), batch["damages"])
-        images = images.contiguous(memory_format=torch.channels_last)
-        n = len(images)
+        return ((images - 0.5) / 0.6).contiguous(memory_format=torch.channels_last)
+
+    def _read_images(self, images: Tensor) -> Tensor:
+        """Normalized pictures -> (n, d) float32, not of unit length."""
         with self.accelerator.autocast():
-            image = clip.image((images - 0.5) / 0.6)
-            pooled = pooled_by_length(clip, batch["captions"] + batch["texts"])
+            return self.clip.image(images).float()
+
+    def _read_texts(self, texts: list[str]) -> Tensor:
+        """n texts -> (n, text_width), the mean states."""
+        with self.accelerator.autocast():
+            return pooled_by_length(self.clip, texts)
+
+    def _losses(
+        self, batch: dict[str, Any], image: Tensor, pooled: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and its parts, of what the towers make of a batch."""
+        clip, heads, n = self.clip, cast(TrainingHeads, self.networks["heads"]), len(image)
+        concepts = batch["concepts"]
+        with self.accelerator.autocast():
             text = clip.text.project(pooled)
-        image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        image, text = F.normalize(image, dim=-1), F.normalize(text.float(), dim=-1)
         text, others = text[:n], text[n:]
-        contrast = self.contrast(image, text, concepts, clip.log_scale.exp().clamp(max=100))
+        scale = clip.log_scale.exp().clamp(max=100)
+        contrast = self.contrast(image, text, concepts, scale, clip.bias)
         prototypes = F.normalize(heads.prototypes, dim=-1)
         known = self.mean_over_processes((concepts >= 0).sum().float()).clamp(min=0.1)
         sums = [
@@ -265,13 +308,13 @@ class ClipTrainer(Trainer):
             relation = self.lessons.kinship_loss(others, prototypes, batch["teacher_vectors"])
             loss = loss + 0.5 * distil + relation
             metrics |= {"distil": distil, "kinship": relation}
-        self.backward_and_step(loss, clip, "all")
-        return metrics
+        return loss, metrics
 
     def sample_grid(self) -> Image.Image:
         """For some prompts, the six validation pictures that CLIP finds nearest."""
         pictures = on_background(self.emoji.rgba[self.emoji.validation])
-        vectors, texts = encode_pictures(self.clip, pictures), self.clip.encode_text(list(self.SHEET_PROMPTS))
+        prompts = sheet_prompts(self.emoji, self.SHEET_PROMPTS)
+        vectors, texts = encode_pictures(self.clip, pictures), self.clip.encode_text(prompts)
         self.clip._remembered.clear()
         best = (texts @ vectors.T).topk(min(6, len(pictures))).indices.flatten().tolist()
         return image_grid(to_tensor([Image.fromarray(pictures[k]) for k in best]), 6)
@@ -315,7 +358,7 @@ class CriticTrainer(ClipTrainer):
     def __init__(
         self,
         accelerator: Accelerator,
-        emoji: Emoji,
+        emoji: Dataset,
         tokenizer: Tokenizer,
         folder: Path,
         seed: int = 0,

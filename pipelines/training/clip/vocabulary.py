@@ -6,14 +6,14 @@ import numpy as np
 
 from pipelines.models.clip.tokenizer import Tokenizer, words_in
 from pipelines.training.data.captions import COLOURS, caption
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import ICON_SETS
 from pipelines.training.data.scenes import Scenes
 
 VOCABULARY_SIZE = 4096
 
 
-def train_tokenizer(emoji: Emoji, seed: int = 0) -> Tokenizer:
+def train_tokenizer(emoji: Dataset, seed: int = 0) -> Tokenizer:
     """The shared vocabulary, learned from captions and a share of WordNet."""
     rng = np.random.default_rng(seed)
     texts = [caption(emoji.icons[k], rng) for k in np.tile(emoji.train, 4)]
@@ -24,7 +24,7 @@ def train_tokenizer(emoji: Emoji, seed: int = 0) -> Tokenizer:
     return Tokenizer.train(texts, VOCABULARY_SIZE)
 
 
-def caption_words(emoji: Emoji) -> list[str]:
+def caption_words(emoji: Dataset) -> list[str]:
     """Every word a training caption can hold, sorted: names, keywords, styles, colours, and the words of scenes."""
     rng = np.random.default_rng(0)
     scenes = Scenes(emoji, emoji.train, 0, plain=0.0, coloured=0.3)

@@ -38,8 +38,10 @@ def caption(
 ) -> str:
     """What an artist might type for this icon, in English or Chinese; a white background goes without saying.
 
-    `styled` is the share of texts that name the style.
+    `styled` is the share of texts that name the style. A user's picture is told in one of its own captions.
     """
+    if icon.style not in ICON_SETS:
+        return _own_caption(icon, rng, background)
     chinese = (
         bool(icon.chinese) and rng.random() < 0.25 if chinese is None else chinese and bool(icon.chinese)
     )
@@ -60,3 +62,14 @@ def caption(
             f"{COLOURS[background][0]}背景上的{name}" if chinese else f"{name} on a {background} background"
         )
     return name
+
+
+def _own_caption(icon: Icon, rng: np.random.Generator, background: str) -> str:
+    """One of the captions that a user gave a picture, with the colour behind it unless that is white."""
+    captions = (icon.name, *icon.also)
+    words = captions[rng.integers(len(captions))]
+    if background == "white":
+        return words
+    if any("\u4e00" <= letter <= "\u9fff" for letter in words):
+        return f"{COLOURS[background][0]}背景上的{words}"
+    return f"{words} on a {background} background"

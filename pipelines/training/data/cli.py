@@ -6,7 +6,6 @@ writes one safetensors file: lossless WebP bytes, offsets, and names in English 
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -14,11 +13,9 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from pipelines.core.arguments import Parser
 from pipelines.io.files import write_atomically
-from pipelines.training.data.emoji import DATA_FILE, Emoji
+from pipelines.training.data.dataset import DATA_FILE, Dataset, data_bytes
 from pipelines.training.data.examples import EXAMPLE_SIZE, EXAMPLES_FILE, write_examples
 from pipelines.training.data.icons import (
     ICON_SETS,
@@ -33,8 +30,6 @@ from pipelines.training.data.names import NAMES_FILE, write_names
 
 def build(path: Path = DATA_FILE) -> None:
     """Fetch, render, name, and write the data file. Needs the npm client and the package resvg-py."""
-    from safetensors.numpy import save
-
     npm = shutil.which("npm")
     if npm is None:
         raise FileNotFoundError("the data is built from npm packages; install Node.js, which brings npm")
@@ -52,13 +47,8 @@ def build(path: Path = DATA_FILE) -> None:
     with ProcessPoolExecutor() as pool:
         pictures = list(pool.map(render, drawings, chunksize=64))
     kept = [(icon, blob) for icon, blob in zip(icons, pictures, strict=True) if blob is not None]
-    blobs = [blob for _, blob in kept]
-    records = [list(vars(icon).values()) for icon, _ in kept]
-    tensors = {
-        "webp": np.frombuffer(b"".join(blobs), np.uint8),
-        "offset": np.cumsum([0] + [len(blob) for blob in blobs]).astype(np.int64),
-    }
-    data = save(tensors, {"icons": json.dumps(records, ensure_ascii=False), "phrases": "\n".join(phrases)})
+    icons, blobs = [icon for icon, _ in kept], [blob for _, blob in kept]
+    data = data_bytes(blobs, icons, phrases)
     write_atomically(path, data)
     print(
         f"{path}: {len(blobs):,} icons, {len(phrases):,} phrases, {len(data) / 1e6:.1f} MB", file=sys.stderr
@@ -81,7 +71,7 @@ def main(argv: list[str]) -> int:
     try:
         if not options.examples:
             build(options.out)
-        emoji = Emoji(options.out, EXAMPLE_SIZE)
+        emoji = Dataset(options.out, EXAMPLE_SIZE)
     except (OSError, subprocess.CalledProcessError, ImportError) as error:
         print(f"the data could not be {'read' if options.examples else 'built'}: {error}", file=sys.stderr)
         return 1

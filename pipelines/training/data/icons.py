@@ -65,13 +65,16 @@ class Icon:
 
 
 def may_be_mirrored(icon: Icon) -> bool:
-    """Whether a mirror image is as right: not for icons whose name says that they carry letters, digits or a flag."""
-    return HAS_WRITING.search(icon.name) is None
+    """Whether a mirror image is as right: not where the name tells of letters, digits or a flag, and not where a user's
+    caption tells left from right."""
+    if icon.style not in ICON_SETS and names_a_side(icon):
+        return False
+    return HAS_WRITING.search(icon.name.lower()) is None
 
 
 def names_a_side(icon: Icon) -> bool:
     """Whether one of an icon's names tells left from right, so that its mirror image needs other words."""
-    return any(SIDE.search(name) for name in (icon.name, *icon.also, icon.chinese))
+    return any(SIDE.search(name.lower()) for name in (icon.name, *icon.also, icon.chinese))
 
 
 def concept(icon: Icon) -> str:

@@ -1,4 +1,4 @@
-"""Captioned pictures that are composed from icons."""
+"""Captioned pictures that are composed from icons, and views of a user's pictures."""
 
 from __future__ import annotations
 
@@ -8,20 +8,35 @@ import numpy as np
 from PIL import Image
 
 from pipelines.training.data.captions import COLOURS, caption, name_in_words
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
+from pipelines.training.data.icons import may_be_mirrored
 
+SMALLEST_PART = 0.7  # of a side
+VIEWS = 8  # of each picture of a user, where scenes are made beforehand
 COUNTS = {2: ("two", "两个"), 3: ("three", "三个"), 4: ("four", "四个")}
+
+
+def scene_count(emoji: Dataset, most: int) -> int:
+    """How many scenes are made beforehand: `most` of icons; of a user's pictures no more than VIEWS of each."""
+    return most if emoji.of_things else min(most, VIEWS * len(emoji.train))
+
+
+def scene_share(emoji: Dataset, share: float) -> float:
+    """How many of the samples are scenes: `share` of those of icons; half of a user's, whose scenes are their views."""
+    return share if emoji.of_things else 0.5
 
 
 class Scenes:
     """Captioned pictures made from icons by a seeded generator: plain, on a colour, or composed of two or more.
 
-    Each draw gives ((size, size, 3) uint8, caption, icon index or -1 for a composition).
+    Each draw gives ((size, size, 3) uint8, caption, icon index or -1 for a composition). A user's pictures are never
+    composed: what is not plain is a part of one that fills its square, mirrored where that stays true, and on a colour
+    one that is cut out.
     """
 
     def __init__(
         self,
-        emoji: Emoji,
+        emoji: Dataset,
         indices: np.ndarray,
         seed: int | np.random.Generator,
         plain: float = 0.6,
@@ -42,9 +57,11 @@ class Scenes:
         rng, icon, dice = self.rng, self.emoji.icons[k], self.rng.random()
         if dice < self.plain:
             return on_background(self.emoji.rgba[k]), caption(icon, rng), k
+        if self.emoji.opaque[k]:
+            return self._part(k), caption(icon, rng), k
         background = list(COLOURS)[rng.integers(1, len(COLOURS))]
         colour = COLOURS[background][1]
-        if dice < self.plain + self.coloured:
+        if dice < self.plain + self.coloured or not self.emoji.of_things:
             return on_background(self.emoji.rgba[k], colour), caption(icon, rng, background), k
         if rng.random() < 0.6:
             background, colour = "white", COLOURS["white"][1]
@@ -58,6 +75,16 @@ class Scenes:
                 else f"{words} on a {background} background"
             )
         return on_background(picture, colour), words, -1
+
+    def _part(self, k: int) -> np.ndarray:
+        """A square of at least SMALLEST_PART of picture k's side, (size, size, 3) uint8."""
+        picture = Image.fromarray(self.emoji.rgba[k, ..., :3])
+        side = self.size * self.rng.uniform(SMALLEST_PART, 1)
+        left, top = self.rng.uniform(0, self.size - side, 2)
+        box = (left, top, left + side, top + side)
+        part = np.asarray(picture.resize((self.size, self.size), Image.Resampling.BICUBIC, box))
+        turned = may_be_mirrored(self.emoji.icons[k]) and self.rng.random() < 0.5
+        return part[:, ::-1] if turned else part
 
     def _composition(self, k: int, other: int) -> tuple[np.ndarray, tuple[str, str]]:
         """A transparent scene of icon k (and perhaps another), and its words in English and Chinese."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +94,25 @@ def test_a_visitor_orders_his_own_jobs_and_lets_them_wait(queue: JobQueue, studi
     queue.pause("ann", True)
     queue.submit("fake", {"prompt": "4"}, "ann")
     assert queue.clear("ann") == 1 and queue.line("ann") == []
+
+
+def test_a_pause_outlives_the_server(studio: FakeStudio, tmp_path: Path) -> None:
+    studio.fake.go.set()
+    before = JobQueue(studio, tmp_path, FAKES)
+    for name in ("ann", "bob"):
+        before.pause(name, True)
+    waits = before.submit("fake", {"prompt": "later"}, "ann")
+    before.pause("bob", False)
+    before.close()
+    again = JobQueue(studio, tmp_path, FAKES)
+    try:
+        assert again.is_paused("ann") and not again.is_paused("bob")
+        assert finished(again, again.submit("fake", {"prompt": "now"}, "bob")).state == "done"
+        assert again.job(waits).state == "queued" and again.job(waits).position == 0
+        again.pause("ann", False)
+        assert finished(again, waits).state == "done"
+    finally:
+        again.close()
 
 
 def test_sessions_take_turns(queue: JobQueue, studio: FakeStudio) -> None:
@@ -259,6 +280,28 @@ def test_memory_keeps_little_of_what_is_over(queue: JobQueue, monkeypatch: pytes
     assert len(queue._live) == 5 and len(queue._turns) == 3 and len(queue._expected) <= 1
     assert sum(live.preview is not None for live in queue._live.values()) == 2
     assert len(queue.jobs(count=50)) == 8
+
+
+def test_jobs_leave_no_objects(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty jobs more, with other prompts of other visitors and looked at: as many objects of every class as before."""
+    for name in ("KEPT_LIVE", "KEPT_PREVIEWS", "KEPT_TURNS"):
+        monkeypatch.setattr(f"app.jobs.queue.{name}", 3)
+
+    def counted(jobs: range) -> Counter[str]:
+        for number in jobs:
+            visitor = f"visitor {number}"
+            job_id = queue.submit("fake", {"prompt": f"a star of {number}", "steps": 30}, visitor)
+            queue.preview(job_id)
+            finished(queue, job_id)
+            queue.jobs(visitor)
+        gc.collect()
+        return Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+
+    before = counted(range(10))
+    more = counted(range(10, 30)) - before
+    # sqlite3 keeps up to 200 dead references to cursors
+    passing = ("builtins.builtin_function_or_method", "weakref.ReferenceType")
+    assert not {name: count for name, count in more.items() if count >= 15 and name not in passing}
 
 
 def test_previews_are_drawn_only_for_who_looks_and_only_on_the_lanes_thread(

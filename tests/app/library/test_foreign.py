@@ -81,6 +81,50 @@ FILES = {
         png(parameters=json.dumps(FOOOCUS), fooocus_scheme="fooocus"), ("fooocus", "42", "jugger"), "a velvet fox",
     ),
     "fooocus.jpg": (with_exif("JPEG", {}, comment(json.dumps(FOOOCUS))), ("fooocus", "42", "jugger"), "a velvet fox"),
+    "lines below.png": (
+        png(parameters=A1111 + "\nTemplate: a {steampunk|brass} owl\nNegative Template: blurry"),
+        ("a1111", "1234567890", "dreamy_v3"), "a steampunk owl",
+    ),
+    "novelai.png": (
+        png(Title="NovelAI generated image", Description="a fox, {{best quality}}", Software="NovelAI",
+            Source="NovelAI Diffusion V4", Comment=json.dumps({"prompt": "x", "uc": "bad", "seed": 11})),
+        ("novelai", "11", "NovelAI Diffusion V4"), "a fox, {{best quality}}",
+    ),
+    "swarmui.png": (
+        png(parameters=json.dumps({"sui_image_params": {"prompt": "a jade frog", "seed": 21, "model": "m"}})),
+        ("swarmui", "21", "m"), "a jade frog",
+    ),
+    "drawthings.png": (
+        png(**{"XML:com.adobe.xmp": '<x:xmpmeta><exif:UserComment><rdf:Alt><rdf:li xml:lang="x-default">'
+               "{&quot;c&quot;:&quot;an ice cat&quot;,&quot;uc&quot;:&quot;&quot;,&quot;seed&quot;:31,"
+               "&quot;model&quot;:&quot;flux&quot;}</rdf:li></rdf:Alt></exif:UserComment></x:xmpmeta>"}),
+        ("drawthings", "31", "flux"), "an ice cat",
+    ),
+    "easydiffusion.png": (
+        png(prompt="a wool bear", seed="41", num_inference_steps="25", use_stable_diffusion_model="sd"),
+        ("easydiffusion", "41", "sd"), "a wool bear",
+    ),
+    "tensorart.png": (
+        png(generation_data=json.dumps(
+            {"prompt": "a silk bird", "seed": "51", "baseModel": {"modelFileName": "x"}}
+        ) + "\0"),
+        ("tensorart", "51", "x"), "a silk bird",
+    ),
+    "midjourney.png": (
+        png(Description="https://a.b/c.png a clay whale, dusk --ar 3:2 --seed 61 --v 6 Job ID: 12345678-aaaa"),
+        ("midjourney", "61", ""), "a clay whale, dusk",
+    ),
+    "mochi.jpg": (
+        with_exif("JPEG", {0x010E: "Include in Image: a tin deer; Exclude from Image: rust; Model: m; Steps: 9; "
+                  "Seed: 71; Generator: Mochi Diffusion 5"}, {}),
+        ("mochi", "71", "m"), "a tin deer",
+    ),
+    "flux.png": (png(prompt=json.dumps({
+        "1": {"class_type": "CLIPTextEncodeFlux", "inputs": {"t5xxl": "a moss stag", "guidance": 3.5}},
+        "2": {"class_type": "BasicGuider", "inputs": {"conditioning": ["1", 0]}},
+        "3": {"class_type": "RandomNoise", "inputs": {"noise_seed": ["4", 0]}},
+        "4": {"class_type": "PrimitiveInt", "inputs": {"value": 81}},
+    })), ("comfyui", "81", ""), "a moss stag"),
     "words.png": (png(Description="a chalk circle"), ("other", "", ""), "a chalk circle"),
 }  # fmt: skip
 
@@ -91,8 +135,15 @@ def test_what_other_programs_wrote(name: str) -> None:
     found = foreign_of(data)
     assert found is not None
     assert (found.tool, found.seed, found.model) == (tool, seed, model)
-    assert found.prompt.startswith(prompt)
+    assert found.prompt.startswith(prompt) and "Job ID" not in found.prompt and "Template" not in found.prompt
     assert prompt.split("\n")[0] in found.text
+
+
+def test_a_studio_that_only_says_that_a_machine_drew_it() -> None:
+    for sign, tool in (("OpenAI", "openai"), ("Adobe Firefly", "firefly"), ("some Co.", "machine")):
+        found = foreign_of(png(**{"XML:com.adobe.xmp": f"<x>{sign} trainedAlgorithmicMedia</x>"}))
+        assert found is not None and (found.tool, found.prompt, found.seed) == (tool, "", "")
+    assert foreign_of(png(**{"XML:com.adobe.xmp": "<x>Google Pixel</x>"})) is None  # a camera's
 
 
 def test_they_are_searched_beside_pictures_that_say_nothing(tmp_path: Path) -> None:
@@ -100,10 +151,10 @@ def test_they_are_searched_beside_pictures_that_say_nothing(tmp_path: Path) -> N
     folder.mkdir()
     for number, (name, (data, _, _)) in enumerate(FILES.items()):
         (folder / name.upper()).write_bytes(data[:-20] + data[-20:])
-        shade = 20 * number
+        shade = 12 * number
         Image.new("RGB", (8, 8), (shade, 99, 9)).save(folder / f"plain {number}.jpg")
     library, clip = Library(folder, outputs=home), ColourClip()
-    assert library.count() == 20
+    assert library.count() == 2 * len(FILES)
     library.fill(clip)
     for query, name in (
         (read_query("glass pagoda", stacked=False), "COMFYUI.PNG"),
@@ -113,11 +164,11 @@ def test_they_are_searched_beside_pictures_that_say_nothing(tmp_path: Path) -> N
         (read_query(words="plain 7"), "plain 7.jpg"),
     ):
         found = library.page(query, 0, 48, clip).found
-        assert name in [each.entry.id for each in found[:2]], query
+        assert name in [each.entry.id for each in found[:3]], query
     assert library.find("A1111.JPG").text.endswith("dreamy_v3")
-    assert library.choices()["tool"]["comfyui"] == 2
+    assert library.choices()["tool"]["comfyui"] == 3
     told = library.page(read_query("velvet fox", stacked=False), 0, 48, clip).found
-    assert [each.told for each in told] == [True] * 2 + [False] * 18
+    assert [each.told for each in told] == [True] * 2 + [False] * (2 * len(FILES) - 2)
 
 
 BROKEN_EXIF = {

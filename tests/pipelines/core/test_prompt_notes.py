@@ -27,6 +27,20 @@ from pipelines.optimize.settings import OptimizeSettings
         ("a cat, Negative prompt: dog", "core.foreign_negative"),
         ("a __color__ cat", "core.foreign_wildcard"),
         ("fog:50%", "core.foreign_percent"),
+        ("（猫：1.2）", "core.foreign_emphasis"),
+        ("[cat]", "core.foreign_emphasis"),
+        ("cat*1.2", "core.foreign_emphasis"),
+        ("［a：b：0.5］", "core.foreign_schedule"),
+        ("＜lora：x：1＞", "core.foreign_network"),
+        ("cat.swap(dog)", "core.foreign_parts"),
+        ("a cat —ar 16:9", "core.foreign_flags"),
+        ("fog:½", "core.foreign_percent"),
+        ("fog:1/2 | b", "core.foreign_percent"),
+        ("fog:٠٫٥", "core.foreign_percent"),
+        ("cat:1.2, dog:0.8", "core.weight_inside"),
+        ("城堡丨雾", "core.mark_alike"),
+        ("cat∶0.5", "core.mark_alike"),
+        ('"cat | dog', "core.quote_open"),
         ("fog:100", "core.weight_too_large"),
         ("a ^ b", "core.no_scenes_here"),
         ("a:1:0.7", "core.no_stops_here"),
@@ -44,7 +58,8 @@ def test_what_other_programs_mean_is_told_in_both_languages(text: str, code: str
     [
         "a castle | fog:0.5 | people:-0.4", "16:9", "at 10:30", "CATS AND DOGS", "C++ logo", "rock-n-roll",
         "a cat ^_^", "face with (round) eyes", "a well-known -- cat", "❤\ufe0f heart", "👩\u200d🚀",
-        "1\ufe0f\u20e3 button", "what: a cat",
+        "1\ufe0f\u20e3 button", "what: a cat", "fog:0,5", "'a | b':2", "「猫|狗」", "a cat's | a dog's",
+        'a 5" nail | b', "what time: 5 past",
     ],
 )  # fmt: skip
 def test_nothing_is_told_of_plain_prompts(text: str) -> None:
@@ -65,7 +80,8 @@ def test_what_cannot_be_seen_changes_nothing(seen: str) -> None:
 
 
 def test_emoji_are_symbols_with_what_colours_them() -> None:
-    assert symbols("a 🐱 and 👍🏽, 🐱 1\u20e3 – ok!") == ["🐱", "👍🏽", "\u20e3"]
+    assert symbols("a 🐱 and 👍🏽, 🐱 1\u20e3 – ok!") == ["🐱", "👍🏽", "1\u20e3"]
+    assert symbols("🇫🇷🇯🇵 and 🇫") == ["🇫🇷", "🇯🇵", "🇫"]
 
 
 def test_several_prompts_are_for_generate() -> None:

@@ -24,6 +24,7 @@ from pipelines.core.prompts import (
 )
 from pipelines.core.settings import clean_prompt
 from pipelines.errors import BadInput
+from pipelines.generate.settings import GenerateSettings
 from pipelines.optimize.settings import OptimizeSettings
 
 
@@ -73,6 +74,16 @@ def test_a_weight_is_read_from_the_right(text: str, target: Target) -> None:
         ("a::2", Target("a::2")),
         ("a cat ^_^", Target("a cat ^_^")),
         ("{red|blue} heart:2", Target("{red|blue} heart", 2.0)),
+        ("｛red｜blue｝ heart:2", Target("｛red｜blue｝ heart", 2.0)),
+        ("［a｜b］ c", Target("［a｜b］ c")),
+        ("（猫：1.2）, 狗：2", Target("（猫：1.2）, 狗", 2.0)),
+        ("＜lora：x：1＞", Target("＜lora：x：1＞")),
+        ("'a | b':2", Target("a | b", 2.0)),
+        ("‘a | b’", Target("a | b")),
+        ("「猫|狗」:0.5", Target("猫|狗", 0.5)),
+        ("«a: b»", Target("a: b")),
+        ("『猫』", Target("『猫』")),
+        ("'red'", Target("'red'")),
     ],
 )
 def test_numbers_and_marks_that_are_words_stay_words(text: str, target: Target) -> None:
@@ -82,6 +93,19 @@ def test_numbers_and_marks_that_are_words_stay_words(text: str, target: Target) 
 
 def test_a_bar_after_inches_is_a_bar() -> None:
     assert [target.text for target in parse_targets('12" ruler ｜ 5" nail')] == ['12" ruler', '5" nail']
+
+
+def test_an_apostrophe_is_no_quote() -> None:
+    for text in ("the cats' | the dogs' house", "'tis | 'twas", "rock 'n' roll | the cat's"):
+        assert [target.text for target in parse_targets(text)] == [part.strip() for part in text.split("|")]
+
+
+def test_a_record_keeps_how_its_prompt_was_read() -> None:
+    for prompt, read in (("'a | b'", [["'a", 0.5], ["b'", 0.5]]), ("｛a｜b｝", [["｛a", 0.5], ["b｝", 0.5]])):
+        values = GenerateSettings.recorded({"prompt": prompt}, {"read": read})
+        assert [[text, share] for text, share in parse_terms(values["prompt"])] == read
+    for read in ([["a", 0.5], ["b", 0.5]], None, [["a"]], "a"):
+        assert GenerateSettings.recorded({"prompt": "a | b"}, {"read": read})["prompt"] == "a | b"
 
 
 def test_lists_of_numbers_and_pictures_have_no_words() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipelines.clip.ranking import text_vector
 from pipelines.core.execute import run
 from pipelines.core.pipeline import Step
 from pipelines.edit.ddim import alphas_at
@@ -176,17 +177,46 @@ def test_focus_keeps_to_where_the_texts_differ_most() -> None:
     difference[0, :, 2:5, 2:5] = 1.0
     sizes = size_of(difference)
     assert torch.allclose(sizes[0, 0, 3, 3], torch.tensor(1.0)) and sizes[0, 0, 7, 7] < 0.11
-    weighed = focused(difference, sizes, 0.5)
+    half_way = torch.full((2, 1, 1, 1), 0.5)
+    weighed = focused(difference, sizes, half_way)
     assert weighed[0, :, 3, 3].eq(1).all(), "whole where it is large"
     assert torch.allclose(weighed[0, :, 7, 7], torch.tensor(0.1 * 0.1 / 0.5)), "in proportion where it is not"
     assert torch.allclose(weighed[1], difference[1]), "a picture that differs alike everywhere is not weighed"
-    assert focused(torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4), 0.5).eq(0).all()
+    assert focused(torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4), half_way[:1]).eq(0).all()
 
 
 def test_focus_is_of_each_strength_by_itself(edit: Edit) -> None:
     settings = EditSettings(image=uri(speckled((32, 32))), **INSTANT)
     drawn = [first(finished(edit, replace(settings, focus=focus))).tobytes() for focus in (0.0, 0.6, 1.0)]
     assert len(set(drawn)) == 3
+    strip, alone = finished(edit, replace(settings, strip=3)), finished(edit, settings)
+    assert first(strip).tobytes() == first(alone).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("certain", "expected"), [((0.99, 1.0, 1.0), 0.8), ((0.9, 0.985, 0.1), 0.5), ((0.1, 0.2, 0.3), 0.0)]
+)
+def test_the_largest_focus_is_chosen_under_which_clip_is_sure(
+    edit: Edit, monkeypatch: pytest.MonkeyPatch, certain: tuple[float, ...], expected: float
+) -> None:
+    """CLIP's vectors are put in the place of what it would see: along the texts' difference, as far as each is certain."""
+    settings = edit.prepare(EditSettings(image=uri(speckled((32, 32))), **INSTANT))
+    towards = text_vector(edit.clip, settings.target) - text_vector(edit.clip, settings.source)
+    wanted = torch.tensor(certain).clamp(max=0.9999).logit() / edit.clip.logit_scale
+    seen = wanted[:, None] * towards / towards.square().sum()
+    real = edit.clip.encode_image
+    monkeypatch.setattr(edit.clip, "encode_image", lambda images: seen if len(images) == 3 else real(images))
+    result = finished(edit, settings)
+    monkeypatch.undo()
+    assert result.pictures[0].facts["focus"] == expected
+    given = first(finished(edit, replace(settings, focus=expected)))
+    assert (to_tensor([first(result)]) - to_tensor([given])).abs().max() <= 2 / 255 + 1e-6
+
+
+def test_a_record_without_a_choice_of_focus_lets_clip_choose_again(edit: Edit) -> None:
+    settings = EditSettings(image=uri(speckled((32, 32))), **INSTANT)
+    assert settings.focus is None
+    assert EditSettings.recorded(settings.to_dict(), {})["focus"] is None
     strip, alone = finished(edit, replace(settings, strip=3)), finished(edit, settings)
     assert first(strip).tobytes() == first(alone).tobytes()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipelines.core.journal import Journal
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput
-from pipelines.io.images import to_pil, to_tensor
+from pipelines.io.images import as_seen, open_picture, picture_bytes, to_pil, to_tensor
 from tests.support.edit import (
     STRONG,
     finished,
@@ -29,6 +30,7 @@ from tests.support.edit import (
     speckled,
     uri,
 )
+from tests.support.pictures import matrix_profile
 from tests.support.tiny import tiny_unet
 
 
@@ -136,11 +138,27 @@ def test_pictures_of_all_kinds_are_edited(edit: Edit, tmp_path: Path) -> None:
     for name in ("clear.png", "grey16.png", "bits.png", "palette.png", "print.jpg"):
         settings = EditSettings(mode="instant", image=str(tmp_path / name), steps=2, strip=1, strength=0.0)
         result = first(finished(edit, settings))
-        assert result.mode == "RGB" and result.size == (20, 20)
-        if name == "clear.png":
-            assert result.getpixel((15, 5)) == (255, 255, 255) and result.getpixel((5, 5)) == (0, 0, 255)
-        if name == "grey16.png":
-            assert len(set(np.asarray(result)[..., 0].ravel())) > 100
+        with Image.open(tmp_path / name) as file:
+            assert result.size == (20, 20) and result.mode == (file.mode if name != "print.jpg" else "RGB")
+            if name != "print.jpg":  # which PNG cannot hold
+                assert result.tobytes() == file.tobytes()
+
+
+def test_strength_0_keeps_the_files_own_pixels_and_profile(edit: Edit, tmp_path: Path) -> None:
+    profile = matrix_profile()
+    for name, mode in (("wide.png", "RGB"), ("clear.png", "RGBA"), ("palette.png", "P"), ("grey.png", "LA")):
+        picture = speckled((20, 20)).convert(mode)
+        picture.save(tmp_path / name, icc_profile=profile if mode[0] in "RP" else None)
+        with Image.open(tmp_path / name) as file:
+            own, held = file.tobytes(), file.info.get("icc_profile")
+        settings = EditSettings(mode="instant", image=str(tmp_path / name), steps=2, strip=3, strength=0.0)
+        pictures, prepared = finished(edit, settings).pictures, edit.prepare(settings)
+        with Image.open(io.BytesIO(picture_bytes(pictures[0].image))) as file:
+            assert (file.mode, file.tobytes(), file.info.get("icc_profile")) == (mode, own, held), name
+        assert pictures[0].facts["L1"] == 0 and pictures[1].image.mode == "RGB"
+        assert as_seen(pictures[0].image).tobytes() == open_picture(tmp_path / name).tobytes()
+        again = first(finished(edit, edit.prepare(prepared)))  # as a record holds them
+        assert (again.tobytes(), again.info.get("icc_profile")) == (own, held)
 
 
 def test_wrong_pictures_are_refused_in_one_sentence(edit: Edit, tmp_path: Path) -> None:

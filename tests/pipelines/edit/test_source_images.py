@@ -22,7 +22,7 @@ from pipelines.models.clip.network import Clip
 from pipelines.models.unet.network import Unet, UnetConfig
 from pipelines.studio import Studio
 from pipelines.training.data import cli as data_cli
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.examples import pick_examples, write_examples
 from pipelines.training.data.icons import ICON_SETS, VALIDATION_STYLE, Icon, may_be_mirrored
 from pipelines.weights import catalog
@@ -44,7 +44,7 @@ def many_icons() -> list[Icon]:
 
 
 @pytest.fixture(scope="module")
-def emoji(tmp_path_factory: pytest.TempPathFactory) -> Emoji:
+def emoji(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Three discs in each style, half transparent canvas, as `build` writes them, read at 64 x 64."""
     blobs, records = [], []
     for k, style in enumerate(STYLES):
@@ -61,7 +61,7 @@ def emoji(tmp_path_factory: pytest.TempPathFactory) -> Emoji:
         "offset": np.cumsum([0, *map(len, blobs)]).astype(np.int64),
     }
     save_file(tensors, path, {"icons": json.dumps(records), "phrases": "a round thing"})
-    return Emoji(path, size=64)
+    return Dataset(path, size=64)
 
 
 def some_examples(count: int = CHUNK + 6) -> SourceImages:
@@ -90,7 +90,7 @@ def test_examples_are_distinct_things_in_all_training_styles() -> None:
     assert words == {"face": 20, "food": 10, "tool": 30}  # 0.42 and 0.16 of 60, had there been more faces
 
 
-def test_what_is_written_is_what_the_data_shows(emoji: Emoji, tmp_path: Path) -> None:
+def test_what_is_written_is_what_the_data_shows(emoji: Dataset, tmp_path: Path) -> None:
     path, again = tmp_path / "pictures.safetensors", tmp_path / "again.safetensors"
     write_examples(emoji, path)
     write_examples(emoji, again)
@@ -111,7 +111,7 @@ def test_what_is_written_is_what_the_data_shows(emoji: Emoji, tmp_path: Path) ->
 
 
 def test_the_command_rewrites_the_examples_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], emoji: Emoji
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], emoji: Dataset
 ) -> None:
     out = tmp_path / "pictures.safetensors"
     monkeypatch.setattr(data_cli, "EXAMPLES_FILE", out)
@@ -119,7 +119,7 @@ def test_the_command_rewrites_the_examples_alone(
     monkeypatch.setattr(data_cli, "build", lambda path: pytest.fail("nothing was to be fetched"))
     assert data_cli.main(["--examples", "--out", str(tmp_path / "none.safetensors")]) == 1
     assert "is not there" in capsys.readouterr().err and not out.exists()
-    monkeypatch.setattr(data_cli, "Emoji", lambda path, size: emoji)
+    monkeypatch.setattr(data_cli, "Dataset", lambda path, size: emoji)
     assert data_cli.main(["--examples"]) == 0 and len(SourceImages.load(out)) == 3
     out.unlink()
     built: list[Path] = []
@@ -170,7 +170,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_refused_in_one_sentence(damage: str, emoji: Emoji, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_in_one_sentence(damage: str, emoji: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "pictures.safetensors"
     write_examples(emoji, path)
     DAMAGES[damage](path)

@@ -16,14 +16,14 @@ from safetensors.numpy import save_file
 from pipelines.evaluation.figures import TARGETS
 from pipelines.evaluation.given import STRENGTHS, completion, edge_step, half_mask, share_kept
 from pipelines.evaluation.judges import NameJudge
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import VALIDATION_STYLE
 from tests.support.pictures import size_of
 from tests.support.tiny import tiny_prior_diffuse
 
 
 @pytest.fixture
-def emoji(tmp_path: Path) -> Emoji:
+def emoji(tmp_path: Path) -> Dataset:
     """Two icons of the validation style."""
     blobs: list[bytes] = []
     for k in range(2):
@@ -38,7 +38,7 @@ def emoji(tmp_path: Path) -> Emoji:
     }
     icons = [[VALIDATION_STYLE, name, [], "", ["thing"], []] for name in ("red heart", "green apple")]
     save_file(tensors, tmp_path / "emoji.safetensors", {"icons": json.dumps(icons), "phrases": "x"})
-    return Emoji(tmp_path / "emoji.safetensors")
+    return Dataset(tmp_path / "emoji.safetensors")
 
 
 class Brightness:
@@ -48,7 +48,7 @@ class Brightness:
         return [int(255 - picture.mean()) for picture in pictures]
 
 
-def test_every_bar_of_given_pictures_has_its_figure(emoji: Emoji, tmp_path: Path) -> None:
+def test_every_bar_of_given_pictures_has_its_figure(emoji: Dataset, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     judges: dict[str, NameJudge] = {"critic": Brightness()}
     figures = completion(tiny_prior_diffuse(), judges, emoji, ["red heart"], sheet, steps=5)

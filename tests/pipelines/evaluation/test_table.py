@@ -22,7 +22,7 @@ from pipelines.evaluation.figures import PARTS, TARGETS
 from pipelines.evaluation.judges import paired_interval
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.judge.network import Judge, JudgeConfig
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import VALIDATION_STYLE, concept
 from tests.support.pictures import size_of
 from tests.support.tiny import tiny_critic, tiny_edit, tiny_refining_generate
@@ -126,7 +126,7 @@ def test_one_command_measures_everything(
 def test_a_judge_ranks_first_and_only_when_its_file_is_given(
     data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    things = tuple(sorted({concept(icon) for icon in Emoji(data_file).icons}))
+    things = tuple(sorted({concept(icon) for icon in Dataset(data_file).icons}))
     torch.manual_seed(0)
     config = JudgeConfig(things, 16, (8, 16), (1, 1), 4)
     save_checkpoint(tmp_path / "judge.safetensors", Judge(config), config.to_dict(), {})
@@ -174,7 +174,7 @@ def test_only_some_parts_and_the_table_shows_bars(
 
 
 def test_copies_of_training_pictures_are_found(data_file: Path, tmp_path: Path) -> None:
-    emoji = Emoji(data_file)
+    emoji = Dataset(data_file)
     copied = [Image.fromarray(samples.on_background(emoji.rgba[k])) for k in emoji.train[:4]]
     figures = samples.copies(tiny_critic(), emoji, copied, None)
     for who in ("critic", "pixels"):

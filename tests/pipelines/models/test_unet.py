@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
 from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, ddim_step, ddim_walk
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import Icon, may_be_mirrored
 from pipelines.training.loop import Budget, fit
 from pipelines.training.unet import (
@@ -32,7 +32,7 @@ from tests.support.tiny import UNET_SIZES, tiny_unet
 
 
 @pytest.fixture(scope="module")
-def emoji(tmp_path_factory: pytest.TempPathFactory) -> Emoji:
+def emoji(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Four discs in three styles, written as `build` writes them, read at 16 x 16."""
     blobs, records = [], []
     for k, style in enumerate(("noto", "twemoji", "emojione")):
@@ -49,10 +49,10 @@ def emoji(tmp_path_factory: pytest.TempPathFactory) -> Emoji:
         "offset": np.cumsum([0, *map(len, blobs)]).astype(np.int64),
     }
     save_file(tensors, path, {"icons": json.dumps(records), "phrases": "a round thing"})
-    return Emoji(path, size=16)
+    return Dataset(path, size=16)
 
 
-def tiny_trainer(emoji: Emoji, **changes: Any) -> UnetTrainer:
+def tiny_trainer(emoji: Dataset, **changes: Any) -> UnetTrainer:
     trainer = UnetTrainer(Accelerator(cpu=True), emoji, batch_size=4, **{**UNET_SIZES, **changes})
     trainer.sheet_steps = 2
     return trainer
@@ -193,7 +193,7 @@ def test_the_steps_of_a_batch_lie_evenly() -> None:
         assert sorted(steps // 125) == list(range(8))
 
 
-def test_pictures_are_composed_as_the_data_does_it(emoji: Emoji) -> None:
+def test_pictures_are_composed_as_the_data_does_it(emoji: Dataset) -> None:
     colours = np.array([[255, 255, 255], [10, 200, 90], [0, 0, 0]])
     still = composed(emoji.rgba[:3], colours, np.zeros((3, 4)))
     plain = on_background(emoji.rgba[:3], colours[:, None, None])
@@ -210,7 +210,7 @@ def test_writing_is_never_mirrored() -> None:
         assert not may_be_mirrored(Icon("noto", name)), name
 
 
-def test_a_batch_depends_on_seed_and_step_alone(emoji: Emoji) -> None:
+def test_a_batch_depends_on_seed_and_step_alone(emoji: Dataset) -> None:
     trainer = tiny_trainer(emoji)
     pictures, noise, times = trainer.batch(3)
     trainer.batch(4)
@@ -222,7 +222,7 @@ def test_a_batch_depends_on_seed_and_step_alone(emoji: Emoji) -> None:
     assert times.dtype == torch.long and sorted((times // 250).tolist()) == [0, 1, 2, 3]
 
 
-def test_two_steps_of_training(emoji: Emoji, tmp_path: Path) -> None:
+def test_two_steps_of_training(emoji: Dataset, tmp_path: Path) -> None:
     trainer = tiny_trainer(emoji)
     before = {k: v.clone() for k, v in trainer.networks["unet"].state_dict().items()}
     losses = [step.metrics["loss"] for step in fit(trainer, tmp_path, Budget(steps=2))]
@@ -236,7 +236,7 @@ def test_two_steps_of_training(emoji: Emoji, tmp_path: Path) -> None:
     assert size_of(tmp_path / "sheet.png") == (8 * 18, 4 * 18)
 
 
-def test_what_is_exported_has_the_same_figures(emoji: Emoji, tmp_path: Path) -> None:
+def test_what_is_exported_has_the_same_figures(emoji: Dataset, tmp_path: Path) -> None:
     trainers = [tiny_trainer(emoji), tiny_trainer(emoji)]
     trainers[0].networks["unet"].load_state_dict(tiny_unet().half().float().state_dict())
     trainers[0].export(tmp_path / "unet.safetensors", {})
@@ -248,7 +248,7 @@ def test_what_is_exported_has_the_same_figures(emoji: Emoji, tmp_path: Path) -> 
     assert figures == again
 
 
-def test_training_teaches(emoji: Emoji, tmp_path: Path) -> None:
+def test_training_teaches(emoji: Dataset, tmp_path: Path) -> None:
     trainer = tiny_trainer(emoji, rate=4e-3, widths=(16, 16))
     unet, batch = trainer.networks["unet"], trainer.batch(1000)
     before = noise_loss(unet, unet.alphas_cumprod, *batch).item()
@@ -258,7 +258,7 @@ def test_training_teaches(emoji: Emoji, tmp_path: Path) -> None:
     assert after < 0.85 * before
 
 
-def test_a_resumed_training_repeats_the_uninterrupted_one(emoji: Emoji, tmp_path: Path) -> None:
+def test_a_resumed_training_repeats_the_uninterrupted_one(emoji: Dataset, tmp_path: Path) -> None:
     for folder in ("whole", "resumed"):
         trainer = tiny_trainer(emoji)
         training = fit(trainer, tmp_path / folder, Budget(steps=4), save_every=-1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pipelines.io.images import ssim
-from pipelines.training.vqgan import reconstruction
+from pipelines.training.autoencoder import reconstruction
 from tests.support.tiny import tiny_vqgan
 
 

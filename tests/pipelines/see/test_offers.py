@@ -61,10 +61,20 @@ def test_emoji_are_called_by_their_names() -> None:
 def test_words_without_a_like_get_names_by_meaning_once_they_are_read() -> None:
     advisor = Advisor(tiny_clip(), WORDS)
     assert advisor.offers("🐱 limousine", ["limousine", "🐱"]).instead == {"🐱": ("cat face",)}
-    advisor.near["en"].names = advisor.near["en"].names[:40]
+    advisor.near.names = advisor.near.names[:40]
     advisor.prepare()
     instead = advisor.offers("grene limousine", ["grene", "limousine"]).instead
-    assert instead["grene"][0] == "green" and set(instead["limousine"]) <= set(advisor.near["en"].names)
+    assert instead["grene"][0] == "green" and set(instead["limousine"]) <= set(advisor.near.names)
+
+
+def test_what_clip_cannot_read_gets_nothing_by_meaning() -> None:
+    advisor = Advisor(tiny_clip(), WORDS)
+    advisor.near.names = advisor.near.names[:40]
+    advisor.prepare()
+    for word in ("ねこ", "кот", "🇫🇷", "1\u20e3", "12345", "瓛"):
+        assert advisor.offers(word, [word]).instead == {}, word
+    instead = advisor.offers("汽車 café", ["車", "café"]).instead
+    assert instead == {"車": ("车",), "café": ("cafe",)}
 
 
 def test_spelling_and_completion_answer_at_once() -> None:

@@ -16,14 +16,18 @@ from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.models.dalle_semantic.network import SemanticDalle, SemanticDalleConfig
 from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.models.prior.network import Prior, PriorConfig
+from pipelines.models.transformer.network import Transformer, TransformerConfig
 from pipelines.models.unet.network import Unet, UnetConfig
+from pipelines.models.vqgan.dvae import Dvae, DvaeConfig
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training.cli import main
 from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.dalle_semantic import SemanticDalleTrainer
+from pipelines.training.dvae import DvaeTrainer
 from pipelines.training.judge import JudgeTrainer
 from pipelines.training.prior import PriorTrainer
+from pipelines.training.transformer import TransformerTrainer
 from pipelines.training.unet import UnetTrainer
 from pipelines.training.vqgan import VqganTrainer
 from tests.support.training import (
@@ -37,6 +41,8 @@ def test_every_size_is_larger_than_the_one_before() -> None:
         ClipTrainer: lambda sizes: Clip(ClipConfig(4096, **sizes), None),  # type: ignore[arg-type]
         CriticTrainer: lambda sizes: Clip(ClipConfig(4096, **sizes), None),  # type: ignore[arg-type]
         VqganTrainer: lambda sizes: Vqgan(VqganConfig(**sizes)),
+        DvaeTrainer: lambda sizes: Dvae(DvaeConfig(**sizes)),
+        TransformerTrainer: lambda sizes: Transformer(TransformerConfig(1024, **sizes)),
         DalleTrainer: lambda sizes: Dalle(DalleConfig(4096, 2048, **sizes)),
         SemanticDalleTrainer: lambda sizes: SemanticDalle(SemanticDalleConfig(2048, **sizes), None),  # type: ignore[arg-type]
         UnetTrainer: lambda sizes: Unet(UnetConfig(**sizes)),
@@ -77,6 +83,8 @@ def test_the_command_trains_and_tells_the_whole_story(
         (["unet", "--size", "huge"], "invalid choice: 'huge'"),
         (["unet", "--start", "x.safetensors"], "--start is for clip, critic, vqgan, codec and prior"),
         (["dalle", "--steps", "1"], "the vocabulary"),
+        (["unet", "--codec", "dvae"], "--codec is for dalle, transformer; unet has none"),
+        (["dalle", "--chunk", "4"], "--chunk is for clip, critic; dalle has none"),
     ],
 )
 def test_wrong_words_are_one_sentence_and_exit_code_2(

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 
 from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
+from pipelines.training.codes import k_means, spread
 from pipelines.training.dalle import DalleTrainer
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.loop import Budget, fit
-from pipelines.training.vqgan import DecoderTrainer, VqganTrainer, k_means, spread
+from pipelines.training.vqgan import DecoderTrainer, VqganTrainer
 from tests.support.training import (
     SIZES,
     trainer_for,
@@ -25,8 +26,8 @@ from tests.support.training import (
 def test_more_training_for_the_decoder_keeps_every_token(
     data_file: Path, trained: Path, tmp_path: Path
 ) -> None:
-    trainer = DecoderTrainer(Accelerator(cpu=True), Emoji(data_file), trained, batch_size=4)
-    pictures = trainer._validation()
+    trainer = DecoderTrainer(Accelerator(cpu=True), Dataset(data_file), trained, batch_size=4)
+    pictures = trainer.validation()
     before = trainer.vqgan.encode_tokens(pictures)
     losses = [step.metrics["pixel"] for step in fit(trainer, tmp_path, Budget(steps=12))]
     assert losses[-1] < losses[0]
@@ -52,7 +53,7 @@ def test_a_vqgan_that_goes_on_lays_its_codes_on_its_own_encodings(
     data_file: Path, trained: Path, tmp_path: Path
 ) -> None:
     start = trained / "vqgan.safetensors"
-    trainer = VqganTrainer(Accelerator(cpu=True), Emoji(data_file), trained, start=start, **SIZES["vqgan"])
+    trainer = VqganTrainer(Accelerator(cpu=True), Dataset(data_file), trained, start=start, **SIZES["vqgan"])
     before = load_file(start)["encoder.conv_in.weight"].float()
     assert torch.equal(trainer.vqgan.encoder.conv_in.weight, before) and "k-means" in trainer.start
     z = trainer._encodings(2_048)
@@ -66,7 +67,7 @@ def test_spreading_the_codes_changes_neither_tokens_nor_pictures(
 ) -> None:
     trainer = cast(VqganTrainer, trainer_for("vqgan", data_file, pack, tmp_path))
     trainer.vqgan.codes.data.mul_(3)
-    pictures = trainer._validation()
+    pictures = trainer.validation()
     with torch.no_grad():
         tokens = trainer.vqgan.encode_tokens(pictures)
         before = trainer.vqgan.decode_tokens(tokens)

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from pipelines.models.dalle_semantic.network import draw_dropout, semantic_tokens
 from pipelines.training import token_bank
-from pipelines.training.dalle_semantic import STYLES, SemanticDalleTrainer
+from pipelines.training.dalle_semantic import SemanticDalleTrainer
 from pipelines.training.data.captions import COLOURS
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import SIZE, Icon, names_a_side
 from pipelines.training.loop import Budget, fit
 from pipelines.training.token_bank import plan_views, residual_k_means, view_shares
@@ -54,7 +54,7 @@ def test_names_with_a_side() -> None:
 
 
 def test_the_first_view_is_the_icon_and_colours_are_what_is_seen(data_file: Path) -> None:
-    emoji = Emoji(data_file)
+    emoji = Dataset(data_file)
     icons = [emoji.icons[k] for k in emoji.train]
     views = plan_views(icons, np.random.default_rng(1))
     count = token_bank.VIEWS
@@ -89,7 +89,7 @@ def test_captions_say_the_ground_that_a_view_has(data_file: Path, untrained: Pat
             ]
             assert (set(told) <= colours) if told else "white" in colours, (text, colours)
             styles = {trainer.emoji.icons[trainer.emoji.train[k // bank.views]].style for k in places}
-            assert style == 0 or STYLES[style - 1] in styles
+            assert style == 0 or trainer.emoji.styles[style - 1] in styles
             shown += bool(told) and told != ["white"]
     assert shown > 3
 
@@ -179,3 +179,30 @@ def test_near_codes_are_asked_for_until_the_end(data_file: Path, untrained: Path
         logits = trainer.dalle.logits(states)[1]
     plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["image"].flatten())
     assert losses[3] == pytest.approx(float(plain), rel=1e-4)
+
+
+def test_what_was_encoded_before_a_stop_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_bank, "KEPT_AT_ONCE", 2)
+    batches = [torch.full((size, 3, 2, 2), float(size)) for size in (3, 1, 4, 2, 5)]
+    seen: list[int] = []
+
+    def encode(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        seen.append(len(pictures))
+        return pictures[:, 0, 0].long(), pictures[:, 0, 0] / 3
+
+    first = token_bank.Encoding(encode, tmp_path / "parts")
+    expected = [first(lambda batch=batch: batch) for batch in batches]
+    with pytest.raises(KeyboardInterrupt):
+        first(lambda: batches[0])
+    seen.clear()
+    second = token_bank.Encoding(encode, tmp_path / "parts")
+    for batch, wanted in zip(batches, expected, strict=True):
+        for one, other in zip(second(lambda batch=batch: batch), wanted, strict=True):
+            assert torch.equal(one, other)
+    assert seen == [5]  # of five batches two whole files were kept
+    second.forget()
+    assert not (tmp_path / "parts").exists()

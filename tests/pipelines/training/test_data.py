@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.training.data.captions import caption
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import Icon, read_icon_sets, render
 from pipelines.training.data.scenes import Scenes
 from tests.support.training import (
@@ -25,11 +25,11 @@ def test_rendering_gives_square_rgba_and_refuses_emptiness() -> None:
 
 
 def test_reading_the_file_keeps_styles_apart(data_file: Path) -> None:
-    emoji = Emoji(data_file)
+    emoji = Dataset(data_file)
     assert emoji.rgba.shape == (16, 128, 128, 4)
     assert {emoji.icons[k].style for k in emoji.validation} == {"emojione"}
     assert len(emoji.train) == 12
-    small = Emoji(data_file, size=32)
+    small = Dataset(data_file, size=32)
     assert small.rgba.shape == (16, 32, 32, 4)
     assert abs(on_background(small.rgba).mean() - on_background(emoji.rgba).mean()) < 1.5
 
@@ -72,7 +72,7 @@ def test_captions_speak_of_what_is_drawn() -> None:
 
 
 def test_scenes_repeat_with_their_seed(data_file: Path) -> None:
-    emoji = Emoji(data_file, size=64)
+    emoji = Dataset(data_file, size=64)
     rounds = []
     for _ in range(2):
         scenes = iter(Scenes(emoji, emoji.train, seed=4, plain=0.2, coloured=0.2))

@@ -29,8 +29,13 @@ ROOT = Path(__file__).parents[3]
 PROGRESS = 0.75  # here the VQGAN has its discriminator, and still moves codes that nobody uses
 
 
+VARIANTS: dict[str, dict[str, Any]] = {"clip by parts": {"chunk": 2}, "clip by sigmoids": {"sigmoid": True}}
+NAMES = (*KINDS, *VARIANTS)
+
+
 def trainer_of(name: str, folder: Path) -> Trainer:
-    trainer = trainer_for(name, folder / "emoji.safetensors", folder, folder / "bank")
+    kind, options = ("clip", VARIANTS[name]) if name in VARIANTS else (name, {})
+    trainer = trainer_for(kind, folder / "emoji.safetensors", folder, folder / "bank", **options)
     trainer.patience = -1  # type: ignore[attr-defined]  # the VQGAN's: every code may be moved at once
     return trainer
 
@@ -55,7 +60,7 @@ def work(folder: Path) -> None:
     """What each of the two processes does."""
     small_settings(pytest.MonkeyPatch())
     rank = int(os.environ["RANK"])
-    for name in KINDS:
+    for name in NAMES:
         trainer = trainer_of(name, folder)
         trainer.update(trainer.batch(0, rank, 2), PROGRESS)
         save_state(folder / f"{name}-{rank}.safetensors", trainer, {}, State())
@@ -119,7 +124,7 @@ def joined(a: Any, b: Any) -> Any:
     return a
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_two_half_batches_give_the_gradient_of_the_joint_batch(name: str, folder: Path) -> None:
     """Adam's first moment and Muon's buffer are the gradient, times a constant, after one update."""
     trainer = trainer_of(name, folder)
@@ -134,7 +139,7 @@ def test_two_half_batches_give_the_gradient_of_the_joint_batch(name: str, folder
         assert torch.allclose(first[key], one[key], rtol=1e-3, atol=1e-5 * float(scale)), key
     for key, value in first.items():
         assert torch.equal(value, second[key]), key  # no process knows anything that the other one does not
-    if name in ("vqgan", "codec"):
+    if name in ("vqgan", "codec", "vqvae"):
         assert torch.equal(first["extra/unused"], one["extra/unused"])
         assert torch.allclose(first["network/vqgan/codes"], one["network/vqgan/codes"], atol=2e-3)
 
@@ -149,7 +154,7 @@ def frozen(trainer: Trainer) -> int:
 
 def test_a_half_batch_alone_would_give_another_gradient(folder: Path) -> None:
     """Or the test above would prove nothing."""
-    for name in KINDS:
+    for name in NAMES:
         trainer = trainer_of(name, folder)
         trainer.update(trainer.batch(0, 0, 2), PROGRESS)
         save_state(folder / "half.safetensors", trainer, {}, State())

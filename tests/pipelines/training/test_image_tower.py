@@ -11,12 +11,12 @@ from pipelines.models.checkpoint import read_header
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.image import ImageTrainer
 from pipelines.training.clip.retrieval import encode_pictures
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.loop import Budget, fit
 
 
 def test_more_training_for_pictures_keeps_every_text(data_file: Path, trained: Path, tmp_path: Path) -> None:
-    emoji, book = Emoji(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
+    emoji, book = Dataset(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
     texts, pictures = ["red circle", "红色"], on_background(emoji.rgba[emoji.train])
 
     def trainer_of(pack: Path) -> ImageTrainer:

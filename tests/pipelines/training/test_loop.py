@@ -18,7 +18,7 @@ from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.training.clip.retrieval import retrieval
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.loop import Budget, fit
 from pipelines.training.trainer import Trainer, learning_rate
 from tests.support.training import (
@@ -184,7 +184,7 @@ def test_training_teaches(data_file: Path, pack: Path, tmp_path: Path) -> None:
     trainer = trainer_for("clip", data_file, pack, tmp_path, batch_size=8, rate=5e-3)
     losses = [step.metrics["contrast"] for step in fit(trainer, tmp_path, Budget(steps=30))]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-    assert retrieval(trainer.networks["clip"], Emoji(data_file, size=64))["R@1"] >= 0.5
+    assert retrieval(trainer.networks["clip"], Dataset(data_file, size=64))["R@1"] >= 0.5
 
 
 def test_learning_rate_rises_then_falls() -> None:

@@ -15,7 +15,7 @@ from pipelines.models.clip.network import ClipConfig, EfficientNetTower, tf_same
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip import trainer as clip_training
 from pipelines.training.clip.trainer import CriticTrainer, TrainingHeads
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import concept
 from pipelines.training.loop import Budget, fit
 from pipelines.training.pretrained import begin_with_imagenet
@@ -80,7 +80,7 @@ def test_a_training_may_begin_with_imagenet_or_a_checkpoint(
     file = tmp_path / "efficientnet.pth"
     torch.save(tower.state_dict(), file)
     monkeypatch.setattr(clip_training, "imagenet_file", lambda package: file if package else None)
-    emoji, book = Emoji(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
+    emoji, book = Dataset(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
 
     def critic(**options: Any) -> CriticTrainer:
         return CriticTrainer(

@@ -12,20 +12,20 @@ from accelerate import Accelerator
 from pipelines.training.clip import redrawn as redrawn_module
 from pipelines.training.clip.redrawn import RedrawnIcons
 from pipelines.training.clip.trainer import ClipTrainer
-from pipelines.training.data.emoji import Emoji
+from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import concept
 from tests.support.training import trainer_for
 
 
 @pytest.fixture
 def icons(data_file: Path, trained: Path, tmp_path: Path) -> RedrawnIcons:
-    return RedrawnIcons.of(trained, Emoji(data_file), tmp_path, Accelerator(cpu=True).device)
+    return RedrawnIcons.of(trained, Dataset(data_file), tmp_path, Accelerator(cpu=True).device)
 
 
 def test_every_training_icon_is_drawn_again_once_and_kept(
     icons: RedrawnIcons, data_file: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emoji = Emoji(data_file)
+    emoji = Dataset(data_file)
     pictures = icons.decode(icons.latents)
     assert pictures.shape == (len(emoji.train), 3, 128, 128) and pictures.isfinite().all()
     assert pictures.abs().max() <= 1

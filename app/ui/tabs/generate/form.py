@@ -14,12 +14,13 @@ from app.ui.html import generate as generate_html
 from app.ui.tabs.form import KnobForm
 from pipelines.core.settings import Knob
 
-HIDDEN = ("batch",)  # the device decides it
+HIDDEN = ("batch", "canvas")  # the device decides the one; the other is for networks of one's own
 LIKE = ("keep_rows", "likeness")  # DALL·E's, below the picture to start from; one component
 CANVAS, PLACE = (
     ("width", "height", "pace"),
     ("strength", "place", "invert"),
 )  # Diffusion's, each one component
+DROPPED = (".png", ".jpg", ".jpeg", ".webp", ".txt")  # pictures, and prompts
 EXAMPLES = (
     ("a red heart", "红色的心"),
     ("grinning cat", "咧嘴笑的猫"),
@@ -104,12 +105,17 @@ class GenerateForm(KnobForm):
             self._add_own(lambda knob: knob.kind == "picture")
             self.parts["generate"].add_group(*LIKE, classes=[generate_html.only_for("generate")])
             diffusion.add_group(*PLACE, classes=only)
+        self.add_axes(*self.parts)
         with self.fold("advanced", "advanced"):
             for engine, part in self.parts.items():
                 part.add_group(*part.rest(), classes=[generate_html.only_for(engine)])
             self.add_group(*self.rest())
         drop = gr.File(
-            file_types=[".png", ".txt"], elem_id="drop", height=72, show_label=True, container=True
+            file_types=[*DROPPED],
+            elem_id="drop",
+            height=72,
+            show_label=True,
+            container=True,
         )
         self.drop = translate(drop, label="drop")
         self.run_now = gr.Textbox(visible=False)

@@ -6,12 +6,17 @@ import random
 from pathlib import Path
 from typing import Any
 
+from app.library import Foreign, foreign_of
 from app.ui.context import DRAWING, Update
 from app.ui.html.common import info_note
+from app.ui.html.library import tool_name
 from app.ui.tabs.generate.form import GenerateForm
-from pipelines.core.record import Record, read_parameters, read_record
+from pipelines.core.record import Record, read_record
+from pipelines.core.settings import PROMPT_LIMIT
 from pipelines.core.several import prompts_in, read_prompts
 from pipelines.errors import BadInput
+from pipelines.io.images import read_bytes
+from pipelines.io.visible import visible
 
 FROM_PICTURE = (
     "likeness",
@@ -73,7 +78,7 @@ class Records:
         return {self.form.context.job: job_id}
 
     def load_file(self, path: str, engine: str) -> Update:
-        """The settings inside a dropped PNG, also in another studio's words, which go to the engine that is chosen.
+        """The settings inside a dropped picture, also in another studio's words, which go to the engine that is chosen.
 
         A text file is prompts, one a line. BadInput when there are none.
         """
@@ -84,20 +89,30 @@ class Records:
         try:
             record = read_record(path, self.queue.pipelines)
         except BadInput as problem:
-            if "no record" not in str(problem):
+            if problem.message.code not in ("core.no_record", "core.not_a_png"):
                 raise
-            try:
-                settings = read_parameters(path)  # another studio's picture
-            except BadInput:
-                raise problem from None
-            if not settings:
+            if (found := foreign_of(read_bytes(path))) is None:
                 raise
-            return self._filled(engine, settings, "seed" not in settings, info_note("loaded_foreign"))
+            return self._of_another(found, engine)
         if record.pipeline not in self.form.context.engines:
             return self._borrowed(record)
         prompt, seed = record.settings.get("prompt", ""), record.settings.get("seed", 0)
         note = info_note("loaded", prompt=prompt, seed=seed)
         return self._filled(record.pipeline, record.settings, False, note)
+
+    def _of_another(self, found: Foreign, engine: str) -> Update:
+        """The prompt and the seed of another studio's picture, as far as it tells them; and which studio it is."""
+        settings: dict[str, Any] = {}
+        if prompt := " ".join(visible(found.prompt).split())[:PROMPT_LIMIT]:
+            settings["prompt"] = prompt
+        if found.seed.isdecimal() and int(found.seed) < 2**64:
+            settings["seed"] = int(found.seed)
+        if not settings:
+            return {self.form.note: info_note("foreign_untold", studio=tool_name(found.tool))}
+        told = "foreign_both" if len(settings) == 2 else f"foreign_{next(iter(settings))}"
+        return self._filled(
+            engine, settings, "seed" not in settings, info_note(told, studio=tool_name(found.tool))
+        )
 
     def receive(self, kind: str, path: Path) -> Update:
         """A picture of the library: its "settings", those without the seed ("remix"), or itself to draw from ("start")."""

@@ -93,6 +93,7 @@ class OptimizeForm(KnobForm):
         mask = gr.Textbox(elem_id="opt-mask", lines=1, max_lines=1)
         self.fields["mask"] = translate(mask, label="knob_mask")
         self.source = gr.Textbox(visible=False)
+        self.add_axes(*self.guide.engines)
         with self.fold("advanced", "advanced"):
             small = [name for name in self.rest() if name in self.shared and not self.knobs[name].kind]
             self.add_group(*small)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from app.jobs.queue import Job, JobQueue
 from app.library import Library
@@ -163,6 +164,22 @@ def test_pictures_of_either_engine_fill_its_form(tab: GenerateTab, tmp_path: Pat
     answer = tab.records.receive("settings", path)
     assert answer[form.fields["prompt"]] == "a blue leaf" and context.engine not in answer
     assert diffusion.fields["steps"] not in answer and "Another model drew this picture" in answer[tab.note]
+
+
+def test_another_studios_picture_gives_prompt_and_seed_or_its_name(tab: GenerateTab, tmp_path: Path) -> None:
+    form, fooocus = tab.form, json.dumps({"prompt": "a red fox\nin snow", "seed": "12", "steps": 3})
+    for name, texts, prompt, seed, told in (
+        ("fooocus", {"parameters": fooocus}, "a red fox in snow", 12, "Fooocus"),
+        ("midjourney", {"Description": "a fox --ar 3:2"}, "a fox", None, "tells no seed"),
+        ("openai", {"XML:com.adobe.xmp": "OpenAI trainedAlgorithmicMedia"}, None, None, "comes from"),
+    ):
+        kept = PngInfo()
+        for key, text in texts.items():
+            kept.add_itxt(key, text)
+        Image.new("RGB", (8, 8)).save(path := tmp_path / f"{name}.png", pnginfo=kept)
+        answer = tab.load_file(str(path), "diffuse")
+        assert answer.get(form.fields["prompt"]) == prompt and told in str(answer[form.note])
+        assert answer.get(form.fields["seed"]) == (None if seed is None else str(seed))
 
 
 def test_the_chosen_engine_reads_the_prompt(tab: GenerateTab, monkeypatch: pytest.MonkeyPatch) -> None:

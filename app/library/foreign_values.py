@@ -1,0 +1,44 @@
+"""Texts that other programs left in pictures as JSON: read without trust, and told as plain text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipelines.io.values import is_dict, is_list
+
+MOST_TEXT = 4000  # characters that are kept of a record
+MOST_JSON = 2_000_000  # characters of a graph
+
+
+def json_of(text: str) -> Any:
+    """The value of a JSON text, None when it is none. NaN, which ComfyUI writes, is read as None."""
+    text = text.strip()
+    if not text.startswith(("{", "[")) or len(text) > MOST_JSON:
+        return None
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+
+
+def plain(value: Any, depth: int = 4) -> str:
+    """A value as one text: the parts of lists and objects side by side, nothing for None."""
+    parts = value if is_list(value) else list(value.values()) if is_dict(value) else None
+    if parts is not None:
+        return " ".join(plain(part, depth - 1) for part in parts[:50]) if depth else ""
+    if value is None:
+        return ""
+    return str(value)[:MOST_TEXT]
+
+
+def lines_of(values: dict[str, Any], depth: int = 3) -> str:
+    """The pairs of a JSON object as lines, those of objects within it too."""
+    lines: list[str] = []
+    for key, value in list(values.items())[:200]:
+        if is_dict(value):
+            if depth:
+                lines.append(lines_of(value, depth - 1))
+        elif text := plain(value):
+            lines.append(f"{str(key)[:60]}: {text}")
+    return "\n".join(line for line in lines if line)

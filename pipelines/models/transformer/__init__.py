@@ -1,0 +1,1 @@
+"""The second stage of a VQGAN: a Transformer over its codes."""

@@ -1,0 +1,321 @@
+"""Where a folder's pictures and captions come from. Nothing is opened as a picture here, and nothing is unpacked to disk.
+
+* pictures with a .txt of the same name beside them, one caption a line;
+* captions.jsonl, metadata.jsonl and metadata.csv, in any folder, whose rows name pictures of that folder (metadata as in
+  the Hub's ImageFolder);
+* tars of webdataset, whose members of one name belong together: KEY.jpg with KEY.txt or KEY.json;
+* without any of these, the words of the file's name and of its folder's.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import BadInput, CodedError, Message
+from pipelines.io.files import shown_name
+from pipelines.io.folders import PICTURES
+from pipelines.io.images import MAX_BYTES
+from pipelines.io.values import is_dict, is_list
+from pipelines.io.visible import visible
+
+TABLES = ("captions.jsonl", "metadata.jsonl", "metadata.csv")  # a picture's first row of these counts
+NAME_COLUMNS = ("file_name", "file", "filename", "image", "path", "name")
+TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "label")
+OTHER_PICTURES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".ico")
+MOST_CAPTIONS = 20  # of one picture
+MOST_CHARACTERS = 300  # of a caption; CLIP reads 32 tokens
+MOST_TEXT_BYTES = 1_000_000  # of a .txt
+MOST_TABLE_BYTES = 500_000_000
+CAMERA = re.compile(
+    r"(?i)^(img|dsc[fn]?|pxl|mvi|image|picture|photo|pic|screenshot|untitled|unnamed|download|file|p)$"
+)
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What a folder has that is not learned from: its name below the folder, and why."""
+
+    name: str
+    problem: Message
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture before it is opened: its name below the folder, its path or its bytes, and what it is said to show.
+
+    `source` tells where the captions come from: the name of a table, "txt", "tar", or "names". `shortened` counts captions
+    that were longer than MOST_CHARACTERS.
+    """
+
+    name: str
+    picture: Path | bytes
+    captions: tuple[str, ...]
+    source: str
+    shortened: int = 0
+
+
+@dataclass
+class Reading:
+    """What was found wrong on the way, in order."""
+
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def skip(self, name: str, problem: CodedError | Message) -> None:
+        self.skipped.append(Skipped(name, problem if isinstance(problem, Message) else problem.message))
+
+
+def files_of(folder: Path) -> list[Path]:
+    """All files below a folder, or the folder itself where it is a file, in natural order: 2 before 10.
+
+    Hidden ones are left out, such as the "._1.png" of a Mac, and links to folders are not followed. BadInput when there
+    is no such folder.
+    """
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise BadInput("training.folder_missing", folder=folder)
+    paths: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        paths += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(
+        (path for path in paths if path.is_file()), key=lambda path: _natural(path.relative_to(folder))
+    )
+
+
+def pictures_in(folder: Path, files: Iterable[Path], reading: Reading) -> Iterator[Found]:
+    """Every picture of these files of the folder, in order, with its captions; what is no use is told to `reading`."""
+    files = list(files)
+    tables = _tables(folder, files, reading)
+    texts = {_key(path): path for path in files if path.suffix.lower() == ".txt"}
+    for path in files:
+        name, ending = _name(folder, path), path.suffix.lower()
+        if ending == ".tar":
+            yield from _pictures_in_tar(path, name, reading)
+        elif ending in OTHER_PICTURES:
+            reading.skip(name, Message("training.picture_form", {"form": ending}))
+        elif ending in PICTURES:
+            source, captions = tables.pop(str(path), ("", ()))
+            if not (found := clean_captions(captions)).captions and (text := texts.get(_key(path))):
+                source, found = "txt", clean_captions(_lines_of(text, _name(folder, text), reading))
+            if not found.captions:
+                source, found = "names", clean_captions(words_of_name(Path(name), folder.name))
+            yield Found(name, path, found.captions, source, found.shortened)
+    for path, (source, _) in tables.items():
+        missing = Message("training.row_without_picture", {"table": source})
+        reading.skip(_name(folder, Path(path)), missing)
+
+
+# ----------------------------------------------------------------------------------------------------------- captions
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Captions fit for a training, and how many of them were cut."""
+
+    captions: tuple[str, ...]
+    shortened: int = 0
+
+
+def clean_captions(texts: Iterable[str]) -> Captions:
+    """The captions of a picture as single lines of at most MOST_CHARACTERS, each once, at most MOST_CAPTIONS of them.
+
+    Control characters and breaks become spaces; characters that cannot be seen are left out.
+    """
+    captions: dict[str, None] = {}
+    shortened = 0
+    for text in texts:
+        plain = "".join(letter if letter.isprintable() else " " for letter in visible(text))
+        words = " ".join(plain.split())
+        if len(words) > MOST_CHARACTERS:
+            shortened += 1
+            words = words[: MOST_CHARACTERS + 1]
+            words = words.rsplit(" ", 1)[0] if " " in words else words[:MOST_CHARACTERS]
+        if words and len(captions) < MOST_CAPTIONS:
+            captions[words] = None
+    return Captions(tuple(captions), shortened)
+
+
+def words_of_name(name: Path, folder: str = "") -> tuple[str, ...]:
+    """What a picture is called: the words of its file's name, else of the nearest folder's that has words.
+
+    Both, as two captions, where both have them. Numbers and what cameras write (IMG_2041) are no words. ("picture",)
+    when there is no word at all.
+    """
+    own = _words(name.stem)
+    folders = [words for part in reversed(name.parts[:-1]) if (words := _words(part))]
+    found = [words for words in (own, *folders[:1]) if words]
+    return tuple(found) or (_words(Path(folder).stem) or "picture",)
+
+
+def _words(name: str) -> str:
+    words = WORD.findall(name)
+    return " ".join(words) if any(not CAMERA.match(word) for word in words) else ""
+
+
+def decoded(data: bytes, file: str) -> str:
+    """The text of a file in UTF-8 or, with its mark, UTF-16. BadInput for anything else."""
+    try:
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeError:
+        raise BadInput("training.text_not_utf8", file=file) from None
+
+
+def _lines_of(path: Path, name: str, reading: Reading) -> list[str]:
+    try:
+        return decoded(_read(path, MOST_TEXT_BYTES), name).splitlines()
+    except BadInput as problem:
+        reading.skip(name, problem)
+        return []
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise BadInput("training.file_unreadable", reason=(error.strerror or str(error)).lower()) from None
+    if len(data) > most:
+        raise BadInput("training.file_too_large", most=most // 10**6)
+    return data
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def _tables(folder: Path, files: list[Path], reading: Reading) -> dict[str, tuple[str, list[str]]]:
+    """A picture's path -> the table that names it first, and the captions of all its rows there."""
+    rows: dict[str, tuple[str, list[str]]] = {}
+    for kind in TABLES:
+        for path in (path for path in files if path.name.lower() == kind):
+            name = _name(folder, path)
+            for number, row in _rows(path, name, reading):
+                picture = next((row[key] for key in NAME_COLUMNS if isinstance(row.get(key), str)), "")
+                if not picture:
+                    reading.skip(f"{name}:{number}", Message("training.row_without_name"))
+                    continue
+                place = os.path.normpath(path.parent / picture.replace("\\", "/"))
+                table, captions = rows.setdefault(place, (kind, []))
+                if table == kind:
+                    captions += captions_of(row)
+    return rows
+
+
+def captions_of(row: dict[str, Any]) -> list[str]:
+    """The texts of a row's first column that is known to hold captions."""
+    for key in TEXT_COLUMNS:
+        value = row.get(key)
+        if isinstance(value, str) and value.strip():
+            return value.splitlines()
+        if is_list(value):
+            return [text for text in value if isinstance(text, str)]
+    return []
+
+
+def _rows(path: Path, name: str, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a table with their line's number; damaged ones are told to `reading`."""
+    try:
+        text = decoded(_read(path, MOST_TABLE_BYTES), name)
+    except BadInput as problem:
+        reading.skip(name, problem)
+        return
+    if path.suffix.lower() == ".csv":
+        try:
+            yield from enumerate(csv.DictReader(io.StringIO(text, newline="")), 2)
+        except csv.Error as error:
+            reading.skip(name, Message("training.table_damaged", {"reason": str(error)}))
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if is_dict(row):
+            yield number, row
+        else:
+            reading.skip(f"{name}:{number}", Message("training.row_damaged"))
+
+
+# --------------------------------------------------------------------------------------------------------------- tars
+
+
+def _pictures_in_tar(path: Path, name: str, reading: Reading) -> Iterator[Found]:
+    """The pictures of a webdataset tar. A damaged one gives those before the damage."""
+    group: dict[str, bytes] = {}
+    key = ""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                place, _, base = member.name.rpartition("/")
+                stem, _, ending = base.partition(".")
+                if not member.isreg() or not stem or base.startswith("."):
+                    continue
+                if (f"{place}/{stem}") != key:
+                    yield from _sample(group, f"{name}/{key.strip('/')}", reading)
+                    group, key = {}, f"{place}/{stem}"
+                if member.size > MAX_BYTES:
+                    problem = Message("training.file_too_large", {"most": MAX_BYTES // 10**6})
+                    reading.skip(f"{name}/{member.name}", problem)
+                elif (file := tar.extractfile(member)) is not None:
+                    group["." + ending.lower()] = file.read(MAX_BYTES)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        reading.skip(name, Message("training.tar_damaged", {"reason": " ".join(str(error).split())[:80]}))
+    yield from _sample(group, f"{name}/{key.strip('/')}", reading)
+
+
+def _sample(group: dict[str, bytes], name: str, reading: Reading) -> Iterator[Found]:
+    """The picture of a group of members of one key, when it has one."""
+    ending = next((ending for ending in group if ending in PICTURES), None)
+    if ending is None:
+        for other in group:
+            if other in OTHER_PICTURES:
+                reading.skip(name + other, Message("training.picture_form", {"form": other}))
+        return
+    captions: list[str] = []
+    try:
+        if ".txt" in group:
+            captions = decoded(group[".txt"], f"{name}.txt").splitlines()
+        elif ".json" in group:
+            row = json.loads(decoded(group[".json"], f"{name}.json"))
+            captions = captions_of(row) if is_dict(row) else []
+    except BadInput as problem:
+        reading.skip(f"{name}.txt", problem)
+    except (ValueError, RecursionError):
+        reading.skip(f"{name}.json", Message("training.row_damaged"))
+    source, found = "tar", clean_captions(captions)
+    if not found.captions:
+        source, found = "names", clean_captions(words_of_name(Path(name.partition(".tar/")[2])))
+    yield Found(name + ending, group[ending], found.captions, source, found.shortened)
+
+
+# -------------------------------------------------------------------------------------------------------------- names
+
+
+def _name(folder: Path, path: Path) -> str:
+    """A file's name below the folder, fit to be shown."""
+    try:
+        return shown_name(path.relative_to(folder).as_posix() if path != folder else path.name)
+    except (ValueError, UnicodeError):  # outside the folder, or half a character
+        return ascii(path.name).strip("'")
+
+
+def _key(path: Path) -> str:
+    return str(path.with_suffix("")).casefold()
+
+
+def _natural(path: Path) -> tuple[list[int | str], str]:
+    """A sorting key by which numbers in names count as numbers."""
+    parts = re.split(r"(\d+)", path.as_posix())
+    return [int(part) if part.isdecimal() else part.casefold() for part in parts], path.as_posix()

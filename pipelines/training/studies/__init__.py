@@ -1,0 +1,1 @@
+"""Comparisons of the field, done again at the size of this project."""
