@@ -188,7 +188,7 @@ class Wall:
 
     def export(self, asked: Asked) -> Asked:
         """Pack pictures cut out and made ready for a place, or as one that moves: where the zip can be fetched from."""
-        library, place, ids = self._library(asked), _text(asked, "place"), _ids(asked)
+        library, place, ids = self._library(asked), text_of(asked, "place"), _ids(asked)
         preset_of(place).check(1 if asked.get("moving") is True else len(ids), asked.get("moving") is True)
         if len(ids) > MOST_AT_ONCE:
             raise BadInput("export.too_many", place=place, count=len(ids), most=MOST_AT_ONCE)
