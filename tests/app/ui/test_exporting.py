@@ -80,7 +80,7 @@ def test_one_picture_is_saved_ready(place: str, kind: str, saved: str, client: T
         (f"png/{DAY}/none.png", "none.png"),
         ("png/../secret.png", ""),
         (f"whatsapp/{DAY}/red.png", "at least 3 pictures"),
-        (f"png/{DAY}/white.png", "nothing but background"),
+        (f"png/{DAY}/white.png", "nothing but background was found in a white card"),
     ],
 )
 def test_what_cannot_be_is_said_in_both_languages(address: str, sentence: str, client: TestClient) -> None:
