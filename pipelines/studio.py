@@ -27,6 +27,7 @@ from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights,
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
 from pipelines.models.flow.network import FLOWS
 from pipelines.models.latent_diffusion import LatentDiffusion, Previewer
+from pipelines.models.matting.network import Matting
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
@@ -37,12 +38,13 @@ from pipelines.models.stable_diffusion.previewer import load_previewer
 from pipelines.optimize.pipeline import Optimize
 from pipelines.weights.catalog import (
     DENOISING,
+    MATTING,
     PREVIEW,
     check_use,
     checkpoint_of,
     needed,
     parts,
-    pipelines_of,
+    reader_of,
     with_readers,
 )
 from pipelines.weights.checkpoint import Checkpoint
@@ -91,6 +93,7 @@ class Studio:
             self.pack = pack
             names = {checkpoint.name for checkpoint in needed(pack, self.use)}
             self._loaded = {name: part for name, part in self._loaded.items() if name in names}
+            self._hashes = {name: digest for name, digest in self._hashes.items() if name in names}
 
     def choose(self, part: str, name: str = "", pack: str = "") -> None:
         """Give a part of the pack to another model, such as "clip" to "clip-vit-l-14"; "" gives it back to the pack's own.
@@ -171,7 +174,7 @@ class Studio:
         names.pop(PREVIEW, None)  # decides no pixel of a picture
         read = [checkpoint.name for checkpoint in with_readers(names.values())]
         if "prior" in names:
-            read.append(pipelines_of(self.pack)[name]["clip"])
+            read.append(reader_of(self.pack, name))
         apart = {READER + reader: reader for reader in read if reader not in names.values()}
         for field, checkpoint in (names | apart).items():
             with self._lock:
@@ -189,15 +192,19 @@ class Studio:
         name = parts(self.pack, "optimize", self.use).get("critic")
         return None if name is None else self.load(name)
 
+    def matting(self) -> Matting:
+        """What cuts things out of pictures, loaded; the same for every pack."""
+        return self.load(MATTING)
+
     def _fields(self, name: str, models: dict[str, Any]) -> dict[str, Any]:
         """The fields of a pipeline from its models.
 
         A prior with its codec, or a pipeline of diffusers, is a denoiser in Edit and Guide and elsewhere `diffusion`. A
-        prior reads by the pack's own CLIP, which it was trained with. `use` replaces the CLIP that judges.
+        prior reads by the CLIP of its pack, which it was trained with. `use` replaces the CLIP that judges.
         """
         fields = dict(models)
         if "prior" in fields:
-            reader = self.load(pipelines_of(self.pack)[name]["clip"])
+            reader = self.load(reader_of(self.pack, name))
             diffusion = PriorDiffusion(fields.pop("prior"), fields.pop("codec"), reader)
             fields |= {"unet": PriorDenoiser(diffusion)} if name in DENOISING else {"diffusion": diffusion}
         elif "diffusion" in fields:

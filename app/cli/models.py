@@ -70,9 +70,11 @@ def all_models() -> list[dict[str, Any]]:
     both are None where they are not known. "about" is what the model is good for.
     """
     from pipelines.weights.catalog import CHECKPOINTS
+    from pipelines.weights.own_packs import own_parts
 
     free = max(free_memory().values())
     rows = [_row(checkpoint, free) for checkpoint in (CHECKPOINTS | OPEN_WEIGHTS).values()]
+    rows += [_row(checkpoint, free) for checkpoint in own_parts()]
     return rows + [_own(name, free) for name in installed() if name not in OPEN_WEIGHTS]
 
 

@@ -19,7 +19,7 @@ from app.ui.folders import Folders
 from app.ui.i18n import LANGUAGES, say, text
 from app.ui.pictures import Pictures
 from pipelines.weights import catalog
-from pipelines.weights.catalog import PACKS, with_readers
+from pipelines.weights.catalog import has_pack, pipelines_of, with_readers
 from pipelines.weights.checkpoint import Checkpoint
 
 Update = dict[
@@ -87,7 +87,7 @@ class PageContext:
     def missing(self, pipeline: str) -> list[Checkpoint]:
         """Models that a pipeline of the pack in use is made of and that are not here."""
         pack = self.studio.pack
-        if pipeline not in PACKS.get(pack, {}):
+        if not has_pack(pack) or pipeline not in pipelines_of(pack):
             return []
         parts = catalog.parts(pack, pipeline, getattr(self.studio, "use", None)).values()
         return [checkpoint for checkpoint in with_readers(parts) if not checkpoint.present]
@@ -136,7 +136,7 @@ class PageContext:
 
 def drawing_pipelines(pack: str) -> tuple[str, ...]:
     """Those of DRAWING that a pack has, at least one, in this order."""
-    return tuple(name for name in DRAWING if name in PACKS.get(pack, {})) or DRAWING[:1]
+    return tuple(name for name in DRAWING if has_pack(pack) and name in pipelines_of(pack)) or DRAWING[:1]
 
 
 def clicked(event: gr.EventData) -> dict[str, str]:

@@ -1,15 +1,17 @@
 """`python launch.py train NAME`: one command per network, to a time budget, resumable.
 
-On several processes: `torchrun --nproc-per-node N -m pipelines.training.cli NAME ...`, with the same flags.
+On several processes of this machine with `--processes N`; on several machines by torchrun, with the same flags:
+`torchrun --nproc-per-node N -m pipelines.training.cli NAME ...`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,23 +21,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from pipelines.core.arguments import Parser, number
-from pipelines.core.explain import explain
-from pipelines.core.pipeline import Step
-from pipelines.errors import BadInput, CannotSave, Message, Stopped
+from pipelines.errors import BadInput, CannotSave, CodedError
 from pipelines.io.files import check_writable
+from pipelines.training import own, processes
 from pipelines.training.batches import sensible_workers
-from pipelines.training.control import Control
-from pipelines.training.data.dataset import DATA_FILE, Dataset
+from pipelines.training.control import follow
+from pipelines.training.data.dataset import Dataset
+from pipelines.training.flags import SAVE_SECONDS, parser_of
 from pipelines.training.loop import Budget, fit
 from pipelines.training.report import fastest_precision, hardware
 from pipelines.training.state import State
 from pipelines.training.trainer import Trainer
 
-ASSETS = Path(__file__).parents[2] / "assets" / "tiny"
-SIZES = ("tiny", "small", "base")
-CODECS = ("vqgan", "vqvae", "dvae")
-CONDITIONS, TEXT_KINDS = ("none", "class", "text"), ("transformer", "bag", "cbow")
+ASSETS = own.TINY
 OPTIONS = {  # flags of some networks only
     "codec": ("dalle", "transformer"),
     "condition": ("transformer",),
@@ -70,7 +68,7 @@ def _drawn_pictures(accelerator: Accelerator, options: argparse.Namespace, emoji
     codec = options.out / "codec.safetensors"
     if not codec.exists():
         return {}
-    if not (options.out / "prior.safetensors").exists():
+    if not emoji.of_things or not (options.out / "prior.safetensors").exists():
         return {"codec": codec}
     folder = options.state / "clip"
     with accelerator.main_process_first():
@@ -178,6 +176,15 @@ def unet_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     return UnetTrainer(accelerator, emoji, **recipe)
 
 
+def matting_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """The network that cuts things out, also of pictures that the codec in `out` has drawn."""
+    from pipelines.training.matting import MattingTrainer
+
+    folder = options.state / "matting"
+    recipe |= {"start": options.start}
+    return MattingTrainer(accelerator, Dataset(options.data), options.out, folder, **recipe)
+
+
 TRAINERS: dict[str, Callable[..., Trainer]] = {
     "clip": clip_trainer,
     "critic": clip_trainer,
@@ -194,6 +201,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "prior": prior_trainer,
     "judge": judge_trainer,
     "unet": unet_trainer,
+    "matting": matting_trainer,
 }
 
 
@@ -204,112 +212,43 @@ def main(argv: list[str]) -> int:
             from pipelines.training.queue import main as queue
 
             return queue(argv[1:], TRAINERS)
-        options = _parser().parse_args(argv)
-        if options.control is None:
-            train(options)
-        else:
-            _train_watched(options, Control(options.control))
+        options = parser_of(TRAINERS).parse_args(argv)
+        if options.processes > 1 and "RANK" not in os.environ:
+            return processes.run(argv, options.processes, options.state)
+        with options.control.held() if options.control else nullcontext():
+            told = _on_folder_or_file(options)
+            if options.json:
+                print(json.dumps(told, ensure_ascii=False))
     except (BadInput, CannotSave, FileNotFoundError, ArithmeticError) as error:
         print(f"atelier: {error}", file=sys.stderr)
-        return 2
+        if "--json" in argv:
+            told = error.to_json() if isinstance(error, CodedError) else {}
+            print(json.dumps({"error": {"text": str(error), **told}}, ensure_ascii=False))
+        return 1 if isinstance(error, CannotSave) else 2
+    except KeyboardInterrupt:
+        own.say("stopped; the same command goes on from the last saved state")
+        return 130
+    except RuntimeError as error:
+        if not processes.lost_the_others(error):
+            raise
+        return processes.LOST
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="launch.py train",
-        description="Train one of the small networks. The same command again goes on where it stopped. "
-        "`train queue FILE` runs a list of trainings: see train queue --help.",
-    )
-    add = parser.add_argument
-    add("name", choices=sorted(TRAINERS))
-    add(
-        "--size", choices=SIZES, default="tiny", help="tiny is what the pack ships; small and base want a GPU"
-    )
-    add("--minutes", type=number(float, 0.01, 100_000), default=20.0, help="time budget (default 20)")
-    add(
-        "--steps",
-        type=number(int, 1, 10**9),
-        help="a budget in steps instead; then a resumed run repeats exactly",
-    )
-    add(
-        "--batch",
-        type=number(int, 1, 65_536),
-        help="samples a step in each process (default: the size's own)",
-    )
-    add("--seed", type=number(int, 0, 2**32 - 1), default=0)
-    add("--data", type=Path, default=DATA_FILE, help=f"made by launch.py data (default {DATA_FILE})")
-    add("--state", type=Path, default=Path("runs"), help="where trainings keep their state (runs)")
-    add("--out", type=Path, default=ASSETS, help="where the finished weights go (assets/tiny)")
-    add(
-        "--start",
-        type=Path,
-        help="clip, critic, vqgan, codec and prior: an earlier checkpoint, of which the tensors that fit are taken",
-    )
-    _add_flags_of_networks(parser)
-    _add_flags_of_runs(parser)
-    return parser
+def _on_folder_or_file(options: argparse.Namespace) -> dict[str, Any]:
+    """Train on what the options name; returns what --json prints."""
+    if (data := own.data_of(options)) is None:
+        return _on_data_file(options)
+    return own.train_on_folder(options, data, train, lambda part: _trainer(part, _accelerator(part)))
 
 
-def _add_flags_of_networks(parser: Parser) -> None:
-    """The flags in OPTIONS."""
-    add = parser.add_argument
-    add("--codec", choices=CODECS, help="dalle and transformer: whose tokens are learned (default vqgan)")
-    add("--condition", choices=CONDITIONS, help="transformer: what it is told (default none)")
-    add("--text", choices=TEXT_KINDS, help="clip and critic: the text tower (default transformer)")
-    add(
-        "--loss",
-        choices=("softmax", "sigmoid"),
-        help="clip and critic: sigmoid is SigLIP's (default softmax)",
-    )
-    add(
-        "--chunk",
-        type=number(int, 1, 65_536),
-        help="clip and critic: pictures encoded at once, for batches larger than memory; the gradients stay those of "
-        "the batch (default: all)",
-    )
-
-
-def _add_flags_of_runs(parser: Parser) -> None:
-    """How a training runs, whatever it learns."""
-    add = parser.add_argument
-    add("--save-every", type=number(float, 1, 100_000), default=300.0, help="seconds (default 300)")
-    add(
-        "--report-every",
-        type=number(float, 0.1, 100_000),
-        default=20.0,
-        help="minutes between two lines of figures, sheets and kept states (default 20)",
-    )
-    add(
-        "--sample-every",
-        type=number(float, 0.01, 100_000),
-        help="minutes between two sheets that are drawn in between; few of them are kept (default: none are drawn)",
-    )
-    add(
-        "--control",
-        type=Path,
-        help="a folder where it tells how it stands and looks whether to wait, pause or stop; for one process",
-    )
-    add(
-        "--clock",
-        choices=("wall", "processor"),
-        default="wall",
-        help="what minutes are: of the clock, or of computing, which waits do not shorten (default wall)",
-    )
-    add(
-        "--workers",
-        type=number(int, 0, 256),
-        help="processes that prepare batches ahead (default: none beside a CPU, most cores beside a GPU)",
-    )
-    add(
-        "--precision",
-        choices=("no", "bf16"),
-        help="mixed precision (default: bf16 on a GPU, on a CPU whichever is faster)",
-    )
-    add(
-        "--compile", action="store_true", help="compile the networks first; pays on a GPU after a few minutes"
-    )
-    add("--background", action="store_true", help="give way to other work on this machine")
+def _on_data_file(options: argparse.Namespace) -> dict[str, Any]:
+    """Train one network on a data file; returns what --json prints."""
+    if options.check or options.name == own.PACK:
+        raise BadInput("training.only_folders", flag="--check" if options.check else own.PACK)
+    options.out = options.out or ASSETS
+    options.save_every = options.save_every or SAVE_SECONDS
+    return {"figures": train(options), "out": str(options.out)}
 
 
 def give_way() -> None:
@@ -325,20 +264,11 @@ def give_way() -> None:
         Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
-def _train_watched(options: argparse.Namespace, control: Control) -> None:
-    """`train`, which writes to `control` how it ended: done, kept, paused, or failed and why."""
-    with control.held():
-        try:
-            train(options, control)
-        except (Exception, KeyboardInterrupt) as error:
-            sentence = isinstance(error, (FileNotFoundError, ArithmeticError)) and str(error)
-            problem = Message(sentence) if sentence else explain(error)
-            control.end("failed", problem=problem.to_json())
-            raise
+def train(options: argparse.Namespace) -> dict[str, float]:
+    """Fit, evaluate, export; prints progress to standard error. Returns the figures.
 
-
-def train(options: argparse.Namespace, control: Control | None = None) -> dict[str, float]:
-    """Fit, evaluate, export; prints progress to standard error. Returns the figures, {} where `control` paused it."""
+    Stopped when `options.control` was asked to pause, or to stop: then the weights so far were exported.
+    """
     if options.background:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
@@ -347,19 +277,11 @@ def train(options: argparse.Namespace, control: Control | None = None) -> dict[s
             raise BadInput(
                 "training.no_option", option=option, networks=", ".join(networks), network=options.name
             )
-    if options.start is not None and options.name not in ("clip", "critic", "vqgan", "codec", "prior"):
+    if options.start is not None and options.name not in own.CAN_START:
         raise BadInput("training.no_start", network=options.name)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway
-        torch.backends.cudnn.benchmark = True
-    precision = options.precision or fastest_precision(device)
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one encodes what all learn from
-    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
-    recipe = {"seed": options.seed, "size": options.size}
-    if options.batch:
-        recipe["batch_size"] = options.batch
-    trainer = TRAINERS[options.name](accelerator, options, **recipe)
+    accelerator = _accelerator(options)
+    trainer = _trainer(options, accelerator)
+    device = accelerator.device
     if options.compile:
         for module in trainer.compile_targets():
             module.compile(dynamic=False)
@@ -367,43 +289,34 @@ def train(options: argparse.Namespace, control: Control | None = None) -> dict[s
     budget = Budget(options.minutes, options.steps, options.clock == "processor")
     folder, report_every = options.state / options.name, 60 * options.report_every
     sample_every = 60 * options.sample_every if options.sample_every else None
+    control = options.control
     if control is not None:
-        control.add({"facts": {**_facts(trainer), "steps": options.steps}})
-    state, asked = _watch(
-        fit(trainer, folder, budget, options.save_every, workers, report_every, sample_every),
-        options.name if accelerator.is_main_process else "",
-        control,
-    )
-    if control is not None:
-        if asked == "pause":
-            control.end("paused", step=state.step, seconds=round(state.seconds))
-            return {}
-        control.add({"stage": "finishing"})
+        control.begin_network(options.name, folder, _facts(trainer))
+    training = fit(trainer, folder, budget, options.save_every, workers, report_every, sample_every)
+    state = follow(training, options.name if accelerator.is_main_process else "", control)
     figures = _finish(trainer, state, options) if accelerator.is_main_process else {}
-    if control is not None:
-        facts = {"step": state.step, "seconds": round(state.seconds), "figures": figures}
-        control.end("kept" if asked else "done", **facts)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+    if control is not None:
+        control.end_network(figures)
     return figures
 
 
-def _watch(
-    training: Generator[Step, None, State], name: str, control: Control | None = None
-) -> tuple[State, str]:
-    """Run a training to its end, telling how it goes unless `name` is empty. Its state, and what ended it early."""
-    asked = ""
-    while True:
-        try:
-            step = training.throw(Stopped()) if asked else next(training)
-        except StopIteration as end:
-            return end.value, asked
-        if control is not None:
-            control.tell(step)
-            asked = control.wait()
-        if name and (step.done % 25 == 0 or step.done == step.total):
-            words = "  ".join(f"{key} {value:.4g}" for key, value in step.metrics.items())
-            print(f"{name} step {step.done:,} of about {step.total:,}  {words}", file=sys.stderr, flush=True)
+def _accelerator(options: argparse.Namespace) -> Accelerator:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway
+        torch.backends.cudnn.benchmark = True
+    precision = options.precision or fastest_precision(device)
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # while one encodes what all learn from
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu", kwargs_handlers=[patience])
+
+
+def _trainer(options: argparse.Namespace, accelerator: Accelerator) -> Trainer:
+    recipe = {"seed": options.seed, "size": options.size}
+    if options.batch:
+        recipe["batch_size"] = options.batch
+    return TRAINERS[options.name](accelerator, options, **recipe)
 
 
 def _facts(trainer: Trainer) -> dict[str, Any]:
@@ -431,9 +344,12 @@ def _finish(trainer: Trainer, state: State, options: argparse.Namespace) -> dict
         "seed": options.seed,
         "start": trainer.start,
         "figures": figures,
-        "licence": "MIT; trained on Apache-2.0, MIT and CC-BY-4.0 art, see assets/NOTICE",
+        "licence": trainer.emoji.licence
+        or "MIT; trained on Apache-2.0, MIT and CC-BY-4.0 art, see assets/NOTICE",
     }
-    trainer.export(options.out / (trainer.file or f"{trainer.name}.safetensors"), facts)
+    file = trainer.file or f"{trainer.name}.safetensors"
+    trainer.export(options.out / file, facts)
+    own.note_part(options.out, options.name, file, facts | {"minutes": options.minutes})
     print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), file=sys.stderr)
     return figures
 

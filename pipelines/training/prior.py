@@ -31,7 +31,7 @@ from pipelines.training.drawing import SHEET_PROMPTS, named_right, sheet_prompts
 from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
-from pipelines.training.unet import composed, kept_inside
+from pipelines.training.unet import composed
 from pipelines.training.vqgan import load_clip
 
 VIEWS = 6  # of each icon: as it is, mirrored, two moved on white, two moved on a colour
@@ -162,8 +162,8 @@ class PriorTrainer(Trainer):
             movement *= ((view > 1) | (~mirrors & (view == 1)))[:, None]
             colour = np.where(view >= 4, rng.integers(1, len(COLOURS), len(view)), 0)
             opaque = np.repeat(self.emoji.opaque[rows], VIEWS)
-            movement, colour = kept_inside(movement, opaque), np.where(opaque, 0, colour)
-            pictures = composed(rgba, table[colour], movement)
+            colour = np.where(opaque, 0, colour)
+            pictures = composed(rgba, table[colour], movement, opaque)
             latents.append(self.codec.encode(pictures.to(self.accelerator.device)).half().cpu())
             colours.append(torch.from_numpy(colour))
         return torch.cat(latents), torch.cat(colours)

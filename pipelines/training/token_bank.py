@@ -20,7 +20,7 @@ from pipelines.training.data.captions import COLOURS
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import SIZE, Icon, may_be_mirrored, names_a_side
 from pipelines.training.data.scenes import Scenes, scene_count
-from pipelines.training.unet import composed, kept_inside
+from pipelines.training.unet import composed
 
 VIEWS = 16  # of each icon: as it is, mirrored, moved on white, and a quarter of them moved on a colour
 SCENE_COUNT = 24_000
@@ -63,7 +63,7 @@ class Views(NamedTuple):
 def plan_views(icons: list[Icon], rng: np.random.Generator, opaque: np.ndarray | None = None) -> Views:
     """VIEWS views of each icon, side by side: as it is, mirrored, then moved. The last quarter is on a colour.
 
-    `opaque` (icons,) tells which fill their square, as photographs do: they show no edge and are on no colour.
+    `opaque` (icons,) tells which fill their square, as photographs do: they are on no colour.
 
     Only what stays true under the icon's names is mirrored; others are moved instead. No more than a rim of LARGEST_CUT
     pixels is lost.
@@ -79,8 +79,7 @@ def plan_views(icons: list[Icon], rng: np.random.Generator, opaque: np.ndarray |
     movement *= ((view > 1) | (~free & (view == 1)))[:, None]
     colours = np.where(view >= VIEWS - VIEWS // 4, rng.integers(1, len(COLOURS), count), 0)
     if opaque is not None:
-        filled = np.repeat(opaque, VIEWS)
-        movement, colours = kept_inside(movement, filled), np.where(filled, 0, colours)
+        colours = np.where(np.repeat(opaque, VIEWS), 0, colours)
     return Views(mirrored, movement, colours)
 
 
@@ -197,7 +196,8 @@ def _encode_views(
         def pictures(rows: np.ndarray = rows, views: Views = views) -> Tensor:
             rgba = np.repeat(emoji.rgba[rows], VIEWS, 0)
             rgba[views.mirrored] = rgba[views.mirrored, :, ::-1]
-            return composed(rgba, table[views.colours], views.movement)
+            opaque = np.repeat(emoji.opaque[rows], VIEWS)
+            return composed(rgba, table[views.colours], views.movement, opaque)
 
         encoded.append(encode(pictures))
         colours.append(views.colours)

@@ -43,19 +43,30 @@ def even_steps(count: int, step_count: int, offset: float) -> np.ndarray:
     return ((np.arange(count) / count + offset) % 1 * step_count).astype(np.int64)
 
 
-def composed(rgba: np.ndarray, colours: np.ndarray, movement: np.ndarray) -> Tensor:
+def composed(
+    rgba: np.ndarray, colours: np.ndarray, movement: np.ndarray, opaque: np.ndarray | None = None
+) -> Tensor:
     """Icons, turned and moved, over plain colours: (n, 3, s, s) float32 in [-1, 1].
 
     rgba (n, s, s, 4) uint8; colours (n, 3) in [0, 255]; movement (n, 4): angle in radians, logarithm of how much
-    smaller, and shift right and down as shares of half a side. No movement leaves every pixel as it is.
+    smaller, and shift right and down as shares of half a side. No movement leaves every pixel as it is. Pictures that
+    fill their square, `opaque` (n,), show no edge: see `kept_inside`.
     """
+    if opaque is not None:
+        movement = kept_inside(movement, opaque)
     angle, smaller, right, down = torch.from_numpy(movement).float().T
     cos, sin = angle.cos() * smaller.exp(), angle.sin() * smaller.exp()
     theta = torch.stack([torch.stack([cos, -sin, -right], 1), torch.stack([sin, cos, -down], 1)], 1)
     x = torch.from_numpy(np.ascontiguousarray(rgba)).permute(0, 3, 1, 2).float() / 255
     x = torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1)  # premultiplied, so that hidden colours stay hidden
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    x = F.grid_sample(x, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    moved = F.grid_sample(x, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    if opaque is not None and opaque.any():  # what lies between the last pixels and the edge is theirs
+        rows = torch.from_numpy(np.flatnonzero(opaque))
+        moved[rows] = F.grid_sample(
+            x[rows], grid[rows], mode="bicubic", padding_mode="border", align_corners=False
+        )
+    x = moved
     background = torch.from_numpy(colours / 255).float()[:, :, None, None]
     return (x[:, :3] + (1 - x[:, 3:]) * background).clamp(0, 1) * 2 - 1
 
@@ -130,8 +141,7 @@ class UnetTrainer(Trainer):
         colours = np.where(rng.random((n, 1)) < self.on_white, 255, rng.integers(0, 256, (n, 3)))
         movement = rng.uniform((-0.15, -0.05, -0.08, -0.08), (0.15, 0.25, 0.08, 0.08), (n, 4))
         movement *= rng.random((n, 1)) < self.moved
-        movement = kept_inside(movement, self.emoji.opaque[chosen])
-        pictures = composed(rgba, colours, movement)
+        pictures = composed(rgba, colours, movement, self.emoji.opaque[chosen])
         noise = torch.from_numpy(rng.standard_normal(pictures.shape, dtype=np.float32))
         offset = np.random.default_rng((self.seed, step)).random()  # the same in every process
         times = even_steps(n * count, self.unet.config.step_count, offset)[rank::count]

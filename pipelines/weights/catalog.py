@@ -19,6 +19,7 @@ from pipelines.models.checkpoint import read_kind
 from pipelines.weights.checkpoint import PROJECT, Checkpoint, size_of
 from pipelines.weights.install import find, installed
 from pipelines.weights.open_weights import OPEN_WEIGHTS
+from pipelines.weights.own_packs import models_of, own_packs, part_named
 
 ASSETS = PROJECT / "assets"
 TINY_LICENCE = "MIT, trained on Apache-2.0, MIT and CC-BY-4.0 art (assets/NOTICE)"
@@ -70,6 +71,7 @@ TINY = (
         "a latent diffusion model: text to latents of tiny-codec; Edit's base too",
     ),
     _tiny("unet", "unet.safetensors", "a diffusion model of 64 x 64 pictures"),
+    _tiny("matting", "matting.safetensors", "cuts things out: a picture to its opacity"),
     _tiny(
         "pictures",
         "pictures.safetensors",
@@ -78,18 +80,21 @@ TINY = (
         "icons of six open sets, made smaller: python launch.py data --examples",
     ),
 )
+MATTING = "tiny-matting"  # which every pack exports with
 CHECKPOINTS: dict[str, Checkpoint] = {checkpoint.name: checkpoint for checkpoint in TINY} | OPEN_WEIGHTS
 
 
 def is_known(name: str) -> bool:
-    """Whether the catalog or the models folder has a model of this name."""
-    return name in CHECKPOINTS or find(name) is not None
+    """Whether the catalog, a user's pack or the models folder has a model of this name."""
+    return name in CHECKPOINTS or part_named(name) is not None or find(name) is not None
 
 
 def checkpoint_of(name: str) -> Checkpoint:
-    """A checkpoint by its name, of the catalog or added by the user. BadInput, with the known names, for other names."""
+    """A checkpoint by its name, of the catalog or the user's. BadInput, with the known names, for other names."""
     if name in CHECKPOINTS:
         return CHECKPOINTS[name]
+    if (part := part_named(name)) is not None:
+        return part
     path = find(name)
     if path is None:
         known = ", ".join(dict.fromkeys([*CHECKPOINTS, *installed()]))
@@ -217,11 +222,28 @@ PACKS: dict[str, dict[str, dict[str, str]]] = {
 }
 
 
+def pack_names() -> list[str]:
+    """The packs there are: those of PACKS, then the user's."""
+    return [*PACKS, *(name for name in own_packs() if name not in PACKS)]
+
+
+def has_pack(pack: str) -> bool:
+    """Whether there is a pack of this name."""
+    return pack in PACKS or bool(models_of(pack))
+
+
 def pipelines_of(pack: str) -> dict[str, dict[str, str]]:
     """The models of a pack: pipeline -> field of the pipeline -> checkpoint's name. BadInput for an unknown pack."""
-    if pack not in PACKS:
-        raise BadInput("weights.pack_unknown", pack=pack[:64], known=", ".join(PACKS))
-    return PACKS[pack]
+    pipelines = PACKS.get(pack) or models_of(pack)
+    if not pipelines:
+        raise BadInput("weights.pack_unknown", pack=pack[:64], known=", ".join(pack_names()))
+    return pipelines
+
+
+def reader_of(pack: str, pipeline: str) -> str:
+    """The CLIP that the prior of a pack's pipeline reads by: the one that it was trained with."""
+    models = pipelines_of(pack)[pipeline]
+    return "tiny-clip" if models.get("prior") == "tiny-prior" else models["clip"]
 
 
 def check_use(pack: str, use: dict[str, str]) -> None:
@@ -250,7 +272,7 @@ def _replaceable(pack: str) -> dict[str, str]:
 
 def fields_for(pack: str, checkpoint: Checkpoint) -> list[str]:
     """The parts of a pack that this model could have. None for an unknown pack, or for a model without a role."""
-    if pack not in PACKS or not checkpoint.role:
+    if not has_pack(pack) or not checkpoint.role:
         return []
     purposes = {field: _purpose(checkpoint_of(name)) for field, name in _replaceable(pack).items()}
     return [field for field, purpose in purposes.items() if purpose == _purpose(checkpoint)]

@@ -14,10 +14,11 @@ from app.ui.i18n import both, both_sentence
 from app.ui.markup import html, joined
 from pipelines.errors import BadInput, Message
 from pipelines.weights import catalog
-from pipelines.weights.catalog import PACKS, checkpoint_of, fields_for, needed
+from pipelines.weights.catalog import checkpoint_of, fields_for, needed, pack_names, pipelines_of
 from pipelines.weights.checkpoint import Checkpoint
 from pipelines.weights.install import installed
 from pipelines.weights.open_weights import OPEN_WEIGHTS
+from pipelines.weights.own_packs import card_of
 
 ROLES = ("clip", "dalle", "vqgan", "unet", "diffusion", "preview")  # parts that `--use` can name
 PARTS = (*ROLES, "critic", "tokenizer")  # that can be chosen on the page
@@ -89,10 +90,10 @@ class ModelsTab:
             head += html('<p class="note">{}</p>', both("models_shared"))
         problem = html('<p class="note trouble">{}</p>', both_sentence(trouble)) if trouble else ""
         groups = ""
-        for engines in dict.fromkeys(map(drawing_pipelines, PACKS)):
+        for engines in dict.fromkeys(map(drawing_pipelines, pack_names())):
             cards = joined(
                 self._pack(pack, asked, max(free.values()))
-                for pack in PACKS
+                for pack in pack_names()
                 if drawing_pipelines(pack) == engines
             )
             title = both("models_" + "_".join(engines))
@@ -147,7 +148,7 @@ class ModelsTab:
             return ""
         studio, name = self.context.studio, checkpoint.name
         use = getattr(studio, "use", None) or {}
-        packs = [pack for pack in (studio.pack, *PACKS) if fields_for(pack, checkpoint)]
+        packs = [pack for pack in (studio.pack, *pack_names()) if fields_for(pack, checkpoint)]
         other: dict[str, Any] = {"pack": packs[0]} if packs and packs[0] != studio.pack else {}
         return joined(
             button("use_own_" + part, "choose", part=part)
@@ -214,7 +215,7 @@ class ModelsTab:
             name,
             badge() if in_use else "",
             side,
-            both("about_pack_" + pack.replace("-", "_").replace(".", "_")),
+            about_pack(pack),
             joined(html("<span>{}</span>", fact) for fact in facts),
             consent(asked_for),
             name,
@@ -235,6 +236,13 @@ class ModelsTab:
         return html('<span class="state">{}</span>', both("absent"))
 
 
+def about_pack(pack: str) -> str:
+    """What a pack is, in a line; of a user's own on what it was trained, and under which licence."""
+    if pack in catalog.PACKS or (card := card_of(pack)) is None:
+        return both("about_pack_" + pack.replace("-", "_").replace(".", "_"))
+    return both("about_pack_own", pictures=card.data.get("pictures", 0), licence=card.licence)
+
+
 def own_models() -> list[Checkpoint]:
     """The models that the user added."""
     return [checkpoint_of(name) for name in installed() if name not in OPEN_WEIGHTS]
@@ -242,5 +250,7 @@ def own_models() -> list[Checkpoint]:
 
 def _need(pack: str, use: dict[str, str] | None) -> int:
     """Bytes of memory that the largest of a pack's pipelines wants."""
-    pipelines = [map(checkpoint_of, catalog.parts(pack, pipeline, use).values()) for pipeline in PACKS[pack]]
+    pipelines = [
+        map(checkpoint_of, catalog.parts(pack, pipeline, use).values()) for pipeline in pipelines_of(pack)
+    ]
     return max(sum(part.memory or TINY_WORKING * part.size for part in parts) for parts in pipelines)

@@ -71,32 +71,47 @@ def pick_examples(icons: list[Icon], count: int = EXAMPLE_COUNT, seed: int = 0) 
 
 def write_examples(emoji: Dataset, path: Path = EXAMPLES_FILE, count: int = EXAMPLE_COUNT) -> None:
     """Write the pictures that Edit learns from: icons on white, of the size at which `emoji` was read, as lossy WebP."""
-    from safetensors.numpy import save
-
     picked = pick_examples(emoji.icons, count)
     if not picked:
         raise BadInput("training.no_example_icons")
+    styles = [name for name in ICON_SETS if name != VALIDATION_STYLE]
+    sets = ", ".join(
+        f"@iconify-json/{name} {ICON_SETS[name].version} ({ICON_SETS[name].licence})" for name in styles
+    )
+    licence = (
+        f"icons of {sets}, each under its set's licence, made smaller and laid on white; see assets/NOTICE"
+    )
+    size = _write(emoji, picked, licence, path)
+    print(f"{path}: {len(picked):,} pictures, {size / 1e6:.2f} MB", file=sys.stderr)
+
+
+def write_own_examples(data: Dataset, path: Path, count: int = EXAMPLE_COUNT) -> None:
+    """Write the pictures that Edit learns from out of a user's: up to `count` of those that are trained on, evenly."""
+    chosen = min(count, len(data.train))
+    _write(data, [int(data.train[k * len(data.train) // chosen]) for k in range(chosen)], data.licence, path)
+
+
+def _write(data: Dataset, picked: list[int], licence: str, path: Path) -> int:
+    """Write pictures on white with their names; returns the bytes of the file."""
+    from safetensors.numpy import save
+
     blobs = []
     for k in picked:
         file = io.BytesIO()
-        Image.fromarray(on_background(emoji.rgba[k])).save(file, "WEBP", quality=EXAMPLE_QUALITY, method=6)
+        Image.fromarray(on_background(data.rgba[k])).save(file, "WEBP", quality=EXAMPLE_QUALITY, method=6)
         blobs.append(file.getvalue())
     tensors = {
         "webp": np.frombuffer(b"".join(blobs), np.uint8),
         "offset": np.cumsum([0] + [len(blob) for blob in blobs]).astype(np.int64),
     }
-    styles = [name for name in ICON_SETS if name != VALIDATION_STYLE]
-    sets = ", ".join(
-        f"@iconify-json/{name} {ICON_SETS[name].version} ({ICON_SETS[name].licence})" for name in styles
-    )
     facts = {
-        "names": [emoji.icons[k].name for k in picked],
-        "styles": [emoji.icons[k].style for k in picked],
-        "licence": f"icons of {sets}, each under its set's licence, made smaller and laid on white; see assets/NOTICE",
-        "data": emoji.hash,
+        "names": [data.icons[k].name for k in picked],
+        "styles": [data.icons[k].style for k in picked],
+        "licence": licence,
+        "data": data.hash,
     }
-    config = {"image_size": emoji.rgba.shape[1], "count": len(picked)}
+    config = {"image_size": data.rgba.shape[1], "count": len(picked)}
     metadata = {"config": json.dumps(config), "facts": json.dumps(facts, ensure_ascii=False)}
-    data = canonical_bytes(save(tensors, metadata))
-    write_atomically(path, data)
-    print(f"{path}: {len(picked):,} pictures, {len(data) / 1e6:.2f} MB", file=sys.stderr)
+    written = canonical_bytes(save(tensors, metadata))
+    write_atomically(path, written)
+    return len(written)

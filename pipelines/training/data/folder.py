@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image, ImageDraw, ImageOps
 
 from pipelines.core.sheet import write_label
@@ -33,7 +34,8 @@ CACHE = Path("runs/data")  # where data files of folders are kept
 HELD_OUT = 10  # one in so many pictures is held out
 FEWEST, FEW = 8, 100  # pictures that a training needs at least; below which it learns them by heart
 SMALLEST = 16  # pixels of a picture's shorter side
-MOST_BYTES = 16 * 2**30  # of pictures in memory
+MEMORY_SHARE = 0.5  # of the free memory that pictures may take
+NOT_STATED = "not stated: the user's own pictures"
 FORM = 1  # of the files kept; a change reads every folder again
 COMMON = 12  # words that are told
 SHEET_COLUMNS, SHEET_ROWS, LABEL = 8, 5, 18
@@ -118,6 +120,15 @@ class Check:
         paths = {name: Path(values[name]) for name in ("folder", "file", "sheet")}
         return cls(**{**values, **paths, "skipped": skipped})
 
+    @classmethod
+    def of_data_file(cls, file: Path) -> Check | None:
+        """The check that a data file was made by, which lies beside it. None for other files."""
+        facts = file.with_suffix(".json")
+        try:
+            return replace(cls.from_json(json.loads(facts.read_text("utf-8"))), file=file)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+
 
 def _slug(source: str) -> str:
     return source.replace(".", "_")
@@ -148,7 +159,7 @@ def check(
         )
     held_out = _held_out([one.digest for one in kept])
     icons = [Icon("", one.captions[0], tuple(one.captions[1:])) for one in kept]
-    data = data_bytes([one.webp for one in kept], icons, (), held_out, licence)
+    data = data_bytes([one.webp for one in kept], icons, (), held_out, licence or NOT_STATED)
     write_atomically(cache / f"{key}.safetensors", data)
     write_atomically(cache / f"{key}.png", _sheet(kept))
     result = _told(folder, cache / key, kept, int(held_out.sum()), reading)
@@ -192,6 +203,7 @@ def _kept(
 ) -> list[Kept]:
     """The pictures that can be used; others, and those that are there already, are told to `reading`."""
     known: dict[str, Kept] = {}
+    most = int(MEMORY_SHARE * psutil.virtual_memory().available) // (4 * SIZE * SIZE)
     for number, one in enumerate(found):
         tell(min(number, total), total)
         try:
@@ -212,8 +224,8 @@ def _kept(
             same.captions += [text for text in one.captions if text not in same.captions]
             reading.skip(one.name, Message("training.picture_again", {"other": same.name}))
             continue
-        if (len(known) + 1) * SIZE * SIZE * 4 > MOST_BYTES:
-            raise BadInput("training.folder_too_large", most=len(known))
+        if len(known) == most:
+            raise BadInput("training.folder_too_large", most=most)
         cut_out = bool(np.asarray(square)[..., 3].min() < OPAQUE)
         known[digest] = Kept(
             one.name, _webp(square), digest, size, cut_out, list(one.captions), one.source, one.shortened
@@ -235,12 +247,13 @@ def _webp(picture: Image.Image) -> bytes:
 
 
 def _held_out(digests: list[str]) -> np.ndarray:
-    """(pictures,) bool: one in HELD_OUT by its own hash, at least one."""
+    """(pictures,) bool: one in HELD_OUT by its own hash; at least one, and of a small folder not many more."""
     numbers = np.array([int(digest[:12], 16) for digest in digests])
     chosen = numbers % HELD_OUT == 0
-    if not chosen.any() or chosen.all():
-        chosen = numbers == numbers.min()
-    return chosen
+    most = max(1, len(numbers) * 3 // (2 * HELD_OUT))
+    first = np.zeros(len(numbers), bool)
+    first[np.lexsort((numbers, ~chosen))[:most]] = True
+    return first & chosen if chosen.any() else first
 
 
 # --------------------------------------------------------------------------------------------------------- what is told

@@ -231,6 +231,14 @@ def test_words_of_names() -> None:
     assert clean_captions(["", "  ", "\u200b"]).captions == ()
 
 
+def test_more_than_memory_holds_is_one_sentence(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.training.data.folder.MEMORY_SHARE", 0.0)
+    with pytest.raises(BadInput, match="more pictures than memory holds"):
+        check(folder, tmp_path / "cache")
+
+
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_a_folder_of_nothing_is_one_sentence(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()

@@ -1,0 +1,253 @@
+"""Training on a user's own folder: its pictures are checked first, and what is trained is a part of a pack of its own.
+
+A pack begins as a copy of the tiny pack's parts, so it can be used from the first minute on, and each network goes on from
+there. Its card says which parts were trained, on what, and whether they still fit to one another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.errors import BadInput, Message
+from pipelines.io.files import check_writable, write_atomically
+from pipelines.models.pack_card import PackCard
+from pipelines.training.batches import to_device
+from pipelines.training.data.dataset import Dataset
+from pipelines.training.data.examples import EXAMPLE_SIZE, write_own_examples
+from pipelines.training.data.folder import Check, check
+from pipelines.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "assets" / "tiny"
+PACKS = ROOT / "packs"
+PACK = "pack"  # all of PARTS, one after another
+CAN_START = ("clip", "critic", "vqgan", "codec", "prior", "matting")
+PARTS = ("clip", "critic", "codec", "vqgan", "prior", "dalle")  # what the tools use, in the tiny pack too
+VOCABULARY = "tokenizer.json"
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+ICONS_ONLY = ("text", "judge", "matting")  # networks that need names of things, a teacher's words, or opacity
+KEEPS = ("decoder", "image")  # trainings after which what stands on the part still does
+SHARES = {"clip": 0.17, "codec": 0.19, "vqgan": 0.13, "prior": 0.27, "dalle": 0.12, "critic": 0.04}
+# of a pack's minutes, in this order; the rest is for reading, encoding and figures
+SAVE_SECONDS = 60.0  # a crash loses no more
+MEASURED_SECONDS = 20.0
+SHOWN = 20  # files that are told one by one
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the networks of a pack are given, in minutes, by name and in order."""
+
+    minutes: dict[str, float]
+
+    @classmethod
+    def of(cls, minutes: float) -> Plan:
+        """The minutes of a whole pack divided by SHARES."""
+        return cls({name: round(share * minutes, 3) for name, share in SHARES.items()})
+
+
+def train_on_folder(
+    options: argparse.Namespace,
+    found: Check,
+    train: Callable[[argparse.Namespace], dict[str, float]],
+    trainer_of: Callable[[argparse.Namespace], Trainer],
+) -> dict[str, Any]:
+    """Tell what was found in a user's folder and train on it, unless that is all; returns what --json prints.
+
+    `train` trains one network with some options and returns its figures; `trainer_of` only makes its trainer.
+    """
+    main = int(os.environ.get("RANK", "0")) == 0
+    own = settled(options, found)
+    plan = Plan.of(options.minutes) if options.name == PACK else Plan({options.name: options.minutes})
+    if main:
+        report(found, options.licence or "")
+        begin_pack(own.out, found)
+        if options.name == PACK:
+            say("minutes: " + ", ".join(f"{name} {minutes:.1f}" for name, minutes in plan.minutes.items()))
+    told: dict[str, Any] = {"check": found.to_json(), "minutes": plan.minutes, "out": str(own.out)}
+    if options.check:
+        return told | {"pace": _paces(own, plan, trainer_of)}
+    figures = {name: _train_part(own, name, minutes, train) for name, minutes in plan.minutes.items()}
+    if main:
+        say(str(farewell(own.out)))
+    return told | {"figures": figures}
+
+
+def _train_part(
+    options: argparse.Namespace,
+    name: str,
+    minutes: float,
+    train: Callable[[argparse.Namespace], dict[str, float]],
+) -> dict[str, float]:
+    """Train one part of a user's pack, unless it is done; returns its figures."""
+    part = argparse.Namespace(**{**vars(options), "name": name, "minutes": minutes})
+    if options.name == PACK and is_done(options.out, name, minutes, options.folder.hash):
+        say(f"{name} is done")
+        return {}
+    if name in CAN_START and part.start is None and not options.fresh:
+        part.start = options.out / f"{name}.safetensors"  # one of PARTS, so it is there
+    return train(part)
+
+
+def _paces(
+    options: argparse.Namespace, plan: Plan, trainer_of: Callable[[argparse.Namespace], Trainer]
+) -> dict[str, dict[str, float | str]]:
+    """Measure how fast the networks of a plan learn here, and tell it; of a pack, the first two."""
+    paces: dict[str, dict[str, float | str]] = {}
+    for name, minutes in list(plan.minutes.items())[:2]:
+        speed = measured(trainer_of(argparse.Namespace(**{**vars(options), "name": name})))
+        sentence = pace(name, speed, options.folder.pictures - options.folder.held_out, minutes)
+        say(str(sentence))
+        words = {"en": sentence.text(), "zh": sentence.text("zh")}
+        paces[name] = {"pictures_a_minute": round(speed, 1), "minutes": minutes, **words}
+    return paces
+
+
+def data_of(options: argparse.Namespace) -> Check | None:
+    """The check of a user's pictures where `options.data` names a folder of them, a tar, or the data file of a check.
+
+    Reading is told on standard error. None for other data files. BadInput as `check` raises it.
+    """
+    data, begun = options.data, time.monotonic()
+    if data.is_file() and data.suffix.lower() != ".tar":
+        return Check.of_data_file(data)
+    if data.suffix == ".safetensors":  # which is not there
+        return None
+
+    def tell(done: int, total: int) -> None:
+        if done and done % 500 == 0:
+            left = (time.monotonic() - begun) / done * (total - done)
+            say(f"read {done:,} of {total:,} files, about {left:.0f} seconds left")
+
+    return check(data, options.state / "data", tell, options.licence or "")
+
+
+def report(found: Check, licence: str) -> None:
+    """Tell a check on standard error: what there is, what is skipped and why, the sheet, and a licence that is missing."""
+    for sentence in found.sentences():
+        say(str(sentence))
+    for one in found.skipped[:SHOWN]:
+        say(f"  {one.name}: {one.problem}")
+    if len(found.skipped) > SHOWN:
+        say(f"  and {len(found.skipped) - SHOWN:,} more, in {found.file.with_suffix('.json')}")
+    say(f"a sheet to look at: {found.sheet}")
+    if not licence:
+        say(str(Message("training.licence_missing")))
+
+
+def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
+    """The options of a training on a data file: where its pack and its state are, and what it begins with.
+
+    BadInput for a network that learns from icons only, and for a pack's name that cannot be one.
+    """
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if options.name == PACK and (several or options.start is not None or options.control is not None):
+        raise BadInput("training.pack_alone")
+    if options.name in ICONS_ONLY:
+        raise BadInput("training.icons_only", network=options.name)
+    out = options.out or PACKS / (
+        re.sub(r"[^a-z0-9]+", "-", found.folder.stem.lower()).strip("-")[:40] or "mine"
+    )
+    out = Path(os.path.abspath(out))
+    if not NAME.fullmatch(out.name) or out == TINY:
+        raise BadInput("training.pack_name", name=out.name)
+    own = argparse.Namespace(**vars(options))
+    own.data, own.out, own.folder = found.file, out, found
+    if options.data.suffix != ".safetensors":  # whoever names a data file names its state too
+        own.state = options.state / "own" / f"{out.name}-{found.hash[:8]}"
+    own.save_every = options.save_every or SAVE_SECONDS
+    return own
+
+
+def begin_pack(folder: Path, found: Check) -> None:
+    """Make the pack where it is not there: the tiny pack's parts, a card, and pictures that Edit learns from.
+
+    A pack that was trained on other pictures keeps its parts. CannotSave when the disk is full.
+    """
+    check_writable(folder / "a.safetensors")
+    card = PackCard.read(folder)
+    data = Dataset(found.file, EXAMPLE_SIZE)
+    facts = {name: getattr(found, name) for name in ("hash", "pictures", "held_out", "captions", "words")}
+    facts["folder"] = found.folder.name
+    card = replace(card, licence=data.licence, data=facts) if card else PackCard(data.licence, facts)
+    if not (folder / VOCABULARY).exists():
+        write_atomically(folder / VOCABULARY, (TINY / VOCABULARY).read_bytes())
+    for name in PARTS:
+        path = folder / f"{name}.safetensors"
+        if name not in card.parts:
+            origin = "trained" if path.exists() else "tiny"
+            if not path.exists():
+                write_atomically(path, (TINY / path.name).read_bytes())
+            card = card.with_part(folder, name, origin, _facts_of(path))
+    write_own_examples(data, folder / "pictures.safetensors")
+    card.with_part(folder, "pictures", "trained", {"licence": data.licence}).write(folder)
+
+
+def note_part(folder: Path, name: str, file: str, facts: dict[str, Any]) -> None:
+    """Write into the pack's card that a training of `name` has written the part `file`."""
+    if (card := PackCard.read(folder)) is not None:
+        card.with_part(folder, Path(file).stem, "trained", facts, kept=name in KEEPS).write(folder)
+
+
+def is_done(folder: Path, name: str, minutes: float, data: str) -> bool:
+    """Whether the pack has this part, trained on these data for so long, and it still fits."""
+    card = PackCard.read(folder)
+    part = card.parts.get(name) if card else None
+    if card is None or part is None or part.origin != "trained" or not card.fits(name):
+        return False
+    return part.facts.get("data") == data and part.facts.get("minutes", 0) >= minutes - 1e-6
+
+
+def measured(trainer: Trainer, seconds: float = MEASURED_SECONDS) -> float:
+    """Pictures a minute that a training sees here, over all processes: measured on `seconds` of its own steps.
+
+    The networks are changed by it.
+    """
+    device, step, begun = trainer.accelerator.device, 0, 0.0
+    while step < 2 or time.perf_counter() - begun < seconds:
+        batch = to_device(trainer.batch(step, trainer.accelerator.process_index), device)
+        trainer.update(batch, 0.0)
+        step += 1
+        if step == 1:  # the first one warms up
+            begun = time.perf_counter()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return trainer.samples_per_step() * (step - 1) / (time.perf_counter() - begun) * 60
+
+
+def pace(name: str, speed: float, pictures: int, minutes: float) -> Message:
+    """How often a training sees each picture in its minutes, in a sentence."""
+    times = speed * minutes / max(pictures, 1)
+    return Message("training.pace", {"network": name, "minutes": minutes, "times": times, "speed": speed})
+
+
+def farewell(out: Path) -> Message:
+    """How the pack is used now."""
+    listed = out.parent == Path(os.path.abspath(os.environ.get("ATELIER_PACKS") or PACKS))
+    return Message(
+        "training.pack_listed" if listed else "training.pack_elsewhere",
+        {"pack": out.name, "folder": str(out)},
+    )
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    from pipelines.models.checkpoint import read_header
+
+    return {
+        name: value for name, value in read_header(path)[1].items() if name in ("figures", "data", "licence")
+    }

@@ -1,0 +1,101 @@
+"""The packs that a user trained, `train --data FOLDER --out packs/NAME`: which there are, and the models of each.
+
+What a pack lacks, or what no longer fits to its other parts, comes from the tiny pack, with all that it stands on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from pipelines.errors import BadInput
+from pipelines.io.files import path_to_write
+from pipelines.models.pack_card import PackCard
+from pipelines.weights.checkpoint import PROJECT, Checkpoint
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+KINDS = {
+    "clip": "clip",
+    "critic": "clip",
+    "codec": "vqgan",
+    "vqgan": "vqgan",
+    "dalle": "dalle",
+    "prior": "prior",
+}
+PICTURES = "pictures"
+
+
+def packs_folder() -> Path:
+    """The folder of a user's packs: ATELIER_PACKS, or packs/ in the project's folder when that is not set."""
+    folder = os.environ.get("ATELIER_PACKS")
+    return path_to_write(folder) if folder else PROJECT / "packs"
+
+
+def own_packs() -> list[str]:
+    """The names of the packs whose card can be read, sorted."""
+    try:
+        folders = sorted(path for path in packs_folder().iterdir() if NAME.fullmatch(path.name))
+    except OSError:
+        return []
+    return [folder.name for folder in folders if card_of(folder.name) is not None]
+
+
+def card_of(pack: str) -> PackCard | None:
+    """The card of a user's pack. None where there is none that can be read."""
+    try:
+        return PackCard.read(packs_folder() / pack) if NAME.fullmatch(pack) else None
+    except BadInput:
+        return None
+
+
+def models_of(pack: str) -> dict[str, dict[str, str]]:
+    """The models of a user's pack: pipeline -> field of the pipeline -> checkpoint's name. Empty where there is none."""
+    card = card_of(pack)
+    if card is None:
+        return {}
+
+    def of(part: str) -> str:
+        return f"{pack if card.fits(part) else 'tiny'}-{part}"
+
+    judges = {"clip": of("clip"), "critic": of("critic")}
+    prior, dalle = of("prior"), of("dalle")
+    drawn = {"prior": prior, "codec": of("codec") if prior != "tiny-prior" else "tiny-codec"}
+    tokens = {"dalle": dalle, "vqgan": of("vqgan") if dalle != "tiny-dalle" else "tiny-vqgan"}
+    return {
+        "generate": {"tokenizer": "tiny-tokenizer", **tokens, "clip": judges["clip"], **drawn},
+        "optimize": {"vqgan": of("codec"), **judges, **drawn},
+        "edit": {**drawn, **judges, PICTURES: of(PICTURES)},
+        "guide": {**drawn, **judges},
+        "diffuse": {**drawn, "clip": judges["clip"]},
+    }
+
+
+def own_parts() -> list[Checkpoint]:
+    """The checkpoints of all parts of all packs of the user."""
+    named = [f"{pack}-{part}" for pack in own_packs() for part in (card_of(pack) or PackCard("", {})).parts]
+    return [one for name in named if (one := part_named(name)) is not None]
+
+
+def part_named(name: str) -> Checkpoint | None:
+    """The checkpoint of a part of a user's pack by its name, PACK-PART. None for other names."""
+    pack, _, part = name.rpartition("-")
+    card = card_of(pack)
+    if card is None or part not in card.parts:
+        return None
+    one = card.parts[part]
+    origin = (
+        "trained by the user: python launch.py train"
+        if one.origin == "trained"
+        else f"copied from {one.origin}"
+    )
+    return Checkpoint(
+        name,
+        KINDS.get(part, ""),
+        licence=str(one.facts.get("licence", card.licence)),
+        origin=origin,
+        about=", ".join(f"{key} {value:.4g}" for key, value in one.facts.get("figures", {}).items()),
+        pack="own",
+        role={"codec": "vqgan"}.get(part, part),
+        file=str((packs_folder() / pack / one.file).absolute()),
+    )
