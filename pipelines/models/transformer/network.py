@@ -110,8 +110,9 @@ class WindowCache(KVCache):
         places: Tensor,
         shape: list[int],
     ):
-        """`biases` (layers, heads, length, length) and `places` (h w, width) are the canvas's. `shape` is that of all keys,
-        (layers, row_count, heads, length, size). `before` tokens are the condition.
+        """`biases` (layers, heads, length, length) and `places` (h w, width) are those of the canvas.
+
+        `shape` is that of all keys, (layers, row_count, heads, length, size). `before` tokens are the condition.
         """
         self.keys, self.values = biases.new_empty(shape), biases.new_empty(shape)
         self.width, self.grid, self.before = canvas[1], grid, before
