@@ -18,13 +18,12 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from pipelines.core.execute import run
+from pipelines.core.execute import carried, run
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Pipeline, Result, Step
 from pipelines.core.settings import Settings
@@ -279,16 +278,6 @@ class Paces:
             write_atomically(self.path, json.dumps(self._found).encode())
         except CannotSave as problem:
             log.warning("%s", problem)
-
-
-def carried(step: Step, *, with_picture: bool) -> Step:
-    """A step that can be pickled: its preview, if it is wanted, is drawn now and comes along."""
-    metrics = {name: float(value) for name, value in step.metrics.items()}
-    draw = None
-    if with_picture and step.draw is not None:
-        with torch.no_grad():
-            draw = partial(torch.from_numpy, step.draw().float().cpu().numpy())
-    return Step(step.stage, step.done, step.total, metrics, draw)
 
 
 def refusal(problem: Exception, seconds: int) -> Message | None:

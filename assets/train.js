@@ -4,13 +4,13 @@
   const SMOOTH = 12; // neighbours on each side whose mean is the dark curve
   const WIDE = 320, HIGH = 88; // units of a curve
   const svg = (name, facts) => { const made = document.createElementNS("http://www.w3.org/2000/svg", name); for (const [key, value] of Object.entries(facts)) made.setAttribute(key, value); return made; };
-  const short = (value) => Number(value.toPrecision(4)).toLocaleString("en", { maximumSignificantDigits: 4, useGrouping: false });
+  const short = (value, digits = 4) => Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits, useGrouping: false });
   const whole = (value) => Math.round(value).toLocaleString("en");
 
   // ---- a curve: the losses as they were, their running mean over them, and what stands under the pointer
 
   const smoothed = (points) => points.map((_, at) => {
-    const near = points.slice(Math.max(0, at - SMOOTH), at + SMOOTH + 1);
+    const wide = Math.min(SMOOTH, at, points.length - 1 - at), near = points.slice(at - wide, at + wide + 1); // as far on both sides
     return [points[at][0], near.reduce((sum, one) => sum + one[1], 0) / near.length];
   });
   const range = (points) => { // the first, large losses would press the rest flat
@@ -24,8 +24,8 @@
     const path = (list) => list.map(([step, value], at) => `${at ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
     plot.querySelector(".raw").setAttribute("d", path(points));
     plot.querySelector(".mean").setAttribute("d", path(mean));
-    plot.querySelector(".high").textContent = short(high);
-    plot.querySelector(".low").textContent = short(low);
+    plot.querySelector(".high").textContent = short(high, 3);
+    plot.querySelector(".low").textContent = short(low, 3);
     plot.querySelector(".until").textContent = whole(points.at(-1)[0]);
     plot.points = mean;
     if (!plot.matches(":hover")) plot.querySelector("output").textContent = short(mean.at(-1)[1]);
@@ -35,7 +35,7 @@
     plot.className = "plot";
     plot.dataset.name = curve.name;
     plot.innerHTML = `<figcaption><b>${curve.title}</b><output></output></figcaption><div class="graph"><i class="high"></i><i class="low"></i><i class="until"></i></div>`;
-    figure.append(svg("path", { class: "raw" }), svg("path", { class: "mean" }), svg("line", { class: "at", y1: 0, y2: HIGH, x1: -9, x2: -9 }));
+    figure.append(svg("path", { class: "raw" }), svg("path", { class: "mean" }), svg("line", { class: "at", y1: 0, y2: HIGH }));
     plot.querySelector(".graph").prepend(figure);
     const value = plot.querySelector("output"), at = plot.querySelector(".at");
     figure.addEventListener("pointermove", (event) => {
@@ -47,7 +47,7 @@
       at.setAttribute("x2", place);
       value.textContent = `${whole(nearest)} · ${short(mean)}`;
     });
-    figure.addEventListener("pointerleave", () => { at.setAttribute("x1", -9); at.setAttribute("x2", -9); value.textContent = short(plot.points.at(-1)[1]); });
+    figure.addEventListener("pointerleave", () => { value.textContent = short(plot.points.at(-1)[1]); });
     return plot;
   };
 
@@ -90,7 +90,7 @@
       find(".train-run").hidden = none;
       find(".train-form").hidden = !none;
       if (none && !element.offsetParent) return;
-      if (none) { id = ""; if (!formed) ask("form").then((made) => { if (made.error) say(made.error); else { formed = true; find(".train-form").innerHTML = made.html; settle(); } }); return; }
+      if (none) { id = ""; if (!formed) ask("form").then((made) => { if (made.error) say(made.error); else { formed = true; find(".train-form").innerHTML = made.html; } }); return; }
       if (answer.id !== id) { id = answer.id; shown = 0; followed = true; film.replaceChildren(); find(".plots").replaceChildren(); }
       put(find(".head"), answer.head);
       put(find(".going"), answer.going);
@@ -146,12 +146,8 @@
     // ---- the form
 
     const value = (name) => form().elements[name]?.value ?? "";
-    const from = () => (value("from") === "folder" ? value("folder").trim() : "");
-    const settle = () => {
-      const folder = value("from") === "folder";
-      find(".from .line").hidden = !folder;
-      find(".from .shipped").hidden = folder;
-    };
+    const named = () => { const field = form().elements.folder; if (!field.value.trim()) field.focus(); return field.value.trim(); };
+    const pictures = () => ({ folder: value("folder").trim(), licence: value("licence") });
     const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
     // A look at a large folder takes a while: how far it is is asked for until it is over, or until another one is begun.
     let looking = 0;
@@ -160,7 +156,7 @@
       let answer = await ask(question, facts);
       while (!answer.error && "total" in answer) {
         if (turn !== looking) return null;
-        const bar = answer.total ? `<progress max="${answer.total}" value="${answer.done}"></progress><p class="small">${whole(answer.done)} / ${whole(answer.total)}</p>` : "";
+        const bar = answer.total ? `<progress max="${answer.total}" value="${answer.done}" aria-label="${find("template.checking").content.textContent}"></progress><p class="small">${whole(answer.done)} / ${whole(answer.total)}</p>` : "";
         place.innerHTML = `<div class="stage looking"><p>${find("template.checking").innerHTML}</p>${bar}</div>`;
         await wait(400);
         answer = await ask(question, { ...facts, again: false });
@@ -168,16 +164,16 @@
       return turn === looking ? answer : null;
     };
     const check = async () => {
-      if (value("from") === "folder" && !from()) { form().elements.folder.focus(); return; }
-      const answer = await untilFound("check", { folder: from(), again: true });
+      if (!named()) return;
+      const answer = await untilFound("check", { ...pictures(), again: true });
       if (answer) find(".found").innerHTML = answer.error ? `<div class="stage refused"><p class="cause">${answer.error}</p></div>` : answer.html;
     };
     const start = async () => {
-      if (value("from") === "folder" && !from()) { form().elements.folder.focus(); return; }
+      if (!named()) return;
       const facts = Object.fromEntries(["network", "pack", "minutes", "size", "seed"].map((name) => [name, value(name)]));
       const button = form().querySelector("[type=submit]");
       button.disabled = true;
-      const answer = await untilFound("start", { ...facts, folder: from() });
+      const answer = await untilFound("start", { ...facts, ...pictures() });
       button.disabled = false;
       if (!answer) return;
       if (answer.error) { say(answer.error); if (find(".looking")) check(); return; }
@@ -211,7 +207,6 @@
       const to = cell && { ArrowLeft: cell.previousElementSibling, ArrowRight: cell.nextElementSibling, Home: film.firstElementChild, End: film.lastElementChild }[event.key];
       if (to) { event.preventDefault(); to.focus(); see(Number(to.dataset.step), true); }
     });
-    root.addEventListener("change", (event) => { if (event.target.name === "from") { settle(); if (value("from") !== "folder") check(); } });
     document.addEventListener("visibilitychange", again);
     look(); // the header tells of a training from every tab
     new IntersectionObserver((entries) => { if (entries.at(-1).isIntersecting) look(); else again(); }).observe(root);

@@ -18,7 +18,7 @@ FILES = sorted([*ROOT.glob("app/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 LIBRARIES = ("pipelines.errors", "pipelines.io", "pipelines.core", "pipelines.models", "pipelines.clip")
 PIPELINES = (
     "pipelines.generate", "pipelines.diffuse", "pipelines.optimize", "pipelines.guide", "pipelines.edit",
-    "pipelines.see",
+    "pipelines.see", "pipelines.export",
 )  # fmt: skip
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pipelines": ("pipelines.errors", "pipelines.core", *PIPELINES, "pipelines.studio"),  # imported when asked for
@@ -40,7 +40,8 @@ RUNNING = (*MAY_IMPORT,)  # app/ may use all of pipelines/; within it:
 MAY_IMPORT |= {
     "app": (),
     "app.torch_build": (),
-    "app.jobs": (*RUNNING, "app.owners"),
+    "app.lanes": RUNNING,
+    "app.jobs": (*RUNNING, "app.owners", "app.lanes"),
     "app.space": (*RUNNING, "app.jobs"),
     "app.recipe": RUNNING,
     "app.serving": RUNNING,
@@ -54,14 +55,15 @@ MAY_IMPORT |= {
     "app.soak": RUNNING,
     "app.saved_probes": RUNNING,
     "app.trainings": RUNNING,
-    "app.batch": RUNNING,
+    "app.planning": (*RUNNING, "app.jobs"),
+    "app.batch": (*RUNNING, "app.lanes"),
     "app.ui": (
         *RUNNING, "app.jobs", "app.library", "app.downloads", "app.timelapse", "app.saved_directions",
         "app.saved_probes", "app.trainings",
-        "app.serving", "app.owners", "app.visitors", "app.space", "app.recipe",
+        "app.serving", "app.owners", "app.visitors", "app.space", "app.recipe", "app.lanes",
     ),
     "app.cli": (*RUNNING, "app.jobs", "app.ui", "app.library", "app.serving", "app.space", "app.deploy", "app.soak",
-        "app.batch"),
+        "app.batch", "app.lanes", "app.planning"),
 }  # fmt: skip
 # Families of models that are variants of another, or built on it.
 KIN = {

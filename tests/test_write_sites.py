@@ -173,12 +173,39 @@ def stop_mark(folder: Path) -> None:
     _stop_file(folder).touch()
 
 
+def training_log(folder: Path) -> None:
+    import sys
+
+    from app.trainings.manager import Trainings
+    from app.trainings.order import Order
+
+    trainings = Trainings(folder, lambda: False, (sys.executable, "-c", "print('what is said is lost')"))
+    trainings.id = "a"
+    (trainings.folder / "a").mkdir(parents=True)
+    trainings._run(Order("unet", "", "mine", "mine"))
+    assert trainings._process is not None
+    trainings._process.wait(60)
+    trainings.close(0)
+
+
+def training_lines(folder: Path) -> None:
+    from pipelines.core.pipeline import Step
+    from pipelines.training.control import Control
+
+    control = Control(folder)
+    control.tell(Step("train", 1, 1))  # a line is no reason to end a training
+    control.lease(True)  # an empty file
+    assert control.progress.read_bytes() == b""
+
+
 DEVELOPERS = "a tool of developers"
 SANDBOX = (
     "a process of its own with limits of its own; tests/pipelines/weights/test_refusals.py tells how it ends"
 )
+MEMORY_ALONE = "it writes into a buffer; what comes of it is written by write_atomically, or sent"
 SITES: dict[str, Trial | str] = {
     "app/cli/bench.py": DEVELOPERS,
+    "app/cli/plan.py": DEVELOPERS,
     "app/cli/reference.py": DEVELOPERS,
     "app/cli/run.py picture_folder": picture_folder,
     "app/cli/soak.py": DEVELOPERS,
@@ -196,16 +223,21 @@ SITES: dict[str, Trial | str] = {
     "app/library/vectors.py Vectors._write": library_vectors,
     "app/library/vectors.py Vectors.rows": library_vectors,
     "app/space.py ZeroGpu._follow": stop_mark,
+    "app/trainings/manager.py Trainings._run": training_log,
+    "app/ui/exporting.py packed": MEMORY_ALONE,
     "app/ui/uploads.py upload_folder": uploads,
     "launch.py": "before there is anything: it says in a sentence what could not be made",
     "pipelines/benchmarks/": DEVELOPERS,
     "pipelines/core/journal.py Journal.fork": fork,
     "pipelines/evaluation/": DEVELOPERS,
+    "pipelines/export/files.py _webm": MEMORY_ALONE,
     "pipelines/io/files.py check_writable": trial_of_a_folder,
     "pipelines/io/files.py write_atomically": whole_file,
     "pipelines/io/video.py _encode": film,
     "pipelines/io/video.py write_film": film,
     "pipelines/training/": DEVELOPERS,
+    "pipelines/training/control.py Control._add": training_lines,
+    "pipelines/training/control.py Control.lease": training_lines,
     "pipelines/weights/convert.py _make_folder": checkpoint,
     "pipelines/weights/convert.py _write_parts": checkpoint,
     "pipelines/weights/download.py _Part._write": download,
@@ -371,7 +403,7 @@ def full_disk() -> Iterator[None]:
 TRIALS = {trial.__name__: trial for trial in SITES.values() if not isinstance(trial, str)}
 NOTHING_WRITTEN = {
     *("trial_of_a_folder", "picture_index", "uploads", "picture_folder", "stop_mark"),
-    *("library_vectors", "library_bin"),
+    *("library_vectors", "library_bin", "training_log", "training_lines"),
     *("finished_download", "model_folder"),  # which only change names
 }
 

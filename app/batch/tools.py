@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,7 +97,11 @@ class Draw:
 
     def work(self, studio: Any, asked: Sequence[Settings]) -> list[Result | Message]:
         pipeline = studio.pipeline(self.pipeline)
-        return [_answer(lambda settings=settings: result_of(pipeline, settings)) for settings in asked]
+
+        def drawn(settings: Settings) -> Result:
+            return replace(result_of(pipeline, settings), device=studio.device)
+
+        return [_answer(partial(drawn, settings)) for settings in asked]
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from app.cli.flags import model_flags, parts_in_use
 from app.cli.progress import FAILED, INTERRUPTED, say
 from app.cli.run import outputs, picture_folder
-from pipelines.core.arguments import Parser
+from pipelines.core.arguments import Parser, number
 from pipelines.errors import BadInput
 from pipelines.io.files import check_writable, home_path
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from app.batch.results import Results
     from app.batch.run import Progress
     from app.batch.tools import Draw, Judge
+    from app.lanes.pool import Place
 
 TOLD_SECONDS = (0.5, 10.0)  # between two lines about how far it is: on a terminal, elsewhere
 
@@ -56,7 +57,22 @@ def _parser() -> Parser:
         metavar="FILE",
         help="the table of results, .csv or .parquet (default: results.csv in the folder)",
     )
-    model_flags(parser)
+    model_flags(parser, lanes=True)
+    parser.add_argument(
+        "--engine",
+        choices=("here", "ray"),
+        default="here",
+        help="here, or ray: workers on a cluster (an extra; default: here)",
+    )
+    parser.add_argument(
+        "--address", default="", metavar="HOST:PORT", help="the cluster of --engine ray (default: none)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=number(int, 1, 10_000),
+        metavar="N",
+        help="of --engine ray (default: a GPU each, or a processor each where there is none)",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object on standard output at the end"
     )
@@ -67,17 +83,23 @@ def main(arguments: list[str]) -> int:
     """Do the rows of a table. Exit code 0 when every row has a result, 1 when some have none, 130 after Ctrl+C."""
     options = _parser().parse_args(arguments)
 
+    from app.batch.cluster import check_ray
     from app.batch.results import Results, check_table
     from app.batch.rows import read_rows
     from app.batch.tools import SCORE, checked, tool_of
     from app.jobs.store import claim
+    from app.lanes.pool import places_of
     from pipelines.studio import PIPELINES, Studio
 
+    if options.engine == "ray":
+        check_ray()
+    elif options.address or options.workers:
+        raise BadInput("batch.only_ray", flag="--address" if options.address else "--workers")
     if options.tool not in (*PIPELINES, SCORE):
         known = ", ".join([*PIPELINES, SCORE])
         raise BadInput("cli.command_unknown", command=options.tool[:40], known=known)
     file = home_path(options.file)
-    tool, rows = tool_of(options.tool, _common(options.set)), read_rows(file)
+    tool, rows = tool_of(options.tool, common_settings(options.set)), read_rows(file)
     _check_columns(tool, options.tool, {name for row in rows for name in row.values})
     folder = picture_folder(options.out or str(outputs() / f"batch-{file.stem}"))
     table = check_writable(options.table or folder / "results.csv")
@@ -92,9 +114,13 @@ def main(arguments: list[str]) -> int:
     guard = claim(folder / "batch.lock")
     try:
         with redirect_stdout(sys.stderr):
-            studio = Studio(pack=options.pack, device=options.device, use=use)
+            places = places_of(options.device)
+            if places and options.engine == "ray":
+                raise BadInput("batch.lanes_or_ray", device=options.device[:60])
+            elsewhere = places or options.engine == "ray"
+            studio = Studio(pack=options.pack, device="cpu" if elsewhere else options.device, use=use)
             results = Results(folder, tool, studio)
-            with _engine(options, studio, tool) as engine:
+            with _engine(options, places, studio, tool) as engine:
                 bad_file = folder / f"bad{file.suffix.lower()}"
                 facts, interrupted = _work(engine, results, (tasks, bad), (table, bad_file))
     finally:
@@ -106,7 +132,7 @@ def main(arguments: list[str]) -> int:
     return 0 if facts["done"] == facts["rows"] else FAILED
 
 
-def _common(pairs: list[str]) -> dict[str, Any]:
+def common_settings(pairs: list[str]) -> dict[str, Any]:
     """["candidates=4"] -> {"candidates": "4"}."""
     for pair in pairs:
         if not all(pair.partition("=")):
@@ -124,12 +150,26 @@ def _check_columns(tool: Draw | Judge, name: str, columns: set[str]) -> None:
 
 
 @contextmanager
-def _engine(options: argparse.Namespace, studio: Any, tool: Draw | Judge) -> Iterator[Engine]:
+def _engine(options: Namespace, places: list[Place], studio: Any, tool: Draw | Judge) -> Iterator[Engine]:
     """Where rows are worked on, with its models loaded."""
-    from app.batch.engines import Here
+    from app.batch.cluster import OnRay
+    from app.batch.engines import Here, OnLanes
+    from app.lanes.lane import on_device
+    from app.lanes.pool import open_lanes
 
-    tool.load(studio)
-    yield Here(studio, tool)
+    if options.engine == "here" and not places:
+        tool.load(studio)
+        yield Here(studio, tool)
+        return
+    if options.engine == "ray":
+        engine = OnRay(on_device(options.device), studio, tool, options.address, options.workers or 0)
+    else:
+        engine = OnLanes(open_lanes(places), studio, tool)
+    try:
+        engine.load()
+        yield engine
+    finally:
+        engine.close()
 
 
 def _work(

@@ -1,4 +1,4 @@
-"""The verb `bench`: the speed of pipelines, and of the library's search, which lies in this part of the program."""
+"""The verb `bench`: the speed of pipelines, of batches and lanes, and of the library's search."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from app.cli.bench_lanes import bench_batch, bench_lanes
 from app.library import Library, near, read_query
 from app.library.entry import Marks
 from app.library.facts import FileFacts
@@ -42,8 +43,15 @@ SEARCHES = (
 
 
 def main(arguments: list[str]) -> int:
-    """The benches of the pipelines and `search`; returns the exit code."""
-    return cli.main(arguments, {**cli.BENCHES, "search": bench_search})
+    """The benches of the pipelines, `search`, `batch` and `lanes`; returns the exit code."""
+    here = {"search": bench_search, "batch": bench_rows, "lanes": bench_lanes}
+    return cli.main(arguments, {**cli.BENCHES, **here})
+
+
+def bench_rows(device: str = "auto") -> dict[str, Any]:
+    """`bench_batch` in a folder that goes afterwards."""
+    with folder() as home:
+        return bench_batch(home, device)
 
 
 def bench_search(

@@ -44,6 +44,7 @@ COMMANDS = (
         "app.cli.library",
         ("search", "index", "zip"),
     ),
+    Command("export", "FILES", "cut pictures out, ready for stickers, emoji and icons", "app.cli.export"),
     Command("replay", "FILE.png", "run a picture's record again and compare", "app.cli.replay"),
     Command("walkthrough", "FILE.png", "show how a picture of diffuse was drawn", "app.cli.walkthrough"),
     Command(
@@ -59,6 +60,7 @@ COMMANDS = (
     Command("study", "NAME", "do a comparison of the field again", "pipelines.training.studies.cli"),
     Command("evaluate", "", "measure the models", "pipelines.evaluation.cli"),
     Command("bench", "NAME", "measure speed", "app.cli.bench"),
+    Command("plan", "", "how long many people would wait, and what it takes", "app.cli.plan"),
     Command("soak", "", "try a studio under load, kills, a full disk and slow lines", "app.cli.soak"),
     Command("showcase", "", "remake the example pictures", "pipelines.evaluation.showcase"),
     Command("test", "", "run the tests"),

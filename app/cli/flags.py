@@ -90,7 +90,8 @@ def _shared_flags(parser: Parser) -> None:
     model_flags(parser)
 
 
-def model_flags(parser: Parser) -> None:
+def model_flags(parser: Parser, lanes: bool = False) -> None:
+    """The flags that name models and the device; `lanes` tells of several devices, too."""
     parser.add_argument("--pack", default="tiny", metavar="NAME", help="model pack (default: tiny)")
     parser.add_argument(
         "--use",
@@ -99,9 +100,10 @@ def model_flags(parser: Parser) -> None:
         metavar="PART=MODEL",
         help="another model for a part of the pack, for example clip=clip-vit-l-14; may be given again",
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="cpu, cuda or mps (default: the best one)"
-    )
+    text = "cpu, cuda or mps (default: the best one)"
+    if lanes:
+        text += "; several at once as cuda:0,cuda:1, or cpu:2 for two processes that share the processor's threads"
+    parser.add_argument("--device", default="auto", metavar="NAME", help=text)
 
 
 def parts_in_use(pairs: list[str]) -> dict[str, str]:

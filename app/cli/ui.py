@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         metavar="DIR",
         help="a folder of pictures from elsewhere, which the Library shows and only reads; may be given again",
     )
-    model_flags(parser)
+    model_flags(parser, lanes=True)
     options = parser.parse_args(arguments)
     serving = serving_of(
         host=options.host,

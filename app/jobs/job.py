@@ -65,6 +65,7 @@ class ActiveJob:
     party: str = ""  # with whom it shares its part of the queue; "" where nobody's address is known
     context: contextvars.Context = field(default_factory=contextvars.copy_context)  # of who asked for it
     stop: bool = False
+    given_back: int = 0  # how often the lane that ran it died
     asked: float = -1e9  # when somebody last asked for a preview, monotonic seconds
     preview: list[Image.Image] | None = None
     draw_next: float = 0.0  # the earliest time for the next preview, monotonic seconds

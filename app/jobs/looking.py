@@ -24,7 +24,8 @@ class Looking:
     _lock: threading.RLock
     _store: JobStore
     _live: dict[str, ActiveJob]
-    _running: ActiveJob | None
+    _running: list[ActiveJob]  # one a lane at most
+    _lanes: int
     _paused: set[str]  # sessions whose jobs wait until they are let go on
     _turns: dict[str, int]  # who -> number of his last turn, for the round robin
     _expected: dict[str, float | None]  # job -> how long such jobs took; until another one is done
@@ -59,7 +60,7 @@ class Looking:
     def busy(self) -> bool:
         """Whether a job runs or waits, whosever it is."""
         with self._lock:
-            return self._running is not None or bool(self._order())
+            return bool(self._running or self._order())
 
     def waiting(self) -> list[str]:
         """The ids of waiting jobs in the order in which they will run."""
@@ -69,8 +70,8 @@ class Looking:
     def line(self, session: str) -> list[Job]:
         """The jobs of a session that run or wait, in the order in which they run, those of a paused session too."""
         with self._lock:
-            own = [self._running] if self._running else []
-            own += self._order() + [live for live in self._waiting() if live.job.session in self._paused]
+            own = [*self._running, *self._order()]
+            own += [live for live in self._waiting() if live.job.session in self._paused]
             return [self._snapshot(live) for live in own if live.job.session == session]
 
     def is_paused(self, session: str) -> bool:
@@ -125,7 +126,7 @@ class Looking:
             left = remaining_seconds(live, expected(live.job))
             return replace(live.job, eta_seconds=left).with_files()
         if live.job.state == "queued" and live.job.session not in self._paused:
-            return placed(live, self._order(), self._running, expected)
+            return placed(live, self._order(), self._running, expected, self._lanes)
         return live.job.with_files()
 
     def _mean_seconds(self, job: Job) -> float | None:

@@ -28,6 +28,15 @@ def running_order(jobs: Iterable[ActiveJob], turns: Mapping[str, int]) -> list[A
     return [live for turn in rounds for live in turn if live is not None]
 
 
+def take_turn(turns: dict[str, int], live: ActiveJob, most: int) -> None:
+    """Note that a job had its turn, as the last of all; of the turns the newest `most` are kept."""
+    number = max(turns.values(), default=0) + 1
+    turns.pop(turn_of(live), None)
+    turns[turn_of(live)] = number  # the last in the order of the dict
+    if len(turns) > most:
+        del turns[next(iter(turns))]
+
+
 def turn_of(live: ActiveJob) -> str:
     """Under which name a job takes its turn."""
     return live.turn or live.job.session

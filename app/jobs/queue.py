@@ -1,4 +1,4 @@
-"""The queue: jobs belong to the server, one runs at a time on a device, and a page only watches.
+"""The queue: jobs belong to the server, one runs at a time on a lane, and a page only watches.
 
 A job lives from `submit` on in memory and in one SQLite file beside the pictures. A tab may close, the server may
 restart: queued jobs stay queued, finished ones are found by their id, and one that was running when the server went
@@ -13,7 +13,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from app.jobs.job import ActiveJob, Job, State
 from app.jobs.journals import forget_journals
 from app.jobs.looking import Looking
-from app.jobs.order import check_room, party_of, turn_of
+from app.jobs.order import check_room, party_of, take_turn, turn_of
 from app.jobs.store import JobStore
 from app.jobs.worker import Worker
 from pipelines.core.execute import Events, run
@@ -35,6 +35,7 @@ from pipelines.io.metadata import without_metadata
 __all__ = ["MAX_PICTURE_BYTES", "Job", "JobQueue"]
 
 MAX_PICTURE_BYTES = 8_000_000  # of a picture given as a setting: it is kept with the job
+MOST_GIVEN_BACK = 2
 KEPT_LIVE = 100  # jobs that are over and stay in memory
 KEPT_PREVIEWS = 8  # of those that were stopped or failed
 KEPT_TURNS = 1_000  # of those who had a turn last
@@ -44,11 +45,12 @@ log = logging.getLogger(__name__)
 
 
 class JobQueue(Looking):
-    """One device's jobs: one at a time, fair between sessions, kept in `folder`/jobs.sqlite.
+    """A studio's jobs: one at a time on each of its lanes, fair between sessions, kept in `folder`/jobs.sqlite.
 
-    Any thread may call the methods; they answer at once. Pipelines run and draw previews on the queue's one thread only.
+    Any thread may call the methods; they answer at once. Pipelines run and draw previews on the lane's one thread only.
     `pipelines` is what names are looked up in, PIPELINES unless given. `run` gives the events of a run, here and now
-    unless given; it is called in the context (contextvars) in which the job was asked for.
+    unless given; it is called in the context (contextvars) in which the job was asked for. `lanes` are several such
+    functions, which may run at the same time; one lane calls `run` when there are none.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class JobQueue(Looking):
         session_cap: int = 32,
         total_cap: int = 64,
         run: Callable[..., Events] = run,
+        lanes: Sequence[Callable[..., Events]] = (),
     ) -> None:
         if pipelines is None:
             from pipelines.studio import PIPELINES as pipelines
@@ -70,9 +73,9 @@ class JobQueue(Looking):
         self.total_cap = total_cap
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
-        self.closing = False  # the running job is to end at its next step
+        self.closing = False  # running jobs are to end at their next step
         self._live = {}
-        self._running = None
+        self._running, self._lanes = [], len(lanes) or 1
         self._turns, self._expected = {}, {}
         self.address: Callable[[], str] = str  # the network address of whoever asks; the page sets it
         self._store = JobStore(self.folder, pipelines)
@@ -80,8 +83,10 @@ class JobQueue(Looking):
         self._sequence = self._store.last_sequence()
         self._live |= {job.id: ActiveJob(job, sequence) for sequence, job in self._store.reopen()}
         forget_journals(self.folder / "runs", self._live)
-        self._thread = threading.Thread(target=Worker(self, self._lock, run).work, name="queue", daemon=True)
-        self._thread.start()
+        workers = [Worker(self, self._lock, events) for events in lanes or (run,)]
+        self._threads = [threading.Thread(target=one.work, name="queue", daemon=True) for one in workers]
+        for thread in self._threads:
+            thread.start()
 
     # ---------------------------------------------------------------------------------------------------- asking
 
@@ -169,13 +174,12 @@ class JobQueue(Looking):
                 return False
             own = [job for job in self._waiting() if turn_of(job) == turn_of(live)]
             place = own.index(live) + by
-            if not 0 <= place < len(own):
-                return False
-            other = own[place]
-            live.sequence, other.sequence = other.sequence, live.sequence
-            self.update(live)
-            self.update(other)
-            return True
+            if 0 <= place < len(own):
+                other = own[place]
+                live.sequence, other.sequence = other.sequence, live.sequence
+                self.update(live)
+                self.update(other)
+            return 0 <= place < len(own)
 
     def clear(self, session: str) -> int:
         """Take all waiting jobs of a session out of the queue; says how many they were."""
@@ -216,9 +220,10 @@ class JobQueue(Looking):
             return job_id
 
     def close(self, timeout: float = 30.0) -> None:
-        """Stop working. The running job becomes `interrupted` at its next step; waiting ones wait for the next start."""
+        """Stop working. Running jobs become `interrupted` at their next step; waiting ones wait for the next start."""
         self.begin_closing()
-        self._thread.join(timeout)
+        for thread in self._threads:
+            thread.join(timeout)
         with self._lock:
             self._store.close()
 
@@ -238,23 +243,32 @@ class JobQueue(Looking):
             if self.closing:
                 return None
             live = waiting[0]
-            number = max(self._turns.values(), default=0) + 1
-            self._turns.pop(turn_of(live), None)
-            self._turns[turn_of(live)] = number  # the last in the order of the dict
-            if len(self._turns) > KEPT_TURNS:
-                del self._turns[next(iter(self._turns))]
-            self._running = live
+            take_turn(self._turns, live, KEPT_TURNS)
+            self._running.append(live)
             self.update(live, state="running", started=time.time(), stage="loading")
             return live
 
     def finish(self, live: ActiveJob, state: State, problem: Message | None) -> None:
         """The running job is over."""
         with self._wake:
-            self._running = None
+            self._running.remove(live)
             self._expected.clear()
             self._finish(live, state, problem)
             spared = {job_id for job_id, active in self._live.items() if not active.job.is_over}
         forget_journals(self.folder / "runs", {*spared, live.job.id})
+
+    def give_back(self, live: ActiveJob) -> bool:
+        """The lane of a running job died: the job waits again. False when it is to end, or this came too often before."""
+        with self._wake:
+            if live.stop or self.closing or live.given_back >= MOST_GIVEN_BACK:
+                return False
+            live.given_back += 1
+            self._running.remove(live)
+            self._turns.pop(turn_of(live), None)
+            live.last_step = 0.0
+            self.update(live, state="queued", started=None, stage="", done=0, total=0, pictures=[])
+            self._wake.notify_all()
+            return True
 
     def update(self, live: ActiveJob, *, keep: bool = True, **changes: Any) -> bool:
         """Change a job; `keep` also writes it to the file. False when that did not work."""
@@ -276,15 +290,20 @@ class JobQueue(Looking):
             live.job = self._store.without_pictures(live.job)
         live.context = contextvars.Context()
         live.preview = None if state == "done" else live.preview
-        over = [active for active in self._live.values() if active.job.is_over]
-        over.sort(key=lambda active: active.job.finished or 0)
-        for active in over[:-KEPT_PREVIEWS]:
-            active.preview = None
-        for active in over[:-KEPT_LIVE]:
-            del self._live[active.job.id]
+        _forget(self._live)
 
     def _check_room(self, session: str, party: str) -> None:
         check_room(self._live.values(), session, self.session_cap, self.total_cap, party)
+
+
+def _forget(jobs: dict[str, ActiveJob]) -> None:
+    """Of jobs that are over keep the newest in memory, and the previews of fewer."""
+    over = [active for active in jobs.values() if active.job.is_over]
+    over.sort(key=lambda active: active.job.finished or 0)
+    for active in over[:-KEPT_PREVIEWS]:
+        active.preview = None
+    for active in over[:-KEPT_LIVE]:
+        del jobs[active.job.id]
 
 
 def _picture_inside(source: str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from heapq import heapify, heapreplace
 from typing import Any
 
 from app.jobs.job import ActiveJob, Job
@@ -50,12 +51,20 @@ def remaining_seconds(live: ActiveJob, expected: float | None) -> float | None:
 def placed(
     live: ActiveJob,
     order: list[ActiveJob],
-    running: ActiveJob | None,
+    running: list[ActiveJob],
     expected: Callable[[Job], float | None],
+    lanes: int = 1,
 ) -> Job:
     """A waiting job with its place in the order, and with its time of finishing where all jobs before it have one."""
     place = order.index(live)
-    ahead = [remaining_seconds(running, expected(running.job))] if running else []
-    ahead += [expected(active.job) for active in order[: place + 1]]
-    known = [seconds for seconds in ahead if seconds is not None]
-    return replace(live.job, position=place + 1, eta_seconds=sum(known) if len(known) == len(ahead) else None)
+    now = [remaining_seconds(active, expected(active.job)) for active in running]
+    ahead = [expected(active.job) for active in order[: place + 1]]
+    known = [seconds for seconds in (*now, *ahead) if seconds is not None]
+    ends = [*known[: len(now)], *[0.0] * (lanes - len(now))]
+    heapify(ends)
+    eta = None
+    if len(known) == len(now) + len(ahead):
+        for seconds in known[len(now) :]:  # each begins in the lane that is free first
+            eta = ends[0] + seconds
+            heapreplace(ends, eta)
+    return replace(live.job, position=place + 1, eta_seconds=eta)

@@ -14,6 +14,7 @@ import torch
 
 from app.jobs.job import ActiveJob, State
 from app.jobs.threads import give_back_memory, run_in_own_thread
+from app.lanes.lane import LaneDied
 from app.owners import home_of
 from pipelines.core.execute import Events, follow
 from pipelines.core.explain import explain
@@ -42,6 +43,8 @@ class JobSource(Protocol):
 
     def finish(self, live: ActiveJob, state: State, problem: Message | None) -> None: ...
 
+    def give_back(self, live: ActiveJob) -> bool: ...
+
     def update(self, live: ActiveJob, *, keep: bool = True, **changes: Any) -> bool: ...
 
     def journal(self, job_id: str) -> Journal: ...
@@ -68,14 +71,24 @@ class Worker:
             try:
                 run_in_own_thread(live.context.run)(self._run, live)
                 state = "done"
+            except LaneDied:
+                if self._queue.give_back(live):
+                    continue
+                if live.stop or self._queue.closing:
+                    state = self._unfinished(live)
+                else:
+                    message = Message("jobs.lane_died")
             except Stopped:
-                state = "interrupted" if self._queue.closing and not live.stop else "stopped"
+                state = self._unfinished(live)
             except BaseException as problem:  # even an exit asked for by a library must not end the queue
                 message = explain(problem)
                 if not isinstance(problem, (BadInput, CannotSave)):
                     log.exception("job %s failed", live.job.id)
             self._queue.finish(live, state, message)
             give_back_memory()
+
+    def _unfinished(self, live: ActiveJob) -> State:
+        return "interrupted" if self._queue.closing and not live.stop else "stopped"
 
     def _run(self, live: ActiveJob) -> None:
         """One job from loading to its files. Raises Stopped between two steps when asked to."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.core.explain import explain
 from pipelines.errors import BadInput, CannotSave, Message, Stopped
 from pipelines.training.data.folder import Check, check
+
+MOST_KEPT = 4  # folders whose data files are kept; one of another folder is made again when it is needed
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +22,7 @@ class Checking:
     """How far a look at a folder is: files done of all, then what was found or why nothing can be learned from it."""
 
     folder: str
+    licence: str = ""
     done: int = 0
     total: int = 0
     found: Check | None = None
@@ -38,15 +42,16 @@ class Checks:
         self._now: Checking | None = None
         self._stop = threading.Event()
 
-    def ask(self, folder: str, again: bool = False) -> Checking:
+    def ask(self, folder: str, licence: str = "", again: bool = False) -> Checking:
         """How the look at a folder stands; it is begun when there is none, and with `again` when it is over."""
         with self._lock:
             now = self._now
-            if now is None or now.folder != folder or (again and now.is_over):
+            other = now is None or (now.folder, now.licence) != (folder, licence)
+            if now is None or other or (again and now.is_over):
                 self._stop.set()
                 self._stop = threading.Event()
-                self._now = now = Checking(folder)
-                args = (folder, self._stop)
+                self._now = now = Checking(folder, licence)
+                args = (now, self._stop)
                 threading.Thread(target=self._look, args=args, daemon=True, name="checking").start()
             return now
 
@@ -54,22 +59,31 @@ class Checks:
         """End what is being looked at."""
         self._stop.set()
 
-    def _look(self, folder: str, stop: threading.Event) -> None:
+    def _look(self, begun: Checking, stop: threading.Event) -> None:
         def tell(done: int, total: int) -> None:
             if stop.is_set():
                 raise Stopped
-            self._say(stop, Checking(folder, done, total))
+            self._say(stop, replace(begun, done=done, total=total))
 
         try:
-            ended = Checking(folder, found=check(folder, self.cache, tell))
+            ended = replace(begun, found=check(begun.folder, self.cache, tell, begun.licence))
         except Stopped:
             return
         except (BadInput, CannotSave) as problem:
-            ended = Checking(folder, problem=problem.message)
+            ended = replace(begun, problem=problem.message)
         except Exception as problem:
             log.exception("the look at a folder broke")
-            ended = Checking(folder, problem=explain(problem))
+            ended = replace(begun, problem=explain(problem))
+        self._trim()
         self._say(stop, ended)
+
+    def _trim(self) -> None:
+        """Delete the data files, sheets and facts of folders that were read longest ago."""
+        with suppress(OSError):
+            read = sorted(self.cache.glob("*.json"), key=lambda file: file.stat().st_mtime)
+            for facts in read[:-MOST_KEPT]:
+                for file in (facts, *(facts.with_suffix(ending) for ending in (".png", ".safetensors"))):
+                    file.unlink(missing_ok=True)
 
     def _say(self, stop: threading.Event, checking: Checking) -> None:
         with self._lock:

@@ -41,6 +41,7 @@ class Standing:
 
     id: str
     order: Order
+    network: str  # the one that is trained now, where it is all of a pack
     state: State
     began: float  # seconds since 1970
     stage: str = ""  # of a running one: "" while it reads its data, "train", "finishing"
@@ -53,14 +54,12 @@ class Standing:
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve])
     sheets: tuple[int, ...] = ()  # steps
+    part: tuple[int, int] = (1, 1)  # which of how many networks
     figures: dict[str, float] = field(default_factory=dict[str, float])  # the newest
     problem: Message | None = None  # when it failed
     last_words: str = ""  # of its log, when it failed
 
-    @property
-    def share(self) -> float:
-        """How much of it is done, in [0, 1]."""
-        return 1.0 if self.state == "ended" else min(1.0, self.step / self.total) if self.total else 0.0
+    share: float = 0.0  # of all that was asked for that is done
 
 
 class Trainings:
@@ -71,6 +70,8 @@ class Trainings:
 
     def __init__(self, folder: Path, busy: Callable[[], bool], command: Sequence[str] = COMMAND) -> None:
         self.folder, self._busy, self._command = folder / "trainings", busy, tuple(command)
+        self.state = self.folder / "state"
+        self.data = self.state / "data"  # folders that were read, which other trainings use too
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._progress: Progress | None = None
@@ -125,8 +126,9 @@ class Trainings:
         with self._lock:
             if self._alive():
                 raise BadInput("training.one_at_a_time", network=self._facts()[0].network)
-            if self.id:
-                shutil.rmtree(self._place, ignore_errors=True)
+            for place in (self._place, *self.state.glob("*")) if self.id else ():
+                if place != self.data:
+                    shutil.rmtree(place, ignore_errors=True)
             self.id, self._progress = self._newest(), None
 
     def close(self, seconds: float = CLOSING_SECONDS) -> None:
@@ -154,11 +156,12 @@ class Trainings:
             progress = self._read()
             state = self._state(alive, ended)
             asked = control.asked() if alive else ""
-            where = self._place / "state" / order.network
-            newest = newest_figures(where / "figures.jsonl").get("figures", {})
+            plan = order.plan()
+            network = str(progress.facts.get("network", next(iter(plan))))
             return Standing(
                 id=self.id,
                 order=order,
+                network=network,
                 state=state,
                 began=began,
                 stage=progress.stage if alive else "",
@@ -166,12 +169,14 @@ class Trainings:
                 asked=asked,
                 step=progress.step,
                 total=progress.total,
-                seconds_left=progress.seconds_left if alive else None,
+                part=_part(plan, network),
+                share=1.0 if state == "ended" else _share(plan, network, progress),
+                seconds_left=_seconds_left(plan, network, progress) if alive else None,
                 steps_a_second=1 / pace if alive and (pace := progress.seconds_a_step) else None,
                 facts=progress.facts,
                 curves=progress.curves,
-                sheets=tuple(sheet_steps(where)),
-                figures=ended.get("figures") or newest,
+                sheets=tuple(sheet_steps(Path(progress.folder))) if progress.folder else (),
+                figures=progress.figures or self._newest_figures(progress),
                 problem=self._problem(ended) if state == "failed" else None,
                 last_words=self._last_words() if state == "failed" else "",
             )
@@ -179,12 +184,10 @@ class Trainings:
     def sheet(self, training: str, step: int) -> Path:
         """The file of a sheet. BadInput when there is none."""
         with self._lock:
-            if training == self.id:
-                with suppress(OSError, ValueError, TypeError, KeyError):
-                    order, _ = self._facts()
-                    file = self._place / "state" / order.network / "sheets" / f"{step:08}.png"
-                    if file.is_file():
-                        return file
+            if training and training == self.id:
+                file = Path(self._read().folder) / "sheets" / f"{step:08}.png"
+                if file.is_file():
+                    return file
         raise BadInput("training.no_sheet", step=step)
 
     # ------------------------------------------------------------------------------------------------- under the lock
@@ -224,6 +227,10 @@ class Trainings:
         told = ended.get("problem")
         return Message.from_json(told) if told else Message("training.cut_off")
 
+    def _newest_figures(self, progress: Progress) -> dict[str, float]:
+        """Those of the last report in the middle of a training."""
+        return newest_figures(Path(progress.folder) / "figures.jsonl").get("figures", {})
+
     def _last_words(self) -> str:
         with suppress(OSError):
             return last_line(self._place / "log.txt")
@@ -238,7 +245,7 @@ class Trainings:
     def _run(self, order: Order) -> None:
         """Start the process; what it says goes into log.txt."""
         self._read().begin()
-        arguments = order.arguments(self._place / "state", self._place)
+        arguments = order.arguments(self.state, self._place)
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1"}
         flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         try:
@@ -270,3 +277,24 @@ class Trainings:
                     self._watcher = None
                     return
                 self._control.lease(self._busy())
+
+
+def _part(plan: dict[str, float], network: str) -> tuple[int, int]:
+    """Which of a plan's networks it is, from 1, and how many there are."""
+    names = list(plan)
+    return (names.index(network) + 1 if network in names else 1), len(names)
+
+
+def _share(plan: dict[str, float], network: str, progress: Progress) -> float:
+    """How much of a plan's minutes is spent, in [0, 1]."""
+    place, _ = _part(plan, network)
+    done = progress.step / progress.total if progress.total else 0.0
+    minutes = sum(list(plan.values())[: place - 1]) + plan.get(network, 0.0) * min(1.0, done)
+    return minutes / sum(plan.values())
+
+
+def _seconds_left(plan: dict[str, float], network: str, progress: Progress) -> float | None:
+    """Until all of a plan is trained; None while nothing is known."""
+    place, _ = _part(plan, network)
+    left = progress.seconds_left
+    return None if left is None else left + 60 * sum(list(plan.values())[place:])

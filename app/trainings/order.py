@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import BadInput
+from pipelines.training.own import NAME, PACK, Plan
 
 SAVE_SECONDS = (
     40.0  # between two saved states: with a step's time and the writing, less than a minute is lost
@@ -15,18 +15,17 @@ SAVE_SECONDS = (
 SAMPLE_MINUTES = 1.0
 SIZES = ("tiny", "small", "base")
 LEAST_MINUTES, MOST_MINUTES = 0.5, 100_000.0
-PACK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
 @dataclass(frozen=True)
 class Order:
-    """One training. `data` is a data file, "" for the project's own, made of `folder`; `out` is the pack's folder."""
+    """One training: a network, or all of a pack's, on `data`, a folder of pictures. `out` is the pack's folder."""
 
     network: str
     data: str
     pack: str
     out: str
-    folder: str = ""
+    licence: str = ""  # of the pictures
     minutes: float = 20.0
     size: str = "tiny"
     seed: int = 0
@@ -34,7 +33,7 @@ class Order:
     batch: int | None = None
 
     def __post_init__(self) -> None:
-        if not PACK_NAME.fullmatch(self.pack):
+        if not NAME.fullmatch(self.pack):
             raise BadInput("training.pack_name", name=self.pack[:60])
         if self.size not in SIZES:
             raise BadInput("training.size_unknown", size=self.size[:40], known=", ".join(SIZES))
@@ -53,12 +52,17 @@ class Order:
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 
+    def plan(self) -> dict[str, float]:
+        """Minutes of each network, in order."""
+        return Plan.of(self.minutes).minutes if self.network == PACK else {self.network: self.minutes}
+
     def arguments(self, state: Path, control: Path) -> list[str]:
         """The words after `python launch.py train`."""
         words = [self.network, "--size", self.size, "--seed", str(self.seed), "--out", self.out]
         words += ["--steps", str(self.steps)] if self.steps else ["--minutes", f"{self.minutes:g}"]
         words += ["--batch", str(self.batch)] if self.batch else []
-        words += ["--data", self.data] if self.data else []
+        words += ["--data", self.data]
+        words += ["--licence", self.licence] if self.licence else []
         words += ["--state", str(state), "--control", str(control), "--background"]
         words += ["--save-every", f"{SAVE_SECONDS:g}", "--sample-every", f"{SAMPLE_MINUTES:g}"]
         return words

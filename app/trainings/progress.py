@@ -25,6 +25,7 @@ class Progress:
     step: int = 0
     total: int = 0
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    figures: dict[str, float] = field(default_factory=dict[str, float])  # of the part that ended last
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve])  # metric -> (step, value)
     _offset: int = 0
     _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RECENT_LINES))
@@ -33,8 +34,8 @@ class Progress:
         """Read the whole lines that were added. What is no line of a training is passed over."""
         with suppress(OSError), self.file.open("rb") as file:
             if file.seek(0, 2) < self._offset:  # another file
-                self._offset, self.step, self.facts, self.curves = 0, 0, {}, {}
-                self.begin()
+                self._offset, self.facts = 0, {}
+                self._part()
             file.seek(self._offset)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -42,6 +43,11 @@ class Progress:
                 self._offset += len(line)
                 with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                     self._read(json.loads(line))
+
+    @property
+    def folder(self) -> str:
+        """Where the network's sheets and figures are; "" before it is known."""
+        return str(self.facts.get("folder", ""))
 
     def begin(self) -> None:
         """A process was started: what was told before it is the past."""
@@ -63,9 +69,14 @@ class Progress:
         return None if pace is None or self.stage != "train" else max(0, self.total - self.step) * pace
 
     def _read(self, line: dict[str, Any]) -> None:
-        if "facts" in line:  # a process begins
-            self.facts = dict(line["facts"])
+        if "facts" in line:  # a process begins, or the next network of a pack
+            facts = dict(line["facts"])
+            if facts.get("network") != self.facts.get("network"):
+                self._part()
+            self.facts = facts
             self._recent.clear()
+        elif "figures" in line:
+            self.figures = {str(name): float(value) for name, value in line["figures"].items()}
         elif "stage" in line:
             self.stage = str(line["stage"])
         else:
@@ -76,6 +87,11 @@ class Progress:
             self._recent.append((clock, step))
             for name, value in line["metrics"].items():
                 self._add(str(name), step, float(value))
+
+    def _part(self) -> None:
+        """Another network: nothing is known of it."""
+        self.step, self.total, self.curves, self.figures = 0, 0, {}, {}
+        self.begin()
 
     def _add(self, name: str, step: int, value: float) -> None:
         curve = self.curves.setdefault(name, [])

@@ -20,11 +20,12 @@ from starlette.middleware import Middleware
 from app import space
 from app import timelapse as films
 from app.jobs.queue import JobQueue
+from app.lanes.pool import Lanes, open_lanes, places_of
 from app.library import Library
 from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving, without_proxies
 from app.trainings.manager import Trainings
-from app.ui import api, api_see, stopping, theme
+from app.ui import api, api_see, exporting, stopping, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
 from app.ui.axes import Axes
 from app.ui.context import (
@@ -199,6 +200,7 @@ def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool
                 *stopping.routes(context.queue),
                 *Axes(context).routes(),
                 *Wall(context).routes(),
+                *exporting.routes(context),
                 *TrainQuestions(context.trainings).routes(),
             ],
             "middleware": _guards(serving),
@@ -270,6 +272,12 @@ def _wake(studio: Any) -> None:
 def open_studio(
     pack: str, device: str, folder: Path, use: dict[str, str] | None = None
 ) -> tuple[Any, JobQueue, Library]:
-    """The studio behind the page: models of a pack on a device, jobs and pictures in a folder."""
+    """The studio behind the page: models of a pack on a device or on several, jobs and pictures in a folder."""
+    if places := places_of(device):
+        from pipelines.studio import PIPELINES, Studio
+
+        asked = Studio(pack, "cpu", use)
+        lanes = Lanes(open_lanes(places), asked, PIPELINES)
+        return asked, JobQueue(asked, folder, lanes=lanes.runs()), Library(folder)
     studio, run = space.open_studio(pack, device, folder, use)
     return studio, JobQueue(studio, folder, run=run), Library(folder)

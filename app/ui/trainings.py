@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -19,12 +18,13 @@ from starlette.routing import Route
 from app.trainings.checking import Checks
 from app.trainings.manager import Trainings
 from app.trainings.order import Order
-from app.trainings.shipped import shipped_data, shipped_sheet
 from app.ui.html import train as train_html
 from app.ui.questions import Asked, endpoint, text_of
 from app.ui.wall import FOREVER
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
+from pipelines.training.data.folder import Check
+from pipelines.training.own import ICONS_ONLY, PACK
 from pipelines.weights.own_packs import packs_folder
 
 MOST_POINTS = 160  # of a curve that is sent
@@ -35,7 +35,7 @@ class TrainQuestions:
 
     def __init__(self, trainings: Trainings | None) -> None:
         self.trainings = trainings
-        self.checks = Checks(trainings.folder / "data") if trainings else None
+        self.checks = Checks(trainings.data) if trainings else None
 
     def routes(self) -> list[Route]:
         """POST /train/QUESTION with JSON; GET /train/sheet/ID/STEP and /train/mosaic/NAME."""
@@ -59,11 +59,7 @@ class TrainQuestions:
     def form(self, asked: Asked) -> Asked:
         """The form, with the networks that there are."""
         self._open()
-        from pipelines.training.cli import (
-            TRAINERS,  # half a second, which the studio's start need not wait for
-        )
-
-        return {"html": train_html.form(list(TRAINERS), data=shipped_data(), pack="my-pack")}
+        return {"html": train_html.form(networks())}
 
     def look(self, asked: Asked) -> Asked:
         """How the training stands: parts of HTML, the losses, the steps of the sheets."""
@@ -84,43 +80,44 @@ class TrainQuestions:
         }
 
     def check(self, asked: Asked) -> Asked:
-        """What is found in a folder, or how far the look at it is; the project's own data where no folder is named."""
+        """What is found in a folder, or how far the look at it is."""
         self._open()
-        if not (folder := _folder(asked)):
-            return {"html": train_html.found_shipped(shipped_data(), "train/mosaic/shipped")}
-        now = self.checks.ask(folder, again=asked.get("again") is True)
-        if now.problem is not None:
-            raise BadInput.of(now.problem)
-        if now.found is None:
-            return {"done": now.done, "total": now.total}
-        return {"html": train_html.found(now.found, f"train/mosaic/{now.found.sheet.stem}")}
+        found = self._found(asked, again=asked.get("again") is True)
+        if isinstance(found, dict):
+            return found
+        return {"html": train_html.found(found, f"train/mosaic/{found.sheet.stem}")}
 
     def start(self, asked: Asked) -> Asked:
         """Begin a training; {"done", "total"} while its folder is being looked at. BadInput where a field cannot be."""
         trainings = self._open()
-        from pipelines.training.cli import TRAINERS
-
         network, pack = (text_of(asked, name).strip() for name in ("network", "pack"))
-        if network not in TRAINERS:
-            raise BadInput("training.network_unknown", network=network[:40], known=", ".join(TRAINERS))
+        if network not in networks():
+            raise BadInput("training.network_unknown", network=network[:40], known=", ".join(networks()))
         order = Order(
             network=network,
-            data="",
+            data=_folder(asked),
             pack=pack,
             out=str(packs_folder() / pack),
+            licence=text_of(asked, "licence").strip()[:200],
             minutes=_number(asked, "minutes"),
             size=text_of(asked, "size"),
             seed=int(_number(asked, "seed")),
         )
-        if folder := _folder(asked):
-            now = self.checks.ask(folder)
-            if now.problem is not None:
-                raise BadInput.of(now.problem)
-            if now.found is None:
-                return {"done": now.done, "total": now.total}
-            order = replace(order, data=str(now.found.file), folder=folder)
+        found = self._found(asked)
+        if isinstance(found, dict):
+            return found
         trainings.start(order)
         return self.look({})
+
+    def _found(self, asked: Asked, again: bool = False) -> Check | Asked:
+        """What is in the folder of a question, or how far the look at it is. BadInput where it is no use."""
+        assert self.checks is not None
+        if not (folder := _folder(asked)):
+            raise BadInput("training.folder_missing", folder="")
+        now = self.checks.ask(folder, text_of(asked, "licence").strip()[:200], again)
+        if now.problem is not None:
+            raise BadInput.of(now.problem)
+        return {"done": now.done, "total": now.total} if now.found is None else now.found
 
     def do(self, asked: Asked) -> Asked:
         """Pause, resume, stop or forget: how it stands then."""
@@ -152,10 +149,6 @@ class TrainQuestions:
         name = request.path_params["name"]
         if self.checks is None or not re.fullmatch(r"[a-z0-9-]{1,60}", name):
             return PlainTextResponse(str(BadInput("training.not_here")), 404)
-        if name == "shipped":
-            return Response(
-                shipped_sheet(), media_type="image/png", headers={"Cache-Control": "private, no-cache"}
-            )
         file = self.checks.cache / f"{name}.png"
         if not file.is_file():
             return PlainTextResponse("", 404)
@@ -171,6 +164,13 @@ def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _mean(values: list[float]) -> float:
     return float(f"{sum(values) / len(values):.5g}")
+
+
+def networks() -> list[str]:
+    """What can be trained on a folder of pictures; the whole pack first."""
+    from pipelines.training.cli import TRAINERS  # half a second, which the studio's start need not wait for
+
+    return [PACK, *(name for name in TRAINERS if name not in ICONS_ONLY)]
 
 
 def _folder(asked: Asked) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
+from functools import partial
 from typing import Any, TypeVar
+
+import torch
 
 from pipelines.core.environment import environment_of
 from pipelines.core.explain import is_out_of_memory, too_large
@@ -79,3 +82,13 @@ def follow(events: Events, shall_stop: Callable[[Step], bool], *, resumable: boo
 def result_of(pipeline: Pipeline[Any], settings: Settings) -> Result:
     """Run a pipeline to its end and return its Result."""
     return follow(run(pipeline, settings), lambda step: False, resumable=False)[0]
+
+
+def carried(step: Step, *, with_picture: bool) -> Step:
+    """A step that can be pickled: its preview, if it is wanted, is drawn now and comes along."""
+    metrics = {name: float(value) for name, value in step.metrics.items()}
+    draw = None
+    if with_picture and step.draw is not None:
+        with torch.no_grad():
+            draw = partial(torch.from_numpy, step.draw().float().cpu().numpy())
+    return Step(step.stage, step.done, step.total, metrics, draw)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -133,6 +134,43 @@ class Restyles(Protocol):
 
     def restyle(self, settings: Any, frame: Image.Image, before: Picture | None) -> Settings:
         """The settings for the next frame of a film; `before` is the result of the frame before."""
+        ...
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Candidates that were drawn together and are not ranked yet. It can be pickled once `vectors` are on the CPU.
+
+    `vectors` (n, d) are what CLIP saw; `facts` are those of each picture. `images` are the pictures, or empty where they
+    are made from `tokens` (n, ...) when some are chosen.
+    """
+
+    seeds: list[int]
+    facts: list[dict[str, Any]]
+    vectors: Tensor
+    images: list[Image.Image] = field(default_factory=list[Image.Image])
+    tokens: Tensor | None = None
+
+    def on(self, device: torch.device | str) -> Drawn:
+        """The same with its tensors on another device."""
+        tokens = None if self.tokens is None else self.tokens.to(device)
+        return replace(self, vectors=self.vectors.to(device), tokens=tokens)
+
+
+@runtime_checkable
+class Splits(Protocol):
+    """A pipeline whose candidates may be drawn in several places, batch by batch, and ranked together in one."""
+
+    def batch_count(self, settings: Any) -> int:
+        """The number of batches that prepared settings ask for."""
+        ...
+
+    def draw(self, settings: Any, chosen: Sequence[int]) -> Generator[Step, None, list[Drawn]]:
+        """Draw the batches `chosen`, numbers from 0. What a batch gives does not depend on where the others are drawn."""
+        ...
+
+    def choose(self, settings: Any, drawn: Sequence[Drawn]) -> list[Picture]:
+        """The best pictures of all batches in their order, best first."""
         ...
 
 

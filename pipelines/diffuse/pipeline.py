@@ -6,18 +6,16 @@ pictures are drawn by overlapping windows (Bar-Tal et al. 2023).
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from PIL import Image
-from torch import Tensor
 
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, candidate_seeds, spread
 from pipelines.core.looks import needs_words, under_looks
-from pipelines.core.pipeline import Picture, Pipeline, Step
+from pipelines.core.pipeline import Drawn, Picture, Pipeline, Step
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
 from pipelines.diffuse.canvas import fit, is_beyond
@@ -96,24 +94,25 @@ class Diffuse(Pipeline[DiffuseSettings]):
 
         Batches have one fixed size, so that a candidate does not depend on the other candidates of its batch.
         """
-        assert settings.width is not None and settings.height is not None
+        drawn = yield from self.draw(settings, range(self.batch_count(settings)))
+        return self.choose(settings, drawn)
+
+    def batch_count(self, settings: DiffuseSettings) -> int:
+        """The number of batches of a run."""
+        return len(self._batches(settings))
+
+    @torch.no_grad()
+    def draw(self, settings: DiffuseSettings, chosen: Sequence[int]) -> Generator[Step, None, list[Drawn]]:
+        """Draw some of a run's batches, by their numbers from 0."""
         assert settings.candidates is not None
-        seeds = candidate_seeds(settings.seed, settings.candidates)
-        rows = self.diffusion.rows(settings.width, settings.height)
         scene = read_scene(self.diffusion, settings)
         small = sketch_size(self.diffusion, settings, scene)
         large = after_sketch(settings, small)
-        looks = settings.looks()
-        drawn: list[Image.Image] = []
-        vectors: list[Tensor] = []
-        facts: list[dict[str, Any]] = []
-        parts = spread(seeds, looks, rows, needs_words(self.diffusion, looks))
-        seeds = [seed for batch in parts for seed in batch.seeds]
-        read = self._read(large, parts[0].row_looks)
-        for batch in parts:
-            if batch.looks and batch.index:
+        parts, drawn = self._batches(settings), list[Drawn]()
+        read: Any = None
+        for batch in (parts[number] for number in chosen):
+            if read is None or batch.looks:
                 read = self._read(large, batch.row_looks)
-            facts += [settings.read(look) for look in batch.row_looks[: len(batch.seeds)]]
             known = None if scene is None else scene.known
             if scene is not None and small is not None:
                 model, prompt = under_looks(self.diffusion, settings.prompt, batch.row_looks)
@@ -127,15 +126,31 @@ class Diffuse(Pipeline[DiffuseSettings]):
             images = to_pil(decoded) if scene is None else scene.finished(decoded)
             judged = to_tensor(images).to(self.clip.device)
             count = len(batch.seeds)
-            vectors.append(self.clip.encode_image(judged)[:count])
-            drawn += images[:count]
+            facts = [settings.read(look) for look in batch.row_looks[:count]]
+            drawn.append(Drawn(batch.seeds, facts, self.clip.encode_image(judged)[:count], images[:count]))
             shown = judged[:count]
-            yield Step("rank", batch.finished, len(seeds), {}, lambda shown=shown: shown)
-        ranking = rank(self.clip, settings.terms(), torch.cat(vectors))
+            yield Step("rank", batch.finished, settings.candidates, {}, lambda shown=shown: shown)
+        return drawn
+
+    @torch.no_grad()
+    def choose(self, settings: DiffuseSettings, drawn: Sequence[Drawn]) -> list[Picture]:
+        """Rank the candidates of all batches."""
+        seeds = [seed for part in drawn for seed in part.seeds]
+        facts = [fact for part in drawn for fact in part.facts]
+        images = [image for part in drawn for image in part.images]
+        ranking = rank(self.clip, settings.terms(), torch.cat([part.vectors for part in drawn]))
         return [
-            Picture(drawn[k], seeds[k], ranking.scores[k], {**ranking.facts(k, seeds), **facts[k]})
+            Picture(images[k], seeds[k], ranking.scores[k], {**ranking.facts(k, seeds), **facts[k]})
             for k in ranking.kept(settings.keep, settings.hide_duplicates)
         ]
+
+    def _batches(self, settings: DiffuseSettings) -> list[Batch]:
+        assert settings.width is not None and settings.height is not None
+        assert settings.candidates is not None
+        looks = settings.looks()
+        rows = self.diffusion.rows(settings.width, settings.height)
+        seeds = candidate_seeds(settings.seed, settings.candidates)
+        return spread(seeds, looks, rows, needs_words(self.diffusion, looks))
 
     def _read(self, settings: DiffuseSettings, looks: list[str]) -> tuple[tuple[Any, Course], Layout | None]:
         """What rows are drawn by: their condition and course, and their layout. `looks` are theirs."""

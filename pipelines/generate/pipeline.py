@@ -6,7 +6,7 @@ A LatentDiffusion may draw them again: noised part of the way, and denoised unde
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, cast
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, candidate_seeds, spread
 from pipelines.core.looks import in_words, needs_words, slot_in, under_looks
-from pipelines.core.pipeline import Picture, Pipeline, Step
+from pipelines.core.pipeline import Drawn, Picture, Pipeline, Step
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
 from pipelines.core.sizes import canvas_size
@@ -98,42 +98,60 @@ class Generate(Pipeline[GenerateSettings]):
 
         Batches have one fixed size, so that a candidate does not depend on the other candidates of its batch.
         """
-        assert settings.batch is not None
-        seeds = candidate_seeds(settings.seed, settings.candidates)
+        drawn = yield from self.draw(settings, range(self.batch_count(settings)))
+        return self.choose(settings, drawn)
+
+    def batch_count(self, settings: GenerateSettings) -> int:
+        """The number of batches of a run."""
+        return len(self._batches(settings))
+
+    @torch.no_grad()
+    def draw(self, settings: GenerateSettings, chosen: Sequence[int]) -> Generator[Step, None, list[Drawn]]:
+        """Draw some of a run's batches, by their numbers from 0."""
         likeness, start = self._picture_prompt(settings)
-        tokens: list[Tensor] = []
-        vectors: list[Tensor] = []
-        refined: list[Image.Image] = []
-        looks = settings.looks()
-        parts = spread(seeds, looks, settings.batch, needs_words(self.diffusion, looks))
-        seeds = [seed for batch in parts for seed in batch.seeds]
-        facts = [settings.read(look) for batch in parts for look in batch.row_looks[: len(batch.seeds)]]
-        for batch in parts:
-            drawn = yield from self._draw(settings, batch, start, likeness)
-            images, count = self.vqgan.decode_tokens(drawn), len(batch.seeds)
+        parts, drawn = self._batches(settings), list[Drawn]()
+        for batch in (parts[number] for number in chosen):
+            tokens = yield from self._draw(settings, batch, start, likeness)
+            images, count = self.vqgan.decode_tokens(tokens), len(batch.seeds)
+            refined: list[Image.Image] = []
             if settings.finish == "refined":
                 images = yield from self._refine(settings, batch, images)
-                refined += to_pil(images[:count])
-            vectors.append(self.clip.encode_image(images)[:count])
-            tokens.append(drawn[:count])
+                refined = to_pil(images[:count])
+            vectors = self.clip.encode_image(images)[:count]
+            facts = [settings.read(look) for look in batch.row_looks[:count]]
+            drawn.append(Drawn(batch.seeds, facts, vectors, refined, tokens[:count]))
             shown = images[:count]
-            yield Step("rank", batch.finished, len(seeds), {}, lambda shown=shown: shown)
-        ranking = rank(self.clip, settings.terms(), torch.cat(vectors))
-        drawn = torch.cat(tokens)
+            yield Step("rank", batch.finished, settings.candidates, {}, lambda shown=shown: shown)
+        return drawn
+
+    @torch.no_grad()
+    def choose(self, settings: GenerateSettings, drawn: Sequence[Drawn]) -> list[Picture]:
+        """Rank the candidates of all batches, and make the pictures that are kept."""
+        seeds = [seed for part in drawn for seed in part.seeds]
+        facts = [fact for part in drawn for fact in part.facts]
+        refined = [image for part in drawn for image in part.images]
+        tokens = torch.cat([part.tokens for part in drawn if part.tokens is not None])
+        ranking = rank(self.clip, settings.terms(), torch.cat([part.vectors for part in drawn]))
         kept = ranking.kept(settings.keep, settings.hide_duplicates)
         if refined:
             pictures = [refined[k] for k in kept]
         else:
-            pictures = to_pil(torch.cat([self.vqgan.decode_tokens(drawn[k : k + 1]) for k in kept]))
+            pictures = to_pil(torch.cat([self.vqgan.decode_tokens(tokens[k : k + 1]) for k in kept]))
         return [
             Picture(
                 image,
                 seeds[k],
                 ranking.scores[k],
-                {**ranking.facts(k, seeds), **facts[k], "tokens": integers(drawn[k].flatten())},
+                {**ranking.facts(k, seeds), **facts[k], "tokens": integers(tokens[k].flatten())},
             )
             for image, k in zip(pictures, kept, strict=True)
         ]
+
+    def _batches(self, settings: GenerateSettings) -> list[Batch]:
+        assert settings.batch is not None
+        looks = settings.looks()
+        seeds = candidate_seeds(settings.seed, settings.candidates)
+        return spread(seeds, looks, settings.batch, needs_words(self.diffusion, looks))
 
     @property
     def batch_size(self) -> int:

@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from pipelines.io.visible import REGIONAL
 from pipelines.models.base import Clip
 from pipelines.see.names import names_in
 from pipelines.see.traditional import SIMPLIFIED
@@ -259,10 +260,10 @@ def without_accents(word: str) -> str:
 
 
 def spoken(word: str) -> str:
-    """What an emoji or a symbol is called, in lower case; other words as they are."""
+    """What an emoji or a symbol is called, in lower case; flags and other words as they are."""
     if word[:1] in CALLED:
         return CALLED[word[:1]]
-    if not any(unicodedata.category(one) in ("So", "Sk") for one in word):
+    if word[:1] in REGIONAL or not any(unicodedata.category(one) in ("So", "Sk") for one in word):
         return word
     called = unicodedata.name(word[0], word).lower().replace("-", " ")
     short = (called.removesuffix(ending) for ending in (" sign", " symbol", " with skin tone"))

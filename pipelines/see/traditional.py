@@ -46,4 +46,4 @@ PAIRS = """
 鮮鲜 鯉鲤 鯊鲨 鯨鲸 鱷鳄 鰲鳌 鳥鸟 鳴鸣 鴉鸦 鴨鸭 鴕鸵 鴿鸽 鵝鹅 鵡鹉 鶴鹤 鸚鹦 鷹鹰 鸛鹳 麥麦 麵面 黃黄 齒齿
 齡龄 齣出 龍龙 龜龟 髮发 裏里 檯台 颱台 鐲镯 嬌娇 櫥橱 蔔卜 鈎钩 綫线 羣群 峯峰 牀床 喫吃 嚐尝
 """
-SIMPLIFIED = dict(pair for pair in PAIRS.split())  # a traditional character -> the simplified one
+SIMPLIFIED = {pair[0]: pair[1] for pair in PAIRS.split()}  # a traditional character -> the simplified one

@@ -1,6 +1,7 @@
 """`python launch.py train NAME`: one command per network, to a time budget, resumable.
 
-On several processes: `torchrun --nproc-per-node N -m pipelines.training.cli NAME ...`, with the same flags.
+On several processes of this machine with `--processes N`; on several machines by torchrun, with the same flags:
+`torchrun --nproc-per-node N -m pipelines.training.cli NAME ...`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from pipelines.core.explain import explain
-from pipelines.core.pipeline import Step
-from pipelines.errors import BadInput, CannotSave, CodedError, Message, Stopped
+from pipelines.errors import BadInput, CannotSave, CodedError
 from pipelines.io.files import check_writable
-from pipelines.training import own
+from pipelines.training import own, processes
 from pipelines.training.batches import sensible_workers
-from pipelines.training.control import Control
+from pipelines.training.control import follow
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.flags import SAVE_SECONDS, parser_of
 from pipelines.training.loop import Budget, fit
@@ -177,6 +176,15 @@ def unet_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     return UnetTrainer(accelerator, emoji, **recipe)
 
 
+def matting_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """The network that cuts things out, also of pictures that the codec in `out` has drawn."""
+    from pipelines.training.matting import MattingTrainer
+
+    folder = options.state / "matting"
+    recipe |= {"start": options.start}
+    return MattingTrainer(accelerator, Dataset(options.data), options.out, folder, **recipe)
+
+
 TRAINERS: dict[str, Callable[..., Trainer]] = {
     "clip": clip_trainer,
     "critic": clip_trainer,
@@ -193,6 +201,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "prior": prior_trainer,
     "judge": judge_trainer,
     "unet": unet_trainer,
+    "matting": matting_trainer,
 }
 
 
@@ -204,14 +213,12 @@ def main(argv: list[str]) -> int:
 
             return queue(argv[1:], TRAINERS)
         options = parser_of(TRAINERS).parse_args(argv)
-        if (data := own.data_of(options)) is not None:
-            told = own.train_on_folder(
-                options, data, train_watched, lambda part: _trainer(part, _accelerator(part))
-            )
-        else:
-            told = _on_data_file(options)
-        if options.json:
-            print(json.dumps(told, ensure_ascii=False))
+        if options.processes > 1 and "RANK" not in os.environ:
+            return processes.run(argv, options.processes, options.state)
+        with options.control.held() if options.control else nullcontext():
+            told = _on_folder_or_file(options)
+            if options.json:
+                print(json.dumps(told, ensure_ascii=False))
     except (BadInput, CannotSave, FileNotFoundError, ArithmeticError) as error:
         print(f"atelier: {error}", file=sys.stderr)
         if "--json" in argv:
@@ -221,7 +228,18 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         own.say("stopped; the same command goes on from the last saved state")
         return 130
+    except RuntimeError as error:
+        if not processes.lost_the_others(error):
+            raise
+        return processes.LOST
     return 0
+
+
+def _on_folder_or_file(options: argparse.Namespace) -> dict[str, Any]:
+    """Train on what the options name; returns what --json prints."""
+    if (data := own.data_of(options)) is None:
+        return _on_data_file(options)
+    return own.train_on_folder(options, data, train, lambda part: _trainer(part, _accelerator(part)))
 
 
 def _on_data_file(options: argparse.Namespace) -> dict[str, Any]:
@@ -230,7 +248,7 @@ def _on_data_file(options: argparse.Namespace) -> dict[str, Any]:
         raise BadInput("training.only_folders", flag="--check" if options.check else own.PACK)
     options.out = options.out or ASSETS
     options.save_every = options.save_every or SAVE_SECONDS
-    return {"figures": train_watched(options), "out": str(options.out)}
+    return {"figures": train(options), "out": str(options.out)}
 
 
 def give_way() -> None:
@@ -246,23 +264,11 @@ def give_way() -> None:
         Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
-def train_watched(options: argparse.Namespace) -> dict[str, float]:
-    """`train`; with `options.control` a folder is told how it goes and how it ended: done, kept, paused or failed."""
-    if options.control is None:
-        return train(options)
-    control = Control(options.control)
-    with control.held():
-        try:
-            return train(options, control)
-        except (Exception, KeyboardInterrupt) as error:
-            sentence = isinstance(error, (FileNotFoundError, ArithmeticError)) and str(error)
-            problem = Message(sentence) if sentence else explain(error)
-            control.end("failed", problem=problem.to_json())
-            raise
+def train(options: argparse.Namespace) -> dict[str, float]:
+    """Fit, evaluate, export; prints progress to standard error. Returns the figures.
 
-
-def train(options: argparse.Namespace, control: Control | None = None) -> dict[str, float]:
-    """Fit, evaluate, export; prints progress to standard error. Returns the figures, {} where `control` paused it."""
+    Stopped when `options.control` was asked to pause, or to stop: then the weights so far were exported.
+    """
     if options.background:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
@@ -283,24 +289,16 @@ def train(options: argparse.Namespace, control: Control | None = None) -> dict[s
     budget = Budget(options.minutes, options.steps, options.clock == "processor")
     folder, report_every = options.state / options.name, 60 * options.report_every
     sample_every = 60 * options.sample_every if options.sample_every else None
+    control = options.control
     if control is not None:
-        control.add({"facts": {**_facts(trainer), "steps": options.steps}})
-    state, asked = _watch(
-        fit(trainer, folder, budget, options.save_every, workers, report_every, sample_every),
-        options.name if accelerator.is_main_process else "",
-        control,
-    )
-    if control is not None:
-        if asked == "pause":
-            control.end("paused", step=state.step, seconds=round(state.seconds))
-            return {}
-        control.add({"stage": "finishing"})
+        control.begin_network(options.name, folder, _facts(trainer))
+    training = fit(trainer, folder, budget, options.save_every, workers, report_every, sample_every)
+    state = follow(training, options.name if accelerator.is_main_process else "", control)
     figures = _finish(trainer, state, options) if accelerator.is_main_process else {}
-    if control is not None:
-        facts = {"step": state.step, "seconds": round(state.seconds), "figures": figures}
-        control.end("kept" if asked else "done", **facts)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+    if control is not None:
+        control.end_network(figures)
     return figures
 
 
@@ -319,24 +317,6 @@ def _trainer(options: argparse.Namespace, accelerator: Accelerator) -> Trainer:
     if options.batch:
         recipe["batch_size"] = options.batch
     return TRAINERS[options.name](accelerator, options, **recipe)
-
-
-def _watch(
-    training: Generator[Step, None, State], name: str, control: Control | None = None
-) -> tuple[State, str]:
-    """Run a training to its end, telling how it goes unless `name` is empty. Its state, and what ended it early."""
-    asked = ""
-    while True:
-        try:
-            step = training.throw(Stopped()) if asked else next(training)
-        except StopIteration as end:
-            return end.value, asked
-        if control is not None:
-            control.tell(step)
-            asked = control.wait()
-        if name and (step.done % 25 == 0 or step.done == step.total):
-            words = "  ".join(f"{key} {value:.4g}" for key, value in step.metrics.items())
-            print(f"{name} step {step.done:,} of about {step.total:,}  {words}", file=sys.stderr, flush=True)
 
 
 def _facts(trainer: Trainer) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -18,9 +19,11 @@ from typing import Any, Literal
 import psutil
 import torch
 
+from pipelines.core.explain import explain
 from pipelines.core.pipeline import Step
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, CannotSave, Message, Stopped
 from pipelines.io.files import write_atomically
+from pipelines.training.state import State
 
 Ending = Literal["done", "kept", "paused", "failed"]
 
@@ -30,11 +33,11 @@ TOLD_SECONDS = 1.0  # between two lines about its steps
 
 
 class Control:
-    """The folder. The training calls `held`, `tell`, `wait` and `end`; the studio calls the others."""
+    """The folder. The training calls the first methods, the studio the others."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.progress, self.ending = folder / "progress.jsonl", folder / "ended.json"
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = folder = Path(folder)
+        self.progress, self._ending = folder / "progress.jsonl", folder / "ended.json"
         self._lease, self._asked, self._process = (
             folder / name for name in ("wait", "asked", "process.json")
         )
@@ -45,13 +48,36 @@ class Control:
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """This process is the training. BadInput when another one that is alive is."""
+        """This process is the training, and how it ends is written: done, kept, paused, or failed and why.
+
+        Inside, Stopped ends it as it was asked for. BadInput when another process that is alive trains here.
+        """
         if self.alive():
             raise BadInput("training.runs_already", folder=self.folder)
         process = psutil.Process()
         write_atomically(self._process, json.dumps([process.pid, process.create_time()]).encode())
-        self.ending.unlink(missing_ok=True)
-        yield
+        self._ending.unlink(missing_ok=True)
+        try:
+            yield
+        except Stopped:
+            self._end("paused" if self.asked() == "pause" else "kept")
+        except (Exception, KeyboardInterrupt) as error:
+            sentence = isinstance(error, (FileNotFoundError, ArithmeticError)) and str(error)
+            problem = Message(sentence) if sentence else explain(error)
+            self._end("failed", problem=problem.to_json())
+            raise
+        else:
+            self._end("done")
+
+    def begin_network(self, name: str, folder: Path, facts: dict[str, Any]) -> None:
+        """A network is about to be trained; `folder` is where its sheets and figures are written."""
+        self._add({"facts": {"network": name, "folder": str(folder.absolute()), **facts}})
+
+    def end_network(self, figures: dict[str, float]) -> None:
+        """A network was exported. Stopped when that was because of `ask("stop")`."""
+        self._add({"figures": figures})
+        if self.asked() == "stop":
+            raise Stopped
 
     def tell(self, step: Step) -> None:
         """A line about a step, at most one a TOLD_SECONDS but for the last: {"clock", "step", "total", "metrics"}.
@@ -63,13 +89,11 @@ class Control:
             return
         self._told = clock
         metrics = {name: float(f"{value:.5g}") for name, value in step.metrics.items()}
-        self.add({"clock": round(clock, 2), "step": step.done, "total": step.total, "metrics": metrics})
+        self._add({"clock": round(clock, 2), "step": step.done, "total": step.total, "metrics": metrics})
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Any other line, such as {"stage": NAME} or {"facts": {...}}. What cannot be written is not missed."""
-        with suppress(OSError), self.progress.open("a+b") as file:
-            torn = file.tell() and not self._ends(file)
-            file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
+    def finishing(self) -> None:
+        """The steps are over: figures are taken, and the weights are exported."""
+        self._add({"stage": "finishing"})
 
     def wait(self) -> Literal["", "pause", "stop"]:
         """Wait for as long as the studio wants it; then what it asks for."""
@@ -81,11 +105,6 @@ class Control:
             asked = self.asked()
         self._begun += time.monotonic() - begun
         return asked
-
-    def end(self, how: Ending, **facts: Any) -> None:
-        """How it ended, with plain facts; a process that was killed writes none."""
-        with suppress(CannotSave):
-            write_atomically(self.ending, json.dumps({"how": how, **facts}).encode())
 
     # -------------------------------------------------------------------------------------------------- the studio
 
@@ -110,7 +129,7 @@ class Control:
 
     def clear(self) -> None:
         """Take back what was asked for and how it ended, before the training is started again."""
-        for file in (self._asked, self._lease, self.ending):
+        for file in (self._asked, self._lease, self._ending):
             file.unlink(missing_ok=True)
 
     def process(self) -> psutil.Process | None:
@@ -130,7 +149,7 @@ class Control:
     def ended(self) -> dict[str, Any]:
         """What `end` was told; {} while it runs and after a kill."""
         with suppress(OSError, ValueError):
-            facts = json.loads(self.ending.read_text("utf-8"))
+            facts = json.loads(self._ending.read_text("utf-8"))
             return facts if isinstance(facts, dict) else {}
         return {}
 
@@ -139,8 +158,42 @@ class Control:
             return -60 < time.time() - self._lease.stat().st_mtime < LEASE_SECONDS
         return False
 
+    def _add(self, line: dict[str, Any]) -> None:
+        """A line of progress.jsonl. One that cannot be written is not missed."""
+        with suppress(OSError), self.progress.open("a+b") as file:
+            torn = file.tell() and not self._ends(file)
+            file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
+
+    def _end(self, how: Ending, **facts: Any) -> None:
+        """How it ended; a process that was killed writes none, nor can one on a full disk."""
+        with suppress(CannotSave):
+            write_atomically(self._ending, json.dumps({"how": how, **facts}).encode())
+
     @staticmethod
     def _ends(file: Any) -> bool:
         """Whether the file's last line is whole; a kill may have cut it."""
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
+
+
+def follow(training: Generator[Step, None, State], name: str, control: Control | None) -> State:
+    """Run a training to its end, or as far as `control` lets it; tells how it goes unless `name` is empty.
+
+    Returns its state. Stopped after a pause.
+    """
+    asked = ""
+    while True:
+        try:
+            step = training.throw(Stopped()) if asked else next(training)
+        except StopIteration as end:
+            if asked == "pause":
+                raise Stopped from None
+            if control is not None:
+                control.finishing()
+            return end.value
+        if control is not None:
+            control.tell(step)
+            asked = control.wait()
+        if name and (step.done % 25 == 0 or step.done == step.total):
+            words = "  ".join(f"{key} {value:.4g}" for key, value in step.metrics.items())
+            print(f"{name} step {step.done:,} of about {step.total:,}  {words}", file=sys.stderr, flush=True)

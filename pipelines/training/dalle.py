@@ -11,6 +11,7 @@ then (Lee et al. 2022, section 3.2.3): it then learns from fewer pictures and fo
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -105,7 +106,7 @@ class DalleTrainer(Trainer):
         self.codec_hash = file_hash(self.codec_file)
         with accelerator.main_process_first():
             name = f"bank-{self.codec_hash[:12]}-{emoji.hash}-{seed}.safetensors"
-            self.token_cache = self._token_cache(folder / name)
+            self.token_cache = read_tokens(folder / name, emoji, seed, self._tokens)
         self.weights = icon_weights(emoji, rare=0.35)
         with safe_open(self.codec_file, "pt") as file:
             codes = file.get_tensor("codes").float()
@@ -164,33 +165,6 @@ class DalleTrainer(Trainer):
             dalle.text_token.weight.data.copy_(words * (0.02 / words.std()))
 
     @torch.no_grad()
-    def _token_cache(self, path: Path) -> dict[str, Any]:
-        """Tokens of every icon on white, and of SCENE_COUNT scenes with their captions; kept in a file."""
-        if path.exists():
-            token_cache: dict[str, Any] = load_file(path)
-            captions = bytes(token_cache.pop("captions").numpy().tobytes()).decode().split("\n")
-            return {**{name: tokens.long() for name, tokens in token_cache.items()}, "captions": captions}
-        scenes = iter(Scenes(self.emoji, self.emoji.train, self.seed + 1, plain=0.0, coloured=0.55))
-        count, drawn, captions = scene_count(self.emoji, SCENE_COUNT), [], []
-        for start in range(0, count, 64):
-            batch = [next(scenes) for _ in range(min(64, count - start))]
-            drawn.append(self._tokens(np.stack([picture for picture, _, _ in batch])))
-            captions += [text for _, text, _ in batch]
-        token_cache = {
-            "icons": self._icon_tokens(self.emoji.train),
-            "validation": self._icon_tokens(self.emoji.validation),
-            "scenes": torch.cat(drawn),
-        }
-        words = torch.frombuffer(bytearray("\n".join(captions).encode()), dtype=torch.uint8)
-        write_atomically(
-            path, save({**{k: v.to(torch.int16) for k, v in token_cache.items()}, "captions": words})
-        )
-        return {**token_cache, "captions": captions}
-
-    def _icon_tokens(self, rows: np.ndarray) -> Tensor:
-        chunks = [rows[k : k + 64] for k in range(0, len(rows), 64)]
-        return torch.cat([self._tokens(on_background(self.emoji.rgba[chunk])) for chunk in chunks])
-
     def _tokens(self, pictures: np.ndarray) -> Tensor:
         """(n, s, s, 3) uint8 -> (n, image_length) on the CPU."""
         images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.accelerator.device)
@@ -306,6 +280,36 @@ class DalleTrainer(Trainer):
         save_checkpoint(
             path, self.network, self.network.config.to_dict(), {**facts, "codec": told}, self.kind
         )
+
+
+def read_tokens(
+    path: Path, emoji: Dataset, seed: int, encode: Callable[[np.ndarray], Tensor]
+) -> dict[str, Any]:
+    """Tokens of every icon on white, of those held out, and of SCENE_COUNT scenes with their captions; kept in a file.
+
+    `encode` gives the tokens (n, image_length) of pictures (n, s, s, 3) uint8.
+    """
+    if path.exists():
+        kept: dict[str, Any] = load_file(path)
+        captions = bytes(kept.pop("captions").numpy().tobytes()).decode().split("\n")
+        return {**{name: tokens.long() for name, tokens in kept.items()}, "captions": captions}
+    scenes = iter(Scenes(emoji, emoji.train, seed + 1, plain=0.0, coloured=0.55))
+    count, drawn, captions = scene_count(emoji, SCENE_COUNT), list[Tensor](), list[str]()
+    for start in range(0, count, 64):
+        batch = [next(scenes) for _ in range(min(64, count - start))]
+        drawn.append(encode(np.stack([picture for picture, _, _ in batch])))
+        captions += [text for _, text, _ in batch]
+    made = {"icons": emoji.train, "validation": emoji.validation}
+    tokens = {name: _icon_tokens(emoji, rows, encode) for name, rows in made.items()}
+    tokens["scenes"] = torch.cat(drawn)
+    words = torch.frombuffer(bytearray("\n".join(captions).encode()), dtype=torch.uint8)
+    write_atomically(path, save({**{k: v.to(torch.int16) for k, v in tokens.items()}, "captions": words}))
+    return {**tokens, "captions": captions}
+
+
+def _icon_tokens(emoji: Dataset, rows: np.ndarray, encode: Callable[[np.ndarray], Tensor]) -> Tensor:
+    chunks = [rows[k : k + 64] for k in range(0, len(rows), 64)]
+    return torch.cat([encode(on_background(emoji.rgba[chunk])) for chunk in chunks])
 
 
 def _start_from_codes(dalle: Dalle | Transformer, codes: Tensor) -> None:

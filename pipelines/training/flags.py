@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.core.arguments import Parser, number
 from pipelines.training import own
+from pipelines.training.control import Control
 from pipelines.training.data.dataset import DATA_FILE
 
 SAVE_SECONDS = 300.0
@@ -62,7 +63,7 @@ def parser_of(networks: Iterable[str]) -> Parser:
     add(
         "--start",
         type=Path,
-        help="clip, critic, vqgan, codec and prior: an earlier checkpoint, of which the tensors that fit are taken",
+        help="clip, critic, vqgan, codec, prior, matting: an earlier checkpoint, of which the tensors that fit are taken",
     )
     add(
         "--save-every",
@@ -82,7 +83,7 @@ def parser_of(networks: Iterable[str]) -> Parser:
     )
     add(
         "--control",
-        type=Path,
+        type=Control,
         help="a folder where it tells how it stands and looks whether to wait, pause or stop; for one process",
     )
     add(
@@ -95,6 +96,12 @@ def parser_of(networks: Iterable[str]) -> Parser:
         "--workers",
         type=number(int, 0, 256),
         help="processes that prepare batches ahead (default: none beside a CPU, most cores beside a GPU)",
+    )
+    add(
+        "--processes",
+        type=number(int, 1, 64),
+        default=1,
+        help="train on so many processes of this machine; one that dies ends all, and fewer go on (default 1)",
     )
     add(
         "--precision",

@@ -80,8 +80,8 @@ def fit(
         for name, optimizer in trainer.optimizers.items()
     }
     ahead = batches(trainer, state.step, workers)
-    begun, seconds_before, saved, reported = budget.clock(), state.seconds, time.perf_counter(), state.seconds
-    sampling = Sampling(sample_every) if main and sample_every is not None else None
+    begun, seconds_before = budget.clock(), state.seconds
+    keeping = _Keeping(folder, trainer, average, state, save_every, report_every, sample_every)
     while (progress := budget.progress(state.step, state.seconds)) < 1.0:
         factor = trainer.rate_factor(progress)
         for name, optimizer in trainer.optimizers.items():
@@ -100,19 +100,8 @@ def fit(
         except Stopped:
             break
         begun += budget.clock() - given_away
-        if main and time.perf_counter() - saved > save_every:
-            save_state(file, trainer, average, state)
-            write_picture(folder / "curves.png", draw_curves(state.curves))
-            saved = time.perf_counter()
-        if main and state.seconds - reported > report_every:
-            keep_earlier_states(file)
-            save_state(file, trainer, average, state)
-            with ema_weights(trainer, average):
-                report(folder, trainer, state)
-            saved, reported = time.perf_counter(), state.seconds
-        elif sampling is not None and sampling.due():
-            with ema_weights(trainer, average), sampling.timed():
-                draw_sample(folder, trainer, state)
+        if main:
+            keeping.after_step()
     if main:
         save_state(file, trainer, average, state)
     for name, values in average.items():
@@ -120,6 +109,45 @@ def fit(
     if main:
         draw_pictures(folder, trainer, state)
     return state
+
+
+class _Keeping:
+    """What of a training is written in its course, and when: states, reports, and sheets in between."""
+
+    def __init__(
+        self,
+        folder: Path,
+        trainer: Trainer,
+        average: dict[str, dict[str, Tensor]],
+        state: State,
+        save_every: float,
+        report_every: float,
+        sample_every: float | None,
+    ) -> None:
+        self._folder, self._trainer, self._average, self._state = folder, trainer, average, state
+        self._save_every, self._report_every = save_every, report_every
+        self._saved, self._reported = time.perf_counter(), state.seconds
+        self._sampling = None if sample_every is None else Sampling(sample_every)
+
+    def after_step(self) -> None:
+        """Write what is due."""
+        folder, trainer, state = self._folder, self._trainer, self._state
+        if time.perf_counter() - self._saved > self._save_every:
+            self._save()
+            write_picture(folder / "curves.png", draw_curves(state.curves))
+        if state.seconds - self._reported > self._report_every:
+            keep_earlier_states(folder / "state.safetensors")
+            self._save()
+            with ema_weights(trainer, self._average):
+                report(folder, trainer, state)
+            self._saved, self._reported = time.perf_counter(), state.seconds
+        elif self._sampling is not None and self._sampling.due():
+            with ema_weights(trainer, self._average), self._sampling.timed():
+                draw_sample(folder, trainer, state)
+
+    def _save(self) -> None:
+        save_state(self._folder / "state.safetensors", self._trainer, self._average, self._state)
+        self._saved = time.perf_counter()
 
 
 def _copied_weights(trainer: Trainer) -> dict[str, dict[str, Tensor]]:

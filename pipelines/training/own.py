@@ -31,11 +31,11 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "assets" / "tiny"
 PACKS = ROOT / "packs"
 PACK = "pack"  # all of PARTS, one after another
-CAN_START = ("clip", "critic", "vqgan", "codec", "prior")
+CAN_START = ("clip", "critic", "vqgan", "codec", "prior", "matting")
 PARTS = ("clip", "critic", "codec", "vqgan", "prior", "dalle")  # what the tools use, in the tiny pack too
 VOCABULARY = "tokenizer.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-ICONS_ONLY = ("text", "judge")  # networks that need names of things, or a teacher's words
+ICONS_ONLY = ("text", "judge", "matting")  # networks that need names of things, a teacher's words, or opacity
 KEEPS = ("decoder", "image")  # trainings after which what stands on the part still does
 SHARES = {"clip": 0.17, "codec": 0.19, "vqgan": 0.13, "prior": 0.27, "dalle": 0.12, "critic": 0.04}
 # of a pack's minutes, in this order; the rest is for reading, encoding and figures

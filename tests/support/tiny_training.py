@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 def main() -> int:
     """The UNet at a tiny size, each step at least TINY_STEP_SECONDS long."""
+    from pipelines.training import processes
     from pipelines.training.cli import main as train
     from pipelines.training.unet import UnetTrainer
     from tests.support.training import SIZES
@@ -26,6 +27,7 @@ def main() -> int:
         return update(self, *given)  # type: ignore[arg-type, return-value]
 
     UnetTrainer.update = slow  # type: ignore[method-assign, assignment]
+    processes.run.__defaults__ = ((__file__,),)
     given = [word for word in sys.argv[1:] if word != "--background"]  # tests wait for it
     return train([*given, "--precision", "no"])
 

@@ -69,6 +69,8 @@ KEYS = (  # what stands on the key, and the words of what it does
     ("Ctrl Enter", "key_go"),
     ("↑ ↓", "key_prompts"),
     ("← →", "key_tiles"),
+    ("Ctrl Z", "key_undo"),
+    ("+ − 0", "key_zoom"),
     ("?", "key_help"),
     ("Esc", "key_close"),
 )

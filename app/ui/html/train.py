@@ -17,15 +17,12 @@ from app.ui.markup import html, joined
 from pipelines.errors import Message
 from pipelines.training.data.folder import Check
 
-FIRST = (
-    "prior",
-    "dalle-semantic",
-    "codec",
-    "vqgan",
-    "clip",
-    "unet",
-)  # shown at once, the others behind "more"
-MINUTES = ("5", "20", "60", "240")
+FIRST = ("pack", "prior", "dalle", "codec", "vqgan", "clip")  # shown at once, the others behind "more"
+TOLD_ELSEWHERE = (
+    "training.check_pictures",
+    "training.check_skipped",
+)  # in the title, and above what is left out
+MINUTES = ("10", "60", "240", "600")
 MOST_SKIPPED = 200  # that are listed
 
 
@@ -86,16 +83,18 @@ def does(key: str, do: str, *, classes: str = "quiet", **data: object) -> Markup
 # ----------------------------------------------------------------------------------------------------------- the form
 
 
-def form(networks: Sequence[str], *, data: int, pack: str) -> Markup:
-    """What is asked before a training. `data` counts the project's own pictures, 0 where they are not built."""
+def form(networks: Sequence[str]) -> Markup:
+    """What is asked before a training."""
     return html(
-        '<form class="ask-for" autocomplete="off">{}{}<div class="row">{}{}</div>{}'
+        '<form class="ask-for" autocomplete="off">{}{}<fieldset><legend><b class="number">3</b>{}</legend>'
+        '<div class="row">{}{}</div>{}</fieldset>'
         '<div class="transport"><button type="submit" class="act">{}</button><p class="small">{}</p></div></form>'
         '<div class="found" aria-live="polite">{}</div>',
-        _pictures(data),
+        _pictures(),
         _networks(networks),
+        both("train_budget"),
         _minutes(),
-        _field("pack", "train_pack", value=pack, note="train_pack_note", most=40),
+        _field("pack", "train_pack", value="my-pack", note="train_pack_note", most=40),
         _more(),
         both("train_start"),
         both("train_keeps"),
@@ -103,24 +102,17 @@ def form(networks: Sequence[str], *, data: int, pack: str) -> Markup:
     )
 
 
-def _pictures(data: int) -> Markup:
-    own = _choice("from", "folder", both("train_from_folder"), checked=True)
-    shipped = _choice("from", "", both("train_from_data")) if data else Markup()
+def _pictures() -> Markup:
     return html(
         '<fieldset class="from"><legend><b class="number">1</b>{}</legend>'
-        '<div class="engines" role="radiogroup" aria-label="{}">{}{}</div>'
         '<div class="line"><label class="typed"><input type="text" name="folder" placeholder=" " spellcheck="false" '
         'maxlength="1000" aria-label="{}"><span class="hint" aria-hidden="true">{}</span></label>'
-        '<button type="button" class="quiet" data-do="check">{}</button></div>'
-        '<p class="small shipped" hidden>{}</p></fieldset>',
+        '<button type="button" class="quiet" data-do="check">{}</button></div><p class="small">{}</p></fieldset>',
         both("train_pictures"),
-        both_aloud("train_pictures"),
-        own,
-        shipped,
         both_aloud("train_folder"),
         both("train_folder_hint"),
         both("train_check"),
-        both("train_data_count", count=f"{data:,}"),
+        both("train_captions"),
     )
 
 
@@ -176,7 +168,7 @@ def _minutes() -> Markup:
         for minutes in MINUTES
     )
     return html(
-        '<div class="field"><label><b>{}</b><input type="number" name="minutes" value="20" min="0.5" max="100000" '
+        '<div class="field"><label><b>{}</b><input type="number" name="minutes" value="60" min="0.5" max="100000" '
         'step="any" inputmode="decimal"></label><div class="chips">{}</div></div>',
         both("train_minutes"),
         presets,
@@ -201,13 +193,14 @@ def _more() -> Markup:
     )
     return html(
         '<details class="more-settings"><summary>{}</summary><div class="fields"><div class="field"><b>{}</b>'
-        '<div class="engines" role="radiogroup" aria-label="{}">{}</div><small>{}</small></div>{}</div></details>',
+        '<div class="engines" role="radiogroup" aria-label="{}">{}</div><small>{}</small></div>{}{}</div></details>',
         both("train_more"),
         both("train_size"),
         both_aloud("train_size"),
         sizes,
         both("train_size_note"),
         _field("seed", "train_seed", value="0", most=10),
+        _field("licence", "train_licence", value="", note="train_licence_note", most=200),
     )
 
 
@@ -227,25 +220,14 @@ def nothing_checked() -> Markup:
 
 def found(check: Check, sheet: str) -> Markup:
     """What a look at a folder found, in sentences, with a sheet of some pictures and what is left out."""
-    sentences = joined(html("<li>{}</li>", both_sentence(line)) for line in check.sentences())
+    lines = [line for line in check.sentences() if line.code not in TOLD_ELSEWHERE]
     return html(
         '<div class="stage checked"><h3>{}</h3><img class="mosaic" src="{}" alt="{}"><ul class="told-of">{}</ul>{}</div>',
-        both("train_found", count=f"{check.pictures:,}"),
+        both("train_found", count=f"{check.pictures:,}", held_out=f"{check.held_out:,}"),
         sheet,
         both_aloud("train_mosaic"),
-        sentences,
+        joined(html("<li>{}</li>", both_sentence(line)) for line in lines),
         _skipped([(one.name, one.problem) for one in check.skipped]) if check.skipped else "",
-    )
-
-
-def found_shipped(count: int, sheet: str) -> Markup:
-    """The project's own pictures."""
-    return html(
-        '<div class="stage checked"><h3>{}</h3><img class="mosaic" src="{}" alt="{}"><p>{}</p></div>',
-        both("train_from_data"),
-        sheet,
-        both_aloud("train_mosaic"),
-        both("train_data_count", count=f"{count:,}"),
     )
 
 
@@ -272,7 +254,7 @@ def head(now: Standing) -> Markup:
     return html(
         '<div class="title"><h2>{}</h2><p class="facts">{}</p></div><div class="acts">{}</div>'
         '<p class="standing {}" role="status">{}</p>{}',
-        both("train_doing", network=network_name(now.order.network), pack=now.order.pack),
+        both("train_doing", network=network_name(now.network), pack=now.order.pack),
         joined(html("<span>{}</span>", fact) for fact in _facts(now)),
         _deeds(now),
         "busy" if now.state == "running" and not now.waits else now.state,
@@ -282,9 +264,12 @@ def head(now: Standing) -> Markup:
 
 
 def _facts(now: Standing) -> Iterable[Markup | str]:
-    yield now.order.folder or both("train_from_data")
+    yield now.order.data
+    if now.part[1] > 1:
+        yield both("train_part", part=now.part[0], parts=now.part[1])
     if now.facts:
-        yield both("train_parameters", count=f"{now.facts.get('parameters', 0) / 1e6:.1f}")
+        parameters = now.facts.get("parameters", 0)
+        yield both("train_parameters", count=f"{parameters / 1e6:.1f}", wan=f"{parameters / 1e4:,.0f}")
         yield both("train_batch", count=now.facts.get("batch", 0))
         yield str(now.facts.get("hardware", ""))
 
@@ -304,7 +289,7 @@ def _trouble(now: Standing) -> Markup:
 
 def _deeds(now: Standing) -> Markup:
     if now.state == "running":
-        return joined([does("pause", "pause"), does("train_stop", "stop")]) if not now.asked else Markup()
+        return joined([does("opt_pause", "pause"), does("train_stop", "stop")]) if not now.asked else Markup()
     if now.state == "ended":
         return joined([does("train_use", "models"), does("train_new", "new", classes="act")])
     stop = does("train_stop", "stop") if now.step else ""

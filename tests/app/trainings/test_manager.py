@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINY_STEP_SECONDS", "0.01")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("app.trainings.order.SAVE_SECONDS", 0.5)
+    monkeypatch.setattr("app.trainings.order.SAVE_SECONDS", 1.0)
     monkeypatch.setattr("app.trainings.order.SAMPLE_MINUTES", 0.01)
 
 
@@ -43,7 +43,8 @@ def kill(trainings: Trainings) -> None:
     """Whatever still trains there dies."""
     if trainings.id and (process := Control(trainings.folder / trainings.id).process()):
         process.kill()
-        process.wait(10)
+        while trainings._alive():
+            time.sleep(0.02)
 
 
 def test_a_training_pauses_gives_way_resumes_and_is_kept(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_a_kill_loses_what_was_learned_since_the_last_saved_state(
     trainings: Trainings, tmp_path: Path
 ) -> None:
     trainings.start(order(tmp_path, steps=40))
-    state = trainings.folder / trainings.id / "state" / "unet" / "state.safetensors"
+    state = trainings.state / "unet" / "state.safetensors"
     until(trainings, lambda now: state.is_file() and now.step > 8)
     process = Control(trainings.folder / trainings.id).process()
     assert process is not None
@@ -134,9 +135,9 @@ def test_a_studio_that_is_killed_leaves_a_training_that_the_next_one_finds(tmp_p
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
     )
-    assert studio.stdout is not None and studio.stdout.readline() == b"going\n"
-    studio.send_signal(signal.SIGKILL)
-    studio.wait(10)
+    with studio:
+        assert studio.stdout is not None and studio.stdout.readline() == b"going\n"
+        studio.send_signal(signal.SIGKILL)
     again = manager(tmp_path)
     try:
         found = again.now()
@@ -163,8 +164,8 @@ def test_why_it_failed_is_a_sentence(trainings: Trainings, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"pack": "../up"}, "no name for a pack"),
-        ({"pack": ""}, "no name for a pack"),
+        ({"pack": "../up"}, "pack.s name"),
+        ({"pack": ""}, "pack.s name"),
         ({"minutes": 0}, "minutes are from"),
         ({"minutes": float("nan")}, "minutes are from"),
         ({"size": "huge"}, "no size 'huge'"),

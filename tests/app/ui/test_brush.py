@@ -28,10 +28,15 @@ def painter(visit: Any, queue: JobQueue, **options: Any) -> Any:
     return tab
 
 
-def draw(tab: Any, across: float, down: float) -> None:
-    """A dot at a place of what is seen of the picture, in shares of its sides."""
+def point(tab: Any, across: float, down: float) -> None:
+    """The mouse to a place of what is seen of the picture, in shares of its sides."""
     box = tab.locator("#proof .frame").bounding_box()
     tab.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
+
+
+def draw(tab: Any, across: float, down: float) -> None:
+    """A dot there."""
+    point(tab, across, down)
     tab.mouse.down()
     tab.mouse.up()
 
@@ -64,11 +69,13 @@ def test_a_closer_look_paints_finer_and_where_it_is_seen(visit: Any, queue: JobQ
     draw(tab, 0.25, 0.25)
     coarse = tab.evaluate(PAINTED)
     tab.keyboard.press("Control+z")
-    box = tab.locator("#proof .frame").bounding_box()
-    tab.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25)
     told = tab.locator("#edit-brush [data-zoom-told]")
-    tab.mouse.wheel(0, 300)
-    assert told.inner_text() == "100 %"  # away from the whole picture the page scrolls
+    point(tab, 0.25, 0.25)
+    tab.mouse.wheel(0, 300)  # away from the whole picture the page scrolls
+    tab.wait_for_timeout(100)
+    assert told.inner_text() == "100 %"
+    tab.evaluate("scrollTo(0, 0)")
+    point(tab, 0.25, 0.25)
     tab.mouse.wheel(0, -400)
     tab.wait_for_function(
         "() => parseInt(document.querySelector('#edit-brush [data-zoom-told]').textContent) > 250"
@@ -104,4 +111,6 @@ def test_two_fingers_zoom_and_paint_nothing(visit: Any, queue: JobQueue) -> None
         tab.evaluate(PAINTED) == 0
         and tab.locator("#edit-brush [data-undo]").get_attribute("aria-disabled") == "true"
     )
+    tab.keyboard.press("0")
+    tab.keyboard.press("0")
     assert overflow(tab) == []

@@ -27,7 +27,7 @@ def test_stop_ends_a_run_at_its_next_step_under_load(studio: tuple[str, JobQueue
     try:
         assert httpx.post(f"{url}stop/{job_id}").status_code == 204
         told = queue._live[job_id].job.done
-        while queue._running is not None:
+        while queue._running:
             time.sleep(0.01)
         ended = queue.journal(job_id).steps()[-1]
     finally:

@@ -34,7 +34,7 @@ from pipelines.see.labels import is_chinese
 from pipelines.see.pictures import open_square
 
 PIPELINE = "edit"
-BASICS = ("style", "strip", "seed", "automatic_mask")
+BASICS = ("strip", "seed", "automatic_mask")
 HIDDEN = (
     "until",
     "target_images",
