@@ -216,7 +216,7 @@ def test_a_pack_is_trained_part_by_part_and_goes_on_after_a_kill(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["text"], "learns from icons with names only"),
+        (["text"], "learns from the project's icons only"),
         (["pack", "--start", "a.safetensors"], "without --start"),
         (["dalle", "--codec", "dvae"], "draws with its vqgan"),
         (["vqgan", "--out", "packs/My Pack"], "is no name for a pack"),
