@@ -175,6 +175,9 @@ class OwnLibrary:
     def zip_of(self, ids: Sequence[str]) -> Path:
         return self._own(ids, lambda library: library.zip_of(ids))
 
+    def zip_place(self) -> Path:
+        return self._own([""], lambda library: library.zip_place())
+
     @property
     def own(self) -> bool:
         return True

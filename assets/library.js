@@ -266,9 +266,14 @@
       menus();
       parts.again();
     };
-    const zip = async (ids) => {
-      say(find("template.zipping").innerHTML.replaceAll("#", ids.length));
-      const answer = await ask("zip", { ids });
+    const zip = (ids) => packed("zip", "zipping", ids);
+    const exported = (ids, place) => {
+      const [outline, moving] = ["outline", "moving"].map((name) => find(`.dress [name=${name}]`).checked);
+      return packed("export", "exporting", ids, { place, outline, moving });
+    };
+    const packed = async (question, saying, ids, facts = {}) => {
+      say(find(`template.${saying}`).innerHTML.replaceAll("#", ids.length));
+      const answer = await ask(question, { ids, ...facts });
       if (!answer) return;
       const link = Object.assign(document.createElement("a"), { hidden: true, download: answer.name });
       link.setAttribute("href", answer.address);
@@ -349,6 +354,7 @@
       compare: () => parts.compare(meant()),
       send: (one) => send(one.dataset.to),
       zip: () => zip(meant()),
+      export: (one) => exported(meant(), one.dataset.place),
       bin: async () => { const ids = meant(); if (parts.isOpen()) await parts.turnAway(ids); await act("bin", ids); },
       restore: async () => { const ids = meant(); parts.close(); await act("restore", ids); },
       sure: () => find("dialog.sure").showModal(),

@@ -27,6 +27,7 @@ from pipelines.models.checkpoint import META_INIT_LOCK, file_hash, load_weights,
 from pipelines.models.device import choose_device, dtype_of, make_room, networks_of
 from pipelines.models.flow.network import FLOWS
 from pipelines.models.latent_diffusion import LatentDiffusion, Previewer
+from pipelines.models.matting.network import Matting
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.spec import SPECS, families
@@ -37,6 +38,7 @@ from pipelines.models.stable_diffusion.previewer import load_previewer
 from pipelines.optimize.pipeline import Optimize
 from pipelines.weights.catalog import (
     DENOISING,
+    MATTING,
     PREVIEW,
     check_use,
     checkpoint_of,
@@ -189,6 +191,10 @@ class Studio:
         """The pack's critic, loaded; None where its Optimize has none."""
         name = parts(self.pack, "optimize", self.use).get("critic")
         return None if name is None else self.load(name)
+
+    def matting(self) -> Matting:
+        """What cuts things out of pictures, loaded; the same for every pack."""
+        return self.load(MATTING)
 
     def _fields(self, name: str, models: dict[str, Any]) -> dict[str, Any]:
         """The fields of a pipeline from its models.

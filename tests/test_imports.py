@@ -18,7 +18,7 @@ FILES = sorted([*ROOT.glob("app/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 LIBRARIES = ("pipelines.errors", "pipelines.io", "pipelines.core", "pipelines.models", "pipelines.clip")
 PIPELINES = (
     "pipelines.generate", "pipelines.diffuse", "pipelines.optimize", "pipelines.guide", "pipelines.edit",
-    "pipelines.see",
+    "pipelines.see", "pipelines.export",
 )  # fmt: skip
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pipelines": ("pipelines.errors", "pipelines.core", *PIPELINES, "pipelines.studio"),  # imported when asked for

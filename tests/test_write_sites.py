@@ -202,6 +202,7 @@ DEVELOPERS = "a tool of developers"
 SANDBOX = (
     "a process of its own with limits of its own; tests/pipelines/weights/test_refusals.py tells how it ends"
 )
+MEMORY_ALONE = "it writes into a buffer; what comes of it is written by write_atomically, or sent"
 SITES: dict[str, Trial | str] = {
     "app/cli/bench.py": DEVELOPERS,
     "app/cli/plan.py": DEVELOPERS,
@@ -223,11 +224,13 @@ SITES: dict[str, Trial | str] = {
     "app/library/vectors.py Vectors.rows": library_vectors,
     "app/space.py ZeroGpu._follow": stop_mark,
     "app/trainings/manager.py Trainings._run": training_log,
+    "app/ui/exporting.py packed": MEMORY_ALONE,
     "app/ui/uploads.py upload_folder": uploads,
     "launch.py": "before there is anything: it says in a sentence what could not be made",
     "pipelines/benchmarks/": DEVELOPERS,
     "pipelines/core/journal.py Journal.fork": fork,
     "pipelines/evaluation/": DEVELOPERS,
+    "pipelines/export/files.py _webm": MEMORY_ALONE,
     "pipelines/io/files.py check_writable": trial_of_a_folder,
     "pipelines/io/files.py write_atomically": whole_file,
     "pipelines/io/video.py _encode": film,

@@ -44,6 +44,7 @@ COMMANDS = (
         "app.cli.library",
         ("search", "index", "zip"),
     ),
+    Command("export", "FILES", "cut pictures out, ready for stickers, emoji and icons", "app.cli.export"),
     Command("replay", "FILE.png", "run a picture's record again and compare", "app.cli.replay"),
     Command("walkthrough", "FILE.png", "show how a picture of diffuse was drawn", "app.cli.walkthrough"),
     Command(

@@ -174,16 +174,18 @@ class Library(Working):
 
         BadInput for an unknown id or too many bytes; CannotSave when the disk is full.
         """
+        file = self.zip_place()
+        self.write_zip(ids, file)
+        return file
+
+    def zip_place(self) -> Path:
+        """Where a new zip may be written that is kept for an hour; those that are older are removed."""
         for file in self.places.zips.glob("*.zip"):
             with suppress(OSError):
                 if time.time() - file.stat().st_mtime > ZIP_SECONDS:
                     file.unlink()
-        file = (
-            self.places.zips
-            / f"atelier-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}.zip"
-        )
-        self.write_zip(ids, file)
-        return file
+        name = f"atelier-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}.zip"
+        return self.places.zips / name
 
     def write_zip(self, ids: Sequence[str], file: Path) -> None:
         """`zip_of` to a file of the caller's; never to one that a browser names."""

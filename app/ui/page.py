@@ -25,7 +25,7 @@ from app.library import Library
 from app.saved_directions import Shelf
 from app.serving import LOCAL, PORT, Serving, without_proxies
 from app.trainings.manager import Trainings
-from app.ui import api, api_see, stopping, theme
+from app.ui import api, api_see, exporting, stopping, theme
 from app.ui.addresses import NoAddresses, forbid_fetching
 from app.ui.axes import Axes
 from app.ui.context import (
@@ -200,6 +200,7 @@ def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool
                 *stopping.routes(context.queue),
                 *Axes(context).routes(),
                 *Wall(context).routes(),
+                *exporting.routes(context),
                 *TrainQuestions(context.trainings).routes(),
             ],
             "middleware": _guards(serving),

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from app.jobs.threads import run_in_own_thread
 from app.library import Entry, Found, Library, Page, Progress, Query, read_query
 from app.ui.context import PageContext
+from app.ui.exporting import MOST_AT_ONCE, set_for
 from app.ui.html import library as library_html
 from app.ui.html import library_pictures as pictures_html
 from app.ui.html.library_pictures import Addresses
@@ -27,7 +28,9 @@ from app.ui.i18n import both
 from app.ui.questions import Asked, endpoint, text_of, texts_of
 from pipelines.core.explain import explain
 from pipelines.errors import BadInput, CannotSave
-from pipelines.io.images import URI_HEAD, picture_format
+from pipelines.export.presets import preset_of
+from pipelines.io.files import write_atomically
+from pipelines.io.images import URI_HEAD, picture_format, read_bytes
 
 PAGE = 96  # pictures of an answer
 MOST_PAGE = 1000
@@ -58,6 +61,7 @@ class Wall:
             "act": self.act,
             "undo": self.undo,
             "zip": self.zip,
+            "export": self.export,
             "index": self.index,
             "broken": self.broken,
             "folder": self.folder,
@@ -180,7 +184,23 @@ class Wall:
 
     def zip(self, asked: Asked) -> Asked:
         """Pack pictures: where the zip can be fetched from, for as long as the library keeps it."""
-        file = self._library(asked).zip_of(_ids(asked))
+        return self._offered(self._library(asked).zip_of(_ids(asked)))
+
+    def export(self, asked: Asked) -> Asked:
+        """Pack pictures cut out and made ready for a place, or as one that moves: where the zip can be fetched from."""
+        library, place, ids = self._library(asked), text_of(asked, "place"), _ids(asked)
+        preset_of(place).check(1 if asked.get("moving") is True else len(ids), asked.get("moving") is True)
+        if len(ids) > MOST_AT_ONCE:
+            raise BadInput("export.too_many", place=place, count=len(ids), most=MOST_AT_ONCE)
+        paths = [library.find(name).path for name in ids]
+        sources = [(path.stem, read_bytes(path)) for path in paths]
+        chosen = {name: asked.get(name) is True for name in ("outline", "moving")}
+        data = set_for(self.context.studio, sources, place, **chosen)
+        file = library.zip_place()
+        write_atomically(file, data)
+        return self._offered(file)
+
+    def _offered(self, file: Path) -> Asked:
         token = secrets.token_urlsafe(18)
         self._zips = dict([*self._zips.items(), (token, (self.context.pictures.folder, file))][-MOST_ZIPS:])
         return {"address": f"library/zip/{token}{self.context.pictures.key()}", "name": file.name}

@@ -24,6 +24,7 @@ from pipelines.edit.pipeline import Edit
 from pipelines.errors import BadInput
 from pipelines.evaluation import card
 from pipelines.evaluation.compositions import compositions
+from pipelines.evaluation.exports import exporting
 from pipelines.evaluation.figures import PARTS, Figures, read_figures, to_text
 from pipelines.evaluation.given import completion
 from pipelines.evaluation.judges import (
@@ -36,6 +37,7 @@ from pipelines.evaluation.judges import (
     paired_interval,
     share_within,
 )
+from pipelines.evaluation.matting import cutting
 from pipelines.evaluation.samples import Drawer, Drawn, common_names, composed, copies, judged, write_sheet
 from pipelines.evaluation.see import COMPOSITES, LABELS, pointing, probes, wordings
 from pipelines.evaluation.steering import (
@@ -48,7 +50,7 @@ from pipelines.evaluation.steering import (
     validation_pictures,
 )
 from pipelines.evaluation.synonyms import ASKED_FOR, Entry, read_entries, read_icons
-from pipelines.models.base import Clip
+from pipelines.models.base import Clip, Codec
 from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.studio import Studio
@@ -146,6 +148,7 @@ def _parser() -> Parser:
         type=Path,
         help="an icon, each half covered and drawn, drawn whole: six pictures a name",
     )
+    parser.add_argument("--matting-sheet", type=Path, help="24 pictures cut out, on black")
     parser.add_argument(
         "--edit", type=number(int, 0, 20), default=0, help="text pairs to edit ten pictures by (default 0)"
     )
@@ -333,6 +336,15 @@ class Evaluation:
         if "diffuse" not in self.drawn:
             self.diffuse()
         return copies(self.critic, self.emoji, self.drawn["diffuse"].best, self.options.copies)
+
+    def matting(self) -> dict[str, float]:
+        """Whether things are cut out as their drawings say."""
+        codec: Codec = self.studio.load("tiny-codec")
+        return cutting(self.studio.matting(), codec, self.emoji, self.options.matting_sheet)
+
+    def export(self) -> dict[str, float]:
+        """Whether pictures stay crisp when they are enlarged, and like themselves as SVG."""
+        return exporting(self.emoji)
 
     def given(self) -> dict[str, float]:
         """Whether Diffuse completes icons, continues them and keeps of them what is asked."""

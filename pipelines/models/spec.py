@@ -19,9 +19,7 @@ class ModelSpec:
     """
 
     kind: str  # unique; what a converted file says it is. Files of the tiny pack do not say it
-    role: (
-        str  # the part that it plays: clip, dalle, vqgan, unet, diffusion, preview, tokenizer, prior or judge
-    )
+    role: str  # its part: clip, dalle, vqgan, unet, diffusion, preview, tokenizer, prior, matting or judge
     folder: str = ""  # in pipelines/models
     config: str = ""  # dataclass, a Config
     network: str = ""  # class, made from a config and, where the row names one, a tokenizer or a CLIP
@@ -239,6 +237,13 @@ ROWS = (
     ModelSpec(kind="unet", role="unet", folder="unet", config="network.UnetConfig", network="network.Unet"),
     ModelSpec(
         kind="prior", role="prior", folder="prior", config="network.PriorConfig", network="network.Prior"
+    ),
+    ModelSpec(
+        kind="matting",
+        role="matting",
+        folder="matting",
+        config="network.MattingConfig",
+        network="network.Matting",
     ),
     ModelSpec(
         kind="judge", role="judge", folder="judge", config="network.JudgeConfig", network="network.Judge"

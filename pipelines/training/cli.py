@@ -176,6 +176,15 @@ def unet_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     return UnetTrainer(accelerator, emoji, **recipe)
 
 
+def matting_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
+    """The network that cuts things out, also of pictures that the codec in `out` has drawn."""
+    from pipelines.training.matting import MattingTrainer
+
+    folder = options.state / "matting"
+    recipe |= {"start": options.start}
+    return MattingTrainer(accelerator, Dataset(options.data), options.out, folder, **recipe)
+
+
 TRAINERS: dict[str, Callable[..., Trainer]] = {
     "clip": clip_trainer,
     "critic": clip_trainer,
@@ -192,6 +201,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "prior": prior_trainer,
     "judge": judge_trainer,
     "unet": unet_trainer,
+    "matting": matting_trainer,
 }
 
 

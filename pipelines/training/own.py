@@ -31,11 +31,11 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "assets" / "tiny"
 PACKS = ROOT / "packs"
 PACK = "pack"  # all of PARTS, one after another
-CAN_START = ("clip", "critic", "vqgan", "codec", "prior")
+CAN_START = ("clip", "critic", "vqgan", "codec", "prior", "matting")
 PARTS = ("clip", "critic", "codec", "vqgan", "prior", "dalle")  # what the tools use, in the tiny pack too
 VOCABULARY = "tokenizer.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-ICONS_ONLY = ("text", "judge")  # networks that need names of things, or a teacher's words
+ICONS_ONLY = ("text", "judge", "matting")  # networks that need names of things, a teacher's words, or opacity
 KEEPS = ("decoder", "image")  # trainings after which what stands on the part still does
 SHARES = {"clip": 0.17, "codec": 0.19, "vqgan": 0.13, "prior": 0.27, "dalle": 0.12, "critic": 0.04}
 # of a pack's minutes, in this order; the rest is for reading, encoding and figures
@@ -94,7 +94,7 @@ def _train_part(
     if options.name == PACK and is_done(options.out, name, minutes, options.folder.hash):
         say(f"{name} is done")
         return {}
-    if name in CAN_START and part.start is None and not options.fresh:
+    if name in CAN_START and part.start is None and not options.fresh and options.size == "tiny":
         part.start = options.out / f"{name}.safetensors"  # one of PARTS, so it is there
     return train(part)
 
@@ -153,6 +153,8 @@ def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if options.name == PACK and (several or options.start is not None or options.control is not None):
         raise BadInput("training.pack_alone")
+    if options.name == "dalle" and options.codec not in (None, "vqgan"):
+        raise BadInput("training.pack_codec", codec=options.codec)
     if options.name in ICONS_ONLY:
         raise BadInput("training.icons_only", network=options.name)
     out = options.out or PACKS / (

@@ -71,6 +71,7 @@ TINY = (
         "a latent diffusion model: text to latents of tiny-codec; Edit's base too",
     ),
     _tiny("unet", "unet.safetensors", "a diffusion model of 64 x 64 pictures"),
+    _tiny("matting", "matting.safetensors", "cuts things out: a picture to its opacity"),
     _tiny(
         "pictures",
         "pictures.safetensors",
@@ -79,6 +80,7 @@ TINY = (
         "icons of six open sets, made smaller: python launch.py data --examples",
     ),
 )
+MATTING = "tiny-matting"  # which every pack exports with
 CHECKPOINTS: dict[str, Checkpoint] = {checkpoint.name: checkpoint for checkpoint in TINY} | OPEN_WEIGHTS
 
 

@@ -40,7 +40,7 @@ def generate() -> Generate:
 
 def test_everything_is_there_and_small() -> None:
     tiny = [one for one in CHECKPOINTS.values() if one.pack == "tiny"]
-    assert len(tiny) == 9 and all(one.present for one in tiny)
+    assert len(tiny) == 10 and all(one.present for one in tiny)
     assert sum(one.size for one in tiny) <= 90_000_000
     assert {file.suffix for file in (ASSETS / "tiny").iterdir()} <= {".safetensors", ".json", ".txt", ".md"}
 
@@ -55,7 +55,7 @@ def test_the_manifest_is_of_these_files_and_all_are_checked_in_a_second() -> Non
     assert time.process_time() - begun < 1
 
 
-@pytest.mark.parametrize("name", ["clip", "critic", "vqgan", "codec", "dalle", "prior"])
+@pytest.mark.parametrize("name", ["clip", "critic", "vqgan", "codec", "dalle", "prior", "matting"])
 def test_weights_tell_how_they_came_to_be(name: str) -> None:
     _, facts = read_header(CHECKPOINTS[f"tiny-{name}"].path)
     assert {"steps", "samples", "seconds", "hardware", "data", "seed", "figures", "licence"} <= set(facts)

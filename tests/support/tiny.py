@@ -18,6 +18,7 @@ from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer, words_in
 from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.models.dalle_semantic.network import SemanticDalle, SemanticDalleConfig
+from pipelines.models.matting.network import Matting, MattingConfig
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import Prior, PriorConfig
@@ -77,6 +78,17 @@ def tiny_dalle(tokenizer: Tokenizer | None = None) -> Dalle:
     for parameter in dalle.parameters():  # fresh weights say too little for a test to notice
         parameter.data += 0.1 * torch.randn_like(parameter)
     return dalle.eval().requires_grad_(False)
+
+
+def tiny_matting() -> Matting:
+    """32 x 32 pictures, of which it sees nothing but how they differ from their border: it needs no training."""
+    matting = Matting(MattingConfig(32, 4, (8, 16), 8))
+    for parameter in matting.parameters():
+        torch.nn.init.zeros_(parameter)
+    barrier = 8 + 3 + 3  # the channel of the layers at full resolution that holds it
+    matting.detail.weight.data[0, barrier, 1, 1] = 40.0
+    matting.last.weight.data[0, 0, 1, 1], matting.last.bias.data[0] = 1.0, -8.0
+    return matting.eval().requires_grad_(False)
 
 
 def tiny_generate() -> Generate:

@@ -19,6 +19,7 @@ from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import render
 from pipelines.training.dvae import DvaeTrainer
 from pipelines.training.judge import JudgeTrainer
+from pipelines.training.matting import MattingTrainer
 from pipelines.training.prior import PriorTrainer
 from pipelines.training.trainer import Trainer
 from pipelines.training.transformer import TransformerTrainer
@@ -86,6 +87,7 @@ SIZES: dict[str, dict[str, Any]] = {  # small enough for a test
         "block_counts": (1, 1),
         "embedding_size": 8,
     },
+    "matting": {"batch_size": 4, "widths": (8, 16), "detail_width": 8},
     "unet": {"batch_size": 4, "patch": 2, "widths": (8, 16), "head_size": 8},
 }
 
@@ -101,6 +103,7 @@ SIZES["decoder"] = {"batch_size": 4}
 KINDS = (
     *("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder"),
     *("dalle", "transformer", "dalle-semantic", "prior", "judge", "unet"),
+    "matting",
 )
 
 
@@ -117,12 +120,13 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options:
         return trainer
     if name == "judge":
         return JudgeTrainer(accelerator, Dataset(data_file), **sizes)
-    if name in ("dalle", "transformer", "dalle-semantic", "prior"):
+    if name in ("dalle", "transformer", "dalle-semantic", "prior", "matting"):
         kind = {
             "dalle": DalleTrainer,
             "transformer": TransformerTrainer,
             "dalle-semantic": SemanticDalleTrainer,
             "prior": PriorTrainer,
+            "matting": MattingTrainer,
         }[name]
         return kind(accelerator, Dataset(data_file), pack, folder, **sizes)
     if name == "dvae":

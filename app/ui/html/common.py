@@ -20,6 +20,7 @@ from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
 from pipelines.core.prompts import Target, parse_scenes, said, written_targets
 from pipelines.errors import Message
+from pipelines.export.presets import LOOKED_UP, TABLE
 from pipelines.see.offers import Offers
 
 CURVE_WIDTH, CURVE_HEIGHT = 1000, 72
@@ -139,7 +140,35 @@ def downloads(url: str, name: str, settings: dict[str, Any], words: str = "downl
     links = html(link, url, "download", file, both(words))
     if any(isinstance(value, str) and "data:image/" in value for value in settings.values()):
         links += html(link, url, "download=bare", file, both("download_bare"))
-    return links
+    return links + exports(url)
+
+
+def exports(url: str) -> Markup:
+    """The menu that saves a picture of the page, by its address there, cut out for each place that takes a single one."""
+    address, _, key = url.removeprefix("picture/").partition("?")
+    rows = joined(
+        html(
+            '<li><a href="export/{0}/{1}{2}">{3}</a> <small>{4}</small> '
+            '<a class="outlined" href="export/{0}/{1}{5}" aria-label="{6}">{7}</a></li>',
+            preset.name,
+            address,
+            f"?{key}" if key else "",
+            pair(*preset.label),
+            pair(*preset.note),
+            f"?{key}&outline=1" if key else "?outline=1",
+            f"{', '.join(preset.label)}, {both_aloud('export_outlined')}",
+            both("export_outlined"),
+        )
+        for preset in TABLE
+        if preset.fewest == 1
+    )
+    return html(
+        '<details class="menu exports"><summary class="quiet">{}</summary><div class="list"><ul>{}</ul>'
+        '<p class="small">{}</p></div></details>',
+        both("export"),
+        rows,
+        both("export_note", date=LOOKED_UP),
+    )
 
 
 # ------------------------------------------------------------------------------------------------ how a run stands

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 
 from markupsafe import Markup
 
-from app.ui.i18n import both, both_aloud, both_sentence, words
+from app.ui.i18n import both, both_aloud, both_sentence, pair, words
 from app.ui.markup import html, joined
 from pipelines.errors import BadInput
+from pipelines.export.presets import LOOKED_UP, TABLE
 
 DATES = ("today", "week", "month", "year")
 KEYS = (
@@ -86,6 +87,7 @@ def _said() -> Markup:
         "chosen": both("lib_chosen", count="#"),
         "zipping": both("lib_zipping", count="#"),
         "zipped": both("lib_zipped"),
+        "exporting": both("export_running", count="#"),
         "unopened": both_sentence(BadInput("io.not_a_picture")),
         "trouble": both("lib_trouble"),
     }
@@ -288,7 +290,7 @@ def _tray() -> Markup:
     )
     return html(
         '<div class="tray" role="toolbar" aria-label="{}" hidden><b class="count" aria-live="polite"></b>'
-        '<div class="deeds">{}{}{}{}{}{}{}{}{}{}</div>'
+        '<div class="deeds">{}{}{}{}{}{}{}{}{}{}{}</div>'
         '<button type="button" class="bare" data-do="none" aria-label="{}">×</button></div>',
         both_aloud("lib_wall"),
         html(
@@ -302,10 +304,31 @@ def _tray() -> Markup:
         does("lib_unlike", "unlike"),
         menu("send", "lib_send", send),
         does("lib_zip", "zip"),
+        menu("export", "export", _exports()),
         does("lib_restore", "restore"),
         does("lib_delete", "bin"),
         both_aloud("lib_let_go"),
     )
+
+
+def _exports() -> Markup:
+    """A button for each place where the chosen pictures may go, and how they are dressed for it."""
+    places = joined(
+        html(
+            '<button type="button" data-do="export" data-place="{}"{}><span>{}</span><small>{}</small></button>',
+            preset.name,
+            "" if preset.moving else Markup(' data-still=""'),
+            pair(*preset.label),
+            pair(*preset.note),
+        )
+        for preset in TABLE
+    )
+    boxes = joined(
+        html('<label><input type="checkbox" name="{}"> {}</label>', name, both(f"export_{name}"))
+        for name in ("outline", "moving")
+    )
+    note = html('<p class="small">{}</p>', both("export_note", date=LOOKED_UP))
+    return html('<div class="dress">{}</div><div class="choices">{}</div>{}', boxes, places, note)
 
 
 def closing() -> Markup:

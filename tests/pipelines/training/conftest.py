@@ -43,6 +43,7 @@ def no_teacher_and_few_scenes() -> Iterator[None]:
         patch.setattr("pipelines.training.token_bank.VIEWS", 8)
         patch.setattr("pipelines.training.dalle_semantic.SHEET_PROMPTS", ["red circle"])
         patch.setattr("pipelines.training.prior.SCENE_COUNT", 16)
+        patch.setattr("pipelines.training.matting.BANK", 8)
         patch.setattr("pipelines.training.prior.SHEET_PROMPTS", ["red circle"])
         yield
 

@@ -47,6 +47,7 @@ def small_settings(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("pipelines.training.token_bank.SCENE_COUNT", 16)
     patch.setattr("pipelines.training.token_bank.VIEWS", 8)
     patch.setattr("pipelines.training.prior.SCENE_COUNT", 16)
+    patch.setattr("pipelines.training.matting.BANK", 8)
 
 
 def some_vectors(texts: list[str]) -> Any:
