@@ -8,6 +8,8 @@ same one's next start; here any worker takes them, and workers come and go with 
 from __future__ import annotations
 
 import os
+import re
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -165,6 +167,16 @@ class OnRay:
             self._coming[worker.load.remote()] = worker
 
 
+def _check_answer(address: str) -> None:
+    """BadInput at once where nothing listens at HOST:PORT: Ray would try it for a minute and more."""
+    if found := re.fullmatch(r"(?:ray://)?([^/:]+|\[.+\]):(\d{1,5})", address):
+        try:
+            socket.create_connection((found[1].strip("[]"), int(found[2])), 5).close()
+        except (OSError, OverflowError) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).lower()
+            raise BadInput("batch.ray_unreachable", address=address[:80], reason=reason) from None
+
+
 def _started(address: str, workers: int) -> Any:
     """The package ray, connected to a cluster, or to a Ray that is started here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is called unless the user asks for it
@@ -172,6 +184,7 @@ def _started(address: str, workers: int) -> Any:
     os.environ.setdefault("RAY_worker_niceness", "0")
     import ray  # pyright: ignore[reportMissingImports]
 
+    _check_answer(address)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     words: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}}
     if address:
