@@ -115,6 +115,8 @@ def main(arguments: list[str]) -> int:
     try:
         with redirect_stdout(sys.stderr):
             places = places_of(options.device)
+            if places and options.engine == "ray":
+                raise BadInput("batch.lanes_or_ray", device=options.device[:60])
             elsewhere = places or options.engine == "ray"
             studio = Studio(pack=options.pack, device="cpu" if elsewhere else options.device, use=use)
             results = Results(folder, tool, studio)

@@ -171,6 +171,8 @@ def _compared(options: Namespace, use: dict[str, str], settings: Any) -> dict[st
         finally:
             queue.close()
             pool.close()
+    if not tried.runs:
+        raise BadInput("batch.nothing_tried", seconds=options.tried)
     load = Load(options.users, len(places), tried.runs, options.think, options.tried)
     expected = simulate(load)
     figures: dict[str, Any] = {

@@ -83,10 +83,8 @@ class JobQueue(Looking):
         self._sequence = self._store.last_sequence()
         self._live |= {job.id: ActiveJob(job, sequence) for sequence, job in self._store.reopen()}
         forget_journals(self.folder / "runs", self._live)
-        self._threads = [
-            threading.Thread(target=Worker(self, self._lock, events).work, name="queue", daemon=True)
-            for events in lanes or (run,)
-        ]
+        workers = [Worker(self, self._lock, events) for events in lanes or (run,)]
+        self._threads = [threading.Thread(target=one.work, name="queue", daemon=True) for one in workers]
         for thread in self._threads:
             thread.start()
 
@@ -176,13 +174,12 @@ class JobQueue(Looking):
                 return False
             own = [job for job in self._waiting() if turn_of(job) == turn_of(live)]
             place = own.index(live) + by
-            if not 0 <= place < len(own):
-                return False
-            other = own[place]
-            live.sequence, other.sequence = other.sequence, live.sequence
-            self.update(live)
-            self.update(other)
-            return True
+            if 0 <= place < len(own):
+                other = own[place]
+                live.sequence, other.sequence = other.sequence, live.sequence
+                self.update(live)
+                self.update(other)
+            return 0 <= place < len(own)
 
     def clear(self, session: str) -> int:
         """Take all waiting jobs of a session out of the queue; says how many they were."""
@@ -225,9 +222,8 @@ class JobQueue(Looking):
     def close(self, timeout: float = 30.0) -> None:
         """Stop working. Running jobs become `interrupted` at their next step; waiting ones wait for the next start."""
         self.begin_closing()
-        end = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+            thread.join(timeout)
         with self._lock:
             self._store.close()
 
@@ -262,10 +258,7 @@ class JobQueue(Looking):
         forget_journals(self.folder / "runs", {*spared, live.job.id})
 
     def give_back(self, live: ActiveJob) -> bool:
-        """The lane of a running job died: the job waits again, as the next of whoever asked for it.
-
-        False when it is to stop, or lanes died of it MOST_GIVEN_BACK times before; it is then for `finish`.
-        """
+        """The lane of a running job died: the job waits again. False when it is to end, or this came too often before."""
         with self._wake:
             if live.stop or self.closing or live.given_back >= MOST_GIVEN_BACK:
                 return False
@@ -297,15 +290,20 @@ class JobQueue(Looking):
             live.job = self._store.without_pictures(live.job)
         live.context = contextvars.Context()
         live.preview = None if state == "done" else live.preview
-        over = [active for active in self._live.values() if active.job.is_over]
-        over.sort(key=lambda active: active.job.finished or 0)
-        for active in over[:-KEPT_PREVIEWS]:
-            active.preview = None
-        for active in over[:-KEPT_LIVE]:
-            del self._live[active.job.id]
+        _forget(self._live)
 
     def _check_room(self, session: str, party: str) -> None:
         check_room(self._live.values(), session, self.session_cap, self.total_cap, party)
+
+
+def _forget(jobs: dict[str, ActiveJob]) -> None:
+    """Of jobs that are over keep the newest in memory, and the previews of fewer."""
+    over = [active for active in jobs.values() if active.job.is_over]
+    over.sort(key=lambda active: active.job.finished or 0)
+    for active in over[:-KEPT_PREVIEWS]:
+        active.preview = None
+    for active in over[:-KEPT_LIVE]:
+        del jobs[active.job.id]
 
 
 def _picture_inside(source: str) -> str:

@@ -74,15 +74,21 @@ class Worker:
             except LaneDied:
                 if self._queue.give_back(live):
                     continue
-                message = Message("jobs.lane_died")
+                if live.stop or self._queue.closing:
+                    state = self._unfinished(live)
+                else:
+                    message = Message("jobs.lane_died")
             except Stopped:
-                state = "interrupted" if self._queue.closing and not live.stop else "stopped"
+                state = self._unfinished(live)
             except BaseException as problem:  # even an exit asked for by a library must not end the queue
                 message = explain(problem)
                 if not isinstance(problem, (BadInput, CannotSave)):
                     log.exception("job %s failed", live.job.id)
             self._queue.finish(live, state, message)
             give_back_memory()
+
+    def _unfinished(self, live: ActiveJob) -> State:
+        return "interrupted" if self._queue.closing and not live.stop else "stopped"
 
     def _run(self, live: ActiveJob) -> None:
         """One job from loading to its files. Raises Stopped between two steps when asked to."""

@@ -35,6 +35,10 @@ class LaneDied(Exception):
     """The process of a lane ended in the middle of its work; the next work begins another."""
 
 
+class LaneBusy(Exception):
+    """Somebody else works on a lane, or waits for it."""
+
+
 class Work(Protocol):
     """Something that can be pickled, to be done in a lane's process."""
 
@@ -103,18 +107,22 @@ class Lane:
         """The number of its process; None before the first work."""
         return self._process.pid if self._process is not None else None
 
-    def work(self, work: Work) -> Generator[Step, None, Any]:
+    def work(self, work: Work, *, patient: bool = True) -> Generator[Step, None, Any]:
         """Wait for the lane's turn, then do `work` in its process: yields its Steps and returns what it returns.
 
-        Stopped, thrown in, is handed on; closing the generator gives up at the next step. LaneDied when the process ends.
+        Stopped, thrown in, is handed on; closing the generator gives up at the next step. LaneDied when the process ends,
+        LaneBusy when the lane is not free and this is not `patient`.
         """
-        with self._count:
-            self._wanting += 1
-        try:
-            self._turn.acquire()
-        finally:
+        if patient:
             with self._count:
-                self._wanting -= 1
+                self._wanting += 1
+            try:
+                self._turn.acquire()
+            finally:
+                with self._count:
+                    self._wanting -= 1
+        elif self._wanting or not self._turn.acquire(blocking=False):
+            raise LaneBusy
         try:
             return (yield from self._talk(work))
         finally:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from app.lanes.lane import Lane, LaneDied, on_device
+from app.lanes.lane import Lane, LaneBusy, LaneDied, on_device
 from app.lanes.work import Asked, Choosing, Preparing, SomeBatches, WholeRun
 from pipelines.core.execute import Events
 from pipelines.core.journal import Journal
@@ -172,13 +172,13 @@ class SplitRun:
             if number is None:
                 self._ended.wait(LOOK_SECONDS)
                 continue
-            steps = lane.work(SomeBatches(self.asked, (number,)))
+            steps = lane.work(SomeBatches(self.asked, (number,)), patient=False)
             try:
                 while not self._ended.is_set():
                     next(steps)
             except StopIteration as end:
                 (self._drawn[number],) = end.value
-            except LaneDied:
+            except (LaneBusy, LaneDied):
                 self._ahead.append(number)
             except Exception:  # the run's own lane meets it too, and tells it
                 self._ahead.append(number)

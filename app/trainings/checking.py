@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.core.explain import explain
 from pipelines.errors import BadInput, CannotSave, Message, Stopped
 from pipelines.training.data.folder import Check, check
+
+MOST_KEPT = 4  # folders whose data files are kept; one of another folder is made again when it is needed
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,16 @@ class Checks:
         except Exception as problem:
             log.exception("the look at a folder broke")
             ended = replace(begun, problem=explain(problem))
+        self._trim()
         self._say(stop, ended)
+
+    def _trim(self) -> None:
+        """Delete the data files, sheets and facts of folders that were read longest ago."""
+        with suppress(OSError):
+            read = sorted(self.cache.glob("*.json"), key=lambda file: file.stat().st_mtime)
+            for facts in read[:-MOST_KEPT]:
+                for file in (facts, *(facts.with_suffix(ending) for ending in (".png", ".safetensors"))):
+                    file.unlink(missing_ok=True)
 
     def _say(self, stop: threading.Event, checking: Checking) -> None:
         with self._lock:

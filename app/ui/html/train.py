@@ -268,7 +268,8 @@ def _facts(now: Standing) -> Iterable[Markup | str]:
     if now.part[1] > 1:
         yield both("train_part", part=now.part[0], parts=now.part[1])
     if now.facts:
-        yield both("train_parameters", count=f"{now.facts.get('parameters', 0) / 1e6:.1f}")
+        parameters = now.facts.get("parameters", 0)
+        yield both("train_parameters", count=f"{parameters / 1e6:.1f}", wan=f"{parameters / 1e4:,.0f}")
         yield both("train_batch", count=now.facts.get("batch", 0))
         yield str(now.facts.get("hardware", ""))
 

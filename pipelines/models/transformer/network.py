@@ -95,16 +95,48 @@ def plan_of(canvas: tuple[int, int], grid: int, before: int) -> Plan:
 
 
 class WindowCache(KVCache):
-    """Keys and values of every slot, and the biases (layers, heads, length, length) of the canvas."""
+    """Keys and values of every slot of a canvas, and what its places mean.
 
-    def __init__(self, plan: Plan, biases: Tensor, row_count: int, head_size: int):
-        layers, heads = biases.shape[:2]
-        super().__init__(plan.mask[None], [0] * layers, row_count, heads, head_size, biases)
-        self.plan, self.biases = plan, biases
+    A slot reads the condition and the last `grid` rows of the canvas; the biases hide those of them that are too far
+    aside. So nothing need be gathered.
+    """
+
+    def __init__(
+        self,
+        canvas: tuple[int, int],
+        grid: int,
+        before: int,
+        biases: Tensor,
+        places: Tensor,
+        shape: list[int],
+    ):
+        """`biases` (layers, heads, length, length) and `places` (h w, width) are those of the canvas.
+
+        `shape` is that of all keys, (layers, row_count, heads, length, size). `before` tokens are the condition.
+        """
+        self.keys, self.values = biases.new_empty(shape), biases.new_empty(shape)
+        self.width, self.grid, self.before = canvas[1], grid, before
+        self.biases, self.places = biases, places
+
+    def first(self, slot: int) -> int:
+        """The first slot of the rows that a slot sees; 0 where it sees all before it."""
+        row = (slot - self.before) // self.width
+        return self.before + (row - self.grid + 1) * self.width if row >= self.grid else 0
+
+    def read(self, layer: int, slot: int) -> tuple[Tensor, Tensor]:
+        """The keys and the values that `slot` may attend to, (row_count, heads, seen, size) each."""
+        return self._of(self.keys[layer], slot), self._of(self.values[layer], slot)
 
     def bias(self, layer: int, slot: int) -> Tensor:
         """(heads, 1, seen) for the slots that `read` gives."""
-        return self.biases[layer, :, slot].index_select(1, self.seen[layer][slot])[:, None]
+        return self._of(self.biases[layer, :, slot, :, None], slot).transpose(1, 2)
+
+    def _of(self, x: Tensor, slot: int) -> Tensor:
+        """(..., length, size) -> those of the slots that `slot` sees."""
+        first = self.first(slot)
+        if first == 0:
+            return x[..., : slot + 1, :]
+        return torch.cat([x[..., : self.before, :], x[..., first : slot + 1, :]], -2)
 
 
 class Transformer(nn.Module):
@@ -179,11 +211,6 @@ class Transformer(nn.Module):
         token = torch.where(padded, self.pad.to(self.text_token.weight.dtype), self.text_token(text))
         return token + self.text_position
 
-    def embed_image(self, image: Tensor, plan: Plan, start: int = 0) -> Tensor:
-        """(n, t) tokens at raster positions start, start + 1, ... of the canvas -> (n, t, width)."""
-        here = slice(start, start + image.shape[1])
-        return self.image_token(image) + self.row[plan.rows[here]] + self.column[plan.columns[here]]
-
     def forward(
         self,
         text: Tensor,
@@ -197,10 +224,8 @@ class Transformer(nn.Module):
         of the plan's.
         """
         plan = self.plan(canvas)
-        shown = self.embed_image(image, plan)
-        if places is not None:
-            rows, columns = (part[:, : image.shape[1]] for part in places)
-            shown = self.image_token(image) + self.row[rows] + self.column[columns]
+        rows, columns = (part[..., : image.shape[1]] for part in places or (plan.rows, plan.columns))
+        shown = self.image_token(image) + self.row[rows] + self.column[columns]
         x = torch.cat([self.embed_text(text), shown], 1)
         t = x.shape[1]
         for block, bias in zip(self.layers, self.biases(plan)[:, :, :t, :t], strict=True):
@@ -221,8 +246,12 @@ class Transformer(nn.Module):
         Each condition serves row_count / n neighbouring rows. The logits are (row_count, image_vocabulary) float32.
         """
         plan, t = self.plan(canvas), self.config.text_length
+        canvas = canvas or (self.config.grid, self.config.grid)
         biases = self.biases(plan).to(self.pad.dtype)
-        cache = WindowCache(plan, biases, row_count, self.config.width // self.config.head_count)
+        layers, heads, length, _ = biases.shape
+        places = self.row[plan.rows] + self.column[plan.columns]
+        shape = [layers, row_count, heads, length, self.config.width // heads]
+        cache = WindowCache(canvas, self.config.grid, t, biases, places, shape)
         x = self.embed_text(text)
         for layer, block in enumerate(self.layers):
             q, k, v = block.queries_keys_values(x)
@@ -233,7 +262,7 @@ class Transformer(nn.Module):
 
     def decode_step(self, cache: WindowCache, token: Tensor, position: int) -> Tensor:
         """Image tokens (row_count,) at raster `position` -> (row_count, image_vocabulary) float32 logits of the next."""
-        x = self.embed_image(token[:, None], cache.plan, position)
+        x = (self.image_token(token) + cache.places[position])[:, None]
         slot = self.config.text_length + position
         for layer, block in enumerate(self.layers):
             q, k, v = block.queries_keys_values(x)

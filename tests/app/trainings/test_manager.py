@@ -43,7 +43,8 @@ def kill(trainings: Trainings) -> None:
     """Whatever still trains there dies."""
     if trainings.id and (process := Control(trainings.folder / trainings.id).process()):
         process.kill()
-        process.wait(10)
+        while trainings._alive():
+            time.sleep(0.02)
 
 
 def test_a_training_pauses_gives_way_resumes_and_is_kept(tmp_path: Path) -> None:
@@ -134,9 +135,9 @@ def test_a_studio_that_is_killed_leaves_a_training_that_the_next_one_finds(tmp_p
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
     )
-    assert studio.stdout is not None and studio.stdout.readline() == b"going\n"
-    studio.send_signal(signal.SIGKILL)
-    studio.wait(10)
+    with studio:
+        assert studio.stdout is not None and studio.stdout.readline() == b"going\n"
+        studio.send_signal(signal.SIGKILL)
     again = manager(tmp_path)
     try:
         found = again.now()

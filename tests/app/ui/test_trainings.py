@@ -13,6 +13,7 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from app.trainings.checking import MOST_KEPT
 from app.trainings.manager import Trainings
 from app.ui.html.train import closed
 from app.ui.i18n import words
@@ -45,6 +46,7 @@ def asked_until(client: TestClient, question: str, **facts: Any) -> dict[str, An
         answer = ask(client, question, **facts)
         if "total" not in answer:
             return answer
+        facts["again"] = False
         time.sleep(0.02)
     raise AssertionError(answer)
 
@@ -76,6 +78,11 @@ def test_a_folder_is_told_with_what_is_left_out(trainings: Trainings, folder: Pa
     assert client.get("/" + address).content[:4] == b"\x89PNG"
     assert client.get("/train/mosaic/..%2Fjobs").status_code == 404
     assert "error" in asked_until(client, "check", folder=str(folder / "nowhere"))
+    for k in range(MOST_KEPT):  # a folder that has changed is read again, and the oldest data are deleted
+        Image.new("RGB", (40, 40), (9, 9, 50 * k)).save(folder / f"more {k}.png")
+        asked_until(client, "check", folder=str(folder), again=True)
+    kept = [file.suffix for file in trainings.data.iterdir()]
+    assert sorted(kept) == sorted([".json", ".png", ".safetensors"] * MOST_KEPT)
 
 
 def test_what_is_asked_for_is_checked_before_it_is_started(trainings: Trainings, folder: Path) -> None:

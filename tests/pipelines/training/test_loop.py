@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from safetensors.torch import load_file
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Stopped
 from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
@@ -20,6 +21,8 @@ from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.training.clip.retrieval import retrieval
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.loop import Budget, fit
+from pipelines.training.report import MOST_SHEETS, Sampling, draw_sample, sheet_steps
+from pipelines.training.state import State
 from pipelines.training.trainer import Trainer, learning_rate
 from tests.support.training import (
     KINDS,
@@ -169,6 +172,42 @@ def test_minutes_are_counted_over_all_sessions(tmp_path: Path, monkeypatch: pyte
         next(training)
     clock[0] += 1e6  # somebody comes back much later
     assert [step.done for step in fit(Counter(clock), tmp_path, Budget(minutes=2))][-1] == 12
+
+
+def test_one_that_is_stopped_is_saved_and_what_the_caller_takes_is_no_time_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("pipelines.training.loop.time.perf_counter", lambda: clock[0])
+    training = fit(Counter(clock), tmp_path, Budget(minutes=10), save_every=1e9)
+    for _ in range(3):
+        next(training)
+        clock[0] += 500  # whoever watches waits
+    with pytest.raises(StopIteration) as end:
+        training.throw(Stopped())
+    assert (end.value.value.step, end.value.value.seconds) == (3, 30)
+    assert next(fit(Counter(clock), tmp_path, Budget(minutes=10))).done == 4
+
+
+def test_sheets_in_between_come_soon_and_few_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("pipelines.training.report.time.monotonic", lambda: clock[0])
+    sampling, drawn = Sampling(60.0), []
+    for second in range(1, 600):
+        clock[0] = max(clock[0], float(second))
+        if sampling.due():
+            drawn.append(round(clock[0]))
+            with sampling.timed():
+                clock[0] += 1 if len(drawn) < 6 else 30  # from then on drawing is slow
+    assert drawn == [10, 31, 72, 133, 194, 255, 555]
+    counter = Counter(clock)
+    monkeypatch.setattr(counter, "sample_grid", lambda: Image.new("RGB", (2, 2)))
+    for step in range(1, 100):
+        draw_sample(tmp_path, counter, State(step))
+    steps = sheet_steps(tmp_path)
+    assert len(steps) == MOST_SHEETS and steps[:3] == [1, 2, 3] and steps[-1] == 99
 
 
 def test_a_state_of_another_size_is_refused(data_file: Path, trained: Path, tmp_path: Path) -> None:
