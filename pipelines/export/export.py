@@ -38,6 +38,11 @@ class Given:
     texts: Texts = field(default_factory=dict[str, str])  # its record
 
     @property
+    def name(self) -> str:
+        """What it is called where something is told of it."""
+        return (self.prompt or self.fallback)[:60]
+
+    @property
     def moves(self) -> bool:
         """Whether it has several frames."""
         return len(self.frames) > 1
@@ -135,12 +140,12 @@ def exported(
     before, cut, box = None, list[Image.Image](), (0, 0, 1, 1)
     for file in files:
         if file.given is not before:  # files of one picture follow one another
-            before, cut = file.given, cut_out(file.given.frames, matting)
+            before, cut = file.given, cut_out(file.given.frames, matting, file.given.name)
             box = box_of(cut)
         shown = cut if file.form.moves else cut[:1]
         frames = [framed(frame, box, file.form, outline or file.form.together) for frame in shown]
         for other in file.others:
-            (thing,) = cut_out(other.frames[:1], matting)
+            (thing,) = cut_out(other.frames[:1], matting, other.name)
             frames.append(framed(thing, box_of([thing]), file.form, outline=True))
         frames = [together(frames)] if file.form.together else frames
         texts = file.given.texts if preset.keeps_record else {}

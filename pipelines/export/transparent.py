@@ -17,12 +17,9 @@ from pipelines.export.foreground import foreground
 from pipelines.io.images import to_tensor
 from pipelines.models.matting.network import Matting, border_colour
 
-AT_ONCE = 16  # pictures that the network is given together
 CLEAR, OPAQUE = 0.03, 0.97  # opacities below and above are none and full
-RADIUS, EVEN = (
-    2,
-    1e-3,
-)  # of the guided filter's windows, pixels of the small picture; what variance counts as even
+RADIUS = 2  # of the guided filter's windows, in pixels of the small picture
+EVEN = 1e-3  # variance in such a window that counts as none
 
 
 def is_cut_out(picture: Image.Image) -> bool:
@@ -31,21 +28,22 @@ def is_cut_out(picture: Image.Image) -> bool:
 
 
 @torch.no_grad()
-def cut_out(pictures: Sequence[Image.Image], matting: Matting) -> list[Image.Image]:
+def cut_out(pictures: Sequence[Image.Image], matting: Matting, name: str = "") -> list[Image.Image]:
     """RGB pictures of any size -> RGBA pictures of the same sizes. Those that are cut out already stay as they are.
 
-    BadInput when nothing but background is found in a picture.
+    BadInput, with the `name` of what they are of, when nothing but background is found in one.
     """
-    cut: list[Image.Image] = [picture.convert("RGBA") for picture in pictures]
-    wanted = [k for k, picture in enumerate(pictures) if not is_cut_out(picture)]
-    for start in range(0, len(wanted), AT_ONCE):
-        for k in wanted[start : start + AT_ONCE]:
-            alpha = opacity(pictures[k], matting)
-            if float(alpha.max()) < 0.5:
-                raise BadInput("export.nothing_found", number=k + 1)
-            colours = (np.asarray(pictures[k].convert("RGB")) / 255).astype(np.float32)
-            whole = np.concatenate([foreground(colours, alpha), alpha[..., None]], 2)
-            cut[k] = Image.fromarray((whole * 255).round().astype(np.uint8))
+    cut = list[Image.Image]()
+    for number, picture in enumerate(pictures, start=1):
+        if is_cut_out(picture):
+            cut.append(picture)
+            continue
+        alpha = opacity(picture, matting)
+        if float(alpha.max()) < 0.5:
+            raise BadInput("export.nothing_found", picture=name or number)
+        colours = (np.asarray(picture.convert("RGB")) / 255).astype(np.float32)
+        whole = np.concatenate([foreground(colours, alpha), alpha[..., None]], 2)
+        cut.append(Image.fromarray((whole * 255).round().astype(np.uint8)))
     return cut
 
 

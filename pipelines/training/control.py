@@ -79,13 +79,13 @@ class Control:
         if self.asked() == "stop":
             raise Stopped
 
-    def tell(self, step: Step) -> None:
+    def tell(self, step: Step, last: bool = False) -> None:
         """A line about a step, at most one a TOLD_SECONDS but for the last: {"clock", "step", "total", "metrics"}.
 
         The clock counts this process's seconds without those that it waited.
         """
         clock = time.monotonic() - self._begun
-        if clock - self._told < TOLD_SECONDS and step.done != step.total:
+        if clock - self._told < TOLD_SECONDS and step.done != step.total and not last:
             return
         self._told = clock
         metrics = {name: float(f"{value:.5g}") for name, value in step.metrics.items()}
@@ -193,7 +193,8 @@ def follow(training: Generator[Step, None, State], name: str, control: Control |
             return end.value
         if control is not None:
             control.tell(step)
-            asked = control.wait()
+            if asked := control.wait():
+                control.tell(step, last=True)
         if name and (step.done % 25 == 0 or step.done == step.total):
             words = "  ".join(f"{key} {value:.4g}" for key, value in step.metrics.items())
             print(f"{name} step {step.done:,} of about {step.total:,}  {words}", file=sys.stderr, flush=True)

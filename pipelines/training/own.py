@@ -94,7 +94,7 @@ def _train_part(
     if options.name == PACK and is_done(options.out, name, minutes, options.folder.hash):
         say(f"{name} is done")
         return {}
-    if name in CAN_START and part.start is None and not options.fresh:
+    if name in CAN_START and part.start is None and not options.fresh and options.size == "tiny":
         part.start = options.out / f"{name}.safetensors"  # one of PARTS, so it is there
     return train(part)
 
@@ -153,6 +153,8 @@ def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if options.name == PACK and (several or options.start is not None or options.control is not None):
         raise BadInput("training.pack_alone")
+    if options.name == "dalle" and options.codec not in (None, "vqgan"):
+        raise BadInput("training.pack_codec", codec=options.codec)
     if options.name in ICONS_ONLY:
         raise BadInput("training.icons_only", network=options.name)
     out = options.out or PACKS / (

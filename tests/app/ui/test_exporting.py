@@ -80,7 +80,7 @@ def test_one_picture_is_saved_ready(place: str, kind: str, saved: str, client: T
         (f"png/{DAY}/none.png", "none.png"),
         ("png/../secret.png", ""),
         (f"whatsapp/{DAY}/red.png", "at least 3 pictures"),
-        (f"png/{DAY}/white.png", "nothing but background"),
+        (f"png/{DAY}/white.png", "nothing but background was found in a white card"),
     ],
 )
 def test_what_cannot_be_is_said_in_both_languages(address: str, sentence: str, client: TestClient) -> None:
@@ -119,7 +119,7 @@ def test_a_wrong_set_is_a_sentence(facts: dict[str, Any], sentence: str, client:
 def test_the_menu_beside_download_has_each_place_for_one_picture() -> None:
     url = Pictures(lambda: Path("/o"), Path("/e"), lambda: "?visitor=abc").url("/o/2026/a b&c.png")
     menu = downloads(url, "2026/a b&c.png", {})
-    found = re.findall(r'href="export/([a-z-]+)/([^"]*)"', menu)
+    found = re.findall(r'href="export/([a-z0-9-]+)/([^"]*)"', menu)
     assert {place for place, _ in found} == {name for name, preset in PRESETS.items() if preset.fewest == 1}
     assert ("png", "2026/a%20b%26c.png?visitor=abc") in found
     assert ("svg", "2026/a%20b%26c.png?visitor=abc&amp;outline=1") in found

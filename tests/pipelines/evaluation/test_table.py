@@ -25,7 +25,7 @@ from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import VALIDATION_STYLE, concept
 from tests.support.pictures import size_of
-from tests.support.tiny import tiny_critic, tiny_edit, tiny_refining_generate
+from tests.support.tiny import tiny_critic, tiny_edit, tiny_matting, tiny_refining_generate
 
 STYLES = ("noto", "twemoji", "fluent-emoji", VALIDATION_STYLE)
 
@@ -75,6 +75,9 @@ class TinyStudio:
     def clip(self) -> Any:
         return self.generate.clip
 
+    def matting(self) -> Any:
+        return tiny_matting()
+
 
 @pytest.fixture
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,12 +103,13 @@ def test_one_command_measures_everything(
     assert main(["evaluate", *flags, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)  # exactly one object
     assert list(figures) == [
-        "retrieval", "words", "see", "vqgan", "diffuse", "generate", "dalle", "compared", "composed", "copies",
-        "unet",
+        "retrieval", "words", "see", "vqgan", "matting", "export", "diffuse", "generate", "dalle", "compared",
+        "composed", "copies", "unet",
     ]  # fmt: skip
     for part, name in TARGETS:
         if part in figures and "16" not in name and "judge" not in name and "best possible" not in name:
             assert name in figures[part], (part, name)
+    assert figures["matting"]["IoU"] > 0.9 and figures["export"]["SVG drawn again, SSIM"] > 0.9  # plain things
     assert set(figures["composed"]) >= {"Diffuse, all", "Generate, count", "all, true pictures"}
     for part in ("diffuse", "generate", "dalle", "compared"):
         for name, value in figures[part].items():

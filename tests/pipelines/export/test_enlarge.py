@@ -28,7 +28,7 @@ def test_it_is_nearer_to_the_large_drawing_than_bicubic_is(factor: int) -> None:
     ours, bicubic = (
         ssim(truth, (to_tensor([on_white(one)]) + 1) / 2).item() for one in (enlarged(drawn(64), size), plain)
     )
-    assert 1 - ours < 0.6 * (1 - bicubic)
+    assert 1 - ours < 0.75 * (1 - bicubic)
 
 
 def test_no_value_is_beyond_those_around_it_and_the_small_picture_comes_back() -> None:

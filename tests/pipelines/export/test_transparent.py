@@ -122,6 +122,6 @@ def test_pictures_are_cut_out_and_those_that_are_stay(disc_side: int = 32) -> No
 
 
 def test_a_picture_of_nothing_is_told_by_its_number() -> None:
-    with pytest.raises(BadInput, match="picture 2") as problem:
+    with pytest.raises(BadInput, match="found in 2") as problem:
         cut_out([disc(32)[0], Image.new("RGB", (32, 32), "white")], tiny_matting())
     assert problem.value.code == "export.nothing_found"

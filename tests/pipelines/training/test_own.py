@@ -164,6 +164,19 @@ def test_a_part_is_trained_and_goes_on(
     assert "no licence is given" in capsys.readouterr().err
 
 
+def test_the_data_file_of_a_folder_is_known_as_such(
+    data_of_folder: Path, places: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["vqgan", *flags(places, data_of_folder, "--steps", "1")]) == 0
+    card = PackCard.read(places / "packs" / "mine")
+    assert (
+        card is not None
+        and card.parts["vqgan"].origin == "trained"
+        and "12 pictures" in capsys.readouterr().err
+    )
+    assert (places / "runs" / "vqgan" / "state.safetensors").exists(), "its state is where it was said"
+
+
 def test_only_a_check(
     folder: Path, places: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,8 +216,9 @@ def test_a_pack_is_trained_part_by_part_and_goes_on_after_a_kill(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["text"], "learns from icons with names only"),
+        (["text"], "learns from the project's icons only"),
         (["pack", "--start", "a.safetensors"], "without --start"),
+        (["dalle", "--codec", "dvae"], "draws with its vqgan"),
         (["vqgan", "--out", "packs/My Pack"], "is no name for a pack"),
         (["vqgan", "--data", "nowhere.tar"], "there is no folder"),
     ],
