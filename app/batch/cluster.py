@@ -168,7 +168,9 @@ class OnRay:
 def _started(address: str, workers: int) -> Any:
     """The package ray, connected to a cluster, or to a Ray that is started here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is called unless the user asks for it
-    import ray
+    # Ray gives its workers the lowest priority but four; beside other programs rows would then hardly be drawn.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    import ray  # pyright: ignore[reportMissingImports]
 
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     words: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}}

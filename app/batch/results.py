@@ -108,8 +108,8 @@ def _cell(value: Any) -> Any:
 
 def _parquet(lines: list[dict[str, Any]]) -> bytes:
     """Lines as Parquet; a column that some lines lack is null there."""
-    import pyarrow
-    from pyarrow import parquet
+    import pyarrow  # pyright: ignore[reportMissingImports]
+    from pyarrow import parquet  # pyright: ignore[reportMissingImports]
 
     names = list(dict.fromkeys(name for line in lines for name in line))
     table = pyarrow.table({name: [line.get(name) for line in lines] for name in names})

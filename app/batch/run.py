@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -40,7 +40,9 @@ class Progress:
         return (self.total - self.before - self.over) / self.rate if self.rate else None
 
 
-def run_batch(tasks: Sequence[Task], engine: Engine, results: Results, at_once: int) -> Iterator[Progress]:
+def run_batch(
+    tasks: Sequence[Task], engine: Engine, results: Results, at_once: int
+) -> Generator[Progress, None, None]:
     """Work on the tasks that are not done; yields how far it is at the start and after each group of rows.
 
     Closing the iterator gives up; what is kept stays. CannotSave when a result cannot be written.

@@ -127,7 +127,8 @@ class Judge:
         return source, clean_prompt(prompt)
 
     def load(self, studio: Any) -> None:
-        studio.clip(), studio.critic()
+        studio.clip()
+        studio.critic()
 
     def work(self, studio: Any, asked: Sequence[tuple[str, str]]) -> list[Score | Message]:
         scores = _answer(lambda: score_pairs(studio.clip(), studio.critic(), list(asked)))

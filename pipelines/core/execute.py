@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -90,5 +90,5 @@ def carried(step: Step, *, with_picture: bool) -> Step:
     draw = None
     if with_picture and step.draw is not None:
         with torch.no_grad():
-            draw = partial(torch.from_numpy, step.draw().float().cpu().numpy())
+            draw = partial(cast(Any, torch).from_numpy, step.draw().float().cpu().numpy())
     return Step(step.stage, step.done, step.total, metrics, draw)
