@@ -8,6 +8,7 @@ same one's next start; here any worker takes them, and workers come and go with 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from pipelines.errors import BadInput, Message
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_SECONDS = 1.0  # between two looks at how many workers there could be
+CONNECT_SECONDS = 5.0  # that a cluster's address may take to answer
 START_SECONDS = 300.0  # that the first worker may take
 STORE_BYTES = 256_000_000  # of results on their way, where Ray is started here
 TRIES = 4  # of a group whose worker dies
@@ -167,6 +169,7 @@ class OnRay:
 
 def _started(address: str, workers: int) -> Any:
     """The package ray, connected to a cluster, or to a Ray that is started here."""
+    _check_answers(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is called unless the user asks for it
     # Ray gives its workers the lowest priority but four; beside other programs rows would then hardly be drawn.
     os.environ.setdefault("RAY_worker_niceness", "0")
@@ -184,3 +187,14 @@ def _started(address: str, workers: int) -> Any:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise BadInput("batch.ray_unreachable", address=address or "local", reason=str(error)[:200]) from None
     return ray
+
+
+def _check_answers(address: str) -> None:
+    """BadInput at once when nothing listens at HOST:PORT. Ray itself waits for minutes. Other forms are Ray's to read."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise BadInput("batch.ray_unreachable", address=address[:60], reason=str(error)[:200]) from None
