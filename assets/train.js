@@ -10,7 +10,7 @@
   // ---- a curve: the losses as they were, their running mean over them, and what stands under the pointer
 
   const smoothed = (points) => points.map((_, at) => {
-    const wide = Math.min(SMOOTH, at, points.length - 1 - at), near = points.slice(at - wide, at + wide + 1); // as far on both sides
+    const wide = Math.min(SMOOTH, at), near = points.slice(at - wide, at + wide + 1);
     return [points[at][0], near.reduce((sum, one) => sum + one[1], 0) / near.length];
   });
   const range = (points) => { // the first, large losses would press the rest flat

@@ -8,7 +8,6 @@ same one's next start; here any worker takes them, and workers come and go with 
 from __future__ import annotations
 
 import os
-import re
 import socket
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from pipelines.errors import BadInput, Message
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_SECONDS = 1.0  # between two looks at how many workers there could be
+CONNECT_SECONDS = 5.0  # that a cluster's address may take to answer
 START_SECONDS = 300.0  # that the first worker may take
 STORE_BYTES = 256_000_000  # of results on their way, where Ray is started here
 TRIES = 4  # of a group whose worker dies
@@ -167,24 +167,14 @@ class OnRay:
             self._coming[worker.load.remote()] = worker
 
 
-def _check_answer(address: str) -> None:
-    """BadInput at once where nothing listens at HOST:PORT: Ray would try it for a minute and more."""
-    if found := re.fullmatch(r"(?:ray://)?([^/:]+|\[.+\]):(\d{1,5})", address):
-        try:
-            socket.create_connection((found[1].strip("[]"), int(found[2])), 5).close()
-        except (OSError, OverflowError) as error:
-            reason = (getattr(error, "strerror", None) or str(error)).lower()
-            raise BadInput("batch.ray_unreachable", address=address[:80], reason=reason) from None
-
-
 def _started(address: str, workers: int) -> Any:
     """The package ray, connected to a cluster, or to a Ray that is started here."""
+    _check_answers(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is called unless the user asks for it
     # Ray gives its workers the lowest priority but four; beside other programs rows would then hardly be drawn.
     os.environ.setdefault("RAY_worker_niceness", "0")
     import ray  # pyright: ignore[reportMissingImports]
 
-    _check_answer(address)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     words: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}}
     if address:
@@ -197,3 +187,14 @@ def _started(address: str, workers: int) -> Any:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise BadInput("batch.ray_unreachable", address=address or "local", reason=str(error)[:200]) from None
     return ray
+
+
+def _check_answers(address: str) -> None:
+    """BadInput at once when nothing listens at HOST:PORT. Ray itself waits for minutes. Other forms are Ray's to read."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise BadInput("batch.ray_unreachable", address=address[:60], reason=str(error)[:200]) from None

@@ -77,7 +77,8 @@ def read_kind(path: Path) -> str:
     """The kind of network that a checkpoint names, a key of SPECS; "" where it names none, or cannot be read."""
     try:
         with cast(Any, safe_open(path, "pt")) as file:
-            return (file.metadata() or {}).get("kind", "")
+            metadata: dict[str, str] = file.metadata() or {}
+        return metadata.get("kind", "")
     except (SafetensorError, OSError):
         return ""
 

@@ -129,7 +129,7 @@ def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     """DALL·E over the tokens of a codec in `out`."""
     from pipelines.training.dalle import DalleTrainer
 
-    recipe |= {"codec": options.codec or "vqgan"}
+    recipe |= {"codec": options.codec or "vqgan", "start": options.start}
     return DalleTrainer(accelerator, Dataset(options.data), options.out, options.state / "dalle", **recipe)
 
 

@@ -40,6 +40,7 @@ from pipelines.training.data.dataset import Dataset, icon_weights, on_background
 from pipelines.training.data.scenes import Scenes, scene_count, scene_share
 from pipelines.training.drawing import sheet_prompts
 from pipelines.training.near_codes import neighbours
+from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
 
@@ -91,9 +92,13 @@ class DalleTrainer(Trainer):
         seed: int = 0,
         size: str = "tiny",
         codec: str = "vqgan",
+        start: Path | None = None,
         **options: Any,
     ):
-        """`codec` names the file whose tokens are learned: vqgan, vqvae or dvae."""
+        """`codec` names the file whose tokens are learned: vqgan, vqvae or dvae.
+
+        `start` is an earlier checkpoint over tokens of the same meaning, of which the tensors that fit are taken.
+        """
         sizes = {**self.SIZES[size], **options}
         self.batch_size = sizes.pop("batch_size")
         rate, matrix_rate = sizes.pop("rate"), sizes.pop("matrix_rate")
@@ -116,6 +121,12 @@ class DalleTrainer(Trainer):
         network = self.made(config, sizes)
         self._start_from_clip(network, pack)
         _start_from_codes(network, codes)
+        if start is not None:
+            rate, matrix_rate = (
+                0.4 * rate,
+                0.4 * matrix_rate,
+            )  # larger steps would first undo what was learned
+            self.start = f"{len(begin_with(network, start))} tensors of {start.name}"
         network.to(accelerator.device)
         matrices = [p for p in network.blocks.parameters() if p.ndim == 2]
         chosen = {id(p) for p in matrices}

@@ -63,7 +63,7 @@ def parser_of(networks: Iterable[str]) -> Parser:
     add(
         "--start",
         type=Path,
-        help="clip, critic, vqgan, codec, prior, matting: an earlier checkpoint, of which the tensors that fit are taken",
+        help="clip, critic, vqgan, codec, dalle, prior, matting: an earlier checkpoint, whose fitting tensors are taken",
     )
     add(
         "--save-every",

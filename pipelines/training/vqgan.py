@@ -59,7 +59,10 @@ class VqganTrainer(VqvaeTrainer):
         start: Path | None = None,
         **options: Any,
     ):
-        """`start` is an earlier checkpoint, of which the tensors that fit are taken; the codes are laid anew."""
+        """`start` is an earlier checkpoint, of which the tensors that fit are taken; the codes are laid anew.
+
+        On a user's pictures the DALL·E's codes stay: see `keeps_codes`.
+        """
         self.checkpoint = start
         super().__init__(accelerator, emoji, seed, size, **options)
         self.clip: Clip | None = None
@@ -72,7 +75,8 @@ class VqganTrainer(VqvaeTrainer):
         if self.checkpoint is not None:
             self.rate *= 0.4  # larger steps would first undo what was learned
             fitted = begin_with(self.vqgan, self.checkpoint)
-            self.start = f"{len(fitted)} tensors of {self.checkpoint.name}, its codes laid anew by k-means"
+            anew = "" if self.keeps_codes else ", its codes laid anew by k-means"
+            self.start = f"{len(fitted)} tensors of {self.checkpoint.name}{anew}"
         convert_conv2d_weight_memory_format(critic, torch.channels_last).to(self.accelerator.device)
         super().begin()
         self.networks["discriminator"] = critic
@@ -81,8 +85,14 @@ class VqganTrainer(VqvaeTrainer):
         )
         if self.checkpoint is not None:
             codes = self.vqgan.codes.data
-            codes.copy_(k_means(self._encodings(2_048), len(codes), self.seed))
+            if not self.keeps_codes:
+                codes.copy_(k_means(self._encodings(2_048), len(codes), self.seed))
             self.running = RunningCodes(codes, self.accelerator, self.memory)
+
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether a start's tokens keep their meaning, so that a user's DALL·E can begin with the one that drew them."""
+        return self.name == "vqgan" and not self.emoji.of_things
 
     def compile_targets(self) -> list[nn.Module]:
         return [*super().compile_targets(), self.networks["discriminator"]]

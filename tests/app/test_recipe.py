@@ -36,7 +36,13 @@ def test_every_setting_of_every_pipeline_travels_or_is_named(name: str) -> None:
     for knob in kind.Settings.knobs():
         if knob.name == "batch":
             continue
-        text = {"palette": "#d9432f", "size": "64x96", "crop": "0,0,64x64", "changes": '{"3": {"steps": 9}}'}
+        text = {
+            "palette": "#d9432f",
+            "size": "64x96",
+            "canvas": "256x128",
+            "crop": "0,0,64x64",
+            "changes": '{"3": {"steps": 9}}',
+        }
         text |= {"tokens": "1 2 3", "regions": "a sun @ top", "noise_prompts": "7:0.3"}
         text |= {"changes": '{"3": {"eta": 0.5}}'} if name == "guide" else {}
         text |= {"transformation_percent": "0.09 0.3", "word_weights": "big=1.5"}

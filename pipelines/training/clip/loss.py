@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import cast
 
 import torch
@@ -11,11 +12,17 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 
-class PairLoss:
+class PairLoss(ABC):
     """Base of both losses. Every picture of the same thing is a positive of a text."""
 
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator
+
+    @abstractmethod
+    def __call__(
+        self, image: Tensor, text: Tensor, concepts: Tensor, scale: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        """image, text (n, d) of unit length; concepts (n,) ids, -1 for one of a kind; scale multiplies the cosines."""
 
     def joint(self, image: Tensor, text: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor, Tensor, slice]:
         """image, text (n, d) and ids (n,), -1 for one of a kind, of this process -> those of all, m rows each.
@@ -39,10 +46,7 @@ class ContrastiveLoss(PairLoss):
     def __call__(
         self, image: Tensor, text: Tensor, concepts: Tensor, scale: Tensor, bias: Tensor | None = None
     ) -> Tensor:
-        """image, text (n, d) of unit length; concepts (n,) ids, -1 for one of a kind; scale multiplies the cosines.
-
-        A bias would change nothing.
-        """
+        """As PairLoss. A bias would change nothing."""
         image, text, same, mine = self.joint(image, text, concepts)
         target = same / same.sum(1, keepdim=True)
         logits = scale * image @ text.T
@@ -57,7 +61,7 @@ class SigmoidLoss(PairLoss):
     def __call__(
         self, image: Tensor, text: Tensor, concepts: Tensor, scale: Tensor, bias: Tensor | None = None
     ) -> Tensor:
-        """As ContrastiveLoss; `bias` is added to the scaled cosines."""
+        """As PairLoss; `bias` is added to the scaled cosines."""
         image, text, same, mine = self.joint(image, text, concepts)
         logits = scale * image[mine] @ text.T + (0 if bias is None else bias)
         return -F.logsigmoid(torch.where(same[mine], logits, -logits)).sum(1).mean()

@@ -164,8 +164,8 @@ def test_why_it_failed_is_a_sentence(trainings: Trainings, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"pack": "../up"}, "pack.s name"),
-        ({"pack": ""}, "pack.s name"),
+        ({"pack": "../up"}, "no name for a pack"),
+        ({"pack": ""}, "no name for a pack"),
         ({"minutes": 0}, "minutes are from"),
         ({"minutes": float("nan")}, "minutes are from"),
         ({"size": "huge"}, "no size 'huge'"),

@@ -109,7 +109,9 @@ def test_one_command_measures_everything(
     for part, name in TARGETS:
         if part in figures and "16" not in name and "judge" not in name and "best possible" not in name:
             assert name in figures[part], (part, name)
-    assert figures["matting"]["IoU"] > 0.9 and figures["export"]["SVG drawn again, SSIM"] > 0.9  # plain things
+    assert (
+        figures["matting"]["IoU"] > 0.9 and figures["export"]["SVG drawn again, SSIM"] > 0.9
+    )  # plain things
     assert set(figures["composed"]) >= {"Diffuse, all", "Generate, count", "all, true pictures"}
     for part in ("diffuse", "generate", "dalle", "compared"):
         for name, value in figures[part].items():

@@ -81,7 +81,10 @@ def test_the_command_trains_and_tells_the_whole_story(
     [
         (["unet", "--data", "nowhere.safetensors"], "nowhere.safetensors is not there"),
         (["unet", "--size", "huge"], "invalid choice: 'huge'"),
-        (["unet", "--start", "x.safetensors"], "--start is for clip, critic, vqgan, codec and prior"),
+        (
+            ["unet", "--start", "x.safetensors"],
+            "--start is for clip, critic, vqgan, codec, dalle, prior and matting",
+        ),
         (["dalle", "--steps", "1"], "the vocabulary"),
         (["unet", "--codec", "dvae"], "--codec is for dalle, transformer; unet has none"),
         (["dalle", "--chunk", "4"], "--chunk is for clip, critic; dalle has none"),

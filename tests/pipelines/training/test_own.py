@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from pipelines.edit.source_images import SourceImages
 from pipelines.errors import BadInput
@@ -127,6 +128,23 @@ def test_a_prior_of_many_styles_begins_one_of_none(
     assert torch.equal(started.prior.style.weight.cpu(), other.prior.style.weight.cpu())
 
 
+def test_a_dalle_goes_on_because_its_tokens_keep_their_meaning(
+    data_of_folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    for name, keeps in (("vqgan", True), ("codec", False)):
+        start = trained / f"{name}.safetensors"
+        codec = trainer_for(name, data_of_folder, trained, tmp_path, start=start)
+        same = torch.equal(codec.networks["vqgan"].codes.cpu(), load_file(start)["codes"].float())
+        assert same == keeps and ("laid anew" in codec.start) != keeps
+    start = trained / "dalle.safetensors"
+    dalle = trainer_for("dalle", data_of_folder, trained, tmp_path, start=start)
+    begun = load_file(start)
+    assert all(
+        torch.equal(value.cpu(), begun[key].float())
+        for key, value in dalle.networks["dalle"].state_dict().items()
+    )
+
+
 # ----------------------------------------------------------------------------------------------------------- the pack
 
 
@@ -158,7 +176,7 @@ def test_a_part_is_trained_and_goes_on(
     assert card is not None and card.licence == "CC0-1.0" and card.data["hash"] == told["check"]["hash"]
     _, facts = read_header(places / "packs" / "mine" / "vqgan.safetensors")
     assert facts["licence"] == "CC0-1.0" and facts["data"] == card.data["hash"] and facts["steps"] == 2
-    assert facts["start"].endswith("vqgan.safetensors, its codes laid anew by k-means")
+    assert facts["start"].endswith("tensors of vqgan.safetensors")
     assert main(["vqgan", *flags(places, folder, "--steps", "3")]) == 0
     assert read_header(places / "packs" / "mine" / "vqgan.safetensors")[1]["steps"] == 3
     assert "no licence is given" in capsys.readouterr().err
