@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 from PIL import Image, PngImagePlugin
+from PIL.IcoImagePlugin import IcoImageFile
 
 from pipelines.errors import BadInput
 from pipelines.export.presets import Form
@@ -150,7 +151,9 @@ def has_clear(picture: Image.Image) -> bool:
 
 
 def _picture_facts(data: bytes) -> tuple[tuple[int, int], dict[str, Any]]:
-    with Image.open(io.BytesIO(data), formats=["PNG", "WEBP", "ICO"]) as picture:
+    file = io.BytesIO(data)
+    icon = data.startswith(b"\0\0\1\0")  # which a studio's Pillow does not open (`restrict_pillow`)
+    with IcoImageFile(file) if icon else Image.open(file, formats=["PNG", "WEBP"]) as picture:
         frames = getattr(picture, "n_frames", 1)
         milliseconds = 0.0
         for number in range(frames if frames > 1 else 0):
