@@ -61,7 +61,10 @@ def _pictures(levels: np.ndarray) -> Tensor:
 
 
 def _fringes(matting: Matting, rgba: np.ndarray) -> dict[str, float]:
-    """The error on black where the true opacity is neither none nor full, with and without the foreground's colours."""
+    """The error on black where the true opacity is neither none nor full, with and without the foreground's colours.
+
+    No figures of icons without such edges.
+    """
     with_colours, without = list[float](), list[float]()
     for icon in rgba:
         white, truth = on_background(icon) / 255.0, icon[..., 3] / 255.0
@@ -73,6 +76,8 @@ def _fringes(matting: Matting, rgba: np.ndarray) -> dict[str, float]:
         estimated = foreground(white.astype(np.float32), alpha)
         with_colours.append(float(np.abs((estimated * alpha[..., None])[edge] - right).mean()))
         without.append(float(np.abs((white * alpha[..., None])[edge] - right).mean()))
+    if not with_colours:
+        return {}
     return {
         "error on black at the edges": float(np.mean(with_colours)),
         "error on black at the edges, colours as they are": float(np.mean(without)),

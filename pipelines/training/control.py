@@ -63,7 +63,7 @@ class Control:
             self._end("paused" if self.asked() == "pause" else "kept")
         except (Exception, KeyboardInterrupt) as error:
             sentence = isinstance(error, (FileNotFoundError, ArithmeticError)) and str(error)
-            problem = Message(sentence) if sentence else explain(error)
+            problem = Message("training.said", {"reason": sentence}) if sentence else explain(error)
             self._end("failed", problem=problem.to_json())
             raise
         else:

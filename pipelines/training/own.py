@@ -236,10 +236,9 @@ def pace(name: str, speed: float, pictures: int, minutes: float) -> Message:
 def farewell(out: Path) -> Message:
     """How the pack is used now."""
     listed = out.parent == Path(os.path.abspath(os.environ.get("ATELIER_PACKS") or PACKS))
-    return Message(
-        "training.pack_listed" if listed else "training.pack_elsewhere",
-        {"pack": out.name, "folder": str(out)},
-    )
+    if listed:
+        return Message("training.pack_listed", {"pack": out.name})
+    return Message("training.pack_elsewhere", {"folder": str(out)})
 
 
 def say(text: str) -> None:

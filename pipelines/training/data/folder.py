@@ -71,22 +71,25 @@ class Check:
 
     def sentences(self) -> list[Message]:
         """What is told of it, a line each; what is skipped not among them."""
+        smallest, median, largest = self._sizes()
         lines = [
             Message("training.check_pictures", {"pictures": self.pictures, "held_out": self.held_out}),
             Message(
-                "training.check_sizes",
-                dict(zip(("smallest", "median", "largest"), self._sizes(), strict=True)),
+                "training.check_sizes", {"smallest": smallest, "median": median, "largest": largest}
             ),
             Message("training.check_captions", {"captions": self.captions, "words": self.words}),
         ]
-        lines += [
-            Message(f"training.check_from_{_slug(name)}", {"count": n}) for name, n in self.sources.items()
-        ]
+        lines += [_told_of(source, count) for source, count in self.sources.items()]
         if self.common:
             lines.append(Message("training.check_common", {"words": ", ".join(self.common)}))
-        for name in ("transparent", "enlarged", "chinese", "shortened"):
-            if count := getattr(self, name):
-                lines.append(Message(f"training.check_{name}", {"count": count}))
+        if self.transparent:
+            lines.append(Message("training.check_transparent", {"count": self.transparent}))
+        if self.enlarged:
+            lines.append(Message("training.check_enlarged", {"count": self.enlarged}))
+        if self.chinese:
+            lines.append(Message("training.check_chinese", {"count": self.chinese}))
+        if self.shortened:
+            lines.append(Message("training.check_shortened", {"count": self.shortened}))
         if self.pictures < FEW:
             lines.append(Message("training.check_few", {"few": FEW}))
         if self.skipped:
@@ -130,8 +133,16 @@ class Check:
             return None
 
 
-def _slug(source: str) -> str:
-    return source.replace(".", "_")
+def _told_of(source: str, count: int) -> Message:
+    """How many captions come from a source, as `Found` names it."""
+    return {
+        "captions.jsonl": Message("training.check_from_captions_jsonl", {"count": count}),
+        "metadata.jsonl": Message("training.check_from_metadata_jsonl", {"count": count}),
+        "metadata.csv": Message("training.check_from_metadata_csv", {"count": count}),
+        "txt": Message("training.check_from_txt", {"count": count}),
+        "tar": Message("training.check_from_tar", {"count": count}),
+        "names": Message("training.check_from_names", {"count": count}),
+    }[source]
 
 
 def check(
