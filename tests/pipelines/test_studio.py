@@ -354,7 +354,7 @@ def test_every_pack_names_known_models_of_the_right_kind() -> None:
         assert {one.pack for one in needed(pack)} == {"tiny" if pack == "tiny" else "full"}
     own = {spec.kind for rows in families().values() for spec in rows}  # what a user may add
     assert own == {kind for kind, spec in SPECS.items() if spec.network} - {
-        "clip", "vqgan", "dvae", "dalle", "dalle-semantic", "transformer", "unet", "prior", "judge",
+        "clip", "vqgan", "dvae", "dalle", "dalle-semantic", "transformer", "unet", "prior", "judge", "matting",
     }  # fmt: skip
 
 
