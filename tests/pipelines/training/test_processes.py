@@ -37,10 +37,10 @@ def test_all_end_well_or_with_the_sentence_that_one_told(tmp_path: Path) -> None
 @pytest.mark.skipif(os.name == "nt", reason="kills as POSIX does")
 def test_one_that_is_lost_ends_the_others_with_a_sentence(tmp_path: Path) -> None:
     code = "os.kill(os.getpid(), 9) if rank == 1 else sys.exit(75) if rank == 0 else time.sleep(60)"
-    begun = time.monotonic()
+    begun, others = time.monotonic(), set(psutil.Process().children())
     with pytest.raises(BadInput, match=r"process 2 of 3 was lost \(exit code -9\).*--processes 2"):
         run(code, tmp_path)
-    assert time.monotonic() - begun < 20 and not psutil.Process().children()
+    assert time.monotonic() - begun < 50 and set(psutil.Process().children()) <= others
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills as POSIX does")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,8 @@ def test_several_processes_share_the_threads_of_a_lane(folder: Path, monkeypatch
     queue = Queue(folder, [Training("prior", 1, "a", processes=2)])
     queue.start(queue.trainings[0])
     process = psutil.Process(queue.running["a"].process.pid)
-    command, environment = process.cmdline(), process.environ()
+    while not ((command := process.cmdline()) and (environment := process.environ())):
+        time.sleep(0.01)  # it has only just been started
     queue.stop()
     assert "torch.distributed.run" in command and "--nproc-per-node=2" in command
     assert environment["OMP_NUM_THREADS"] == "2"
