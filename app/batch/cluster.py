@@ -7,6 +7,7 @@ same one's next start; here any worker takes them, and workers come and go with 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -183,7 +184,7 @@ def _started(address: str, workers: int) -> Any:
         words |= {"address": "local", "include_dashboard": False, "object_store_memory": STORE_BYTES}
         words |= {"num_cpus": workers} if workers else {}
     try:
-        ray.init(log_to_driver=False, logging_level="error", **words)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **words)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise BadInput("batch.ray_unreachable", address=address or "local", reason=str(error)[:200]) from None
     return ray
