@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import home_path, write_atomically
 from pipelines.io.images import read_bytes
-from pipelines.io.values import is_dict
+from pipelines.io.values import json_lines
 
 MOST_ROWS = 200_000
 MOST_BYTES = 500_000_000  # of the file
@@ -73,17 +73,10 @@ def _of_csv(text: str) -> list[Row]:
 
 
 def _of_lines(text: str) -> list[Row]:
-    rows: list[Row] = []
-    for line in text.split("\n"):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            values = None
-        problem = None if is_dict(values) else Message("batch.no_object")
-        rows.append(Row(len(rows) + 1, _own(values) if is_dict(values) else {}, problem))
-    return rows
+    return [
+        Row(number, {}, Message("batch.no_object")) if values is None else Row(number, _own(values))
+        for number, (_, values) in enumerate(json_lines(text), 1)
+    ]
 
 
 def _own(values: dict[str, Any]) -> dict[str, Any]:

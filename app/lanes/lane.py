@@ -25,6 +25,7 @@ from pipelines.core.execute import carried
 from pipelines.core.explain import explain
 from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput, CannotSave, Stopped
+from pipelines.models.latent_diffusion import finished
 
 GO, SHOW, STOP, LEAVE = "go", "show", "stop", "leave"  # what is said after a step
 
@@ -130,12 +131,7 @@ class Lane:
 
     def do(self, work: Work) -> Any:
         """`work` to its end, for work whose steps nobody follows."""
-        steps = self.work(work)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value
+        return finished(self.work(work))
 
     def close(self) -> None:
         """End the process; what it does is lost."""

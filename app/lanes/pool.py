@@ -99,17 +99,13 @@ class Lanes:
         asked = Asked(name, settings, self.studio.pack, use)
         others = [other for other in self.lanes if other is not lane and _kind(other) == _kind(lane)]
         if others and isinstance(pipeline, Splits) and not (settings.x or settings.y):
-            asked, count = yield from self._prepared(lane, asked)
+            settings, count = yield from lane.work(Preparing(asked))
+            asked = replace(asked, settings=settings)
             if count > 1:
                 yield from SplitRun(lane, others, asked, count).events()
                 return
         result = yield from lane.work(WholeRun(asked, journal.folder if journal else None))
         yield _named(result, lane)
-
-    @staticmethod
-    def _prepared(lane: Lane, asked: Asked) -> Generator[Step, None, tuple[Asked, int]]:
-        settings, count = yield from lane.work(Preparing(asked))
-        return replace(asked, settings=settings), count
 
 
 class SplitRun:

@@ -66,7 +66,7 @@ class Preparing:
         yield from ()
         pipeline = self.asked.found(there)
         settings = pipeline.prepare(self.asked.settings)
-        return settings, pipeline.batch_count(settings)
+        return settings, len(pipeline.batches(settings))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import BadInput
-from pipelines.training.own import NAME, PACK, Plan
+from pipelines.models.pack_card import PACK_NAME
+from pipelines.training.own import PACK, Plan
 
 SAVE_SECONDS = (
     40.0  # between two saved states: with a step's time and the writing, less than a minute is lost
@@ -33,7 +34,7 @@ class Order:
     batch: int | None = None
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.pack):
+        if not PACK_NAME.fullmatch(self.pack):
             raise BadInput("training.pack_name", name=self.pack[:60])
         if self.size not in SIZES:
             raise BadInput("training.size_unknown", size=self.size[:40], known=", ".join(SIZES))

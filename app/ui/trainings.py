@@ -23,9 +23,9 @@ from app.ui.questions import Asked, endpoint, text_of
 from app.ui.wall import FOREVER
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
+from pipelines.models.pack_card import packs_folder
 from pipelines.training.data.folder import Check
 from pipelines.training.own import ICONS_ONLY, PACK
-from pipelines.weights.own_packs import packs_folder
 
 MOST_POINTS = 160  # of a curve that is sent
 

@@ -15,6 +15,7 @@ from pipelines.core.settings import Settings
 from pipelines.io.images import to_pil
 
 if TYPE_CHECKING:
+    from pipelines.core.candidates import Batch
     from pipelines.core.journal import Journal
     from pipelines.io.video import Timelapse
 
@@ -157,21 +158,29 @@ class Drawn:
         return replace(self, vectors=self.vectors.to(device), tokens=tokens)
 
 
-@runtime_checkable
-class Splits(Protocol):
-    """A pipeline whose candidates may be drawn in several places, batch by batch, and ranked together in one."""
+class Splits(Pipeline[S]):
+    """A pipeline whose candidates may be drawn in several places, batch by batch, and ranked together in one.
 
-    def batch_count(self, settings: Any) -> int:
-        """The number of batches that prepared settings ask for."""
-        ...
+    Batches have one fixed size, so that a candidate does not depend on the other candidates of its batch.
+    """
 
-    def draw(self, settings: Any, chosen: Sequence[int]) -> Generator[Step, None, list[Drawn]]:
+    @torch.no_grad()
+    def __call__(self, settings: S) -> Generator[Step, None, list[Picture]]:
+        """Draw all batches of prepared settings, and choose: yields Steps and returns the best pictures, best first."""
+        drawn = yield from self.draw(settings, range(len(self.batches(settings))))
+        return self.choose(settings, drawn)
+
+    @abstractmethod
+    def batches(self, settings: S) -> list[Batch]:
+        """The batches that prepared settings ask for."""
+
+    @abstractmethod
+    def draw(self, settings: S, chosen: Sequence[int]) -> Generator[Step, None, list[Drawn]]:
         """Draw the batches `chosen`, numbers from 0. What a batch gives does not depend on where the others are drawn."""
-        ...
 
-    def choose(self, settings: Any, drawn: Sequence[Drawn]) -> list[Picture]:
+    @abstractmethod
+    def choose(self, settings: S, drawn: Sequence[Drawn]) -> list[Picture]:
         """The best pictures of all batches in their order, best first."""
-        ...
 
 
 class Savable(Protocol):

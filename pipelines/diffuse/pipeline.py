@@ -15,7 +15,7 @@ import torch
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, candidate_seeds, spread
 from pipelines.core.looks import needs_words, under_looks
-from pipelines.core.pipeline import Drawn, Picture, Pipeline, Step
+from pipelines.core.pipeline import Drawn, Picture, Splits, Step
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
 from pipelines.diffuse.canvas import fit, is_beyond
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Diffuse(Pipeline[DiffuseSettings]):
+class Diffuse(Splits[DiffuseSettings]):
     """Draws candidates from a prompt, a picture, within a mask or beyond its edges, and ranks them by CLIP."""
 
     diffusion: LatentDiffusion
@@ -89,26 +89,13 @@ class Diffuse(Pipeline[DiffuseSettings]):
     # -------------------------------------------------------------------------------------------------------- running
 
     @torch.no_grad()
-    def __call__(self, settings: DiffuseSettings) -> Generator[Step, None, list[Picture]]:
-        """Yield a Step a denoising step and a batch; return the best pictures.
-
-        Batches have one fixed size, so that a candidate does not depend on the other candidates of its batch.
-        """
-        drawn = yield from self.draw(settings, range(self.batch_count(settings)))
-        return self.choose(settings, drawn)
-
-    def batch_count(self, settings: DiffuseSettings) -> int:
-        """The number of batches of a run."""
-        return len(self._batches(settings))
-
-    @torch.no_grad()
     def draw(self, settings: DiffuseSettings, chosen: Sequence[int]) -> Generator[Step, None, list[Drawn]]:
-        """Draw some of a run's batches, by their numbers from 0."""
+        """A Step a denoising step and a batch."""
         assert settings.candidates is not None
         scene = read_scene(self.diffusion, settings)
         small = sketch_size(self.diffusion, settings, scene)
         large = after_sketch(settings, small)
-        parts, drawn = self._batches(settings), list[Drawn]()
+        parts, drawn = self.batches(settings), list[Drawn]()
         read: Any = None
         for batch in (parts[number] for number in chosen):
             if read is None or batch.looks:
@@ -144,7 +131,8 @@ class Diffuse(Pipeline[DiffuseSettings]):
             for k in ranking.kept(settings.keep, settings.hide_duplicates)
         ]
 
-    def _batches(self, settings: DiffuseSettings) -> list[Batch]:
+    def batches(self, settings: DiffuseSettings) -> list[Batch]:
+        """As Splits says."""
         assert settings.width is not None and settings.height is not None
         assert settings.candidates is not None
         looks = settings.looks()

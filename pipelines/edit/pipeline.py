@@ -45,10 +45,11 @@ from pipelines.edit.settings import EditSettings
 from pipelines.edit.source_images import SourceImages
 from pipelines.edit.strip import strip_pictures
 from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, AdapterTraining, adapter_of
-from pipelines.edit.walks import last, shown
+from pipelines.edit.walks import shown
 from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.base import Clip, Denoiser
 from pipelines.models.checkpoint import network_hash
+from pipelines.models.latent_diffusion import finished
 from pipelines.models.sampling import generator_of
 from pipelines.models.unet.network import CLEAN, ddim_walk
 
@@ -184,16 +185,16 @@ class Edit(Resumable[EditSettings]):
         adapted_unet.load_adapter(as_direction(models, settings, adapter_of(journal.load(step)), step, []))
         inputs = read_inputs(models, settings)
         quicker = replace(settings, steps=min(settings.step_count(), 8), inversion_iterations=0)
-        x = last(models._purified(settings, inputs.x))
-        inversion = last(models._up(quicker, x, quicker.step_count()))
-        drawn = last(models._draw(quicker, inputs, inversion, adapted_unet, [settings.strength]))
+        x = finished(models._purified(settings, inputs.x))
+        inversion = finished(models._up(quicker, x, quicker.step_count()))
+        drawn = finished(models._draw(quicker, inputs, inversion, adapted_unet, [settings.strength]))
         return edited_images(settings, inputs, x, [settings.strength], drawn)[0]
 
     @torch.no_grad()
     def round_trip(self, settings: EditSettings, images: Tensor) -> Tensor:
         """(n, 3, s, s) -> the same shape, inverted and sampled by the model alone, errors not added back."""
-        inversion = last(self._up(settings, self.unet.encode(images), settings.step_count()))
-        return self.unet.decode(last(ddim_sample(self._noise_of, inversion, add_back=False))).clamp(-1, 1)
+        inversion = finished(self._up(settings, self.unet.encode(images), settings.step_count()))
+        return self.unet.decode(finished(ddim_sample(self._noise_of, inversion, add_back=False))).clamp(-1, 1)
 
     def fingerprint(self) -> str:
         """A short hash of the denoiser's and CLIP's weights, to refuse a journal of other networks."""

@@ -1,4 +1,4 @@
-"""Walks along the noise, which yield numbers of steps and x, as Steps, or to their end."""
+"""Walks along the noise, which yield numbers of steps and x, as Steps."""
 
 from __future__ import annotations
 
@@ -20,12 +20,3 @@ def shown(
         except StopIteration as end:
             return end.value
         yield Step(stage, done, max(total, done), {}, lambda x=x: decode(x))
-
-
-def last(work: Generator[Any, None, Any]) -> Any:
-    """Run a generator to its end. Returns what it returns."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value

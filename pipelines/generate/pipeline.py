@@ -17,7 +17,7 @@ from torch import Tensor
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, candidate_seeds, spread
 from pipelines.core.looks import in_words, needs_words, slot_in, under_looks
-from pipelines.core.pipeline import Drawn, Picture, Pipeline, Step
+from pipelines.core.pipeline import Drawn, Picture, Splits, Step
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
 from pipelines.core.sizes import canvas_size
@@ -47,7 +47,7 @@ class Slides(Protocol):
 
 
 @dataclass
-class Generate(Pipeline[GenerateSettings]):
+class Generate(Splits[GenerateSettings]):
     """Draws many candidates of a prompt with a DALL·E and returns those that CLIP ranks best."""
 
     tokenizer: Tokenizer
@@ -93,23 +93,10 @@ class Generate(Pipeline[GenerateSettings]):
         return height // factor, width // factor
 
     @torch.no_grad()
-    def __call__(self, settings: GenerateSettings) -> Generator[Step, None, list[Picture]]:
-        """Yield a Step a row of tokens, a step of the refinement and a batch; return the best pictures.
-
-        Batches have one fixed size, so that a candidate does not depend on the other candidates of its batch.
-        """
-        drawn = yield from self.draw(settings, range(self.batch_count(settings)))
-        return self.choose(settings, drawn)
-
-    def batch_count(self, settings: GenerateSettings) -> int:
-        """The number of batches of a run."""
-        return len(self._batches(settings))
-
-    @torch.no_grad()
     def draw(self, settings: GenerateSettings, chosen: Sequence[int]) -> Generator[Step, None, list[Drawn]]:
-        """Draw some of a run's batches, by their numbers from 0."""
+        """A Step a row of tokens, a step of the refinement and a batch."""
         likeness, start = self._picture_prompt(settings)
-        parts, drawn = self._batches(settings), list[Drawn]()
+        parts, drawn = self.batches(settings), list[Drawn]()
         for batch in (parts[number] for number in chosen):
             tokens = yield from self._draw(settings, batch, start, likeness)
             images, count = self.vqgan.decode_tokens(tokens), len(batch.seeds)
@@ -147,7 +134,8 @@ class Generate(Pipeline[GenerateSettings]):
             for image, k in zip(pictures, kept, strict=True)
         ]
 
-    def _batches(self, settings: GenerateSettings) -> list[Batch]:
+    def batches(self, settings: GenerateSettings) -> list[Batch]:
+        """As Splits says."""
         assert settings.batch is not None
         looks = settings.looks()
         seeds = candidate_seeds(settings.seed, settings.candidates)

@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,8 @@ OWN = "auto"  # the sampler that the model likes
 ROUNDS_UNTIL = 0.7  # share of the steps before which they are made again; later ones only draw details
 Predict = Callable[[Tensor, Tensor, Any, "Tensor | None"], Tensor]
 MOST_SHOWN, MOST_QUICK = 32, 64  # latents a side of a preview, by the model's own decoder and by a tiny one
+
+R = TypeVar("R")
 
 
 class LatentDiffusion(Protocol):
@@ -299,8 +301,8 @@ def _composed(
     return base + guidance * torch.stack(pulls).sum(0)
 
 
-def finished(ticks: Generator[Tick, None, Tensor]) -> Tensor:
-    """The latents at the end of a walk that nobody watches."""
+def finished(ticks: Generator[Any, None, R]) -> R:
+    """What a walk that nobody watches returns at its end."""
     while True:
         try:
             next(ticks)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import BadInput
-from pipelines.io.files import write_atomically
+from pipelines.io.files import path_to_write, write_atomically
 from pipelines.io.values import is_dict
 from pipelines.models.checkpoint import file_hash
 
 CARD = "pack.json"
+PACK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 # part -> the parts that it was trained over and does not fit without
 STANDS_ON = {"prior": ("clip", "codec"), "dalle": ("vqgan",)}
+
+
+def packs_folder() -> Path:
+    """The folder of a user's packs: ATELIER_PACKS, or packs/ in the project's folder when that is not set."""
+    folder = os.environ.get("ATELIER_PACKS")
+    return path_to_write(folder) if folder else Path(__file__).parents[2] / "packs"
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,15 @@ def parser_of(networks: Iterable[str]) -> Parser:
         type=Path,
         help="clip, critic, vqgan, codec, dalle, prior, matting: an earlier checkpoint, whose fitting tensors are taken",
     )
+    _add_flags_of_runs(parser)
+    _add_flags_of_networks(parser)
+    _add_flags_of_folders(parser)
+    return parser
+
+
+def _add_flags_of_runs(parser: Parser) -> None:
+    """How a training runs, whatever it learns."""
+    add = parser.add_argument
     add(
         "--save-every",
         type=number(float, 1, 100_000),
@@ -112,9 +121,6 @@ def parser_of(networks: Iterable[str]) -> Parser:
         "--compile", action="store_true", help="compile the networks first; pays on a GPU after a few minutes"
     )
     add("--background", action="store_true", help="give way to other work on this machine")
-    _add_flags_of_networks(parser)
-    _add_flags_of_folders(parser)
-    return parser
 
 
 def _add_flags_of_networks(parser: Parser) -> None:

@@ -20,7 +20,7 @@ import torch
 
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import check_writable, write_atomically
-from pipelines.models.pack_card import PackCard
+from pipelines.models.pack_card import PACK_NAME, PackCard, packs_folder
 from pipelines.training.batches import to_device
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.examples import EXAMPLE_SIZE, write_own_examples
@@ -29,12 +29,10 @@ from pipelines.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "assets" / "tiny"
-PACKS = ROOT / "packs"
 PACK = "pack"  # all of PARTS, one after another
 CAN_START = ("clip", "critic", "vqgan", "codec", "dalle", "prior", "matting")
 PARTS = ("clip", "critic", "codec", "vqgan", "prior", "dalle")  # what the tools use, in the tiny pack too
 VOCABULARY = "tokenizer.json"
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 ICONS_ONLY = ("text", "judge", "matting")  # networks that need names of things, a teacher's words, or opacity
 KEEPS = ("decoder", "image")  # trainings after which what stands on the part still does
 SHARES = {"clip": 0.17, "codec": 0.19, "vqgan": 0.13, "prior": 0.27, "dalle": 0.12, "critic": 0.04}
@@ -157,11 +155,11 @@ def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
         raise BadInput("training.pack_codec", codec=options.codec)
     if options.name in ICONS_ONLY:
         raise BadInput("training.icons_only", network=options.name)
-    out = options.out or PACKS / (
+    out = options.out or packs_folder() / (
         re.sub(r"[^a-z0-9]+", "-", found.folder.stem.lower()).strip("-")[:40] or "mine"
     )
     out = Path(os.path.abspath(out))
-    if not NAME.fullmatch(out.name) or out == TINY:
+    if not PACK_NAME.fullmatch(out.name) or out == TINY:
         raise BadInput("training.pack_name", name=out.name)
     own = argparse.Namespace(**vars(options))
     own.data, own.out, own.folder = found.file, out, found
@@ -235,7 +233,7 @@ def pace(name: str, speed: float, pictures: int, minutes: float) -> Message:
 
 def farewell(out: Path) -> Message:
     """How the pack is used now."""
-    listed = out.parent == Path(os.path.abspath(os.environ.get("ATELIER_PACKS") or PACKS))
+    listed = out.parent == Path(os.path.abspath(packs_folder()))
     if listed:
         return Message("training.pack_listed", {"pack": out.name})
     return Message("training.pack_elsewhere", {"folder": str(out)})

@@ -5,16 +5,10 @@ What a pack lacks, or what no longer fits to its other parts, comes from the tin
 
 from __future__ import annotations
 
-import os
-import re
-from pathlib import Path
-
 from pipelines.errors import BadInput
-from pipelines.io.files import path_to_write
-from pipelines.models.pack_card import PackCard
-from pipelines.weights.checkpoint import PROJECT, Checkpoint
+from pipelines.models.pack_card import PACK_NAME, PackCard, packs_folder
+from pipelines.weights.checkpoint import Checkpoint
 
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 KINDS = {
     "clip": "clip",
     "critic": "clip",
@@ -26,16 +20,10 @@ KINDS = {
 PICTURES = "pictures"
 
 
-def packs_folder() -> Path:
-    """The folder of a user's packs: ATELIER_PACKS, or packs/ in the project's folder when that is not set."""
-    folder = os.environ.get("ATELIER_PACKS")
-    return path_to_write(folder) if folder else PROJECT / "packs"
-
-
 def own_packs() -> list[str]:
     """The names of the packs whose card can be read, sorted."""
     try:
-        folders = sorted(path for path in packs_folder().iterdir() if NAME.fullmatch(path.name))
+        folders = sorted(path for path in packs_folder().iterdir() if PACK_NAME.fullmatch(path.name))
     except OSError:
         return []
     return [folder.name for folder in folders if card_of(folder.name) is not None]
@@ -44,7 +32,7 @@ def own_packs() -> list[str]:
 def card_of(pack: str) -> PackCard | None:
     """The card of a user's pack. None where there is none that can be read."""
     try:
-        return PackCard.read(packs_folder() / pack) if NAME.fullmatch(pack) else None
+        return PackCard.read(packs_folder() / pack) if PACK_NAME.fullmatch(pack) else None
     except BadInput:
         return None
 

@@ -74,9 +74,7 @@ class Check:
         smallest, median, largest = self._sizes()
         lines = [
             Message("training.check_pictures", {"pictures": self.pictures, "held_out": self.held_out}),
-            Message(
-                "training.check_sizes", {"smallest": smallest, "median": median, "largest": largest}
-            ),
+            Message("training.check_sizes", {"smallest": smallest, "median": median, "largest": largest}),
             Message("training.check_captions", {"captions": self.captions, "words": self.words}),
         ]
         lines += [_told_of(source, count) for source, count in self.sources.items()]

@@ -24,7 +24,7 @@ from pipelines.errors import BadInput, CodedError, Message
 from pipelines.io.files import shown_name
 from pipelines.io.folders import PICTURES
 from pipelines.io.images import MAX_BYTES
-from pipelines.io.values import is_dict, is_list
+from pipelines.io.values import is_dict, is_list, json_lines
 from pipelines.io.visible import visible
 
 TABLES = ("captions.jsonl", "metadata.jsonl", "metadata.csv")  # a picture's first row of these counts
@@ -235,17 +235,11 @@ def _rows(path: Path, name: str, reading: Reading) -> Iterator[tuple[int, dict[s
         except csv.Error as error:
             reading.skip(name, Message("training.table_damaged", {"reason": str(error)}))
         return
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if is_dict(row):
-            yield number, row
-        else:
+    for number, row in json_lines(text):
+        if row is None:
             reading.skip(f"{name}:{number}", Message("training.row_damaged"))
+        else:
+            yield number, row
 
 
 # --------------------------------------------------------------------------------------------------------------- tars

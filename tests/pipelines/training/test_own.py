@@ -166,7 +166,6 @@ def flags(places: Path, folder: Path, *more: str) -> list[str]:
 def test_a_part_is_trained_and_goes_on(
     folder: Path, places: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own, "PACKS", places / "packs")
     assert main(["vqgan", *flags(places, folder, "--steps", "2", "--licence", "CC0-1.0", "--json")]) == 0
     said = capsys.readouterr()
     told = json.loads(said.out)
