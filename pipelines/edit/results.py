@@ -33,7 +33,7 @@ def edited_images(
     nearness = torch.tensor([min(1.0, abs(strength)) for strength in strengths], device=x.device)
     start = decode(x)
     # one at a time: how a batch is rounded depends on how many there are
-    change = torch.cat([decode(one) for one in drawn.split(1)]) - start
+    change = torch.cat([decode(one) for one in torch.split(drawn, 1)]) - start
     if x is not inputs.x:
         change = change + (start - decode(inputs.x)) * nearness[:, None, None, None]
     if settings.automatic_mask:
