@@ -19,6 +19,7 @@ from pipelines.io.images import picture_format
 from pipelines.io.values import is_dict, is_list
 
 MOST_NODES = 2000
+FEW = 2  # values of a JSON file that need not be another program's
 COMMENTS = ("Description", "Comment", "Title", "description", "comment")
 PAIR = re.compile(r"\s*([A-Za-z][\w \-/]{0,40}):\s*(\"(?:\\.|[^\"\\])*\"|[^,]*)(?:,|$)")
 WORDS = ("text", "prompt", "positive", "negative", "text_g", "text_l", "string", "value", "clip_l", "t5xxl")
@@ -215,3 +216,12 @@ def foreign_of(data: bytes) -> Foreign | None:
         return read_foreign(texts_of(data)) or made_by_machine(data)
     except BadInput:
         return None
+
+
+def foreign_of_text(text: str) -> Foreign | None:
+    """What another program wrote into a text file, as lines or as JSON of more than a prompt. None for other texts."""
+    values = json_of(text)
+    if is_list(values) or (is_dict(values) and len(values) <= FEW):
+        return None
+    found = read_foreign({"comment": text, "prompt": text})
+    return None if found is None or found.tool == "other" else found
