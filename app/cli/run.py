@@ -81,9 +81,9 @@ def _prompts(options: argparse.Namespace) -> list[str]:
 def _prompts_of_file(path: str) -> str:
     """The text of a file of prompts, or the prompt of a run that another program wrote into it."""
     from app.library import foreign_of_text
-    from pipelines.core.several import read_prompts, read_text
+    from pipelines.core.several import read_prompts
 
-    found = foreign_of_text(read_text(home_path(path)))
+    found = foreign_of_text(path)
     if found is None:
         return read_prompts(path)
     say(f"{path} is of {found.tool}; its prompt is drawn, its other settings are left out")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from app.library.entry import Foreign
@@ -14,7 +15,9 @@ from app.library.exif import exif_texts
 from app.library.foreign_values import MOST_JSON, MOST_TEXT, json_of, lines_of, plain
 from app.library.studios import STUDIOS, made_by_machine
 from pipelines.core.record import read_texts
+from pipelines.core.several import read_text
 from pipelines.errors import BadInput
+from pipelines.io.files import home_path
 from pipelines.io.images import picture_format
 from pipelines.io.values import is_dict, is_list
 
@@ -218,8 +221,12 @@ def foreign_of(data: bytes) -> Foreign | None:
         return None
 
 
-def foreign_of_text(text: str) -> Foreign | None:
-    """What another program wrote into a text file, as lines or as JSON of more than a prompt. None for other texts."""
+def foreign_of_text(path: str | Path) -> Foreign | None:
+    """What another program wrote into a text file, as lines or as JSON of more than a prompt. None for other texts.
+
+    BadInput when the file cannot be read, or is no text.
+    """
+    text = read_text(home_path(path), MOST_JSON)
     values = json_of(text)
     if is_list(values) or (is_dict(values) and len(values) <= FEW):
         return None

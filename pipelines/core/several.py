@@ -64,17 +64,17 @@ def read_prompts(path: str | Path) -> str:
     return text
 
 
-def read_text(file: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 with its mark. BadInput when it is none, or has more than MOST_BYTES."""
+def read_text(file: Path, most: int = MOST_BYTES) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark. BadInput when it is none, or has more than `most` bytes."""
     name = file.name[:60]
     try:
         with file.open("rb") as opened:
-            data = opened.read(MOST_BYTES + 1)
+            data = opened.read(most + 1)
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise BadInput("core.prompts_unreadable", file=name, reason=reason) from None
-    if len(data) > MOST_BYTES:
-        raise BadInput("core.prompts_too_large", file=name, most=MOST_BYTES // 1000)
+    if len(data) > most:
+        raise BadInput("core.prompts_too_large", file=name, most=most // 1000)
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeError:

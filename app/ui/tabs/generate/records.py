@@ -13,7 +13,7 @@ from app.ui.html.library import tool_name
 from app.ui.tabs.generate.form import GenerateForm
 from pipelines.core.record import Record, read_record
 from pipelines.core.settings import PROMPT_LIMIT
-from pipelines.core.several import prompts_in, read_prompts, read_text
+from pipelines.core.several import prompts_in, read_prompts
 from pipelines.errors import BadInput
 from pipelines.io.images import read_bytes
 from pipelines.io.visible import visible
@@ -84,7 +84,7 @@ class Records:
         A text file or a table is prompts, or what another studio wrote of one run. BadInput when there are none.
         """
         if Path(path).suffix.lower() in TEXTS:
-            if found := foreign_of_text(read_text(Path(path))):
+            if found := foreign_of_text(path):
                 return self._of_another(found, engine)
             text = read_prompts(path)
             note = info_note("loaded_prompts", count=len(prompts_in(text)))
