@@ -14,8 +14,6 @@ from typing import Any
 
 from app.jobs.queue import JobQueue
 from app.library import Library
-from app.ui import page
-from app.ui.offering import advisor_of, offers_for
 from pipelines.core.execute import result_of
 from pipelines.core.settings import Settings
 from pipelines.generate.settings import GenerateSettings
@@ -31,6 +29,9 @@ SHEET = GenerateSettings(candidates=4, keep=1, x="seed=1..4", y="guidance=2,3,4,
 
 def bench_page(home: Path, device: str = "auto", rounds: int = 3) -> dict[str, Any]:
     """Milliseconds of an answer, in process and over HTTP, once all is loaded; a sheet of 16 over 16 single runs."""
+    from app.ui import page
+    from app.ui.offering import advisor_of, offers_for
+
     studio = Studio("tiny", device)
     pipeline: Any = studio.pipeline("generate")
     advisor = advisor_of(pipeline)
