@@ -106,6 +106,25 @@ def model_flags(parser: Parser, lanes: bool = False) -> None:
     parser.add_argument("--device", default="auto", metavar="NAME", help=text)
 
 
+def set_flag(parser: Parser, of: str) -> None:
+    """--set NAME=VALUE: settings of many runs at once; `of` says of which."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"a setting of {of}; may be given again",
+    )
+
+
+def common_settings(pairs: list[str]) -> dict[str, Any]:
+    """What --set gave: ["candidates=4"] -> {"candidates": "4"}."""
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise BadInput("batch.set_form", given=pair[:60])
+    return {name.strip(): value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
 def parts_in_use(pairs: list[str]) -> dict[str, str]:
     """["clip=clip-vit-l-14"] -> {"clip": "clip-vit-l-14"}."""
     for pair in pairs:
