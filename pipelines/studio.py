@@ -61,9 +61,7 @@ PIPELINES: dict[str, type[Pipeline[Any]]] = {
 
 
 class Studio:
-    """Loads the models of a pack, each once, and again when its file was replaced, as by a training.
-
-    Loaded networks are frozen and shared, so do not change them.
+    """Loads the models of a pack, each at most once. Loaded networks are frozen and shared, so do not change them.
 
     `pack` is a name in PACKS. `device` is "auto", "cpu", "cuda" or another name that torch knows. `use` replaces parts of
     the pack's pipelines, for example {"clip": "clip-vit-l-14"}. BadInput for an unknown pack, part, model or device.
@@ -78,7 +76,6 @@ class Studio:
         self._loaded: dict[str, Any] = {}
         self._lent: dict[str, Any] = {}
         self._hashes: dict[str, str] = {}
-        self._stamps: dict[str, tuple[int, int]] = {}  # of the files as they were read
         self._lock = threading.RLock()
 
     @property
@@ -119,7 +116,7 @@ class Studio:
     def on(self, device: str) -> Studio:
         """A studio with the same pack on another device. It takes over this one's networks; do not use this one again."""
         other = Studio(self.pack, device, self.use)
-        other._lent, other._stamps = dict(self._loaded), dict(self._stamps)
+        other._lent = dict(self._loaded)
         return other
 
     def load(self, name: str) -> Any:
@@ -130,11 +127,6 @@ class Studio:
         """
         checkpoint = checkpoint_of(name)
         with self._lock:
-            stamp = _stamp(checkpoint.path)
-            if stamp and self._stamps.get(name, stamp) != stamp:
-                for kept in (self._lent, self._loaded, self._hashes):
-                    kept.pop(name, None)
-            self._stamps[name] = stamp or self._stamps.get(name, (0, 0))
             if name in self._lent:
                 self._loaded[name] = self._take_over(checkpoint, self._lent.pop(name))
             if name not in self._loaded:
@@ -279,15 +271,6 @@ class Studio:
             kept = network is getattr(part, "vae", None)  # Stable Diffusion's stays in float32
             network.to(device=device, dtype=None if kept else dtype_of(kind, device))
         return part
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """When a file was written, in ns, and its size in bytes. None where there is none."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_mtime_ns, facts.st_size
 
 
 def _check_present(what: str, checkpoints: list[Checkpoint]) -> None:

@@ -86,17 +86,6 @@ def test_asked_twice_it_gives_the_same_objects(models: Path) -> None:
     assert not any(value.requires_grad for value in one.vqgan.parameters())  # type: ignore[attr-defined]
 
 
-def test_a_file_that_was_replaced_is_read_again_and_one_that_was_deleted_stays(models: Path) -> None:
-    studio, file = Studio("mini", "cpu"), models / "clip-vit-b-32.safetensors"
-    before, hashed = studio.pipeline("optimize"), studio.models("optimize")
-    write_clip(file, seed=7)
-    now = studio.pipeline("optimize")
-    assert now.vqgan is before.vqgan and now.clip is not before.clip  # type: ignore[attr-defined]
-    assert studio.models("optimize")["clip"] != hashed["clip"]
-    file.unlink()
-    assert studio.clip() is now.clip  # type: ignore[attr-defined]
-
-
 def test_a_switch_without_the_files_is_refused_and_everything_stays(models: Path) -> None:
     studio = Studio("tiny", "cpu")
     before = studio.pipeline("optimize")
