@@ -316,9 +316,8 @@ def with_readers(names: Iterable[str]) -> list[Checkpoint]:
     BadInput for an unknown name.
     """
     checkpoints = [checkpoint_of(name) for name in dict.fromkeys(names)]
-    for field in ("text_encoder", "vocabulary"):
-        readers = [getattr(checkpoint.spec, field) for checkpoint in checkpoints]
-        checkpoints += [checkpoint_of(name) for name in readers if name]
+    checkpoints += [checkpoint_of(one.spec.text_encoder) for one in checkpoints if one.spec.text_encoder]
+    checkpoints += [checkpoint_of(one.vocabulary) for one in checkpoints if one.vocabulary]
     return list({checkpoint.name: checkpoint for checkpoint in checkpoints}.values())
 
 

@@ -6,7 +6,7 @@ What a pack lacks, or what no longer fits to its other parts, comes from the tin
 from __future__ import annotations
 
 from pipelines.errors import BadInput
-from pipelines.models.pack_card import PACK_NAME, PackCard, packs_folder
+from pipelines.models.pack_card import PACK_NAME, VOCABULARY, PackCard, packs_folder
 from pipelines.weights.checkpoint import Checkpoint
 
 KINDS = {
@@ -16,6 +16,7 @@ KINDS = {
     "vqgan": "vqgan",
     "dalle": "dalle",
     "prior": "prior",
+    VOCABULARY: "tokenizer",
 }
 PICTURES = "pictures"
 
@@ -51,7 +52,7 @@ def models_of(pack: str) -> dict[str, dict[str, str]]:
     drawn = {"prior": prior, "codec": of("codec") if prior != "tiny-prior" else "tiny-codec"}
     tokens = {"dalle": dalle, "vqgan": of("vqgan") if dalle != "tiny-dalle" else "tiny-vqgan"}
     return {
-        "generate": {"tokenizer": "tiny-tokenizer", **tokens, "clip": judges["clip"], **drawn},
+        "generate": {"tokenizer": of(VOCABULARY), **tokens, "clip": judges["clip"], **drawn},
         "optimize": {"vqgan": of("codec"), **judges, **drawn},
         "edit": {**drawn, **judges, PICTURES: of(PICTURES)},
         "guide": {**drawn, **judges},
@@ -71,7 +72,7 @@ def part_named(name: str) -> Checkpoint | None:
     card = card_of(pack)
     if card is None or part not in card.parts:
         return None
-    one = card.parts[part]
+    one, kind = card.parts[part], KINDS.get(part, "")
     origin = (
         "trained by the user: python launch.py train"
         if one.origin == "trained"
@@ -79,11 +80,12 @@ def part_named(name: str) -> Checkpoint | None:
     )
     return Checkpoint(
         name,
-        KINDS.get(part, ""),
+        kind,
         licence=str(one.facts.get("licence", card.licence)),
         origin=origin,
         about=", ".join(f"{key} {value:.4g}" for key, value in one.facts.get("figures", {}).items()),
         pack="own",
         role={"codec": "vqgan"}.get(part, part),
+        vocabulary=f"{pack}-{VOCABULARY}" if kind == "clip" and card.fits(VOCABULARY) else "",
         file=str((packs_folder() / pack / one.file).absolute()),
     )
