@@ -114,10 +114,10 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
 
     values = settings_values(kind, options)
     if path := getattr(options, "settings_file", None):
-        given, unknown = settings_of_file(kind, path)
+        given, notes = settings_of_file(kind, path, values)
         values = given | values
-        if unknown:
-            say(f"not known here, left out: {', '.join(unknown)}")
+        for note in notes:
+            say(str(note))
     resumable = issubclass(kind, Resumable)
     old = Journal(_existing(options.resume)) if resumable and options.resume else None
     settings = _resumed(kind, old, values) if old else kind.Settings.from_dict(values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import (
@@ -109,7 +109,7 @@ class Settings:
     Subclasses add fields made by `knob`. Values are checked on construction: BadInput names the field, the value and
     what would be accepted. `subject` is the field that the command line takes without a flag. `aliases` maps former names
     of fields, which records, journals, jobs and links may hold, to their present names. `file_flag` is the command line's
-    flag for a settings file of another program, whose names and forms `current_names` knows; "" for none. `grammar` is
+    flag for a settings file of another program, which `read_file` reads; "" for none. `grammar` is
     what the prompt may hold: "words" alone, weighted "terms", or "scenes" of them.
     """
 
@@ -219,6 +219,15 @@ class Settings:
                 raise BadInput("settings.given_twice", setting=present, first=names[present], second=name)
             names[present] = name
         return {present: values[name] for present, name in names.items()}
+
+    @classmethod
+    def read_file(cls, text: str, beside: Mapping[str, Any]) -> tuple[dict[str, Any], list[Message]]:
+        """What the text of another program's settings means, and what is told of it.
+
+        `beside` are values by present names that are given beside the file and win over it. The values have present
+        names and are not checked. BadInput when the text is none. Only for those with a `file_flag`.
+        """
+        raise NotImplementedError
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
