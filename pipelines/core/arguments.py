@@ -48,5 +48,10 @@ def told(figures: dict[str, Any], *, as_json: bool) -> str:
     """Figures by name as a table, numbers to four digits, or as one JSON object."""
     if as_json:
         return json.dumps(figures)
-    forms = {float: ",.4g", int: ","}
-    return "\n".join(f"{name:44} {value:{forms.get(type(value), '')}}" for name, value in figures.items())
+    return "\n".join(f"{name:44} {_shown(value)}" for name, value in figures.items())
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
