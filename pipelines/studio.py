@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import init_empty_weights  # pyright: ignore[reportMissingTypeStubs]
@@ -48,6 +48,7 @@ from pipelines.weights.catalog import (
     with_readers,
 )
 from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.codecs import check_codecs, second_stage
 from pipelines.weights.manifest import check_pack
 
 READER = "reader:"  # begins the role, in a record, of what another model reads texts with
@@ -149,12 +150,23 @@ class Studio:
         with self._lock:
             names = parts(self.pack, name, self.use)
             _check_present(f"{name} in the pack {self.pack}", with_readers(names.values()))
+            check_codecs(names)
             models = {field: self.load(checkpoint) for field, checkpoint in names.items()}
             _check_fit(models)
             make_room(models.values(), self._loaded.values(), self.torch_device)
             pipeline = PIPELINES[name](**self._fields(name, models))
             pipeline.with_models = partial(self._with_models, name)
+            if isinstance(pipeline, Generate):
+                pipeline.second_stage = self._by_second_stage
             return pipeline
+
+    def _by_second_stage(self) -> tuple[Generate, dict[str, dict[str, str]]]:
+        """Generate with the pack's second stage, and its models. BadInput when the pack has none, or its codec is gone."""
+        use = second_stage(self.pack)
+        if not use:
+            raise BadInput("generate.no_second_stage")
+        pipeline, models = self._with_models("generate", use)
+        return cast(Generate, pipeline), models
 
     def _with_models(self, name: str, use: dict[str, str]) -> tuple[Pipeline[Any], dict[str, dict[str, str]]]:
         """A pipeline with other models in parts of the pack, and its models as records name them. BadInput as ever.

@@ -30,7 +30,9 @@ from pipelines.training.report import sheet_steps
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "pipelines.training.cli")
 TICK_SECONDS = 0.25  # between two looks whether a picture is being made
-CLOSING_SECONDS = 5.0  # that a closing studio waits for a training to be saved
+CLOSING_SECONDS = (
+    1.5  # that a closing studio waits for a training; it saves itself and ends, also without the studio
+)
 
 State = Literal["running", "paused", "ended", "failed"]
 

@@ -83,7 +83,7 @@ def train_on_folder(
             begin_pack(own.out, found)
         figures = {name: _train_part(own, name, minutes, train) for name, minutes in plan.minutes.items()}
     if is_first():
-        say(str(farewell(own.out)))
+        say(str(farewell(own.out, options.name)))
     return told | {"figures": figures}
 
 
@@ -251,9 +251,11 @@ def pace(name: str, speed: float, pictures: int, minutes: float) -> Message:
     return Message("training.pace", {"network": name, "minutes": minutes, "times": times, "speed": speed})
 
 
-def farewell(out: Path) -> Message:
-    """How the pack is used now."""
+def farewell(out: Path, network: str) -> Message:
+    """How the pack is used now that the network was trained."""
     listed = out.parent == Path(os.path.abspath(packs_folder()))
+    if listed and network == "transformer":
+        return Message("training.second_stage_listed", {"pack": out.name})
     if listed:
         return Message("training.pack_listed", {"pack": out.name})
     return Message("training.pack_elsewhere", {"folder": str(out)})

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from pipelines.core.execute import result_of
 from pipelines.edit.source_images import SourceImages
 from pipelines.errors import BadInput
-from pipelines.models.checkpoint import read_header
+from pipelines.models.checkpoint import codes_hash, read_codes, read_header
 from pipelines.models.pack_card import PackCard
 from pipelines.studio import Studio
 from pipelines.training import own
@@ -64,7 +64,11 @@ def data_of_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.mark.parametrize(
-    "name", ["clip", "critic", "vqgan", "codec", "decoder", "dalle", "dalle-semantic", "prior", "unet"]
+    "name",
+    [
+        *("clip", "critic", "vqgan", "codec", "decoder", "vqvae", "dvae"),
+        *("dalle", "transformer", "dalle-semantic", "prior", "unet"),
+    ],
 )
 def test_every_network_learns_photographs(
     name: str, data_of_folder: Path, trained: Path, tmp_path: Path
@@ -152,6 +156,14 @@ def test_a_dalle_goes_on_because_its_tokens_keep_their_meaning(
         torch.equal(value.cpu(), begun[key].float())
         for key, value in dalle.networks["dalle"].state_dict().items()
     )
+
+
+@pytest.mark.parametrize("name", ["dalle", "transformer", "dalle-semantic", "prior"])
+def test_a_network_notes_the_code_book_that_it_learned_with(name: str, trained: Path) -> None:
+    told = read_header(trained / f"{name}.safetensors")[1]["codec"]
+    codes = read_codes(trained / told["file"])
+    assert codes is not None and told["codes"] == codes_hash(codes)
+    assert told["file"] == ("codec.safetensors" if name == "prior" else "vqgan.safetensors")
 
 
 # ----------------------------------------------------------------------------------------------------------- the pack
@@ -290,6 +302,7 @@ def test_two_trainings_of_one_thing_are_not_run_at_once(
         (["text"], "learns from the project's icons only"),
         (["pack", "--start", "a.safetensors"], "without --start"),
         (["dalle", "--codec", "dvae"], "draws with its vqgan"),
+        (["transformer", "--codec", "dvae"], "train that first: python launch.py train dvae"),
         (["vqgan", "--out", "packs/My Pack"], "is no name for a pack"),
         (["vqgan", "--data", "nowhere.tar"], "there is no folder"),
     ],
