@@ -183,6 +183,11 @@ class Trainings:
                 last_words=self._last_words() if state == "failed" else "",
             )
 
+    def needed(self) -> str:
+        """The folder of pictures that a training which is not over learns from; "" where there is none."""
+        now = self.now()
+        return "" if now is None or now.state == "ended" else os.path.abspath(now.order.data)
+
     def sheet(self, training: str, step: int) -> Path:
         """The file of a sheet. BadInput when there is none."""
         with self._lock:

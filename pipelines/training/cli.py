@@ -28,6 +28,7 @@ from pipelines.training.batches import sensible_workers
 from pipelines.training.control import follow
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.flags import SAVE_SECONDS, parser_of
+from pipelines.training.holding import held
 from pipelines.training.loop import Budget, fit
 from pipelines.training.report import fastest_precision, hardware
 from pipelines.training.state import State
@@ -44,7 +45,7 @@ NICENESS = 15  # of a training in the background
 
 def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """CLIP and its critic; the tokenizer is made on the first training and kept."""
-    from pipelines.models.clip.tokenizer import Tokenizer
+    from pipelines.models.clip.tokenizer import WORDS, Tokenizer
     from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
     from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 
@@ -52,7 +53,7 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     with accelerator.main_process_first():
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
+            path.with_name(WORDS).write_text("\n".join(caption_words(emoji)), "utf-8")
             path.write_text(train_tokenizer(emoji).vocabulary.to_str(), "utf-8")
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
     recipe |= {"start": options.start, "chunk": options.chunk} | _drawn_pictures(accelerator, options, emoji)
@@ -267,7 +268,8 @@ def give_way() -> None:
 def train(options: argparse.Namespace) -> dict[str, float]:
     """Fit, evaluate, export; prints progress to standard error. Returns the figures.
 
-    Stopped when `options.control` was asked to pause, or to stop: then the weights so far were exported.
+    Stopped when `options.control` was asked to pause, or to stop: then the weights so far were exported. BadInput for
+    options of other networks, and when another process trains this network with this state.
     """
     if options.background:
         give_way()
@@ -279,6 +281,11 @@ def train(options: argparse.Namespace) -> dict[str, float]:
             )
     if options.start is not None and options.name not in own.CAN_START:
         raise BadInput("training.no_start", network=options.name)
+    with held(options.state / options.name) if processes.is_first() else nullcontext():
+        return _train(options)
+
+
+def _train(options: argparse.Namespace) -> dict[str, float]:
     accelerator = _accelerator(options)
     trainer = _trainer(options, accelerator)
     device = accelerator.device

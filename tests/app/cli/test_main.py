@@ -20,7 +20,7 @@ from app.cli.run import ROOT
 from pipelines import studio as studio_module
 from pipelines.core.record import read_record
 from pipelines.studio import PIPELINES
-from tests.support.tiny import tiny_generate
+from tests.support.tiny import tiny_generate, tiny_transformer_generate
 
 
 class TinyStudio:
@@ -61,6 +61,21 @@ def test_several_prompts_are_drawn_one_after_another(
     prompts = [read_record(picture["path"], PIPELINES).settings["prompt"] for picture in told["pictures"]]
     assert prompts == ["a red heart", "two red heart", "green apple"]
     assert main(["generate", "--json"]) != 0
+
+
+@pytest.mark.usefixtures("tiny_studio")
+def test_no_words_are_needed_where_a_second_stage_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["generate", "--prior", "--out", str(tmp_path), "--json"]
+    assert main(asked) == 2
+    assert "train transformer" in capsys.readouterr().err
+    monkeypatch.setattr(TinyStudio, "pipeline", lambda *_: tiny_transformer_generate())
+    assert main([*asked, "--candidates", "2"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [picture["score"] for picture in told["pictures"]] == [None, None]
+    record = read_record(told["pictures"][0]["path"], PIPELINES)
+    assert record.settings["prior"] and not record.settings["prompt"]
 
 
 @pytest.mark.usefixtures("tiny_studio")
