@@ -67,13 +67,13 @@ def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> 
 
 
 def _prompts(options: argparse.Namespace) -> list[str]:
-    """The prompts of the command line and of its file. BadInput when there is none."""
+    """The prompts of the command line and of its file. BadInput when there is none and one is needed."""
     from pipelines.core.several import prompts_in, read_prompts
 
     text = " ".join(options.prompt)
     if options.prompts:
         text = f"{text}\n{read_prompts(options.prompts)}"
-    prompts = prompts_in(text)
+    prompts = prompts_in(text) or ([""] if getattr(options, "prior", None) else [])
     if not prompts:
         raise BadInput("settings.prompt_empty")
     options.prompt = prompts[:1]
@@ -114,10 +114,10 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
 
     values = settings_values(kind, options)
     if path := getattr(options, "settings_file", None):
-        given, unknown = settings_of_file(kind, path)
+        given, notes = settings_of_file(kind, path, values)
         values = given | values
-        if unknown:
-            say(f"not known here, left out: {', '.join(unknown)}")
+        for note in notes:
+            say(str(note))
     resumable = issubclass(kind, Resumable)
     old = Journal(_existing(options.resume)) if resumable and options.resume else None
     settings = _resumed(kind, old, values) if old else kind.Settings.from_dict(values)

@@ -11,9 +11,17 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
+from pipelines.errors import BadInput
 from pipelines.io.images import ssim
 from pipelines.models.base import Codec
-from pipelines.models.checkpoint import load_weights, read_header, read_kind, save_checkpoint
+from pipelines.models.checkpoint import (
+    codes_hash,
+    load_weights,
+    read_codes,
+    read_header,
+    read_kind,
+    save_checkpoint,
+)
 from pipelines.models.spec import SPECS
 from pipelines.models.vqgan.dvae import Dvae
 from pipelines.models.vqgan.network import Vqgan
@@ -123,6 +131,16 @@ def load_codec(file: Path, device: torch.device) -> Any:
     codec = spec.part("network")(spec.part("config").from_dict(read_header(file)[0]))
     load_weights(file, codec)
     return codec.eval().requires_grad_(False).to(device)
+
+
+def codec_learned(file: Path) -> tuple[Tensor, dict[str, str]]:
+    """The code book (k, c) float32 of a codec's checkpoint, and what a network that learns with it notes of it.
+
+    BadInput when the file has none that can be read.
+    """
+    if (codes := read_codes(file)) is None:
+        raise BadInput("models.weights_damaged", file=file.name, reason="codes")
+    return codes.float(), {"file": file.name, "codes": codes_hash(codes)}
 
 
 @torch.no_grad()

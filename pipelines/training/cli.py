@@ -29,6 +29,7 @@ from pipelines.training.control import follow
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.stream import Stream
 from pipelines.training.flags import SAVE_SECONDS, SIZES, parser_of
+from pipelines.training.holding import held
 from pipelines.training.loop import Budget, fit
 from pipelines.training.report import fastest_precision, hardware
 from pipelines.training.state import State
@@ -47,7 +48,7 @@ NICENESS = 15  # of a training in the background
 
 def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """CLIP and its critic; the tokenizer is made on the first training and kept."""
-    from pipelines.models.clip.tokenizer import Tokenizer
+    from pipelines.models.clip.tokenizer import WORDS, Tokenizer
     from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
     from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 
@@ -55,7 +56,7 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     with accelerator.main_process_first():
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name("words.txt").write_text("\n".join(caption_words(emoji)), "utf-8")
+            path.with_name(WORDS).write_text("\n".join(caption_words(emoji)), "utf-8")
             path.write_text(train_tokenizer(emoji).vocabulary.to_str(), "utf-8")
     trainer = {"clip": ClipTrainer, "critic": CriticTrainer}[options.name]
     recipe |= {"start": options.start, "chunk": options.chunk} | _drawn_pictures(accelerator, options, emoji)
@@ -282,12 +283,18 @@ def give_way() -> None:
 def train(options: argparse.Namespace) -> dict[str, float]:
     """Fit, evaluate, export; prints progress to standard error. Returns the figures.
 
-    Stopped when `options.control` was asked to pause, or to stop: then the weights so far were exported.
+    Stopped when `options.control` was asked to pause, or to stop: then the weights so far were exported. BadInput for
+    options of other networks, and when another process trains this network with this state.
     """
     if options.background:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
     _check_options(options)
+    with held(options.state / options.name) if processes.is_first() else nullcontext():
+        return _train(options)
+
+
+def _train(options: argparse.Namespace) -> dict[str, float]:
     accelerator = _accelerator(options)
     if options.shard and accelerator.is_main_process:
         _memory_plan(options, accelerator.num_processes)

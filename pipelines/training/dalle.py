@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
 from pipelines.models.base import Codec
 from pipelines.models.checkpoint import file_hash, load_weights, read_header, save_checkpoint
@@ -34,7 +34,7 @@ from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.models.sampling import sample
 from pipelines.models.transformer.network import Transformer
 from pipelines.models.vqgan.network import VqganConfig
-from pipelines.training.autoencoder import load_codec
+from pipelines.training.autoencoder import codec_learned, load_codec
 from pipelines.training.data.captions import caption
 from pipelines.training.data.dataset import Dataset, icon_weights, on_background
 from pipelines.training.data.scenes import Scenes, scene_count, scene_share
@@ -109,7 +109,8 @@ class DalleTrainer(Trainer):
         """`codec` names the file whose tokens are learned: vqgan, vqvae or dvae.
 
         `start` is an earlier checkpoint over tokens of the same meaning, of which the tensors that fit are taken. With
-        `shard` the network is divided among the processes, where there are several.
+        `shard` the network is divided among the processes, where there are several. BadInput when the pack lacks the
+        codec.
         """
         sizes = {**self.SIZES[size], **options}
         self.batch_size = sizes.pop("batch_size")
@@ -119,14 +120,14 @@ class DalleTrainer(Trainer):
             Tokenizer.load(pack / "tokenizer.json"),
             pack / f"{codec}.safetensors",
         )
+        if not self.codec_file.is_file():
+            raise BadInput("training.codec_missing", codec=codec, network=self.name, folder=str(pack))
         config = VqganConfig.from_dict(read_header(self.codec_file)[0])
-        self.codec_hash = file_hash(self.codec_file)
         with accelerator.main_process_first():
-            name = f"bank-{self.codec_hash[:12]}-{emoji.hash}-{seed}.safetensors"
+            name = f"bank-{file_hash(self.codec_file)[:12]}-{emoji.hash}-{seed}.safetensors"
             self.token_cache = read_tokens(folder / name, emoji, seed, self._tokens)
         self.weights = icon_weights(emoji, rare=0.35)
-        with safe_open(self.codec_file, "pt") as file:
-            codes = file.get_tensor("codes").float()
+        codes, self.learned = codec_learned(self.codec_file)
         self.near, self.share = neighbours(codes)
         self.targets = self.near.to(accelerator.device), self.share.to(accelerator.device)
         torch.manual_seed(seed)
@@ -293,10 +294,8 @@ class DalleTrainer(Trainer):
         return round(total / len(texts), 4)
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        told = {"file": self.codec_file.name, "sha256": self.codec_hash}
-        save_checkpoint(
-            path, self.network, self.network.config.to_dict(), {**facts, "codec": told}, self.kind
-        )
+        facts = {**facts, "codec": self.learned}
+        save_checkpoint(path, self.network, self.network.config.to_dict(), facts, self.kind)
 
 
 def matrices_and_others(network: Dalle | Transformer) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

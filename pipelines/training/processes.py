@@ -26,6 +26,11 @@ GRACE_SECONDS = 10.0  # that the others have to end
 OTHERS_GONE = re.compile(r"(?i)connection (closed|reset|refused)|broken pipe|nccl|timed out|peer")
 
 
+def is_first() -> bool:
+    """Whether this process is alone, or the first of several: the one that writes and tells."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def lost_the_others(error: RuntimeError) -> bool:
     """Whether an error of one of several processes says no more than that another one is gone."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and bool(OTHERS_GONE.search(str(error)))

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from pipelines.io.files import write_atomically
+from pipelines.io.files import cannot_save, write_atomically
 from pipelines.io.images import to_pil
 from pipelines.training.sharding import whole
 from pipelines.training.state import State
@@ -96,11 +96,18 @@ class Sampling:
 
 
 def report(folder: Path, trainer: Trainer, state: State) -> None:
-    """Curves, a sheet that is kept under its step's number, and one line of figures on the validation style."""
+    """Curves, a sheet that is kept under its step's number, and one line of figures on the validation style.
+
+    CannotSave when the disk is full or the folder may not be written.
+    """
     draw_pictures(folder, trainer, state)
     line = {"step": state.step, "seconds": round(state.seconds), "figures": trainer.evaluate()}
-    with (folder / "figures.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    path = folder / "figures.jsonl"
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise cannot_save(path, error) from error
 
 
 def hardware() -> str:

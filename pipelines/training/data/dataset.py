@@ -50,17 +50,20 @@ class Dataset(Pictures):
     """
 
     def __init__(self, path: Path = DATA_FILE, size: int = SIZE):
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         if not path.exists():
             raise FileNotFoundError(f"{path} is not there; build it with: python launch.py data")
         if path.is_dir():
             raise BadInput("training.data_is_folder", folder=path)
-        with safe_open(path, "np") as file:
-            webp, offset = file.get_tensor("webp"), file.get_tensor("offset")
-            held_out = file.get_tensor("held_out") if "held_out" in file.keys() else None  # noqa: SIM118
-            facts = file.metadata()
-        records = json.loads(facts["icons"])
+        try:
+            with safe_open(path, "np") as file:
+                webp, offset = file.get_tensor("webp"), file.get_tensor("offset")
+                held_out = file.get_tensor("held_out") if "held_out" in file.keys() else None  # noqa: SIM118
+                facts = file.metadata()
+            records = json.loads(facts["icons"])
+        except (SafetensorError, OSError, TypeError, LookupError, ValueError) as error:
+            raise BadInput("training.data_strange", file=path) from error
         icons = [Icon(r[0], r[1], tuple(r[2]), r[3], tuple(r[4]), tuple(r[5])) for r in records]
         super().__init__(icons, np.empty((len(icons), size, size, 4), np.uint8))
         self.phrases = [phrase for phrase in facts["phrases"].split("\n") if phrase]

@@ -14,6 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -159,23 +160,25 @@ def check(
 
     A folder that has not changed since is not read again. `tell` is called now and then with how many files are done, and
     of how many. `licence` is what the pictures are under, kept in the file. Of `tars`, which `folder` names, a sample is
-    read. BadInput when there is no such folder, when fewer than FEWEST pictures can be used, or when they do not fit into
-    memory.
+    read. BadInput when there is no such folder, when it changes meanwhile, when fewer than FEWEST pictures can be used,
+    or when they do not fit into memory.
     """
-    folder = Path(os.path.abspath(home_path(folder)))
-    files = list(tars) or files_of(folder)
+    folder, reading = Path(os.path.abspath(home_path(folder))), Reading()
+    files = list(tars) or files_of(folder, reading)
     key = _fingerprint(folder, files, licence, "sample" if tars else "")
     facts = cache / f"{key}.json"
     if facts.is_file() and (cache / f"{key}.safetensors").is_file():
         return Check.from_json(json.loads(facts.read_text("utf-8")))
-    reading = Reading()
     found = sample_of_tars(tars, reading) if tars else pictures_in(folder, files, reading)
     kept = _kept(found, reading, SAMPLE if tars else len(files), tell or _silent)
+    if _fingerprint(folder, files, licence, "sample" if tars else "") != key:
+        raise BadInput("training.folder_changed", folder=folder)
     if len(kept) < FEWEST:
-        first = reading.skipped[0] if reading.skipped else None
-        problem = first.problem if first else Message("training.nothing_skipped")
+        advice = Message("training.add_pictures")
+        if reading.skipped:
+            advice = Message("training.first_skipped", {"problem": reading.skipped[0].problem})
         raise BadInput(
-            "training.folder_too_few", folder=folder, pictures=len(kept), least=FEWEST, problem=problem
+            "training.folder_too_few", folder=folder, pictures=len(kept), least=FEWEST, advice=advice
         )
     held_out = _held_out([one.digest for one in kept])
     icons = [Icon("", one.captions[0], tuple(one.captions[1:])) for one in kept]
@@ -196,8 +199,9 @@ def _fingerprint(folder: Path, files: list[Path], licence: str, *more: str) -> s
     """A folder's name and a hash of its files' names, sizes and times."""
     digest = hashlib.sha256(json.dumps([FORM, str(folder), licence, *filter(None, more)]).encode())
     for path in files:
-        facts = path.stat()
-        digest.update(os.fsencode(path) + f"\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+        with suppress(OSError):  # it is gone
+            facts = path.stat()
+            digest.update(os.fsencode(path) + f"\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     name = re.sub(r"[^a-z0-9]+", "-", folder.stem.lower()).strip("-")[:24] or "folder"
     return f"{name}-{digest.hexdigest()[:12]}"
 

@@ -1,6 +1,6 @@
 """Where a folder's pictures and captions come from. Nothing is opened as a picture here, and nothing is unpacked to disk.
 
-* pictures with a .txt of the same name beside them, one caption a line;
+* pictures with a .txt of the same name beside them (1.txt or 1.jpg.txt), one caption a line;
 * captions.jsonl, metadata.jsonl and metadata.csv, in any folder, whose rows name pictures of that folder (metadata as in
   the Hub's ImageFolder);
 * tars of webdataset, whose members of one name belong together: KEY.jpg with KEY.txt or KEY.json;
@@ -77,23 +77,29 @@ class Reading:
         self.skipped.append(Skipped(name, problem if isinstance(problem, Message) else problem.message))
 
 
-def files_of(folder: Path) -> list[Path]:
+def files_of(folder: Path, reading: Reading) -> list[Path]:
     """All files below a folder, or the folder itself where it is a file, in natural order: 2 before 10.
 
-    Hidden ones are left out, such as the "._1.png" of a Mac, and links to folders are not followed. BadInput when there
-    is no such folder.
+    Hidden ones are left out, such as the "._1.png" of a Mac, and links to folders are not followed. What cannot be
+    looked into is told to `reading`. BadInput when there is no such folder.
     """
+
+    def closed(error: OSError) -> None:
+        reading.skip(_name(folder, Path(error.filename)), _unreadable(error))
+
     if folder.is_file():
         return [folder]
     if not folder.is_dir():
         raise BadInput("training.folder_missing", folder=folder)
     paths: list[Path] = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=closed):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        paths += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(
-        (path for path in paths if path.is_file()), key=lambda path: _natural(path.relative_to(folder))
-    )
+        for path in (Path(place, name) for name in names if not name.startswith(".")):
+            try:
+                paths += [path] if path.is_file() else []
+            except OSError as error:  # a folder that tells names alone
+                closed(error)
+    return sorted(paths, key=lambda path: _natural(path.relative_to(folder)))
 
 
 def pictures_in(folder: Path, files: Iterable[Path], reading: Reading) -> Iterator[Found]:
@@ -109,7 +115,8 @@ def pictures_in(folder: Path, files: Iterable[Path], reading: Reading) -> Iterat
             reading.skip(name, Message("training.picture_form", {"form": ending}))
         elif ending in PICTURES:
             source, captions = tables.pop(str(path), ("", ()))
-            if not (found := clean_captions(captions)).captions and (text := texts.get(_key(path))):
+            text = texts.get(_key(path)) or texts.get(str(path).casefold())
+            if not (found := clean_captions(captions)).captions and text:
                 source, found = "txt", clean_captions(_lines_of(text, _name(folder, text), reading))
             if not found.captions:
                 source, found = "names", clean_captions(words_of_name(Path(name), folder.name))
@@ -182,12 +189,16 @@ def _lines_of(path: Path, name: str, reading: Reading) -> list[str]:
         return []
 
 
+def _unreadable(error: OSError) -> Message:
+    return Message("training.file_unreadable", {"reason": (error.strerror or str(error)).lower()})
+
+
 def _read(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
     except OSError as error:
-        raise BadInput("training.file_unreadable", reason=(error.strerror or str(error)).lower()) from None
+        raise BadInput.of(_unreadable(error)) from None
     if len(data) > most:
         raise BadInput("training.file_too_large", most=most // 10**6)
     return data

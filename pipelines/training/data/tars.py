@@ -25,7 +25,7 @@ def tars_of(named: Path) -> list[Path]:
     """
     text = str(home_path(named))
     if named.exists():
-        tars = [path for path in files_of(Path(text)) if path.suffix.lower() == ".tar"]
+        tars = [path for path in files_of(Path(text), Reading()) if path.suffix.lower() == ".tar"]
     elif "{" in text:
         tars = [Path(name) for name in expanded(text)]
         if missing := [path for path in tars if not path.is_file()]:
