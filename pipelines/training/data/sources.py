@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipelines.errors import BadInput, CodedError, Message
 from pipelines.io.files import shown_name
@@ -272,7 +272,7 @@ def pictures_in_tar(path: Path, name: str, reading: Reading, start: int = 0) -> 
             raw.seek(start)
             tar = tarfile.open(fileobj=raw, mode="r:")  # noqa: SIM115  # closed with its file
             while (member := tar.next()) is not None:
-                tar.members.clear()  # which would grow with a tar of millions
+                cast(Any, tar).members.clear()  # which would grow with a tar of millions
                 place, _, base = member.name.rpartition("/")
                 stem, _, ending = base.partition(".")
                 if not member.isreg() or not stem or base.startswith("."):

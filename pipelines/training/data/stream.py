@@ -169,7 +169,7 @@ class Reader:
                 continue
             if picture is not None:
                 self._last_use = self._mark.lap
-                samples, size = samples + 1, size + len(found.picture)
+                samples, size = samples + 1, size + _size(found)
                 icons.append(Icon("", found.captions[0], found.captions[1:]))
                 pixels.append(picture)
         self._mark = self._mark._replace(samples=samples, bytes=size, skipped=skipped)
@@ -202,7 +202,7 @@ class Reader:
             path = self._stream.tars[tar]
             for found in pictures_in_tar(path, path.name, reading, start or first):
                 block.append(found)
-                size += len(found.picture) if isinstance(found.picture, bytes) else 0
+                size += _size(found)
                 start = found.end
                 if len(block) == BLOCK or size > BLOCK_BYTES:
                     return block, (lap, place, start)
@@ -228,6 +228,10 @@ class Rates:
         seconds = max(now - self._first[0], 1e-9)
         rates = (samples - self._first[1]) / seconds, (size - self._first[2]) / seconds / 1e6
         return dict(zip(("samples/s", "MB/s", "skipped"), (*rates, float(skipped)), strict=True))
+
+
+def _size(found: Found) -> int:
+    return len(found.picture) if isinstance(found.picture, bytes) else 0
 
 
 def _digest(rgba: np.ndarray) -> bytes:
