@@ -61,7 +61,7 @@ class Plan:
     @classmethod
     def of(cls, minutes: float) -> Plan:
         """The minutes of a whole pack divided by SHARES."""
-        return cls({name: round(share * minutes, 3) for name, share in SHARES.items()})
+        return cls({name: round(share * minutes, 5) for name, share in SHARES.items()})
 
 
 def train_on_folder(
