@@ -26,6 +26,7 @@ import httpx2 as httpx
 import psutil
 from PIL import Image
 
+from app.soak_requests import FOREIGN, odd_requests
 from pipelines.core.record import read_texts, record_from_json
 from pipelines.errors import BadInput
 
@@ -190,6 +191,26 @@ class Soak:
             kind, answer = caller.call("rank", pictures=[uri], text="a heart")
             row.note(kind, str(answer))
         caller.close()
+        self._still_there(row)
+
+    def strangers(self, count: int) -> None:
+        """Odd requests, which are answered without an error of the server, and those of other pages, which are refused."""
+        row = self.row("odd requests")
+        asked = odd_requests()
+        with httpx.Client(base_url=self.server.url, timeout=60, trust_env=False) as client:
+            for method, path, body in self.random.sample(asked, min(count, len(asked))):
+                origin = (
+                    self.random.choice(FOREIGN) if method == "POST" and self.random.random() < 0.2 else ""
+                )
+                headers = {"Origin": origin} if origin else {}
+                try:
+                    status = client.request(method, "/" + path, content=body, headers=headers).status_code
+                except httpx.HTTPError as problem:
+                    row.note("broken", f"{method} {path[:80]}: {type(problem).__name__}")
+                    continue
+                good = status == 403 if origin else status < 500
+                kind: Kind = "broken" if not good else "refused" if status >= 400 else "made"
+                row.note(kind, f"{method} {path[:80]}: {status} {origin} {body[:60]!r}")
         self._still_there(row)
 
     def slow_lines(self, count: int, seconds: float) -> None:

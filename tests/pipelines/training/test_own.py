@@ -270,9 +270,9 @@ def test_a_whole_pack_is_trained_from_the_page_and_used_by_every_tool(folder: Pa
     studio = Studio("mine", "cpu")
     small: dict[str, dict[str, Any]] = {
         "generate": {"candidates": 2, "keep": 1},
-        "optimize": {"steps": 2, "cutouts": 2},
+        "optimize": {"steps": 2},
         "diffuse": {"candidates": 1, "steps": 2},
-        "guide": {"steps": 2, "cutouts": 2},
+        "guide": {"steps": 2},
     }
     for name, settings in small.items():
         pipeline = studio.pipeline(name)
