@@ -21,6 +21,7 @@ from pipelines.io.values import is_dict, is_list
 
 SIDE = 64  # pixels; a notebook's sides are reduced to multiples of it
 UNCHANGED_FRAMES = (1000, 10_000)  # max_frames of a notebook in which nobody set it
+USUAL_SKIP = 60  # percent of the steps that frames skip, here as well
 MOST_NAMES = 60  # that a sentence lists
 CLIPS = {  # a notebook's name -> ours
     "ViTB32": "clip-vit-b-32", "ViTB16": "clip-vit-b-16", "ViTL14": "clip-vit-l-14",
@@ -115,18 +116,21 @@ class _Notebook:
 
     def animation(self) -> None:
         """How many frames there are. What is no animation in two or three dimensions is a still."""
-        mode, frames = self.take("animation_mode"), as_number(self.take("max_frames"))
-        beside, most = self.beside.get("max_frames"), int(self.knobs["max_frames"].hi or 0)
-        if mode is not None:
-            self.moves = mode in ("2D", "3D") or beside is not None
-            if mode not in ("2D", "3D", "None", "none", False):
-                self.tell("mode", mode=_shown(mode))
-        elif beside is None:
+        mode, given = self.take("animation_mode"), self.take("max_frames")
+        frames, beside = as_number(given), as_number(self.beside.get("max_frames"))
+        most = int(self.knobs["max_frames"].hi or 0)
+        if frames is None and given is not None:
+            self.tell("usual", setting="max_frames", value=_shown(given))
+        if mode not in (None, "2D", "3D", "None", "none", False):
+            self.tell("mode", mode=_shown(mode))
+        if beside is not None:
+            self.moves = beside > 1
+        elif mode is not None:
+            self.moves = mode in ("2D", "3D")
+        else:
             self.moves = frames not in (None, 1, *UNCHANGED_FRAMES)
             if frames in UNCHANGED_FRAMES:
                 self.tell("still", frames=frames)
-        else:
-            self.moves = True
         if mode == "3D":
             self.tell("flat", names=_listed(name for name in DEPTH if self.take(name) is not None))
         if self.moves and beside is None and frames is not None and frames > most:
@@ -264,7 +268,7 @@ class _Notebook:
             read = _read(knob, value)
             if read is None:
                 self.tell("usual", setting=name, value=_shown(value))
-            elif is_list(read) and knob.type in (int, float) and read:
+            elif isinstance(read, tuple):
                 self.values[own] = read[0]
                 self.tell("course", setting=name, value=_shown(value), first=f"{read[0]:g}")
             else:
@@ -277,7 +281,8 @@ class _Notebook:
         text = self.take("frames_skip_steps")
         skipped = as_number(text.strip().rstrip("%")) if isinstance(text, str) else as_number(text)
         if skipped is not None and isinstance(text, str) and text.strip().endswith("%"):
-            self.values["frames_skip_steps"] = _whole(now * skipped / 100)
+            if skipped != USUAL_SKIP:
+                self.values["frames_skip_steps"] = _whole(now * skipped / 100)
         elif skipped is not None:
             self.values["frames_skip_steps"] = _whole(skipped * now / steps) if now != steps else skipped
         elif text is not None:
@@ -308,7 +313,7 @@ class _Notebook:
 
 
 def _read(knob: Knob, value: Any) -> Any:
-    """A value in the form of its setting; a list where a course is given for one number; None where it says nothing.
+    """A value in the form of its setting; a tuple where a course is given for one number; None where it says nothing.
 
     What is of another form is returned as it is, for Settings to refuse.
     """
@@ -323,8 +328,8 @@ def _read(knob: Knob, value: Any) -> Any:
     course = as_course(value)
     if not isinstance(course, str):
         return None if isinstance(value, str) else value
-    numbers = [float(number) for number in re.findall(r"\[\s*([-\d.]+)\s*\]", course)]
-    return None if not numbers else numbers[0] if len(set(numbers)) == 1 else numbers
+    numbers = [as_number(text) for text in re.findall(r"\[([^\[\]]*)\]", course)]
+    return None if not numbers or None in numbers else numbers[0] if len(set(numbers)) == 1 else (*numbers,)
 
 
 def _is_prompt(item: Any) -> bool:
