@@ -43,7 +43,7 @@ DONE_OTHERWISE: dict[str, tuple[Any, ...]] = {  # name -> the values with which 
     "fix_brightness_contrast": (),
 }  # fmt: skip
 WITHOUT_EFFECT = re.compile(  # on a picture that is drawn here: files, display, memory, and parts of what is off
-    r"batch_name|set_batch_name|batch_?folder|display_rate|save_rate|intermediate\w*|steps_per_checkpoint|use_checkpoint"
+    r"n_batches|batch_size|batch_name|set_batch_name|batch_?folder|display_rate|save_rate|intermediate\w*|steps_per_checkpoint|use_checkpoint"
     r"|timestep_respacing|diffusion_steps|randomize_class|rand_mag|resume_\w+|run_to_resume|retain_\w+|cuda_device"
     r"|console_\w+|simple_nvidia\w*|skip_video_for_run_all|check_model_SHA|cutout_debug|name_docarray|use_jpg"
     r"|on_misspelled_token|clip_sequential_evaluate|text_clip_on_cpu|truncate_overlength_prompt|visualize_cuts"
@@ -196,8 +196,8 @@ class _Notebook:
         if seed is not None:
             rolled = isinstance(seed, str) and seed.strip().lower() in ("random_seed", "random", "")
             self.values["seed"] = -1 if rolled else seed
-        for name in ("n_batches", "batch_size"):
-            if (count := as_number(self.take(name))) is not None and count > 1 and not self.moves:
+        for name in () if self.moves else ("n_batches", "batch_size"):
+            if (count := as_number(self.take(name))) is not None and count > 1:
                 self.tell("batches", setting=name, count=f"{count:g}")
 
     def start(self) -> None:
