@@ -8,7 +8,7 @@ from typing import Any
 from app.jobs.queue import Job
 from app.ui.context import Update
 from app.ui.html import optimize as optimize_html
-from app.ui.html.common import info_note, told
+from app.ui.html.common import info_note, remarks, told
 from app.ui.tabs.base import RunTab
 from app.ui.tabs.optimize.form import OptimizeForm
 from pipelines.core.prompts import parse_list
@@ -72,7 +72,7 @@ class SteeredTab(RunTab):
         if pictures := [name for name in ("image", "image_prompts") if values.pop(name, "")]:
             notes.append(Message("guide.notebook_pictures", {"names": ", ".join(pictures)}))
         filled = self.form.fill_engine(GUIDE, kind.from_dict(values).to_dict())
-        return {**filled, self.note: info_note("opt_notebook_read") + told(notes)}
+        return {**filled, self.note: info_note("opt_notebook_read") + remarks(notes)}
 
     def steps(self, job_id: str) -> tuple[int, ...]:
         """The steps of a run that have snapshots."""
