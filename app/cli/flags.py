@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.core.arguments import Parser
-from pipelines.errors import BadInput
-from pipelines.io.values import is_dict
+from pipelines.errors import BadInput, Message
+from pipelines.io.files import home_path
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.core.pipeline import Pipeline
@@ -45,7 +45,9 @@ def pipeline_parser(name: str, kind: type[Pipeline[Any]]) -> Parser:
         text = "draw the prompts of a text file too, one a line; {red|blue} makes one of each"
         parser.add_argument("--prompts", metavar="FILE", help=text)
     if flag := kind.Settings.file_flag:
-        text = f"settings file of {flag.title()} Diffusion, as JSON; other flags change it"
+        text = (
+            f"settings of {flag.title()} Diffusion, a file or - for standard input; other flags change them"
+        )
         parser.add_argument(f"--{flag}", dest="settings_file", metavar="FILE", help=text)
     if resumable:
         parser.add_argument(
@@ -106,6 +108,25 @@ def model_flags(parser: Parser, lanes: bool = False) -> None:
     parser.add_argument("--device", default="auto", metavar="NAME", help=text)
 
 
+def set_flag(parser: Parser, of: str) -> None:
+    """--set NAME=VALUE: settings of many runs at once; `of` says of which."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"a setting of {of}; may be given again",
+    )
+
+
+def common_settings(pairs: list[str]) -> dict[str, Any]:
+    """What --set gave: ["candidates=4"] -> {"candidates": "4"}."""
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise BadInput("batch.set_form", given=pair[:60])
+    return {name.strip(): value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
 def parts_in_use(pairs: list[str]) -> dict[str, str]:
     """["clip=clip-vit-l-14"] -> {"clip": "clip-vit-l-14"}."""
     for pair in pairs:
@@ -136,21 +157,24 @@ def settings_values(kind: type[Pipeline[Any]], options: argparse.Namespace) -> d
     return kind.Settings.current_names(values)
 
 
-def settings_of_file(kind: type[Pipeline[Any]], path: str) -> tuple[dict[str, Any], list[str]]:
-    """The settings in a JSON file by present names, and the names of those that are not known here.
+def settings_of_file(
+    kind: type[Pipeline[Any]], path: str, beside: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Message]]:
+    """The settings in another program's file by present names, and what is told of it.
 
-    BadInput when it cannot be read, is larger than MOST_BYTES or holds no JSON object.
+    `beside` are those that the flags give. BadInput when the file cannot be read, is larger than MOST_BYTES or holds no
+    settings.
     """
     try:
-        file = Path(path).expanduser()
-        values = json.loads(file.read_text("utf-8")) if file.stat().st_size <= MOST_BYTES else None
-    except (OSError, ValueError, RecursionError):
-        values = None
-    if not is_dict(values):
-        raise BadInput("cli.settings_file", file=path[:80])
-    values = kind.Settings.current_names(values)
-    known = {knob.name for knob in kind.Settings.knobs()}
-    return {name: value for name, value in values.items() if name in known}, sorted(set(values) - known)
+        if path == "-":
+            content = sys.stdin.buffer.read(MOST_BYTES + 1)
+        else:
+            with open(home_path(path), "rb") as file:
+                content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-8-sig") if len(content) <= MOST_BYTES else ""
+    except (OSError, ValueError):
+        raise BadInput("cli.settings_file", file=path[:80]) from None
+    return kind.Settings.read_file(text, beside)
 
 
 def _number(text: str) -> int | float | str:

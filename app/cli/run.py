@@ -67,11 +67,12 @@ def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> 
 
 
 def _prompts(options: argparse.Namespace) -> list[str]:
-    """The prompts of the command line and of its file. BadInput when there is none."""
+    """The prompts of the command line and of its file. BadInput when there is none and one is needed."""
     from pipelines.core.several import prompts_in
 
     text = " ".join(options.prompt)
-    prompts = prompts_in(f"{text}\n{_prompts_of_file(options.prompts)}" if options.prompts else text)
+    found = prompts_in(f"{text}\n{_prompts_of_file(options.prompts)}" if options.prompts else text)
+    prompts = found or ([""] if getattr(options, "prior", None) else [])
     if not prompts:
         raise BadInput("settings.prompt_empty")
     options.prompt = prompts[:1]
@@ -124,10 +125,10 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
 
     values = settings_values(kind, options)
     if path := getattr(options, "settings_file", None):
-        given, unknown = settings_of_file(kind, path)
+        given, notes = settings_of_file(kind, path, values)
         values = given | values
-        if unknown:
-            say(f"not known here, left out: {', '.join(unknown)}")
+        for note in notes:
+            say(str(note))
     resumable = issubclass(kind, Resumable)
     old = Journal(_existing(options.resume)) if resumable and options.resume else None
     settings = _resumed(kind, old, values) if old else kind.Settings.from_dict(values)

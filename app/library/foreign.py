@@ -22,6 +22,7 @@ from pipelines.io.images import picture_format
 from pipelines.io.values import is_dict, is_list
 
 MOST_NODES = 2000
+MOST_PARAMETERS = 100_000  # characters of a prompt and its pairs
 FEW = 2  # values of a JSON file that need not be another program's
 COMMENTS = ("Description", "Comment", "Title", "description", "comment")
 PAIR = re.compile(r"\s*([A-Za-z][\w \-/]{0,40}):\s*(\"(?:\\.|[^\"\\])*\"|[^,]*)(?:,|$)")
@@ -41,10 +42,8 @@ def read_foreign(texts: Mapping[str, str]) -> Foreign | None:
     for reader in (_invokeai, *STUDIOS, _comfyui, _fooocus, _a1111, _comment):
         found = reader(texts)
         if found is not None and found.text.strip():
-            text = _clean(found.text)[:MOST_TEXT]
-            return Foreign(
-                found.tool, text, _clean(found.prompt)[:MOST_TEXT], found.seed[:20], _clean(found.model)[:100]
-            )
+            text, prompt = _clean(found.text[:MOST_TEXT]), _clean(found.prompt[:MOST_TEXT])
+            return Foreign(found.tool, text, prompt, found.seed[:20], _clean(found.model[:100]))
     return None
 
 
@@ -53,7 +52,7 @@ def read_foreign(texts: Mapping[str, str]) -> Foreign | None:
 
 def _a1111(texts: Mapping[str, str]) -> Foreign | None:
     """The prompt, `Negative prompt: ...`, and a line of pairs: `Steps: 20, Seed: 7, Model: x`."""
-    text = texts.get("parameters") or texts.get("comment") or ""
+    text = (texts.get("parameters") or texts.get("comment") or "")[:MOST_PARAMETERS]
     lines = text.strip().split("\n")
     for at in range(len(lines) - 1, -1, -1):  # extensions write lines of their own below
         pairs = dict(_pairs(lines[at]))

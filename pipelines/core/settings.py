@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import (
@@ -110,7 +110,7 @@ class Settings:
     Subclasses add fields made by `knob`. Values are checked on construction: BadInput names the field, the value and
     what would be accepted. `subject` is the field that the command line takes without a flag. `aliases` maps former names
     of fields, which records, journals, jobs and links may hold, to their present names. `file_flag` is the command line's
-    flag for a settings file of another program, whose names and forms `current_names` knows; "" for none. `grammar` is
+    flag for a settings file of another program, which `read_file` reads; "" for none. `grammar` is
     what the prompt may hold: "words" alone, weighted "terms", or "scenes" of them.
     """
 
@@ -156,9 +156,14 @@ class Settings:
         for knob in self.knobs():
             value = getattr(self, knob.name)
             if not (value is None and knob.optional):
-                object.__setattr__(self, knob.name, _checked(knob, value))
+                object.__setattr__(self, knob.name, _checked(knob, value, self.may_lack_prompt))
         if self.x or self.y:
             self.cells()
+
+    @property
+    def may_lack_prompt(self) -> bool:
+        """Whether the prompt may be empty."""
+        return False
 
     def axes(self) -> tuple[Axis | None, Axis | None]:
         """The axes of the sheet that is asked for, of columns and of rows. BadInput for a text of another form."""
@@ -215,6 +220,15 @@ class Settings:
                 raise BadInput("settings.given_twice", setting=present, first=names[present], second=name)
             names[present] = name
         return {present: values[name] for present, name in names.items()}
+
+    @classmethod
+    def read_file(cls, text: str, beside: Mapping[str, Any]) -> tuple[dict[str, Any], list[Message]]:
+        """What the text of another program's settings means, and what is told of it.
+
+        `beside` are values by present names that are given beside the file and win over it. The values have present
+        names and are not checked. BadInput when the text is none. Only for those with a `file_flag`.
+        """
+        raise NotImplementedError
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
@@ -332,8 +346,11 @@ def _without_old_zero(knob: Knob, value: Any) -> Any:
     return None if is_zero and knob.optional and (knob.lo or 0) > 0 else value
 
 
-def _checked(setting: Knob, value: Any) -> Any:
-    """The value in the knob's type. BadInput when it is of another type, out of range or not among the choices."""
+def _checked(setting: Knob, value: Any, may_be_empty: bool = False) -> Any:
+    """The value in the knob's type. BadInput when it is of another type, out of range or not among the choices.
+
+    `may_be_empty` is for prompts.
+    """
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     if setting.type is bool:
         if not isinstance(value, bool):
@@ -360,7 +377,7 @@ def _checked(setting: Knob, value: Any) -> Any:
     elif not isinstance(value, str):
         raise BadInput("settings.not_text", setting=setting.name, value=shown)
     elif setting.kind == "prompt":
-        value = clean_prompt(value)
+        value = clean_prompt(value, may_be_empty)
     if setting.choices is not None and value not in setting.choices:
         raise BadInput(
             "settings.not_a_choice", setting=setting.name, value=shown, choices=", ".join(setting.choices)
@@ -380,10 +397,11 @@ def _seed(value: Any) -> Any:
     return int(text) if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", text) else value
 
 
-def clean_prompt(text: str) -> str:
+def clean_prompt(text: str, may_be_empty: bool = False) -> str:
     """The prompt without characters that cannot be seen, runs of white space made one space each, and none at its ends.
 
-    BadInput when it is empty, longer than PROMPT_LIMIT characters, or holds control characters or lone surrogates.
+    BadInput when it is empty and may not be, longer than PROMPT_LIMIT characters, or holds control characters or lone
+    surrogates.
     """
     for character in text:
         if (ord(character) < 32 or 127 <= ord(character) < 160) and character not in WHITE:
@@ -391,7 +409,7 @@ def clean_prompt(text: str) -> str:
         if 0xD800 <= ord(character) < 0xE000:
             raise BadInput("settings.half_a_pair")
     text = " ".join(visible(text).split())
-    if not text:
+    if not text and not may_be_empty:
         raise BadInput("settings.prompt_empty")
     if len(text) > PROMPT_LIMIT:
         raise BadInput("settings.prompt_too_long", count=len(text), most=PROMPT_LIMIT)

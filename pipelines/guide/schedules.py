@@ -7,16 +7,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, groupby
+from typing import Any, cast
 
 from pipelines.errors import BadInput
+from pipelines.io.values import is_list
 
 NUMBER = r"-?(?:\d+(?:\.\d*)?|\.\d+)"
 PIECE = re.compile(rf"\s*\[\s*({NUMBER})\s*\]\s*\*\s*(\d{{1,6}})\s*")
+A_NUMBER = re.compile(r"[-+]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][-+]?\d{1,2})?")
+MOST = 2**64
 KEY = re.compile(rf"\s*(\d{{1,6}})\s*:\s*\(\s*({NUMBER})\s*\)\s*")
 
 
@@ -96,3 +101,54 @@ def _check(name: str, values: list[float], low: float, high: float) -> None:
     for value in values:
         if not low <= value <= high:
             raise BadInput("guide.number_out_of_range", setting=name, value=value, least=low, most=high)
+
+
+# ------------------------------------------------------------------------------------------- as other programs write them
+
+
+def as_number(value: object) -> int | float | None:
+    """A number, or the one that a text spells; None for anything else. Beyond MOST it is infinite."""
+    if isinstance(value, str) and A_NUMBER.fullmatch(text := value.strip()):
+        value = float(text) if set(text) & set(".eE") else int(text)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return math.inf if abs(value) > MOST else value
+
+
+def as_text(number: float) -> str:
+    """A number as it is written here, without an exponent."""
+    return f"{number:.10f}".rstrip("0").rstrip(".") if math.isfinite(number) else str(number)
+
+
+def as_course(value: Any) -> Any:
+    """A number, a list of numbers in equal parts, or the text of either, as the text of a course.
+
+    None for a text that is no course, as "auto"; other values as they are.
+    """
+    if (number := as_number(value)) is not None:
+        return as_text(number)
+    if isinstance(value, str) and re.fullmatch(r"\s*\[[^\[\]]*,[^\[\]]*\]\s*", value):
+        value = value.strip().strip("[]").split(",")
+    if is_list(value):
+        numbers = [as_number(part) for part in cast("list[object]", value)]
+        if None in numbers or not numbers:
+            return cast(Any, value)
+        runs = [(number or 0.0, len(list(run))) for number, run in groupby(numbers)]
+        return "+".join(f"[{as_text(number)}]*{count}" for number, count in runs)
+    return value if not isinstance(value, str) or "[" in value else None
+
+
+def as_keyframes(value: Any) -> Any:
+    """A number, or the text of keyframes in any order and with any marks between them, as the text of keyframes.
+
+    Other texts and values as they are.
+    """
+    if (number := as_number(value)) is not None:
+        return as_text(number)
+    keys = re.findall(r"(\d{1,6})\s*:\s*\(([^()]*)\)", value) if isinstance(value, str) else []
+    numbers = {
+        int(frame): as_number(text) for frame, text in keys
+    }  # of a frame that is named twice, the last
+    if not numbers or None in numbers.values():
+        return value
+    return ", ".join(f"{frame}: ({as_text(number or 0.0)})" for frame, number in sorted(numbers.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,9 +11,16 @@ from pipelines.core.prompts import parse_story
 from pipelines.core.settings import knob
 from pipelines.core.sizes import check_size_form
 from pipelines.core.steering import SteeredSettings, steered_knob
-from pipelines.errors import BadInput
-from pipelines.guide.disco import values_of_disco
-from pipelines.guide.schedules import Keyframes, Schedule, parse_keyframes, parse_schedule
+from pipelines.errors import BadInput, Message
+from pipelines.guide.disco import read_disco
+from pipelines.guide.schedules import (
+    Keyframes,
+    Schedule,
+    as_number,
+    as_text,
+    parse_keyframes,
+    parse_schedule,
+)
 
 SCHEDULES: dict[str, tuple[float, float]] = {  # setting -> least and largest number
     "clip_guidance_scale": (0, 1_000_000),
@@ -86,9 +94,9 @@ class GuideSettings(SteeredSettings):
     cutn_batches: int = knob(1, 1, 16, label=("cut batches", "视图批数"), advanced=True,
         help="so many times that many cuts a step", help_zh="每一步把视图重复多少批")
     cutout_size: str = steered_knob("cutout_size")
-    tv_scale: float = knob(0.0, 0.0, 100_000.0, label=("total variation", "全变分"), advanced=True,
+    tv_scale: float = knob(0.0, 0.0, 1_000_000.0, label=("total variation", "全变分"), advanced=True,
         help="smoother pictures", help_zh="更平滑")
-    range_scale: float = knob(150.0, 0.0, 100_000.0, label=("range", "数值范围"), advanced=True,
+    range_scale: float = knob(150.0, 0.0, 1_000_000.0, label=("range", "数值范围"), advanced=True,
         help="against colours out of range", help_zh="不让颜色超出范围")
     sat_scale: float = knob(0.0, 0.0, 1_000_000.0, label=("saturation", "饱和"), advanced=True,
         help="against glaring colours", help_zh="减少过饱和")
@@ -130,7 +138,10 @@ class GuideSettings(SteeredSettings):
             self.schedule(name)
         for name in KEYFRAMES:
             self.keyframes(name)
-        for name, skipped in (("skip_steps", self.skip_steps), ("frames_skip_steps", self.frames_skip_steps)):
+        skips = {"skip_steps": self.skip_steps}
+        if self.max_frames > 1:
+            skips["frames_skip_steps"] = self.frames_skip_steps
+        for name, skipped in skips.items():
             if skipped is not None and skipped >= self.steps:
                 raise BadInput("guide.no_steps_left", setting=name, skipped=skipped, steps=self.steps)
         self.mirrored_at()
@@ -138,8 +149,19 @@ class GuideSettings(SteeredSettings):
 
     @classmethod
     def current_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Also values in the forms of Disco Diffusion's settings files."""
-        return super().current_names(values_of_disco(values))
+        """Also numbers where the text of a course or of keyframes is meant."""
+        values = super().current_names(values)
+        numbers = {name: as_number(values.get(name)) for name in (*SCHEDULES, *KEYFRAMES)}
+        return values | {
+            name: as_text(number)
+            for name, number in numbers.items()
+            if number is not None and not isinstance(values[name], str)
+        }
+
+    @classmethod
+    def read_file(cls, text: str, beside: Mapping[str, Any]) -> tuple[dict[str, Any], list[Message]]:
+        """Settings of a notebook of Disco Diffusion, see `read_disco`."""
+        return read_disco(text, cls, beside)
 
     def schedule(self, name: str) -> Schedule:
         """The course of one of SCHEDULES along the noise. BadInput when its text is none."""
@@ -171,7 +193,7 @@ class GuideSettings(SteeredSettings):
     def frame_skip(self) -> int:
         """How many steps the other frames skip."""
         usual = int(self.steps * FRAME_SKIP)
-        return usual if self.frames_skip_steps is None else self.frames_skip_steps
+        return usual if self.frames_skip_steps is None else min(self.frames_skip_steps, self.steps - 1)
 
     def place(self, position: int) -> tuple[int, int]:
         """The frame of the step after `position` steps, and its number among the frame's steps, skipped ones counted."""

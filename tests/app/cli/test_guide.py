@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,20 +14,27 @@ from app.cli.flags import pipeline_parser, settings_of_file
 from app.cli.run import run_pipeline
 from pipelines.errors import BadInput
 from pipelines.guide.pipeline import Guide
-from tests.pipelines.guide.test_settings import NOTEBOOK
 from tests.support import tiny
+from tests.support.notebooks import STILL
 
 
-def test_a_notebooks_file_is_read_and_flags_change_it(tmp_path: Path) -> None:
+def test_a_notebooks_file_is_read_and_flags_change_it(tmp_path: Path, monkeypatch: Any) -> None:
     path = tmp_path / "settings.txt"
-    path.write_text(json.dumps({**NOTEBOOK, "moustache": 1}))
-    values, unknown = settings_of_file(Guide, str(path))
-    assert values["steps"] == 250 and unknown == ["moustache"]
+    path.write_text("\ufeff" + STILL, "utf-8")
+    values, notes = settings_of_file(Guide, str(path), {"steps": 100})
+    assert values["steps"] == 250 and values["skip_steps"] == 4  # as large a part of 100
+    assert any("diffusion_steps" in str(note) for note in notes)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=BytesIO(STILL.encode())))
+    assert settings_of_file(Guide, "-", {})[0]["skip_steps"] == 10
     assert "--disco FILE" in pipeline_parser("guide", Guide).format_help()
-    for content in ("[1]", "{", "x" * 2_000_000):
-        path.write_text(content)
-        with pytest.raises(BadInput, match="is no settings file"):
-            settings_of_file(Guide, str(path))
+    for content in (b"[1]", b"{", b"x" * 2_000_000):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match="holds no settings of a notebook"):
+            settings_of_file(Guide, str(path), {})
+    path.write_bytes(b"\xff\xfe\x00\xd8")
+    for file in (str(path), str(tmp_path), str(tmp_path / "none"), "a\0b"):
+        with pytest.raises(BadInput, match="cannot be read as text"):
+            settings_of_file(Guide, file, {})
 
 
 def test_an_animation_from_a_file_to_a_film(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -1,4 +1,4 @@
-"""Schedules, keyframes, scenes, and settings of published Disco notebooks."""
+"""Schedules, keyframes, scenes, and how many steps there are."""
 
 from __future__ import annotations
 
@@ -8,78 +8,6 @@ from pipelines.errors import BadInput
 from pipelines.guide.schedules import parse_keyframes, parse_schedule
 from pipelines.guide.settings import GuideSettings
 
-# the values that the settings file of a Disco Diffusion 5.7 notebook has, as far as they have a counterpart or a trap
-NOTEBOOK = {
-    "batch_name": "TimeToDisco",
-    "text_prompts": {
-        "0": ["A lighthouse by Greg Rutkowski:2", "yellow color scheme"],
-        "100": ["This set of prompts start at frame 100"],
-    },
-    "image_prompts": {},
-    "clip_guidance_scale": 5000,
-    "tv_scale": 0,
-    "range_scale": 150,
-    "sat_scale": 0,
-    "cutn_batches": 4,
-    "max_frames": 10000,
-    "interp_spline": "Linear",
-    "init_image": None,
-    "init_scale": 1000,
-    "skip_steps": 10,
-    "frames_scale": 1500,
-    "frames_skip_steps": "60%",
-    "perlin_init": False,
-    "perlin_mode": "mixed",
-    "skip_augs": False,
-    "randomize_class": True,
-    "clip_denoised": False,
-    "clamp_grad": True,
-    "clamp_max": 0.05,
-    "set_seed": "random_seed",
-    "eta": 0.8,
-    "width_height": [1280, 768],
-    "use_secondary_model": True,
-    "steps": 250,
-    "diffusion_model": "512x512_diffusion_uncond_finetune_008100",
-    "ViTB32": True,
-    "cut_overview": "[12]*400+[4]*600",
-    "cut_innercut": "[4]*400+[12]*600",
-    "cut_ic_pow": 1,
-    "cut_icgray_p": "[0.2]*400+[0]*600",
-    "animation_mode": "None",
-    "angle": "0:(0)",
-    "zoom": "0: (1), 10: (1.05)",
-    "translation_x": "0: (0)",
-    "use_vertical_symmetry": True,
-    "use_horizontal_symmetry": False,
-    "transformation_percent": [0.09],
-}
-
-
-def test_a_notebooks_settings_are_understood() -> None:
-    settings = GuideSettings.from_dict(NOTEBOOK)
-    assert settings.prompt == (
-        "A lighthouse by Greg Rutkowski:2 | yellow color scheme ^ This set of prompts start at frame 100 @100"
-    )
-    assert settings.size == "1280x768" and settings.steps == 250 and settings.image == ""
-    assert (
-        settings.max_frames == 1
-        and settings.frames_skip_steps is None
-        and settings.frame_skip == 150
-        and settings.skip_steps == 10
-    )
-    assert settings.clip_guidance_scale == "5000" and settings.cut_ic_pow == "1"
-    assert settings.symmetry == "vertical" and settings.transformation_percent == "0.09"
-    assert settings.perlin_init == "off" and settings.seed == 0 and settings.rotate == "0:(0)"
-    other = GuideSettings.from_dict(
-        {"clamp_grad": False, "perlin_init": True, "perlin_mode": "gray", "set_seed": "1234", "use_horizontal_symmetry": 1}
-    )  # fmt: skip
-    assert (other.clamp_max, other.perlin_init, other.seed) == (0, "gray", 1234)
-    assert other.symmetry == "horizontal"
-    moving = GuideSettings.from_dict(NOTEBOOK | {"animation_mode": "2D", "max_frames": 200})
-    assert moving.max_frames == 200 and moving.story()[1][0] == 240 + 99 * 100
-    assert GuideSettings.from_dict(settings.to_dict()) == settings
-
 
 def test_schedules_follow_the_noise() -> None:
     schedule = parse_schedule("cut_overview", "[12]*400+[4]*600", 0, 64)
@@ -88,6 +16,7 @@ def test_schedules_follow_the_noise() -> None:
     for text in ("", "[1]", "[1]*0", "12]*400", "[a]*4", "[1]*2+", "nan", "1e5", "[1]*2,[3]*4"):
         with pytest.raises(BadInput, match="cut_overview"):
             GuideSettings(cut_overview=text)
+    assert GuideSettings.from_dict({"clip_guidance_scale": 5000.0, "angle": -3}).rotate == "-3"
     with pytest.raises(BadInput, match=r"cut_icgray_p has 1\.5; its numbers are from 0 to 1"):
         GuideSettings(cut_icgray_p="[0.2]*400+[1.5]*600")
 
@@ -107,6 +36,10 @@ def test_what_leaves_no_step_is_refused() -> None:
         GuideSettings(steps=60, skip_steps=60)
     with pytest.raises(BadInput, match=r"transformation_percent .1\.5."):
         GuideSettings(transformation_percent="1.5")
+    with pytest.raises(BadInput, match="frames_skip_steps 60 leaves no step of 60"):
+        GuideSettings(steps=60, frames_skip_steps=60, max_frames=2)
+    still = GuideSettings(steps=9, frames_skip_steps=150)  # of no frame
+    assert still.length() == 9 and still.place(9) == (1, 8)
     assert GuideSettings(steps=1, image="x.png").length() == 1
 
 

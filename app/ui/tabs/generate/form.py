@@ -14,7 +14,11 @@ from app.ui.html import generate as generate_html
 from app.ui.tabs.form import KnobForm
 from pipelines.core.settings import Knob
 
-HIDDEN = ("batch", "canvas")  # the device decides the one; the other is for networks of one's own
+HIDDEN = (
+    "batch",
+    "canvas",
+    "prior",
+)  # the device decides the first; the others are for networks of one's own
 LIKE = ("keep_rows", "likeness")  # DALL·E's, below the picture to start from; one component
 CANVAS, PLACE = (
     ("width", "height", "pace"),

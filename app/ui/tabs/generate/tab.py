@@ -24,9 +24,10 @@ from pipelines.core.prompt_notes import notes_on_several, prompt_notes
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import PROMPT_LIMIT, clean_prompt
 from pipelines.core.several import prompts_in
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.visible import visible
 from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.codecs import second_stage
 
 
 def build(context: PageContext, tab_itself: gr.Tab) -> None:
@@ -182,7 +183,8 @@ class GenerateTab(RunTab):
     def read(self, prompt: str, engine: str) -> str:
         """How the model of an engine reads the prompt, and what is to be told about it."""
         if not prompt.strip():
-            return generate_html.reading(None)
+            unprompted = [Message("generate.unprompted")] if self._draws_unprompted(engine) else []
+            return generate_html.reading(None, notes=unprompted)
         try:
             prompts = prompts_in(prompt)
         except BadInput as problem:
@@ -205,6 +207,10 @@ class GenerateTab(RunTab):
             read = offers = None
         return generate_html.reading(read, prompt, notes, offers)
 
+    def _draws_unprompted(self, engine: str) -> bool:
+        """Whether an engine of the pack in use draws when there is no prompt."""
+        return self.form.engine_of(engine) == "generate" and bool(second_stage(self.context.studio.pack))
+
     # --------------------------------------------------------------------------------------------------- acting
 
     def submit(self, visitor: str, engine: str, roll: bool, *values: Any) -> Update:
@@ -217,6 +223,8 @@ class GenerateTab(RunTab):
         note: str = ""
         try:
             prompts = prompts_in(str(settings.get("prompt") or "")) or [""]
+            if prompts == [""] and self._draws_unprompted(engine):
+                settings["prior"] = True
             note = info_note("several_queued", count=len(prompts)) if len(prompts) > 1 else ""
             for prompt in prompts:
                 made.append(self.queue.submit(engine, {**settings, "prompt": prompt}, visitor))

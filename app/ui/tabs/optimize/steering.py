@@ -8,13 +8,15 @@ from typing import Any
 from app.jobs.queue import Job
 from app.ui.context import Update
 from app.ui.html import optimize as optimize_html
-from app.ui.html.common import info_note, told
+from app.ui.html.common import info_note, remarks, told
 from app.ui.tabs.base import RunTab
 from app.ui.tabs.optimize.form import OptimizeForm
 from pipelines.core.prompts import parse_list
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
+from pipelines.guide.notebook_text import is_notebook
 from pipelines.io.images import open_picture
 
+GUIDE = "guide"
 STOP_SECONDS = 60.0  # that a change waits for the step that is being made
 
 
@@ -31,6 +33,8 @@ class SteeredTab(RunTab):
         self, act: str, data: dict[str, str], job_id: str, visitor: str, source: str, form: dict[str, Any]
     ) -> Update:
         """Do what a button says: "start" a run, "open" one, or "pause", "resume", "apply", "more", "fork" this one."""
+        if act in ("start", "apply") and self.is_notebook(form["prompt"]):
+            return self._of_notebook(form["prompt"])
         if act == "start":
             engine = self.form.engine_of(form)
             settings = self.form.settings_for(engine, form, source)
@@ -56,6 +60,19 @@ class SteeredTab(RunTab):
         if act in ("apply", "resume"):
             return self._go_on(job, visitor, form, source, None)
         return {}
+
+    def is_notebook(self, prompt: Any) -> bool:
+        """Whether what stands in the box for the prompt is settings of a Disco notebook, which Guide reads."""
+        return GUIDE in self.shown and is_notebook(str(prompt or ""))
+
+    def _of_notebook(self, text: str) -> Update:
+        """The form with the notebook's settings, and what is told of them. Its pictures are on another machine."""
+        kind = self.queue.pipelines[GUIDE].Settings
+        values, notes = kind.read_file(text, {})
+        if pictures := [name for name in ("image", "image_prompts") if values.pop(name, "")]:
+            notes.append(Message("guide.notebook_pictures", {"names": ", ".join(pictures)}))
+        filled = self.form.fill_engine(GUIDE, kind.from_dict(values).to_dict())
+        return {**filled, self.note: info_note("opt_notebook_read") + remarks(notes)}
 
     def steps(self, job_id: str) -> tuple[int, ...]:
         """The steps of a run that have snapshots."""

@@ -140,6 +140,8 @@ class OptimizeTab(SteeredTab):
     def parse(self, prompt: str | None) -> str:
         """A prompt and its scenes as JSON, from which the script draws rows, and what is told about it."""
         prompt = prompt or ""
+        if self.is_notebook(prompt):
+            return json.dumps({"text": prompt, "scenes": [], "notes": info_note("opt_notebook")})
         rows = json.loads(common.rows_of(prompt, "scenes"))
         told = self._offered(prompt) + common.warnings(prompt_notes(prompt, "scenes"))
         return json.dumps({**rows, "notes": told})

@@ -22,8 +22,10 @@ from app.ui.queue_panel import QueuePanel
 from app.ui.tabs.form import script_values
 from app.ui.tabs.generate.tab import GenerateTab
 from pipelines.errors import Message
+from pipelines.models.checkpoint import save_checkpoint
 from tests.support.browser import ask, keep, overflow, unfold, wait_state
 from tests.support.painter import PAINTERS, PainterStudio
+from tests.support.tiny import tiny_transformer
 
 
 @pytest.fixture
@@ -267,6 +269,28 @@ def test_what_is_read_is_told_before_the_run(tab: GenerateTab) -> None:
     assert "stresses words" in tab.read("a cat\na (dog:1.2)", "generate")
     assert "control character" in tab.read("a cat\na\x1b dog", "generate")
     assert "10,000 characters" in tab.read("a" * 10_000, "generate")
+
+
+def test_an_empty_prompt_asks_a_second_stage_where_there_is_one(
+    tab: GenerateTab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATELIER_MODELS", str(tmp_path / "models"))
+    form = tab.form
+    typed = {component: component.value for component in form.components} | {form.fields["prompt"]: " "}
+    refused = tab.submit("ann", "generate", False, *typed.values())
+    assert "prompt is empty" in refused[tab.note] and "second stage" not in tab.read(" ", "generate")
+    network = tiny_transformer()
+    path = tmp_path / "models" / "transformer.safetensors"
+    save_checkpoint(path, network, network.config.to_dict(), {}, "transformer")
+    job = tab.queue.job(tab.submit("ann", "generate", False, *typed.values())[tab.job])
+    assert job.settings["prior"] and not job.settings["prompt"]
+    assert "second stage draws" in tab.read(" ", "generate") and "second stage" not in tab.read(
+        " ", "diffuse"
+    )
+    assert "prompt is empty" in tab.submit("ann", "diffuse", False, *typed.values())[tab.note]
+    told = tab.submit("ann", "generate", False, *(typed | {form.fields["prompt"]: "a cat"}).values())
+    assert not tab.queue.job(told[tab.job]).settings["prior"]
+    assert "no prompt" in generate_html.stage(job, tab.pictures, None)
 
 
 def test_looks_are_chips_and_go_into_the_run(tab: GenerateTab, tmp_path: Path) -> None:
