@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipelines.export.foreground import foreground
+from pipelines.export.foreground import at_edges, foreground
 from pipelines.io.images import to_pil
 from pipelines.models.base import Codec
 from pipelines.models.matting.network import Matting
@@ -27,8 +27,8 @@ SHEET = 24
 def cutting(matting: Matting, codec: Codec, emoji: Dataset, sheet: Path | None = None) -> dict[str, float]:
     """Of every EVERYth validation picture, means: IoU at 0.5 and error of alpha, on white, after the codec, on a colour.
 
-    And how far the picture on black is from the right one at its edges, a mean over levels in [0, 1], with the colours
-    of the foreground alone and with those that are there. `sheet` shows some on black.
+    And how far the picture on black is from the right one at its edges, a mean over levels in [0, 1], as it is cut out
+    and with the network's opacity and the colours that are there. `sheet` shows some on black.
     """
     found: dict[str, list[Tensor]] = {}
     rows = emoji.validation[::EVERY]
@@ -61,7 +61,8 @@ def _pictures(levels: np.ndarray) -> Tensor:
 
 
 def _fringes(matting: Matting, rgba: np.ndarray) -> dict[str, float]:
-    """The error on black where the true opacity is neither none nor full, with and without the foreground's colours.
+    """The error on black where the true opacity is neither none nor full: as `cut_out` gives it, and with the network's
+    opacity and the picture's colours.
 
     No figures of icons without such edges.
     """
@@ -73,14 +74,15 @@ def _fringes(matting: Matting, rgba: np.ndarray) -> dict[str, float]:
         if not edge.any():
             continue
         right = (icon[..., :3] / 255.0 * truth[..., None])[edge]
-        estimated = foreground(white.astype(np.float32), alpha)
-        with_colours.append(float(np.abs((estimated * alpha[..., None])[edge] - right).mean()))
+        better = at_edges(white.astype(np.float32), alpha)
+        estimated = foreground(white.astype(np.float32), better)
+        with_colours.append(float(np.abs((estimated * better[..., None])[edge] - right).mean()))
         without.append(float(np.abs((white * alpha[..., None])[edge] - right).mean()))
     if not with_colours:
         return {}
     return {
         "error on black at the edges": float(np.mean(with_colours)),
-        "error on black at the edges, colours as they are": float(np.mean(without)),
+        "error on black at the edges, as the network leaves them": float(np.mean(without)),
     }
 
 

@@ -1,4 +1,4 @@
-"""The colours of what is cut out, without the background that shines through its edges.
+"""The colours of what is cut out, without the background that shines through its edges, and how opaque these are.
 
 By Germer et al. 2020, "Fast multi-level foreground estimation": where a picture is alpha F + (1 - alpha) B, smooth F and
 B are found on a picture of one pixel first, then on ones of twice the size each.
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 SMOOTH, AT_EDGES = (
     1e-5,
     0.1,
 )  # how much neighbours count: everywhere, and times the difference of their opacity
 SMALL, ROUNDS_SMALL, ROUNDS = 32, 10, 4  # up to this side there are more rounds, because they cost nothing
+BAND = 2  # pixels on both sides of an outline whose opacity is worked out anew
+ALIKE = 0.15  # distance of two colours in [0, 1]^3 below which nothing between them can be told
 
 
 def foreground(colours: Array, alpha: Array) -> Array:
@@ -35,6 +38,30 @@ def foreground(colours: Array, alpha: Array) -> Array:
         for _ in range(ROUNDS_SMALL if max(size) <= SMALL else ROUNDS):
             front, back = _solved(seen, opacity, front, back)
     return np.where(alpha[..., None] > 0.999, colours, front)
+
+
+def at_edges(colours: Array, alpha: Array) -> Array:
+    """(h, w, 3) colours and (h, w) opacities, in [0, 1] -> (h, w), the opacities near outlines as the colours say them.
+
+    Within BAND pixels of where the opacity is a half, a colour lies between those that go on from inside and from
+    outside (alpha F + (1 - alpha) B), and where it lies is the opacity. Strokes without an inside, and places where the
+    two colours are alike, keep theirs.
+    """
+    thing = alpha > 0.5
+    inside, outside = ~_wider(~thing, BAND), ~_wider(thing, BAND)
+    if not inside.any() or not outside.any():
+        return alpha
+    front, back = (foreground(colours, mask.astype(np.float32)) for mask in (inside, outside))
+    across = front - back
+    length = (across * across).sum(2)
+    share = (((colours - back) * across).sum(2) / np.maximum(length, 1e-6)).clip(0, 1)
+    known = ~inside & ~outside & _wider(inside, 2 * BAND) & (length > ALIKE**2)
+    return np.where(known, share, alpha).astype(np.float32)
+
+
+def _wider(mask: Mask, by: int) -> Mask:
+    """Also what is within `by` pixels of a mask, (h, w)."""
+    return np.asarray(Image.fromarray(mask.astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * by + 1))) > 0
 
 
 def _solved(seen: Array, alpha: Array, front: Array, back: Array) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.errors import BadInput
-from pipelines.export.foreground import foreground
+from pipelines.export.foreground import at_edges, foreground
 from pipelines.io.images import to_tensor
 from pipelines.models.matting.network import Matting, border_colour
 
@@ -42,6 +42,8 @@ def cut_out(pictures: Sequence[Image.Image], matting: Matting, name: str = "") -
         if float(alpha.max()) < 0.5:
             raise BadInput("export.nothing_found", picture=name or number)
         colours = (np.asarray(picture.convert("RGB")) / 255).astype(np.float32)
+        if max(picture.size) <= matting.config.image_size:  # the edges of larger ones are wider
+            alpha = at_edges(colours, alpha)
         whole = np.concatenate([foreground(colours, alpha), alpha[..., None]], 2)
         cut.append(Image.fromarray((whole * 255).round().astype(np.uint8)))
     return cut

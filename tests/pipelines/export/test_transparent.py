@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from pipelines.errors import BadInput
-from pipelines.export.foreground import foreground
+from pipelines.export.foreground import at_edges, foreground
 from pipelines.export.transparent import cut_out, opacity
 from pipelines.models.matting.network import barrier, border_colour, filled, guides
 from tests.support.tiny import tiny_matting
@@ -108,6 +108,27 @@ def test_colours_at_the_edge_are_those_of_the_thing(ground: str) -> None:
     left = np.abs(truth[edge, None] * (found[edge] - right)).mean()
     assert left < 0.1 * fringe
     assert np.array_equal(found[truth == 1], colours[truth == 1])
+
+
+def test_opacity_at_edges_is_what_the_colours_say() -> None:
+    picture, truth = disc(64)
+    colours = np.asarray(picture, np.float32) / 255
+    blurred = Image.fromarray((truth * 255).astype(np.uint8)).filter(ImageFilter.BoxBlur(1))
+    guess = np.asarray(blurred, np.float32) / 255
+    found = at_edges(colours, guess)
+    edge = (truth > 0.02) & (truth < 0.98)
+    assert np.abs(found - truth)[edge].mean() < 0.2 * np.abs(guess - truth)[edge].mean()
+    assert found[truth == 1].min() > 0.95 and found[truth == 0].max() < 0.05
+
+
+@pytest.mark.parametrize("colour", ["white", "#fff8f0"])
+def test_what_the_colours_do_not_say_stays(colour: str) -> None:
+    _, truth = disc(64)
+    alike = np.broadcast_to(np.asarray(Image.new("RGB", (1, 1), colour), np.float32) / 255, (64, 64, 3))
+    assert np.array_equal(at_edges(alike, truth), truth)
+    stroke = np.zeros((64, 64), np.float32)
+    stroke[30:33] = 0.8
+    assert np.array_equal(at_edges(np.random.default_rng(0).random((64, 64, 3), np.float32), stroke), stroke)
 
 
 def test_pictures_are_cut_out_and_those_that_are_stay(disc_side: int = 32) -> None:
