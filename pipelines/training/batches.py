@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from pipelines.errors import BadInput, Message
 from pipelines.training.data.stream import Journey, Reader, Stream
 from pipelines.training.state import State
-from pipelines.training.trainer import PictureTrainer, Trainer
+from pipelines.training.trainer import Trainer
 
 
 class Batches(Dataset[Any]):
@@ -36,7 +36,7 @@ class StreamedBatches(IterableDataset[Any]):
     Reader k of the process gives those of the steps k, k + workers, and so on. A Message stands for one that failed.
     """
 
-    def __init__(self, trainer: PictureTrainer, stream: Stream, journey: Journey, first: int):
+    def __init__(self, trainer: Trainer, stream: Stream, journey: Journey, first: int):
         self.trainer, self.stream, self.journey, self.first = trainer, stream, journey, first
 
     def __iter__(self) -> Iterator[Any]:
@@ -60,14 +60,14 @@ def batches(trainer: Trainer, state: State, workers: int) -> Iterator[Any]:
     Of a stream the state's journey goes on with each batch that is taken.
     """
     if trainer.stream is not None:
-        yield from _of_stream(cast(PictureTrainer, trainer), trainer.stream, state, workers)
+        yield from _of_stream(trainer, trainer.stream, state, workers)
         return
     device = trainer.accelerator.device
     for batch in _loaded(Batches(trainer, state.step), workers, device):
         yield to_device(batch, device)
 
 
-def _of_stream(trainer: PictureTrainer, stream: Stream, state: State, workers: int) -> Iterator[Any]:
+def _of_stream(trainer: Trainer, stream: Stream, state: State, workers: int) -> Iterator[Any]:
     accelerator = trainer.accelerator
     journey = state.journey = stream.journey(accelerator.num_processes, workers, state.journey)
     data = StreamedBatches(trainer, stream, journey, state.step)

@@ -137,9 +137,11 @@ def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **rec
 def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """DALL·E over the tokens of a codec in `out`."""
     from pipelines.training.dalle import DalleTrainer
+    from pipelines.training.dalle_stream import StreamedDalleTrainer
 
     recipe |= {"codec": options.codec or "vqgan", "start": options.start, "shard": bool(options.shard)}
-    return DalleTrainer(accelerator, Dataset(options.data), options.out, options.state / "dalle", **recipe)
+    trainer = StreamedDalleTrainer if options.tars else DalleTrainer
+    return trainer(accelerator, _data(options), options.out, options.state / "dalle", **recipe)
 
 
 def transformer_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:

@@ -212,9 +212,7 @@ class DalleTrainer(Trainer):
 
     def nearly(self, image: Tensor, rng: np.random.Generator) -> Tensor:
         """(n, image_length) tokens -> others as near to them as their shares say, often themselves."""
-        dice = torch.from_numpy(rng.random((*image.shape, 1)))
-        chosen = (self.share.cumsum(1)[image] < dice).sum(2, keepdim=True).clamp(max=self.near.shape[1] - 1)
-        return self.near[image].gather(2, chosen)[:, :, 0]
+        return exchanged(image, torch.from_numpy(rng.random((*image.shape, 1))), self.near, self.share)
 
     def image_loss(self, logits: Tensor, image: Tensor) -> Tensor:
         """Cross-entropy of (n, t, vocabulary) logits with the near codes of (n, t) tokens, a scalar."""
@@ -296,6 +294,12 @@ class DalleTrainer(Trainer):
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         facts = {**facts, "codec": self.learned}
         save_checkpoint(path, self.network, self.network.config.to_dict(), facts, self.kind)
+
+
+def exchanged(image: Tensor, dice: Tensor, near: Tensor, share: Tensor) -> Tensor:
+    """(n, t) tokens -> near ones, by uniform numbers (n, t, 1) and each code's nearest (codes, k) with their shares."""
+    chosen = (share.cumsum(1)[image] < dice).sum(2, keepdim=True).clamp(max=near.shape[1] - 1)
+    return near[image].gather(2, chosen)[:, :, 0]
 
 
 def matrices_and_others(network: Dalle | Transformer) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -23,7 +23,7 @@ from pipelines.errors import BadInput, Message
 from pipelines.io.files import check_writable, write_atomically
 from pipelines.models.clip.tokenizer import WORDS, signs_in, words_in
 from pipelines.models.pack_card import CARD, PACK_NAME, VOCABULARY, PackCard, packs_folder
-from pipelines.training.batches import to_device
+from pipelines.training.batches import batches
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.examples import EXAMPLE_SIZE, write_own_examples
 from pipelines.training.data.folder import Check, check
@@ -31,6 +31,7 @@ from pipelines.training.data.stream import Rates, Reader, Stream
 from pipelines.training.data.tars import tars_of
 from pipelines.training.holding import held
 from pipelines.training.processes import is_first
+from pipelines.training.state import State
 from pipelines.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ CAN_START = ("clip", "critic", "vqgan", "codec", "dalle", "prior", "matting")
 PARTS = ("clip", "critic", "codec", "vqgan", "prior", "dalle")  # what the tools use, in the tiny pack too
 ICONS_ONLY = ("text", "judge", "matting")  # networks that need names of things, a teacher's words, or opacity
 # trainings that need no picture beforehand
-STREAMED = ("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder")
+STREAMED = ("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder", "dalle")
 KEEPS = ("decoder", "image")  # trainings after which what stands on the part still does
 SHARES = {"clip": 0.17, "codec": 0.19, "vqgan": 0.13, "prior": 0.27, "dalle": 0.12, "critic": 0.04}
 # of a pack's minutes, in this order; the rest is for reading, encoding and figures
@@ -247,9 +248,9 @@ def measured(trainer: Trainer, seconds: float = MEASURED_SECONDS) -> float:
     The networks are changed by it.
     """
     device, step, begun = trainer.accelerator.device, 0, 0.0
+    ahead = batches(trainer, State(), workers=0)
     while step < 2 or time.perf_counter() - begun < seconds:
-        batch = to_device(trainer.batch(step, trainer.accelerator.process_index), device)
-        trainer.update(batch, 0.0)
+        trainer.update(next(ahead), 0.0)
         step += 1
         if step == 1:  # the first one warms up
             begun = time.perf_counter()
@@ -273,8 +274,11 @@ def _pace_of_stream(name: str, speed: float, stream: Stream) -> Message:
         reader.read(64)
         journey.note(0, [reader.mark])
     told = rates.of(journey)
-    facts = {"network": name, "speed": speed / 60, "read": told["samples/s"], "megabytes": told["MB/s"]}
-    return Message("training.pace_of_stream", facts)
+    read, megabytes = told["samples/s"], told["MB/s"]
+    return Message(
+        "training.pace_of_stream",
+        {"network": name, "speed": speed / 60, "read": read, "megabytes": megabytes},
+    )
 
 
 def farewell(out: Path, network: str) -> Message:

@@ -80,6 +80,10 @@ class Trainer(ABC):
         """Whether networks are divided among the processes."""
         return any(is_sharded(network.parameters()) for network in self.networks.values())
 
+    def batch_of_stream(self, pictures: Pictures, step: int, rank: int) -> Any:
+        """The batch of a step in which these pictures of a stream are all there is."""
+        raise NotImplementedError(self.name)
+
     def plain(self, name: str) -> nn.Module:
         """Another network like this one, in one piece; of a network that can be divided only."""
         raise NotImplementedError(name)
@@ -143,7 +147,6 @@ class PictureTrainer(Trainer):
         return self.batch_of(self.emoji, rows, rng, step, rank)
 
     def batch_of_stream(self, pictures: Pictures, step: int, rank: int) -> Any:
-        """The batch of a step in which the pictures of a stream are all there is."""
         rng = np.random.default_rng((self.seed, step, rank))
         return self.batch_of(pictures, pictures.train, rng, step, rank)
 

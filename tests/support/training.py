@@ -16,6 +16,7 @@ from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
 from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.dalle_semantic import SemanticDalleTrainer
+from pipelines.training.dalle_stream import StreamedDalleTrainer
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import render
 from pipelines.training.data.stream import Stream
@@ -112,7 +113,10 @@ KINDS = (
 def trainer_for(
     name: str, data_file: Path, pack: Path, folder: Path, stream: Sequence[Path] = (), **options: Any
 ) -> Trainer:
-    """A fresh trainer of each kind, on one process or, under torchrun, several. CLIP and the VQ-VAE may read a stream."""
+    """A fresh trainer of each kind, on one process or, under torchrun, several.
+
+    CLIP, the VQ-VAE and DALL·E may read a stream of tars.
+    """
     accelerator, sizes = Accelerator(cpu=True), {**SIZES[name], **options}
     if name in ("clip", "critic"):
         emoji = Stream(data_file, stream, 0, 64) if stream else Dataset(data_file, size=64)
@@ -125,6 +129,8 @@ def trainer_for(
         return trainer
     if name == "judge":
         return JudgeTrainer(accelerator, Dataset(data_file), **sizes)
+    if name == "dalle" and stream:
+        return StreamedDalleTrainer(accelerator, Stream(data_file, stream, 0), pack, folder, **sizes)
     if name in ("dalle", "transformer", "dalle-semantic", "prior", "matting"):
         kind = {
             "dalle": DalleTrainer,

@@ -211,12 +211,12 @@ def test_rates_are_those_of_all_readers(monkeypatch: pytest.MonkeyPatch) -> None
     assert rates.of(journey) == {"samples/s": 5.0, "MB/s": 2.0, "skipped": 2.0}
 
 
-@pytest.mark.parametrize(("name", "workers"), [("clip", 0), ("vqvae", 2)])
+@pytest.mark.parametrize(("name", "workers"), [("clip", 0), ("vqvae", 2), ("dalle", 0)])
 def test_a_streamed_training_goes_on_as_if_nothing_had_been(
-    name: str, workers: int, sample: Path, shards: Path, pack: Path, tmp_path: Path, blocks: None
+    name: str, workers: int, sample: Path, shards: Path, trained: Path, tmp_path: Path, blocks: None
 ) -> None:
     def trainer() -> Any:
-        made = trainer_for(name, sample, pack, tmp_path, stream=tars_of(shards))
+        made = trainer_for(name, sample, trained, tmp_path, stream=tars_of(shards))
         assert made.stream is not None
         return made
 
@@ -261,5 +261,5 @@ def test_the_command_streams(
     assert "samples/s" in said and "MB/s" in said and "are read in a stream" in said
     card = PackCard.read(tmp_path / "packs" / "mine")
     assert card is not None and card.data["tars"] == TARS
-    assert main(["dalle", *command[1:]]) == 2
-    assert "dalle needs all pictures before it begins" in capsys.readouterr().err
+    assert main(["prior", *command[1:]]) == 2
+    assert "prior needs all pictures before it begins" in capsys.readouterr().err

@@ -24,7 +24,6 @@ CANVAS, PLACE = (
     ("width", "height", "pace"),
     ("strength", "place", "invert"),
 )  # Diffusion's, each one component
-DROPPED = (".png", ".jpg", ".jpeg", ".webp", ".txt")  # pictures, and prompts
 EXAMPLES = (
     ("a red heart", "红色的心"),
     ("grinning cat", "咧嘴笑的猫"),
@@ -114,8 +113,7 @@ class GenerateForm(KnobForm):
             for engine, part in self.parts.items():
                 part.add_group(*part.rest(), classes=[generate_html.only_for(engine)])
             self.add_group(*self.rest())
-        drop = gr.File(
-            file_types=[*DROPPED],
+        drop = gr.File(  # of any kind: those that are not read are named in a sentence
             elem_id="drop",
             height=72,
             show_label=True,
