@@ -531,8 +531,8 @@
       brush.show();
     }
     if (at.closest("[data-brush]")) {
-      const mine = at.closest("#edit-brush") ? editBrush : brush;
-      if ("paint" in at.dataset && !mine.on) mine === brush ? lookBack(NaN) : lookAt(NaN);
+      const mine = at.closest("#edit-brush") ? editBrush : at.closest("#draw-brush") ? drawBrush : brush;
+      if ("paint" in at.dataset && !mine.on && mine !== drawBrush) mine === brush ? lookBack(NaN) : lookAt(NaN);
       mine.press(at.dataset);
     }
   });
@@ -542,6 +542,49 @@
     const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -1e6, End: 1e6 }[event.key];
     if (by) { event.preventDefault(); walk(by); }
   });
+
+  // Diffusion's mask in Generate, painted over the picture to start from or read from a file: opacity where some of it is
+  // transparent, else brightness.
+  let drawBrush = null;
+  const maskOf = async (file) => {
+    const picture = await createImageBitmap(file);
+    const share = Math.min(1, 2048 / Math.max(picture.width, picture.height));
+    const [width, height] = [picture.width, picture.height].map((side) => Math.max(1, Math.round(side * share)));
+    const canvas = Object.assign(document.createElement("canvas"), { width, height }), pen = canvas.getContext("2d");
+    pen.drawImage(picture, 0, 0, width, height);
+    const pixels = pen.getImageData(0, 0, width, height), levels = pixels.data;
+    const clear = levels.some((level, at) => at % 4 === 3 && level < 255);
+    for (let at = 0; at < levels.length; at += 4) {
+      const light = clear ? levels[at + 3] : levels[at] * .299 + levels[at + 1] * .587 + levels[at + 2] * .114;
+      levels.set([light, light, light, 255], at);
+    }
+    pen.putImageData(pixels, 0, 0);
+    return canvas.toDataURL("image/png");
+  };
+  window.atelier.drawMask = (element) => {
+    const place = element.querySelector(".paints"), now = place.querySelector("img.now"), box = element.querySelector("[name=mask]");
+    const mine = makeBrush(() => (now.getAttribute("src") ? now.parentNode : null), () => place.querySelector("[data-brush]"), (uri) => write(box, uri));
+    const follow = () => {
+      const source = find("#diffuse-image img")?.src || "";
+      if (source === (now.getAttribute("src") || "")) return;
+      if (source) now.src = source;
+      else { now.removeAttribute("src"); mine.on = false; mine.set(""); write(box, ""); }
+      mine.show();
+    };
+    drawBrush = mine;
+    place.addEventListener("input", (event) => event.stopPropagation()); // what is in it is no setting
+    now.addEventListener("load", () => { mine.refit(); mine.show(); });
+    element.addEventListener("filled", () => mine.set(box.value));
+    place.querySelector("[type=file]").addEventListener("change", async ({ target }) => {
+      const [file] = target.files;
+      target.value = "";
+      const uri = file ? await maskOf(file).catch(() => "") : "";
+      if (uri) { write(box, uri); mine.set(uri); }
+    });
+    new MutationObserver(follow).observe(find("#from-picture"), { childList: true, subtree: true, attributes: true, attributeFilter: ["src"] });
+    follow();
+    mine.set(box.value);
+  };
 
   // Guide's part of the form, and the chip that chooses between VQGAN and diffusion.
   const GUIDE = "#opt-engine,#opt-guide";
