@@ -9,16 +9,18 @@ standard library is used here, and nothing newer than Python 3.7, so that older 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 from app import torch_build
 
@@ -26,6 +28,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 UNFINISHED = VENV / "atelier-unfinished"  # there while .venv is being made; found later, .venv is made anew
 BEFORE = ROOT / ".venv-before"  # the old .venv while a new one is being made
+LOCK = ROOT / ".venv-lock"  # held by the start that looks at .venv or makes it
 STAMP = VENV / "atelier-stamp"  # one line per requirements file that is installed completely
 REQUIREMENTS = ROOT / "requirements.txt"
 TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
@@ -214,27 +217,73 @@ def set_up(needed: list[Path], build: str = "") -> Path:
     `build` is the build of torch that was asked for; without it one that is there stays. An old `.venv` is put back when
     the new one cannot be made.
     """
-    try:
-        python = complete(needed, build)
-    except BaseException:
-        put_back()
-        raise
-    shutil.rmtree(BEFORE, ignore_errors=True)
+    with alone():
+        try:
+            python = complete(needed, build)
+        except BaseException:
+            put_back()
+            raise
+        with suppress(OSError):
+            remove(BEFORE)
     return python
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other start sets up. One that is killed lets go; where nothing can be written nobody waits."""
+    try:
+        file = LOCK.open("a")
+    except OSError:
+        yield
+        return
+    with file:
+        told = False
+        while is_held(file):
+            if not told:
+                say("another start is setting up; waiting for it")
+            told = True
+            time.sleep(0.5)
+        yield
+
+
+def is_held(file: Any) -> bool:
+    """Whether another process holds the lock of a file; otherwise this one holds it until the file is closed."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # any other: a disk without locks
+        return error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return False
+
+
 def put_aside() -> None:
-    """Move `.venv` to where it waits for the new one; one that waits there already is older, and worked."""
-    if not BEFORE.exists():
+    """Move `.venv` to where it waits for the new one. One that waits there beside a half-made one worked, and stays."""
+    if not (BEFORE.exists() and UNFINISHED.exists()):
+        remove(BEFORE)
         VENV.rename(BEFORE)
 
 
 def put_back() -> None:
     """Move the old `.venv` back to its place, if there is one."""
     if BEFORE.exists():
-        shutil.rmtree(VENV, ignore_errors=True)
+        with suppress(OSError):
+            remove(VENV)
         BEFORE.rename(VENV)
         say(".venv is as it was before")
+
+
+def remove(path: Path) -> None:
+    """Delete a folder with all that is in it; of a link only the link."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def complete(needed: list[Path], build: str) -> Path:
@@ -309,8 +358,7 @@ def make_venv(python: Path) -> None:
         )
     say(f"making .venv with Python {sys.version.split()[0]}")
     try:
-        if VENV.exists():
-            shutil.rmtree(VENV)
+        remove(VENV)
         VENV.mkdir()
         UNFINISHED.touch()  # first of all: one that is killed half-made must be known as such
         venv.EnvBuilder(with_pip=True, symlinks=os.name != "nt").create(VENV)

@@ -26,11 +26,12 @@ import httpx2 as httpx
 import psutil
 from PIL import Image
 
+from app.soak_requests import FOREIGN, odd_requests
 from pipelines.core.record import read_texts, record_from_json
 from pipelines.errors import BadInput
 
 WORDS = ("red", "blue", "green", "small", "old"), ("heart", "house", "star", "fish", "tree", "cup")
-ANSWER_SECONDS = 10.0  # within which a page has to come, whatever else goes on
+ANSWER_SECONDS = 10.0  # within which a page has to come, and a run to stop, whatever else goes on
 START_SECONDS = 180.0
 GROWTH = 8.0  # MB of memory in 100 jobs, over the second half of a soak; above is wrong
 FEW_JOBS = 100  # under which the growth is told but not judged
@@ -192,6 +193,26 @@ class Soak:
         caller.close()
         self._still_there(row)
 
+    def strangers(self, count: int) -> None:
+        """Odd requests, which are answered without an error of the server, and those of other pages, which are refused."""
+        row = self.row("odd requests")
+        asked = odd_requests()
+        with httpx.Client(base_url=self.server.url, timeout=60, trust_env=False) as client:
+            for method, path, body in self.random.sample(asked, min(count, len(asked))):
+                origin = (
+                    self.random.choice(FOREIGN) if method == "POST" and self.random.random() < 0.2 else ""
+                )
+                headers = {"Origin": origin} if origin else {}
+                try:
+                    status = client.request(method, "/" + path, content=body, headers=headers).status_code
+                except httpx.HTTPError as problem:
+                    row.note("broken", f"{method} {path[:80]}: {type(problem).__name__}")
+                    continue
+                good = status == 403 if origin else status < 500
+                kind: Kind = "broken" if not good else "refused" if status >= 400 else "made"
+                row.note(kind, f"{method} {path[:80]}: {status} {origin} {body[:60]!r}")
+        self._still_there(row)
+
     def slow_lines(self, count: int, seconds: float) -> None:
         """Callers that send their requests a byte at a time keep nobody else waiting."""
         row, address = self.row("slow lines"), urlsplit(self.server.url)
@@ -227,17 +248,22 @@ class Soak:
         with ThreadPoolExecutor(load + 1) as pool:
             for _ in range(load):
                 pool.submit(ask)
-            caller = Caller(self.server.url)
-            begun = time.monotonic()
+            caller, before = Caller(self.server.url), self._journals()
             running = pool.submit(
                 caller.call, "optimize", prompt="a tower", **{**self.small["optimize"], "steps": 300}
             )
-            time.sleep(1.0)
+            while self._journals() <= before and not running.done():  # models are loaded first
+                time.sleep(0.05)
+            asked = time.monotonic()
             self._stop_all()
             kind, answer = running.result()
+            seconds = time.monotonic() - asked
             over.set()
-            row.note("broken" if kind == "broken" else "made", str(answer))
-            row.told = f"{time.monotonic() - begun - 1:.1f} s after it was asked for"
+            row.note(
+                "broken" if kind == "broken" or seconds > ANSWER_SECONDS else "made",
+                f"{seconds:.1f} s: {answer}",
+            )
+            row.told = f"{seconds:.1f} s after it was asked for"
             caller.close()
 
     def full_disk(self) -> None:
@@ -291,7 +317,7 @@ class Soak:
         row = self.row("memory")
         half = self.curve[len(self.curve) // 2 :]
         if len(half) < 2 or half[-1][0] == half[0][0]:
-            row.told = f"{self.server.megabytes:.0f} MB"
+            row.told = f"{half[-1][1]:.0f} MB" if half else ""
             return row
         jobs = half[-1][0] - half[0][0]
         growth = (half[-1][1] - half[0][1]) / jobs * 100
@@ -354,6 +380,9 @@ class Soak:
         for folder in (self.server.folder / "runs").glob("*/"):
             with suppress(httpx.HTTPError):
                 httpx.post(f"{self.server.url}stop/{folder.name}", timeout=10, trust_env=False)
+
+    def _journals(self) -> set[Path]:
+        return set(self.server.folder.glob("runs/*/*"))
 
     def _pictures(self) -> set[Path]:
         return {path for path in self.server.folder.glob("*-*-*/*.png") if not path.name.startswith(".")}

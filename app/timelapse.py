@@ -40,7 +40,7 @@ def make_timelapse(queue: JobQueue, job_id: str, suffix: str) -> Path:
     path = journal.folder / f"film{suffix}"
     with _making_timelapse:
         snapshots = [snapshot.stat().st_mtime for snapshot in journal.folder.glob("step-*.safetensors")]
-        if not path.is_file() or path.stat().st_mtime < max(snapshots):
+        if not path.is_file() or path.stat().st_mtime < max(snapshots, default=0):
             film = pipeline.timelapse(settings, journal)
             write_film(path, film.frames, film.count, scenes=film.scenes)
     return path

@@ -212,5 +212,5 @@
     const zoom = { "+": "1", "=": "1", "-": "-1", 0: "0" }[key];
     if (!control && zoom) { event.preventDefault(); brush.press({ zoom }); }
   });
-  window.atelierBrush = make;
+  Object.assign(window.atelier, { brush: make });
 })();

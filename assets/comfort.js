@@ -1,11 +1,7 @@
 // What makes the page comfortable: the title tells of a run, a notification when it is done, earlier prompts by the arrow keys,
 // the keys on "?", and a first visit in three steps.
 (() => {
-  const find = (selector) => document.querySelector(selector);
-  const kept = {
-    get: (name) => { try { return localStorage.getItem("atelier-" + name) || ""; } catch { return ""; } },
-    set: (name, value) => { try { localStorage.setItem("atelier-" + name, value); } catch { /* private window */ } },
-  };
+  const { find, kept } = window.atelier;
   const words = (element) => element?.querySelector(document.documentElement.dataset.lang === "zh" ? ".zh" : ".en")?.textContent.trim() || "";
 
   // The title: how far a run is, and that one is done until somebody looks.

@@ -1,6 +1,6 @@
 // The Library's wall: what it is asked for, the pictures that come as one scrolls, choosing them and working on them.
 (() => {
-  const kept = { get: (name) => { try { return localStorage.getItem("atelier-" + name) || ""; } catch { return ""; } }, set: (name, value) => { try { localStorage.setItem("atelier-" + name, value); } catch { /* private window */ } } };
+  const { kept } = window.atelier;
   const SIDE = 512; // pixels of a picture that is searched by
   const FAR = 1200; // pixels below the window at which the next page is asked for
   const DAY = 86400000;

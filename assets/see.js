@@ -2,7 +2,6 @@
 (() => {
   const find = (selector) => document.querySelector(selector);
   const all = (selector) => Array.from(document.querySelectorAll(selector));
-  const FILES = "input[type=file]:has(+ #see-upload)";
   const chinese = () => document.documentElement.dataset.lang === "zh";
   const section = () => find("#see-stage section.seen[data-at]");
   const at = () => Number(section()?.dataset.at || 0);
@@ -58,7 +57,7 @@
       new MutationObserver((changes) => { if (changes.some(byServer)) write(); }).observe(element, { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["checked", "value"] });
     },
     give(files) {
-      const input = find(FILES);
+      const input = find(window.atelier.places.see);
       if (!input) return;
       const carried = new DataTransfer();
       for (const file of files) carried.items.add(file);
@@ -70,7 +69,7 @@
   document.addEventListener("click", (event) => {
     const one = event.target.closest?.("#see :is([data-see], [data-heat], [data-choose], [data-fill], [data-taught], [data-wordings])");
     if (!one) return;
-    if ("choose" in one.dataset) find(FILES)?.click();
+    if ("choose" in one.dataset) find(window.atelier.places.see)?.click();
     if ("see" in one.dataset) look(Number(one.dataset.see));
     if ("heat" in one.dataset) {
       const pressed = one.getAttribute("aria-pressed") === "true";

@@ -52,7 +52,7 @@
   };
 
   const hang = (element) => {
-    const root = element.querySelector(".train"), find = (selector) => root.querySelector(selector), all = (selector) => Array.from(root.querySelectorAll(selector));
+    const root = element.querySelector(".train"), find = (selector) => root.querySelector(selector);
     const form = () => find("form.ask-for"), toast = find(".toast"), sample = find(".sample"), film = find(".film");
     let id = "", shown = 0, followed = true, formed = false, asking = 0, timer = 0;
 

@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import init_empty_weights  # pyright: ignore[reportMissingTypeStubs]
@@ -48,6 +48,7 @@ from pipelines.weights.catalog import (
     with_readers,
 )
 from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.codecs import check_codecs, second_stage
 from pipelines.weights.manifest import check_pack
 
 READER = "reader:"  # begins the role, in a record, of what another model reads texts with
@@ -76,6 +77,7 @@ class Studio:
         self._loaded: dict[str, Any] = {}
         self._lent: dict[str, Any] = {}
         self._hashes: dict[str, str] = {}
+        self._written: dict[str, tuple[int, int]] = {}  # when the loaded files were, and their inodes
         self._lock = threading.RLock()
 
     @property
@@ -120,18 +122,23 @@ class Studio:
         return other
 
     def load(self, name: str) -> Any:
-        """The network, tokenizer or set of pictures of a checkpoint, by the checkpoint's name.
+        """The network, tokenizer or set of pictures of a checkpoint, by its name; loaded again when its file is another.
 
         Networks are in evaluation mode, without gradients, on the device. BadInput when the name is unknown, or its file
         is missing or damaged.
         """
         checkpoint = checkpoint_of(name)
         with self._lock:
+            written = _written(checkpoint.path)
             if name in self._lent:
                 self._loaded[name] = self._take_over(checkpoint, self._lent.pop(name))
+                self._written[name] = written
+            if name in self._loaded and written != self._written[name] and checkpoint.present:
+                del self._loaded[name]  # a training has written it anew
+                self._hashes.pop(name, None)
             if name not in self._loaded:
                 _check_present("this", [checkpoint])
-                self._loaded[name] = self._read(checkpoint)
+                self._loaded[name], self._written[name] = self._read(checkpoint), written
             return self._loaded[name]
 
     def pipeline(self, name: str) -> Pipeline[Any]:
@@ -143,12 +150,23 @@ class Studio:
         with self._lock:
             names = parts(self.pack, name, self.use)
             _check_present(f"{name} in the pack {self.pack}", with_readers(names.values()))
+            check_codecs(names)
             models = {field: self.load(checkpoint) for field, checkpoint in names.items()}
             _check_fit(models)
             make_room(models.values(), self._loaded.values(), self.torch_device)
             pipeline = PIPELINES[name](**self._fields(name, models))
             pipeline.with_models = partial(self._with_models, name)
+            if isinstance(pipeline, Generate):
+                pipeline.second_stage = self._by_second_stage
             return pipeline
+
+    def _by_second_stage(self) -> tuple[Generate, dict[str, dict[str, str]]]:
+        """Generate with the pack's second stage, and its models. BadInput when the pack has none, or its codec is gone."""
+        use = second_stage(self.pack)
+        if not use:
+            raise BadInput("generate.no_second_stage")
+        pipeline, models = self._with_models("generate", use)
+        return cast(Generate, pipeline), models
 
     def _with_models(self, name: str, use: dict[str, str]) -> tuple[Pipeline[Any], dict[str, dict[str, str]]]:
         """A pipeline with other models in parts of the pack, and its models as records name them. BadInput as ever.
@@ -238,7 +256,8 @@ class Studio:
             raise BadInput("studio.kind_unknown", file=checkpoint.path.name, kind=kind[:40])
         spec, values = SPECS[kind], read_header(checkpoint.path)[0]
         config_type, network_type = spec.part("config"), spec.part("network")
-        extra = [self.load(name) for name in (spec.vocabulary, spec.text_encoder) if name]
+        vocabulary = checkpoint.vocabulary if kind == checkpoint.kind else spec.vocabulary
+        extra = [self.load(name) for name in (vocabulary, spec.text_encoder) if name]
         try:
             config: Any = config_type.from_dict(values)
             with META_INIT_LOCK, init_empty_weights():  # no time and memory for numbers that are thrown away
@@ -247,12 +266,12 @@ class Studio:
             raise
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
             raise BadInput("studio.config_strange", file=checkpoint.path.name) from error
-        if spec.vocabulary and extra[0].vocabulary_size > config.vocabulary_size:
+        if vocabulary and extra[0].vocabulary_size > config.vocabulary_size:
             raise BadInput(
                 "studio.vocabulary_too_large",
                 model=checkpoint.name,
                 known=config.vocabulary_size,
-                vocabulary=spec.vocabulary,
+                vocabulary=vocabulary,
                 count=extra[0].vocabulary_size,
             )
         load_weights(checkpoint.path, network, dtype_of(kind, self.torch_device))
@@ -306,6 +325,14 @@ def _read_tokenizer(checkpoint: Checkpoint) -> Any:
         with suppress(BadInput):
             return spec.part("tokenizer").load(checkpoint.path)
     raise BadInput("studio.vocabulary_unknown", file=checkpoint.path.name)
+
+
+def _written(path: Path) -> tuple[int, int]:
+    """When a file or folder was written, in nanoseconds, and its inode; zeros where there is none."""
+    with suppress(OSError):
+        facts = path.stat()
+        return facts.st_mtime_ns, facts.st_ino
+    return 0, 0
 
 
 def _hash(path: Path) -> str:

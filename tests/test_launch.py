@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(launch, "UNFINISHED", venv / "atelier-unfinished")
     monkeypatch.setattr(launch, "STAMP", venv / "atelier-stamp")
     monkeypatch.setattr(launch, "BEFORE", tmp_path / ".venv-before")
+    monkeypatch.setattr(launch, "LOCK", tmp_path / ".venv-lock")
     monkeypatch.setattr(launch, "REQUIREMENTS", tmp_path / "requirements.txt")
     return tmp_path
 
@@ -184,6 +186,45 @@ def test_a_venv_is_put_aside_until_another_works_and_put_back_when_none_does(
     made.fails, made.python = None, "python 3.9"
     assert made.set_up() == ["venv", "torch cpu", "requirements.txt"]
     assert not launch.BEFORE.exists() and not (launch.VENV / "mine").exists()
+
+
+def test_a_venv_that_is_a_link_is_only_unlinked(home: Path, made: Made) -> None:
+    made.set_up()
+    launch.VENV.rename(home / "elsewhere")
+    launch.VENV.symlink_to("elsewhere")
+    made.python = "python 3.9"
+    assert made.set_up()[0] == "venv"
+    assert (home / "elsewhere" / "atelier-stamp").exists() and not launch.VENV.is_symlink()
+    assert not launch.BEFORE.is_symlink()
+
+
+def test_a_link_to_nowhere_is_replaced(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = launch.VENV / "bin" / "python"
+    monkeypatch.setattr("venv.EnvBuilder.create", lambda *_: (python.parent.mkdir(), python.touch()))
+    launch.VENV.symlink_to("nowhere")
+    launch.make_venv(python)
+    assert launch.UNFINISHED.exists() and not launch.VENV.is_symlink()
+
+
+def test_what_worked_last_is_put_back_and_not_what_could_not_be_deleted_earlier(made: Made) -> None:
+    made.set_up()
+    launch.BEFORE.mkdir()  # of an earlier time
+    (launch.VENV / "mine").touch()
+    made.fails, made.python = "torch cpu", "python 3.9"
+    with pytest.raises(launch.SetUpFailed):
+        made.set_up()
+    assert (launch.VENV / "mine").exists() and not launch.BEFORE.exists()
+
+
+def test_two_starts_do_not_set_up_at_once(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    with launch.alone():
+        second = threading.Thread(target=made.set_up)
+        second.start()
+        second.join(0.3)
+        assert second.is_alive() and made.done == [] and not launch.VENV.exists()
+    second.join(60)
+    assert made.done == ["venv", "torch cpu", "requirements.txt"]
+    assert "another start is setting up" in capsys.readouterr().err
 
 
 def test_a_venv_without_a_stamp_that_has_everything_is_used(made: Made) -> None:

@@ -155,6 +155,7 @@ def uploads(folder: Path) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "tmp")
     try:
         module.upload_folder.__wrapped__()
+        module.trim(folder / "cleaned away", 0.0)
     finally:
         os.environ.pop("GRADIO_TEMP_DIR")
         if before is not None:
@@ -209,7 +210,7 @@ SITES: dict[str, Trial | str] = {
     "app/cli/reference.py": DEVELOPERS,
     "app/cli/run.py picture_folder": picture_folder,
     "app/cli/soak.py": DEVELOPERS,
-    "app/jobs/store.py JobStore.__init__": job_list,
+    "app/jobs/store.py JobStore._open": job_list,
     "app/jobs/store.py claim": job_list,
     "app/soak.py": DEVELOPERS,
     "app/library/bin.py Bin._move": library_bin,
@@ -225,6 +226,7 @@ SITES: dict[str, Trial | str] = {
     "app/space.py ZeroGpu._follow": stop_mark,
     "app/trainings/manager.py Trainings._run": training_log,
     "app/ui/exporting.py packed": MEMORY_ALONE,
+    "app/ui/uploads.py trim": uploads,
     "app/ui/uploads.py upload_folder": uploads,
     "launch.py": "before there is anything: it says in a sentence what could not be made",
     "pipelines/benchmarks/": DEVELOPERS,

@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.flags import model_flags, parts_in_use
+from app.cli.flags import common_settings, model_flags, parts_in_use, set_flag
 from app.cli.progress import FAILED, INTERRUPTED, say
 from app.cli.run import outputs, picture_folder
 from pipelines.core.arguments import Parser, number
@@ -40,13 +40,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--tool", default="generate", metavar="NAME", help="a pipeline, or score (default: generate)"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a setting of all rows that do not give their own; may be given again",
-    )
+    set_flag(parser, "all rows that do not give their own")
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -130,14 +124,6 @@ def main(arguments: list[str]) -> int:
         say("stopped; the same command goes on")
         return INTERRUPTED
     return 0 if facts["done"] == facts["rows"] else FAILED
-
-
-def common_settings(pairs: list[str]) -> dict[str, Any]:
-    """["candidates=4"] -> {"candidates": "4"}."""
-    for pair in pairs:
-        if not all(pair.partition("=")):
-            raise BadInput("batch.set_form", given=pair[:60])
-    return {name.strip(): value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def _check_columns(tool: Draw | Judge, name: str, columns: set[str]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput, Message
+from pipelines.io.files import home_path
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.core.pipeline import Pipeline
@@ -108,6 +108,25 @@ def model_flags(parser: Parser, lanes: bool = False) -> None:
     parser.add_argument("--device", default="auto", metavar="NAME", help=text)
 
 
+def set_flag(parser: Parser, of: str) -> None:
+    """--set NAME=VALUE: settings of many runs at once; `of` says of which."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"a setting of {of}; may be given again",
+    )
+
+
+def common_settings(pairs: list[str]) -> dict[str, Any]:
+    """What --set gave: ["candidates=4"] -> {"candidates": "4"}."""
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise BadInput("batch.set_form", given=pair[:60])
+    return {name.strip(): value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
 def parts_in_use(pairs: list[str]) -> dict[str, str]:
     """["clip=clip-vit-l-14"] -> {"clip": "clip-vit-l-14"}."""
     for pair in pairs:
@@ -150,7 +169,7 @@ def settings_of_file(
         if path == "-":
             content = sys.stdin.buffer.read(MOST_BYTES + 1)
         else:
-            with open(Path(path).expanduser(), "rb") as file:
+            with open(home_path(path), "rb") as file:
                 content = file.read(MOST_BYTES + 1)
         text = content.decode("utf-8-sig") if len(content) <= MOST_BYTES else ""
     except (OSError, ValueError):

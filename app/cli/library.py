@@ -15,7 +15,7 @@ from app.cli.run import outputs
 from app.cli.see.common import open_studio, print_json, progress
 from pipelines.core.arguments import Parser, number
 from pipelines.errors import BadInput
-from pipelines.io.files import home_path, path_to_write
+from pipelines.io.files import check_writable, home_path
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from app.library import Library, Page, Progress, Query
@@ -148,7 +148,7 @@ def _zip(arguments: list[str]) -> int:
     _query_flags(parser)
     options = parser.parse_args(arguments)
     query = _query(options)
-    file = path_to_write(options.file)
+    file = check_writable(options.file)
     if file.suffix.lower() != ".zip":
         raise BadInput("library.zip_suffix", path=str(options.file)[:80])
     with closing(_library(options)) as library:
@@ -197,7 +197,7 @@ def _found(options: Namespace, library: Library, query: Query) -> Page:
         studio = open_studio(options)
         with progress() as tell:
             clip = studio.clip()
-            with _stoppable(tell) as note:
+            with _stoppable(library, tell) as note:
                 library.fill(clip, note)
             return library.page(query, 0, options.count, clip)
     _fill(options, library, needs_clip=False)
@@ -209,7 +209,7 @@ def _fill(options: Namespace, library: Library, needs_clip: bool) -> int:
     last: list[Progress] = []
     with progress() as tell:
         clip = open_studio(options).clip() if needs_clip else None
-        with _stoppable(tell) as show:
+        with _stoppable(library, tell) as show:
 
             def note(state: Progress) -> None:
                 last.append(state)
@@ -220,19 +220,17 @@ def _fill(options: Namespace, library: Library, needs_clip: bool) -> int:
 
 
 @contextmanager
-def _stoppable(tell: Callable[[Step], None]) -> Iterator[Callable[[Progress], None]]:
-    """Shows progress as steps, and ends the work at Ctrl+C between two batches: it is done in a thread of its own."""
+def _stoppable(library: Library, tell: Callable[[Step], None]) -> Iterator[Callable[[Progress], None]]:
+    """Shows progress as steps; Ctrl+C ends the work at the next file. It is done in a thread of its own."""
     from pipelines.core.pipeline import Step
 
-    interrupts = Interrupts()
-
-    def note(state: Progress) -> None:
-        if interrupts.count:
-            raise KeyboardInterrupt
-        tell(Step(state.stage, state.done, state.total))
-
+    interrupts = Interrupts(library.end_soon)
     try:
-        yield note
+        yield lambda state: tell(Step(state.stage, state.done, state.total))
+    except BadInput:
+        if interrupts.count:
+            raise KeyboardInterrupt from None
+        raise
     finally:
         interrupts.close()
 

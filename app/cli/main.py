@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from app.cli.commands import COMMANDS, overview
-from app.cli.progress import FAILED, INTERRUPTED, WRONG, say
+from app.cli.progress import FAILED, INTERRUPTED, WRONG, one_ending, say
 from app.cli.run import ROOT, run_pipeline
 from pipelines.errors import BadInput, CannotSave, Message
 
@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        return _dispatch(arguments)
+        with one_ending():
+            return _dispatch(arguments)
     except BadInput as problem:
         return _failed(problem.message, WRONG, arguments)
     except CannotSave as problem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -12,10 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from app.cli.batch import common_settings
-from app.cli.flags import model_flags, parts_in_use
+from app.cli.flags import common_settings, model_flags, parts_in_use, set_flag
 from app.cli.progress import say
-from pipelines.core.arguments import Parser, number
+from pipelines.core.arguments import Parser, number, told
 from pipelines.errors import BadInput
 
 if TYPE_CHECKING:
@@ -39,13 +37,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--tool", default="generate", metavar="NAME", help="their pipeline (default: generate)"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a setting of their runs; may be given again",
-    )
+    set_flag(parser, "their runs")
     parser.add_argument(
         "--seconds",
         type=number(float, 0.001, 86_400),
@@ -108,11 +100,7 @@ def main(arguments: list[str]) -> int:
             if options.price:
                 figures["cost of an hour"] = options.price * options.gpus
                 figures["cost of 1,000 runs"] = options.price * hours
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:44} {value:,.4g}" if isinstance(value, float) else f"{name:44} {value:,}")
+    print(told(figures, as_json=options.json))
     return 0
 
 

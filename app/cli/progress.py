@@ -5,33 +5,55 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.core.pipeline import Step
 
 WRONG, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
+# Signals by which a run is ended from outside: Ctrl+C, a system that shuts down, a terminal that is closed.
+ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def say(text: str) -> None:
-    print(f"atelier: {text}", file=sys.stderr, flush=True)
+    _write(f"atelier: {text}\n")
+
+
+@contextmanager
+def one_ending() -> Iterator[None]:
+    """Within, all of ENDINGS are KeyboardInterrupt, but for those that are ignored, as `nohup` has it."""
+    here = threading.current_thread() is threading.main_thread()
+    mine = [one for one in ENDINGS if here and signal.getsignal(one) == signal.SIG_DFL]
+    before = {one: signal.signal(one, signal.default_int_handler) for one in mine}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 class Interrupts:
-    """Counts Ctrl+C until closed; the second one is no longer held back."""
+    """Counts ENDINGS until closed; the second one is no longer held back. `first` is called at the first one."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._before = signal.signal(signal.SIGINT, self._note)
+    def __init__(self, first: Callable[[], object] = bool) -> None:
+        self.count, self._first = 0, first
+        self._before = {
+            one: signal.signal(one, self._note) for one in ENDINGS if callable(signal.getsignal(one))
+        }
 
     def _note(self, *_: Any) -> None:
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt
+        self._first()
 
     def close(self) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
 
 
 class ProgressLine:
@@ -61,15 +83,19 @@ class ProgressLine:
             full = 24 * step.done // max(step.total, 1)
             bar = "━" * full + "·" * (24 - full)
             text = f"{step.stage:<10} {bar} {step.done}/{step.total}  {ending}  {numbers}"
-            sys.stderr.write("\r\x1b[K" + text[: _terminal_width() - 1])
+            _write("\r\x1b[K" + text[: _terminal_width() - 1])
         else:
-            sys.stderr.write(f"{step.stage} {step.done}/{step.total}  {ending}  {numbers}".rstrip() + "\n")
-        sys.stderr.flush()
+            _write(f"{step.stage} {step.done}/{step.total}  {ending}  {numbers}".rstrip() + "\n")
 
     def end(self) -> None:
         if self.live and self.stage:
-            sys.stderr.write("\n")
-            sys.stderr.flush()
+            _write("\n")
+
+
+def _write(text: str) -> None:
+    with suppress(OSError):  # the terminal is gone, and the run goes on
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _terminal_width() -> int:

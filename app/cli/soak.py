@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> int:
     """Run the trials one after another until the time is over; exit code 1 when anything went wrong."""
     parser = Parser(
         prog="launch.py soak",
-        description="Try a studio for a while: many clients, kills, mutated pictures, a full disk, slow lines. "
-        "It works in a folder of its own and prints a table.",
+        description="Try a studio for a while: many clients, kills, mutated pictures, odd requests, a full disk, "
+        "slow lines. It works in a folder of its own and prints a table.",
     )
     parser.add_argument("--minutes", type=float, default=10.0, metavar="N", help="how long (default: 10)")
     parser.add_argument("--clients", type=int, default=8, metavar="N", help="programs at once (default: 8)")
@@ -64,6 +64,7 @@ def rounds(soak: Any, seconds: float, clients: int) -> None:
     """All trials, then clients alone, whose memory is watched, until the time is over."""
     end = time.monotonic() + seconds
     soak.mutated_pictures(50)
+    soak.strangers(600)
     soak.slow_lines(20, 3.0)
     soak.stop(4)
     soak.full_disk()

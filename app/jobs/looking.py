@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import replace
@@ -15,6 +16,8 @@ from app.jobs.store import JobStore
 from app.jobs.timing import placed, remaining_seconds
 from pipelines.core.journal import Journal
 from pipelines.errors import BadInput
+
+JOB_ID = re.compile("[A-Za-z0-9-]{1,80}")
 
 
 class Looking:
@@ -97,7 +100,7 @@ class Looking:
         return Journal(self._run_folder(job_id))
 
     def _run_folder(self, job_id: str) -> Path:
-        if not job_id.replace("-", "").isalnum():
+        if not JOB_ID.fullmatch(job_id):
             raise BadInput("jobs.no_job", job=job_id[:40])
         return self.folder / "runs" / job_id
 

@@ -28,6 +28,17 @@ LONG_SETTINGS = 20_000  # characters that earlier versions wrote only where they
 log = logging.getLogger(__name__)
 
 
+SCHEMA = """
+PRAGMA journal_mode=WAL;
+PRAGMA synchronous=NORMAL;
+CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, session TEXT, pipeline TEXT, settings TEXT, state TEXT, metrics TEXT,
+  pictures TEXT, error TEXT, created REAL, started REAL, finished REAL, seconds TEXT, ticket INTEGER, shape TEXT);
+CREATE TABLE IF NOT EXISTS paused (session TEXT PRIMARY KEY, since REAL);
+CREATE INDEX IF NOT EXISTS by_ticket ON jobs (ticket);
+CREATE INDEX IF NOT EXISTS by_pace ON jobs (pipeline, state, finished)
+"""
+
+
 class JobStore:
     """The file: one row a job. Called under the queue's lock only."""
 
@@ -40,40 +51,48 @@ class JobStore:
         self.folder, self.pipelines = folder, pipelines
         self.given = GivenPictures(folder)
         self._written: dict[str, str] = {}  # the settings of jobs that are not over, as they are written
-        path = folder / "jobs.sqlite"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._guard = claim(folder / "jobs.lock")
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, session TEXT, pipeline TEXT, settings TEXT,"
-                " state TEXT, metrics TEXT, pictures TEXT, error TEXT, created REAL, started REAL, finished REAL,"
-                " seconds TEXT, ticket INTEGER, shape TEXT)"
-            )
-            self._db.execute("CREATE TABLE IF NOT EXISTS paused (session TEXT PRIMARY KEY, since REAL)")
-            self._db.execute("CREATE INDEX IF NOT EXISTS by_ticket ON jobs (ticket)")
-            self._db.execute("CREATE INDEX IF NOT EXISTS by_pace ON jobs (pipeline, state, finished)")
-            self._move_pictures_out()
-        except sqlite3.DatabaseError as error:
-            raise _problem(error, path) from None
-        except OSError as error:
-            raise cannot_save(path, error) from None
+        self._path, self._closed = folder / "jobs.sqlite", False
+        self._guard, self._db = self._open()
 
-    def _move_pictures_out(self) -> None:
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        """The lock of the folder, and the list in it, made where it is missing. Raises as `claim` does."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            guard = claim(self.folder / "jobs.lock")
+            db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=10)
+            for words in SCHEMA.split(";"):
+                db.execute(words)
+            self._move_pictures_out(db)
+        except sqlite3.DatabaseError as error:
+            raise _problem(error, self._path) from None
+        except OSError as error:
+            raise cannot_save(self._path, error) from None
+        return guard, db
+
+    def _list(self) -> sqlite3.Connection:
+        """The list; a new one where the folder was deleted while the studio runs."""
+        if not self._closed and not self._path.exists():
+            self._let_go()
+            self._guard, self._db = self._open()
+        return self._db
+
+    def _let_go(self) -> None:
+        self._db.close()
+        self._guard.close()
+
+    def _move_pictures_out(self, db: sqlite3.Connection) -> None:
         """Earlier versions kept the pictures that jobs were given inside the list."""
-        long = self._db.execute("SELECT id FROM jobs WHERE length(settings) > ?", (LONG_SETTINGS,)).fetchall()
+        long = db.execute("SELECT id FROM jobs WHERE length(settings) > ?", (LONG_SETTINGS,)).fetchall()
         moved = 0
         for (job_id,) in long:
-            (text,) = self._db.execute("SELECT settings FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            (text,) = db.execute("SELECT settings FROM jobs WHERE id = ?", (job_id,)).fetchone()
             with suppress(ValueError, AttributeError):  # the row is damaged
                 settings = json.loads(text)
                 if (apart := move_out(self.given, settings)) not in (None, settings):
                     row = (json.dumps(apart), job_id)
-                    moved += self._db.execute("UPDATE jobs SET settings = ? WHERE id = ?", row).rowcount
+                    moved += db.execute("UPDATE jobs SET settings = ? WHERE id = ?", row).rowcount
         if moved:
-            self._db.execute("VACUUM")
+            db.execute("VACUUM")
 
     def save(self, job: Job, sequence: int) -> None:
         """Write a job. CannotSave when that does not work."""
@@ -90,10 +109,10 @@ class JobStore:
             *(job.created, job.started, job.finished, seconds, sequence, timing_key(self.pipelines, job)),
         )
         try:
-            marks = ", ".join("?" * len(row))
-            self._db.execute(f"INSERT OR REPLACE INTO jobs ({self.COLUMNS}) VALUES ({marks})", row)
+            db, marks = self._list(), ", ".join("?" * len(row))
+            db.execute(f"INSERT OR REPLACE INTO jobs ({self.COLUMNS}) VALUES ({marks})", row)
             if job.is_over:
-                self._db.execute(
+                db.execute(
                     "DELETE FROM jobs WHERE finished IS NOT NULL AND ticket <= ?", (sequence - KEPT_JOBS,)
                 )
         except sqlite3.DatabaseError as error:
@@ -124,13 +143,22 @@ class JobStore:
         return self._rows("WHERE session = ? ORDER BY ticket DESC LIMIT ?", (session, count))
 
     def reopen(self) -> list[tuple[int, Job]]:
-        """What waits from before, in order. What was running then is interrupted."""
-        rows = self._rows("WHERE state IN ('queued', 'running') ORDER BY ticket", ())
-        for sequence, job in rows:
+        """What waits from before, in order.
+
+        What was running then is interrupted. What has lost a picture that it was given fails: without it, it would be
+        another run.
+        """
+        waiting: list[tuple[int, Job]] = []
+        for sequence, job in self._rows("WHERE state IN ('queued', 'running') ORDER BY ticket", ()):
+            over = replace(job, finished=time.time(), stage="", done=0, total=0)
             if job.state == "running":
-                ended = replace(job, state="interrupted", finished=time.time(), stage="", done=0, total=0)
-                self.save(ended, sequence)
-        return [(sequence, self.whole(job)) for sequence, job in rows if job.state == "queued"]
+                self.save(replace(over, state="interrupted"), sequence)
+            elif not self.is_whole(job):
+                gone = Message("jobs.picture_gone", {"job": job.id})
+                self.save(replace(over, state="failed", problem=gone), sequence)
+            else:
+                waiting.append((sequence, self.whole(job)))
+        return waiting
 
     def paused(self) -> set[str]:
         """The sessions whose jobs wait until they are let go on."""
@@ -139,14 +167,15 @@ class JobStore:
     def note_pause(self, session: str, paused: bool) -> None:
         """Keep that a session is paused, or is no more. Where that cannot be written it holds until the next start."""
         try:
-            self._db.execute("DELETE FROM paused WHERE session = ?", (session,))
+            db = self._list()
+            db.execute("DELETE FROM paused WHERE session = ?", (session,))
             if paused:
-                self._db.execute("INSERT INTO paused VALUES (?, ?)", (session, time.time()))
-                self._db.execute(
+                db.execute("INSERT INTO paused VALUES (?, ?)", (session, time.time()))
+                db.execute(
                     "DELETE FROM paused WHERE session NOT IN (SELECT session FROM paused ORDER BY since DESC LIMIT ?)",
                     (KEPT_PAUSES,),
                 )
-        except sqlite3.DatabaseError as problem:
+        except (sqlite3.DatabaseError, BadInput, CannotSave) as problem:
             log.error("a pause could not be kept: %s", problem)
 
     def last_sequence(self) -> int:
@@ -162,7 +191,7 @@ class JobStore:
         for more, values in ((" AND shape = ?", (pipeline, shape)), ("", (pipeline,))):
             mean = self._ask(
                 "SELECT avg(finished - started) FROM (SELECT started, finished FROM jobs WHERE pipeline = ?"
-                f"{more} AND state = 'done' ORDER BY finished DESC LIMIT 8)",
+                f"{more} AND state = 'done' AND finished > started ORDER BY finished DESC LIMIT 8)",
                 values,
             )
             if mean and mean[0][0] is not None:
@@ -179,8 +208,8 @@ class JobStore:
         return sum(each) / len(each) if each else None
 
     def close(self) -> None:
-        self._db.close()
-        self._guard.close()
+        self._closed = True
+        self._let_go()
 
     def _rows(self, clause: str, values: tuple[Any, ...]) -> list[tuple[int, Job]]:
         """Jobs with their tickets; rows that are damaged are passed over."""
@@ -195,8 +224,8 @@ class JobStore:
     def _ask(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Rows of the list; none when it cannot be read any more: what is in memory is still known."""
         try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as problem:
+            return self._list().execute(query, values).fetchall()
+        except (sqlite3.DatabaseError, BadInput, CannotSave) as problem:
             log.error("the list of jobs cannot be read: %s", problem)
             return []
 

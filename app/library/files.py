@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,15 +66,16 @@ class Places:
         """The file of a name that `pictures` gave."""
         return named(self.folder, name)
 
-    def pictures(self) -> Iterator[tuple[str, State]]:
+    def pictures(self, check: Callable[[], object] = bool) -> Iterator[tuple[str, State]]:
         """The picture files, those in the bin too: name -> when it was changed, and its bytes.
 
         A name is the path from the folder, as text that can be shown. The library's own folder has PNG files only, as
-        they are made here.
+        they are made here. `check` is called for each file and folder on the way, and may raise.
         """
-        yield from walk(self.folder, (".png",) if self.own else PICTURES, NOT_PICTURES if self.own else ())
+        kinds, left_out = ((".png",), NOT_PICTURES) if self.own else (PICTURES, ())
+        yield from walk(self.folder, kinds, left_out, check)
         if self.own:
-            for name, state in walk(self.bin, (".png",)):
+            for name, state in walk(self.bin, (".png",), check=check):
                 yield BIN + name, state
 
 
@@ -89,15 +90,20 @@ def places_of(folder: str | Path, outputs: str | Path | None = None) -> Places:
 
 
 def walk(
-    folder: Path, endings: tuple[str, ...], left_out: tuple[str, ...] = ()
+    folder: Path,
+    endings: tuple[str, ...],
+    left_out: tuple[str, ...] = (),
+    check: Callable[[], object] = bool,
 ) -> Iterator[tuple[str, State]]:
     """The files of these endings under a folder and in folders linked into it. Links that lead back are not followed.
 
     `left_out` are folders at the top, and at the top of a visitor's folder. Hidden files and folders are left out.
+    `check` is called for each file and folder.
     """
     seen: set[tuple[int, int]] = set()
     upper = endings != (".png",)  # ours are always written in small letters
     for top, folders, names in os.walk(folder, followlinks=True):
+        check()
         above = Path(top).relative_to(folder)
         try:
             place = os.stat(top)
@@ -113,6 +119,7 @@ def walk(
         )
         prefix = "" if not above.parts else above.as_posix() + "/"
         for name in names:
+            check()
             if name.startswith(".") or not (name.lower() if upper else name).endswith(endings):
                 continue
             with suppress(OSError, UnicodeError):  # deleted just now; a name that is no text at all

@@ -130,7 +130,7 @@ class Filling:
                     while todo and len(ahead) < max(2 * size, min(AHEAD, len(missing))):
                         content, name = todo.popleft()
                         ahead.append(pool.submit(self._decode, content, name))
-                    looks = [ahead.popleft().result() for _ in range(min(size, len(ahead)))]
+                    looks = [self._decoded(ahead.popleft()) for _ in range(min(size, len(ahead)))]
                     begun = time.monotonic()
                     good = [look.picture for look in looks if look.picture is not None]
                     vectors = picture_vectors(clip, good) if clip is not None and good else None
@@ -141,6 +141,10 @@ class Filling:
             finally:
                 for waiting in ahead:
                     waiting.cancel()
+
+    def _decoded(self, ahead: Future[Look]) -> Look:
+        self.index.check_open()
+        return ahead.result()
 
     def _decode(self, content: bytes, name: str) -> Look:
         file = thumbnail_file(self.index.places.thumbnails, content)

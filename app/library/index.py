@@ -85,7 +85,7 @@ class Index:
         when, lasted = self._walked
         if until is not None and lasted > SLOW_WALK and begun - when < WALK_AGAIN and not self._unread:
             return 0
-        there = dict(self.places.pictures())
+        there = dict(self.places.pictures(self.check_open))
         self._walked = (time.monotonic(), time.monotonic() - begun)
         known = self._known_files()
         self.facts.forget(known.keys() - there.keys())

@@ -35,7 +35,7 @@ from pipelines.io.images import open_picture
 AT_ONCE = (
     0.25  # seconds that a page may spend on what is missing, before the job in the background takes over
 )
-ZIP_SECONDS = 3600  # that a zip is kept
+ZIP_SECONDS, KEPT_ZIPS = 3600, 4  # for how long a zip is kept, and how many are
 
 log = logging.getLogger(__name__)
 
@@ -179,10 +179,14 @@ class Library(Working):
         return file
 
     def zip_place(self) -> Path:
-        """Where a new zip may be written that is kept for an hour; those that are older are removed."""
+        """Where a new zip may be written. It is kept for an hour, unless KEPT_ZIPS others come after it."""
+        found: list[tuple[float, Path]] = []
         for file in self.places.zips.glob("*.zip"):
             with suppress(OSError):
-                if time.time() - file.stat().st_mtime > ZIP_SECONDS:
+                found.append((file.stat().st_mtime, file))
+        for number, (changed, file) in enumerate(sorted(found, reverse=True), start=1):
+            if number >= KEPT_ZIPS or abs(time.time() - changed) > ZIP_SECONDS:
+                with suppress(OSError):
                     file.unlink()
         name = f"atelier-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}.zip"
         return self.places.zips / name
@@ -231,9 +235,13 @@ class Library(Working):
             found.append(Broken(name, BadInput.of(message)))
         return found
 
+    def end_soon(self) -> None:
+        """End what is being asked. It waits for nothing, so that the handler of a signal may call it."""
+        self._closing.set()
+
     def close(self) -> None:
         """End what is being asked, and let go of the index."""
-        self._closing.set()
+        self.end_soon()
         self._filling.stop(wait=2.0)
         self.done()
 

@@ -169,17 +169,27 @@ class MarksFile:
                 self._lines, self._marks = [], {}
                 self.changes += 1
             which, end = (state.st_ino if state else 0), 0
-        if state is not None and state.st_size > end:
-            with self.file.open("rb") as opened:
-                opened.seek(end)
-                data = opened.read()
-            data = data[: data.rfind(b"\n") + 1]  # another process may be writing the rest
+        if state is not None and state.st_size > end and (data := self._whole_lines(end)):
             self._marks = dict(self._marks)
             for text in data.split(b"\n")[:-1]:
                 self._apply(_line(text))
             end += len(data)
             self.changes += 1
         self._read = (which, end)
+
+    def _whole_lines(self, begin: int) -> bytes:
+        """The bytes from there on. None of a last line without an end, which another process may be writing.
+
+        None at all of what cannot be read, such as a folder in the file's place.
+        """
+        try:
+            with self.file.open("rb") as opened:
+                opened.seek(begin)
+                data = opened.read()
+        except OSError as problem:
+            log.warning("the marks of the library cannot be read: %s", problem)
+            return b""
+        return data[: data.rfind(b"\n") + 1]
 
     def _apply(self, line: Line | None) -> None:
         self._lines.append(line)

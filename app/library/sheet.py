@@ -36,7 +36,8 @@ def write_zip(file: Path, entries: Sequence[Entry]) -> None:
     part = file.with_name(f".{file.name}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        # A zip knows no time before 1980 or after 2107; the nearest one is taken.
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
             names = _names(entries)
             for entry, name in zip(entries, names, strict=True):
                 with suppress(FileNotFoundError):  # deleted just now

@@ -12,7 +12,8 @@ from app.library.exif import XMP
 from app.library.foreign_values import MOST_TEXT, json_of, lines_of, plain
 from pipelines.io.values import is_dict
 
-COMMENT = re.compile(r"<exif:UserComment>(.{0,200000}?)</exif:UserComment>", re.DOTALL)
+COMMENT, COMMENT_END = "<exif:UserComment>", "</exif:UserComment>"
+MOST_COMMENT = 200_000  # characters
 FLAGS = re.compile(r"\s(?:--\w|Job ID:)")  # where a prompt of Midjourney ends
 SEED = re.compile(r"--seed[ =]+(\d{1,20})\b")
 LINKS = re.compile(r"(?:<?https?://\S+>?\s+)+")  # pictures before a prompt
@@ -51,8 +52,9 @@ def _swarmui(texts: Mapping[str, str]) -> Foreign | None:
 
 def _drawthings(texts: Mapping[str, str]) -> Foreign | None:
     """JSON in the comment of EXIF, which a PNG holds in its XMP: "c" is the prompt, "uc" what is not wanted."""
-    packet = COMMENT.search(texts.get(XMP, ""))
-    told = re.sub("<[^<>]*>", "", packet[1]) if packet else texts.get("comment") or ""
+    _, _, rest = texts.get(XMP, "").partition(COMMENT)
+    packet, end, _ = rest[:MOST_COMMENT].partition(COMMENT_END)
+    told = re.sub("<[^<>]*>", "", packet) if end else texts.get("comment") or ""
     values = json_of(html.unescape(told))
     if not is_dict(values) or "c" not in values or not {"uc", "sampler", "v2"} & set(values):
         return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,10 +36,13 @@ class Checking:
 
 
 class Checks:
-    """One folder at a time; data files of folders are kept in `cache`. A look at another folder ends the one before."""
+    """One folder at a time; data files of folders are kept in `cache`. A look at another folder ends the one before.
 
-    def __init__(self, cache: Path) -> None:
-        self.cache = cache
+    `needed` tells the folder whose data file a training still reads, "" for none.
+    """
+
+    def __init__(self, cache: Path, needed: Callable[[], str] = str) -> None:
+        self.cache, self._needed = cache, needed
         self._lock = threading.Lock()
         self._now: Checking | None = None
         self._stop = threading.Event()
@@ -78,10 +83,12 @@ class Checks:
         self._say(stop, ended)
 
     def _trim(self) -> None:
-        """Delete the data files, sheets and facts of folders that were read longest ago."""
-        with suppress(OSError):
+        """Delete the data files, sheets and facts of folders that were read longest ago and are not needed."""
+        with suppress(OSError, ValueError, LookupError):
             read = sorted(self.cache.glob("*.json"), key=lambda file: file.stat().st_mtime)
             for facts in read[:-MOST_KEPT]:
+                if json.loads(facts.read_text("utf-8"))["folder"] == self._needed():
+                    continue
                 for file in (facts, *(facts.with_suffix(ending) for ending in (".png", ".safetensors"))):
                     file.unlink(missing_ok=True)
 

@@ -30,7 +30,9 @@ from pipelines.training.report import sheet_steps
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "pipelines.training.cli")
 TICK_SECONDS = 0.25  # between two looks whether a picture is being made
-CLOSING_SECONDS = 5.0  # that a closing studio waits for a training to be saved
+CLOSING_SECONDS = (
+    1.5  # that a closing studio waits for a training; it saves itself and ends, also without the studio
+)
 
 State = Literal["running", "paused", "ended", "failed"]
 
@@ -180,6 +182,11 @@ class Trainings:
                 problem=self._problem(ended) if state == "failed" else None,
                 last_words=self._last_words() if state == "failed" else "",
             )
+
+    def needed(self) -> str:
+        """The folder of pictures that a training which is not over learns from; "" where there is none."""
+        now = self.now()
+        return "" if now is None or now.state == "ended" else os.path.abspath(now.order.data)
 
     def sheet(self, training: str, step: int) -> Path:
         """The file of a sheet. BadInput when there is none."""

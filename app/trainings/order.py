@@ -8,11 +8,8 @@ from typing import Any
 
 from pipelines.errors import BadInput
 from pipelines.models.pack_card import PACK_NAME
-from pipelines.training.own import PACK, Plan
+from pipelines.training.own import PACK, SAVE_SECONDS, Plan
 
-SAVE_SECONDS = (
-    40.0  # between two saved states: with a step's time and the writing, less than a minute is lost
-)
 SAMPLE_MINUTES = 1.0
 SIZES = ("tiny", "small", "base")
 LEAST_MINUTES, MOST_MINUTES = 0.5, 100_000.0

@@ -22,6 +22,7 @@ from app.ui.door import in_both
 from pipelines.errors import BadInput
 
 MAX_BODY_BYTES = 64_000_000  # of a call's JSON; uploads, which are larger, are no JSON
+MAX_VALUES = 500_000  # of a call's JSON, which take many times their bytes when they are read
 NO_BODY = ("GET", "HEAD", "OPTIONS")
 # a scheme that names another machine or a file of this one, any scheme with slashes, or slashes alone
 ADDRESS = re.compile(
@@ -45,16 +46,18 @@ class NoAddresses:
         asked = FETCHED.search(unquote(scope["path"]))
         if asked and (is_address(asked[1]) or "/proxy=" in asked[0]):
             sentence = "no_address"
-        elif scope["method"] not in NO_BODY and not _is_upload(headers):
+        elif scope["method"] not in NO_BODY and not is_upload(headers):
             body = await _read(receive)
             if body is None:
                 status, sentence = 413, "too_long"
+            elif _values(body) > MAX_VALUES:
+                status, sentence = 413, "too_many_values"
             elif names_address(body, _own(headers, self.serving)):
                 sentence = "no_address"
             else:
                 receive = _again(body, receive)
         if sentence:
-            message = in_both(sentence, megabytes=MAX_BODY_BYTES // 1_000_000)
+            message = in_both(sentence, megabytes=MAX_BODY_BYTES // 1_000_000, most=MAX_VALUES)
             await JSONResponse({"error": message, "detail": message}, status)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -108,7 +111,8 @@ def _own(headers: Headers, serving: Serving) -> set[str]:
     return names - {""}
 
 
-def _is_upload(headers: Headers) -> bool:
+def is_upload(headers: Headers) -> bool:
+    """Whether a request brings files: they are read in parts, and `UploadLimits` counts them."""
     return headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
@@ -126,6 +130,11 @@ async def _read(receive: Receive) -> bytes | None:
         if not message.get("more_body"):
             break
     return b"".join(parts)
+
+
+def _values(body: bytes) -> int:
+    """How many values a JSON text has, at most."""
+    return sum(body.count(mark) for mark in (b",", b"[", b"{"))
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

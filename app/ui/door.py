@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.serving import Serving
+from app.serving import Serving, host_name
 from app.ui import theme
 from app.ui.i18n import LANGUAGES, say
 
@@ -129,7 +129,8 @@ def forwarded(scope: Scope, serving: Serving) -> Scope:
     fields = Headers(raw=headers)
     if fields.get("x-forwarded-proto", "").split(",")[0].strip() == "https":
         scope["scheme"] = "wss" if scope["type"] == "websocket" else "https"
-    if sender := fields.get("x-forwarded-for", "").split(",")[-1].strip():  # the last is our own proxy's word
+    said = ",".join(fields.getlist("x-forwarded-for"))  # some proxies add a line of their own
+    if sender := host_name(said.split(",")[-1]):  # the last is our own proxy's word, with some its port too
         scope["client"] = (sender, 0)
     if serving.path and scope["path"].startswith(serving.path + "/"):
         scope["path"] = scope["path"][len(serving.path) :]

@@ -74,6 +74,8 @@ class Folders:
 
     def close(self) -> None:
         """End what is being asked of any of them."""
+        for library in self._opened.values():
+            library.end_soon()  # all at once, then each is waited for
         self.here.close()
         for library in self._opened.values():
             library.close()

@@ -7,6 +7,7 @@ import os
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -245,7 +246,8 @@ def serve(
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        print("closing", flush=True)
+        with suppress(OSError):  # the terminal is gone
+            print("closing", flush=True)
     finally:
         queue.begin_closing()
         page.atelier.folders.close()  # type: ignore[attr-defined]

@@ -11,8 +11,14 @@ import gradio as gr
 ASSETS = Path(__file__).parents[2] / "assets"
 SHEETS = ("style.css", "axes.css", "see.css", "comfort.css", "library.css", "train.css")
 SCRIPTS = (
+    "common.js",
+    "connection.js",
     "brush.js",
     "page.js",
+    "prompts.js",
+    "optimize.js",
+    "edit.js",
+    "generate.js",
     "axes.js",
     "see.js",
     "comfort.js",

@@ -35,7 +35,7 @@ class TrainQuestions:
 
     def __init__(self, trainings: Trainings | None) -> None:
         self.trainings = trainings
-        self.checks = Checks(trainings.data) if trainings else None
+        self.checks = Checks(trainings.data, trainings.needed) if trainings else None
 
     def routes(self) -> list[Route]:
         """POST /train/QUESTION with JSON; GET /train/sheet/ID/STEP and /train/mosaic/NAME."""

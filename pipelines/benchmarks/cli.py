@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import random
 import resource
@@ -12,25 +11,23 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipelines.benchmarks.candidates import bench_diffuse, bench_generate
 from pipelines.benchmarks.dalle import bench_dalle
 from pipelines.benchmarks.edit import bench_edit
 from pipelines.benchmarks.guide import bench_guide
-from pipelines.benchmarks.machine import matmul_rate, memory_bandwidth
+from pipelines.benchmarks.machine import matmul_rate
 from pipelines.benchmarks.transformer import bench_transformer
 from pipelines.clip.losses import great_circle
-from pipelines.core.arguments import Parser
+from pipelines.core.arguments import Parser, told
 from pipelines.core.execute import run
-from pipelines.core.pipeline import Result, Step
-from pipelines.generate.pipeline import Generate
-from pipelines.generate.settings import GenerateSettings
-from pipelines.models.dalle.network import Dalle
+from pipelines.core.pipeline import Step
 from pipelines.models.device import choose_device, dtype_of
 from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.taming_vqgan.network import TamingVqgan, TamingVqganConfig
@@ -48,59 +45,8 @@ def main(argv: list[str], benches: Mapping[str, Callable[[str], dict[str, Any]]]
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(argv)
-    figures = benches[options.name](options.device)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:44} {value:,.4g}" if isinstance(value, float) else f"{name:44} {value}")
+    print(told(benches[options.name](options.device), as_json=options.json))
     return 0
-
-
-def bench_generate(device: str = "auto", candidates: int = 16, rounds: int = 3) -> dict[str, Any]:
-    """Tokens a second, the share of each stage, and the distance to the machine's limit for the same work."""
-    studio = Studio("tiny", device)
-    pipeline = studio.pipeline("generate")
-    assert isinstance(pipeline, Generate)
-    wait = torch.cuda.synchronize if studio.torch_device.type == "cuda" else (lambda: None)
-    settings = GenerateSettings(candidates=candidates)
-    times = []
-    for round_number in range(rounds + 1):
-        stages = {"draw": 0.0, "decode, judge": 0.0, "rank, finish": 0.0}
-        last = time.perf_counter()
-        for event in run(pipeline, settings):
-            wait()
-            now = time.perf_counter()
-            draws = isinstance(event, Step) and event.stage == "draw"
-            stage = "draw" if draws else "decode, judge" if isinstance(event, Step) else "rank, finish"
-            stages[stage] += now - last
-            last = now
-            if isinstance(event, Result) and round_number > 0:  # the first round warms up
-                times.append((event.seconds, stages))
-                print(f"round {round_number}: {event.seconds:.2f} s", file=sys.stderr)
-    seconds = median(total for total, _ in times)
-    drawing = median(stages["draw"] for _, stages in times)
-    tokens = candidates * pipeline.dalle.config.image_length
-    flops, traffic = drawing_cost(pipeline, candidates)
-    rate, bandwidth = matmul_rate(studio.torch_device), memory_bandwidth(studio.torch_device)
-    limit = max(flops / rate, traffic / bandwidth)
-    figures: dict[str, Any] = {
-        "device": studio.device,
-        "candidates": candidates,
-        "seconds in all (median)": seconds,
-        "image tokens a second": tokens / drawing,
-    }
-    for stage in times[0][1]:
-        figures[f"share of {stage}"] = median(stages[stage] / total for total, stages in times)
-    return {
-        **figures,
-        "drawing: GFLOP": flops / 1e9,
-        "drawing: GB of weights and keys read": traffic / 1e9,
-        "machine: GFLOP/s (float32 matmul)": rate / 1e9,
-        "machine: GB/s (copy, read and write)": bandwidth / 1e9,
-        "drawing: seconds at the machine's limit": limit,
-        "drawing: times the limit": drawing / limit,
-    }
 
 
 def bench_optimize(device: str = "auto", steps: int = 24, rounds: int = 3) -> dict[str, Any]:
@@ -254,23 +200,9 @@ def _plain_optimize(pipeline: Optimize, settings: OptimizeSettings) -> float:
     return time.perf_counter() - begun
 
 
-def drawing_cost(pipeline: Generate, candidates: int) -> tuple[float, float]:
-    """FLOPs, and bytes read, of drawing with guidance: weights once a step, allowed keys and values once a row."""
-    dalle = cast(Dalle, pipeline.dalle)  # the tiny pack's
-    config = dalle.config
-    batches = -(-candidates // pipeline.batch_size)
-    rows = 2 * pipeline.batch_size
-    weights = sum(p.numel() for p in dalle.blocks.parameters())
-    weights += dalle.image_head.weight.numel()
-    keys = dalle.masks[:, config.text_length :].sum().item()  # over all layers and positions
-    steps = config.image_length
-    flops = batches * rows * (2 * weights * steps + 4 * config.width * keys)
-    traffic = 4 * batches * (weights * steps + 2 * rows * config.width * keys)
-    return float(flops), float(traffic)
-
-
 BENCHES: dict[str, Callable[[str], dict[str, Any]]] = {
     "generate": bench_generate,
+    "diffuse": bench_diffuse,
     "optimize": bench_optimize,
     "guide": bench_guide,
     "edit": bench_edit,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.models.base import Clip
+from pipelines.models.typed import floats, integers
 
 DUPLICATE = 0.94  # cosine above which two pictures count as the same
 TEMPLATES = ("{}", "a {}", "a 3d {}", "a flat {}", "a cartoon {}")
@@ -33,7 +34,7 @@ def text_vector(clip: Clip, text: str) -> Tensor:
 class Ranking:
     """The scores of candidates for one prompt. Lists are in order of candidates, except `order`, which is best first."""
 
-    scores: list[float]  # mean cosine over the ensemble
+    scores: list[float]  # mean cosine over the ensemble; empty without a prompt
     noise: float  # how far a score moves, on average, with the wording of the prompt
     order: list[int]
     duplicate_of: list[int | None]  # the better candidate that looks the same
@@ -51,14 +52,11 @@ class Ranking:
     def facts(self, k: int, seeds: list[int]) -> dict[str, Any]:
         """The facts of candidate `k` for its record, as JSON values. `seeds` are those of all candidates."""
         twin = self.duplicate_of[k]
-        return {
-            "candidate": k,
-            "candidates": len(seeds),
-            "noise": self.noise,
-            "tied": self.tied,
-            "mean_score": sum(self.scores) / len(seeds),
-            "duplicate_of": None if twin is None else seeds[twin],
-        }
+        facts: dict[str, Any] = {"candidate": k, "candidates": len(seeds)}
+        if self.scores:
+            mean = sum(self.scores) / len(seeds)
+            facts |= {"noise": self.noise, "tied": self.tied, "mean_score": mean}
+        return {**facts, "duplicate_of": None if twin is None else seeds[twin]}
 
 
 @torch.no_grad()
@@ -88,10 +86,15 @@ def score_terms(clip: Clip, terms: Sequence[tuple[str, float]], vectors: Tensor)
 
 
 def rank(clip: Clip, prompt: str | Sequence[tuple[str, float]], vectors: Tensor) -> Ranking:
-    """Rank n pictures for a prompt, or texts with weights, by their (n, d) image vectors of unit length."""
-    scores, noise = score_terms(clip, [(prompt, 1.0)] if isinstance(prompt, str) else prompt, vectors)
-    # cast: torch does not say what tolist() lists.
-    order: list[int] = cast(Any, scores.argsort(descending=True, stable=True)).tolist()
+    """Rank n pictures for a prompt, or texts with weights, by their (n, d) image vectors of unit length.
+
+    Without a text they keep their order.
+    """
+    terms = [(prompt, 1.0)] if isinstance(prompt, str) else prompt
+    scores, noise, order = list[float](), 0.0, list(range(len(vectors)))
+    if terms:
+        cosines, noise = score_terms(clip, terms, vectors)
+        scores, order = floats(cosines), integers(cosines.argsort(descending=True, stable=True))
     alike = (vectors @ vectors.T > DUPLICATE).cpu()
     duplicate_of: list[int | None] = [None] * len(order)
     originals: list[int] = []
@@ -99,4 +102,4 @@ def rank(clip: Clip, prompt: str | Sequence[tuple[str, float]], vectors: Tensor)
         duplicate_of[k] = next((better for better in originals if alike[k, better]), None)
         if duplicate_of[k] is None:
             originals.append(k)
-    return Ranking(cast(Any, scores).tolist(), noise, order, duplicate_of)
+    return Ranking(scores, noise, order, duplicate_of)

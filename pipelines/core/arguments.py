@@ -1,8 +1,9 @@
-"""Command-line flags whose errors are BadInput, one sentence each."""
+"""Command-line flags whose errors are BadInput, one sentence each, and the table that commands of figures print."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -41,3 +42,16 @@ def number(kind: type, lo: float, hi: float) -> Callable[[str], Any]:
         return value
 
     return read
+
+
+def told(figures: dict[str, Any], *, as_json: bool) -> str:
+    """Figures by name as a table, numbers to four digits, or as one JSON object."""
+    if as_json:
+        return json.dumps(figures)
+    return "\n".join(f"{name:44} {_shown(value)}" for name, value in figures.items())
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

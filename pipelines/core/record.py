@@ -27,13 +27,17 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.core.pipeline import Picture, Pipeline, Result, StudioLike
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
+from pipelines.io.containers import MAX_CHUNKS
 from pipelines.io.files import write_atomically
 from pipelines.io.formats import picture_format
-from pipelines.io.images import MAX_CHUNKS, check_size, open_untouched, read_bytes
+from pipelines.io.images import check_size, open_untouched, read_bytes
 from pipelines.io.values import is_dict, is_list
 
 VERSION = "0.1.0"
 MAX_JSON = 8_000_000  # characters; a picture given as a setting is inside, all else is a few hundred
+MAX_TEXTS = 100  # of other programs in one PNG
+MAX_UNPACKED = 32_000_000  # bytes of other programs' texts in one PNG, together
+OURS = "atelier"
 MAX_DEPTH = 8
 
 
@@ -278,14 +282,14 @@ def record_from_json(text: str) -> Record:
 def read_texts(source: str | Path | bytes) -> dict[str, str]:
     """The texts in a PNG by name, the first of each name. No pixel is decoded.
 
-    A text of our own that unpacks to more than MAX_JSON bytes is refused; another program's is left out. BadInput when
-    it is no PNG, too large, damaged or cut off.
+    Another program's text that is damaged, or unpacks to more than MAX_JSON bytes, is left out, and so is what exceeds
+    MAX_TEXTS or MAX_UNPACKED. BadInput when a text of our own is so, or when it is no PNG, too large, damaged or cut off.
     """
     data = read_bytes(source)
     if picture_format(data) != "PNG":
         raise BadInput("core.not_a_png")
     texts: dict[str, str] = {}
-    at, count = 8, 0
+    at, count, room = 8, 0, MAX_UNPACKED
     while at < len(data):
         count += 1
         head = data[at : at + 8]
@@ -302,22 +306,28 @@ def read_texts(source: str | Path | bytes) -> dict[str, str]:
             return texts
         if kind in (b"tEXt", b"zTXt", b"iTXt"):
             body = data[at + 8 : at + 8 + length]
-            if struct.unpack_from(">I", data, at + 8 + length)[0] != zlib.crc32(kind + body):
-                raise BadInput("core.png_checksum")
-            name, text = _text_of(kind, body)
-            if text is not None and len(texts) < 100:
-                texts.setdefault(name, text)
+            name = body.partition(b"\0")[0].decode("latin-1")
+            if name not in texts and (name == OURS or (room > 0 and len(texts) <= MAX_TEXTS)):
+                try:
+                    if struct.unpack_from(">I", data, at + 8 + length)[0] != zlib.crc32(kind + body):
+                        raise BadInput("core.png_checksum")
+                    texts[name] = _text_of(kind, body, MAX_JSON if name == OURS else min(MAX_JSON, room))
+                    room -= len(texts[name])
+                except BadInput:
+                    if name == OURS:
+                        raise
+                    room -= MAX_JSON  # which it may have taken to find out
         at += 12 + length
     raise BadInput("core.png_damaged")
 
 
-def _text_of(kind: bytes, body: bytes) -> tuple[str, str | None]:
-    """The name and the text of one text chunk of a PNG; None for a foreign text of more than MAX_JSON bytes.
+def _text_of(kind: bytes, body: bytes, most: int) -> str:
+    """The text of one text chunk of a PNG. BadInput when it does not unpack, or to more than `most` bytes.
 
     `kind` is tEXt, zTXt or iTXt. The first two are Latin-1 by the standard, but many programs write UTF-8 there.
     """
-    key, _, rest = body.partition(b"\0")
-    name, packed = key.decode("latin-1"), kind == b"zTXt"
+    _, _, rest = body.partition(b"\0")
+    packed = kind == b"zTXt"
     if kind == b"zTXt":
         rest = rest[1:]  # the method, always 0
     elif kind == b"iTXt":
@@ -326,17 +336,15 @@ def _text_of(kind: bytes, body: bytes) -> tuple[str, str | None]:
     if packed:
         unpacker = zlib.decompressobj()
         try:
-            rest = unpacker.decompress(rest, MAX_JSON)
+            rest = unpacker.decompress(rest, most)
         except zlib.error:
             raise BadInput("core.png_text_damaged") from None
         if unpacker.unconsumed_tail:
-            if name != "atelier":
-                return name, None
-            raise BadInput("core.png_text_too_long", most=MAX_JSON)
+            raise BadInput("core.png_text_too_long", most=most)
     try:
-        return name, rest.decode("utf-8")
+        return rest.decode("utf-8")
     except UnicodeDecodeError:
-        return name, rest.decode("utf-8", "replace") if kind == b"iTXt" else rest.decode("latin-1")
+        return rest.decode("utf-8", "replace") if kind == b"iTXt" else rest.decode("latin-1")
 
 
 def _expect(good: Any, name: str) -> None:

@@ -57,7 +57,7 @@ def replay(
         pipeline=record.pipeline,
         pack=studio.pack,
         device=result.device or studio.device,
-        models=studio.models(record.pipeline),
+        models=picture.models or studio.models(record.pipeline),
         settings=result.settings,
         picture=picture,
         rank=rank,

@@ -21,7 +21,7 @@ from typing import (
 )
 
 from pipelines.core.axes import BETWEEN, USE, WORDS, Axis, parse_axis
-from pipelines.core.prompt_notes import Grammar, prompt_notes
+from pipelines.core.prompt_notes import Grammar, notes_on_several
 from pipelines.core.prompts import parse_scenes, parse_targets
 from pipelines.errors import BadInput, Message
 from pipelines.io.images import picture_notes
@@ -100,6 +100,7 @@ class Knob:
 
 
 PROMPT_LIMIT = 2000  # characters; a prompt is a sentence, not a book
+WHITE = "\t\n\v\f\r\x85"  # control characters that are white space: slides paste line breaks as \v
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +156,14 @@ class Settings:
         for knob in self.knobs():
             value = getattr(self, knob.name)
             if not (value is None and knob.optional):
-                object.__setattr__(self, knob.name, _checked(knob, value))
+                object.__setattr__(self, knob.name, _checked(knob, value, self.may_lack_prompt))
         if self.x or self.y:
             self.cells()
+
+    @property
+    def may_lack_prompt(self) -> bool:
+        """Whether the prompt may be empty."""
+        return False
 
     def axes(self) -> tuple[Axis | None, Axis | None]:
         """The axes of the sheet that is asked for, of columns and of rows. BadInput for a text of another form."""
@@ -242,8 +248,12 @@ class Settings:
         return [*self.notes_on_prompt(), *pictures]
 
     def notes_on_prompt(self) -> list[Message]:
-        """What the prompt holds that is read as words, or is without effect."""
-        return prompt_notes(self.prompt, self.grammar)
+        """What the prompt, and other texts to draw, hold that is read as words, or is without effect."""
+        return notes_on_several([self.prompt, *filter(None, self.other_texts())], self.grammar)
+
+    def other_texts(self) -> list[str]:
+        """The settings beside the prompt that say what to draw, in the same grammar; "" for those that are empty."""
+        return []
 
     def files(self) -> list[str]:
         """The pictures in the settings, each a path or a data URI."""
@@ -336,8 +346,11 @@ def _without_old_zero(knob: Knob, value: Any) -> Any:
     return None if is_zero and knob.optional and (knob.lo or 0) > 0 else value
 
 
-def _checked(setting: Knob, value: Any) -> Any:
-    """The value in the knob's type. BadInput when it is of another type, out of range or not among the choices."""
+def _checked(setting: Knob, value: Any, may_be_empty: bool = False) -> Any:
+    """The value in the knob's type. BadInput when it is of another type, out of range or not among the choices.
+
+    `may_be_empty` is for prompts.
+    """
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     if setting.type is bool:
         if not isinstance(value, bool):
@@ -364,7 +377,7 @@ def _checked(setting: Knob, value: Any) -> Any:
     elif not isinstance(value, str):
         raise BadInput("settings.not_text", setting=setting.name, value=shown)
     elif setting.kind == "prompt":
-        value = clean_prompt(value)
+        value = clean_prompt(value, may_be_empty)
     if setting.choices is not None and value not in setting.choices:
         raise BadInput(
             "settings.not_a_choice", setting=setting.name, value=shown, choices=", ".join(setting.choices)
@@ -384,18 +397,19 @@ def _seed(value: Any) -> Any:
     return int(text) if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", text) else value
 
 
-def clean_prompt(text: str) -> str:
+def clean_prompt(text: str, may_be_empty: bool = False) -> str:
     """The prompt without characters that cannot be seen, runs of white space made one space each, and none at its ends.
 
-    BadInput when it is empty, longer than PROMPT_LIMIT characters, or holds control characters or lone surrogates.
+    BadInput when it is empty and may not be, longer than PROMPT_LIMIT characters, or holds control characters or lone
+    surrogates.
     """
     for character in text:
-        if (ord(character) < 32 and character not in "\t\r\n") or 127 <= ord(character) < 160:
+        if (ord(character) < 32 or 127 <= ord(character) < 160) and character not in WHITE:
             raise BadInput("settings.control_character", number=ord(character))
         if 0xD800 <= ord(character) < 0xE000:
             raise BadInput("settings.half_a_pair")
     text = " ".join(visible(text).split())
-    if not text:
+    if not text and not may_be_empty:
         raise BadInput("settings.prompt_empty")
     if len(text) > PROMPT_LIMIT:
         raise BadInput("settings.prompt_too_long", count=len(text), most=PROMPT_LIMIT)

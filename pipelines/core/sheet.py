@@ -42,7 +42,7 @@ def draw_sheet(pipeline: Pipeline[Any], settings: Settings) -> Generator[Step, N
         if not pictures:
             raise BadInput("core.nothing_to_compare")
         best = pictures[0]
-        drawn.append(replace(best, settings=best.settings or prepared, models=models))
+        drawn.append(replace(best, settings=best.settings or prepared, models=best.models or models))
     columns, rows = (axis.labels() if axis else [""] for axis in settings.axes())
     facts = {"sheet": {"columns": columns, "rows": rows}}
     image = sheet_of([picture.image for picture in drawn], columns, rows)

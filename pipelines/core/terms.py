@@ -40,8 +40,8 @@ class TermSettings(Settings):
         return parse_looks(self.style)
 
     def terms(self) -> list[tuple[str, float]]:
-        """Pairs of a text and its share of the guidance; one text alone has the share 1."""
-        return parse_terms(self.prompt)
+        """Pairs of a text and its share of the guidance; one text alone has the share 1. Empty without a prompt."""
+        return parse_terms(self.prompt) if self.prompt else []
 
     def read(self, look: str = "") -> dict[str, Any]:
         """The facts that say how the prompt was read and in which look, "" for none, for a picture."""

@@ -6,7 +6,7 @@ A LatentDiffusion may draw them again: noised part of the way, and denoised unde
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, cast
 
@@ -28,6 +28,8 @@ from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer, join
 from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, preview, walk
 from pipelines.models.sampling import generator_of, sample
 from pipelines.models.typed import integers
+
+NOTHING = [("", 1.0)]  # the terms of no prompt
 
 
 class ReadsStyle(Protocol):
@@ -55,6 +57,8 @@ class Generate(Splits[GenerateSettings]):
     vqgan: Codec
     clip: Clip
     diffusion: LatentDiffusion | None = None
+    # gives this pipeline with the pack's second stage in the DALL·E's place, and its models as records name them
+    second_stage: Callable[[], tuple[Generate, dict[str, dict[str, str]]]] | None = None
 
     Settings: ClassVar[type[Settings]] = GenerateSettings
 
@@ -62,9 +66,12 @@ class Generate(Splits[GenerateSettings]):
         """The settings with the picture prompt, if any, as a small PNG data URI, the finish, and the size of a batch.
 
         They are needed to replay the run; the size of a batch changes how a candidate's numbers are rounded. BadInput when
-        `keep_rows` leaves nothing to draw, when the pack cannot refine or draw on the canvas, or when the picture cannot
-        be read.
+        `keep_rows` leaves nothing to draw, when the pack cannot refine, draw on the canvas or draw by a second stage, or
+        when the picture cannot be read.
         """
+        drawer, _ = self.drawer(settings)
+        if drawer is not self:
+            return drawer.prepare(settings)
         height, width = self.canvas(settings)
         if settings.keep_rows >= height:
             raise BadInput("generate.nothing_to_draw", rows=settings.keep_rows, most=height - 1)
@@ -72,7 +79,8 @@ class Generate(Splits[GenerateSettings]):
             raise BadInput("generate.cannot_refine")
         finish = settings.finish
         if finish == "auto":
-            finish = "drawn" if self.diffusion is None or settings.canvas else "refined"
+            drawn = self.diffusion is None or settings.canvas or settings.prior
+            finish = "drawn" if drawn else "refined"
         settings = replace(settings, batch=settings.batch or self.batch_size, finish=finish)
         if not settings.image:
             return settings
@@ -81,12 +89,23 @@ class Generate(Splits[GenerateSettings]):
             settings, image=picture_to_uri(fit_size(on_white(open_picture(settings.image)), *sides))
         )
 
+    def drawer(self, settings: GenerateSettings) -> tuple[Generate, dict[str, dict[str, str]] | None]:
+        """What draws these settings, and its models where they are not this pipeline's own.
+
+        BadInput when the second stage is asked for and the pack has none.
+        """
+        if not settings.prior or _slides(self.dalle):
+            return self, None
+        if self.second_stage is None:
+            raise BadInput("generate.no_second_stage")
+        return self.second_stage()
+
     def canvas(self, settings: GenerateSettings) -> tuple[int, int]:
         """Rows and columns of image tokens. BadInput for a canvas that the DALL·E cannot draw on."""
         grid, factor = self.dalle.config.grid, self.vqgan.config.factor
         width, height = canvas_size(settings.canvas, "", factor, grid * factor)
         if (width, height) != (grid * factor,) * 2:
-            if not getattr(self.dalle, "slides", False):
+            if not _slides(self.dalle):
                 raise BadInput("generate.canvas_fixed", side=grid * factor)
             if min(width, height) < grid * factor:
                 raise BadInput("generate.canvas_small", width=width, height=height, least=grid * factor)
@@ -95,6 +114,9 @@ class Generate(Splits[GenerateSettings]):
     @torch.no_grad()
     def draw(self, settings: GenerateSettings, chosen: Sequence[int]) -> Generator[Step, None, list[Drawn]]:
         """A Step a row of tokens, a step of the refinement and a batch."""
+        drawer, _ = self.drawer(settings)
+        if drawer is not self:
+            return (yield from drawer.draw(settings, chosen))
         likeness, start = self._picture_prompt(settings)
         parts, drawn = self.batches(settings), list[Drawn]()
         for batch in (parts[number] for number in chosen):
@@ -114,6 +136,9 @@ class Generate(Splits[GenerateSettings]):
     @torch.no_grad()
     def choose(self, settings: GenerateSettings, drawn: Sequence[Drawn]) -> list[Picture]:
         """Rank the candidates of all batches, and make the pictures that are kept."""
+        drawer, models = self.drawer(settings)
+        if drawer is not self:
+            return [replace(picture, models=models) for picture in drawer.choose(settings, drawn)]
         seeds = [seed for part in drawn for seed in part.seeds]
         facts = [fact for part in drawn for fact in part.facts]
         refined = [image for part in drawn for image in part.images]
@@ -128,7 +153,7 @@ class Generate(Splits[GenerateSettings]):
             Picture(
                 image,
                 seeds[k],
-                ranking.scores[k],
+                ranking.scores[k] if ranking.scores else None,
                 {**ranking.facts(k, seeds), **facts[k], "tokens": integers(tokens[k].flatten())},
             )
             for image, k in zip(pictures, kept, strict=True)
@@ -171,12 +196,15 @@ class Generate(Splits[GenerateSettings]):
         (height, width), rows = self.canvas(settings), batch.rows
         before, length = config.semantic_length, config.semantic_length + height * width
         uniform = torch.stack([_uniform(seed, length) for seed in batch.row_seeds]).to(device)
-        canvas = self._blank(height, width).repeat(rows, 1)  # what has not been drawn yet is white
-        terms = settings.terms()
-        guided = settings.guidance != 1 or len(terms) > 1
+        canvas = _blank(self.vqgan, height, width, device).repeat(
+            rows, 1
+        )  # what has not been drawn yet is white
+        told = config.prompt_length > 0 and bool(settings.prompt or batch.looks)
+        terms = (settings.terms() if told else []) or NOTHING
+        guided = told and (settings.guidance != 1 or len(terms) > 1)
         texts = self._texts(terms, batch, guided)
         repeat = len(terms) + guided
-        if settings.canvas and getattr(self.dalle, "slides", False):
+        if settings.canvas and _slides(self.dalle):
             cache, logits = cast(Slides, self.dalle).prefill(texts, rows * repeat, (height, width))
         else:
             cache, logits = self.dalle.prefill(texts, rows * repeat)
@@ -216,7 +244,9 @@ class Generate(Splits[GenerateSettings]):
         mask[:, :, : settings.keep_rows * mask.shape[2] * self.vqgan.config.factor // height] = 0
         known = Known(model.encode(images), settings.refinement, mask if settings.keep_rows else None)
         styled, prompt = under_looks(model, settings.prompt, batch.row_looks)
-        condition, course = _under(styled, parse_terms(prompt), (width, height), batch.rows)
+        condition, course = _under(
+            styled, parse_terms(prompt) if prompt else NOTHING, (width, height), batch.rows
+        )
         guidance = model.proposed_guidance
         ticks = walk(model, batch.row_seeds, (width, height), condition, steps, guidance, known, course)
         while True:
@@ -250,14 +280,6 @@ class Generate(Splits[GenerateSettings]):
             return cast(ReadsStyle, self.dalle).text_tokens(self.tokenizer.encode(text), slot)
         return self.dalle.text_tokens(self.tokenizer.encode(in_words(text, look) if share > 0 else text))
 
-    def _blank(self, height: int, width: int) -> Tensor:
-        """(1, height * width) tokens of a white picture; zeros when the codec has no encoder."""
-        device, factor = self.dalle.device, self.vqgan.config.factor
-        if not getattr(self.vqgan.config, "has_encoder", True):
-            return torch.zeros(1, height * width, dtype=torch.long, device=device)
-        white = torch.ones(1, 3, height * factor, width * factor, device=device)
-        return self.vqgan.encode_tokens(white).flatten(1)
-
     def _picture_prompt(self, settings: GenerateSettings) -> tuple[Tensor | None, Tensor]:
         """The terms that a picture prompt adds: a bias of the logits or None, and the tokens of its top rows.
 
@@ -274,6 +296,20 @@ class Generate(Splits[GenerateSettings]):
         codes = self.vqgan.codes
         distance = torch.cdist(codes[tokens], codes).square()
         return -12 * settings.likeness * distance / distance.mean(), start
+
+
+def _slides(dalle: Decoder) -> bool:
+    """Whether a DALL·E is a second stage, whose window slides."""
+    return getattr(dalle, "slides", False)
+
+
+def _blank(codec: Codec, height: int, width: int, device: torch.device) -> Tensor:
+    """(1, height * width) tokens of a white picture; zeros when the codec has no encoder."""
+    if not getattr(codec.config, "has_encoder", True):
+        return torch.zeros(1, height * width, dtype=torch.long, device=device)
+    factor = codec.config.factor
+    white = torch.ones(1, 3, height * factor, width * factor, device=device)
+    return codec.encode_tokens(white).flatten(1)
 
 
 def _under(

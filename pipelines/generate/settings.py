@@ -51,6 +51,9 @@ class GenerateSettings(TermSettings):
     canvas: str = knob("", label=("canvas", "画布"), advanced=True,
         help="WIDTHxHEIGHT in pixels, for a DALL·E whose window slides (train transformer); empty for its own",
         help_zh="宽x高（像素），用于窗口可滑动的 DALL·E（train transformer）；留空为其自身大小")
+    prior: bool = knob(False, label=("second stage", "第二阶段"), advanced=True,
+        help="draw with the pack's second stage (train transformer) in the DALL·E's place; the prompt may be empty",
+        help_zh="用模型包的第二阶段（train transformer）代替 DALL·E 作画，提示词可以留空")
     batch: int | None = knob(None, 1, 512, label=("drawn together", "同时绘制"), advanced=True,
         help="candidates drawn together", help_zh="同时绘制多少张候选")
     # fmt: on
@@ -58,6 +61,11 @@ class GenerateSettings(TermSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_size_form(self.canvas)
+
+    @property
+    def may_lack_prompt(self) -> bool:
+        """Whether the second stage draws, which needs none."""
+        return self.prior
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ WITHOUT_EFFECT = re.compile(  # on a picture that is drawn here: files, display,
     r"|on_misspelled_token|clip_sequential_evaluate|text_clip_on_cpu|truncate_overlength_prompt|visualize_cuts"
     r"|skip_event|stop_event|image_output|gif_\w+|key_frames|turbo_(?:steps|preroll)|vr_\w+|video_init_\w+"
     r"|extract_nth_frame|flow_\w+|symm_loss_scale|symm_switch|gobig_\w+|keep_unsharp|(?:high|low)_(?:contrast|brightness)_\w+"
-    r"|custom_path|width_height_for_\w+"
+    r"|custom_path|width_height_for_\w+|n_batches|batch_size"
 )
 PERLIN = {"grey": "gray", "colored": "color", "coloured": "color", "colour": "color"}
 NO_PICTURE = ("", "none", "None", "NONE")  # as notebooks write it
@@ -97,10 +97,6 @@ class _Notebook:
     def __post_init__(self) -> None:
         self.left = {name: value for name, value in self.left.items() if value is not None}
 
-    def tell(self, code: str, **facts: Any) -> None:
-        """Add a sentence."""
-        self.notes.append(Message(f"guide.notebook_{code}", facts))
-
     def take(self, name: str, default: Any = None) -> Any:
         """A value, which is then no longer left."""
         return self.left.pop(name, default)
@@ -120,9 +116,11 @@ class _Notebook:
         frames, beside = as_number(given), as_number(self.beside.get("max_frames"))
         most = int(self.knobs["max_frames"].hi or 0)
         if frames is None and given is not None:
-            self.tell("usual", setting="max_frames", value=_shown(given))
+            self.notes.append(
+                Message("guide.notebook_usual", {"setting": "max_frames", "value": _shown(given)})
+            )
         if mode not in (None, "2D", "3D", "None", "none", False):
-            self.tell("mode", mode=_shown(mode))
+            self.notes.append(Message("guide.notebook_mode", {"mode": _shown(mode)}))
         if beside is not None:
             self.moves = beside > 1
         elif mode is not None:
@@ -130,11 +128,16 @@ class _Notebook:
         else:
             self.moves = frames not in (None, 1, *UNCHANGED_FRAMES)
             if frames in UNCHANGED_FRAMES:
-                self.tell("still", frames=frames)
+                self.notes.append(Message("guide.notebook_still", {"frames": frames}))
         if mode == "3D":
-            self.tell("flat", names=_listed(name for name in DEPTH if self.take(name) is not None))
+            self.notes.append(
+                Message(
+                    "guide.notebook_flat",
+                    {"names": _listed(name for name in DEPTH if self.take(name) is not None)},
+                )
+            )
         if self.moves and beside is None and frames is not None and frames > most:
-            self.tell("frames", frames=f"{frames:g}", most=most)
+            self.notes.append(Message("guide.notebook_frames", {"frames": f"{frames:g}", "most": most}))
             frames = most
         self.values["max_frames"] = 1 if not self.moves else most if frames is None else frames
 
@@ -147,13 +150,18 @@ class _Notebook:
             later = [f"{words} @{frame}" for frame, words in scenes[1:]] if self.moves else []
             self.values["prompt"] = " ^ ".join([words, *later])
         if not scenes and "prompt" not in {**self.left, **self.beside}:
-            self.tell("no_prompt", usual=self.knobs["prompt"].default)
+            self.notes.append(Message("guide.notebook_no_prompt", {"usual": self.knobs["prompt"].default}))
         pictures = [(frame, map(str, items)) for frame, items in self._scenes("image_prompts") if items]
         for _, sources in pictures[:1]:
             self.values["image_prompts"] = " | ".join(sources)
         for name, later in (("text_prompts", scenes[1:] * (not self.moves)), ("image_prompts", pictures[1:])):
             if later:
-                self.tell("later", setting=name, frames=_listed(str(frame) for frame, _ in later))
+                self.notes.append(
+                    Message(
+                        "guide.notebook_later",
+                        {"setting": name, "frames": _listed(str(frame) for frame, _ in later)},
+                    )
+                )
 
     def _scenes(self, name: str) -> list[tuple[int, list[Any]]]:
         """Lists of prompts by their first frame, in order of frames. BadInput for another form."""
@@ -187,8 +195,15 @@ class _Notebook:
             if len(wanted) != 2 or len(numbers) != 2:
                 raise BadInput("guide.notebook_size", size=_shown(sides))
             if wanted != reduced:
-                self.tell(
-                    "sides", size="x".join(map(str, wanted)), reduced="x".join(map(str, reduced)), side=SIDE
+                self.notes.append(
+                    Message(
+                        "guide.notebook_sides",
+                        {
+                            "size": "x".join(map(str, wanted)),
+                            "reduced": "x".join(map(str, reduced)),
+                            "side": SIDE,
+                        },
+                    )
                 )
             self.values["size"] = "x".join(map(str, reduced))
         seed = self.take("set_seed")
@@ -196,9 +211,9 @@ class _Notebook:
         if seed is not None:
             rolled = isinstance(seed, str) and seed.strip().lower() in ("random_seed", "random", "")
             self.values["seed"] = -1 if rolled else seed
-        for name in () if self.moves else ("n_batches", "batch_size"):
+        for name in () if self.moves else ("n_batches", "batch_size"):  # an animation is made once there, too
             if (count := as_number(self.take(name))) is not None and count > 1:
-                self.tell("batches", setting=name, count=f"{count:g}")
+                self.notes.append(Message("guide.notebook_batches", {"setting": name, "count": f"{count:g}"}))
 
     def start(self) -> None:
         """The start picture or clouds of noise, which win over it; and how far the gradient is clamped."""
@@ -211,7 +226,7 @@ class _Notebook:
         if isinstance(image, str) and image.strip() in NO_PICTURE:
             image = None
         if image is not None and clouds:
-            self.tell("clouds", image=_shown(image))
+            self.notes.append(Message("guide.notebook_clouds", {"image": _shown(image)}))
         elif image is not None:
             self.values["image"] = image
         if self.switch("clamp_grad") is False:
@@ -247,12 +262,12 @@ class _Notebook:
         second = self.take("use_secondary_model")
         models += ["use_secondary_model"] if second not in (None, False, "False", "false") else []
         if models:
-            self.tell("models", names=_listed(models))
+            self.notes.append(Message("guide.notebook_models", {"names": _listed(models)}))
         ours = [CLIPS[name] for name in named if name in CLIPS]
         if named and ours:
-            self.tell("clips", names=_listed(named), clip=ours[0])
+            self.notes.append(Message("guide.notebook_clips", {"names": _listed(named), "clip": ours[0]}))
         elif named:
-            self.tell("clips_unknown", names=_listed(named))
+            self.notes.append(Message("guide.notebook_clips_unknown", {"names": _listed(named)}))
 
     # -------------------------------------------------------------------------------------------------------- the rest
 
@@ -267,10 +282,15 @@ class _Notebook:
                 raise BadInput("settings.given_twice", setting=own, first=own, second=name)
             read = _read(knob, value)
             if read is None:
-                self.tell("usual", setting=name, value=_shown(value))
+                self.notes.append(Message("guide.notebook_usual", {"setting": name, "value": _shown(value)}))
             elif isinstance(read, tuple):
                 self.values[own] = read[0]
-                self.tell("course", setting=name, value=_shown(value), first=f"{read[0]:g}")
+                self.notes.append(
+                    Message(
+                        "guide.notebook_course",
+                        {"setting": name, "value": _shown(value), "first": f"{read[0]:g}"},
+                    )
+                )
             else:
                 self.values[own] = read
 
@@ -286,12 +306,16 @@ class _Notebook:
         elif skipped is not None:
             self.values["frames_skip_steps"] = _whole(skipped * now / steps) if now != steps else skipped
         elif text is not None:
-            self.tell("usual", setting="frames_skip_steps", value=_shown(text))
+            self.notes.append(
+                Message("guide.notebook_usual", {"setting": "frames_skip_steps", "value": _shown(text)})
+            )
         skip = as_number(self.values.get("skip_steps"))
         if skip and now != steps and "skip_steps" not in self.beside:
             self.values["skip_steps"] = _whole(skip * now / steps)
             part = f"{self.values['skip_steps']} / {now:g}"
-            self.tell("skipped", skipped=f"{skip:g} / {steps:g}", now=part)
+            self.notes.append(
+                Message("guide.notebook_skipped", {"skipped": f"{skip:g} / {steps:g}", "now": part})
+            )
 
     def without(self) -> None:
         """What is left has no counterpart."""
@@ -307,9 +331,12 @@ class _Notebook:
                 idle.append(name)
             else:
                 unknown.append(name[:40])
-        for code, names in (("otherwise", otherwise), ("idle", idle), ("unknown", unknown)):
-            if names:
-                self.tell(code, names=_listed(sorted(names)))
+        if otherwise:
+            self.notes.append(Message("guide.notebook_otherwise", {"names": _listed(sorted(otherwise))}))
+        if idle:
+            self.notes.append(Message("guide.notebook_idle", {"names": _listed(sorted(idle))}))
+        if unknown:
+            self.notes.append(Message("guide.notebook_unknown", {"names": _listed(sorted(unknown))}))
 
 
 def _read(knob: Knob, value: Any) -> Any:

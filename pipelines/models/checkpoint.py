@@ -129,6 +129,20 @@ def check_finite(tensors: Mapping[str, Tensor], file: str) -> None:
             raise BadInput("models.weights_not_finite", file=file, name=name[:80])
 
 
+def read_codes(path: Path) -> Tensor | None:
+    """The code book (k, c) in a codec's checkpoint, as it is stored; None where the file has none that can be read."""
+    try:
+        with cast(Any, safe_open(path, "pt")) as file:
+            return file.get_tensor("codes")
+    except (SafetensorError, OSError):
+        return None
+
+
+def codes_hash(codes: Tensor) -> str:
+    """SHA-256 of a code book (k, c) as float16, in hexadecimal. Equal code books give tokens one meaning."""
+    return hashlib.sha256(codes.to("cpu", torch.float16).contiguous().numpy().tobytes()).hexdigest()
+
+
 def canonical_bytes(data: bytes) -> bytes:
     """The bytes of a safetensors file with the keys of its header sorted.
 

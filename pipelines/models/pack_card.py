@@ -16,6 +16,7 @@ from pipelines.models.checkpoint import file_hash
 
 CARD = "pack.json"
 PACK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+VOCABULARY = "tokenizer"  # the part that is no network; words.txt, the words of the captions, lies beside it
 # part -> the parts that it was trained over and does not fit without
 STANDS_ON = {"prior": ("clip", "codec"), "dalle": ("vqgan",)}
 
@@ -56,17 +57,18 @@ class PackCard:
     def with_part(
         self, folder: Path, name: str, origin: str, facts: dict[str, Any], *, kept: bool = False
     ) -> PackCard:
-        """The card with the part that now lies in the folder as NAME.safetensors.
+        """The card with the part that now lies in the folder as NAME.safetensors, the vocabulary as NAME.json.
 
         With `kept`, parts that stand on it still do, because what they read of it stayed the same.
         """
-        sha256, before = file_hash(folder / f"{name}.safetensors"), self.parts.get(name)
+        file = f"{name}.json" if name == VOCABULARY else f"{name}.safetensors"
+        sha256, before = file_hash(folder / file), self.parts.get(name)
         parts = dict(self.parts)
         for other, one in parts.items() if kept and before else ():
             if one.stands_on.get(name) == before.sha256:  # pyright: ignore[reportOptionalMemberAccess]
                 parts[other] = replace(one, stands_on={**one.stands_on, name: sha256})
         bases = {base: parts[base].sha256 for base in STANDS_ON.get(name, ()) if base in parts}
-        parts[name] = Part(f"{name}.safetensors", sha256, origin, bases, facts)
+        parts[name] = Part(file, sha256, origin, bases, facts)
         return replace(self, parts=parts)
 
     def write(self, folder: Path) -> None:

@@ -21,8 +21,9 @@ import torch
 
 from pipelines.core.explain import explain
 from pipelines.core.pipeline import Step
-from pipelines.errors import BadInput, CannotSave, Message, Stopped
+from pipelines.errors import CannotSave, Message, Stopped
 from pipelines.io.files import write_atomically
+from pipelines.training.holding import held, holder
 from pipelines.training.state import State
 
 Ending = Literal["done", "kept", "paused", "failed"]
@@ -38,9 +39,7 @@ class Control:
     def __init__(self, folder: str | Path) -> None:
         self.folder = folder = Path(folder)
         self.progress, self._ending = folder / "progress.jsonl", folder / "ended.json"
-        self._lease, self._asked, self._process = (
-            folder / name for name in ("wait", "asked", "process.json")
-        )
+        self._lease, self._asked = folder / "wait", folder / "asked"
         self._told = 0.0
         self._begun = time.monotonic()  # moved on by what was waited
 
@@ -52,22 +51,19 @@ class Control:
 
         Inside, Stopped ends it as it was asked for. BadInput when another process that is alive trains here.
         """
-        if self.alive():
-            raise BadInput("training.runs_already", folder=self.folder)
-        process = psutil.Process()
-        write_atomically(self._process, json.dumps([process.pid, process.create_time()]).encode())
-        self._ending.unlink(missing_ok=True)
-        try:
-            yield
-        except Stopped:
-            self._end("paused" if self.asked() == "pause" else "kept")
-        except (Exception, KeyboardInterrupt) as error:
-            sentence = isinstance(error, (FileNotFoundError, ArithmeticError)) and str(error)
-            problem = Message("training.said", {"reason": sentence}) if sentence else explain(error)
-            self._end("failed", problem=problem.to_json())
-            raise
-        else:
-            self._end("done")
+        with held(self.folder):
+            self._ending.unlink(missing_ok=True)
+            try:
+                yield
+            except Stopped:
+                self._end("paused" if self.asked() == "pause" else "kept")
+            except (Exception, KeyboardInterrupt) as error:
+                sentence = isinstance(error, (FileNotFoundError, ArithmeticError)) and str(error)
+                problem = Message("training.said", {"reason": sentence}) if sentence else explain(error)
+                self._end("failed", problem=problem.to_json())
+                raise
+            else:
+                self._end("done")
 
     def begin_network(self, name: str, folder: Path, facts: dict[str, Any]) -> None:
         """A network is about to be trained; `folder` is where its sheets and figures are written."""
@@ -134,12 +130,7 @@ class Control:
 
     def process(self) -> psutil.Process | None:
         """The training's process, when it is alive."""
-        with suppress(OSError, ValueError, TypeError, psutil.Error):
-            pid, created = json.loads(self._process.read_text("utf-8"))
-            process = psutil.Process(pid)
-            if abs(process.create_time() - created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE:
-                return process
-        return None
+        return holder(self.folder)
 
     def alive(self) -> bool:
         """Whether a process other than this one trains here."""

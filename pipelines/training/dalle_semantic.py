@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from pipelines.models.checkpoint import file_hash, read_header, save_checkpoint
@@ -32,7 +31,7 @@ from pipelines.models.dalle_semantic.network import (
 from pipelines.models.sampling import sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training import token_bank
-from pipelines.training.autoencoder import load_codec
+from pipelines.training.autoencoder import codec_learned, load_codec
 from pipelines.training.data.captions import COLOURS, caption
 from pipelines.training.data.dataset import Dataset, icon_weights
 from pipelines.training.data.scenes import scene_count, scene_share
@@ -92,8 +91,7 @@ class SemanticDalleTrainer(Trainer):
         )
         self.bank = self._load_bank(pack / "clip.safetensors", folder, config)
         self.weights = icon_weights(emoji, rare=0.5)
-        with safe_open(self.codec_file, "pt") as file:
-            codes = file.get_tensor("codes").float()
+        codes, self.learned = codec_learned(self.codec_file)
         self.near, share = neighbours(codes)
         self.targets = self.near.to(accelerator.device), share.to(accelerator.device)
         self.semantic_near = torch.stack([neighbours(table)[0] for table in self.bank.semantic_codes])
@@ -293,7 +291,7 @@ class SemanticDalleTrainer(Trainer):
         return dict(zip(("semantic", "image", "right"), torch.cat(found, 1), strict=True))
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        save_checkpoint(path, self.dalle, self.dalle.config.to_dict(), facts)
+        save_checkpoint(path, self.dalle, self.dalle.config.to_dict(), {**facts, "codec": self.learned})
 
 
 def _optimizer(dalle: SemanticDalle, rate: float, weight_decay: float) -> torch.optim.Optimizer:

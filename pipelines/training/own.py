@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,17 @@ import torch
 
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import check_writable, write_atomically
-from pipelines.models.pack_card import PACK_NAME, PackCard, packs_folder
-from pipelines.training.batches import to_device
+from pipelines.models.clip.tokenizer import WORDS, signs_in, words_in
+from pipelines.models.pack_card import CARD, PACK_NAME, VOCABULARY, PackCard, packs_folder
+from pipelines.training.batches import batches
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.examples import EXAMPLE_SIZE, write_own_examples
 from pipelines.training.data.folder import Check, check
+from pipelines.training.data.stream import Rates, Reader, Stream
+from pipelines.training.data.tars import tars_of
+from pipelines.training.holding import held
+from pipelines.training.processes import is_first
+from pipelines.training.state import State
 from pipelines.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -32,12 +39,15 @@ TINY = ROOT / "assets" / "tiny"
 PACK = "pack"  # all of PARTS, one after another
 CAN_START = ("clip", "critic", "vqgan", "codec", "dalle", "prior", "matting")
 PARTS = ("clip", "critic", "codec", "vqgan", "prior", "dalle")  # what the tools use, in the tiny pack too
-VOCABULARY = "tokenizer.json"
 ICONS_ONLY = ("text", "judge", "matting")  # networks that need names of things, a teacher's words, or opacity
+# trainings that need no picture beforehand
+STREAMED = ("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder", "dalle")
 KEEPS = ("decoder", "image")  # trainings after which what stands on the part still does
 SHARES = {"clip": 0.17, "codec": 0.19, "vqgan": 0.13, "prior": 0.27, "dalle": 0.12, "critic": 0.04}
 # of a pack's minutes, in this order; the rest is for reading, encoding and figures
-SAVE_SECONDS = 60.0  # a crash loses no more
+SAVE_SECONDS = (
+    40.0  # between two saved states; with a step's time and the writing, a crash loses less than a minute
+)
 MEASURED_SECONDS = 20.0
 SHOWN = 20  # files that are told one by one
 
@@ -51,7 +61,7 @@ class Plan:
     @classmethod
     def of(cls, minutes: float) -> Plan:
         """The minutes of a whole pack divided by SHARES."""
-        return cls({name: round(share * minutes, 3) for name, share in SHARES.items()})
+        return cls({name: round(share * minutes, 5) for name, share in SHARES.items()})
 
 
 def train_on_folder(
@@ -64,20 +74,21 @@ def train_on_folder(
 
     `train` trains one network with some options and returns its figures; `trainer_of` only makes its trainer.
     """
-    main = int(os.environ.get("RANK", "0")) == 0
     own = settled(options, found)
     plan = Plan.of(options.minutes) if options.name == PACK else Plan({options.name: options.minutes})
-    if main:
+    told: dict[str, Any] = {"check": found.to_json(), "minutes": plan.minutes, "out": str(own.out)}
+    if is_first():
         report(found, options.licence or "")
-        begin_pack(own.out, found)
         if options.name == PACK:
             say("minutes: " + ", ".join(f"{name} {minutes:.1f}" for name, minutes in plan.minutes.items()))
-    told: dict[str, Any] = {"check": found.to_json(), "minutes": plan.minutes, "out": str(own.out)}
     if options.check:
         return told | {"pace": _paces(own, plan, trainer_of)}
-    figures = {name: _train_part(own, name, minutes, train) for name, minutes in plan.minutes.items()}
-    if main:
-        say(str(farewell(own.out)))
+    with held(own.out) if options.name == PACK else nullcontext():
+        if is_first():
+            begin_pack(own.out, found)
+        figures = {name: _train_part(own, name, minutes, train) for name, minutes in plan.minutes.items()}
+    if is_first():
+        say(str(farewell(own.out, options.name)))
     return told | {"figures": figures}
 
 
@@ -100,11 +111,19 @@ def _train_part(
 def _paces(
     options: argparse.Namespace, plan: Plan, trainer_of: Callable[[argparse.Namespace], Trainer]
 ) -> dict[str, dict[str, float | str]]:
-    """Measure how fast the networks of a plan learn here, and tell it; of a pack, the first two."""
+    """Measure how fast the networks of a plan learn here, and tell it; of a pack, the first two.
+
+    A pack that is not there is not made for it.
+    """
+    out = options.out if (options.out / CARD).exists() else TINY
     paces: dict[str, dict[str, float | str]] = {}
     for name, minutes in list(plan.minutes.items())[:2]:
-        speed = measured(trainer_of(argparse.Namespace(**{**vars(options), "name": name})))
-        sentence = pace(name, speed, options.folder.pictures - options.folder.held_out, minutes)
+        trainer = trainer_of(argparse.Namespace(**{**vars(options), "name": name, "out": out}))
+        speed = measured(trainer)
+        if trainer.stream is not None:
+            sentence = _pace_of_stream(name, speed, trainer.stream)
+        else:
+            sentence = pace(name, speed, options.folder.pictures - options.folder.held_out, minutes)
         say(str(sentence))
         words = {"en": sentence.text(), "zh": sentence.text("zh")}
         paces[name] = {"pictures_a_minute": round(speed, 1), "minutes": minutes, **words}
@@ -114,12 +133,17 @@ def _paces(
 def data_of(options: argparse.Namespace) -> Check | None:
     """The check of a user's pictures where `options.data` names a folder of them, a tar, or the data file of a check.
 
-    Reading is told on standard error. None for other data files. BadInput as `check` raises it.
+    Reading is told on standard error. None for other data files. Of a stream `options.tars` are set. BadInput as `check`
+    raises it, and for a network that cannot learn from a stream.
     """
     data, begun = options.data, time.monotonic()
-    if data.is_file() and data.suffix.lower() != ".tar":
+    if options.stream and options.name not in STREAMED:
+        raise BadInput("training.no_stream", network=options.name, networks=", ".join(STREAMED))
+    if options.stream:
+        options.tars = tars_of(data)
+    elif data.is_file() and data.suffix.lower() != ".tar":
         return Check.of_data_file(data)
-    if data.suffix == ".safetensors":  # which is not there
+    elif data.suffix == ".safetensors":  # which is not there
         return None
 
     def tell(done: int, total: int) -> None:
@@ -127,7 +151,7 @@ def data_of(options: argparse.Namespace) -> Check | None:
             left = (time.monotonic() - begun) / done * (total - done)
             say(f"read {done:,} of {total:,} files, about {left:.0f} seconds left")
 
-    return check(data, options.state / "data", tell, options.licence or "")
+    return check(data, options.state / "data", tell, options.licence or "", options.tars)
 
 
 def report(found: Check, licence: str) -> None:
@@ -149,7 +173,7 @@ def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
     BadInput for a network that learns from icons only, and for a pack's name that cannot be one.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if options.name == PACK and (several or options.start is not None or options.control is not None):
+    if options.name == PACK and (several or options.start is not None):
         raise BadInput("training.pack_alone")
     if options.name == "dalle" and options.codec not in (None, "vqgan"):
         raise BadInput("training.pack_codec", codec=options.codec)
@@ -172,16 +196,19 @@ def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
 def begin_pack(folder: Path, found: Check) -> None:
     """Make the pack where it is not there: the tiny pack's parts, a card, and pictures that Edit learns from.
 
-    A pack that was trained on other pictures keeps its parts. CannotSave when the disk is full.
+    A pack that was trained on other pictures keeps its parts. Its known words are those of the captions and of the tiny
+    pack, where it begins. CannotSave when the disk is full.
     """
     check_writable(folder / "a.safetensors")
     card = PackCard.read(folder)
     data = Dataset(found.file, EXAMPLE_SIZE)
     facts = {name: getattr(found, name) for name in ("hash", "pictures", "held_out", "captions", "words")}
-    facts["folder"] = found.folder.name
+    facts |= {"folder": found.folder.name} | ({"tars": found.tars} if found.tars else {})
     card = replace(card, licence=data.licence, data=facts) if card else PackCard(data.licence, facts)
-    if not (folder / VOCABULARY).exists():
-        write_atomically(folder / VOCABULARY, (TINY / VOCABULARY).read_bytes())
+    if not (vocabulary := folder / f"{VOCABULARY}.json").exists():
+        write_atomically(vocabulary, (TINY / vocabulary.name).read_bytes())
+    write_atomically(folder / WORDS, "\n".join(_words(data)).encode())
+    card = card.with_part(folder, VOCABULARY, "tiny", {})
     for name in PARTS:
         path = folder / f"{name}.safetensors"
         if name not in card.parts:
@@ -191,6 +218,13 @@ def begin_pack(folder: Path, found: Check) -> None:
             card = card.with_part(folder, name, origin, _facts_of(path))
     write_own_examples(data, folder / "pictures.safetensors")
     card.with_part(folder, "pictures", "trained", {"licence": data.licence}).write(folder)
+
+
+def _words(data: Dataset) -> list[str]:
+    """The words, and symbols such as emoji, that texts of the tiny pack and of the trained pictures hold, sorted."""
+    texts = [text for k in data.train for text in (data.icons[k].name, *data.icons[k].also)]
+    own = {word for text in texts for word in (*words_in(text), *signs_in(text))}
+    return sorted({*(TINY / WORDS).read_text("utf-8").split(), *own})
 
 
 def note_part(folder: Path, name: str, file: str, facts: dict[str, Any]) -> None:
@@ -214,9 +248,9 @@ def measured(trainer: Trainer, seconds: float = MEASURED_SECONDS) -> float:
     The networks are changed by it.
     """
     device, step, begun = trainer.accelerator.device, 0, 0.0
+    ahead = batches(trainer, State(), workers=0)
     while step < 2 or time.perf_counter() - begun < seconds:
-        batch = to_device(trainer.batch(step, trainer.accelerator.process_index), device)
-        trainer.update(batch, 0.0)
+        trainer.update(next(ahead), 0.0)
         step += 1
         if step == 1:  # the first one warms up
             begun = time.perf_counter()
@@ -231,9 +265,24 @@ def pace(name: str, speed: float, pictures: int, minutes: float) -> Message:
     return Message("training.pace", {"network": name, "minutes": minutes, "times": times, "speed": speed})
 
 
-def farewell(out: Path) -> Message:
-    """How the pack is used now."""
+def _pace_of_stream(name: str, speed: float, stream: Stream) -> Message:
+    """How fast a training learns and how fast one process can read for it, in a sentence."""
+    journey, rates, begun = stream.journey(1, 1), Rates(), time.perf_counter()
+    reader = Reader(stream, journey, 0)
+    while time.perf_counter() - begun < MEASURED_SECONDS / 4:
+        rates.of(journey)
+        reader.read(64)
+        journey.note(0, [reader.mark])
+    told = rates.of(journey)
+    facts = {"network": name, "speed": speed / 60, "read": told["samples/s"], "megabytes": told["MB/s"]}
+    return Message("training.pace_of_stream", facts)
+
+
+def farewell(out: Path, network: str) -> Message:
+    """How the pack is used now that the network was trained."""
     listed = out.parent == Path(os.path.abspath(packs_folder()))
+    if listed and network == "transformer":
+        return Message("training.second_stage_listed", {"pack": out.name})
     if listed:
         return Message("training.pack_listed", {"pack": out.name})
     return Message("training.pack_elsewhere", {"folder": str(out)})

@@ -22,7 +22,7 @@ from pipelines.models.checkpoint import file_hash, read_header, save_checkpoint
 from pipelines.models.clip.network import read_texts
 from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, draw
 from pipelines.models.vqgan.network import Vqgan
-from pipelines.training.autoencoder import load_codec
+from pipelines.training.autoencoder import codec_learned, load_codec
 from pipelines.training.data.captions import COLOURS, caption
 from pipelines.training.data.dataset import Dataset, icon_weights, on_background
 from pipelines.training.data.icons import may_be_mirrored
@@ -74,7 +74,7 @@ class PriorTrainer(Trainer):
         self.accelerator, self.emoji, self.seed = accelerator, emoji, seed
         self.clip = load_clip(pack, accelerator.device)
         self.codec_file = pack / "codec.safetensors"
-        config, _ = read_header(self.codec_file)
+        (config, _), (_, self.learned) = read_header(self.codec_file), codec_learned(self.codec_file)
         with accelerator.main_process_first():
             name = f"latents-{file_hash(self.codec_file)[:12]}-{emoji.hash}-{seed}.safetensors"
             self.latent_cache = self._latent_cache(folder / name)
@@ -261,4 +261,4 @@ class PriorTrainer(Trainer):
         return figures | named_right(self.clip, self.emoji, self.samples)
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        save_checkpoint(path, self.prior, self.prior.config.to_dict(), facts)
+        save_checkpoint(path, self.prior, self.prior.config.to_dict(), {**facts, "codec": self.learned})

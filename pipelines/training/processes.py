@@ -20,14 +20,25 @@ from pipelines.errors import BadInput
 
 MODULE = ("-m", "pipelines.training.cli")
 LOST = 75  # exit code of a process that lost the others
+WATCHED = "ATELIER_WATCHED"  # in the environment of those that `run` starts
 LOOK_SECONDS = 0.2
 GRACE_SECONDS = 10.0  # that the others have to end
 OTHERS_GONE = re.compile(r"(?i)connection (closed|reset|refused)|broken pipe|nccl|timed out|peer")
 
 
+def is_first() -> bool:
+    """Whether this process is alone, or the first of several: the one that writes and tells."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def lost_the_others(error: RuntimeError) -> bool:
     """Whether an error of one of several processes says no more than that another one is gone."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and bool(OTHERS_GONE.search(str(error)))
+
+
+def watched() -> bool:
+    """Whether `run` started this process and tells what became of the others; else torchrun or the like did."""
+    return WATCHED in os.environ
 
 
 def run(arguments: Sequence[str], count: int, state: Path, command: Sequence[str] = MODULE) -> int:
@@ -43,6 +54,7 @@ def run(arguments: Sequence[str], count: int, state: Path, command: Sequence[str
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
+        WATCHED: "1",
     }
     children: list[subprocess.Popen[bytes]] = []
     try:

@@ -14,17 +14,16 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 from pipelines.core.arguments import Parser, number
 from pipelines.errors import BadInput
 from pipelines.training.data.dataset import DATA_FILE
+from pipelines.training.holding import held
 
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "assets" / "tiny"
@@ -233,22 +232,8 @@ def freeze(folder: Path, data: Path, refresh: bool) -> None:
     os.replace(fresh, code)
 
 
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; BadInput when another queue that is alive holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "queue.pid"
-    pid, alive = 0, False
-    with suppress(OSError, ValueError, psutil.Error):
-        pid, begun = json.loads(file.read_text())
-        alive = psutil.Process(pid).create_time() == begun
-    if alive:
-        raise BadInput("training.queue_running", folder=folder, pid=pid)
-    file.write_text(json.dumps([os.getpid(), psutil.Process().create_time()]))
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
+def _queue_runs(folder: Path, number: int) -> BadInput:
+    return BadInput("training.queue_running", folder=folder, pid=number)
 
 
 def run_queue(queue: Queue, say: Callable[[str], None]) -> int:
@@ -318,7 +303,7 @@ def main(argv: list[str], names: Collection[str]) -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl+C, and the trainings with it
     try:
-        with only_one(queue.folder):
+        with held(queue.folder, _queue_runs):
             freeze(queue.folder, options.data, options.refresh)
             return run_queue(queue, say)
     except KeyboardInterrupt:

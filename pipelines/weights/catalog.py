@@ -103,7 +103,7 @@ def checkpoint_of(name: str) -> Checkpoint:
     if path.is_dir():
         kind, role = folder_kind(path), ""
     elif path.suffix == ".safetensors":
-        kind, role, facts = read_kind(path), "", _facts_of(path)
+        kind, role, facts = read_kind(path), "", facts_of(path)
     else:  # a vocabulary, which tells what it is when it is read
         kind, role = "", "tokenizer"
     return Checkpoint(
@@ -135,8 +135,8 @@ def _of_json(path: Path) -> dict[str, Any]:
     return values if is_dict(values) else {}
 
 
-def _facts_of(path: Path) -> dict[str, Any]:
-    """What was written beside the weights of a converted file: licence, origin, sources. Empty when it has none."""
+def facts_of(path: Path) -> dict[str, Any]:
+    """What was written beside the weights of a file: licence, origin, sources, training. Empty when it has none."""
     try:
         with open_tensors(path, "np") as file:
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
@@ -316,9 +316,8 @@ def with_readers(names: Iterable[str]) -> list[Checkpoint]:
     BadInput for an unknown name.
     """
     checkpoints = [checkpoint_of(name) for name in dict.fromkeys(names)]
-    for field in ("text_encoder", "vocabulary"):
-        readers = [getattr(checkpoint.spec, field) for checkpoint in checkpoints]
-        checkpoints += [checkpoint_of(name) for name in readers if name]
+    checkpoints += [checkpoint_of(one.spec.text_encoder) for one in checkpoints if one.spec.text_encoder]
+    checkpoints += [checkpoint_of(one.vocabulary) for one in checkpoints if one.vocabulary]
     return list({checkpoint.name: checkpoint for checkpoint in checkpoints}.values())
 
 

@@ -49,6 +49,7 @@ class Checkpoint:
     about: str
     pack: str = "full"  # "tiny" is shipped; "full" are the open weights; "own" is what the user added
     role: str = ""  # what it may be used for; that of its kind when not given
+    vocabulary: str = ""  # the checkpoint that it reads by; that of its kind when not given
     file: str = ""  # below the project, or anywhere when it is absolute; "" for the folder of models
     files: tuple[File, ...] = ()  # that are published
     parameters: int = 0
@@ -60,6 +61,8 @@ class Checkpoint:
     def __post_init__(self) -> None:
         if not self.role:
             object.__setattr__(self, "role", self.spec.role)
+        if not self.vocabulary:
+            object.__setattr__(self, "vocabulary", self.spec.vocabulary)
 
     @property
     def spec(self) -> ModelSpec:

@@ -58,6 +58,8 @@ def source_files(paths: list[Path]) -> tuple[list[list[Path]], list[Path]]:
     for path in paths:
         files = _in_folder(path) if path.is_dir() else [path]
         for file in files:
+            if file.exists() and not file.is_file():  # a pipe, which may keep its reader waiting for ever
+                raise BadInput("weights.file_unreadable", file=file.name, reason="not a file")
             if file.suffix == ".json" and not file.name.endswith(INDEX):
                 configs.append(file)
             elif (group := _shards(file)) not in groups:

@@ -6,17 +6,24 @@ What a pack lacks, or what no longer fits to its other parts, comes from the tin
 from __future__ import annotations
 
 from pipelines.errors import BadInput
-from pipelines.models.pack_card import PACK_NAME, PackCard, packs_folder
-from pipelines.weights.checkpoint import Checkpoint
+from pipelines.models.pack_card import PACK_NAME, VOCABULARY, PackCard, packs_folder
+from pipelines.weights.checkpoint import PROJECT, Checkpoint
 
 KINDS = {
     "clip": "clip",
     "critic": "clip",
     "codec": "vqgan",
     "vqgan": "vqgan",
+    "vqvae": "vqgan",
+    "dvae": "dvae",
     "dalle": "dalle",
+    "transformer": "transformer",
     "prior": "prior",
+    VOCABULARY: "tokenizer",
+    "unet": "unet",
 }
+TRAINED = "trained by the user: python launch.py train"
+BESIDE = ("vqvae", "dvae", "transformer")  # which `train` adds to the tiny pack
 PICTURES = "pictures"
 
 
@@ -51,7 +58,7 @@ def models_of(pack: str) -> dict[str, dict[str, str]]:
     drawn = {"prior": prior, "codec": of("codec") if prior != "tiny-prior" else "tiny-codec"}
     tokens = {"dalle": dalle, "vqgan": of("vqgan") if dalle != "tiny-dalle" else "tiny-vqgan"}
     return {
-        "generate": {"tokenizer": "tiny-tokenizer", **tokens, "clip": judges["clip"], **drawn},
+        "generate": {"tokenizer": of(VOCABULARY), **tokens, "clip": judges["clip"], **drawn},
         "optimize": {"vqgan": of("codec"), **judges, **drawn},
         "edit": {**drawn, **judges, PICTURES: of(PICTURES)},
         "guide": {**drawn, **judges},
@@ -60,30 +67,42 @@ def models_of(pack: str) -> dict[str, dict[str, str]]:
 
 
 def own_parts() -> list[Checkpoint]:
-    """The checkpoints of all parts of all packs of the user."""
+    """The checkpoints of all parts of all packs of the user, and of those that were added to the tiny pack."""
     named = [f"{pack}-{part}" for pack in own_packs() for part in (card_of(pack) or PackCard("", {})).parts]
+    named += [f"tiny-{part}" for part in BESIDE]
     return [one for name in named if (one := part_named(name)) is not None]
 
 
 def part_named(name: str) -> Checkpoint | None:
-    """The checkpoint of a part of a user's pack by its name, PACK-PART. None for other names."""
+    """The checkpoint of a part of a user's pack, or of one added to the tiny pack, by its name, PACK-PART.
+
+    None for other names.
+    """
     pack, _, part = name.rpartition("-")
+    if pack == "tiny":
+        return _beside_tiny(part)
     card = card_of(pack)
     if card is None or part not in card.parts:
         return None
-    one = card.parts[part]
-    origin = (
-        "trained by the user: python launch.py train"
-        if one.origin == "trained"
-        else f"copied from {one.origin}"
-    )
+    one, kind = card.parts[part], KINDS.get(part, "")
+    origin = TRAINED if one.origin == "trained" else f"copied from {one.origin}"
     return Checkpoint(
         name,
-        KINDS.get(part, ""),
+        kind,
         licence=str(one.facts.get("licence", card.licence)),
         origin=origin,
         about=", ".join(f"{key} {value:.4g}" for key, value in one.facts.get("figures", {}).items()),
         pack="own",
-        role={"codec": "vqgan"}.get(part, part),
+        role="" if kind and part not in ("critic", VOCABULARY) else part,
+        vocabulary=f"{pack}-{VOCABULARY}" if kind == "clip" and card.fits(VOCABULARY) else "",
         file=str((packs_folder() / pack / one.file).absolute()),
     )
+
+
+def _beside_tiny(part: str) -> Checkpoint | None:
+    """The checkpoint of a part that was trained into the tiny pack's folder. None where there is none."""
+    file = f"assets/tiny/{part}.safetensors"
+    if part not in BESIDE or not (PROJECT / file).is_file():
+        return None
+    licence = "that of the pictures that it was trained on"
+    return Checkpoint(f"tiny-{part}", KINDS[part], licence, TRAINED, "", pack="own", file=file)

@@ -245,6 +245,16 @@ def test_forwarded_headers_are_believed_behind_a_proxy_only() -> None:
     assert client(behind).get("/", headers=forged).status_code == 400  # the name is checked there too
     told = client(behind).get("/", headers={**forged, "X-Forwarded-Host": "studio.example"}).json()
     assert (told["scheme"], told["who"]) == ("https", "10.0.0.9")
+    for last, who in (
+        ("10.0.0.7:4711", "10.0.0.7"),
+        ("[2001:db8::7]:4711", "2001:db8::7"),
+        ("2001:db8::7",) * 2,
+    ):
+        own = [("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-For", last)]  # of the caller, and of the proxy
+        assert (
+            client(behind).get("/", headers=[*own, ("X-Forwarded-Host", "studio.example")]).json()["who"]
+            == who
+        )
 
 
 def test_behind_a_proxy_under_a_path() -> None:

@@ -33,6 +33,7 @@ def soak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Soak]:
 def test_the_short_form_finds_nothing_wrong(soak: Soak) -> None:
     soak.clients(3, 2)
     soak.mutated_pictures(25)
+    soak.strangers(150)
     soak.slow_lines(10, 0.5)
     soak.stop(2)
     soak.full_disk()
@@ -45,6 +46,7 @@ def test_the_short_form_finds_nothing_wrong(soak: Soak) -> None:
     for name in (
         "clients",
         "mutated pictures",
+        "odd requests",
         "slow lines",
         "stop under load",
         "full disk",

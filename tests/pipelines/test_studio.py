@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.errors import BadInput
+from pipelines.io.files import write_atomically
 from pipelines.models.dalle_mini.tokenizer import DalleMiniTokenizer
 from pipelines.models.device import dtype_of, networks_of, networks_to_offload, parameter_bytes
 from pipelines.models.openai_clip.convert import tokenizer_from_merges, tokenizer_from_words
@@ -217,6 +218,18 @@ def test_a_users_vocabulary_tells_what_it_is(models: Path) -> None:
     assert found == [ClipTokenizer, WordPieceTokenizer, DalleMiniTokenizer]
     with pytest.raises(BadInput, match=r"four\.json is no vocabulary that is known here"):
         studio.load("four")
+
+
+def test_a_model_that_was_trained_on_is_loaded_again(models: Path) -> None:
+    write_clip(models / "mine.safetensors")
+    studio = Studio("mini", "cpu", {"clip": "mine"})
+    first, before = studio.load("mine"), studio.models("optimize")["clip"]["sha256"]
+    assert studio.load("mine") is first
+    data = (models / "mine.safetensors").read_bytes()
+    write_atomically(models / "mine.safetensors", data[:-4] + b"\0\0\0\0")
+    again = studio.load("mine")
+    assert again is not first and studio.load("mine") is again
+    assert studio.models("optimize")["clip"]["sha256"] != before
 
 
 def test_a_users_clip_reads_with_the_vocabulary_of_its_kind(models: Path) -> None:

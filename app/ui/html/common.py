@@ -180,8 +180,8 @@ def exports(url: str) -> Markup:
 
 
 def title_of(job: Job) -> str:
-    """What a run is called: its prompt."""
-    return str(job.settings.get("prompt", ""))
+    """What a run is called: its prompt, or that it has none."""
+    return str(job.settings.get("prompt", "")) or both_aloud("no_prompt")
 
 
 def underway(job: Job, prefix: str = "stage_") -> tuple[str, str, float]:

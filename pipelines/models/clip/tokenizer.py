@@ -16,6 +16,7 @@ import tokenizers
 from pipelines.errors import BadInput
 from pipelines.io.visible import symbols
 
+WORDS = "words.txt"  # beside a vocabulary: the words of the training captions, one a line
 END = "<|end|>"  # token 0 ends a text; tokens after it are padding
 
 
@@ -35,7 +36,7 @@ class Tokenizer:
 
         words.txt may be absent. BadInput when the vocabulary is missing or damaged.
         """
-        words = path.with_name("words.txt")
+        words = path.with_name(WORDS)
         try:
             known = words.read_text("utf-8").split() if words.exists() else []
             return cls(tokenizers.Tokenizer.from_str(path.read_text("utf-8")), frozenset(known))
@@ -71,9 +72,9 @@ class Tokenizer:
         return cleaned, list(self.vocabulary.encode(cleaned).offsets)
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words (in Chinese: characters) that are in no training caption, each once; empty without a list of words.
+        """Words (in Chinese: characters), emoji and other symbols that are in no training caption, each once.
 
-        Emoji and other symbols, which no caption has, stand among them.
+        Empty without a list of words.
         """
         if not self.words:
             return []
@@ -81,7 +82,7 @@ class Tokenizer:
         unknown = [
             word for word in text_words if word not in self.words and word.removesuffix("s") not in self.words
         ]
-        return unknown + symbols(unicodedata.normalize("NFKC", text))
+        return unknown + [sign for sign in signs_in(text) if sign not in self.words]
 
     def encode_with_dropout(self, text: str, probability: float, rng: np.random.Generator) -> list[int]:
         """Token ids without END, with BPE dropout (Provilkov et al. 2020).
@@ -117,3 +118,8 @@ def clean(text: str) -> str:
 def words_in(text: str) -> list[str]:
     """Each word once, in order: runs of letters and digits, and single Chinese characters."""
     return list(dict.fromkeys(re.findall(r"[\u4e00-\u9fff]|[^\W_\u4e00-\u9fff]+", clean(text))))
+
+
+def signs_in(text: str) -> list[str]:
+    """Each emoji and other symbol once, in order."""
+    return symbols(unicodedata.normalize("NFKC", text))

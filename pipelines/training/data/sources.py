@@ -1,6 +1,6 @@
 """Where a folder's pictures and captions come from. Nothing is opened as a picture here, and nothing is unpacked to disk.
 
-* pictures with a .txt of the same name beside them, one caption a line;
+* pictures with a .txt of the same name beside them (1.txt or 1.jpg.txt), one caption a line;
 * captions.jsonl, metadata.jsonl and metadata.csv, in any folder, whose rows name pictures of that folder (metadata as in
   the Hub's ImageFolder);
 * tars of webdataset, whose members of one name belong together: KEY.jpg with KEY.txt or KEY.json;
@@ -16,9 +16,10 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipelines.errors import BadInput, CodedError, Message
 from pipelines.io.files import shown_name
@@ -31,6 +32,7 @@ TABLES = ("captions.jsonl", "metadata.jsonl", "metadata.csv")  # a picture's fir
 NAME_COLUMNS = ("file_name", "file", "filename", "image", "path", "name")
 TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "label")
 OTHER_PICTURES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".ico")
+READ = (*PICTURES, ".txt", ".json")  # of a tar
 MOST_CAPTIONS = 20  # of one picture
 MOST_CHARACTERS = 300  # of a caption; CLIP reads 32 tokens
 MOST_TEXT_BYTES = 1_000_000  # of a .txt
@@ -54,7 +56,7 @@ class Found:
     """A picture before it is opened: its name below the folder, its path or its bytes, and what it is said to show.
 
     `source` tells where the captions come from: the name of a table, "txt", "tar", or "names". `shortened` counts captions
-    that were longer than MOST_CHARACTERS.
+    that were longer than MOST_CHARACTERS. `end` is the byte of its tar behind its members.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Found:
     captions: tuple[str, ...]
     source: str
     shortened: int = 0
+    end: int = 0
 
 
 @dataclass
@@ -74,23 +77,33 @@ class Reading:
         self.skipped.append(Skipped(name, problem if isinstance(problem, Message) else problem.message))
 
 
-def files_of(folder: Path) -> list[Path]:
+def files_of(folder: Path, reading: Reading) -> list[Path]:
     """All files below a folder, or the folder itself where it is a file, in natural order: 2 before 10.
 
-    Hidden ones are left out, such as the "._1.png" of a Mac, and links to folders are not followed. BadInput when there
-    is no such folder.
+    Hidden ones are left out, such as the "._1.png" of a Mac, and links to folders are not followed. What cannot be
+    looked into is told to `reading`. BadInput when there is no such folder.
     """
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise BadInput("training.folder_missing", folder=folder)
+
+    def closed(error: OSError) -> None:
+        reading.skip(_name(folder, Path(error.filename)), _unreadable(error))
+
+    try:
+        if folder.is_file():
+            return [folder]
+        there = folder.is_dir()
+    except OSError:  # a name that is too long for any
+        there = False
+    if not there:
+        raise BadInput("training.folder_missing", folder=str(folder)[:200])
     paths: list[Path] = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=closed):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        paths += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(
-        (path for path in paths if path.is_file()), key=lambda path: _natural(path.relative_to(folder))
-    )
+        for path in (Path(place, name) for name in names if not name.startswith(".")):
+            try:
+                paths += [path] if path.is_file() else []
+            except OSError as error:  # a folder that tells names alone
+                closed(error)
+    return sorted(paths, key=lambda path: _natural(path.relative_to(folder)))
 
 
 def pictures_in(folder: Path, files: Iterable[Path], reading: Reading) -> Iterator[Found]:
@@ -101,12 +114,13 @@ def pictures_in(folder: Path, files: Iterable[Path], reading: Reading) -> Iterat
     for path in files:
         name, ending = _name(folder, path), path.suffix.lower()
         if ending == ".tar":
-            yield from _pictures_in_tar(path, name, reading)
+            yield from pictures_in_tar(path, name, reading)
         elif ending in OTHER_PICTURES:
             reading.skip(name, Message("training.picture_form", {"form": ending}))
         elif ending in PICTURES:
             source, captions = tables.pop(str(path), ("", ()))
-            if not (found := clean_captions(captions)).captions and (text := texts.get(_key(path))):
+            text = texts.get(_key(path)) or texts.get(str(path).casefold())
+            if not (found := clean_captions(captions)).captions and text:
                 source, found = "txt", clean_captions(_lines_of(text, _name(folder, text), reading))
             if not found.captions:
                 source, found = "names", clean_captions(words_of_name(Path(name), folder.name))
@@ -179,12 +193,16 @@ def _lines_of(path: Path, name: str, reading: Reading) -> list[str]:
         return []
 
 
+def _unreadable(error: OSError) -> Message:
+    return Message("training.file_unreadable", {"reason": (error.strerror or str(error)).lower()})
+
+
 def _read(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
     except OSError as error:
-        raise BadInput("training.file_unreadable", reason=(error.strerror or str(error)).lower()) from None
+        raise BadInput.of(_unreadable(error)) from None
     if len(data) > most:
         raise BadInput("training.file_too_large", most=most // 10**6)
     return data
@@ -245,31 +263,44 @@ def _rows(path: Path, name: str, reading: Reading) -> Iterator[tuple[int, dict[s
 # --------------------------------------------------------------------------------------------------------------- tars
 
 
-def _pictures_in_tar(path: Path, name: str, reading: Reading) -> Iterator[Found]:
-    """The pictures of a webdataset tar. A damaged one gives those before the damage."""
+def pictures_in_tar(path: Path, name: str, reading: Reading, start: int = 0) -> Iterator[Found]:
+    """The pictures of a webdataset tar from byte `start` on, where a member begins. A damaged one gives those before the
+    damage.
+
+    Only pictures, .txt and .json are read of it, and nothing is unpickled.
+    """
     group: dict[str, bytes] = {}
-    key = ""
+    key, end = "", start
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
+        with path.open("rb") as raw:
+            raw.seek(start)
+            tar = tarfile.open(fileobj=raw, mode="r:")  # noqa: SIM115  # closed with its file
+            while (member := tar.next()) is not None:
+                cast(Any, tar).members.clear()  # which would grow with a tar of millions
                 place, _, base = member.name.rpartition("/")
                 stem, _, ending = base.partition(".")
                 if not member.isreg() or not stem or base.startswith("."):
                     continue
                 if (f"{place}/{stem}") != key:
-                    yield from _sample(group, f"{name}/{key.strip('/')}", reading)
+                    yield from _sample(group, f"{name}/{key.strip('/')}", reading, member.offset)
                     group, key = {}, f"{place}/{stem}"
-                if member.size > MAX_BYTES:
+                ending = "." + ending.lower()
+                if ending not in READ:
+                    group[ending] = b""
+                elif member.size > MAX_BYTES:
                     problem = Message("training.file_too_large", {"most": MAX_BYTES // 10**6})
                     reading.skip(f"{name}/{member.name}", problem)
                 elif (file := tar.extractfile(member)) is not None:
-                    group["." + ending.lower()] = file.read(MAX_BYTES)
+                    group[ending] = file.read(MAX_BYTES)
+            end = tar.offset
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         reading.skip(name, Message("training.tar_damaged", {"reason": " ".join(str(error).split())[:80]}))
-    yield from _sample(group, f"{name}/{key.strip('/')}", reading)
+        with suppress(OSError):
+            end = path.stat().st_size
+    yield from _sample(group, f"{name}/{key.strip('/')}", reading, end)
 
 
-def _sample(group: dict[str, bytes], name: str, reading: Reading) -> Iterator[Found]:
+def _sample(group: dict[str, bytes], name: str, reading: Reading, end: int) -> Iterator[Found]:
     """The picture of a group of members of one key, when it has one."""
     ending = next((ending for ending in group if ending in PICTURES), None)
     if ending is None:
@@ -291,7 +322,7 @@ def _sample(group: dict[str, bytes], name: str, reading: Reading) -> Iterator[Fo
     source, found = "tar", clean_captions(captions)
     if not found.captions:
         source, found = "names", clean_captions(words_of_name(Path(name.partition(".tar/")[2])))
-    yield Found(name + ending, group[ending], found.captions, source, found.shortened)
+    yield Found(name + ending, group[ending], found.captions, source, found.shortened, end)
 
 
 # -------------------------------------------------------------------------------------------------------------- names

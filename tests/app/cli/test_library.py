@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import stat
+import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ import pytest
 from PIL import Image
 
 from app.cli.main import main
+from app.library.reading import look_at, read_file
 from tests.support.library import ColourClip, put
 
 
@@ -96,3 +102,31 @@ def test_zip_of_what_is_found(folder: Path, tmp_path: Path, capsys: pytest.Captu
 def test_what_is_wrong_is_told(arguments: list[str], code: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["library", *arguments, "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+
+
+@pytest.mark.parametrize("stage", ["walk", "read", "decode"])
+def test_ctrl_c_ends_at_the_next_file(
+    stage: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stage would take more than ten seconds."""
+    image = (folder / "red.jpg").read_bytes()
+    for number in range(200):
+        (folder / f"{number}.jpg").write_bytes(image + bytes([number]))
+    begun: list[float] = []
+    places = {
+        "walk": ("app.library.files.stat.S_ISREG", stat.S_ISREG),
+        "read": ("app.library.index.read_file", read_file),
+        "decode": ("app.library.filling.look_at", look_at),
+    }
+    name, real = places[stage]
+
+    def slow(*values: Any, **more: Any) -> Any:
+        if not begun:
+            begun.append(time.monotonic())
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        time.sleep(0.1)
+        return real(*values, **more)  # type: ignore[operator]
+
+    monkeypatch.setattr(name, slow)
+    assert main(["library", "index", "--folder", str(folder)]) == 130
+    assert time.monotonic() - begun[0] < 2 and "stopped" in capsys.readouterr().err

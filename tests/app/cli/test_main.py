@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +15,12 @@ import pytest
 from PIL import Image
 
 from app.cli.main import main
+from app.cli.progress import Interrupts, one_ending
+from app.cli.run import ROOT
 from pipelines import studio as studio_module
 from pipelines.core.record import read_record
 from pipelines.studio import PIPELINES
-from tests.support.tiny import tiny_generate
+from tests.support.tiny import tiny_generate, tiny_transformer_generate
 
 
 class TinyStudio:
@@ -54,6 +61,21 @@ def test_several_prompts_are_drawn_one_after_another(
     prompts = [read_record(picture["path"], PIPELINES).settings["prompt"] for picture in told["pictures"]]
     assert prompts == ["a red heart", "two red heart", "green apple"]
     assert main(["generate", "--json"]) != 0
+
+
+@pytest.mark.usefixtures("tiny_studio")
+def test_no_words_are_needed_where_a_second_stage_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["generate", "--prior", "--out", str(tmp_path), "--json"]
+    assert main(asked) == 2
+    assert "train transformer" in capsys.readouterr().err
+    monkeypatch.setattr(TinyStudio, "pipeline", lambda *_: tiny_transformer_generate())
+    assert main([*asked, "--candidates", "2"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [picture["score"] for picture in told["pictures"]] == [None, None]
+    record = read_record(told["pictures"][0]["path"], PIPELINES)
+    assert record.settings["prior"] and not record.settings["prompt"]
 
 
 @pytest.mark.usefixtures("tiny_studio")
@@ -281,6 +303,12 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
             "cannot be written",
         ),
         (["generate", "x", "--out", "/proc/self"], "may not be written"),
+        (["probe", ".", "--out", "file/a.safetensors"], "cannot be written"),
+        (["explain", "a.png", "a cup", "--maps", "file/a.png"], "cannot be written"),
+        (["score", "a.png", "a cup", "--out", "file/a.csv"], "cannot be written"),
+        (["library", "zip", "file/a.zip"], "cannot be written"),
+        (["score", "~nobody_such/a.csv"], "a.csv"),
+        (["guide", "x", "--disco", "~nobody_such/a.txt"], "~nobody_such/a.txt"),
         (["generate", "x", "--out", "file/a"], "cannot be made"),
         (["optimize", "--resume", "~nobody_such/a-run"], "there is no run in ~nobody_such/a-run"),
     ],
@@ -295,6 +323,7 @@ def test_where_nothing_can_be_written_is_told_before_the_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "folder.mp4").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     monkeypatch.setenv("ATELIER_OUTPUTS", str(tmp_path / "out"))
     monkeypatch.setattr(studio_module, "Studio", lambda *_, **__: pytest.fail("a model was loaded"))
     assert main(arguments) == 2
@@ -309,3 +338,40 @@ def test_a_home_of_nobody_for_models_is_told(
     monkeypatch.setenv("ATELIER_MODELS", "~nobody_such/models")
     assert main(["models"]) == 2
     assert "home folder that is not on this machine" in capsys.readouterr().err
+
+
+ENDED = """
+import os, signal, sys, time
+from app.cli import main
+def dispatch(arguments):
+    os.kill(os.getpid(), getattr(signal, arguments[0]))
+    time.sleep(20)
+main._dispatch = dispatch
+code = main.main(sys.argv[1:])
+assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_what_ends_a_command_ends_it_like_ctrl_c(name: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDED, name], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 130 and "stopped; nothing unfinished was kept" in ended.stderr
+
+
+@pytest.mark.skipif(shutil.which("nohup") is None, reason="the system has no nohup")
+def test_what_is_ignored_stays_so() -> None:
+    code = ENDED.replace("sleep(20)", "sleep(0.1)")
+    assert subprocess.run(["nohup", sys.executable, "-c", code, "SIGHUP"], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_signal_to_end_is_held_back_by_a_run_that_can_be_stopped() -> None:
+    with one_ending():
+        interrupts = Interrupts()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.count == 1
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        interrupts.close()

@@ -124,3 +124,31 @@ def test_a_damaged_list_while_running_stops_nobody(queue: JobQueue, tmp_path: Pa
     with pytest.raises(CannotSave):
         queue.submit("fake", {}, "ann")
     assert queue.waiting() == [] and time.monotonic() > 0
+
+
+def test_a_waiting_run_that_has_lost_its_picture_does_not_run_without_it(
+    studio: FakeStudio, tmp_path: Path
+) -> None:
+    queue = JobQueue(studio, tmp_path, FAKES)
+    running = queue.submit("fake", {"prompt": "slow", "steps": 100_000}, "ann")
+    until(lambda: queue.job(running).state == "running")
+    waiting = queue.submit("fake", {"image": picture(2)}, "ann")
+    queue.close()
+    for file in (tmp_path / "given").iterdir():
+        file.unlink()
+    again = JobQueue(FakeStudio(), tmp_path, FAKES)
+    job = again.job(waiting)
+    assert job.state == "failed" and "is not kept any more; give it again" in job.error
+    again.close()
+
+
+def test_a_folder_that_is_deleted_while_running_is_begun_anew(queue: JobQueue, tmp_path: Path) -> None:
+    before = finished(queue, queue.submit("fake", {}, "ann"))
+    for file in sorted(tmp_path.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    tmp_path.rmdir()
+    job = finished(queue, queue.submit("fake", {}, "ann"))
+    assert job.state == "done" and Path(job.pictures[0]["path"]).is_file()
+    assert queue._store.find(job.id) is not None and queue._store.find(before.id) is None
+    with pytest.raises(BadInput, match="another studio"):
+        JobQueue(FakeStudio(), tmp_path, FAKES)

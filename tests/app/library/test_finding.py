@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from app.library import Library, Query, read_query
 from app.library import near as near_module
+from app.library.library import KEPT_ZIPS
 from app.library.vectors import Vectors
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri
@@ -203,3 +205,13 @@ def test_a_library_with_a_graph_finds_what_one_without_finds(
     monkeypatch.setattr("app.library.ranking.scores_of", lambda *_: pytest.fail("the graph was not asked"))
     monkeypatch.setattr("app.library.finding.scores_of", lambda *_: pytest.fail("the graph was not asked"))
     assert [found(library, clip, text) for text in ("red", "red:1 green:1", "-blue")] == exact
+
+
+def test_zips_know_any_time_and_few_are_kept(folder: Path) -> None:
+    file = folder / "2026-01-01" / "xred.png"
+    os.utime(file, (3600, 3600))  # 1970, as of a camera without a clock
+    library = Library(folder)
+    zips = [library.zip_of(["xred"]) for _ in range(KEPT_ZIPS + 2)]
+    with zipfile.ZipFile(zips[-1]) as archive:
+        assert archive.read("xred.png") == file.read_bytes()
+    assert sum(one.exists() for one in zips) == KEPT_ZIPS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from app.library import Foreign, Library, read_query
-from app.library.exif import exif_texts
-from app.library.foreign import foreign_of
+from app.library.exif import XMP, exif_texts
+from app.library.foreign import foreign_of, read_foreign
 from tests.support.library import ColourClip
 
 A1111 = (
@@ -203,4 +204,19 @@ def test_broken_exif_says_nothing(block: bytes) -> None:
 def test_nonsense_is_survived(texts: dict[str, str]) -> None:
     found = foreign_of(png(**texts))
     assert found is None or isinstance(found, Foreign)
+    assert found is None or len(found.text) <= 4000
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {XMP: "<exif:UserComment>" * 100_000},
+        {"parameters": "a\n" * 2_000_000},
+        {"Description": "a\0" * 2_000_000},
+    ],
+)
+def test_texts_made_to_keep_a_reader_busy_cost_nothing(texts: dict[str, str]) -> None:
+    begun = time.process_time()
+    found = read_foreign(texts)
+    assert time.process_time() - begun < 1
     assert found is None or len(found.text) <= 4000

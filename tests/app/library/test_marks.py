@@ -9,7 +9,7 @@ import pytest
 
 from app.library import Library, Marks, Query, read_query
 from app.library.marks import MarksFile
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, CannotSave
 from tests.support.library import COLOURS, ColourClip, put
 
 
@@ -180,3 +180,11 @@ def test_a_marks_file_in_memory_of_its_lines(tmp_path: Path) -> None:
     assert marks.all() == {"aa": Marks(True)} and marks.changes == changes
     (tmp_path / "marks.jsonl").unlink()
     assert marks.all() == {} and marks.changes > changes
+
+
+def test_marks_that_cannot_be_read_are_none(folder: Path) -> None:
+    (folder / "library" / "marks.jsonl").mkdir(parents=True)
+    library = Library(folder)
+    assert {entry.prompt for entry in library.recent()} == {"red", "green", "blue"}
+    with pytest.raises(CannotSave):
+        library.star(["red"])

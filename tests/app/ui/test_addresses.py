@@ -132,3 +132,10 @@ async def test_what_gradio_fetches_with_cannot_call_out(
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def test_a_call_of_very_many_values_is_refused_before_it_is_read(studio: tuple[str, JobQueue]) -> None:
+    answer = httpx.post(f"{studio[0]}gradio_api/call/rank", content=b"[" * 400_000)
+    assert answer.status_code != 413
+    answer = httpx.post(f"{studio[0]}gradio_api/call/rank", content=b"[" * 600_000)
+    assert answer.status_code == 413 and "values" in answer.json()["error"]

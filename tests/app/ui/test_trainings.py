@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -83,6 +84,21 @@ def test_a_folder_is_told_with_what_is_left_out(trainings: Trainings, folder: Pa
         asked_until(client, "check", folder=str(folder), again=True)
     kept = [file.suffix for file in trainings.data.iterdir()]
     assert sorted(kept) == sorted([".json", ".png", ".safetensors"] * MOST_KEPT)
+
+
+def test_the_data_of_a_training_are_not_deleted_by_looks_at_other_folders(
+    trainings: Trainings, folder: Path
+) -> None:
+    client = client_of(trainings)
+    good = {"network": "pack", "pack": "mine", "minutes": "2", "size": "tiny", "seed": "0"}
+    asked_until(client, "start", folder=str(folder), **good)
+    (used,) = trainings.data.glob("*.safetensors")
+    other = folder.parent / "other"
+    for k in range(MOST_KEPT + 2):
+        shutil.copytree(folder, other, dirs_exist_ok=True)
+        Image.new("RGB", (40, 40), (9, 9, 40 * k)).save(other / f"more {k}.png")
+        asked_until(client, "check", folder=str(other), again=True)
+    assert used.exists() and len(list(trainings.data.glob("*.safetensors"))) == MOST_KEPT + 1
 
 
 def test_what_is_asked_for_is_checked_before_it_is_started(trainings: Trainings, folder: Path) -> None:

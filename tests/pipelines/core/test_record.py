@@ -211,3 +211,31 @@ def test_what_could_not_be_told_again_is_refused_and_settings_have_their_types(t
             without_pictures(tmp_path / "a.png")
     settings = {**a_record().settings, "seed": "7"}
     assert read_record(forged(tmp_path / "b.png", changed(settings=settings)), FAKES).settings["seed"] == 7
+
+
+def test_texts_of_other_programs_take_no_more_than_so_much_and_damaged_ones_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.core.record.MAX_JSON", 20_000)
+    monkeypatch.setattr("pipelines.core.record.MAX_UNPACKED", 80_000)
+    write_png(tmp_path / "a.png", a_picture(), a_record())
+    data = (tmp_path / "a.png").read_bytes()
+
+    def read(*chunks: bytes) -> dict[str, str]:
+        return read_texts(data[:33] + b"".join(chunks) + data[33:])
+
+    def packed(number: int, size: int) -> bytes:
+        return chunk(b"zTXt", b"text %d\0\0" % number + zlib.compress(b" " * size))
+
+    many = read(*(packed(number, 19_000) for number in range(300)))
+    assert sum(map(len, many.values())) < 80_000 + len(many["atelier"])
+    counted: list[int] = []
+    real = zlib.decompressobj
+    monkeypatch.setattr("pipelines.core.record.zlib.decompressobj", lambda: counted.append(1) or real())
+    assert "atelier" in read(*(packed(number, 50_000) for number in range(300))) and len(counted) < 10
+    torn = chunk(b"zTXt", b"workflow\0\0" + b"no zlib")
+    wrong = chunk(b"tEXt", b"Comment\0what was changed")[:-1] + b"!"
+    assert set(read(torn, wrong)) == {"atelier", "parameters"}
+    for text in (chunk(b"zTXt", b"atelier\0\0no zlib"), chunk(b"tEXt", b"atelier\0{}")[:-1] + b"!"):
+        with pytest.raises(BadInput):
+            read(text)

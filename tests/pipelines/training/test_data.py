@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
+from safetensors.numpy import save
 
+from pipelines.errors import BadInput
 from pipelines.training.data.captions import caption
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import Icon, read_icon_sets, render
@@ -32,6 +35,13 @@ def test_reading_the_file_keeps_styles_apart(data_file: Path) -> None:
     small = Dataset(data_file, size=32)
     assert small.rgba.shape == (16, 32, 32, 4)
     assert abs(on_background(small.rgba).mean() - on_background(emoji.rgba).mean()) < 1.5
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", save({"a": np.zeros(1)}, {"icons": "["})])
+def test_a_file_of_something_else_is_one_sentence(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(data)
+    with pytest.raises(BadInput, match=r"photo\.jpg is no data file; give one"):
+        Dataset(tmp_path / "photo.jpg")
 
 
 def test_icon_sets_lose_skin_tones_and_find_names(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -174,9 +177,11 @@ def test_odd_captions(folder: Path, tmp_path: Path) -> None:
     for k, data in odd.items():
         (folder / f"{k}.txt").write_bytes(data)
     (folder / "1.png").rename(folder / "green_Dragon-3.png")
+    (folder / "9.txt").rename(folder / "9.png.txt")
     found = check(folder, tmp_path / "cache")
     names = captions_of(found)
     assert found.pictures == 10 and found.chinese == 1 and found.shortened == 2
+    assert "picture number 9" in names
     assert {"一只戴眼镜的猫", "a b c d [31m", "with a mark", "in sixteen bits"} <= set(names)
     assert names["two"] == ("captions",) and "green Dragon" in names
     assert max(map(len, names)) <= MOST_CHARACTERS and "my pictures" in names  # of 6.png
@@ -239,7 +244,64 @@ def test_more_than_memory_holds_is_one_sentence(
         check(folder, tmp_path / "cache")
 
 
-@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_three_pictures_and_one_picture_many_times_are_too_few(folder: Path, tmp_path: Path) -> None:
+    for k in range(3, 10):
+        (folder / f"{k}.png").unlink()
+    with pytest.raises(BadInput, match=r"has 3 pictures .* 8 are needed; add pictures as PNG, JPEG or WebP"):
+        check(folder, tmp_path / "cache")
+    for k in range(20):
+        (folder / f"{k}.png").write_bytes(png(0))
+    with pytest.raises(BadInput, match=r"has 1 pictures .* skipped: the same picture as 0\.png"):
+        check(folder, tmp_path / "cache")
+
+
+def test_a_folder_that_changes_while_it_is_read_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    def lose(done: int, total: int) -> None:
+        if done == 5:
+            shutil.rmtree(folder)
+
+    with pytest.raises(BadInput, match="changed while it was read"):
+        check(folder, tmp_path / "cache", lose)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_cannot_be_looked_into_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a user who may not read two folders; whoever runs the tests may be allowed everything."""
+    for name in ("closed", "names alone"):
+        (folder / name).mkdir()
+        (folder / name / "1.png").write_bytes(png(20))
+    scandir, is_file = os.scandir, Path.is_file
+
+    def looked(place: str) -> object:
+        if Path(place).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", place)
+        return scandir(place)
+
+    def asked(path: Path) -> bool:
+        if path.parent.name == "names alone":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr("os.scandir", looked)
+    monkeypatch.setattr(Path, "is_file", asked)
+    found = check(folder, tmp_path / "cache")
+    assert found.pictures == 10
+    assert problems_of(found) == {"closed": "file_unreadable", "names alone/1.png": "file_unreadable"}
+    assert "permission denied" in str(found.skipped[0].problem)
+
+
+@pytest.mark.parametrize("texts", [["🎉🎉", "❤️", "🇩🇪"], ["猫", "一只狗", "红心"]])
+def test_captions_of_one_kind_alone(texts: list[str], folder: Path, tmp_path: Path) -> None:
+    for k in range(10):
+        (folder / f"{k}.txt").write_text(texts[k % 3], "utf-8")
+    found = check(folder, tmp_path / "cache")
+    assert found.captions == 3 and found.sources == {"txt": 10}
+    assert all("{" not in str(sentence) for sentence in found.sentences())
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty", "long" * 1000])
 def test_a_folder_of_nothing_is_one_sentence(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"there is no folder|has 0 pictures"):

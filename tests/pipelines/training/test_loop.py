@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipelines.errors import BadInput, Stopped
+from pipelines.errors import BadInput, CannotSave, Stopped
 from pipelines.models.checkpoint import load_weights, read_header
 from pipelines.models.clip.network import Clip, ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
@@ -21,7 +21,7 @@ from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.training.clip.retrieval import retrieval
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.loop import Budget, fit
-from pipelines.training.report import MOST_SHEETS, Sampling, draw_sample, sheet_steps
+from pipelines.training.report import MOST_SHEETS, Sampling, draw_sample, report, sheet_steps
 from pipelines.training.state import State
 from pipelines.training.trainer import Trainer, learning_rate
 from tests.support.training import (
@@ -155,6 +155,14 @@ def test_reports_are_by_the_averaged_weights_and_keep_the_last_three_states(
     states = [load_file(tmp_path / f"state{end}.safetensors") for end in ("", "-1", "-2")]
     weights = [state["network/counter/weight"].item() for state in states]
     assert weights == [own[17], own[11], own[7]]
+
+
+def test_figures_that_cannot_be_written_end_with_a_sentence(
+    data_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "figures.jsonl").mkdir()
+    with pytest.raises(CannotSave, match=r"figures\.jsonl"):
+        report(tmp_path, trainer_for("vqgan", data_file, trained, tmp_path), State())
 
 
 def test_minutes_of_computing_pass_while_computing_only(monkeypatch: pytest.MonkeyPatch) -> None:

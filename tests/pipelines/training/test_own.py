@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from pipelines.core.execute import result_of
 from pipelines.edit.source_images import SourceImages
-from pipelines.errors import BadInput
-from pipelines.models.checkpoint import read_header
+from pipelines.errors import BadInput, CannotSave
+from pipelines.models.checkpoint import codes_hash, read_codes, read_header
 from pipelines.models.pack_card import PackCard
+from pipelines.studio import Studio
 from pipelines.training import own
 from pipelines.training.batches import to_device
 from pipelines.training.cli import main
+from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
+from pipelines.training.control import Control
+from pipelines.training.dalle import DalleTrainer
 from pipelines.training.data.captions import COLOURS, caption
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.folder import check
 from pipelines.training.data.icons import Icon, may_be_mirrored
 from pipelines.training.data.scenes import Scenes
+from pipelines.training.holding import HOLDER
 from pipelines.training.pretrained import begin_with
 from pipelines.training.prior import PriorTrainer
 from pipelines.training.unet import composed, kept_inside
@@ -55,7 +64,11 @@ def data_of_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.mark.parametrize(
-    "name", ["clip", "critic", "vqgan", "codec", "decoder", "dalle", "dalle-semantic", "prior", "unet"]
+    "name",
+    [
+        *("clip", "critic", "vqgan", "codec", "decoder", "vqvae", "dvae"),
+        *("dalle", "transformer", "dalle-semantic", "prior", "unet"),
+    ],
 )
 def test_every_network_learns_photographs(
     name: str, data_of_folder: Path, trained: Path, tmp_path: Path
@@ -145,6 +158,14 @@ def test_a_dalle_goes_on_because_its_tokens_keep_their_meaning(
     )
 
 
+@pytest.mark.parametrize("name", ["dalle", "transformer", "dalle-semantic", "prior"])
+def test_a_network_notes_the_code_book_that_it_learned_with(name: str, trained: Path) -> None:
+    told = read_header(trained / f"{name}.safetensors")[1]["codec"]
+    codes = read_codes(trained / told["file"])
+    assert codes is not None and told["codes"] == codes_hash(codes)
+    assert told["file"] == ("codec.safetensors" if name == "prior" else "vqgan.safetensors")
+
+
 # ----------------------------------------------------------------------------------------------------------- the pack
 
 
@@ -153,8 +174,9 @@ def places(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """A folder for packs and states, with a tiny pack of tiny sizes."""
     monkeypatch.setattr(own, "TINY", trained)
     monkeypatch.setenv("ATELIER_PACKS", str(tmp_path / "packs"))
-    for kind, name in ((VqganTrainer, "vqgan"), (CodecTrainer, "codec")):
-        monkeypatch.setitem(kind.SIZES, "tiny", {**SIZES[name], "rate": 1e-3})
+    for kind in (ClipTrainer, CriticTrainer, VqganTrainer, CodecTrainer, PriorTrainer, DalleTrainer):
+        sizes = {**kind.SIZES["tiny"], **SIZES[kind.name]}
+        monkeypatch.setitem(kind.SIZES, "tiny", sizes | ({"imagenet": None} if "imagenet" in sizes else {}))
     return tmp_path
 
 
@@ -202,6 +224,7 @@ def test_only_a_check(
     told = json.loads(capsys.readouterr().out)
     assert told["pace"]["vqgan"]["pictures_a_minute"] > 0 and "figures" not in told
     assert Path(told["check"]["sheet"]).is_file() and not list((places / "runs").rglob("state.safetensors"))
+    assert not (places / "packs").exists(), "a check makes no pack"
 
 
 def test_a_pack_is_trained_part_by_part_and_goes_on_after_a_kill(
@@ -230,12 +253,73 @@ def test_a_pack_is_trained_part_by_part_and_goes_on_after_a_kill(
     assert "clip is done" in said and "prior is done" not in said
 
 
+def test_a_whole_pack_is_trained_from_the_page_and_used_by_every_tool(folder: Path, places: Path) -> None:
+    control = Control(places / "control")
+    command = ["pack", *flags(places, folder, "--minutes", "0.01", "--control", str(control.folder))]
+    control.ask("pause")
+    assert main(command) == 0 and control.ended() == {"how": "paused"}
+    control.clear()
+    assert main(command) == 0 and control.ended() == {"how": "done"}
+    lines = [json.loads(line) for line in control.progress.read_text().splitlines()]
+    trained = [line["facts"]["network"] for line in lines if "facts" in line]
+    assert trained == [trained[0], *own.SHARES] and trained[0] == "clip"
+    card = PackCard.read(places / "packs" / "mine")
+    assert card is not None and all(card.fits(name) for name in own.PARTS)
+    assert {card.parts[name].origin for name in own.PARTS} == {"trained"}
+
+    studio = Studio("mine", "cpu")
+    small: dict[str, dict[str, Any]] = {
+        "generate": {"candidates": 2, "keep": 1},
+        "optimize": {"steps": 2},
+        "diffuse": {"candidates": 1, "steps": 2},
+        "guide": {"steps": 2},
+    }
+    for name, settings in small.items():
+        pipeline = studio.pipeline(name)
+        made = result_of(pipeline, pipeline.Settings(prompt="the house number 3", **settings))
+        assert made.pictures, name
+    assert studio.clip().tokenizer.unknown_words("the house number 座 zebra") == ["zebra"]
+
+
+def test_two_trainings_of_one_thing_are_not_run_at_once(
+    folder: Path, places: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = psutil.Process(os.getppid())  # some process that lives
+    holder = json.dumps([other.pid, other.create_time()])
+    for name, place in (("pack", places / "packs" / "mine"), ("vqgan", places / "runs" / "own")):
+        if name == "vqgan":
+            place /= f"mine-{check(folder, places / 'runs' / 'data').hash[:8]}/vqgan"
+        place.mkdir(parents=True)
+        (place / HOLDER).write_text(holder)
+        assert main([name, *flags(places, folder, "--steps", "1")]) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert f"a training already runs in {place} (process {other.pid})" in last
+
+
+def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on(
+    folder: Path, places: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise CannotSave("io.disk_full", file=path.name)
+
+    command = ["vqgan", *flags(places, folder, "--steps", "2")]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.training.state.write_atomically", full)
+        assert main(command) == 1
+    assert "disk is full" in capsys.readouterr().err.splitlines()[-1]
+    assert main(command) == 0
+    (places / "a file").touch()
+    assert main([*command, "--out", str(places / "a file" / "mine")]) == 2
+    assert "a file" in (last := capsys.readouterr().err.splitlines()[-1]) and last.startswith("atelier: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["text"], "learns from the project's icons only"),
         (["pack", "--start", "a.safetensors"], "without --start"),
         (["dalle", "--codec", "dvae"], "draws with its vqgan"),
+        (["transformer", "--codec", "dvae"], "train that first: python launch.py train dvae"),
         (["vqgan", "--out", "packs/My Pack"], "is no name for a pack"),
         (["vqgan", "--data", "nowhere.tar"], "there is no folder"),
     ],

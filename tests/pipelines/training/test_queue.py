@@ -16,7 +16,8 @@ import pytest
 from pipelines.errors import BadInput
 from pipelines.training import queue as queue_module
 from pipelines.training.cli import TRAINERS
-from pipelines.training.queue import Queue, Training, freeze, main, only_one, read_queue, run_queue
+from pipelines.training.holding import HOLDER
+from pipelines.training.queue import Queue, Training, freeze, main, read_queue, run_queue
 
 NAMES = tuple(TRAINERS)
 FAKE = """
@@ -170,13 +171,11 @@ def test_the_copy_is_made_once_and_the_code_again_when_asked(
 
 
 def test_one_queue_a_folder(tmp_path: Path) -> None:
-    with only_one(tmp_path), pytest.raises(BadInput, match="already runs"), only_one(tmp_path):
-        pass
-    (tmp_path / "queue.pid").write_text(
-        json.dumps([os.getpid(), 1.0])
-    )  # of an earlier process with this number
-    with only_one(tmp_path):
-        pass
+    other = psutil.Process(os.getppid())  # some process that lives
+    (tmp_path / HOLDER).write_text(json.dumps([other.pid, other.create_time()]))
+    shipped = Path(__file__).parents[3] / "training.toml"
+    with pytest.raises(BadInput, match=rf"a queue already runs in .* \(process {other.pid}\)"):
+        main([str(shipped), "--folder", str(tmp_path)], NAMES)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pipelines.errors import BadInput
 from pipelines.weights import unpickle
+from pipelines.weights.convert import convert_file
 from pipelines.weights.readers import read_original
 from tests.support.forms import (
     SAVERS,
@@ -345,3 +346,10 @@ def test_secrets_of_the_environment_do_not_reach_the_process(
         read_original(tmp_path / "a.pt")
     assert "secret" not in json.dumps(seen["env"]) and "-I" in seen["command"]
     assert seen["stdin"] == subprocess.DEVNULL
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no such pipes")
+def test_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(BadInput, match="cannot be opened"):
+        convert_file([tmp_path / "a.safetensors"], tmp_path / "out.safetensors")

@@ -14,13 +14,16 @@ from app.ui.html import generate as generate_html
 from app.ui.tabs.form import KnobForm
 from pipelines.core.settings import Knob
 
-HIDDEN = ("batch", "canvas")  # the device decides the one; the other is for networks of one's own
+HIDDEN = (
+    "batch",
+    "canvas",
+    "prior",
+)  # the device decides the first; the others are for networks of one's own
 LIKE = ("keep_rows", "likeness")  # DALL·E's, below the picture to start from; one component
 CANVAS, PLACE = (
     ("width", "height", "pace"),
     ("mask", "strength", "place", "invert"),
 )  # Diffusion's, each one component
-DROPPED = (".png", ".jpg", ".jpeg", ".webp", ".txt")  # pictures, and prompts
 EXAMPLES = (
     ("a red heart", "红色的心"),
     ("grinning cat", "咧嘴笑的猫"),
@@ -111,8 +114,7 @@ class GenerateForm(KnobForm):
             for engine, part in self.parts.items():
                 part.add_group(*part.rest(), classes=[generate_html.only_for(engine)])
             self.add_group(*self.rest())
-        drop = gr.File(
-            file_types=[*DROPPED],
+        drop = gr.File(  # of any kind: those that are not read are named in a sentence
             elem_id="drop",
             height=72,
             show_label=True,

@@ -13,20 +13,21 @@ from app.ui.components import bare
 from app.ui.context import DRAWING, QUIET, TAKING, PageContext, Update, clickable_html, clicked
 from app.ui.html import explain as explain_html
 from app.ui.html import generate as generate_html
-from app.ui.html.common import Trace, error_note, info_note
+from app.ui.html.common import Trace, error_note, info_note, told
 from app.ui.link import opened
 from app.ui.offering import offers_for
 from app.ui.tabs.base import Change, RunTab
 from app.ui.tabs.generate.explaining import explained
 from app.ui.tabs.generate.form import GenerateForm
 from app.ui.tabs.generate.records import Records
-from pipelines.core.prompt_notes import prompt_notes
+from pipelines.core.prompt_notes import notes_on_several, prompt_notes
 from pipelines.core.prompts import parse_terms
-from pipelines.core.settings import PROMPT_LIMIT
+from pipelines.core.settings import PROMPT_LIMIT, clean_prompt
 from pipelines.core.several import prompts_in
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.visible import visible
 from pipelines.weights.checkpoint import Checkpoint
+from pipelines.weights.codecs import second_stage
 
 
 def build(context: PageContext, tab_itself: gr.Tab) -> None:
@@ -182,17 +183,20 @@ class GenerateTab(RunTab):
     def read(self, prompt: str, engine: str) -> str:
         """How the model of an engine reads the prompt, and what is to be told about it."""
         if not prompt.strip():
-            return generate_html.reading(None)
+            unprompted = [Message("generate.unprompted")] if self._draws_unprompted(engine) else []
+            return generate_html.reading(None, notes=unprompted)
         try:
             prompts = prompts_in(prompt)
         except BadInput as problem:
             return generate_html.reading(None, notes=[problem.message])
         text, prompt = prompt, (prompts[0] if len(prompts) > 1 else prompt)[:PROMPT_LIMIT]
-        notes = prompt_notes(prompt, "terms")
-        try:
-            parse_terms(visible(prompt))
-        except BadInput as problem:
-            notes.append(problem.message)
+        notes = notes_on_several([each[:PROMPT_LIMIT] for each in prompts], "terms")
+        for each in prompts:
+            try:
+                parse_terms(clean_prompt(each))
+            except BadInput as problem:
+                notes.append(problem.message)
+                break
         if len(prompts) > 1:
             return generate_html.several(text, prompts, notes)
         try:
@@ -202,6 +206,10 @@ class GenerateTab(RunTab):
         except (BadInput, AttributeError):  # weights are missing, which the stage says, or it has no reader
             read = offers = None
         return generate_html.reading(read, prompt, notes, offers)
+
+    def _draws_unprompted(self, engine: str) -> bool:
+        """Whether an engine of the pack in use draws when there is no prompt."""
+        return self.form.engine_of(engine) == "generate" and bool(second_stage(self.context.studio.pack))
 
     # --------------------------------------------------------------------------------------------------- acting
 
@@ -215,6 +223,8 @@ class GenerateTab(RunTab):
         note: str = ""
         try:
             prompts = prompts_in(str(settings.get("prompt") or "")) or [""]
+            if prompts == [""] and self._draws_unprompted(engine):
+                settings["prior"] = True
             note = info_note("several_queued", count=len(prompts)) if len(prompts) > 1 else ""
             for prompt in prompts:
                 made.append(self.queue.submit(engine, {**settings, "prompt": prompt}, visitor))
@@ -223,6 +233,10 @@ class GenerateTab(RunTab):
             if not made:
                 return {self.note: note}
             note = info_note("several_some", count=len(made), all=len(prompts)) + note
+        if not note:  # those on the prompt stand below it
+            run = self.settings_of(self.queue.job(made[0]))
+            below = prompt_notes(run.prompt, run.grammar)
+            note = told([message for message in run.notes() if message not in below])
         return {self.job: made[0], self.form.fields["seed"]: settings["seed"], self.note: note}
 
     def act(self, visitor: str, event: gr.EventData) -> Update:

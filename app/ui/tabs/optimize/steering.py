@@ -78,9 +78,6 @@ class SteeredTab(RunTab):
         """The steps of a run that have snapshots."""
         return tuple(self.queue.journal(job_id).steps())
 
-    def settings_of(self, job: Job) -> Any:
-        return self.queue.pipelines[job.pipeline].Settings.from_dict(job.settings)
-
     def _go_on(self, job: Job, visitor: str, form: dict[str, Any], source: str, step: int | None) -> Update:
         """Go on at a snapshot, the last one when none is named, with what the form says now."""
         settings, steps, running = self.settings_of(job), self.steps(job.id), not job.is_over

@@ -21,10 +21,12 @@ from app.ui.html import generate as generate_html
 from app.ui.queue_panel import QueuePanel
 from app.ui.tabs.form import script_values
 from app.ui.tabs.generate.tab import GenerateTab
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.io.images import open_picture
+from pipelines.models.checkpoint import save_checkpoint
 from tests.support.browser import ask, keep, overflow, unfold, wait_state
 from tests.support.painter import PAINTERS, PainterStudio
+from tests.support.tiny import tiny_transformer
 
 
 @pytest.fixture
@@ -212,6 +214,51 @@ def test_several_prompts_are_runs_of_their_own(tab: GenerateTab, tmp_path: Path)
     assert answer[tab.job] == jobs[0].id
     (tmp_path / "a.txt").write_text("a frog\n\na star\n")
     assert tab.load_file(str(tmp_path / "a.txt"), "generate")[form.fields["prompt"]] == "a frog\na star"
+    (tmp_path / "a.csv").write_text('prompt,seed\n"a frog, green",1\na star,2\n')
+    assert (
+        tab.load_file(str(tmp_path / "a.csv"), "generate")[form.fields["prompt"]] == "a frog, green\na star"
+    )
+
+
+def test_what_another_studio_wrote_into_a_text_file_is_one_run(tab: GenerateTab, tmp_path: Path) -> None:
+    form = tab.form
+    for name, text in (
+        ("a.txt", "a red fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, Seed: 12, Size: 8x8"),
+        (
+            "a.json",
+            json.dumps({"prompt": "a red fox", "negative_prompt": "", "seed": "12", "base_model": "x"}),
+        ),
+    ):
+        (tmp_path / name).write_text(text)
+        answer = tab.load_file(str(tmp_path / name), "generate")
+        assert (answer[form.fields["prompt"]], answer[form.fields["seed"]]) == ("a red fox", "12")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.heic", b"\0\0\0\x18ftypheic", "HEIC"),
+        ("a.mp4", b"\0\0\0\x18ftypisom", "film"),
+        ("a.bin", b"\1", "not a PNG"),
+    ],
+)
+def test_a_dropped_file_of_another_kind_is_named(
+    tab: GenerateTab, tmp_path: Path, name: str, data: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert words in tab.load_file(str(tmp_path / name), "generate")[tab.note]
+
+
+def test_a_large_picture_is_told_of_when_a_run_begins(
+    tab: GenerateTab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = Message("io.sixteen_bits")
+    monkeypatch.setattr("pipelines.core.settings.picture_notes", lambda source: [note])
+    monkeypatch.setattr("pipelines.core.settings.Settings.files", lambda self: ["a picture"])
+    typed = {component: component.value for component in tab.form.components}
+    typed |= {tab.form.fields["prompt"]: "a (cat:1.2)", tab.form.fields["seed"]: 7}
+    told = tab.submit("ann", "generate", False, *typed.values())[tab.note]
+    assert "16 bits" in told and "stresses words" not in told
 
 
 def test_what_is_read_is_told_before_the_run(tab: GenerateTab) -> None:
@@ -220,6 +267,31 @@ def test_what_is_read_is_told_before_the_run(tab: GenerateTab) -> None:
     told = tab.read("a (cat:1.2)", "generate")
     assert "stresses words in other programs" in told and "只当文字读" in told
     assert "no positive weight" in tab.read("fog:-1", "generate")
+    assert "stresses words" in tab.read("a cat\na (dog:1.2)", "generate")
+    assert "control character" in tab.read("a cat\na\x1b dog", "generate")
+    assert "10,000 characters" in tab.read("a" * 10_000, "generate")
+
+
+def test_an_empty_prompt_asks_a_second_stage_where_there_is_one(
+    tab: GenerateTab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATELIER_MODELS", str(tmp_path / "models"))
+    form = tab.form
+    typed = {component: component.value for component in form.components} | {form.fields["prompt"]: " "}
+    refused = tab.submit("ann", "generate", False, *typed.values())
+    assert "prompt is empty" in refused[tab.note] and "second stage" not in tab.read(" ", "generate")
+    network = tiny_transformer()
+    path = tmp_path / "models" / "transformer.safetensors"
+    save_checkpoint(path, network, network.config.to_dict(), {}, "transformer")
+    job = tab.queue.job(tab.submit("ann", "generate", False, *typed.values())[tab.job])
+    assert job.settings["prior"] and not job.settings["prompt"]
+    assert "second stage draws" in tab.read(" ", "generate") and "second stage" not in tab.read(
+        " ", "diffuse"
+    )
+    assert "prompt is empty" in tab.submit("ann", "diffuse", False, *typed.values())[tab.note]
+    told = tab.submit("ann", "generate", False, *(typed | {form.fields["prompt"]: "a cat"}).values())
+    assert not tab.queue.job(told[tab.job]).settings["prior"]
+    assert "no prompt" in generate_html.stage(job, tab.pictures, None)
 
 
 def test_looks_are_chips_and_go_into_the_run(tab: GenerateTab, tmp_path: Path) -> None:

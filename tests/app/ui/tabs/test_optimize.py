@@ -419,6 +419,8 @@ def test_films_and_glimpses_answer_only_for_runs(studio: tuple[str, JobQueue]) -
         "film/..%2f..%2fx.mp4",
         "film/a.txt",
         f"glimpse/{plain}/1.jpg",
+        f"film/{'a' * 5000}.mp4",
+        f"glimpse/{'a' * 5000}/1.jpg",
     ):
         assert httpx.get(url + name).status_code == 404, name
 
