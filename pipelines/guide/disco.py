@@ -49,7 +49,7 @@ WITHOUT_EFFECT = re.compile(  # on a picture that is drawn here: files, display,
     r"|on_misspelled_token|clip_sequential_evaluate|text_clip_on_cpu|truncate_overlength_prompt|visualize_cuts"
     r"|skip_event|stop_event|image_output|gif_\w+|key_frames|turbo_(?:steps|preroll)|vr_\w+|video_init_\w+"
     r"|extract_nth_frame|flow_\w+|symm_loss_scale|symm_switch|gobig_\w+|keep_unsharp|(?:high|low)_(?:contrast|brightness)_\w+"
-    r"|custom_path|width_height_for_\w+|n_batches|batch_size"
+    r"|custom_path|width_height_for_\w+"
 )
 PERLIN = {"grey": "gray", "colored": "color", "coloured": "color", "colour": "color"}
 NO_PICTURE = ("", "none", "None", "NONE")  # as notebooks write it
@@ -211,7 +211,7 @@ class _Notebook:
         if seed is not None:
             rolled = isinstance(seed, str) and seed.strip().lower() in ("random_seed", "random", "")
             self.values["seed"] = -1 if rolled else seed
-        for name in () if self.moves else ("n_batches", "batch_size"):  # an animation is made once there, too
+        for name in () if self.moves else ("n_batches", "batch_size"):
             if (count := as_number(self.take(name))) is not None and count > 1:
                 self.notes.append(Message("guide.notebook_batches", {"setting": name, "count": f"{count:g}"}))
 
