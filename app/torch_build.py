@@ -6,6 +6,7 @@ second, so the first comes from PyTorch's own index, or from where pip is config
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -46,7 +47,7 @@ def option(arguments: list[str]) -> tuple[list[str], str]:
     build = joined or "".join(arguments[place + 1 : place + 2])
     rest = arguments[:place] + arguments[place + (1 if joined else 2) :]
     if build not in ("cpu", "cuda"):
-        path = Path(build).expanduser().resolve()
+        path = Path(os.path.expanduser(build)).resolve()  # which leaves the home of nobody as it is
         if not build or not (path.is_dir() or (path.suffix == ".whl" and path.is_file())):
             raise ValueError(f"--torch takes cpu, cuda, a wheel of torch or a folder with one, not {build!r}")
         build = str(path)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput, Message
+from pipelines.io.files import home_path
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from pipelines.core.pipeline import Pipeline
@@ -169,7 +169,7 @@ def settings_of_file(
         if path == "-":
             content = sys.stdin.buffer.read(MOST_BYTES + 1)
         else:
-            with open(Path(path).expanduser(), "rb") as file:
+            with open(home_path(path), "rb") as file:
                 content = file.read(MOST_BYTES + 1)
         text = content.decode("utf-8-sig") if len(content) <= MOST_BYTES else ""
     except (OSError, ValueError):

@@ -15,7 +15,7 @@ from app.cli.run import outputs
 from app.cli.see.common import open_studio, print_json, progress
 from pipelines.core.arguments import Parser, number
 from pipelines.errors import BadInput
-from pipelines.io.files import home_path, path_to_write
+from pipelines.io.files import check_writable, home_path
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from app.library import Library, Page, Progress, Query
@@ -148,7 +148,7 @@ def _zip(arguments: list[str]) -> int:
     _query_flags(parser)
     options = parser.parse_args(arguments)
     query = _query(options)
-    file = path_to_write(options.file)
+    file = check_writable(options.file)
     if file.suffix.lower() != ".zip":
         raise BadInput("library.zip_suffix", path=str(options.file)[:80])
     with closing(_library(options)) as library:

@@ -12,6 +12,10 @@ from app.serving import ANY, Serving, host_name
 from app.ui.door import in_both
 
 READING = ("GET", "HEAD", "OPTIONS")
+ELSEWHERE = (
+    "cross-site",
+    "same-site",
+)  # what browsers say of a page's site; the second: another port of this machine
 SPACE_FRAMES = "https://huggingface.co https://*.huggingface.co"  # whose pages show a Space
 
 
@@ -49,20 +53,26 @@ class Origins:
             await self.app(scope, receive, guarded)
 
     def _is_looked_into(self, scope: Scope, headers: Headers) -> bool:
-        """Whether another site's page reads from Gradio's API, of which some addresses do something when they are read."""
-        foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site") and not self.serving.space
-        return foreign and "/gradio_api/" in scope["path"]
+        """Whether another site's page reads from here. It may link to the page, and that is all.
+
+        Of Gradio's API some addresses do something when they are read, so they are no aims of links.
+        """
+        if headers.get("sec-fetch-site") not in ELSEWHERE or self.serving.space:
+            return False
+        return headers.get("sec-fetch-mode", "navigate") != "navigate" or "/gradio_api/" in scope["path"]
 
 
 def is_own(headers: Headers, serving: Serving) -> bool:
     """Whether a request comes from this page, or from no page at all.
 
-    A proxy may hide under which name the browser knows the page: then the names that are answered count.
+    A browser that names no origin may name the page. A proxy may hide under which name the browser knows the page: then
+    the names that are answered count.
     """
-    if "origin" not in headers or headers.get("sec-fetch-site") == "same-origin":
+    site, told = headers.get("sec-fetch-site"), headers.get("origin", headers.get("referer") or None)
+    if site == "same-origin" or (told is None and site not in ELSEWHERE):
         return True
     try:
-        origin = urlsplit(headers["origin"])
+        origin = urlsplit(told or "")
     except ValueError:
         return False
     if origin.scheme not in ("http", "https") or not origin.netloc:

@@ -90,6 +90,10 @@ class DiffuseSettings(TermSettings):
         help="keep only one of candidates that look the same", help_zh="看起来一样的候选只保留一张")
     # fmt: on
 
+    def other_texts(self) -> list[str]:
+        """What is left out, and whose layout is kept."""
+        return [self.negative_prompt, self.source_prompt]
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("negative_prompt", "source_prompt"):

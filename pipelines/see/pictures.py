@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,13 +102,19 @@ def see_all(clip: Clip, sources: Sequence[str | Path], progress: Progress = quie
 
 
 def pictures_below(folder: str | Path) -> list[Path]:
-    """The pictures in a folder and in those within it. BadInput when it is no folder or holds none."""
+    """The pictures in a folder and in those within it; of these, one that may not be read is passed over.
+
+    BadInput when it is no folder or holds none.
+    """
     path = home_path(folder)
     try:
+        files = picture_files(path)
         inside = [each for each in path.rglob("*") if each.is_dir() and not each.name.startswith(".")]
-        files = [file for each in (path, *sorted(inside)) for file in picture_files(each)]
     except OSError:
         raise BadInput("see.folder_missing", folder=str(folder)[:80]) from None
+    for each in sorted(inside):
+        with suppress(OSError):
+            files += picture_files(each)
     if not files:
         raise BadInput("see.folder_without_pictures", folder=str(folder)[:80])
     return files

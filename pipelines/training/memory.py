@@ -54,25 +54,46 @@ class MemoryPlan:
 
     def sentences(self) -> list[Message]:
         """What is told of it, a line each, and whether there is room for it on this machine now."""
-        parts = ("weights", "average", "gradients", "optimizer", "gathered", "activations", "whole", "total")
-        facts: dict[str, Any] = {name: f"{getattr(self, name) / 1e9:,.2f}" for name in parts}
-        facts |= {"parameters": self.parameters / 1e6, "processes": self.processes, "batch": self.batch_size}
-        lines = [Message("training.plan_divided" if self.divided else "training.plan_whole", facts)]
-        lines += [Message(f"training.plan_{name}", facts) for name in ("parts", "reports")]
-        return [*lines, self._room()]
+        millions, total = self.parameters / 1e6, _gb(self.total)
+        room, needed = self._room()
+        return [
+            Message(
+                "training.plan_divided" if self.divided else "training.plan_whole",
+                {"parameters": millions, "processes": self.processes, "total": total},
+            ),
+            Message(
+                "training.plan_parts",
+                {
+                    "weights": _gb(self.weights),
+                    "average": _gb(self.average),
+                    "gradients": _gb(self.gradients),
+                    "optimizer": _gb(self.optimizer),
+                    "gathered": _gb(self.gathered),
+                    "activations": _gb(self.activations),
+                    "batch": self.batch_size,
+                },
+            ),
+            Message("training.plan_reports", {"whole": _gb(self.whole)}),
+            Message(
+                "training.plan_room" if needed < room else "training.plan_no_room",
+                {"needed": _gb(needed), "room": f"{room / 1e9:,.1f}"},
+            ),
+        ]
 
-    def _room(self) -> Message:
+    def _room(self) -> tuple[int, int]:
+        """Bytes that are free on this machine's device, and those that are needed there."""
         if torch.cuda.is_available():
-            room, needed = float(torch.cuda.mem_get_info()[0]), self.total
-        else:  # which all processes share
-            room, needed = float(psutil.virtual_memory().available), self.total * self.processes
-        enough = "training.plan_room" if needed < room else "training.plan_no_room"
-        return Message(enough, {"needed": f"{needed / 1e9:,.2f}", "room": f"{room / 1e9:,.1f}"})
+            return torch.cuda.mem_get_info()[0], self.total
+        return psutil.virtual_memory().available, self.total * self.processes  # which all processes share
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, with the total and the sentences in both languages."""
         told = [{"en": one.text(), "zh": one.text("zh")} for one in self.sentences()]
         return {**asdict(self), "total": self.total, "sentences": told}
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:,.2f}"
 
 
 def dalle_of(pack: Path, codec: str, size: str) -> tuple[Callable[[], Dalle], int]:

@@ -274,8 +274,11 @@ def _pace_of_stream(name: str, speed: float, stream: Stream) -> Message:
         reader.read(64)
         journey.note(0, [reader.mark])
     told = rates.of(journey)
-    facts = {"network": name, "speed": speed / 60, "read": told["samples/s"], "megabytes": told["MB/s"]}
-    return Message("training.pace_of_stream", facts)
+    read, megabytes = told["samples/s"], told["MB/s"]
+    return Message(
+        "training.pace_of_stream",
+        {"network": name, "speed": speed / 60, "read": read, "megabytes": megabytes},
+    )
 
 
 def farewell(out: Path, network: str) -> Message:

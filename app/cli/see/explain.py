@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from app.cli.see.common import finish_parser, open_studio, print_json, progress
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput
+from pipelines.io.files import check_writable
 
 if TYPE_CHECKING:
     from pipelines.see.explain import Explanation
@@ -38,6 +39,7 @@ def main(arguments: list[str]) -> int:
     image = open_picture(options.file)
     if options.maps and not options.maps.lower().endswith(".png"):
         raise BadInput("see.sheet_suffix", path=options.maps[:80])
+    options.maps = str(check_writable(options.maps)) if options.maps else None
     studio = open_studio(options)
     with progress() as tell:
         found = explain(studio.clip(), image, prompt, names_for(prompt), progress=tell)

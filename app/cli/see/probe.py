@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.cli.see.common import finish_parser, open_studio, print_json, progress, tell_broken
 from pipelines.core.arguments import Parser
+from pipelines.io.files import check_writable
 
 if TYPE_CHECKING:
     from pipelines.see.probe import Curve, Probe
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> int:
     from pipelines.see.probe import accuracy_of, check_probe_name, few_shot_curve, teach
 
     check_probe_name(options.out)
+    options.out = str(check_writable(options.out))
     files = labelled_files(options.folder)
     tests = labelled_files(options.test, list(files)) if options.test else None
     studio = open_studio(options)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from app.cli.see.common import finish_parser, open_studio, print_json, progress
 from pipelines.core.arguments import Parser
 from pipelines.errors import BadInput
-from pipelines.io.files import write_atomically
+from pipelines.io.files import check_writable, home_path, write_atomically
 
 
 def _parser() -> Parser:
@@ -33,7 +32,7 @@ def main(arguments: list[str]) -> int:
     from pipelines.see.pictures import pictures_below
     from pipelines.see.score import read_pairs, score_pairs, to_csv
 
-    words, source = " ".join(options.prompt), Path(options.source).expanduser()
+    words, source = " ".join(options.prompt), home_path(options.source)
     if source.suffix.lower() == ".csv":
         if words:
             raise BadInput("see.prompt_and_csv", prompt=words[:40])
@@ -44,6 +43,7 @@ def main(arguments: list[str]) -> int:
         prompt = clean_prompt(words)
         files = [source] if source.is_file() else pictures_below(source)
         pairs = [(str(file), prompt) for file in files]
+    options.out = str(check_writable(options.out)) if options.out else None
     studio = open_studio(options)
     with progress() as tell:
         scores = score_pairs(studio.clip(), studio.critic(), pairs, tell)

@@ -87,10 +87,14 @@ def files_of(folder: Path, reading: Reading) -> list[Path]:
     def closed(error: OSError) -> None:
         reading.skip(_name(folder, Path(error.filename)), _unreadable(error))
 
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise BadInput("training.folder_missing", folder=folder)
+    try:
+        if folder.is_file():
+            return [folder]
+        there = folder.is_dir()
+    except OSError:  # a name that is too long for any
+        there = False
+    if not there:
+        raise BadInput("training.folder_missing", folder=str(folder)[:200])
     paths: list[Path] = []
     for place, folders, names in os.walk(folder, onerror=closed):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]

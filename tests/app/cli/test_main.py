@@ -303,6 +303,12 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
             "cannot be written",
         ),
         (["generate", "x", "--out", "/proc/self"], "may not be written"),
+        (["probe", ".", "--out", "file/a.safetensors"], "cannot be written"),
+        (["explain", "a.png", "a cup", "--maps", "file/a.png"], "cannot be written"),
+        (["score", "a.png", "a cup", "--out", "file/a.csv"], "cannot be written"),
+        (["library", "zip", "file/a.zip"], "cannot be written"),
+        (["score", "~nobody_such/a.csv"], "a.csv"),
+        (["guide", "x", "--disco", "~nobody_such/a.txt"], "~nobody_such/a.txt"),
         (["generate", "x", "--out", "file/a"], "cannot be made"),
         (["optimize", "--resume", "~nobody_such/a-run"], "there is no run in ~nobody_such/a-run"),
     ],
@@ -317,6 +323,7 @@ def test_where_nothing_can_be_written_is_told_before_the_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "folder.mp4").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     monkeypatch.setenv("ATELIER_OUTPUTS", str(tmp_path / "out"))
     monkeypatch.setattr(studio_module, "Studio", lambda *_, **__: pytest.fail("a model was loaded"))
     assert main(arguments) == 2

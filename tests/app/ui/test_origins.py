@@ -71,12 +71,19 @@ def test_gradios_api_is_not_even_read_by_another_page(site_of: str) -> None:
     page, cross = site(LOCAL, "127.0.0.1:7860"), {"Sec-Fetch-Site": site_of}
     assert page.get("/gradio_api/deep_link", headers=cross).status_code == 403
     assert page.get("/?r=abc", headers=cross).status_code == 200  # a link to the page itself
+    link, shown = ({**cross, "Sec-Fetch-Mode": mode} for mode in ("navigate", "no-cors"))
+    assert page.get("/?r=abc", headers=link).status_code == 200
+    assert page.get("/picture/a.png", headers=shown).status_code == 403  # as a picture of that page
+    assert page.get("/gradio_api/deep_link", headers=link).status_code == 403
+    assert page.post("/stop/a", headers=cross).status_code == 403  # no origin is named
     assert page.get("/gradio_api/deep_link", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
 
 
 def test_the_page_itself_and_programs_are_answered() -> None:
     page = site(LOCAL, "127.0.0.1:7860")
     assert page.post("/a").status_code == 200
+    assert page.post("/a", headers={"Referer": "http://127.0.0.1:7860/?r=a"}).status_code == 200
+    assert page.post("/a", headers={"Referer": "https://evil.example/127.0.0.1:7860"}).status_code == 403
     assert page.post("/a", headers={"Origin": "http://127.0.0.1:7860"}).status_code == 200
     with page.websocket_connect("ws://127.0.0.1:7860/socket", headers={"Origin": "http://127.0.0.1:7860"}):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from pipelines.clip.ranking import text_vector
 from pipelines.errors import BadInput
+from pipelines.io.folders import picture_files
 from pipelines.see.pictures import encode, open_square, pictures_below, see_all
 from pipelines.see.score import read_pairs, score_pairs, to_csv
 from tests.support.painter import PainterClip
@@ -30,6 +32,18 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n rest")
     (tmp_path / "notes.txt").write_text("no picture")
     return tmp_path
+
+
+def test_a_folder_that_may_not_be_read_takes_away_only_itself(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(inside: Path) -> list[Path]:
+        if inside != folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(inside))
+        return picture_files(inside)
+
+    monkeypatch.setattr("pipelines.see.pictures.picture_files", closed)
+    assert [file.name for file in pictures_below(folder)] == ["a.png", "b.JPG", "broken.png"]
 
 
 def test_pictures_of_a_folder_and_broken_ones_apart(folder: Path) -> None:

@@ -301,7 +301,7 @@ def test_captions_of_one_kind_alone(texts: list[str], folder: Path, tmp_path: Pa
     assert all("{" not in str(sentence) for sentence in found.sentences())
 
 
-@pytest.mark.parametrize("name", ["nowhere", "empty"])
+@pytest.mark.parametrize("name", ["nowhere", "empty", "long" * 1000])
 def test_a_folder_of_nothing_is_one_sentence(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"there is no folder|has 0 pictures"):
