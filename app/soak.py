@@ -34,7 +34,7 @@ WORDS = ("red", "blue", "green", "small", "old"), ("heart", "house", "star", "fi
 ANSWER_SECONDS = 10.0  # within which a page has to come, and a run to stop, whatever else goes on
 START_SECONDS = 180.0
 GROWTH = 8.0  # MB of memory in 100 jobs, over the second half of a soak; above is wrong
-FEW_JOBS = 100  # under which the growth is told but not judged
+FEW_JOBS = 100  # under which it is not told: each tool loads its models at its first job
 
 Kind = Literal["made", "refused", "broken"]
 
@@ -316,13 +316,13 @@ class Soak:
         """How the server's memory grew over the second half of what was made since its last start."""
         row = self.row("memory")
         half = self.curve[len(self.curve) // 2 :]
-        if len(half) < 2 or half[-1][0] == half[0][0]:
-            row.told = f"{half[-1][1]:.0f} MB" if half else ""
+        jobs = half[-1][0] - half[0][0] if half else 0
+        if jobs < FEW_JOBS:
+            row.told = f"{half[-1][1]:.0f} MB; too few jobs to tell its growth" if half else ""
             return row
-        jobs = half[-1][0] - half[0][0]
         growth = (half[-1][1] - half[0][1]) / jobs * 100
         row.tried, row.told = jobs, f"{half[-1][1]:.0f} MB, {growth:+.1f} MB in 100 jobs of the second half"
-        if growth > GROWTH and jobs >= FEW_JOBS:
+        if growth > GROWTH:
             row.wrong.append(row.told)
         return row
 

@@ -110,8 +110,9 @@ def _of_json(text: str, name: str) -> list[str]:
             listed = [json.loads(line) for line in text.splitlines() if line.strip()]
         except (ValueError, RecursionError):
             raise BadInput("core.prompts_column", file=name[:60], columns="-") from None
-    prompts = [value.get("prompt") if is_dict(value) else value for value in listed]
-    if not all(isinstance(prompt, str) for prompt in prompts):
+    found = [value.get("prompt") if is_dict(value) else value for value in listed]
+    prompts = [text for text in found if isinstance(text, str)]
+    if len(prompts) < len(found):
         names = ", ".join(listed[0]) if listed and is_dict(listed[0]) else ""
         raise BadInput("core.prompts_column", file=name[:60], columns=names[:80] or "-")
     return prompts

@@ -183,7 +183,7 @@ def _reduced(picture: Image.Image, part: int) -> Image.Image:
 def _mend_transparency(picture: Image.Image, png: bytes) -> None:
     """Bring the one clear colour of a PNG to the levels that Pillow gives the pixels: 8 bits a colour or of grey."""
     bits, _ = png_facts(png)
-    clear = picture.info.get("transparency")
+    clear: tuple[int, ...] | int | bytes | None = picture.info.get("transparency")
     if isinstance(clear, tuple) and bits == 16:
         picture.info["transparency"] = tuple(level >> 8 for level in clear)
     elif isinstance(clear, int) and picture.mode == "L" and bits in (2, 4):

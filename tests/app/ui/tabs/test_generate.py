@@ -21,7 +21,8 @@ from app.ui.html import generate as generate_html
 from app.ui.queue_panel import QueuePanel
 from app.ui.tabs.form import script_values
 from app.ui.tabs.generate.tab import GenerateTab
-from pipelines.errors import Message
+from pipelines.errors import BadInput, Message
+from pipelines.io.images import open_picture
 from pipelines.models.checkpoint import save_checkpoint
 from tests.support.browser import ask, keep, overflow, unfold, wait_state
 from tests.support.painter import PAINTERS, PainterStudio
@@ -472,3 +473,54 @@ def test_words_are_weighed_and_a_layout_is_kept(tab: GenerateTab) -> None:
     assert "the layout of this picture stays" in answer[tab.note]
     refused = tab.safely(tab._act, {"act": "weigh", "name": name, "weights": "blue:2"}, "ann")
     assert "write it as big=1.5" in refused[tab.note]
+
+
+def test_a_mask_is_a_text_of_the_script_and_names_no_file(tab: GenerateTab) -> None:
+    diffusion = tab.form.parts["diffuse"]
+    assert diffusion.fields["mask"] is diffusion.fields["place"]
+    mask = "data:image/png;base64,AAAA"
+    assert diffusion.settings({"mask": mask, "strength": 0.5})["mask"] == mask
+    assert diffusion.settings({"mask": None})["mask"] == ""
+    with pytest.raises(BadInput, match="paint"):
+        diffusion.settings({"mask": "/etc/passwd"})
+
+
+@pytest.mark.browser
+def test_a_mask_is_painted_over_the_picture_or_read_from_a_file(
+    visit: Any, queue: JobQueue, tmp_path: Path
+) -> None:
+    Image.new("RGB", (96, 64), "teal").save(tmp_path / "start.png")
+    clear = Image.new("RGBA", (96, 64), (9, 9, 9, 0))
+    clear.paste((9, 9, 9, 255), (0, 0, 48, 64))
+    clear.save(tmp_path / "mask.png")
+    tab = visit()
+    tab.locator("#engine label").last.click()
+    unfold(tab, "#from-picture")
+    assert not tab.locator("#draw-brush").is_visible()
+    tab.locator("#diffuse-image input[type=file]").set_input_files(tmp_path / "start.png")
+    tab.locator("#draw-brush [data-paint]").click()
+    tab.locator("#draw-brush .mask").scroll_into_view_if_needed()
+    place = tab.locator("#draw-brush .mask").bounding_box()
+    tab.mouse.move(place["x"] + place["width"] * 0.7, place["y"] + place["height"] * 0.3)
+    tab.mouse.down()
+    tab.mouse.move(place["x"] + place["width"] * 0.8, place["y"] + place["height"] * 0.7, steps=3)
+    tab.mouse.up()
+    tab.locator("#draw-brush .masked").wait_for()
+    assert overflow(tab) == []
+    keep(tab, "generate-mask-en-light-1280")
+    ask(tab, "a red heart")
+    wait_state(tab, "done")
+    mask = open_picture(queue.job(queue.jobs(count=1)[0].id).settings["mask"]).convert("L")
+    assert mask.size == (96, 64) and mask.getpixel((5, 5)) == 0 and mask.getpixel((72, 32)) == 255
+    tab.locator("#draw-brush [type=file]").set_input_files(tmp_path / "mask.png")
+    tab.wait_for_function("document.querySelector('[name=mask]').value.length > 50")
+    tab.locator("#go").click()
+    for _ in range(200):
+        if len(queue.jobs()) == 2 and queue.jobs(count=1)[0].is_over:
+            break
+        time.sleep(0.05)
+    mask = open_picture(queue.job(queue.jobs(count=1)[0].id).settings["mask"]).convert("L")
+    assert mask.getpixel((5, 5)) == 255 and mask.getpixel((72, 32)) == 0  # its opacity
+    tab.locator("#diffuse-image button[aria-label='Remove Image']").click()
+    tab.locator("#draw-brush").wait_for(state="hidden")
+    assert tab.evaluate("document.querySelector('#from-picture [name=mask]').value") == ""
