@@ -186,6 +186,8 @@
       };
       picture.src = uri;
     };
+    // The picture is another one: the mask takes its proportions.
+    brush.refit = () => { if (brush.own && painted() && fit()) keep(); };
     brush.press = (button) => {
       if ("paint" in button) { brush.on = !brush.on; brush.show(); }
       if ("erase" in button) { brush.erase = !brush.erase; brush.show(); }

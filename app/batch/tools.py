@@ -79,9 +79,14 @@ class Draw:
         return {knob.name for knob in self.kind.knobs()} | set(self.kind.aliases)
 
     def ask(self, values: dict[str, Any], folder: Path) -> Settings:
-        """Checked settings with whole paths. BadInput without a prompt, for a wrong value, or for no picture."""
+        """Checked settings with whole paths. BadInput for a wrong value, for no picture, or without a prompt.
+
+        Only a second stage needs none.
+        """
         knobs = {knob.name: knob for knob in self.kind.knobs()}
         given = self.kind.current_names(self.common) | self.kind.current_names(values)
+        if given.get("prior"):
+            given.setdefault("prompt", "")
         if "prompt" not in given:
             raise BadInput("batch.prompt_missing")
         for name, value in given.items():

@@ -1,4 +1,4 @@
-"""The verb `bench`: the speed of pipelines, of batches and lanes, and of the library's search."""
+"""The verb `bench`: the speed of pipelines, of batches and lanes, of the page, and of the library's search."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from app.cli.bench_lanes import bench_batch, bench_lanes
+from app.cli.bench_page import bench_page
 from app.library import Library, near, read_query
 from app.library.entry import Marks
 from app.library.facts import FileFacts
@@ -43,8 +44,8 @@ SEARCHES = (
 
 
 def main(arguments: list[str]) -> int:
-    """The benches of the pipelines, `search`, `batch` and `lanes`; returns the exit code."""
-    here = {"search": bench_search, "batch": bench_rows, "lanes": bench_lanes}
+    """The benches of the pipelines, `search`, `batch`, `lanes` and `page`; returns the exit code."""
+    here = {"search": bench_search, "batch": bench_rows, "lanes": bench_lanes, "page": bench_served}
     return cli.main(arguments, {**cli.BENCHES, **here})
 
 
@@ -52,6 +53,12 @@ def bench_rows(device: str = "auto") -> dict[str, Any]:
     """`bench_batch` in a folder that goes afterwards."""
     with folder() as home:
         return bench_batch(home, device)
+
+
+def bench_served(device: str = "auto") -> dict[str, Any]:
+    """`bench_page` in a folder that goes afterwards."""
+    with folder() as home:
+        return bench_page(home, device)
 
 
 def bench_search(

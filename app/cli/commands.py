@@ -61,7 +61,9 @@ COMMANDS = (
     Command("evaluate", "", "measure the models", "pipelines.evaluation.cli"),
     Command("bench", "NAME", "measure speed", "app.cli.bench"),
     Command("plan", "", "how long many people would wait, and what it takes", "app.cli.plan"),
-    Command("soak", "", "try a studio under load, kills, odd requests, a full disk and slow lines", "app.cli.soak"),
+    Command(
+        "soak", "", "try a studio under load, kills, odd requests, a full disk and slow lines", "app.cli.soak"
+    ),
     Command("showcase", "", "remake the example pictures", "pipelines.evaluation.showcase"),
     Command("test", "", "run the tests"),
 )

@@ -68,16 +68,27 @@ def run_pipeline(name: str, kind: type[Pipeline[Any]], arguments: list[str]) -> 
 
 def _prompts(options: argparse.Namespace) -> list[str]:
     """The prompts of the command line and of its file. BadInput when there is none and one is needed."""
-    from pipelines.core.several import prompts_in, read_prompts
+    from pipelines.core.several import prompts_in
 
     text = " ".join(options.prompt)
-    if options.prompts:
-        text = f"{text}\n{read_prompts(options.prompts)}"
-    prompts = prompts_in(text) or ([""] if getattr(options, "prior", None) else [])
+    found = prompts_in(f"{text}\n{_prompts_of_file(options.prompts)}" if options.prompts else text)
+    prompts = found or ([""] if getattr(options, "prior", None) else [])
     if not prompts:
         raise BadInput("settings.prompt_empty")
     options.prompt = prompts[:1]
     return prompts
+
+
+def _prompts_of_file(path: str) -> str:
+    """The text of a file of prompts, or the prompt of a run that another program wrote into it."""
+    from app.library import foreign_of_text
+    from pipelines.core.several import read_prompts
+
+    found = foreign_of_text(path)
+    if found is None:
+        return read_prompts(path)
+    say(f"{path} is of {found.tool}; its prompt is drawn, its other settings are left out")
+    return " ".join(found.prompt.split())
 
 
 def _run_several(
@@ -125,6 +136,7 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
         _check_sheet(options)
     for note in settings.notes():
         say(str(note))
+    _say_parts(settings)
     if video := getattr(options, "video", None):
         from pipelines.io.video import check_suffix
 
@@ -134,6 +146,25 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
         kind.check_direction(settings, keep)
         options.save_direction = str(check_writable(keep))
     return settings, old
+
+
+def _say_parts(settings: Any) -> None:
+    """How a prompt of several parts, weights or scenes is read, a line a part."""
+    from pipelines.core.prompts import Scene, parse_scenes, written_targets
+
+    prompt = settings.prompt
+    scenes = (
+        parse_scenes(prompt) if settings.grammar == "scenes" else [Scene(prompt, "", written_targets(prompt))]
+    )
+    targets = [target for scene in scenes for target in scene.targets]
+    if settings.grammar == "words" or (len(targets) == 1 and targets[0].weight == 1):
+        return
+    for number, scene in enumerate(scenes, start=1):
+        begin = f" from step {scene.step}" if scene.step else ""
+        where = f"scene {number}{begin}: " if len(scenes) > 1 else ""
+        for target in scene.targets:
+            stop = "" if target.stop is None else f", until {target.stop:g}"
+            say(f"  {where}{target.weight:g} x {target.text}{stop}")
 
 
 def _check_sheet(options: argparse.Namespace) -> None:

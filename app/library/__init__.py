@@ -4,7 +4,7 @@
 """
 
 from app.library.entry import Act, Broken, Entry, Foreign, Found, Lineage, Marks, Page, Progress, Relative
-from app.library.foreign import foreign_of
+from app.library.foreign import foreign_of, foreign_of_text
 from app.library.library import Library
 from app.library.query import SORTS, Query, Term, more_like, read_query, read_terms
 from app.library.seeing import ClipLike, as_shown, vectors_of
@@ -29,6 +29,7 @@ __all__ = [
     "Term",
     "as_shown",
     "foreign_of",
+    "foreign_of_text",
     "more_like",
     "read_query",
     "read_terms",

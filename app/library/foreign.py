@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from app.library.entry import Foreign
@@ -14,12 +15,15 @@ from app.library.exif import exif_texts
 from app.library.foreign_values import MOST_JSON, MOST_TEXT, json_of, lines_of, plain
 from app.library.studios import STUDIOS, made_by_machine
 from pipelines.core.record import read_texts
+from pipelines.core.several import read_text
 from pipelines.errors import BadInput
+from pipelines.io.files import home_path
 from pipelines.io.images import picture_format
 from pipelines.io.values import is_dict, is_list
 
 MOST_NODES = 2000
 MOST_PARAMETERS = 100_000  # characters of a prompt and its pairs
+FEW = 2  # values of a JSON file that need not be another program's
 COMMENTS = ("Description", "Comment", "Title", "description", "comment")
 PAIR = re.compile(r"\s*([A-Za-z][\w \-/]{0,40}):\s*(\"(?:\\.|[^\"\\])*\"|[^,]*)(?:,|$)")
 WORDS = ("text", "prompt", "positive", "negative", "text_g", "text_l", "string", "value", "clip_l", "t5xxl")
@@ -214,3 +218,16 @@ def foreign_of(data: bytes) -> Foreign | None:
         return read_foreign(texts_of(data)) or made_by_machine(data)
     except BadInput:
         return None
+
+
+def foreign_of_text(path: str | Path) -> Foreign | None:
+    """What another program wrote into a text file, as lines or as JSON of more than a prompt. None for other texts.
+
+    BadInput when the file cannot be read, or is no text.
+    """
+    text = read_text(home_path(path), MOST_JSON)
+    values = json_of(text)
+    if is_list(values) or (is_dict(values) and len(values) <= FEW):
+        return None
+    found = read_foreign({"comment": text, "prompt": text})
+    return None if found is None or found.tool == "other" else found

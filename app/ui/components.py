@@ -53,6 +53,8 @@ def translated(knob: Knob, pipeline: str) -> str:
 def plain_field(knob: Knob, pipeline: str) -> str:
     """The same as HTML, for forms of our own: an input named as the setting, its words in both languages."""
     label, chinese, help_chinese = knob_words(translated(knob, pipeline))
+    if knob.kind == "picture":  # which the script brings, as a data URI
+        return html('<input type="hidden" name="{}">', knob.name)
     caption = html("<b>{}</b>", pair(label, chinese))
     explanation = html("<small>{}</small>", pair(knob_help(knob, "en"), help_chinese or knob.help))
     if knob.type is bool:
@@ -126,14 +128,23 @@ def field(
 
 
 def field_group(
-    knobs: Sequence[Knob], elem_id: str, *, pipeline: str = "", classes: Sequence[str] = ()
+    knobs: Sequence[Knob],
+    elem_id: str,
+    *,
+    pipeline: str = "",
+    classes: Sequence[str] = (),
+    above: str = "",
+    script: str = "",
 ) -> gr.HTML:
-    """One component for several settings that are no pictures; its value is a dict from their names to their values."""
+    """One component for several settings; its value is a dict from their names to their values.
+
+    `above` is HTML before the fields, and `script` runs when they appear, with their `element`.
+    """
     fields = joined(plain_field(knob, pipeline) for knob in knobs)
     return gr.HTML(
         {knob.name: knob.default for knob in knobs},  # type: ignore[arg-type]
-        html_template=html('<div class="fields">{}</div>', fields),
-        js_on_load=KEEP_FIELDS,
+        html_template=html('{}<div class="fields">{}</div>', Markup(above), fields),
+        js_on_load=KEEP_FIELDS + script,
         elem_id=elem_id,
         elem_classes=["field-group", *classes],
         apply_default_css=False,

@@ -18,6 +18,7 @@ SCRIPTS = (
     "prompts.js",
     "optimize.js",
     "edit.js",
+    "generate.js",
     "axes.js",
     "see.js",
     "comfort.js",

@@ -7,10 +7,10 @@ here changes how a prompt is read; `prompts` reads it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
-from pipelines.core.prompts import MAX_WEIGHT, Target, parse_scenes
+from pipelines.core.prompts import MAX_WEIGHT, NUMBER, SIGNS, Target, parse_scenes
 from pipelines.errors import Message
 from pipelines.io.visible import has_unseen, visible
 
@@ -35,8 +35,14 @@ NO_WEIGHT = (
     r"|\d+(?:\.\d+)?(?:e[-+]?\d+|x)"
 )
 WIDE = {0xFF01 + k: chr(0x21 + k) for k in range(94)} | {0x3000: " "}  # full-width forms -> the plain ones
+NETWORKS = "lora|lyco|loha|hypernet|embed|embedding|ti|model|base"
+CHANCES = "random|wildcard|alternate|alt"
+JOINS = "AND|BREAK|ADDBASE|ADDCOMM|ADDCOL|ADDROW"
+FLAGS = "ar|no|v|s|q|c|iw|chaos|seed|stylize|style|niji|tile|stop"
 FOREIGN = (  # the first that fits of each grammar is told
-    ("network", re.compile(r"<\s*\w+\s*:[^<>]*>|\bembedding:\w+")),
+    ("network", re.compile(rf"<\s*(?:{NETWORKS})\s*:[^<>]*>|\bembedding:\w+")),
+    ("wildcard", re.compile(rf"<\s*(?:{CHANCES})(?:\[[^\[\]]*\])?:[^<>]*>")),
+    ("flags", re.compile(rf"<\s*(?!(?:{NETWORKS}|{CHANCES})\b)\w+(?:\[[^\[\]]*\])?\s*:[^<>]*>")),
     ("schedule", re.compile(r"\[[^\[\]|]*[:：][^\[\]|]*\]")),
     ("alternation", re.compile(r"\[[^\[\]]*[|｜][^\[\]]*\]")),
     ("emphasis", re.compile(r"\([^()]*[:：]\s*\d*\.?\d+\s*\)")),
@@ -49,23 +55,27 @@ FOREIGN = (  # the first that fits of each grammar is told
     ("emphasis", re.compile(r"(?<=[^\W\d])\*\d*\.?\d+\b|\[[^\[\]|:：]+\](?:\d*\.?\d+)?|\{[^{}|｜$]+\}")),
     ("emphasis", re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?::[^:]+::")),
     ("parts", re.compile(r"\S[^|:]{0,30}::\s*-?\d*\.?\d*")),
-    ("parts", re.compile(r"\S{1,20} (?:AND|BREAK|ADDCOMM|ADDCOL|ADDROW) \S{1,20}")),
-    ("parts", re.compile(r"\)\s*\.(?:and|blend|swap)\([^()]*\)|\w+\.swap\([^()]*\)")),
-    (
-        "flags",
-        re.compile(r"(?:^|\s)(?:--?|[—–])(?:ar|no|v|s|q|c|iw|chaos|seed|stylize|style|niji|tile|stop)\s+\S+"),
+    (  # not between other words in capitals
+        "parts",
+        re.compile(rf"(?<![A-Z] )(?<!\w)(?:{JOINS})(?!\w)|(?<!\w)(?:{JOINS})(?!\w)(?! [A-Z]{{2}})"),
     ),
+    ("parts", re.compile(r"\)\s*\.(?:and|blend|swap)\([^()]*\)|\w+\.swap\([^()]*\)")),
+    ("flags", re.compile(rf"(?:^|\s)(?:--[A-Za-z][\w-]*|[-—–](?:{FLAGS})\s)(?:\s*[\w.:/-]+)?")),
+    ("flags", re.compile(r"(?:^|\s)-[sSCWHn]\s?\d[\d.]*(?=\s|$)")),
     ("negative", re.compile(r"\bnegative prompt\s*[:：]", re.IGNORECASE)),
     ("negative", re.compile(r"\bSteps: \d+, Sampler: ")),
-    ("wildcard", re.compile(r"__[\w/*-]+__|\{\s*\d+(?:-\d+)?\s*\$\$[^{}]*\}")),
+    ("wildcard", re.compile(r"__[\w/*-]+__|\{\s*[\d-]*\s*\$\$[^{}]*\}|\$\{\w+[^{}]*\}")),
     ("percent", re.compile(rf"[:：]\s*[-+−]?(?:{NO_WEIGHT})(?=\s*(?:[|｜]|$))")),
     ("inside", re.compile(r"[^\W\d]\w*[:：]\s*-?\d*\.\d+(?=\s*[,，;；、](?!\d)|\s+[^\W\d])")),
     ("inside", re.compile(r"[^\W\d]\w*[:：]\d(?=\s*[,，;；、](?!\d))")),
-    ("alike", re.compile(r"\S*\s*[∣│┃❘¦ǀ丨‖]\s*\S*|\S*\s*[∶꞉︰﹕˸]\s*-?\d*\.?\d+\s*(?=$|[|｜])")),
+    ("alike", re.compile(r"\S*\s*[∣│┃❘¦ǀ丨‖⏐︱∥]\s*\S*|\S*\s*[∶꞉︰﹕˸]\s*-?\d*\.?\d+\s*(?=$|[|｜])")),
     ("quote", re.compile(r"(?:^|(?<=[\s|｜]))[\"“「『«‘][^\"”」』»’]*[|｜:：^＾][^\"”」』»’]*$")),
 )
-SHOUTED = re.compile(r"^[^a-z]*$")  # AND is a word among capitals
 LARGE = re.compile(r"[^\d\s]\s*[:：]\s*(-?\d+(?:\.\d+)?)\s*$")
+LAST = re.compile(  # what is like a weight at the end of a part, and the character before its colon
+    r"(?P<before>[^\s:]?)\s*(?<!:):\s*(?P<number>[-+−–]*\.?\d[\d.,。]*[^\w\s|:^()\[\]{}<>\"'»」』%‰]*)(?=\s*(?:[|^]|$))"
+)
+SMILEYS = re.compile(r"[:;=8xX][-o^']?[()\[\]{}]|[()][-o^']?[:;=8]")
 
 
 def prompt_notes(text: str, grammar: Grammar, steps: int | None = None) -> list[Message]:
@@ -101,10 +111,23 @@ def prompt_notes(text: str, grammar: Grammar, steps: int | None = None) -> list[
     if grammar != "terms" and (braces := re.search(r"(?<!\\)\{[^{}]*\|[^{}]*\}", text.translate(WIDE))):
         notes.append(Message("core.no_braces_here", {"text": braces[0][:40]}))
     if grammar != "words":
-        notes += _too_large([target.text for scene in scenes for target in scene.targets])
+        targets = [target for scene in scenes for target in scene.targets]
+        notes += _too_large([target.text for target in targets])
+        if not any(note.code == "core.weight_inside" for note in notes):
+            notes += _no_weight(text)
+        notes += _open_bracket(text, targets)
     if has_unseen(text):
         notes.append(Message("core.unseen_characters"))
-    return notes
+    return [note for k, note in enumerate(notes) if note.code not in [other.code for other in notes[:k]]]
+
+
+def notes_on_several(prompts: Iterable[str], grammar: Grammar) -> list[Message]:
+    """What to tell about several prompts: the first note of each kind."""
+    notes: dict[str, Message] = {}
+    for prompt in prompts:
+        for note in prompt_notes(prompt, grammar):
+            notes.setdefault(note.code, note)
+    return list(notes.values())
 
 
 def _foreign(text: str) -> list[Message]:
@@ -112,16 +135,22 @@ def _foreign(text: str) -> list[Message]:
     text = visible(text).translate(WIDE)
     for grammar, pattern in FOREIGN:
         match = pattern.search(text)
-        if match and grammar not in found and not (match[0].isupper() and SHOUTED.match(text)):
+        if match and grammar not in found and not _is_shouted(match[0], text):
             found[grammar] = TOLD[grammar](match[0].strip()[:40])
     for whole, parts in (
         ("schedule", ("parts", "inside")),
         ("emphasis", ("inside",)),
         ("parts", ("inside",)),
+        ("wildcard", ("emphasis",)),
     ):
         for part in parts if whole in found else ():  # "[a::0.5]" is one thing
             found.pop(part, None)
     return list(found.values())
+
+
+def _is_shouted(words: str, text: str) -> bool:
+    """Whether words in capitals stand among others in capitals alone, where AND is a word."""
+    return words.isupper() and text.isupper() and any(map(str.isupper, text.replace(words, "")))
 
 
 def _weighs(targets: list[Target]) -> bool:
@@ -134,4 +163,26 @@ def _too_large(texts: list[str]) -> list[Message]:
         match = LARGE.search(text)
         if match and abs(float(match[1])) > MAX_WEIGHT:
             return [Message("core.weight_too_large", {"number": match[1], "most": f"{MAX_WEIGHT:g}"})]
+    return []
+
+
+def _no_weight(text: str) -> list[Message]:
+    """Numbers at the end of a part that are no weights: with a sign too many, or without words before them."""
+    for match in LAST.finditer(visible(text).translate(WIDE)):
+        before, number = match["before"], match["number"].strip()
+        if before in ("", "|", "^"):
+            return [Message("core.weight_alone", {"text": f":{number}"})]
+        plain = number.translate(SIGNS)
+        large = re.fullmatch(r"-?\d+(?:\.\d+)?", plain) and abs(float(plain)) > MAX_WEIGHT
+        if not (before.isdigit() or NUMBER.fullmatch(plain) or large):
+            return [Message("core.foreign_percent", {"text": f":{number}"})]
+    return []
+
+
+def _open_bracket(text: str, targets: list[Target]) -> list[Message]:
+    """The first part with a bracket that does not close in it, where there are marks that end parts."""
+    for target in targets if _weighs(targets) and "\\" not in text else ():
+        words = SMILEYS.sub("", target.text.translate(WIDE))
+        if any(words.count(pair[0]) > words.count(pair[1]) for pair in ("()", "[]", "{}")):
+            return [Message("core.bracket_open", {"text": target.text[:40]})]
     return []

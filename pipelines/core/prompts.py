@@ -43,16 +43,30 @@ FULL_WIDTH = {0xFF10 + k: str(k) for k in range(10)} | {
     ord(a): b for a, b in zip("．－＋，", ".-+.", strict=True)
 }
 SIGNS = FULL_WIDTH | dict.fromkeys(map(ord, "−–—‐‑"), "-") | {ord(","): ".", ord("。"): "."}
-WORDS = re.compile(  # marks inside are no marks
+
+
+def _nested(opens: str, closes: str) -> str:
+    """A pattern of brackets, with others of their kind inside up to four deep."""
+    first, last = f"[{re.escape(opens)}]", f"[{re.escape(closes)}]"
+    inside = f"[^{re.escape(opens + closes)}]"
+    pattern = f"{first}{inside}*{last}"
+    for _ in range(4):
+        pattern = f"{first}(?:{inside}|{pattern})*{last}"
+    return pattern
+
+
+WORDS = re.compile(  # marks inside are no marks, but for those in round or square brackets without a meaning elsewhere
     r"""(?P<code>\\u\{[0-9a-f]{1,6}\}) | \\(?P<mark>[|:^@"'\\｜：＾＠“”‘’«»「」『』\[\]{}<>()［］｛｝＜＞（）])
     | (?<![^\s|:^｜：＾])"[^"]*"(?![^\s|:^@.,;!?｜：＾＠，。]) | “[^“”]*”
     | (?<![^\s|:^｜：＾])'[^']*[|:^@｜：＾＠][^']*'(?![^\s|:^@.,;!?｜：＾＠，。])
     | ‘[^‘’]*’ | «[^«»]*» | 「[^「」]*」 | 『[^『』]*』
-    | [{｛][^{}｛｝]*[}｝] | [\[［][^\[\]［］]*[|:｜：][^\[\]［］]*[\]］] | [<＜]\w+[:：][^<>＜＞]*[>＞]
-    | [(（][^()（）]*[:：]\s*\d*[.．]?\d+\s*[)）]
-    | :: | (?<=\w)\^\d+(?:\.\d+)? | \^[_.oO-]?\^""",
+    | [<＜]\w+(?:\[[^\[\]]*\])?[:：][^<>＜＞]*[>＞]
+    | :: | (?<=\w)\^\d+(?:\.\d+)? | \^[_.oO-]?\^"""
+    f"| {_nested('{｛', '}｝')} | (?P<square>{_nested('[［', ']］')}) | (?P<round>{_nested('(（', ')）')})",
     re.VERBOSE,
 )
+CHOOSING = re.compile("[|:｜：]")  # in square brackets: a schedule or an alternation
+STRESSED = re.compile(r"[:：]\s*\d*[.．]?\d+\s*[)）]$")  # at the end of round ones
 CODE = re.compile(r"\\u\{([0-9a-f]{1,6})\}")  # a character by its number, as `as_words` writes it
 
 
@@ -107,13 +121,21 @@ def _target(hidden: str) -> Target:
 
 def _hidden(text: str) -> str:
     """The text with other characters in the place of marks that are words. `_written` gives it back."""
-
-    def hide(match: re.Match[str]) -> str:
+    parts, at = list[str](), 0
+    while match := WORDS.search(text, at):
+        parts.append(text[at : match.start()])
+        at = match.end()
+        square, rounded = match["square"], match["round"]
         if match["mark"]:
-            return ESCAPE + match["mark"].translate(HIDDEN)
-        return match["code"] or match[0].translate(HIDDEN)
-
-    return WORDS.sub(hide, text)
+            parts.append(ESCAPE + match["mark"].translate(HIDDEN))
+        elif match["code"]:
+            parts.append(match["code"])
+        elif (square and not CHOOSING.search(square)) or (rounded and not STRESSED.search(rounded)):
+            at = match.start() + 1
+            parts.append(text[match.start()])
+        else:
+            parts.append(match[0].translate(HIDDEN))
+    return "".join([*parts, text[at:]])
 
 
 def _written(hidden: str) -> str:

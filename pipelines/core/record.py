@@ -27,9 +27,10 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.core.pipeline import Picture, Pipeline, Result, StudioLike
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput
+from pipelines.io.containers import MAX_CHUNKS
 from pipelines.io.files import write_atomically
 from pipelines.io.formats import picture_format
-from pipelines.io.images import MAX_CHUNKS, check_size, open_untouched, read_bytes
+from pipelines.io.images import check_size, open_untouched, read_bytes
 from pipelines.io.values import is_dict, is_list
 
 VERSION = "0.1.0"

@@ -21,7 +21,7 @@ from typing import (
 )
 
 from pipelines.core.axes import BETWEEN, USE, WORDS, Axis, parse_axis
-from pipelines.core.prompt_notes import Grammar, prompt_notes
+from pipelines.core.prompt_notes import Grammar, notes_on_several
 from pipelines.core.prompts import parse_scenes, parse_targets
 from pipelines.errors import BadInput, Message
 from pipelines.io.images import picture_notes
@@ -100,6 +100,7 @@ class Knob:
 
 
 PROMPT_LIMIT = 2000  # characters; a prompt is a sentence, not a book
+WHITE = "\t\n\v\f\r\x85"  # control characters that are white space: slides paste line breaks as \v
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,8 +248,12 @@ class Settings:
         return [*self.notes_on_prompt(), *pictures]
 
     def notes_on_prompt(self) -> list[Message]:
-        """What the prompt holds that is read as words, or is without effect."""
-        return prompt_notes(self.prompt, self.grammar)
+        """What the prompt, and other texts to draw, hold that is read as words, or is without effect."""
+        return notes_on_several([self.prompt, *filter(None, self.other_texts())], self.grammar)
+
+    def other_texts(self) -> list[str]:
+        """The settings beside the prompt that say what to draw, in the same grammar; "" for those that are empty."""
+        return []
 
     def files(self) -> list[str]:
         """The pictures in the settings, each a path or a data URI."""
@@ -399,7 +404,7 @@ def clean_prompt(text: str, may_be_empty: bool = False) -> str:
     surrogates.
     """
     for character in text:
-        if (ord(character) < 32 and character not in "\t\r\n") or 127 <= ord(character) < 160:
+        if (ord(character) < 32 or 127 <= ord(character) < 160) and character not in WHITE:
             raise BadInput("settings.control_character", number=ord(character))
         if 0xD800 <= ord(character) < 0xE000:
             raise BadInput("settings.half_a_pair")

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from pipelines.errors import BadInput
-from pipelines.io.images import read_bytes
+from pipelines.io.files import home_path
+from pipelines.io.values import is_dict, is_list
 
 MOST = 64  # prompts of one text
 MOST_BYTES = 200_000  # of a file of them
+COLUMNS = ("prompt", "prompts", "提示词")  # that hold them in a table
 BRACES = str.maketrans("｛｝", "{}")
-GROUP = re.compile(r"(?<!\\)\{([^{}]*(?<!\\)[|｜][^{}]*)\}")
+GROUP = re.compile(  # but for those by which Dynamic Prompts chooses several, `{2$$a|b}`, or names them, `${a=b|c}`
+    r"(?<![\\$])\{(?!\s*[\d-]*\s*\$\$)([^{}]*(?<!\\)[|｜][^{}]*)\}"
+)
 
 
 def prompts_in(text: str) -> list[str]:
@@ -37,16 +45,77 @@ def prompts_in(text: str) -> list[str]:
 
 
 def read_prompts(path: str | Path) -> str:
-    """The text of a file of prompts, one a line. BadInput when it cannot be read, is no text, or has no prompt."""
+    """The text of a file of prompts, one a line; those of a table (csv, tsv) or of JSON are in its column "prompt".
+
+    BadInput when it cannot be read, is no text, has another form, or has no prompt.
+    """
+    file = home_path(path)
+    text = read_text(file)
+    kind = file.suffix.lower()
+    if kind in (".csv", ".tsv"):
+        lines = _of_table(text, file.name)
+    elif kind in (".json", ".jsonl"):
+        lines = _of_json(text, file.name)
+    else:
+        lines = text.splitlines()
+    text = "\n".join(line for line in (" ".join(line.split()) for line in lines) if line)
+    if not prompts_in(text):
+        raise BadInput("core.prompts_empty", file=file.name[:60])
+    return text
+
+
+def read_text(file: Path, most: int = MOST_BYTES) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark. BadInput when it is none, or has more than `most` bytes."""
+    name = file.name[:60]
     try:
-        data = read_bytes(path, max_bytes=MOST_BYTES)
+        with file.open("rb") as opened:
+            data = opened.read(most + 1)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise BadInput("core.prompts_unreadable", file=name, reason=reason) from None
+    if len(data) > most:
+        raise BadInput("core.prompts_too_large", file=name, most=most // 1000)
+    try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeError:
-        raise BadInput("core.prompts_not_text", file=Path(path).name[:60]) from None
-    text = "\n".join(line.strip() for line in text.splitlines() if line.strip())
-    if not prompts_in(text):
-        raise BadInput("core.prompts_empty", file=Path(path).name[:60])
+        text = "\0"
+    if "\0" in text:  # UTF-16 without its mark has one after every letter
+        raise BadInput("core.prompts_not_text", file=name)
     return text
+
+
+def _of_table(text: str, name: str) -> list[str]:
+    """The cells of the column of prompts; every cell, where there is one column. BadInput for other tables."""
+    head = text.split("\n", 1)[0]
+    try:
+        rows = list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count)))
+    except csv.Error:
+        raise BadInput("core.prompts_not_text", file=name[:60]) from None
+    columns = [cell.strip() for cell in rows[0]] if rows else []
+    at = next((k for k, column in enumerate(columns) if column.lower() in COLUMNS), None)
+    if at is not None:
+        return [row[at] for row in rows[1:] if len(row) > at]
+    if max(map(len, rows), default=0) > 1:
+        raise BadInput("core.prompts_column", file=name[:60], columns=", ".join(columns)[:80] or "-")
+    return [cell for row in rows for cell in row]
+
+
+def _of_json(text: str, name: str) -> list[str]:
+    """The prompts of a list, or of one value a line: texts, or objects with a prompt. BadInput for others."""
+    try:
+        values: Any = json.loads(text)
+        listed: list[Any] = values if is_list(values) else [values]
+    except (ValueError, RecursionError):
+        try:
+            listed = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except (ValueError, RecursionError):
+            raise BadInput("core.prompts_column", file=name[:60], columns="-") from None
+    found = [value.get("prompt") if is_dict(value) else value for value in listed]
+    prompts = [text for text in found if isinstance(text, str)]
+    if len(prompts) < len(found):
+        names = ", ".join(listed[0]) if listed and is_dict(listed[0]) else ""
+        raise BadInput("core.prompts_column", file=name[:60], columns=names[:80] or "-")
+    return prompts
 
 
 def _combined(line: str) -> list[str]:

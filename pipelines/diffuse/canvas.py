@@ -68,13 +68,20 @@ def _check_multiples(settings: DiffuseSettings, model: LatentDiffusion) -> None:
 def _own_size(
     settings: DiffuseSettings, picture: Image.Image | None, model: LatentDiffusion
 ) -> tuple[int, int]:
-    """Width and height: as set, else the model's number of pixels in the picture's proportions."""
+    """Width and height: as set, else the model's number of pixels in the picture's proportions.
+
+    Where MIN_SIDE makes the shorter side larger, the longer one grows with it, up to LARGEST times the model's own.
+    """
     width, height = float(settings.width or 0), float(settings.height or 0)
     aspect = picture.width / picture.height if picture else 1.0
     if not width and not height:
         width = model.image_size * aspect**0.5
     width = width or height * aspect
     height = height or width / aspect
+    if not (settings.width or settings.height):
+        grown = max(MIN_SIDE / min(width, height), 1.0)
+        most = max(LARGEST * model.image_size, MIN_SIDE)
+        width, height = (min(side * grown, most) for side in (width, height))
     multiple = max(SIDE_MULTIPLE, model.side_multiple)
     w, h = (min(max(round(side / multiple) * multiple, MIN_SIDE), MAX_SIDE) for side in (width, height))
     return w, h

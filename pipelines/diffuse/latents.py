@@ -46,7 +46,7 @@ def fitted_mask(source: str, picture: Image.Image, size: tuple[int, int], invert
 
     BadInput when nothing may change: it is all black, or all white where the mask is what stays.
     """
-    mask = read_mask(source, picture.size, None).convert("L")
+    mask = read_mask(source, picture.size, None, may_be_black=invert).convert("L")
     light = np.asarray(ImageOps.fit(mask, size, Image.Resampling.BOX))
     white = light > 127
     if not (white != invert).any():

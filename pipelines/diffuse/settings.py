@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.core.settings import clean_prompt, knob
 from pipelines.core.terms import TermSettings, style_knob
 from pipelines.diffuse.word_weights import parse_word_weights
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, Message
 from pipelines.models.schedulers import SAMPLERS
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels
@@ -26,6 +26,13 @@ class DiffuseSettings(TermSettings):
     BadInput for sides that are not multiples of SIDE_MULTIPLE, for a mask without an image, for guidance that ends before
     it begins, and for weights of words that `parse_word_weights` does not read.
     """
+
+    aliases: ClassVar[dict[str, str]] = {  # names of diffusers' arguments
+        "guidance_scale": "guidance",
+        "num_inference_steps": "steps",
+        "num_images_per_prompt": "candidates",
+        "mask_image": "mask",
+    }
 
     # fmt: off
     negative_prompt: str = knob("", label=("leave out", "不要出现"),
@@ -83,6 +90,10 @@ class DiffuseSettings(TermSettings):
         help="keep only one of candidates that look the same", help_zh="看起来一样的候选只保留一张")
     # fmt: on
 
+    def other_texts(self) -> list[str]:
+        """What is left out, and whose layout is kept."""
+        return [self.negative_prompt, self.source_prompt]
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("negative_prompt", "source_prompt"):
@@ -105,6 +116,13 @@ class DiffuseSettings(TermSettings):
             raise BadInput("diffuse.mask_without_picture")
         if self.guidance_start >= self.guidance_end:
             raise BadInput("diffuse.interval", start=self.guidance_start, end=self.guidance_end)
+
+    def notes_on_prompt(self) -> list[Message]:
+        """Also that nothing is left out without guidance."""
+        notes = super().notes_on_prompt()
+        if self.negative_prompt and self.guidance is not None and self.guidance <= 1:
+            notes.append(Message("diffuse.negative_unguided", {"guidance": self.guidance}))
+        return notes
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:

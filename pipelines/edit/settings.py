@@ -143,6 +143,10 @@ class EditSettings(Settings):
             self.box()
         self.uses()
 
+    def other_texts(self) -> list[str]:
+        """What the picture shows now."""
+        return [self.source]
+
     @property
     def target(self) -> str:
         """The text that the picture is to fit: the prompt, with the word of a look."""

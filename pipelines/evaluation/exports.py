@@ -14,25 +14,32 @@ from pipelines.training.data.dataset import Dataset
 
 EVERY = 8  # of the validation pictures
 ALIKE = 0.9  # SSIM of an SVG that is drawn again
+LARGER = {
+    "twice": 2,
+    "four times": 4,
+}  # as exports to 256 and 512 pixels are; the data have no larger drawings
 
 
 def exporting(emoji: Dataset) -> dict[str, float]:
-    """Of every EVERYth validation picture, means: SSIM on white of what is enlarged to twice the size, from half of its
-    own, and by bicubic interpolation; SSIM of its SVG drawn again, and how many bytes that has.
+    """Of every EVERYth validation picture, means: SSIM on white of what is enlarged to its size, from a half and a
+    quarter of it, and by bicubic interpolation; SSIM of its SVG drawn again, and how many bytes that has.
     """
-    likeness, plain, traced, sizes = list[float](), list[float](), list[float](), list[int]()
+    likeness: dict[str, list[float]] = {}
+    traced, sizes = list[float](), list[int]()
     for row in emoji.validation[::EVERY]:
         picture = Image.fromarray(emoji.rgba[row])
-        half = picture.convert("RGBa").reduce(2).convert("RGBA")
-        bicubic = half.convert("RGBa").resize(picture.size, Image.Resampling.BICUBIC).convert("RGBA")
-        likeness.append(_alike(picture, enlarged(half, picture.size)))
-        plain.append(_alike(picture, bicubic))
+        for times, factor in LARGER.items():
+            small = picture.convert("RGBa").reduce(factor)
+            bicubic = small.resize(picture.size, Image.Resampling.BICUBIC).convert("RGBA")
+            crisp = enlarged(small.convert("RGBA"), picture.size)
+            likeness.setdefault(f"{times} as large, SSIM", []).append(_alike(picture, crisp))
+            name = f"{times} as large, SSIM by bicubic interpolation"
+            likeness.setdefault(name, []).append(_alike(picture, bicubic))
         data = svg_of(picture)
         sizes.append(len(data))
         traced.append(_alike(picture, _drawn(data, picture.width)))
     return {
-        "twice as large, SSIM": float(np.mean(likeness)),
-        "twice as large, SSIM by bicubic interpolation": float(np.mean(plain)),
+        **{name: float(np.mean(values)) for name, values in likeness.items()},
         "SVG drawn again, SSIM": float(np.mean(traced)),
         f"SVG drawn again, share with SSIM of at least {ALIKE}": float(np.mean(np.array(traced) >= ALIKE)),
         "SVG, kB": float(np.mean(sizes)) / 1000,

@@ -15,7 +15,7 @@ PARTS = {  # what each part of the table is about
     "see": "See on emojione: the first of all names, maps on 200 composites of two icons, probes",
     "vqgan": "VQGAN on emojione",
     "matting": "Cutting out the pictures of emojione",
-    "export": "Enlarging and tracing pictures of emojione, from 64 to 128 pixels and at 128",
+    "export": "Enlarging and tracing pictures of emojione, to 128 pixels and at 128",
     "diffuse": "Diffuse, common names",
     "generate": "Generate with its own finish, common names",
     "dalle": "Generate as drawn, the DALL·E alone, common names",

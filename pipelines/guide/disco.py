@@ -21,6 +21,7 @@ from pipelines.io.values import is_dict, is_list
 
 SIDE = 64  # pixels; a notebook's sides are reduced to multiples of it
 UNCHANGED_FRAMES = (1000, 10_000)  # max_frames of a notebook in which nobody set it
+USUAL_SKIP = 60  # percent of the steps that frames skip, here as well
 MOST_NAMES = 60  # that a sentence lists
 CLIPS = {  # a notebook's name -> ours
     "ViTB32": "clip-vit-b-32", "ViTB16": "clip-vit-b-16", "ViTL14": "clip-vit-l-14",
@@ -42,13 +43,13 @@ DONE_OTHERWISE: dict[str, tuple[Any, ...]] = {  # name -> the values with which 
     "fix_brightness_contrast": (),
 }  # fmt: skip
 WITHOUT_EFFECT = re.compile(  # on a picture that is drawn here: files, display, memory, and parts of what is off
-    r"batch_name|set_batch_name|batch_?folder|display_rate|save_rate|intermediate\w*|steps_per_checkpoint|use_checkpoint"
+    r"n_batches|batch_size|batch_name|set_batch_name|batch_?folder|display_rate|save_rate|intermediate\w*|steps_per_checkpoint|use_checkpoint"
     r"|timestep_respacing|diffusion_steps|randomize_class|rand_mag|resume_\w+|run_to_resume|retain_\w+|cuda_device"
     r"|console_\w+|simple_nvidia\w*|skip_video_for_run_all|check_model_SHA|cutout_debug|name_docarray|use_jpg"
     r"|on_misspelled_token|clip_sequential_evaluate|text_clip_on_cpu|truncate_overlength_prompt|visualize_cuts"
     r"|skip_event|stop_event|image_output|gif_\w+|key_frames|turbo_(?:steps|preroll)|vr_\w+|video_init_\w+"
     r"|extract_nth_frame|flow_\w+|symm_loss_scale|symm_switch|gobig_\w+|keep_unsharp|(?:high|low)_(?:contrast|brightness)_\w+"
-    r"|custom_path|width_height_for_\w+|n_batches|batch_size"
+    r"|custom_path|width_height_for_\w+"
 )
 PERLIN = {"grey": "gray", "colored": "color", "coloured": "color", "colour": "color"}
 NO_PICTURE = ("", "none", "None", "NONE")  # as notebooks write it
@@ -111,18 +112,23 @@ class _Notebook:
 
     def animation(self) -> None:
         """How many frames there are. What is no animation in two or three dimensions is a still."""
-        mode, frames = self.take("animation_mode"), as_number(self.take("max_frames"))
-        beside, most = self.beside.get("max_frames"), int(self.knobs["max_frames"].hi or 0)
-        if mode is not None:
-            self.moves = mode in ("2D", "3D") or beside is not None
-            if mode not in ("2D", "3D", "None", "none", False):
-                self.notes.append(Message("guide.notebook_mode", {"mode": _shown(mode)}))
-        elif beside is None:
+        mode, given = self.take("animation_mode"), self.take("max_frames")
+        frames, beside = as_number(given), as_number(self.beside.get("max_frames"))
+        most = int(self.knobs["max_frames"].hi or 0)
+        if frames is None and given is not None:
+            self.notes.append(
+                Message("guide.notebook_usual", {"setting": "max_frames", "value": _shown(given)})
+            )
+        if mode not in (None, "2D", "3D", "None", "none", False):
+            self.notes.append(Message("guide.notebook_mode", {"mode": _shown(mode)}))
+        if beside is not None:
+            self.moves = beside > 1
+        elif mode is not None:
+            self.moves = mode in ("2D", "3D")
+        else:
             self.moves = frames not in (None, 1, *UNCHANGED_FRAMES)
             if frames in UNCHANGED_FRAMES:
                 self.notes.append(Message("guide.notebook_still", {"frames": frames}))
-        else:
-            self.moves = True
         if mode == "3D":
             self.notes.append(
                 Message(
@@ -205,7 +211,7 @@ class _Notebook:
         if seed is not None:
             rolled = isinstance(seed, str) and seed.strip().lower() in ("random_seed", "random", "")
             self.values["seed"] = -1 if rolled else seed
-        for name in () if self.moves else ("n_batches", "batch_size"):  # an animation is made once there, too
+        for name in () if self.moves else ("n_batches", "batch_size"):
             if (count := as_number(self.take(name))) is not None and count > 1:
                 self.notes.append(Message("guide.notebook_batches", {"setting": name, "count": f"{count:g}"}))
 
@@ -277,7 +283,7 @@ class _Notebook:
             read = _read(knob, value)
             if read is None:
                 self.notes.append(Message("guide.notebook_usual", {"setting": name, "value": _shown(value)}))
-            elif is_list(read) and knob.type in (int, float) and read:
+            elif isinstance(read, tuple):
                 self.values[own] = read[0]
                 self.notes.append(
                     Message(
@@ -295,7 +301,8 @@ class _Notebook:
         text = self.take("frames_skip_steps")
         skipped = as_number(text.strip().rstrip("%")) if isinstance(text, str) else as_number(text)
         if skipped is not None and isinstance(text, str) and text.strip().endswith("%"):
-            self.values["frames_skip_steps"] = _whole(now * skipped / 100)
+            if skipped != USUAL_SKIP:
+                self.values["frames_skip_steps"] = _whole(now * skipped / 100)
         elif skipped is not None:
             self.values["frames_skip_steps"] = _whole(skipped * now / steps) if now != steps else skipped
         elif text is not None:
@@ -333,7 +340,7 @@ class _Notebook:
 
 
 def _read(knob: Knob, value: Any) -> Any:
-    """A value in the form of its setting; a list where a course is given for one number; None where it says nothing.
+    """A value in the form of its setting; a tuple where a course is given for one number; None where it says nothing.
 
     What is of another form is returned as it is, for Settings to refuse.
     """
@@ -348,8 +355,8 @@ def _read(knob: Knob, value: Any) -> Any:
     course = as_course(value)
     if not isinstance(course, str):
         return None if isinstance(value, str) else value
-    numbers = [float(number) for number in re.findall(r"\[\s*([-\d.]+)\s*\]", course)]
-    return None if not numbers else numbers[0] if len(set(numbers)) == 1 else numbers
+    numbers = [as_number(text) for text in re.findall(r"\[([^\[\]]*)\]", course)]
+    return None if not numbers or None in numbers else numbers[0] if len(set(numbers)) == 1 else (*numbers,)
 
 
 def _is_prompt(item: Any) -> bool:

@@ -138,7 +138,10 @@ class GuideSettings(SteeredSettings):
             self.schedule(name)
         for name in KEYFRAMES:
             self.keyframes(name)
-        for name, skipped in (("skip_steps", self.skip_steps), ("frames_skip_steps", self.frames_skip_steps)):
+        skips = {"skip_steps": self.skip_steps}
+        if self.max_frames > 1:
+            skips["frames_skip_steps"] = self.frames_skip_steps
+        for name, skipped in skips.items():
             if skipped is not None and skipped >= self.steps:
                 raise BadInput("guide.no_steps_left", setting=name, skipped=skipped, steps=self.steps)
         self.mirrored_at()
@@ -190,7 +193,7 @@ class GuideSettings(SteeredSettings):
     def frame_skip(self) -> int:
         """How many steps the other frames skip."""
         usual = int(self.steps * FRAME_SKIP)
-        return usual if self.frames_skip_steps is None else self.frames_skip_steps
+        return usual if self.frames_skip_steps is None else min(self.frames_skip_steps, self.steps - 1)
 
     def place(self, position: int) -> tuple[int, int]:
         """The frame of the step after `position` steps, and its number among the frame's steps, skipped ones counted."""

@@ -10,33 +10,46 @@ import base64
 import binascii
 import io
 import struct
-import warnings
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
 from pipelines.errors import BadInput, Message
+from pipelines.io.containers import (
+    TURNS,
+    jpeg_without_metadata,
+    orientation,
+    png_facts,
+    png_is_srgb,
+    png_without_metadata,
+)
 from pipelines.io.formats import FORMATS, picture_format
-from pipelines.io.profiles import JPEG_HEAD, profile_of_jpeg, profile_of_png, to_srgb
+from pipelines.io.profiles import to_srgb
 
 MAX_PIXELS = 16_000_000  # 4000 x 4000: larger than any picture made here, and 64 MB once decoded
-MAX_JPEG_PIXELS = (
-    256_000_000  # of a JPEG, which is decoded at a half, a quarter or an eighth of its size then
-)
+LARGEST = {  # pixels of larger pictures, which are made smaller; a JPEG is decoded at a half, a quarter or an eighth
+    "JPEG": 256_000_000,
+    "PNG": 4 * MAX_PIXELS,
+    "WEBP": 4 * MAX_PIXELS,
+}
+KINDS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImageFile,
+}
 MAX_BYTES = 32_000_000
-MAX_SCANS = 100  # of a progressive JPEG; cameras write about ten, and each one costs a pass over all pixels
 URI_HEAD = "data:image/"
-MAX_CHUNKS = 20_000  # of a PNG
 MAX_TEXT_BYTES = 64_000_000  # of its texts and profiles, unpacked, where Pillow reads them
-PNG_PIXELS = (  # the chunks that say how a PNG's pixels are read, or that it is an animation
-    b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT",
-)  # fmt: skip
 DAMAGED = (
     OSError,
     SyntaxError,
@@ -47,17 +60,11 @@ DAMAGED = (
     TypeError,
     struct.error,
 )  # Pillow's
+GREY = 0  # colour type of a PNG
 SPACES_OF_PROFILES = ("RGB", "RGBA", "L", "LA", "CMYK")  # modes whose colours a profile may say
 MODES_OF_PNG = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
-TURNS = {  # EXIF orientation -> what makes the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+
+_large = threading.Lock()  # one large PNG or WebP at a time, because it is decoded whole
 
 
 def to_pil(pictures: Tensor) -> list[Image.Image]:
@@ -89,8 +96,8 @@ def open_picture(
 
     Returns:
         The picture turned upright as its EXIF says, its colours in sRGB, RGBA when it has transparency and RGB
-        otherwise. A JPEG of more than MAX_PIXELS is a half, a quarter or an eighth as large on each side, where
-        `max_pixels` is not smaller; `picture_notes` says so.
+        otherwise. One of more than MAX_PIXELS, and at most LARGEST, is a half, a quarter or an eighth as large on each
+        side, where `max_pixels` is not smaller; `picture_notes` says so.
 
     Raises:
         BadInput: When it is not one whole still PNG, JPEG or WebP picture within the limits.
@@ -130,71 +137,93 @@ def as_seen(picture: Image.Image) -> Image.Image:
 
 def _decoded(
     source: str | Path | bytes, max_pixels: int, max_bytes: int
-) -> tuple[ImageFile, bytes, Image.Transpose | None]:
+) -> tuple[Image.Image, bytes, Image.Transpose | None]:
     """A picture's pixels as its file has them, its profile, and the turn that makes it upright. BadInput as ever."""
     data = read_bytes(source, max_bytes=max_bytes)
     kind = picture_format(data)
     exif = profile = b""
     if kind == "JPEG":
-        data, exif, profile = _jpeg_without_metadata(data)
+        data, exif, profile = jpeg_without_metadata(data)
     elif kind == "PNG":
-        data, exif, profile = _png_without_metadata(data)
+        data, exif, profile = png_without_metadata(data)
     try:
-        with warnings.catch_warnings():
-            # Our own limit is the one that counts.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = _opened(data, kind)
-        if kind == "JPEG" and max_pixels >= MAX_PIXELS and (part := _jpeg_part(*opened.size)) > 1:
-            opened.draft(None, (-(-opened.width // part), -(-opened.height // part)))
-        check_size(*opened.size, max_pixels)
+        opened = KINDS[kind](io.BytesIO(data))
+        most = LARGEST[kind] if max_pixels >= MAX_PIXELS else max_pixels
+        check_size(*opened.size, most)
         if (frames := getattr(opened, "n_frames", 1)) > 1:
             raise BadInput("io.picture_frames", frames=frames)
-        opened.load()
-        turn = TURNS.get(_orientation(exif or opened.info.get("exif", b"")))
+        part = _part(*opened.size) if max_pixels >= MAX_PIXELS else 1
+        if part > 1 and kind == "JPEG":
+            opened.draft(None, (-(-opened.width // part), -(-opened.height // part)))
+            part = 1
+        with _large if part > 1 else nullcontext():
+            opened.load()
+            _mend_transparency(opened, data if kind == "PNG" else b"")
+            picture = opened if part == 1 else _reduced(opened, part)
     except BadInput:
         raise
-    except Image.DecompressionBombError:
-        raise BadInput("io.picture_too_large", most=max_pixels) from None
-    except UnidentifiedImageError:
-        raise BadInput("io.picture_unknown", format=kind) from None
     except DAMAGED as error:
-        raise BadInput("io.picture_damaged", format=kind, reason=_short(error)) from None
-    return opened, profile or opened.info.get("icc_profile", b""), turn
+        plain = isinstance(error, (OSError, ValueError))  # the others say something about Pillow
+        reason = _short(error) if plain else "its beginning is not whole"
+        raise BadInput("io.picture_damaged", format=kind, reason=reason) from None
+    turn = TURNS.get(orientation(exif or opened.info.get("exif", b"")))
+    return picture, profile or opened.info.get("icc_profile", b""), turn
 
 
-def _opened(data: bytes, kind: str) -> ImageFile:
-    """A picture whose header was read. A JPEG is not held to Pillow's limit of pixels: it may be decoded smaller."""
-    if kind == "JPEG":
-        return JpegImageFile(io.BytesIO(data))
-    return Image.open(io.BytesIO(data), formats=[kind])
+def _reduced(picture: Image.Image, part: int) -> Image.Image:
+    """A picture with each side divided by `part`, by area, in a mode that can hold the means."""
+    picture = _eight_bits(picture)
+    if "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    elif picture.mode in ("P", "1"):
+        picture = picture.convert({"P": "RGB", "1": "L"}[picture.mode])
+    return picture.reduce(part)
+
+
+def _mend_transparency(picture: Image.Image, png: bytes) -> None:
+    """Bring the one clear colour of a PNG to the levels that Pillow gives the pixels: 8 bits a colour or of grey."""
+    bits, _ = png_facts(png)
+    clear: tuple[int, ...] | int | bytes | None = picture.info.get("transparency")
+    if isinstance(clear, tuple) and bits == 16:
+        picture.info["transparency"] = tuple(level >> 8 for level in clear)
+    elif isinstance(clear, int) and picture.mode == "L" and bits in (2, 4):
+        picture.info["transparency"] = min(clear * 255 // (2**bits - 1), 255)
 
 
 def picture_notes(source: str | Path | bytes) -> list[Message]:
-    """What to tell of a picture before it is used: that it will be made smaller. [] where opening it would fail."""
+    """What to tell of a picture before it is used: that it will be made smaller, and which colours it loses.
+
+    [] where opening it would fail.
+    """
     try:
-        data = read_bytes(source)
-        if picture_format(data) != "JPEG":
-            return []
-        with JpegImageFile(io.BytesIO(_jpeg_without_metadata(data)[0])) as opened:
+        data = bare = read_bytes(source)
+        kind = picture_format(data)
+        if kind != "WEBP":
+            bare, *_ = jpeg_without_metadata(data) if kind == "JPEG" else png_without_metadata(data)
+        with KINDS[kind](io.BytesIO(bare)) as opened:
             width, height = opened.size
     except (BadInput, *DAMAGED):
         return []
-    if (part := _jpeg_part(width, height)) == 1:
-        return []
-    small = width // part, height // part
-    return [
-        Message(
-            "io.picture_reduced",
-            {"width": width, "height": height, "smaller_width": small[0], "smaller_height": small[1]},
+    notes: list[Message] = []
+    if width * height <= LARGEST[kind] and (part := _part(width, height)) > 1:
+        small = -(-width // part), -(-height // part)
+        notes.append(
+            Message(
+                "io.picture_reduced",
+                {"width": width, "height": height, "smaller_width": small[0], "smaller_height": small[1]},
+            )
         )
-    ]
+    bits, colour = png_facts(data) if kind == "PNG" else (0, 0)
+    if bits == 16 and colour != GREY:
+        notes.append(Message("io.sixteen_bits"))
+    if kind == "PNG" and not png_is_srgb(data):
+        notes.append(Message("io.colours_by_number"))
+    return notes
 
 
-def _jpeg_part(width: int, height: int) -> int:
-    """1, or 2, 4 or 8: the part of each side at which a JPEG of this size has at most MAX_PIXELS, when it can have."""
-    if width * height > MAX_JPEG_PIXELS:
-        return 1
-    return next((part for part in (1, 2, 4, 8) if -(-width // part) * -(-height // part) <= MAX_PIXELS), 1)
+def _part(width: int, height: int) -> int:
+    """1, or 2, 4 or 8: the part of each side at which a picture of this size has at most MAX_PIXELS."""
+    return next((part for part in (1, 2, 4, 8) if -(-width // part) * -(-height // part) <= MAX_PIXELS), 8)
 
 
 def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -308,80 +337,6 @@ def restrict_pillow() -> None:
     Image.ID[:] = [kind for kind in Image.ID if kind in FORMATS]
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this and refuses above twice this
-
-
-def _jpeg_without_metadata(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """A JPEG without its comments, colour profile and EXIF, and the EXIF and the profile by themselves.
-
-    Crafted metadata can keep Pillow's readers of it busy for hours, so only the pixels are given to Pillow. BadInput
-    when the file is damaged or has more than MAX_SCANS scans.
-    """
-    kept, exif, profiles, at = [data[:2]], b"", list[bytes](), 2
-    if data.count(b"\xff\xda") > MAX_SCANS:  # inside a scan 0xFF is always followed by 0x00 or a restart mark
-        raise BadInput("io.jpeg_scans", most=MAX_SCANS)
-    while True:
-        head = data[at : at + 4]
-        if len(head) < 4 or head[0] != 0xFF:
-            raise BadInput("io.jpeg_damaged")
-        marker, length = head[1], int.from_bytes(head[2:], "big")
-        if marker == 0xFF:  # padding
-            at += 1
-            continue
-        if marker == 0xDA:  # the pixels begin
-            return b"".join([*kept, data[at:]]), exif, profile_of_jpeg(profiles)
-        segment = data[at : at + 2 + length]
-        if length < 2 or len(segment) < 2 + length:
-            raise BadInput("io.jpeg_damaged")
-        if marker == 0xE1 and not exif and segment[4:10] == b"Exif\0\0":
-            exif = segment[4:]
-        if marker == 0xE2 and segment[4:].startswith(JPEG_HEAD):
-            profiles.append(segment[4:])
-        # Of the application segments only JFIF (0xE0) and Adobe's (0xEE) say how pixels are to be read.
-        if not (0xE1 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE:
-            kept.append(segment)
-        at += 2 + length
-
-
-def _png_without_metadata(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """A PNG without its texts, colour profile and EXIF, and the EXIF and the profile by themselves.
-
-    Pillow unpacks texts and profiles, and calls the picture damaged when one has more than a megabyte. What follows a
-    chunk that is cut off is kept, for Pillow to say what is wrong. BadInput for more than MAX_CHUNKS chunks.
-    """
-    kept, exif, profile, at = [data[:8]], b"", b"", 8
-    for _ in range(MAX_CHUNKS):
-        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        end = at + 12 + length
-        if len(kind) < 4 or end > len(data):
-            return b"".join([*kept, data[at:]]), exif, profile
-        if kind in PNG_PIXELS:
-            kept.append(data[at:end])
-        elif kind == b"eXIf" and not exif:
-            exif = data[at + 8 : end - 4]
-        elif kind == b"iCCP" and not profile:
-            profile = profile_of_png(data[at + 8 : end - 4])
-        if kind == b"IEND":
-            return b"".join(kept), exif, profile
-        at = end
-    raise BadInput("io.png_chunks", most=MAX_CHUNKS)
-
-
-def _orientation(exif: bytes) -> int:
-    """The orientation, 1 to 8, in a block of EXIF. 1 when there is none or it cannot be read."""
-    tiff = exif[6:] if exif[:6] == b"Exif\0\0" else exif
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, start)
-        for at in range(start + 2, start + 2 + 12 * min(count, 256), 12):
-            tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, at)
-            if tag == 0x0112 and kind == 3 and value in TURNS:
-                return value
-    except struct.error:
-        pass
-    return 1
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

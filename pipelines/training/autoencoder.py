@@ -26,13 +26,13 @@ from pipelines.models.spec import SPECS
 from pipelines.models.vqgan.dvae import Dvae
 from pipelines.models.vqgan.network import Vqgan
 from pipelines.training.codes import flat, spread
-from pipelines.training.data.dataset import Dataset, on_background
+from pipelines.training.data.dataset import Dataset, Pictures, on_background
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.report import image_grid
-from pipelines.training.trainer import Trainer
+from pipelines.training.trainer import PictureTrainer
 
 
-class AutoencoderTrainer(Trainer):
+class AutoencoderTrainer(PictureTrainer):
     """Base of the trainings of codecs, on emoji scenes."""
 
     kind = "vqgan"  # the row of SPECS
@@ -77,16 +77,16 @@ class AutoencoderTrainer(Trainer):
     def compile_targets(self) -> list[nn.Module]:
         return [self.codec.encoder, self.codec.decoder]
 
-    def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor, int]:
+    def batch_of(
+        self, pictures: Pictures, rows: np.ndarray, rng: np.random.Generator, step: int, rank: int
+    ) -> tuple[Tensor, Tensor, int]:
         """Scenes (n, 3, s, s) uint8; which of them are decoded from codes (n,) bool; and the seed of this step's chance,
         the same in every process."""
-        rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
-        scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.5, coloured=0.3)
-        chosen = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
-        pictures = torch.from_numpy(np.stack([scenes.scene(int(k))[0] for k in chosen]))
-        quantized = torch.from_numpy(rng.random(n) >= self.continuous)
+        scenes = Scenes(pictures, pictures.train, rng, plain=0.5, coloured=0.3)
+        drawn = torch.from_numpy(np.stack([scenes.scene(int(k))[0] for k in rows]))
+        quantized = torch.from_numpy(rng.random(len(rows)) >= self.continuous)
         seed = int(np.random.default_rng((self.seed, step)).integers(2**62))
-        return pictures.permute(0, 3, 1, 2), quantized, seed
+        return drawn.permute(0, 3, 1, 2), quantized, seed
 
     def _icons(self, rows: np.ndarray) -> Tensor:
         """Icons on white: (n, 3, s, s) in [-1, 1]."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from pipelines.errors import BadInput, Message
+from pipelines.training.data.stream import Journey, Reader, Stream
+from pipelines.training.state import State
 from pipelines.training.trainer import Trainer
 
 
@@ -27,11 +30,60 @@ class Batches(Dataset[Any]):
         return self.trainer.batch(self.first + index, self.rank, self.count)
 
 
-def batches(trainer: Trainer, first: int, workers: int) -> Iterator[Any]:
-    """The batches from step `first` on, on the device; `workers` processes prepare them ahead of time (0: none)."""
+class StreamedBatches(IterableDataset[Any]):
+    """The batches of one process from a stream, from step `first` on, each with the mark of its reader after it.
+
+    Reader k of the process gives those of the steps k, k + workers, and so on. A Message stands for one that failed.
+    """
+
+    def __init__(self, trainer: Trainer, stream: Stream, journey: Journey, first: int):
+        self.trainer, self.stream, self.journey, self.first = trainer, stream, journey, first
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        step, count = self.first + (worker.id if worker else 0), self.journey.workers
+        rank = self.trainer.accelerator.process_index
+        reader = Reader(self.stream, self.journey, rank * count + step % count)
+        while True:
+            try:
+                pictures = reader.read(self.trainer.batch_size)
+            except BadInput as problem:
+                yield problem.message
+                return
+            yield self.trainer.batch_of_stream(pictures, step, rank), torch.tensor(reader.mark)
+            step += count
+
+
+def batches(trainer: Trainer, state: State, workers: int) -> Iterator[Any]:
+    """The batches from the state's step on, on the device; `workers` processes prepare them ahead of time (0: none).
+
+    Of a stream the state's journey goes on with each batch that is taken.
+    """
+    if trainer.stream is not None:
+        yield from _of_stream(trainer, trainer.stream, state, workers)
+        return
     device = trainer.accelerator.device
-    loader = DataLoader(
-        Batches(trainer, first),
+    for batch in _loaded(Batches(trainer, state.step), workers, device):
+        yield to_device(batch, device)
+
+
+def _of_stream(trainer: Trainer, stream: Stream, state: State, workers: int) -> Iterator[Any]:
+    accelerator = trainer.accelerator
+    journey = state.journey = stream.journey(accelerator.num_processes, workers, state.journey)
+    data = StreamedBatches(trainer, stream, journey, state.step)
+    loaded = _loaded(data, journey.workers if workers else 0, accelerator.device)
+    for step, given in enumerate(loaded, state.step):
+        if isinstance(given, Message):
+            raise BadInput.of(given)
+        batch, mark = to_device(given, accelerator.device)
+        marks = cast(Tensor, accelerator.gather(mark[None]))
+        journey.note(step % journey.workers, marks.tolist())
+        yield batch
+
+
+def _loaded(data: Dataset[Any], workers: int, device: torch.device) -> DataLoader[Any]:
+    return DataLoader(
+        data,
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
@@ -39,8 +91,6 @@ def batches(trainer: Trainer, first: int, workers: int) -> Iterator[Any]:
         multiprocessing_context="fork" if workers else None,  # shares the pictures in memory
         generator=torch.Generator(),  # or it would draw from the one of everybody
     )
-    for batch in loader:
-        yield to_device(batch, device)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

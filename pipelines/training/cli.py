@@ -21,13 +21,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from pipelines.errors import BadInput, CannotSave, CodedError
+from pipelines.errors import BadInput, CannotSave, CodedError, Message
 from pipelines.io.files import check_writable
 from pipelines.training import own, processes
 from pipelines.training.batches import sensible_workers
 from pipelines.training.control import follow
 from pipelines.training.data.dataset import Dataset
-from pipelines.training.flags import SAVE_SECONDS, parser_of
+from pipelines.training.data.stream import Stream
+from pipelines.training.flags import SAVE_SECONDS, SIZES, parser_of
 from pipelines.training.holding import held
 from pipelines.training.loop import Budget, fit
 from pipelines.training.report import fastest_precision, hardware
@@ -39,7 +40,9 @@ OPTIONS = {  # flags of some networks only
     "codec": ("dalle", "transformer"),
     "condition": ("transformer",),
     **dict.fromkeys(("text", "loss", "chunk"), ("clip", "critic")),
+    **dict.fromkeys(("shard", "plan"), ("dalle",)),
 }
+LARGE = ("dalle", "transformer")  # which have this size
 NICENESS = 15  # of a training in the background
 
 
@@ -49,7 +52,7 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
     from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 
-    emoji, path = Dataset(options.data), options.out / "tokenizer.json"
+    emoji, path = _data(options), options.out / "tokenizer.json"
     with accelerator.main_process_first():
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +63,11 @@ def clip_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe
     recipe |= {"text_kind": options.text} if options.text else {}
     recipe |= {"sigmoid": True} if options.loss == "sigmoid" else {}
     return trainer(accelerator, emoji, Tokenizer.load(path), options.state / "clip", **recipe)
+
+
+def _data(options: argparse.Namespace) -> Dataset:
+    """What is learned from: a data file, or the stream of which it is a sample."""
+    return Stream(options.data, options.tars, options.seed) if options.tars else Dataset(options.data)
 
 
 def _drawn_pictures(accelerator: Accelerator, options: argparse.Namespace, emoji: Dataset) -> dict[str, Any]:
@@ -102,36 +110,38 @@ def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
     from pipelines.training.vqgan import CodecTrainer, VqganTrainer
 
     trainer = {"vqgan": VqganTrainer, "codec": CodecTrainer}[options.name]
-    return trainer(accelerator, Dataset(options.data), options.out, start=options.start, **recipe)
+    return trainer(accelerator, _data(options), options.out, start=options.start, **recipe)
 
 
 def vqvae_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """A VQ-VAE of as many tokens as the VQGAN."""
     from pipelines.training.vqvae import VqvaeTrainer
 
-    return VqvaeTrainer(accelerator, Dataset(options.data), **recipe)
+    return VqvaeTrainer(accelerator, _data(options), **recipe)
 
 
 def dvae_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """A dVAE of as many tokens as the VQGAN."""
     from pipelines.training.dvae import DvaeTrainer
 
-    return DvaeTrainer(accelerator, Dataset(options.data), **recipe)
+    return DvaeTrainer(accelerator, _data(options), **recipe)
 
 
 def decoder_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """More training for the decoder of the codec in `out`; its latents stay the same."""
     from pipelines.training.vqgan import DecoderTrainer
 
-    return DecoderTrainer(accelerator, Dataset(options.data), options.out, **recipe)
+    return DecoderTrainer(accelerator, _data(options), options.out, **recipe)
 
 
 def dalle_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
     """DALL·E over the tokens of a codec in `out`."""
     from pipelines.training.dalle import DalleTrainer
+    from pipelines.training.dalle_stream import StreamedDalleTrainer
 
-    recipe |= {"codec": options.codec or "vqgan", "start": options.start}
-    return DalleTrainer(accelerator, Dataset(options.data), options.out, options.state / "dalle", **recipe)
+    recipe |= {"codec": options.codec or "vqgan", "start": options.start, "shard": bool(options.shard)}
+    trainer = StreamedDalleTrainer if options.tars else DalleTrainer
+    return trainer(accelerator, _data(options), options.out, options.state / "dalle", **recipe)
 
 
 def transformer_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -214,6 +224,11 @@ def main(argv: list[str]) -> int:
 
             return queue(argv[1:], TRAINERS)
         options = parser_of(TRAINERS).parse_args(argv)
+        if options.plan:
+            plan = _memory_plan(options, options.processes)
+            if options.json:
+                print(json.dumps({"plan": plan}, ensure_ascii=False))
+            return 0
         if options.processes > 1 and "RANK" not in os.environ:
             return processes.run(argv, options.processes, options.state)
         with options.control.held() if options.control else nullcontext():
@@ -232,6 +247,8 @@ def main(argv: list[str]) -> int:
     except RuntimeError as error:
         if not processes.lost_the_others(error):
             raise
+        if not processes.watched():
+            own.say(f"atelier: {Message('training.process_gone')}")
         return processes.LOST
     return 0
 
@@ -274,19 +291,15 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     if options.background:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
-    for option, networks in OPTIONS.items():
-        if getattr(options, option) is not None and options.name not in networks:
-            raise BadInput(
-                "training.no_option", option=option, networks=", ".join(networks), network=options.name
-            )
-    if options.start is not None and options.name not in own.CAN_START:
-        raise BadInput("training.no_start", network=options.name)
+    _check_options(options)
     with held(options.state / options.name) if processes.is_first() else nullcontext():
         return _train(options)
 
 
 def _train(options: argparse.Namespace) -> dict[str, float]:
     accelerator = _accelerator(options)
+    if options.shard and accelerator.is_main_process:
+        _memory_plan(options, accelerator.num_processes)
     trainer = _trainer(options, accelerator)
     device = accelerator.device
     if options.compile:
@@ -309,8 +322,40 @@ def _train(options: argparse.Namespace) -> dict[str, float]:
     return figures
 
 
+def _check_options(options: argparse.Namespace) -> None:
+    """BadInput for what this network has not."""
+    for option, networks in OPTIONS.items():
+        if getattr(options, option) is not None and options.name not in networks:
+            raise BadInput(
+                "training.no_option", option=option, networks=", ".join(networks), network=options.name
+            )
+    if options.start is not None and options.name not in own.CAN_START:
+        raise BadInput("training.no_start", network=options.name)
+    if options.size == SIZES[-1] and options.name not in LARGE:
+        raise BadInput("training.size_unknown", size=options.size, known=", ".join(SIZES[:-1]))
+
+
+def _memory_plan(options: argparse.Namespace, processes: int) -> dict[str, Any]:
+    """Print how much memory each process of a training of the DALL·E takes; returns the plan as plain values."""
+    from pipelines.training.memory import dalle_of, plan_of
+
+    _check_options(options)
+    codec = options.codec or "vqgan"
+    pack = options.out if options.out and (options.out / f"{codec}.safetensors").exists() else ASSETS
+    make, batch_size = dalle_of(pack, codec, options.size)
+    low = (options.precision or fastest_precision(_device())) == "bf16"
+    plan = plan_of(make, options.batch or batch_size, processes, bool(options.shard), low)
+    for sentence in plan.sentences():
+        own.say(str(sentence))
+    return plan.to_json()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _accelerator(options: argparse.Namespace) -> Accelerator:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 wherever it is not bfloat16 anyway
         torch.backends.cudnn.benchmark = True

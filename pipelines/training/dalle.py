@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -42,7 +42,8 @@ from pipelines.training.drawing import sheet_prompts
 from pipelines.training.near_codes import neighbours
 from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
-from pipelines.training.trainer import Trainer
+from pipelines.training.sharding import WholeMuon, divide
+from pipelines.training.trainer import Trainer, broadcast_weights
 
 SCENE_SHARE = 0.2
 SCENE_COUNT = 8_000  # coloured and composed pictures kept as tokens, beside every icon on white
@@ -81,6 +82,15 @@ class DalleTrainer(Trainer):
             "layer_count": 12,
             "head_count": 12,
         },
+        # 1.2 billion, for several GPUs that share it (`shard`)
+        "large": {
+            "batch_size": 64,
+            "rate": 3e-4,
+            "matrix_rate": 0.01,
+            "width": 2048,
+            "layer_count": 24,
+            "head_count": 32,
+        },
     }
 
     def __init__(
@@ -93,12 +103,14 @@ class DalleTrainer(Trainer):
         size: str = "tiny",
         codec: str = "vqgan",
         start: Path | None = None,
+        shard: bool = False,
         **options: Any,
     ):
         """`codec` names the file whose tokens are learned: vqgan, vqvae or dvae.
 
-        `start` is an earlier checkpoint over tokens of the same meaning, of which the tensors that fit are taken.
-        BadInput when the pack lacks the codec.
+        `start` is an earlier checkpoint over tokens of the same meaning, of which the tensors that fit are taken. With
+        `shard` the network is divided among the processes, where there are several. BadInput when the pack lacks the
+        codec.
         """
         sizes = {**self.SIZES[size], **options}
         self.batch_size = sizes.pop("batch_size")
@@ -119,8 +131,9 @@ class DalleTrainer(Trainer):
         self.near, self.share = neighbours(codes)
         self.targets = self.near.to(accelerator.device), self.share.to(accelerator.device)
         torch.manual_seed(seed)
-        network = self.made(config, sizes)
-        self._start_from_clip(network, pack)
+        self._made = partial(self.made, config, sizes)
+        network = self._made()
+        _start_from_clip(network, pack, self.tokenizer)
         _start_from_codes(network, codes)
         if start is not None:
             rate, matrix_rate = (
@@ -129,20 +142,27 @@ class DalleTrainer(Trainer):
             )  # larger steps would first undo what was learned
             self.start = f"{len(begin_with(network, start))} tensors of {start.name}"
         network.to(accelerator.device)
-        matrices = [p for p in network.blocks.parameters() if p.ndim == 2]
-        chosen = {id(p) for p in matrices}
-        others = [p for p in network.parameters() if id(p) not in chosen]
+        if shard and accelerator.num_processes > 1:
+            broadcast_weights(accelerator, [network])
+            divide(network, network.layers, accelerator)
         self.networks = {self.ema_networks[0]: network}
+        self._begin_optimizers(rate, matrix_rate)
+
+    def _begin_optimizers(self, rate: float, matrix_rate: float) -> None:
+        matrices, others = matrices_and_others(self.network)
+        # foreach would mix what is divided with what is not
+        foreach, muon = (False, WholeMuon) if self.sharded else (None, torch.optim.Muon)
         self.optimizers = {
-            "embeddings": torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
-            "matrices": torch.optim.Muon(
-                matrices, lr=matrix_rate, weight_decay=0.02, adjust_lr_fn="original"
-            ),
+            "embeddings": torch.optim.AdamW(others, rate, (0.9, 0.98), weight_decay=0.0, foreach=foreach),
+            "matrices": muon(matrices, matrix_rate, 0.02, adjust_lr_fn="original"),
         }
 
     def made(self, codec: VqganConfig, sizes: dict[str, Any]) -> Dalle | Transformer:
         """The network, over the tokens of such a codec."""
         return Dalle(DalleConfig(self.tokenizer.vocabulary_size, codec.code_count, grid=codec.grid, **sizes))
+
+    def plain(self, name: str) -> nn.Module:
+        return self._made().to(self.accelerator.device)
 
     @property
     def network(self) -> Dalle | Transformer:
@@ -161,20 +181,6 @@ class DalleTrainer(Trainer):
 
     def compile_targets(self) -> list[nn.Module]:
         return [self.network]
-
-    def _start_from_clip(self, dalle: Dalle | Transformer, pack: Path) -> None:
-        """Begin with CLIP's word vectors, down to their principal axes: its "kitty" already lies near its "cat"."""
-        if not (pack / "clip.safetensors").exists():
-            return
-        config, _ = read_header(pack / "clip.safetensors")
-        clip = Clip(ClipConfig.from_dict(config), self.tokenizer)
-        load_weights(pack / "clip.safetensors", clip)
-        words = clip.text.token.weight.detach()
-        width = dalle.config.width
-        if len(words) == dalle.config.text_vocabulary and words.shape[1] >= width:
-            axes = torch.linalg.svd(words - words.mean(0), full_matrices=False).Vh[:width]
-            words = words @ axes.T
-            dalle.text_token.weight.data.copy_(words * (0.02 / words.std()))
 
     @torch.no_grad()
     def _tokens(self, pictures: np.ndarray) -> Tensor:
@@ -206,9 +212,7 @@ class DalleTrainer(Trainer):
 
     def nearly(self, image: Tensor, rng: np.random.Generator) -> Tensor:
         """(n, image_length) tokens -> others as near to them as their shares say, often themselves."""
-        dice = torch.from_numpy(rng.random((*image.shape, 1)))
-        chosen = (self.share.cumsum(1)[image] < dice).sum(2, keepdim=True).clamp(max=self.near.shape[1] - 1)
-        return self.near[image].gather(2, chosen)[:, :, 0]
+        return exchanged(image, torch.from_numpy(rng.random((*image.shape, 1))), self.near, self.share)
 
     def image_loss(self, logits: Tensor, image: Tensor) -> Tensor:
         """Cross-entropy of (n, t, vocabulary) logits with the near codes of (n, t) tokens, a scalar."""
@@ -292,6 +296,19 @@ class DalleTrainer(Trainer):
         save_checkpoint(path, self.network, self.network.config.to_dict(), facts, self.kind)
 
 
+def exchanged(image: Tensor, dice: Tensor, near: Tensor, share: Tensor) -> Tensor:
+    """(n, t) tokens -> near ones, by uniform numbers (n, t, 1) and each code's nearest (codes, k) with their shares."""
+    chosen = (share.cumsum(1)[image] < dice).sum(2, keepdim=True).clamp(max=near.shape[1] - 1)
+    return near[image].gather(2, chosen)[:, :, 0]
+
+
+def matrices_and_others(network: Dalle | Transformer) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The matrices of the blocks, which Muon moves, and all other parameters, which Adam moves."""
+    matrices = [p for p in network.blocks.parameters() if p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    return matrices, [p for p in network.parameters() if id(p) not in chosen]
+
+
 def read_tokens(
     path: Path, emoji: Dataset, seed: int, encode: Callable[[np.ndarray], Tensor]
 ) -> dict[str, Any]:
@@ -320,6 +337,21 @@ def read_tokens(
 def _icon_tokens(emoji: Dataset, rows: np.ndarray, encode: Callable[[np.ndarray], Tensor]) -> Tensor:
     chunks = [rows[k : k + 64] for k in range(0, len(rows), 64)]
     return torch.cat([encode(on_background(emoji.rgba[chunk])) for chunk in chunks])
+
+
+def _start_from_clip(dalle: Dalle | Transformer, pack: Path, tokenizer: Tokenizer) -> None:
+    """Begin with CLIP's word vectors, down to their principal axes: its "kitty" already lies near its "cat"."""
+    if not (pack / "clip.safetensors").exists():
+        return
+    config, _ = read_header(pack / "clip.safetensors")
+    clip = Clip(ClipConfig.from_dict(config), tokenizer)
+    load_weights(pack / "clip.safetensors", clip)
+    words = clip.text.token.weight.detach()
+    width = dalle.config.width
+    if len(words) == dalle.config.text_vocabulary and words.shape[1] >= width:
+        axes = torch.linalg.svd(words - words.mean(0), full_matrices=False).Vh[:width]
+        words = words @ axes.T
+        dalle.text_token.weight.data.copy_(words * (0.02 / words.std()))
 
 
 def _start_from_codes(dalle: Dalle | Transformer, codes: Tensor) -> None:

@@ -17,7 +17,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.vqgan.dvae import Dvae, DvaeConfig, to_open
 from pipelines.training.autoencoder import AutoencoderTrainer, as_images
-from pipelines.training.data.dataset import Dataset
+from pipelines.training.data.dataset import Dataset, Pictures
 
 COLDEST = 1 / 16  # below, the relaxed bound is as good as the true one
 KL_WEIGHT = 6.6
@@ -48,13 +48,15 @@ class DvaeTrainer(AutoencoderTrainer):
         """The network."""
         return cast(Dvae, self.networks["dvae"])
 
-    def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor, int]:
+    def batch_of(
+        self, pictures: Pictures, rows: np.ndarray, rng: np.random.Generator, step: int, rank: int
+    ) -> tuple[Tensor, Tensor, int]:
         """Scenes (n, 3, s, s) uint8; uniform numbers (n, code_count, h, w) in (0, 1); and the seed of the step."""
-        pictures, _, seed = super().batch(step, rank, count)
-        rng, config = np.random.default_rng((self.seed, step, rank, 1)), self.dvae.config
-        side = pictures.shape[-1] // config.factor
-        uniform = rng.random((len(pictures), config.code_count, side, side), dtype=np.float32)
-        return pictures, torch.from_numpy(uniform), seed
+        drawn, _, seed = super().batch_of(pictures, rows, rng, step, rank)
+        own, config = np.random.default_rng((self.seed, step, rank, 1)), self.dvae.config
+        side = drawn.shape[-1] // config.factor
+        uniform = own.random((len(drawn), config.code_count, side, side), dtype=np.float32)
+        return drawn, torch.from_numpy(uniform), seed
 
     def update(self, batch: tuple[Tensor, Tensor, int], progress: float) -> dict[str, Tensor]:
         dvae, images = self.dvae, as_images(batch[0])

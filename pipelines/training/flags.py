@@ -11,7 +11,7 @@ from pipelines.training.control import Control
 from pipelines.training.data.dataset import DATA_FILE
 
 SAVE_SECONDS = 300.0
-SIZES = ("tiny", "small", "base")
+SIZES = ("tiny", "small", "base", "large")
 CODECS = ("vqgan", "vqvae", "dvae")
 CONDITIONS, TEXT_KINDS = ("none", "class", "text"), ("transformer", "bag", "cbow")
 
@@ -32,7 +32,10 @@ def parser_of(networks: Iterable[str]) -> Parser:
         help=f"{', '.join(names)}; {own.PACK}: all that the tools need, from a folder of pictures",
     )
     add(
-        "--size", choices=SIZES, default="tiny", help="tiny is what the pack ships; small and base want a GPU"
+        "--size",
+        choices=SIZES,
+        default="tiny",
+        help="tiny is what the pack ships; small and base want a GPU, and large, of dalle and transformer, several",
     )
     add("--minutes", type=number(float, 0.01, 100_000), default=20.0, help="time budget (default 20)")
     add(
@@ -139,6 +142,19 @@ def _add_flags_of_networks(parser: Parser) -> None:
         help="clip and critic: pictures encoded at once, for batches larger than memory; the gradients stay those of "
         "the batch (default: all)",
     )
+    add(
+        "--shard",
+        action="store_true",
+        default=None,
+        help="dalle: divide the network among the processes (FSDP), each of which keeps a share of weights, gradients and "
+        "optimizer; the state fits any number of processes, and a plan of the memory is printed first",
+    )
+    add(
+        "--plan",
+        action="store_true",
+        default=None,
+        help="dalle: print the plan of the memory, and train nothing",
+    )
 
 
 def _add_flags_of_folders(parser: Parser) -> None:
@@ -148,5 +164,12 @@ def _add_flags_of_folders(parser: Parser) -> None:
         action="store_true",
         help="of a folder: tell what is in it and how long it takes, and train nothing",
     )
+    add(
+        "--stream",
+        action="store_true",
+        help="of webdataset tars, in a folder or named as 'shard-{000..010}.tar' or 'shard-*.tar': read them in a stream, "
+        f"each process its own, where all of it would not fit into memory; for {', '.join(own.STREAMED)}",
+    )
+    parser.set_defaults(tars=())  # those of the stream
     add("--licence", help="of a folder: what its pictures are under; it stands in the pack's card")
     add("--fresh", action="store_true", help="of a folder: begin from nothing and not from what the pack has")

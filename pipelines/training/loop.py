@@ -11,15 +11,19 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
+from accelerate.utils import broadcast
 from torch import Tensor
 
 from pipelines.core.pipeline import Step
 from pipelines.errors import Stopped
 from pipelines.training.batches import batches
+from pipelines.training.data.stream import Rates
 from pipelines.training.report import (
     Sampling,
+    averaged_networks,
     draw_curves,
     draw_pictures,
     draw_sample,
@@ -27,6 +31,7 @@ from pipelines.training.report import (
     report,
     write_picture,
 )
+from pipelines.training.sharding import local
 from pipelines.training.state import State, keep_earlier_states, load_state, save_state
 from pipelines.training.trainer import Trainer, broadcast_weights
 
@@ -79,8 +84,9 @@ def fit(
         name: [group.setdefault("base_lr", group["lr"]) for group in optimizer.param_groups]
         for name, optimizer in trainer.optimizers.items()
     }
-    ahead = batches(trainer, state.step, workers)
+    ahead = batches(trainer, state, workers)
     begun, seconds_before = budget.clock(), state.seconds
+    rates = Rates()
     keeping = _Keeping(folder, trainer, average, state, save_every, report_every, sample_every)
     while (progress := budget.progress(state.step, state.seconds)) < 1.0:
         factor = trainer.rate_factor(progress)
@@ -96,23 +102,28 @@ def fit(
         total = budget.steps or round(state.step / max(budget.progress(state.step, state.seconds), 1e-6))
         given_away = budget.clock()
         try:
-            yield Step("train", state.step, max(total, state.step), numbers)
+            yield Step("train", state.step, max(total, state.step), numbers | rates.of(state.journey))
         except Stopped:
             break
         begun += budget.clock() - given_away
-        if main:
-            keeping.after_step()
-    if main:
+        keeping.after_step()
+    if main or trainer.sharded:
         save_state(file, trainer, average, state)
-    for name, values in average.items():
-        trainer.networks[name].load_state_dict(values, strict=False)
+    if trainer.sharded:
+        trainer.networks.update(averaged_networks(trainer, average))
+    else:
+        for name, values in average.items():
+            trainer.networks[name].load_state_dict(values, strict=False)
     if main:
         draw_pictures(folder, trainer, state)
     return state
 
 
 class _Keeping:
-    """What of a training is written in its course, and when: states, reports, and sheets in between."""
+    """What of a training is written in its course, and when: states, reports, and sheets in between.
+
+    The first process says when. The others take part where networks are divided among them.
+    """
 
     def __init__(
         self,
@@ -128,22 +139,42 @@ class _Keeping:
         self._save_every, self._report_every = save_every, report_every
         self._saved, self._reported = time.perf_counter(), state.seconds
         self._sampling = None if sample_every is None else Sampling(sample_every)
+        self._main = trainer.accelerator.is_main_process
 
     def after_step(self) -> None:
         """Write what is due."""
         folder, trainer, state = self._folder, self._trainer, self._state
-        if time.perf_counter() - self._saved > self._save_every:
+        saving, reporting, drawing = self._due()
+        if saving:
             self._save()
-            write_picture(folder / "curves.png", draw_curves(state.curves))
-        if state.seconds - self._reported > self._report_every:
-            keep_earlier_states(folder / "state.safetensors")
+            if self._main:
+                write_picture(folder / "curves.png", draw_curves(state.curves))
+        if reporting:
+            if self._main:
+                keep_earlier_states(folder / "state.safetensors")
             self._save()
             with ema_weights(trainer, self._average):
-                report(folder, trainer, state)
+                if self._main:
+                    report(folder, trainer, state)
             self._saved, self._reported = time.perf_counter(), state.seconds
-        elif self._sampling is not None and self._sampling.due():
-            with ema_weights(trainer, self._average), self._sampling.timed():
-                draw_sample(folder, trainer, state)
+        elif drawing:
+            with ema_weights(trainer, self._average):
+                if self._main and self._sampling is not None:
+                    with self._sampling.timed():
+                        draw_sample(folder, trainer, state)
+
+    def _due(self) -> tuple[bool, bool, bool]:
+        """Whether to save, to report, and to draw."""
+        due = False, False, False
+        if self._main:
+            saving = time.perf_counter() - self._saved > self._save_every
+            reporting = self._state.seconds - self._reported > self._report_every
+            due = saving, reporting, self._sampling is not None and self._sampling.due()
+        if self._trainer.sharded:
+            told = torch.tensor(due, dtype=torch.uint8, device=self._trainer.accelerator.device)
+            saving, reporting, drawing = cast(Tensor, broadcast(told)).tolist()
+            due = bool(saving), bool(reporting), bool(drawing)
+        return due
 
     def _save(self) -> None:
         save_state(self._folder / "state.safetensors", self._trainer, self._average, self._state)
@@ -186,4 +217,6 @@ def _update_ema(trainer: Trainer, average: dict[str, dict[str, Tensor]], step: i
     weight = 1 - min(trainer.ema_decay, (1 + step) / (10 + step))
     for name, values in average.items():
         now = trainer.networks[name].state_dict()
-        torch._foreach_lerp_(list(values.values()), [now[key] for key in values], weight)
+        torch._foreach_lerp_(
+            [local(value) for value in values.values()], [local(now[key]) for key in values], weight
+        )

@@ -23,12 +23,15 @@ from pipelines.errors import BadInput, Message
 from pipelines.io.files import check_writable, write_atomically
 from pipelines.models.clip.tokenizer import WORDS, signs_in, words_in
 from pipelines.models.pack_card import CARD, PACK_NAME, VOCABULARY, PackCard, packs_folder
-from pipelines.training.batches import to_device
+from pipelines.training.batches import batches
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.examples import EXAMPLE_SIZE, write_own_examples
 from pipelines.training.data.folder import Check, check
+from pipelines.training.data.stream import Rates, Reader, Stream
+from pipelines.training.data.tars import tars_of
 from pipelines.training.holding import held
 from pipelines.training.processes import is_first
+from pipelines.training.state import State
 from pipelines.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +40,8 @@ PACK = "pack"  # all of PARTS, one after another
 CAN_START = ("clip", "critic", "vqgan", "codec", "dalle", "prior", "matting")
 PARTS = ("clip", "critic", "codec", "vqgan", "prior", "dalle")  # what the tools use, in the tiny pack too
 ICONS_ONLY = ("text", "judge", "matting")  # networks that need names of things, a teacher's words, or opacity
+# trainings that need no picture beforehand
+STREAMED = ("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder", "dalle")
 KEEPS = ("decoder", "image")  # trainings after which what stands on the part still does
 SHARES = {"clip": 0.17, "codec": 0.19, "vqgan": 0.13, "prior": 0.27, "dalle": 0.12, "critic": 0.04}
 # of a pack's minutes, in this order; the rest is for reading, encoding and figures
@@ -56,7 +61,7 @@ class Plan:
     @classmethod
     def of(cls, minutes: float) -> Plan:
         """The minutes of a whole pack divided by SHARES."""
-        return cls({name: round(share * minutes, 3) for name, share in SHARES.items()})
+        return cls({name: round(share * minutes, 5) for name, share in SHARES.items()})
 
 
 def train_on_folder(
@@ -113,8 +118,12 @@ def _paces(
     out = options.out if (options.out / CARD).exists() else TINY
     paces: dict[str, dict[str, float | str]] = {}
     for name, minutes in list(plan.minutes.items())[:2]:
-        speed = measured(trainer_of(argparse.Namespace(**{**vars(options), "name": name, "out": out})))
-        sentence = pace(name, speed, options.folder.pictures - options.folder.held_out, minutes)
+        trainer = trainer_of(argparse.Namespace(**{**vars(options), "name": name, "out": out}))
+        speed = measured(trainer)
+        if trainer.stream is not None:
+            sentence = _pace_of_stream(name, speed, trainer.stream)
+        else:
+            sentence = pace(name, speed, options.folder.pictures - options.folder.held_out, minutes)
         say(str(sentence))
         words = {"en": sentence.text(), "zh": sentence.text("zh")}
         paces[name] = {"pictures_a_minute": round(speed, 1), "minutes": minutes, **words}
@@ -124,12 +133,17 @@ def _paces(
 def data_of(options: argparse.Namespace) -> Check | None:
     """The check of a user's pictures where `options.data` names a folder of them, a tar, or the data file of a check.
 
-    Reading is told on standard error. None for other data files. BadInput as `check` raises it.
+    Reading is told on standard error. None for other data files. Of a stream `options.tars` are set. BadInput as `check`
+    raises it, and for a network that cannot learn from a stream.
     """
     data, begun = options.data, time.monotonic()
-    if data.is_file() and data.suffix.lower() != ".tar":
+    if options.stream and options.name not in STREAMED:
+        raise BadInput("training.no_stream", network=options.name, networks=", ".join(STREAMED))
+    if options.stream:
+        options.tars = tars_of(data)
+    elif data.is_file() and data.suffix.lower() != ".tar":
         return Check.of_data_file(data)
-    if data.suffix == ".safetensors":  # which is not there
+    elif data.suffix == ".safetensors":  # which is not there
         return None
 
     def tell(done: int, total: int) -> None:
@@ -137,7 +151,7 @@ def data_of(options: argparse.Namespace) -> Check | None:
             left = (time.monotonic() - begun) / done * (total - done)
             say(f"read {done:,} of {total:,} files, about {left:.0f} seconds left")
 
-    return check(data, options.state / "data", tell, options.licence or "")
+    return check(data, options.state / "data", tell, options.licence or "", options.tars)
 
 
 def report(found: Check, licence: str) -> None:
@@ -189,7 +203,7 @@ def begin_pack(folder: Path, found: Check) -> None:
     card = PackCard.read(folder)
     data = Dataset(found.file, EXAMPLE_SIZE)
     facts = {name: getattr(found, name) for name in ("hash", "pictures", "held_out", "captions", "words")}
-    facts["folder"] = found.folder.name
+    facts |= {"folder": found.folder.name} | ({"tars": found.tars} if found.tars else {})
     card = replace(card, licence=data.licence, data=facts) if card else PackCard(data.licence, facts)
     if not (vocabulary := folder / f"{VOCABULARY}.json").exists():
         write_atomically(vocabulary, (TINY / vocabulary.name).read_bytes())
@@ -234,9 +248,9 @@ def measured(trainer: Trainer, seconds: float = MEASURED_SECONDS) -> float:
     The networks are changed by it.
     """
     device, step, begun = trainer.accelerator.device, 0, 0.0
+    ahead = batches(trainer, State(), workers=0)
     while step < 2 or time.perf_counter() - begun < seconds:
-        batch = to_device(trainer.batch(step, trainer.accelerator.process_index), device)
-        trainer.update(batch, 0.0)
+        trainer.update(next(ahead), 0.0)
         step += 1
         if step == 1:  # the first one warms up
             begun = time.perf_counter()
@@ -249,6 +263,22 @@ def pace(name: str, speed: float, pictures: int, minutes: float) -> Message:
     """How often a training sees each picture in its minutes, in a sentence."""
     times = speed * minutes / max(pictures, 1)
     return Message("training.pace", {"network": name, "minutes": minutes, "times": times, "speed": speed})
+
+
+def _pace_of_stream(name: str, speed: float, stream: Stream) -> Message:
+    """How fast a training learns and how fast one process can read for it, in a sentence."""
+    journey, rates, begun = stream.journey(1, 1), Rates(), time.perf_counter()
+    reader = Reader(stream, journey, 0)
+    while time.perf_counter() - begun < MEASURED_SECONDS / 4:
+        rates.of(journey)
+        reader.read(64)
+        journey.note(0, [reader.mark])
+    told = rates.of(journey)
+    read, megabytes = told["samples/s"], told["MB/s"]
+    return Message(
+        "training.pace_of_stream",
+        {"network": name, "speed": speed / 60, "read": read, "megabytes": megabytes},
+    )
 
 
 def farewell(out: Path, network: str) -> Message:

@@ -20,6 +20,7 @@ from pipelines.errors import BadInput
 
 MODULE = ("-m", "pipelines.training.cli")
 LOST = 75  # exit code of a process that lost the others
+WATCHED = "ATELIER_WATCHED"  # in the environment of those that `run` starts
 LOOK_SECONDS = 0.2
 GRACE_SECONDS = 10.0  # that the others have to end
 OTHERS_GONE = re.compile(r"(?i)connection (closed|reset|refused)|broken pipe|nccl|timed out|peer")
@@ -35,6 +36,11 @@ def lost_the_others(error: RuntimeError) -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and bool(OTHERS_GONE.search(str(error)))
 
 
+def watched() -> bool:
+    """Whether `run` started this process and tells what became of the others; else torchrun or the like did."""
+    return WATCHED in os.environ
+
+
 def run(arguments: Sequence[str], count: int, state: Path, command: Sequence[str] = MODULE) -> int:
     """Train on `count` processes with the same arguments; the exit code of the first that told a sentence, else 0.
 
@@ -48,6 +54,7 @@ def run(arguments: Sequence[str], count: int, state: Path, command: Sequence[str
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
+        WATCHED: "1",
     }
     children: list[subprocess.Popen[bytes]] = []
     try:

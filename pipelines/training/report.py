@@ -12,17 +12,29 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelines.io.files import cannot_save, write_atomically
 from pipelines.io.images import to_pil
+from pipelines.training.sharding import whole
 from pipelines.training.state import State
 from pipelines.training.trainer import Trainer
 
 
 @contextmanager
 def ema_weights(trainer: Trainer, average: dict[str, dict[str, Tensor]]) -> Iterator[None]:
-    """Inside, the networks have their averaged weights and are in evaluation mode."""
+    """Inside, the networks have their averaged weights and are in evaluation mode.
+
+    Those that are divided among processes are others then: see `averaged_networks`.
+    """
+    if trainer.sharded:
+        divided = dict(trainer.networks)
+        trainer.networks.update(averaged_networks(trainer, average))
+        try:
+            yield
+        finally:
+            trainer.networks.update(divided)
+        return
     modes = {name: network.training for name, network in trainer.networks.items()}
     own = {
         name: {k: trainer.networks[name].state_dict()[k].clone() for k in average[name]} for name in average
@@ -36,6 +48,25 @@ def ema_weights(trainer: Trainer, average: dict[str, dict[str, Tensor]]) -> Iter
             trainer.networks[name].load_state_dict(values, strict=False)
         for name, network in trainer.networks.items():
             network.train(modes[name])
+
+
+@torch.no_grad()
+def averaged_networks(trainer: Trainer, average: dict[str, dict[str, Tensor]]) -> dict[str, nn.Module]:
+    """The averaged networks in one piece in the first process, which draws and measures with them; {} in the others.
+
+    All processes must ask for them.
+    """
+    networks: dict[str, nn.Module] = {}
+    for name, values in average.items():
+        network = trainer.plain(name).eval() if trainer.accelerator.is_main_process else None
+        places = {} if network is None else network.state_dict()
+        for key, value in values.items():
+            value = whole(value)
+            if network is not None:
+                places[key].copy_(value)
+        if network is not None:
+            networks[name] = network
+    return networks
 
 
 FIRST_SAMPLE = 10.0  # seconds; the waits grow to what was asked for, each twice the one before

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from pipelines.errors import BadInput
 from pipelines.io.files import write_atomically
+from pipelines.io.tensors import TensorFile, open_tensors
+from pipelines.training.data.stream import Journey
+from pipelines.training.sharding import divided_as, whole
 from pipelines.training.trainer import Trainer
 
 
@@ -27,10 +30,14 @@ class State:
     step: int = 0
     seconds: float = 0.0
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    journey: Journey | None = None  # of a stream
 
 
 def save_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor]], state: State) -> None:
-    """Networks, averages, optimizers and counters in one safetensors file, written atomically."""
+    """Networks, averages, optimizers and counters in one safetensors file, written atomically.
+
+    Of networks that are divided among processes all must call it, and the first writes the whole of them.
+    """
     tensors = {f"extra/{key}": value for key, value in trainer.extra_state().items()}
     numbers: dict[str, Any] = {}
     for name, network in trainer.networks.items():
@@ -49,8 +56,14 @@ def save_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor
                 else:
                     numbers[name]["state"].setdefault(index, {})[key] = value
     facts = {"step": state.step, "seconds": state.seconds, "curves": state.curves, "optimizers": numbers}
-    plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    write_atomically(path, save(plain, {"facts": json.dumps(facts)}))
+    facts["journey"] = state.journey.to_json() if state.journey else None
+    writes, plain = trainer.accelerator.is_main_process or not trainer.sharded, dict[str, Tensor]()
+    for key, value in tensors.items():
+        value = whole(value)
+        if writes:
+            plain[key] = value.detach().cpu().contiguous().clone()
+    if writes:
+        write_atomically(path, save(plain, {"facts": json.dumps(facts)}))
 
 
 def keep_earlier_states(path: Path) -> None:
@@ -65,39 +78,45 @@ def keep_earlier_states(path: Path) -> None:
 def load_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor]]) -> State:
     """Put everything back where `save_state` found it. BadInput when the state is of another network."""
     try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        _put_back(facts, tensors, trainer, average)
-    except (KeyError, ValueError, RuntimeError) as error:
+        with open_tensors(path) as file:
+            facts = json.loads((file.metadata() or {})["facts"])
+            _put_back(facts, file, trainer, average)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise BadInput(
             "training.state_of_other_training", folder=path, reason=" ".join(str(error).split())[:120]
         ) from error
     curves = {key: [tuple(point) for point in points] for key, points in facts["curves"].items()}
-    return State(facts["step"], facts["seconds"], curves)
+    journey = Journey(**facts["journey"]) if facts.get("journey") else None
+    return State(facts["step"], facts["seconds"], curves, journey)
 
 
 def _put_back(
-    facts: dict[str, Any],
-    tensors: dict[str, Tensor],
-    trainer: Trainer,
-    average: dict[str, dict[str, Tensor]],
+    facts: dict[str, Any], file: TensorFile, trainer: Trainer, average: dict[str, dict[str, Tensor]]
 ) -> None:
+    names = file.keys()
     for name, network in trainer.networks.items():
         prefix = f"network/{name}/"
-        values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        own, keys = network.state_dict(), [key for key in names if key.startswith(prefix)]
+        found = {key.removeprefix(prefix): key for key in keys}
+        values = {
+            key: divided_as(file.get_tensor(place), own.get(key, torch.empty(0)))
+            for key, place in found.items()
+        }
         network.load_state_dict(values)
     for name, values in average.items():
         for key, value in values.items():
-            value.copy_(tensors[f"average/{name}/{key}"])
+            value.copy_(divided_as(file.get_tensor(f"average/{name}/{key}"), value))
     for key, value in trainer.extra_state().items():
-        value.copy_(tensors[f"extra/{key}"])
+        value.copy_(file.get_tensor(f"extra/{key}"))
     for name, optimizer in trainer.optimizers.items():
         book = facts["optimizers"][name]
         entries = {int(index): dict(entry) for index, entry in book["state"].items()}
+        learned = [p for group in optimizer.param_groups for p in group["params"]]
         prefix = f"optimizer/{name}/"
-        for key, value in tensors.items():
+        for key in names:
             if key.startswith(prefix):
                 index, word = key.removeprefix(prefix).split("/", 1)
+                value, of = file.get_tensor(key), learned[int(index)]
+                value = divided_as(value, of) if value.shape == of.shape else value
                 entries.setdefault(int(index), {})[word] = value
         optimizer.load_state_dict({"param_groups": book["param_groups"], "state": entries})

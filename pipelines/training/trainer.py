@@ -11,13 +11,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from PIL import Image
 from torch import Tensor, nn
 
-from pipelines.training.data.dataset import Dataset
+from pipelines.training.data.dataset import Dataset, Pictures
+from pipelines.training.data.stream import Stream
+from pipelines.training.sharding import clip_gradients, is_sharded
 
 
 class Trainer(ABC):
@@ -67,6 +70,24 @@ class Trainer(ABC):
     def compile_targets(self) -> list[nn.Module]:
         """The modules where most of an update's time goes, which `--compile` compiles."""
 
+    @property
+    def stream(self) -> Stream | None:
+        """What the batches come from, where it is a stream."""
+        return None
+
+    @property
+    def sharded(self) -> bool:
+        """Whether networks are divided among the processes."""
+        return any(is_sharded(network.parameters()) for network in self.networks.values())
+
+    def batch_of_stream(self, pictures: Pictures, step: int, rank: int) -> Any:
+        """The batch of a step in which these pictures of a stream are all there is."""
+        raise NotImplementedError(self.name)
+
+    def plain(self, name: str) -> nn.Module:
+        """Another network like this one, in one piece; of a network that can be divided only."""
+        raise NotImplementedError(name)
+
     def rate_factor(self, progress: float) -> float:
         """What every base rate is multiplied by at `progress` in [0, 1]."""
         return learning_rate(progress)
@@ -96,7 +117,9 @@ class Trainer(ABC):
         optimizers = [self.optimizers[name] for name in names]
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         average_gradients(self.accelerator, (p for group in groups for p in group["params"]))
-        if clipped is not None:
+        if clipped is not None and self.sharded:
+            clip_gradients(self.accelerator, clipped.parameters(), 1.0)
+        elif clipped is not None:
             self.accelerator.clip_grad_norm_(clipped.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -109,11 +132,39 @@ class Trainer(ABC):
         return cast(Tensor, self.accelerator.reduce(x.detach(), "mean"))
 
 
+class PictureTrainer(Trainer):
+    """Base of trainings that need no more than pictures and captions, so that a stream can give them."""
+
+    seed: int
+
+    @property
+    def stream(self) -> Stream | None:
+        return self.emoji if isinstance(self.emoji, Stream) else None
+
+    def batch(self, step: int, rank: int = 0, count: int = 1) -> Any:
+        rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
+        rows = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
+        return self.batch_of(self.emoji, rows, rng, step, rank)
+
+    def batch_of_stream(self, pictures: Pictures, step: int, rank: int) -> Any:
+        rng = np.random.default_rng((self.seed, step, rank))
+        return self.batch_of(pictures, pictures.train, rng, step, rank)
+
+    @abstractmethod
+    def batch_of(
+        self, pictures: Pictures, rows: np.ndarray, rng: np.random.Generator, step: int, rank: int
+    ) -> Any:
+        """The batch of a step about these rows of the pictures, by the step's own chance."""
+
+
 def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over all processes; each of them runs the same graph."""
+    """Replace every gradient by its mean over all processes; each of them runs the same graph.
+
+    Gradients that are divided among processes are such means already.
+    """
     if accelerator.num_processes == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = [p.grad for p in parameters if p.grad is not None and not is_sharded([p.grad])]
     mean = cast(Tensor, accelerator.reduce(torch.cat([grad.flatten() for grad in gradients]), "mean"))
     for gradient, part in zip(gradients, mean.split([grad.numel() for grad in gradients]), strict=True):
         gradient.copy_(part.view(gradient.shape))
@@ -121,10 +172,12 @@ def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Paramete
 
 @torch.no_grad()
 def broadcast_weights(accelerator: Accelerator, networks: Iterable[nn.Module]) -> None:
-    """Give every process the first one's weights."""
+    """Give every process the first one's weights, but for those that are divided among them."""
     if accelerator.num_processes > 1:
         for network in networks:
             for value in (*network.parameters(), *network.buffers()):
+                if is_sharded([value]):
+                    continue
                 value.copy_(cast(Tensor, broadcast(value.detach().contiguous())))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
 from pipelines.training.clip.vocabulary import caption_words, train_tokenizer
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.dalle_semantic import SemanticDalleTrainer
+from pipelines.training.dalle_stream import StreamedDalleTrainer
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import render
+from pipelines.training.data.stream import Stream
 from pipelines.training.dvae import DvaeTrainer
 from pipelines.training.judge import JudgeTrainer
 from pipelines.training.matting import MattingTrainer
@@ -107,11 +110,17 @@ KINDS = (
 )
 
 
-def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options: Any) -> Trainer:
-    """A fresh trainer of each kind, on one process or, under torchrun, several."""
+def trainer_for(
+    name: str, data_file: Path, pack: Path, folder: Path, stream: Sequence[Path] = (), **options: Any
+) -> Trainer:
+    """A fresh trainer of each kind, on one process or, under torchrun, several.
+
+    CLIP, the VQ-VAE and DALL·E may read a stream of tars.
+    """
     accelerator, sizes = Accelerator(cpu=True), {**SIZES[name], **options}
     if name in ("clip", "critic"):
-        emoji, book = Dataset(data_file, size=64), Tokenizer.load(pack / "tokenizer.json")
+        emoji = Stream(data_file, stream, 0, 64) if stream else Dataset(data_file, size=64)
+        book = Tokenizer.load(pack / "tokenizer.json")
         kind = {"clip": ClipTrainer, "critic": CriticTrainer}[name]
         return kind(accelerator, emoji, book, folder, imagenet=None, **sizes)
     if name == "unet":
@@ -120,6 +129,8 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options:
         return trainer
     if name == "judge":
         return JudgeTrainer(accelerator, Dataset(data_file), **sizes)
+    if name == "dalle" and stream:
+        return StreamedDalleTrainer(accelerator, Stream(data_file, stream, 0), pack, folder, **sizes)
     if name in ("dalle", "transformer", "dalle-semantic", "prior", "matting"):
         kind = {
             "dalle": DalleTrainer,
@@ -132,7 +143,8 @@ def trainer_for(name: str, data_file: Path, pack: Path, folder: Path, **options:
     if name == "dvae":
         return DvaeTrainer(accelerator, Dataset(data_file), **sizes)
     if name == "vqvae":
-        vqvae = VqvaeTrainer(accelerator, Dataset(data_file), **sizes)
+        emoji = Stream(data_file, stream, 0) if stream else Dataset(data_file)
+        vqvae = VqvaeTrainer(accelerator, emoji, **sizes)
         vqvae.patience = 1  # so that codes are moved within a few steps
         return vqvae
     kinds = {"vqgan": VqganTrainer, "codec": CodecTrainer, "decoder": DecoderTrainer}

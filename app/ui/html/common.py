@@ -113,6 +113,11 @@ def warnings(notes: Iterable[Message]) -> Markup:
     return joined(html('<p class="warn">{}</p>', both_sentence(note)) for note in notes)
 
 
+def remarks(notes: Iterable[Message]) -> Markup:
+    """Notes that all is well, one a line."""
+    return joined(html('<p class="note">{}</p>', both_sentence(note)) for note in notes)
+
+
 def told(notes: Sequence[Message]) -> Markup:
     """A note with what is told about a run that was asked for; empty for nothing."""
     return html('<div class="note">{}</div>', warnings(notes)) if notes else Markup()

@@ -19,6 +19,7 @@ from app.ui.html import axes
 from app.ui.html.common import (
     KEYS,
     bar,
+    brush,
     button,
     compare_button,
     downloads,
@@ -43,6 +44,16 @@ MAX_TILES = 64  # previews shown at once
 
 
 # ---------------------------------------------------------------------------------------------------------- engines
+
+
+def mask() -> Markup:
+    """Where the script lays the picture, to paint on it where it is drawn anew; and a mask from a file."""
+    return html(
+        '<div class="paints" id="draw-brush"><div class="frame"><img class="now" alt=""></div>{}'
+        '<label class="quiet">{}<input type="file" accept="image/png,image/jpeg,image/webp"></label></div>',
+        brush(),
+        both("mask_file"),
+    )
 
 
 def engines(offered: Sequence[str], chosen: str, group: str = "engine") -> Markup:

@@ -211,6 +211,10 @@ class RunTab(ABC):
             return None
         return job
 
+    def settings_of(self, job: Job) -> Any:
+        """The settings of a job, checked."""
+        return self.queue.pipelines[job.pipeline].Settings.from_dict(job.settings)
+
     def running_job(self, job_id: str) -> Job | None:
         """The job that is looked at, when it is not over."""
         job = self.find_job(job_id)

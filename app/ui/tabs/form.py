@@ -69,11 +69,11 @@ class KnobForm:
                 self.context, self.knobs[name], self.fields_prefix, pipeline=self.pipeline, **options
             )
 
-    def add_group(self, *names: str, classes: Sequence[str] = ()) -> None:
+    def add_group(self, *names: str, **options: Any) -> None:
         """One component for all of these settings, so that the page has few."""
         elem_id = f"{self.fields_prefix}-{names[0]}-group"
         knobs = [self.knobs[name] for name in names]
-        group = field_group(knobs, elem_id, pipeline=self.pipeline, classes=classes)
+        group = field_group(knobs, elem_id, pipeline=self.pipeline, **options)
         self.fields |= dict.fromkeys(names, group)
         self.grouped |= set(names)
 
@@ -138,10 +138,11 @@ class KnobForm:
         }
 
     def settings(self, form: dict[str, Any]) -> dict[str, Any]:
-        """What was read, as Settings take it."""
-        return {
+        """What was read, as Settings take it. BadInput for a picture of a group that is not the script's."""
+        plain = {
             name: plain_value(self.knobs[name], value) for name, value in form.items() if name in self.knobs
         }
+        return plain | ({"mask": painted_mask(form)} if "mask" in self.grouped else {})
 
     def fill(self, settings: dict[str, Any]) -> Update:
         """The form with these settings; what they do not name stays as it is."""

@@ -108,7 +108,11 @@ class PlainTab(RunTab):
         act = data.get("act", "")
         if act == "start":
             settings = self.form.settings(form)
-            return {self.job: self.queue.submit(self.pipeline, settings, visitor), self.note: ""}
+            job_id = self.queue.submit(self.pipeline, settings, visitor)
+            return {
+                self.job: job_id,
+                self.note: common.told(self.settings_of(self.queue.job(job_id)).notes()),
+            }
         if act == "open":
             job = self.queue.job(data.get("job", ""))
             return {self.job: job.id, self.note: "", **self.fill(job)}

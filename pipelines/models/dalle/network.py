@@ -92,6 +92,10 @@ class Block(nn.Module):
         q, k, v = self.qkv(self.norm1(x)).view(n, t, 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
         return F.normalize(q, dim=-1) * self.gain.to(q.dtype), F.normalize(k, dim=-1), v
 
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(n, t, width) -> the same, where all of it attends to all that the mask (t, t) lets it see."""
+        return self.attend(x, *self.queries_keys_values(x), mask)
+
     def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """(n, t, width) x, its queries, and keys and values (n, heads, s, width / heads) -> the block's output, as x."""
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
@@ -159,7 +163,7 @@ class Dalle(nn.Module):
         x = torch.cat([self.embed_text(text), self.embed_image(image[:, :-1])], 1)
         t = x.shape[1]
         for block, mask in zip(self.layers, self.masks, strict=True):
-            x = block.attend(x, *block.queries_keys_values(x), mask[:t, :t])
+            x = block(x, mask[:t, :t])
         return self.norm(x)
 
     def image_logits(self, text: Tensor, image: Tensor) -> Tensor:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
 from functools import partial
@@ -41,13 +42,13 @@ from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.clip.teacher import TEACHER_WIDTH
 from pipelines.training.data.captions import caption
 from pipelines.training.data.damage import damaged, damages, exchanges, redrawn
-from pipelines.training.data.dataset import Dataset, on_background
+from pipelines.training.data.dataset import Dataset, Pictures, on_background
 from pipelines.training.data.icons import concept
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.drawing import sheet_prompts
 from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
 from pipelines.training.report import image_grid
-from pipelines.training.trainer import Trainer
+from pipelines.training.trainer import PictureTrainer
 
 TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
 REDRAWN_SHARE = 0.2  # of the pictures show icons that a prior drew again
@@ -86,7 +87,7 @@ class TrainingHeads(nn.Module):
         self.teacher = nn.Linear(text_width, TEACHER_WIDTH)
 
 
-class ClipTrainer(Trainer):
+class ClipTrainer(PictureTrainer):
     """Trains a Clip on emoji scenes. `folder` keeps the teacher's vectors beside the state."""
 
     name = "clip"
@@ -152,10 +153,11 @@ class ClipTrainer(Trainer):
         torch.manual_seed(seed)
         clip = Clip(ClipConfig(tokenizer.vocabulary_size, **sizes), tokenizer)
         begun, self.start = begin(clip, start, imagenet)
-        names = sorted({concept(emoji.icons[k]) for k in emoji.train})
+        shown = () if self.stream is not None else emoji.train  # names of a stream have no end
+        names = sorted({concept(emoji.icons[k]) for k in shown})
         self.index = {name: k for k, name in enumerate(names)}
         heads = TrainingHeads(len(names), clip.config.embedding_size, clip.config.text_width)
-        if any(name.startswith("text.") for name in begun):
+        if names and any(name.startswith("text.") for name in begun):
             plain = {concept(emoji.icons[k]): emoji.icons[k].name for k in emoji.train}
             heads.prototypes.data = clip.encode_text([plain[name] for name in names]).clone()
             clip._remembered.clear()
@@ -199,21 +201,21 @@ class ClipTrainer(Trainer):
             return None
         return Lessons.where_there_is_a_teacher(self.emoji, self.index, path, self.accelerator)
 
-    def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:
+    def batch_of(
+        self, pictures: Pictures, rows: np.ndarray, rng: np.random.Generator, step: int, rank: int
+    ) -> dict[str, Any]:
         """Scenes, how to change them, their captions and things, and texts to distil."""
-        rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
-        chosen = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
-        scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.45, coloured=0.35)
-        drawn = [scenes.scene(int(k)) for k in chosen]
-        pictures = torch.from_numpy(np.stack([picture for picture, _, _ in drawn])).permute(0, 3, 1, 2)
-        concepts = [self.index[concept(self.emoji.icons[k])] if k >= 0 else -1 for _, _, k in drawn]
+        scenes, n = Scenes(pictures, pictures.train, rng, plain=0.45, coloured=0.35), len(rows)
+        drawn = [scenes.scene(int(k)) for k in rows]
+        images = torch.from_numpy(np.stack([picture for picture, _, _ in drawn])).permute(0, 3, 1, 2)
+        concepts = [self._number(concept(pictures.icons[k])) if k >= 0 else -1 for _, _, k in drawn]
         captions = [text for _, text, _ in drawn]
         # now and then small pictures, at a quarter of the price; in all processes at once
         small = np.random.default_rng((self.seed, step)).random() < 0.25
         side = self.clip.config.small_size if small else self.clip.config.image_size
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         batch = {
-            "images": pictures.contiguous(),
+            "images": images.contiguous(),
             "side": side,
             "changes": draw_augmentation((n, 3, side, side), generator),
             "damages": damages((n, 3, side, side), generator),
@@ -224,9 +226,15 @@ class ClipTrainer(Trainer):
         if self.redrawn is not None:
             batch |= self._redrawn(rng, captions, batch["concepts"])
         if self.codec is not None:
-            token_count = (pictures.shape[-1] // self.codec.config.factor) ** 2
+            token_count = (images.shape[-1] // self.codec.config.factor) ** 2
             batch["exchange"] = exchanges(n, token_count, generator)
         return batch if self.lessons is None else batch | self.lessons.draw(rng, n * TEXTS_PER_PICTURE)
+
+    def _number(self, name: str) -> int:
+        """The number of what has this name: its prototype's; in a stream, which has none, one made of the name."""
+        if self.stream is None:
+            return self.index[name]
+        return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1
 
     def _redrawn(self, rng: np.random.Generator, captions: list[str], concepts: Tensor) -> dict[str, Tensor]:
         """Rows of a batch that show redrawn icons instead, and their latents. Their captions and concepts are set."""
@@ -294,6 +302,8 @@ class ClipTrainer(Trainer):
         text, others = text[:n], text[n:]
         scale = clip.log_scale.exp().clamp(max=100)
         contrast = self.contrast(image, text, concepts, scale, clip.bias)
+        if self.stream is not None:
+            return contrast, {"contrast": contrast}
         prototypes = F.normalize(heads.prototypes, dim=-1)
         known = self.mean_over_processes((concepts >= 0).sum().float()).clamp(min=0.1)
         sums = [

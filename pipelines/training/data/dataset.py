@@ -20,8 +20,30 @@ DATA_FILE = Path("data/emoji.safetensors")
 OPAQUE = 250  # least opacity, of 255, of every pixel of a picture that fills its square
 
 
-class Dataset:
-    """The data file in memory: `icons[k]` says what `rgba[k]` (size, size, 4) uint8 shows.
+class Pictures:
+    """Captioned pictures of a user in memory: `icons[k]` says what `rgba[k]` (size, size, 4) uint8 shows.
+
+    `train` are the indices of those that are learned from.
+    """
+
+    def __init__(self, icons: list[Icon], rgba: np.ndarray):
+        self.icons, self.rgba, self.train = icons, rgba, np.arange(len(icons))
+
+    @property
+    def of_things(self) -> bool:
+        """Whether captions are names of single things cut out, which make scenes; else they are a user's own sentences."""
+        return False
+
+    @cached_property
+    def opaque(self) -> np.ndarray:
+        """(pictures,) bool: those of a user that fill their square, such as photographs."""
+        if self.of_things:
+            return np.zeros(len(self.icons), bool)
+        return self.rgba[..., 3].min((1, 2)) >= OPAQUE
+
+
+class Dataset(Pictures):
+    """The data file in memory.
 
     `size` below 128 halves by area averaging, which is how CLIP sees the pictures. `train` and `validation` are indices.
     A file that does not say which pictures are held out holds out those of VALIDATION_STYLE.
@@ -42,19 +64,14 @@ class Dataset:
             records = json.loads(facts["icons"])
         except (SafetensorError, OSError, TypeError, LookupError, ValueError) as error:
             raise BadInput("training.data_strange", file=path) from error
-        self.icons = [Icon(r[0], r[1], tuple(r[2]), r[3], tuple(r[4]), tuple(r[5])) for r in records]
+        icons = [Icon(r[0], r[1], tuple(r[2]), r[3], tuple(r[4]), tuple(r[5])) for r in records]
+        super().__init__(icons, np.empty((len(icons), size, size, 4), np.uint8))
         self.phrases = [phrase for phrase in facts["phrases"].split("\n") if phrase]
         self.licence = facts.get("licence", "")
         self.hash = hashlib.sha256(webp.tobytes() + facts["icons"].encode()).hexdigest()[:16]
-        self.rgba = np.empty((len(self.icons), size, size, 4), np.uint8)
         for k in range(len(self.icons)):
-            picture = Image.open(
-                io.BytesIO(webp[offset[k] : offset[k + 1]].tobytes()), formats=["WEBP"]
-            ).convert("RGBA")
-            # reduce() on premultiplied alpha, so that transparent black does not darken the edges
-            if size != SIZE:
-                picture = picture.convert("RGBa").reduce(SIZE // size).convert("RGBA")
-            self.rgba[k] = np.asarray(picture)
+            picture = Image.open(io.BytesIO(webp[offset[k] : offset[k + 1]].tobytes()), formats=["WEBP"])
+            self.rgba[k] = pixels_of(picture, size)
         if held_out is None:
             held_out = np.array([icon.style == VALIDATION_STYLE for icon in self.icons])
         self.train = np.flatnonzero(held_out == 0)
@@ -62,20 +79,20 @@ class Dataset:
 
     @property
     def of_things(self) -> bool:
-        """Whether captions are names of single things cut out, which make scenes; else they are a user's own sentences."""
         return any(self.icons[k].style for k in self.train)
-
-    @cached_property
-    def opaque(self) -> np.ndarray:
-        """(pictures,) bool: those of a user that fill their square, such as photographs."""
-        if self.of_things:
-            return np.zeros(len(self.icons), bool)
-        return self.rgba[..., 3].min((1, 2)) >= OPAQUE
 
     @property
     def styles(self) -> tuple[str, ...]:
         """The styles that a network may be told. Pictures of users have none."""
         return tuple(name for name in ICON_SETS if name != VALIDATION_STYLE) if self.of_things else ()
+
+
+def pixels_of(picture: Image.Image, size: int) -> np.ndarray:
+    """A picture of SIZE x SIZE as (size, size, 4) uint8."""
+    picture = picture.convert("RGBA")
+    if size != SIZE:  # on premultiplied alpha, so that transparent black does not darken the edges
+        picture = picture.convert("RGBa").reduce(SIZE // size).convert("RGBA")
+    return np.asarray(picture)
 
 
 def data_bytes(

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from pipelines.io.images import fit_square, on_white, open_picture
 from pipelines.training.data.dataset import OPAQUE, Dataset, data_bytes
 from pipelines.training.data.icons import SIZE, Icon
 from pipelines.training.data.sources import Found, Reading, Skipped, files_of, pictures_in
+from pipelines.training.data.tars import SAMPLE, sample_of_tars
 
 CACHE = Path("runs/data")  # where data files of folders are kept
 HELD_OUT = 10  # one in so many pictures is held out
@@ -69,11 +70,15 @@ class Check:
     words: int
     common: tuple[str, ...]  # the commonest words, commonest first
     skipped: tuple[Skipped, ...] = field(default=())
+    tars: int = 0  # of a stream, of which all this is told of a sample
+    tar_bytes: int = 0
 
     def sentences(self) -> list[Message]:
         """What is told of it, a line each; what is skipped not among them."""
         smallest, median, largest = self._sizes()
-        lines = [
+        size = f"{self.tar_bytes / 1e9:,.1f}"
+        lines = [Message("training.check_tars", {"tars": self.tars, "gigabytes": size})] if self.tars else []
+        lines += [
             Message("training.check_pictures", {"pictures": self.pictures, "held_out": self.held_out}),
             Message("training.check_sizes", {"smallest": smallest, "median": median, "largest": largest}),
             Message("training.check_captions", {"captions": self.captions, "words": self.words}),
@@ -145,22 +150,28 @@ def _told_of(source: str, count: int) -> Message:
 
 
 def check(
-    folder: str | Path, cache: Path = CACHE, tell: Callable[[int, int], None] | None = None, licence: str = ""
+    folder: str | Path,
+    cache: Path = CACHE,
+    tell: Callable[[int, int], None] | None = None,
+    licence: str = "",
+    tars: Sequence[Path] = (),
 ) -> Check:
     """Read a folder of pictures, or one tar, and write its data file and its sheet into `cache`.
 
     A folder that has not changed since is not read again. `tell` is called now and then with how many files are done, and
-    of how many. `licence` is what the pictures are under, kept in the file. BadInput when there is no such folder, when
-    it changes meanwhile, when fewer than FEWEST pictures can be used, or when they do not fit into memory.
+    of how many. `licence` is what the pictures are under, kept in the file. Of `tars`, which `folder` names, a sample is
+    read. BadInput when there is no such folder, when it changes meanwhile, when fewer than FEWEST pictures can be used,
+    or when they do not fit into memory.
     """
     folder, reading = Path(os.path.abspath(home_path(folder))), Reading()
-    files = files_of(folder, reading)
-    key = _fingerprint(folder, files, licence)
+    files = list(tars) or files_of(folder, reading)
+    key = _fingerprint(folder, files, licence, "sample" if tars else "")
     facts = cache / f"{key}.json"
     if facts.is_file() and (cache / f"{key}.safetensors").is_file():
         return Check.from_json(json.loads(facts.read_text("utf-8")))
-    kept = _kept(pictures_in(folder, files, reading), reading, len(files), tell or _silent)
-    if _fingerprint(folder, files, licence) != key:
+    found = sample_of_tars(tars, reading) if tars else pictures_in(folder, files, reading)
+    kept = _kept(found, reading, SAMPLE if tars else len(files), tell or _silent)
+    if _fingerprint(folder, files, licence, "sample" if tars else "") != key:
         raise BadInput("training.folder_changed", folder=folder)
     if len(kept) < FEWEST:
         advice = Message("training.add_pictures")
@@ -175,6 +186,7 @@ def check(
     write_atomically(cache / f"{key}.safetensors", data)
     write_atomically(cache / f"{key}.png", _sheet(kept))
     result = _told(folder, cache / key, kept, int(held_out.sum()), reading)
+    result = replace(result, tars=len(tars), tar_bytes=sum(path.stat().st_size for path in tars))
     write_atomically(facts, json.dumps(result.to_json(), ensure_ascii=False, indent=1).encode())
     return result
 
@@ -183,9 +195,9 @@ def _silent(done: int, total: int) -> None:
     """Nobody asked."""
 
 
-def _fingerprint(folder: Path, files: list[Path], licence: str) -> str:
+def _fingerprint(folder: Path, files: list[Path], licence: str, *more: str) -> str:
     """A folder's name and a hash of its files' names, sizes and times."""
-    digest = hashlib.sha256(json.dumps([FORM, str(folder), licence]).encode())
+    digest = hashlib.sha256(json.dumps([FORM, str(folder), licence, *filter(None, more)]).encode())
     for path in files:
         with suppress(OSError):  # it is gone
             facts = path.stat()
@@ -220,14 +232,7 @@ def _kept(
     for number, one in enumerate(found):
         tell(min(number, total), total)
         try:
-            picture = open_picture(one.picture)
-            if min(picture.size) < SMALLEST:
-                raise BadInput(
-                    "training.picture_tiny", width=picture.width, height=picture.height, least=SMALLEST
-                )
-            size, square = picture.size, squared(picture)
-            if not np.asarray(square)[..., 3].any():
-                raise BadInput("training.picture_empty")
+            size, square = opened_square(one.picture)
         except BadInput as problem:
             reading.skip(one.name, problem)
             continue
@@ -244,6 +249,17 @@ def _kept(
             one.name, _webp(square), digest, size, cut_out, list(one.captions), one.source, one.shortened
         )
     return list(known.values())
+
+
+def opened_square(source: Path | bytes) -> tuple[tuple[int, int], Image.Image]:
+    """A picture's (width, height), and itself as `squared` gives it. BadInput when nothing can be learned from it."""
+    picture = open_picture(source)
+    if min(picture.size) < SMALLEST:
+        raise BadInput("training.picture_tiny", width=picture.width, height=picture.height, least=SMALLEST)
+    square = squared(picture)
+    if not np.asarray(square)[..., 3].any():
+        raise BadInput("training.picture_empty")
+    return picture.size, square
 
 
 def squared(picture: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.training.data.captions import COLOURS, caption, name_in_words
-from pipelines.training.data.dataset import Dataset, on_background
+from pipelines.training.data.dataset import Dataset, Pictures, on_background
 from pipelines.training.data.icons import may_be_mirrored
 
 SMALLEST_PART = 0.7  # of a side
@@ -36,7 +36,7 @@ class Scenes:
 
     def __init__(
         self,
-        emoji: Dataset,
+        emoji: Pictures,
         indices: np.ndarray,
         seed: int | np.random.Generator,
         plain: float = 0.6,

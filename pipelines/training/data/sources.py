@@ -16,9 +16,10 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipelines.errors import BadInput, CodedError, Message
 from pipelines.io.files import shown_name
@@ -31,6 +32,7 @@ TABLES = ("captions.jsonl", "metadata.jsonl", "metadata.csv")  # a picture's fir
 NAME_COLUMNS = ("file_name", "file", "filename", "image", "path", "name")
 TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "label")
 OTHER_PICTURES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".ico")
+READ = (*PICTURES, ".txt", ".json")  # of a tar
 MOST_CAPTIONS = 20  # of one picture
 MOST_CHARACTERS = 300  # of a caption; CLIP reads 32 tokens
 MOST_TEXT_BYTES = 1_000_000  # of a .txt
@@ -54,7 +56,7 @@ class Found:
     """A picture before it is opened: its name below the folder, its path or its bytes, and what it is said to show.
 
     `source` tells where the captions come from: the name of a table, "txt", "tar", or "names". `shortened` counts captions
-    that were longer than MOST_CHARACTERS.
+    that were longer than MOST_CHARACTERS. `end` is the byte of its tar behind its members.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Found:
     captions: tuple[str, ...]
     source: str
     shortened: int = 0
+    end: int = 0
 
 
 @dataclass
@@ -111,7 +114,7 @@ def pictures_in(folder: Path, files: Iterable[Path], reading: Reading) -> Iterat
     for path in files:
         name, ending = _name(folder, path), path.suffix.lower()
         if ending == ".tar":
-            yield from _pictures_in_tar(path, name, reading)
+            yield from pictures_in_tar(path, name, reading)
         elif ending in OTHER_PICTURES:
             reading.skip(name, Message("training.picture_form", {"form": ending}))
         elif ending in PICTURES:
@@ -260,31 +263,44 @@ def _rows(path: Path, name: str, reading: Reading) -> Iterator[tuple[int, dict[s
 # --------------------------------------------------------------------------------------------------------------- tars
 
 
-def _pictures_in_tar(path: Path, name: str, reading: Reading) -> Iterator[Found]:
-    """The pictures of a webdataset tar. A damaged one gives those before the damage."""
+def pictures_in_tar(path: Path, name: str, reading: Reading, start: int = 0) -> Iterator[Found]:
+    """The pictures of a webdataset tar from byte `start` on, where a member begins. A damaged one gives those before the
+    damage.
+
+    Only pictures, .txt and .json are read of it, and nothing is unpickled.
+    """
     group: dict[str, bytes] = {}
-    key = ""
+    key, end = "", start
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
+        with path.open("rb") as raw:
+            raw.seek(start)
+            tar = tarfile.open(fileobj=raw, mode="r:")  # noqa: SIM115  # closed with its file
+            while (member := tar.next()) is not None:
+                cast(Any, tar).members.clear()  # which would grow with a tar of millions
                 place, _, base = member.name.rpartition("/")
                 stem, _, ending = base.partition(".")
                 if not member.isreg() or not stem or base.startswith("."):
                     continue
                 if (f"{place}/{stem}") != key:
-                    yield from _sample(group, f"{name}/{key.strip('/')}", reading)
+                    yield from _sample(group, f"{name}/{key.strip('/')}", reading, member.offset)
                     group, key = {}, f"{place}/{stem}"
-                if member.size > MAX_BYTES:
+                ending = "." + ending.lower()
+                if ending not in READ:
+                    group[ending] = b""
+                elif member.size > MAX_BYTES:
                     problem = Message("training.file_too_large", {"most": MAX_BYTES // 10**6})
                     reading.skip(f"{name}/{member.name}", problem)
                 elif (file := tar.extractfile(member)) is not None:
-                    group["." + ending.lower()] = file.read(MAX_BYTES)
+                    group[ending] = file.read(MAX_BYTES)
+            end = tar.offset
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         reading.skip(name, Message("training.tar_damaged", {"reason": " ".join(str(error).split())[:80]}))
-    yield from _sample(group, f"{name}/{key.strip('/')}", reading)
+        with suppress(OSError):
+            end = path.stat().st_size
+    yield from _sample(group, f"{name}/{key.strip('/')}", reading, end)
 
 
-def _sample(group: dict[str, bytes], name: str, reading: Reading) -> Iterator[Found]:
+def _sample(group: dict[str, bytes], name: str, reading: Reading, end: int) -> Iterator[Found]:
     """The picture of a group of members of one key, when it has one."""
     ending = next((ending for ending in group if ending in PICTURES), None)
     if ending is None:
@@ -306,7 +322,7 @@ def _sample(group: dict[str, bytes], name: str, reading: Reading) -> Iterator[Fo
     source, found = "tar", clean_captions(captions)
     if not found.captions:
         source, found = "names", clean_captions(words_of_name(Path(name.partition(".tar/")[2])))
-    yield Found(name + ending, group[ending], found.captions, source, found.shortened)
+    yield Found(name + ending, group[ending], found.captions, source, found.shortened, end)
 
 
 # -------------------------------------------------------------------------------------------------------------- names

@@ -242,6 +242,7 @@ def test_values_are_read_as_the_command_line_reads_them(tmp_path: Path) -> None:
     assert settings.seed == 2**60 and settings.keep == 2
     with pytest.raises(BadInput, match="nonsense"):
         tool_of("generate", {}).ask({"prompt": "a", "nonsense": "1"}, tmp_path)
+    assert tool_of("generate", {"prior": "yes"}).ask({"seed": "3"}, tmp_path).prompt == ""  # type: ignore[union-attr]
 
 
 def test_how_far_it_is_in_a_line() -> None:

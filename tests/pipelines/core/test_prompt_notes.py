@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.core.prompt_notes import prompt_notes
+from pipelines.core.prompt_notes import notes_on_several, prompt_notes
+from pipelines.diffuse.settings import DiffuseSettings
+from pipelines.edit.settings import EditSettings
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.visible import symbols, visible
 from pipelines.optimize.settings import OptimizeSettings
@@ -45,6 +47,33 @@ from pipelines.optimize.settings import OptimizeSettings
         ("a ^ b", "core.no_scenes_here"),
         ("a:1:0.7", "core.no_stops_here"),
         ("ca\u200bt", "core.unseen_characters"),
+        ("[cat|[dog|frog]]", "core.foreign_alternation"),
+        ("<random:cat, dog>", "core.foreign_wildcard"),
+        ("<wildcard:animal>", "core.foreign_wildcard"),
+        ("a face <segment:face>", "core.foreign_flags"),
+        ("{2$$red|blue} heart", "core.foreign_wildcard"),
+        ("a ${x} cat", "core.foreign_wildcard"),
+        ("a cat --tile", "core.foreign_flags"),
+        ("a cat --raw --sref 123", "core.foreign_flags"),
+        ("a cat -s50 -W 512", "core.foreign_flags"),
+        ("--prompt cat", "core.foreign_flags"),
+        ("a cat, BREAK, a dog", "core.foreign_parts"),
+        ("BREAK", "core.foreign_parts"),
+        ("猫 AND 狗", "core.foreign_parts"),
+        ("cat AND DOG", "core.foreign_parts"),
+        (":0.5", "core.weight_alone"),
+        ("a castle | :0.5", "core.weight_alone"),
+        ("a castle:0.5.", "core.foreign_percent"),
+        ("城堡：0.5。", "core.foreign_percent"),
+        ("fog:--1 | b", "core.foreign_percent"),
+        ("fog:05", "core.foreign_percent"),
+        ("fog:1.2.3", "core.foreign_percent"),
+        ("(red|blue heart", "core.bracket_open"),
+        ("(red|blue) heart", "core.bracket_open"),
+        ("{red|blue heart", "core.bracket_open"),
+        ("(cat:1.2", "core.bracket_open"),
+        ("（猫：1.2", "core.bracket_open"),
+        ("城堡⏐雾", "core.mark_alike"),
     ],
 )
 def test_what_other_programs_mean_is_told_in_both_languages(text: str, code: str) -> None:
@@ -59,7 +88,10 @@ def test_what_other_programs_mean_is_told_in_both_languages(text: str, code: str
         "a castle | fog:0.5 | people:-0.4", "16:9", "at 10:30", "CATS AND DOGS", "C++ logo", "rock-n-roll",
         "a cat ^_^", "face with (round) eyes", "a well-known -- cat", "❤\ufe0f heart", "👩\u200d🚀",
         "1\ufe0f\u20e3 button", "what: a cat", "fog:0,5", "'a | b':2", "「猫|狗」", "a cat's | a dog's",
-        'a 5" nail | b', "what time: 5 past",
+        'a 5" nail | b', "what time: 5 past", "ROCK AND ROLL poster", "a 3:2 photo.", "at 10:30.", "cat, dog AND_ASK",
+        "http://localhost", "a smile :) | fog", "1) a cat | 2) a dog", "name \\(series\\) | b", "2 cats:2",
+        "a -5 degree day",
+        "fog : 0.5 | b :-1", "🏳️‍🌈 flag", "👩🏽‍🚀 | 👨‍👩‍👧:0.5", "قلعة", "a\tb",
     ],
 )  # fmt: skip
 def test_nothing_is_told_of_plain_prompts(text: str) -> None:
@@ -82,6 +114,18 @@ def test_what_cannot_be_seen_changes_nothing(seen: str) -> None:
 def test_emoji_are_symbols_with_what_colours_them() -> None:
     assert symbols("a 🐱 and 👍🏽, 🐱 1\u20e3 – ok!") == ["🐱", "👍🏽", "1\u20e3"]
     assert symbols("🇫🇷🇯🇵 and 🇫") == ["🇫🇷", "🇯🇵", "🇫"]
+
+
+def test_of_several_prompts_each_kind_is_told_once() -> None:
+    notes = notes_on_several(["a cat", "BREAK", "(a:1.2) dog", "(b:1.3) frog"], "terms")
+    assert [note.code for note in notes] == ["core.foreign_parts", "core.foreign_emphasis"]
+
+
+def test_other_texts_that_say_what_to_draw_are_told_of_too() -> None:
+    edit = EditSettings(source="a (face:1.2)", prompt="a cat | fog")
+    assert [note.code for note in edit.notes()] == ["core.no_terms_here", "core.foreign_emphasis"]
+    diffuse = DiffuseSettings(prompt="a cat", negative_prompt="(worst quality:1.4)")
+    assert [note.code for note in diffuse.notes()] == ["core.foreign_emphasis"]
 
 
 def test_several_prompts_are_for_generate() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -84,11 +85,35 @@ def test_a_weight_is_read_from_the_right(text: str, target: Target) -> None:
         ("«a: b»", Target("a: b")),
         ("『猫』", Target("『猫』")),
         ("'red'", Target("'red'")),
+        ("[a|[b|c]] d", Target("[a|[b|c]] d")),
+        ("((cat | dog):1.2)", Target("((cat | dog):1.2)")),
+        ("(a (b:1.1) | c:1.2)", Target("(a (b:1.1) | c:1.2)")),
+        ("{a|{b|c}} d:2", Target("{a|{b|c}} d", 2.0)),
+        ("<random[2]:a|b> cat", Target("<random[2]:a|b> cat")),
+        ("（（猫｜狗）：1.2）", Target("（（猫｜狗）：1.2）")),
     ],
 )
 def test_numbers_and_marks_that_are_words_stay_words(text: str, target: Target) -> None:
     (scene,) = parse_scenes(text)
     assert scene.targets == [target]
+
+
+def test_brackets_without_a_meaning_elsewhere_keep_no_mark() -> None:
+    assert [target.text for target in parse_targets("a cat (red) | [b] c | (d")] == [
+        "a cat (red)",
+        "[b] c",
+        "(d",
+    ]
+    assert parse_target("a cat (small):0.5") == Target("a cat (small)", 0.5)
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 2000, "[(" * 1000, "[a" * 1000, "{a|" * 600, "((a)" * 500, "(a:" * 600]
+)
+def test_brackets_that_never_close_take_no_time(text: str) -> None:
+    begun = time.process_time()
+    parse_scenes(text)
+    assert time.process_time() - begun < 0.5
 
 
 def test_a_bar_after_inches_is_a_bar() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.core.several import MOST, prompts_in, read_prompts
+from pipelines.core.several import MOST, MOST_BYTES, prompts_in, read_prompts
 from pipelines.errors import BadInput
 
 
@@ -21,6 +21,11 @@ from pipelines.errors import BadInput
         ("a {|big} cat", ["a cat", "a big cat"]),
         ("{a} cat", ["{a} cat"]),
         ("a castle | fog:0.5", ["a castle | fog:0.5"]),
+        ("{2$$red|blue} {a|b}", ["{2$$red|blue} a", "{2$$red|blue} b"]),
+        ("${x=a|b} cat", ["${x=a|b} cat"]),
+        (r"\{a|b\} c", [r"\{a|b\} c"]),
+        ("{a|b} {c", ["a {c", "b {c"]),
+        ("{|}", []),
         ("", []),
     ],
 )
@@ -36,10 +41,51 @@ def test_too_many_are_refused_before_they_are_made() -> None:
 
 def test_a_file_is_text_in_any_usual_form(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
-    for data in ("\ufeff红心\r\ncat".encode(), "红心\ncat".encode("utf-16")):
+    for data in ("\ufeff红心\r\ncat".encode(), "红心\ncat".encode("utf-16"), "红心\rcat\r\n".encode()):
         file.write_bytes(data)
         assert prompts_in(read_prompts(file)) == ["红心", "cat"]
-    for data, words in ((b"\xff\xd8\x00", "no text"), (b" \n", "holds no prompt")):
+    for data, words in (
+        (b"\xff\xd8\x00", "no text"),
+        ("红心".encode("gbk"), "no text"),
+        ("a cat".encode("utf-16-le"), "no text"),
+        (b" \n", "holds no prompt"),
+        (b"a cat\n" * MOST_BYTES, "more than 200 kB"),
+    ):
         file.write_bytes(data)
         with pytest.raises(BadInput, match=words):
             read_prompts(file)
+    with pytest.raises(BadInput, match=r"none\.txt cannot be read"):
+        read_prompts(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", '\ufeffseed,Prompt\n1,"a cat, on grass"\n2,a dog\n'),
+        ("a.csv", "seed;prompt\r\n1;a cat, on grass\r\n2;a dog\r\n3;\r\n"),
+        ("a.tsv", "提示词\t种子\na cat, on grass\t1\na dog\t2"),
+        ("a.csv", '"a cat, on grass"\na dog'),
+        ("a.json", '["a cat, on grass", {"prompt": "a dog", "seed": 3}]'),
+        ("a.jsonl", '{"prompt": "a cat, on grass"}\n\n{"prompt": "a dog"}'),
+        ("a.txt", "a cat, on grass\n\n  a dog "),
+    ],
+)
+def test_tables_have_their_prompts_in_a_column(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    assert prompts_in(read_prompts(tmp_path / name)) == ["a cat, on grass", "a dog"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "a,b\n1,2"),
+        ("a.json", '{"seed": 3}'),
+        ("a.json", "[1]"),
+        ("a.jsonl", "no json"),
+        ("a.json", "[" * 9),
+    ],
+)
+def test_tables_without_prompts_are_named(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    with pytest.raises(BadInput, match=f"{name} has no column prompt"):
+        read_prompts(tmp_path / name)

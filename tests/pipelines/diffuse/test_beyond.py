@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
 from pipelines.core.execute import run
@@ -72,6 +73,59 @@ def test_an_inverted_mask_is_the_mask_of_the_rest() -> None:
     assert one == same
     prepared = pipeline.prepare(given)
     assert prepared.invert and pipeline.prepare(prepared) == prepared
+
+
+def as_files_have_it(mask: Image.Image, kind: str) -> Image.Image:
+    """A grey mask of two halves as other programs save it."""
+    if kind == "opacity":
+        clear = Image.new("RGBA", mask.size, (9, 99, 9, 255))
+        clear.putalpha(mask)
+        return clear
+    if kind == "opaque":
+        return Image.merge("RGBA", (mask, mask, mask, Image.new("L", mask.size, 255)))
+    if kind == "16 bit":
+        return Image.fromarray(np.asarray(mask).astype(np.uint16) * 257)
+    if kind == "soft":
+        return mask.filter(ImageFilter.BoxBlur(3))
+    if kind == "larger":
+        return mask.resize((4 * mask.width + 1, 4 * mask.height), Image.Resampling.NEAREST)
+    return mask.convert(kind)
+
+
+@pytest.mark.parametrize(
+    "kind", ["L", "1", "P", "LA", "RGB", "opacity", "opaque", "16 bit", "soft", "larger"]
+)
+def test_masks_of_every_kind_of_file_are_one(kind: str, tmp_path: Path) -> None:
+    size = (40, 72)
+    mask = as_files_have_it(half_mask(size).convert("L"), kind)
+    mask.save(tmp_path / "mask.png")
+    settings = DiffuseSettings(image=picture_to_uri(painting(size=size)), mask=str(tmp_path / "mask.png"))
+    prepared = tiny_prior_diffuse().prepare(settings)
+    light = np.asarray(open_picture(prepared.mask).convert("L"))
+    assert light[:, : light.shape[1] // 2].all() and not light[:, light.shape[1] // 2 :].any()
+
+
+def test_a_black_mask_of_what_stays_lets_all_change() -> None:
+    black = picture_to_uri(Image.new("RGB", (SIDE, SIDE)))
+    given = DiffuseSettings(**QUICK, rounds=0, image=picture_to_uri(painting()), mask=black, invert=True)
+    plain = replace(given, mask="", invert=False)
+    one, other = (
+        pictures_of(tiny_prior_diffuse(), settings)[0].image.tobytes() for settings in (given, plain)
+    )
+    assert one == other
+    with pytest.raises(BadInput, match="black everywhere"):
+        tiny_prior_diffuse().prepare(replace(given, invert=False))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((1, 1), (64, 64)), ((200, 333), (64, 104)), ((64, 512), (64, 256)), ((1, 300), (64, 256))],
+)
+def test_pictures_of_any_shape_are_drawn(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """In their proportions, where the model of 64 x 64 pixels can draw them: 64 to 256."""
+    image = picture_to_uri(Image.new("RGB", size, "red"))
+    prepared = tiny_diffuse("turbo").prepare(DiffuseSettings(image=image))
+    assert (prepared.width, prepared.height) == expected == open_picture(prepared.image).size
 
 
 def test_a_mask_that_lets_nothing_change_is_refused() -> None:

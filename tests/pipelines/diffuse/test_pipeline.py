@@ -177,9 +177,23 @@ def test_what_is_proposed_is_written_down() -> None:
     settings = tiny_diffuse("turbo").prepare(
         DiffuseSettings(image=wide, mask=picture_to_uri(half_mask((320, 80))))
     )
-    assert (settings.width, settings.height, settings.steps, settings.guidance) == (128, 64, 2, 1.0)
-    assert open_picture(settings.image).size == open_picture(settings.mask).size == (128, 64)
+    assert (settings.width, settings.height, settings.steps, settings.guidance) == (256, 64, 2, 1.0)
+    assert open_picture(settings.image).size == open_picture(settings.mask).size == (256, 64)
     assert tiny_diffuse("turbo").prepare(settings) == settings
+
+
+def test_diffusers_arguments_are_known_by_their_names() -> None:
+    example = {
+        "prompt": "a photo of an astronaut", "negative_prompt": "blurry", "guidance_scale": 7.5,
+        "num_inference_steps": 30, "num_images_per_prompt": 4, "height": 512, "width": 768, "seed": 1024,
+    }  # fmt: skip
+    settings = DiffuseSettings.from_dict(example)
+    assert (settings.guidance, settings.steps, settings.candidates) == (7.5, 30, 4)
+    assert settings.notes_on_prompt() == []
+    unguided = DiffuseSettings.from_dict({**example, "guidance_scale": 1})
+    assert ["no effect at guidance 1" in str(note) for note in unguided.notes_on_prompt()] == [True]
+    with pytest.raises(BadInput, match="given twice"):
+        DiffuseSettings.from_dict({"guidance": 3.0, "guidance_scale": 7.5})
 
 
 def test_a_prompt_is_read_as_the_model_reads_it() -> None:
@@ -196,7 +210,7 @@ def test_a_prompt_is_read_as_the_model_reads_it() -> None:
         ("1.5", {"negative_prompt": "a\x00"}, "control character"),
         ("1.5", {"mask": picture_to_uri(half_mask())}, "no picture"),
         ("1.5", {"image": picture_to_uri(painting()), "steps": 3, "strength": 0.3}, "give 4 steps"),
-        ("1.5", {"image": picture_to_uri(painting()), "mask": picture_to_uri(half_mask((32, 32)))}, "32x32"),
+        ("1.5", {"image": picture_to_uri(painting()), "mask": picture_to_uri(half_mask((32, 48)))}, "32x48"),
         (
             "1.5",
             {

@@ -13,11 +13,10 @@ from PIL import Image
 from torch import nn
 
 from pipelines.core.execute import run
-from pipelines.core.pipeline import Picture, Result
+from pipelines.core.pipeline import Picture, Pipeline, Result
 from pipelines.core.record import read_record, write_pictures
 from pipelines.core.replay import replay
 from pipelines.errors import BadInput
-from pipelines.generate.pipeline import Generate
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import picture_to_uri
 from pipelines.models.checkpoint import codes_hash, read_codes, save_checkpoint
@@ -41,7 +40,7 @@ CODECS: dict[str, type[Any]] = {"vqgan": VqganConfig, "vqvae": VqganConfig, "dva
 UNPROMPTED: dict[str, Any] = {"prompt": "", "prior": True, "candidates": 3, "keep": 3, "seed": 5}
 
 
-def drawn(pipeline: Generate, **settings: Any) -> list[Picture]:
+def drawn(pipeline: Pipeline[Any], **settings: Any) -> list[Picture]:
     *_, result = run(pipeline, GenerateSettings(**settings))
     assert isinstance(result, Result)
     return result.pictures
@@ -166,7 +165,8 @@ def test_a_second_stage_draws_with_the_codec_that_it_learned_with(
     add_drawer(pack, "transformer", codec)
     studio = Studio("mine", "cpu")
     pipeline = studio.pipeline("generate")
-    *_, result = run(pipeline, GenerateSettings(**UNPROMPTED | {"candidates": 1, "batch": 1}))
+    alone: dict[str, Any] = UNPROMPTED | {"candidates": 1, "batch": 1}
+    *_, result = run(pipeline, GenerateSettings(**alone))
     assert isinstance(result, Result) and result.pictures[0].image.size == (64, 64)
     ((facts, record),) = write_pictures(tmp_path, "a", pipeline="generate", studio=studio, result=result)
     assert record.models["dalle"]["name"] == "mine-transformer"

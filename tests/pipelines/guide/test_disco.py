@@ -52,6 +52,7 @@ def test_a_still_of_version_5() -> None:
     assert (settings.steps, settings.skip_steps, settings.frame_skip) == (250, 10, 150)
     assert (settings.clip_guidance_scale, settings.cut_ic_pow) == ("5000", "1")
     assert (settings.clamp_max, settings.eta, settings.cutn_batches) == (0.05, 0.8, 4)
+    assert settings.frames_skip_steps is None  # 60 % is usual here too
     assert "does not say whether it is an animation (max_frames 10000)" in told
     assert "512x512_diffusion_uncond_finetune_008100, use_secondary_model" in told
     assert "not ViTB32, ViTB16, RN50; another takes its part with clip=clip-vit-b-32" in told
@@ -140,6 +141,10 @@ def test_forms_of_numbers() -> None:
     assert settings.cut_ic_pow == "0.00001" and settings.cut_overview == "[12]*3+[4]*1"
     assert settings.cut_innercut == "[4]*1+[12]*1" and settings.zoom == "0: (1), 5: (1.02)"
     assert settings.rotate == "2" and told == ""
+    settings, told = read(
+        '{"text_prompts": "a", "tv_scale": "[1.2.3]*4", "max_frames": "all", "sat_scale": "[]"}'
+    )
+    assert settings.tv_scale == 0 and all(name in told for name in ("tv_scale", "max_frames", "sat_scale"))
     part = (
         '"steps": 300,\n"cut_overview": "[8]*100+[5]*300+[1]*600",\n"ViTB32": true,'  # copied out of a file
     )
@@ -178,7 +183,8 @@ def test_forms_of_numbers() -> None:
         ('{"text_prompts": 5}', "text_prompts holds"),
         ('{"eta": 3}', "eta 3 is too large"),
         ('{"max_frames": NaN, "animation_mode": "2D"}', "max_frames nan"),
-        ('{"frames_skip_steps": "200%"}', "leaves no step"),
+        ('{"frames_skip_steps": "200%", "animation_mode": "2D"}', "leaves no step"),
+        ('{"eta": ["a"]}', "eta .* is not a number"),
         ('{"angle": "0:(x)"}', "rotate '0:\\(x\\)'"),
         ('{"angle": "0", "rotate": "0"}', "given twice"),
         ('{"perlin_init": true, "perlin_mode": "fog"}', "perlin_init 'fog'"),

@@ -36,6 +36,10 @@ def test_what_leaves_no_step_is_refused() -> None:
         GuideSettings(steps=60, skip_steps=60)
     with pytest.raises(BadInput, match=r"transformation_percent .1\.5."):
         GuideSettings(transformation_percent="1.5")
+    with pytest.raises(BadInput, match="frames_skip_steps 60 leaves no step of 60"):
+        GuideSettings(steps=60, frames_skip_steps=60, max_frames=2)
+    still = GuideSettings(steps=9, frames_skip_steps=150)  # of no frame
+    assert still.length() == 9 and still.place(9) == (1, 8)
     assert GuideSettings(steps=1, image="x.png").length() == 1
 
 

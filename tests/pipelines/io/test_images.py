@@ -9,12 +9,23 @@ import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from pipelines.errors import BadInput
-from pipelines.io.images import fit_square, on_white, open_picture, picture_to_uri, to_pil, to_tensor
+from pipelines.io.images import (
+    as_seen,
+    fit_square,
+    on_white,
+    open_picture,
+    open_untouched,
+    picture_notes,
+    picture_to_uri,
+    to_pil,
+    to_tensor,
+)
 
 
 def as_bytes(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -66,10 +77,12 @@ def test_giants_are_refused_from_the_header(monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("it was decoded")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
-    with pytest.raises(BadInput, match="the most is 16,000,000"):
-        open_picture(png_of(50_000, 50_000))
-    with pytest.raises(BadInput, match="the most is"):
-        open_picture(png_of(5_000, 5_000))
+    with pytest.raises(BadInput, match="the most is 64,000,000"):
+        open_picture(png_of(50_000, 50_000), max_pixels=16_000_000)
+    with pytest.raises(BadInput, match="the most is 64,000,000"):
+        open_picture(png_of(12_000, 12_000))
+    with pytest.raises(BadInput, match="the most is 1,000"):
+        open_picture(png_of(50, 50), max_pixels=1000)
 
 
 def test_truncated_damaged_empty_and_missing_files_are_refused(
@@ -190,3 +203,116 @@ def test_dark_sixteen_bits_of_grey_stay_dark_and_their_transparent_level_stays_c
     levels.putpixel((0, 0), 0x8040)
     opened = open_picture(as_bytes(levels, "PNG", transparency=250))
     assert opened.getpixel((1, 1)) == (0, 0, 0, 0) and opened.getpixel((0, 0)) == (128, 128, 128, 255)
+
+
+def png_with_clear(levels: list[list[int]], colour: int, bits: int, clear: bytes) -> bytes:
+    """A PNG of rows of packed bytes, of a colour type, with the one clear colour of a tRNS chunk."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = [bytes(row) for row in levels]
+    samples = {0: 1, 2: 3}[colour]
+    header = struct.pack(">IIBBBBB", len(rows[0]) * 8 // bits // samples, len(rows), bits, colour, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"tRNS", clear) + chunk(b"IDAT", pixels)
+        + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "alphas"),
+    [
+        (png_with_clear([[0b00_01_10_11]], 0, 2, b"\0\x01"), [255, 0, 255, 255]),
+        (png_with_clear([[0x0F]], 0, 4, b"\0\x0f"), [255, 0]),
+        (png_with_clear([[0b01000000]], 0, 1, b"\0\x01"), [255, 0, *[255] * 6]),
+        (png_with_clear([[9, 200]], 0, 8, b"\0\xc8"), [255, 0]),
+        (
+            png_with_clear(
+                [[18, 52, 86, 120, 154, 188, *[9] * 6]], 2, 16, bytes([18, 52, 86, 120, 154, 188])
+            ),
+            [0, 255],
+        ),
+        (png_with_clear([[0x80, 0x40, 0x80, 0x41]], 0, 16, b"\x80\x40"), [0, 255]),
+    ],
+)
+def test_the_one_clear_colour_of_a_png_is_clear_at_any_depth(data: bytes, alphas: list[int]) -> None:
+    assert list(open_picture(data).getchannel("A").tobytes()) == alphas
+
+
+def test_what_is_lost_of_a_png_is_told() -> None:
+    deep = png_with_clear([[0, 0, 0, 0, 0, 0]], 2, 16, bytes(6))
+    assert [note.code for note in picture_notes(deep)] == ["io.sixteen_bits"]
+    plain = as_bytes(noise(), "PNG")
+    for body, codes in (((1, 13, 0, 1), []), ((9, 16, 0, 1), ["io.colours_by_number"])):
+        chunk = (
+            struct.pack(">I", 4)
+            + b"cICP"
+            + bytes(body)
+            + struct.pack(">I", zlib.crc32(b"cICP" + bytes(body)))
+        )
+        assert [note.code for note in picture_notes(plain[:33] + chunk + plain[33:])] == codes
+    assert picture_notes(as_bytes(Image.new("I;16", (3, 3)), "PNG")) == []
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "1", "LA", "I;16"])
+def test_larger_pictures_are_halved_in_any_mode(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.io.images.MAX_PIXELS", 100)
+    monkeypatch.setattr("pipelines.io.images.LARGEST", {"PNG": 400})
+    large = Image.new("L", (20, 15), 128)
+    large.paste(255, (0, 0, 10, 15))
+    deep = Image.fromarray(np.asarray(large).astype(np.uint16) * 257)
+    large = deep if mode == "I;16" else large.convert(mode)
+    for picture in (
+        open_picture(as_bytes(large, "PNG"), max_pixels=100),
+        open_untouched(as_bytes(large, "PNG")),
+    ):
+        assert picture.size == (10, 8)
+        assert on_white(as_seen(picture)).getpixel((1, 1)) == (255, 255, 255)
+    (note,) = picture_notes(as_bytes(large, "PNG"))
+    assert (note.facts["smaller_width"], note.facts["smaller_height"]) == (10, 8)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\x89PNG\n\x1a\n\0\0", "took it for text"),
+        (b"\xc2\x89PNG\r\n", "took it for text"),
+        (b"\xef\xbb\xbf<!DOCTYPE html><html>", "web page"),
+        (b"<html><body><svg>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        (b'<!-- Generator: x -->\n<svg width="1">', "SVG"),
+        (b"<!DOCTYPE svg PUBLIC>", "SVG"),
+        (b"\0\0\0\x18ftypheim\0\0\0\0", "HEIC"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "AVIF"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "film.*MP4"),
+        (b"\0\0\0\x14ftypqt  \0\0\0\0", "film.*MOV"),
+        (b"RIFF\0\0\0\0AVI LIST", "film.*AVI"),
+        (b"\x1aE\xdf\xa3\x01", "film.*WebM"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\0", "CR3"),
+        (b"PK\x03\x04" + bytes(26) + b"mimetypeapplication/x-krita", "Krita"),
+        (b"PK\x03\x04" + bytes(40), "ZIP"),
+        (b"P6\n2 2\n255\n", "PPM"),
+        (b"\0\0\2" + bytes(9) + b"\x60\0\x40\0\x18\0", "TGA"),
+        (b"MM\0+\0\x08", "TIFF"),
+        (b"\x76\x2f\x31\x01", "OpenEXR"),
+        (b'{"prompt": {}}', "not a PNG"),
+    ],
+)
+def test_files_in_a_pictures_place_are_named(data: bytes, words: str) -> None:
+    with pytest.raises(BadInput, match=words) as told:
+        open_picture(data)
+    assert told.value.text("zh") != told.value.text()
+
+
+def test_a_png_of_a_palette_without_it_is_damaged() -> None:
+    data = as_bytes(noise("P"), "PNG")
+    with pytest.raises(BadInput, match="no palette"):
+        open_picture(data.replace(b"PLTE", b"PLTe", 1))
+
+
+def test_a_png_as_in_apps_for_ios_is_named() -> None:
+    plain = as_bytes(noise(), "PNG")
+    with pytest.raises(BadInput, match="iOS"):
+        open_picture(plain[:8] + struct.pack(">I", 4) + b"CgBI" + bytes(8) + plain[8:])

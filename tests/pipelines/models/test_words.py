@@ -104,3 +104,18 @@ def test_a_word_that_replaces_another_stands_for_it() -> None:
     )  # the sum is shared evenly
     assert matrix.sum(1).tolist() == [1, 1, 1, 1]
     assert moved("a cat", "a", 6, 6) == {0: [0], 1: [1], 2: [5]}  # what was left out goes nowhere
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "pairs"),
+    [
+        ("小猫", "小狗", [((2,), (2,)), ((3,), (3, 4, 5))]),  # a cat of one token, a dog of three
+        ("一只猫", "一只狗", [((2, 3), (2, 3)), ((4, 5), (4, 5)), ((6,), (6, 7, 8))]),
+        ("熊猫", "老虎", [((2, 3), (2, 3)), ((4,), (4, 5))]),
+    ],
+)
+def test_chinese_names_stand_for_one_another(
+    tokenizer: Tokenizer, source: str, target: str, pairs: list[tuple[tuple[int, ...], tuple[int, ...]]]
+) -> None:
+    alignment = align(tokens_of(tokenizer, source), tokens_of(tokenizer, target))
+    assert list(alignment.pairs) == [((0,), (0,)), ((1,), (1,)), *pairs]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from pipelines.core.execute import result_of
 from pipelines.edit.source_images import SourceImages
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, CannotSave
 from pipelines.models.checkpoint import codes_hash, read_codes, read_header
 from pipelines.models.pack_card import PackCard
 from pipelines.studio import Studio
@@ -270,9 +270,9 @@ def test_a_whole_pack_is_trained_from_the_page_and_used_by_every_tool(folder: Pa
     studio = Studio("mine", "cpu")
     small: dict[str, dict[str, Any]] = {
         "generate": {"candidates": 2, "keep": 1},
-        "optimize": {"steps": 2, "cutouts": 2},
+        "optimize": {"steps": 2},
         "diffuse": {"candidates": 1, "steps": 2},
-        "guide": {"steps": 2, "cutouts": 2},
+        "guide": {"steps": 2},
     }
     for name, settings in small.items():
         pipeline = studio.pipeline(name)
@@ -294,6 +294,23 @@ def test_two_trainings_of_one_thing_are_not_run_at_once(
         assert main([name, *flags(places, folder, "--steps", "1")]) == 2
         last = capsys.readouterr().err.splitlines()[-1]
         assert f"a training already runs in {place} (process {other.pid})" in last
+
+
+def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on(
+    folder: Path, places: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise CannotSave("io.disk_full", file=path.name)
+
+    command = ["vqgan", *flags(places, folder, "--steps", "2")]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.training.state.write_atomically", full)
+        assert main(command) == 1
+    assert "disk is full" in capsys.readouterr().err.splitlines()[-1]
+    assert main(command) == 0
+    (places / "a file").touch()
+    assert main([*command, "--out", str(places / "a file" / "mine")]) == 2
+    assert "a file" in (last := capsys.readouterr().err.splitlines()[-1]) and last.startswith("atelier: ")
 
 
 @pytest.mark.parametrize(

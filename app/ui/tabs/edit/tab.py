@@ -40,7 +40,6 @@ HIDDEN = (
     "target_images",
     "source_images",
 )  # what the artist does decides the first; files here are no texts
-KINDS = [".png", ".jpg", ".jpeg", ".webp", ".safetensors"]
 READS = "(job, visitor, upload) => [job, visitor, upload, window.atelier.values()]"
 
 log = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ def build(context: PageContext, tab_itself: gr.Tab) -> None:
             tab.note = gr.HTML(elem_id="edit-note", apply_default_css=False)
             tab.shelf = clickable_html(elem_id="edit-shelf")
     tab.earlier = clickable_html(elem_id="edit-earlier")
-    tab.upload = gr.UploadButton("", file_types=KINDS, elem_id="edit-upload")
+    tab.upload = gr.UploadButton("", elem_id="edit-upload")
     tab.job = gr.Textbox(visible=False)
     tab.add_hidden()
     tab.connect(tab_itself)
@@ -169,7 +168,8 @@ class EditTab(RunTab):
                 estimate = pipeline.estimate(settings)
                 known = self._changes(settings)
             survives = float(pipeline.unet.alphas_cumprod[estimate.return_step]) ** 0.5
-            return edit_form.estimate(estimate, settings, survives) + edit_form.could_become(known)
+            shown = edit_form.estimate(estimate, settings, survives) + common.warnings(settings.notes())
+            return shown + edit_form.could_become(known)
         except (BadInput, CannotSave) as problem:
             return error_note(problem)
         except Exception as problem:  # a figure less is no reason to stop the artist

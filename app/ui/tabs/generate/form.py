@@ -22,9 +22,8 @@ HIDDEN = (
 LIKE = ("keep_rows", "likeness")  # DALL·E's, below the picture to start from; one component
 CANVAS, PLACE = (
     ("width", "height", "pace"),
-    ("strength", "place", "invert"),
+    ("mask", "strength", "place", "invert"),
 )  # Diffusion's, each one component
-DROPPED = (".png", ".jpg", ".jpeg", ".webp", ".txt")  # pictures, and prompts
 EXAMPLES = (
     ("a red heart", "红色的心"),
     ("grinning cat", "咧嘴笑的猫"),
@@ -106,16 +105,16 @@ class GenerateForm(KnobForm):
         self.roll = translate(gr.Checkbox(True, elem_id="roll", container=False), label="roll")
         self.from_picture = self.fold("picture_prompt", "from-picture")
         with self.from_picture:
-            self._add_own(lambda knob: knob.kind == "picture")
+            self._add_own(lambda knob: knob.kind == "picture" and knob.name != "mask")
             self.parts["generate"].add_group(*LIKE, classes=[generate_html.only_for("generate")])
-            diffusion.add_group(*PLACE, classes=only)
+            script = "window.atelier.drawMask(element);"
+            diffusion.add_group(*PLACE, classes=only, above=generate_html.mask(), script=script)
         self.add_axes(*self.parts)
         with self.fold("advanced", "advanced"):
             for engine, part in self.parts.items():
                 part.add_group(*part.rest(), classes=[generate_html.only_for(engine)])
             self.add_group(*self.rest())
-        drop = gr.File(
-            file_types=[*DROPPED],
+        drop = gr.File(  # of any kind: those that are not read are named in a sentence
             elem_id="drop",
             height=72,
             show_label=True,

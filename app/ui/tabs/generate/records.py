@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from app.library import Foreign, foreign_of
+from app.library import Foreign, foreign_of, foreign_of_text
 from app.ui.context import DRAWING, Update
 from app.ui.html.common import info_note
 from app.ui.html.library import tool_name
@@ -18,6 +18,7 @@ from pipelines.errors import BadInput
 from pipelines.io.images import read_bytes
 from pipelines.io.visible import visible
 
+TEXTS = (".txt", ".csv", ".tsv", ".json", ".jsonl")
 FROM_PICTURE = (
     "likeness",
     "strength",
@@ -80,9 +81,11 @@ class Records:
     def load_file(self, path: str, engine: str) -> Update:
         """The settings inside a dropped picture, also in another studio's words, which go to the engine that is chosen.
 
-        A text file is prompts, one a line. BadInput when there are none.
+        A text file or a table is prompts, or what another studio wrote of one run. BadInput when there are none.
         """
-        if str(path).lower().endswith(".txt"):
+        if Path(path).suffix.lower() in TEXTS:
+            if found := foreign_of_text(path):
+                return self._of_another(found, engine)
             text = read_prompts(path)
             note = info_note("loaded_prompts", count=len(prompts_in(text)))
             return {self.form.fields["prompt"]: text, self.form.note: note}

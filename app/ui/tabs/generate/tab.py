@@ -13,16 +13,16 @@ from app.ui.components import bare
 from app.ui.context import DRAWING, QUIET, TAKING, PageContext, Update, clickable_html, clicked
 from app.ui.html import explain as explain_html
 from app.ui.html import generate as generate_html
-from app.ui.html.common import Trace, error_note, info_note
+from app.ui.html.common import Trace, error_note, info_note, told
 from app.ui.link import opened
 from app.ui.offering import offers_for
 from app.ui.tabs.base import Change, RunTab
 from app.ui.tabs.generate.explaining import explained
 from app.ui.tabs.generate.form import GenerateForm
 from app.ui.tabs.generate.records import Records
-from pipelines.core.prompt_notes import prompt_notes
+from pipelines.core.prompt_notes import notes_on_several, prompt_notes
 from pipelines.core.prompts import parse_terms
-from pipelines.core.settings import PROMPT_LIMIT
+from pipelines.core.settings import PROMPT_LIMIT, clean_prompt
 from pipelines.core.several import prompts_in
 from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.visible import visible
@@ -190,11 +190,13 @@ class GenerateTab(RunTab):
         except BadInput as problem:
             return generate_html.reading(None, notes=[problem.message])
         text, prompt = prompt, (prompts[0] if len(prompts) > 1 else prompt)[:PROMPT_LIMIT]
-        notes = prompt_notes(prompt, "terms")
-        try:
-            parse_terms(visible(prompt))
-        except BadInput as problem:
-            notes.append(problem.message)
+        notes = notes_on_several([each[:PROMPT_LIMIT] for each in prompts], "terms")
+        for each in prompts:
+            try:
+                parse_terms(clean_prompt(each))
+            except BadInput as problem:
+                notes.append(problem.message)
+                break
         if len(prompts) > 1:
             return generate_html.several(text, prompts, notes)
         try:
@@ -231,6 +233,10 @@ class GenerateTab(RunTab):
             if not made:
                 return {self.note: note}
             note = info_note("several_some", count=len(made), all=len(prompts)) + note
+        if not note:  # those on the prompt stand below it
+            run = self.settings_of(self.queue.job(made[0]))
+            below = prompt_notes(run.prompt, run.grammar)
+            note = told([message for message in run.notes() if message not in below])
         return {self.job: made[0], self.form.fields["seed"]: settings["seed"], self.note: note}
 
     def act(self, visitor: str, event: gr.EventData) -> Update:

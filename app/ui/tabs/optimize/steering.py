@@ -8,7 +8,7 @@ from typing import Any
 from app.jobs.queue import Job
 from app.ui.context import Update
 from app.ui.html import optimize as optimize_html
-from app.ui.html.common import info_note, told
+from app.ui.html.common import info_note, remarks, told
 from app.ui.tabs.base import RunTab
 from app.ui.tabs.optimize.form import OptimizeForm
 from pipelines.core.prompts import parse_list
@@ -72,14 +72,11 @@ class SteeredTab(RunTab):
         if pictures := [name for name in ("image", "image_prompts") if values.pop(name, "")]:
             notes.append(Message("guide.notebook_pictures", {"names": ", ".join(pictures)}))
         filled = self.form.fill_engine(GUIDE, kind.from_dict(values).to_dict())
-        return {**filled, self.note: info_note("opt_notebook_read") + told(notes)}
+        return {**filled, self.note: info_note("opt_notebook_read") + remarks(notes)}
 
     def steps(self, job_id: str) -> tuple[int, ...]:
         """The steps of a run that have snapshots."""
         return tuple(self.queue.journal(job_id).steps())
-
-    def settings_of(self, job: Job) -> Any:
-        return self.queue.pipelines[job.pipeline].Settings.from_dict(job.settings)
 
     def _go_on(self, job: Job, visitor: str, form: dict[str, Any], source: str, step: int | None) -> Update:
         """Go on at a snapshot, the last one when none is named, with what the form says now."""

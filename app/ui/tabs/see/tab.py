@@ -27,7 +27,6 @@ from pipelines.errors import BadInput, CannotSave
 from pipelines.see.labels import read_labels
 from pipelines.see.probe import read_probe
 
-KINDS = [".png", ".jpg", ".jpeg", ".webp", ".safetensors"]
 READS = "(tray, values) => [tray, window.atelier.question()]"
 READS_UPLOAD = "(files, tray, values) => [files, tray, window.atelier.question()]"
 
@@ -47,7 +46,7 @@ def build(context: PageContext, tab_itself: gr.Tab) -> None:
         )
         tab.note = gr.HTML(elem_id="see-note", apply_default_css=False)
         tab.answer = clickable_html(elem_id="see-answer", script="window.atelier.answer(element);")
-    tab.upload = gr.UploadButton("", file_types=KINDS, file_count="multiple", elem_id="see-upload")
+    tab.upload = gr.UploadButton("", file_count="multiple", elem_id="see-upload")
     tab.tray = gr.State(Tray(), time_to_live=3600)
     tab.waiting = gr.Textbox(visible=False)
     tab.connect()

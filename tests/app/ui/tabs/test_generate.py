@@ -21,6 +21,8 @@ from app.ui.html import generate as generate_html
 from app.ui.queue_panel import QueuePanel
 from app.ui.tabs.form import script_values
 from app.ui.tabs.generate.tab import GenerateTab
+from pipelines.errors import BadInput, Message
+from pipelines.io.images import open_picture
 from pipelines.models.checkpoint import save_checkpoint
 from tests.support.browser import ask, keep, overflow, unfold, wait_state
 from tests.support.painter import PAINTERS, PainterStudio
@@ -212,6 +214,51 @@ def test_several_prompts_are_runs_of_their_own(tab: GenerateTab, tmp_path: Path)
     assert answer[tab.job] == jobs[0].id
     (tmp_path / "a.txt").write_text("a frog\n\na star\n")
     assert tab.load_file(str(tmp_path / "a.txt"), "generate")[form.fields["prompt"]] == "a frog\na star"
+    (tmp_path / "a.csv").write_text('prompt,seed\n"a frog, green",1\na star,2\n')
+    assert (
+        tab.load_file(str(tmp_path / "a.csv"), "generate")[form.fields["prompt"]] == "a frog, green\na star"
+    )
+
+
+def test_what_another_studio_wrote_into_a_text_file_is_one_run(tab: GenerateTab, tmp_path: Path) -> None:
+    form = tab.form
+    for name, text in (
+        ("a.txt", "a red fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, Seed: 12, Size: 8x8"),
+        (
+            "a.json",
+            json.dumps({"prompt": "a red fox", "negative_prompt": "", "seed": "12", "base_model": "x"}),
+        ),
+    ):
+        (tmp_path / name).write_text(text)
+        answer = tab.load_file(str(tmp_path / name), "generate")
+        assert (answer[form.fields["prompt"]], answer[form.fields["seed"]]) == ("a red fox", "12")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.heic", b"\0\0\0\x18ftypheic", "HEIC"),
+        ("a.mp4", b"\0\0\0\x18ftypisom", "film"),
+        ("a.bin", b"\1", "not a PNG"),
+    ],
+)
+def test_a_dropped_file_of_another_kind_is_named(
+    tab: GenerateTab, tmp_path: Path, name: str, data: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert words in tab.load_file(str(tmp_path / name), "generate")[tab.note]
+
+
+def test_a_large_picture_is_told_of_when_a_run_begins(
+    tab: GenerateTab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = Message("io.sixteen_bits")
+    monkeypatch.setattr("pipelines.core.settings.picture_notes", lambda source: [note])
+    monkeypatch.setattr("pipelines.core.settings.Settings.files", lambda self: ["a picture"])
+    typed = {component: component.value for component in tab.form.components}
+    typed |= {tab.form.fields["prompt"]: "a (cat:1.2)", tab.form.fields["seed"]: 7}
+    told = tab.submit("ann", "generate", False, *typed.values())[tab.note]
+    assert "16 bits" in told and "stresses words" not in told
 
 
 def test_what_is_read_is_told_before_the_run(tab: GenerateTab) -> None:
@@ -220,6 +267,9 @@ def test_what_is_read_is_told_before_the_run(tab: GenerateTab) -> None:
     told = tab.read("a (cat:1.2)", "generate")
     assert "stresses words in other programs" in told and "只当文字读" in told
     assert "no positive weight" in tab.read("fog:-1", "generate")
+    assert "stresses words" in tab.read("a cat\na (dog:1.2)", "generate")
+    assert "control character" in tab.read("a cat\na\x1b dog", "generate")
+    assert "10,000 characters" in tab.read("a" * 10_000, "generate")
 
 
 def test_an_empty_prompt_asks_a_second_stage_where_there_is_one(
@@ -423,3 +473,54 @@ def test_words_are_weighed_and_a_layout_is_kept(tab: GenerateTab) -> None:
     assert "the layout of this picture stays" in answer[tab.note]
     refused = tab.safely(tab._act, {"act": "weigh", "name": name, "weights": "blue:2"}, "ann")
     assert "write it as big=1.5" in refused[tab.note]
+
+
+def test_a_mask_is_a_text_of_the_script_and_names_no_file(tab: GenerateTab) -> None:
+    diffusion = tab.form.parts["diffuse"]
+    assert diffusion.fields["mask"] is diffusion.fields["place"]
+    mask = "data:image/png;base64,AAAA"
+    assert diffusion.settings({"mask": mask, "strength": 0.5})["mask"] == mask
+    assert diffusion.settings({"mask": None})["mask"] == ""
+    with pytest.raises(BadInput, match="paint"):
+        diffusion.settings({"mask": "/etc/passwd"})
+
+
+@pytest.mark.browser
+def test_a_mask_is_painted_over_the_picture_or_read_from_a_file(
+    visit: Any, queue: JobQueue, tmp_path: Path
+) -> None:
+    Image.new("RGB", (96, 64), "teal").save(tmp_path / "start.png")
+    clear = Image.new("RGBA", (96, 64), (9, 9, 9, 0))
+    clear.paste((9, 9, 9, 255), (0, 0, 48, 64))
+    clear.save(tmp_path / "mask.png")
+    tab = visit()
+    tab.locator("#engine label").last.click()
+    unfold(tab, "#from-picture")
+    assert not tab.locator("#draw-brush").is_visible()
+    tab.locator("#diffuse-image input[type=file]").set_input_files(tmp_path / "start.png")
+    tab.locator("#draw-brush [data-paint]").click()
+    tab.locator("#draw-brush .mask").scroll_into_view_if_needed()
+    place = tab.locator("#draw-brush .mask").bounding_box()
+    tab.mouse.move(place["x"] + place["width"] * 0.7, place["y"] + place["height"] * 0.3)
+    tab.mouse.down()
+    tab.mouse.move(place["x"] + place["width"] * 0.8, place["y"] + place["height"] * 0.7, steps=3)
+    tab.mouse.up()
+    tab.locator("#draw-brush .masked").wait_for()
+    assert overflow(tab) == []
+    keep(tab, "generate-mask-en-light-1280")
+    ask(tab, "a red heart")
+    wait_state(tab, "done")
+    mask = open_picture(queue.job(queue.jobs(count=1)[0].id).settings["mask"]).convert("L")
+    assert mask.size == (96, 64) and mask.getpixel((5, 5)) == 0 and mask.getpixel((72, 32)) == 255
+    tab.locator("#draw-brush [type=file]").set_input_files(tmp_path / "mask.png")
+    tab.wait_for_function("document.querySelector('[name=mask]').value.length > 50")
+    tab.locator("#go").click()
+    for _ in range(200):
+        if len(queue.jobs()) == 2 and queue.jobs(count=1)[0].is_over:
+            break
+        time.sleep(0.05)
+    mask = open_picture(queue.job(queue.jobs(count=1)[0].id).settings["mask"]).convert("L")
+    assert mask.getpixel((5, 5)) == 255 and mask.getpixel((72, 32)) == 0  # its opacity
+    tab.locator("#diffuse-image button[aria-label='Remove Image']").click()
+    tab.locator("#draw-brush").wait_for(state="hidden")
+    assert tab.evaluate("document.querySelector('#from-picture [name=mask]').value") == ""
