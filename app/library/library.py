@@ -227,10 +227,6 @@ class Library(Working):
             found.append(Broken(name, BadInput.of(message)))
         return found
 
-    def end_soon(self) -> None:
-        """End what is being asked. It waits for nothing, so that the handler of a signal may call it."""
-        self._closing.set()
-
     def close(self) -> None:
         """End what is being asked, and let go of the index."""
         self.end_soon()
