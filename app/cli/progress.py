@@ -42,7 +42,9 @@ class Interrupts:
     def __init__(self, first: Callable[[], object] = bool) -> None:
         self.count, self._first = 0, first
         self._before = {
-            one: signal.signal(one, self._note) for one in ENDINGS if callable(signal.getsignal(one))
+            one: signal.signal(one, self._note)
+            for one in ENDINGS
+            if one == signal.SIGINT or callable(signal.getsignal(one))
         }
 
     def _note(self, *_: Any) -> None:

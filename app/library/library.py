@@ -26,7 +26,7 @@ from app.library.query import Query, read_terms
 from app.library.ranking import Place
 from app.library.reading import read_record_of
 from app.library.seeing import ClipLike, as_shown, fingerprint
-from app.library.sheet import write_zip
+from app.library.sheet import forget_zips, write_zip
 from app.library.thumbnails import is_whole, small, thumbnail_file, write_thumbnail
 from app.library.working import Working
 from pipelines.errors import BadInput, Message
@@ -35,7 +35,6 @@ from pipelines.io.images import open_picture
 AT_ONCE = (
     0.25  # seconds that a page may spend on what is missing, before the job in the background takes over
 )
-ZIP_SECONDS, KEPT_ZIPS = 3600, 4  # for how long a zip is kept, and how many are
 
 log = logging.getLogger(__name__)
 
@@ -180,14 +179,7 @@ class Library(Working):
 
     def zip_place(self) -> Path:
         """Where a new zip may be written. It is kept for an hour, unless KEPT_ZIPS others come after it."""
-        found: list[tuple[float, Path]] = []
-        for file in self.places.zips.glob("*.zip"):
-            with suppress(OSError):
-                found.append((file.stat().st_mtime, file))
-        for number, (changed, file) in enumerate(sorted(found, reverse=True), start=1):
-            if number >= KEPT_ZIPS or abs(time.time() - changed) > ZIP_SECONDS:
-                with suppress(OSError):
-                    file.unlink()
+        forget_zips(self.places.zips)
         name = f"atelier-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}.zip"
         return self.places.zips / name
 
@@ -234,10 +226,6 @@ class Library(Working):
             message = Message.from_text(text) or Message("library.unreadable")
             found.append(Broken(name, BadInput.of(message)))
         return found
-
-    def end_soon(self) -> None:
-        """End what is being asked. It waits for nothing, so that the handler of a signal may call it."""
-        self._closing.set()
 
     def close(self) -> None:
         """End what is being asked, and let go of the index."""

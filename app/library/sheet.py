@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ LABEL = 18  # pixels below it
 COLUMNS = 8
 ROWS = 12  # of one sheet; more pictures get more sheets
 MOST_BYTES = 2_000_000_000  # of the pictures of one zip
+ZIP_SECONDS, KEPT_ZIPS = 3600, 4  # for how long a zip is kept in the library, and how many are
 HEAD = ("number", "file", "tool", "prompt", "seed", "star", "tags", "note")
 
 
@@ -53,6 +55,18 @@ def write_zip(file: Path, entries: Sequence[Entry]) -> None:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def forget_zips(folder: Path) -> None:
+    """Delete the zips of a folder that are older than ZIP_SECONDS, and the oldest until there is room for one more."""
+    found: list[tuple[float, Path]] = []
+    for file in folder.glob("*.zip"):
+        with suppress(OSError):
+            found.append((file.stat().st_mtime, file))
+    for number, (changed, file) in enumerate(sorted(found, reverse=True), start=1):
+        if number >= KEPT_ZIPS or abs(time.time() - changed) > ZIP_SECONDS:
+            with suppress(OSError):
+                file.unlink()
 
 
 def contact_sheets(entries: Sequence[Entry]) -> Iterator[Image.Image]:

@@ -32,6 +32,10 @@ class Working:
         """Whether the pictures were made here: only they can be put into the bin."""
         return self.places.own
 
+    def end_soon(self) -> None:
+        """End what is being asked. It waits for nothing, so that the handler of a signal may call it."""
+        self._closing.set()
+
     def star(self, ids: Sequence[str], on: bool = True) -> None:
         """Give pictures a star, or take it away. One act, however many they are. BadInput for an unknown id."""
         self._marks.star(self._contents(ids), on)

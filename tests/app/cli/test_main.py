@@ -342,6 +342,7 @@ def test_a_home_of_nobody_for_models_is_told(
 
 ENDED = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts beside itself
 from app.cli import main
 def dispatch(arguments):
     os.kill(os.getpid(), getattr(signal, arguments[0]))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from app.library import Library, Query, read_query
 from app.library import near as near_module
-from app.library.library import KEPT_ZIPS
+from app.library.sheet import KEPT_ZIPS
 from app.library.vectors import Vectors
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri
