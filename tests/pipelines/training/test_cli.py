@@ -51,13 +51,14 @@ def test_every_size_is_larger_than_the_one_before() -> None:
     }
     recipe = {"batch_size", "rate", "begun_rate", "matrix_rate", "imagenet"}
     for kind, network in networks.items():
-        assert list(kind.SIZES) == ["tiny", "small", "base"]
+        assert list(kind.SIZES) == ["tiny", "small", "base", *(["large"] if kind is DalleTrainer else [])]
         counts = []
         for sizes in kind.SIZES.values():
             with torch.device("meta"):
                 made = network({key: value for key, value in sizes.items() if key not in recipe})
             counts.append(sum(p.numel() for p in made.parameters()))
         assert counts[0] < 12e6 and counts[0] * 1.8 < counts[1] < 0.6 * counts[2], (kind, counts)
+        assert counts[2] <= counts[-1], (kind, counts)
 
 
 def test_the_command_trains_and_tells_the_whole_story(
