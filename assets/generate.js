@@ -37,7 +37,11 @@
       const button = target.closest("button");
       if (button) brush.press(button.dataset);
     });
-    now.addEventListener("load", () => { brush.refit(); brush.show(); });
+    now.addEventListener("load", () => {
+      now.parentNode.style.setProperty("--ratio", now.naturalWidth / now.naturalHeight);
+      brush.refit();
+      brush.show();
+    });
     element.addEventListener("filled", () => brush.set(box.value));
     place.querySelector("[type=file]").addEventListener("change", async ({ target }) => {
       const [file] = target.files;
