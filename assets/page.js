@@ -47,7 +47,8 @@
       const choice = document.querySelector(`#engine input[value="${CSS.escape(name)}"]`);
       if (choice) choice.checked = true;
     },
-    spoken: () => (language() === browserLanguage ? "" : language()),
+    // Gradio's own labels come in the browser's language where it is one of these exactly; in another the server writes them.
+    spoken: () => (language() === (/^zh-(CN|TW)$/.test(navigator.language) ? "zh" : "en") ? "" : language()),
     // The server answered. A job stays in the address and in the browser: a reload or a new tab finds it again. The value that
     // comes back is another one each time: its change makes the tab look.
     answered(job) {

@@ -110,6 +110,13 @@ def test_a_cut_line_is_waited_for_and_nothing_typed_is_lost(visit: Any) -> None:
     assert tab.locator("text=Connection Lost").count() == 0
 
 
+@pytest.mark.parametrize("lang", ["zh-CN", "zh", "zh-HK"])
+def test_every_chinese_browser_reads_labels_in_chinese(lang: str, visit: Any) -> None:
+    tab = visit(lang=lang)
+    tab.wait_for_function("() => document.querySelector('#tab-generate-button').innerText === '生成'")
+    assert tab.locator("html").get_attribute("lang") == "zh-CN"
+
+
 def test_a_reload_and_a_new_tab_find_the_job_again(visit: Any) -> None:
     tab = visit()
     ask(tab, "a slow tree")
