@@ -343,6 +343,8 @@ def test_a_home_of_nobody_for_models_is_told(
 ENDED = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts beside itself
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup takes
 from app.cli import main
 def dispatch(arguments):
     os.kill(os.getpid(), getattr(signal, arguments[0]))

@@ -126,11 +126,12 @@ def test_a_page_answers_while_the_rest_is_filled(folder: Path) -> None:
 def test_broken_files_are_listed_with_their_reasons(folder: Path) -> None:
     good = (folder / "2026-01-01" / "picture 1.png").read_bytes()
     Image.new("RGB", (40, 40), "red").save(folder / "photo.JPG")
+    ours = good.index(b"atelier\0") + 20  # a byte of our own record
     broken = {
         "cut.png": good[:-30],
         "empty.jpg": b"",
         "words.webp": b"no picture",
-        "flipped.png": good[:60] + bytes([good[60] ^ 255]) + good[61:],
+        "flipped.png": good[:ours] + bytes([good[ours] ^ 255]) + good[ours + 1 :],
         "half.jpg": (folder / "photo.JPG").read_bytes()[:200],
         "wide.png": good[:16] + b"\0\1\0\0\0\1\0\0" + good[24:],
     }
