@@ -263,7 +263,7 @@ def test_a_picture_that_cannot_be_opened_is_refused_in_a_sentence(visit: Any, tm
     unfold(tab, "#from-picture")
     tab.locator("#prompt textarea").fill("a red heart")
     for name, data, sentence in (
-        ("giant.png", bytes(giant), "too large to open"),
+        ("giant.png", bytes(giant), "the most is 64,000,000"),
         ("text.png", b"hello", "not a PNG, JPEG or WebP picture"),
     ):
         (tmp_path / name).write_bytes(data)

@@ -215,5 +215,5 @@ def test_a_folder_of_lessons_is_read_without_a_macs_shadows_and_a_bad_one_is_nam
     (tmp_path / "3.png").write_bytes(b"<html>")
     for setting in ("source_images", "target_images"):
         for source in (tmp_path, f"{tmp_path / '2.png'} | {tmp_path / '3.png'}"):
-            with pytest.raises(BadInput, match=r"^3\.png: the file is not a PNG"):
+            with pytest.raises(BadInput, match=r"^3\.png: the file is a web page"):
                 edit.prepare(EditSettings.from_dict({"mode": "reusable", setting: str(source)}))
