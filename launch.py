@@ -45,6 +45,10 @@ def main(arguments: list[str]) -> int:
             f"Atelier needs Python {OLDEST[0]}.{OLDEST[1]} or newer and this is {sys.version.split()[0]}; "
             "start launch.py with a newer one, for example python3.12 launch.py"
         )
+    try:
+        os.getcwd()
+    except OSError:
+        return fail("the folder that this was started in is gone; change to another one and start again", 2)
     as_it_is = "--no-venv" in arguments or "SPACE_ID" in os.environ
     try:
         arguments, build = torch_build.option([argument for argument in arguments if argument != "--no-venv"])

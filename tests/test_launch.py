@@ -139,6 +139,17 @@ def test_an_old_python_is_told_so(
     assert "needs Python 3.11 or newer" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a folder that something stands in")
+def test_a_start_in_a_folder_that_is_gone_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert launch.main(["models"]) == 2
+    assert "is gone; change to another one" in capsys.readouterr().err
+
+
 def test_a_python_that_the_packages_are_not_there_for_is_told_so(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
