@@ -6,8 +6,7 @@ import shutil
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
@@ -29,6 +28,7 @@ from app.library.reading import Look, look_at
 from app.library.seeing import ClipLike, fingerprint, picture_vectors
 from app.library.vectors import Vectors
 from pipelines.benchmarks import cli
+from pipelines.benchmarks.machine import timed
 from pipelines.core.record import Record, versions, write_png
 from pipelines.io.images import to_pil
 from pipelines.studio import Studio
@@ -93,13 +93,6 @@ def folder() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds of a call."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
 
 
 # -------------------------------------------------------------------------------------------------------- pictures

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,6 +13,7 @@ from typing import Any
 
 from app.jobs.queue import JobQueue
 from app.library import Library
+from pipelines.benchmarks.machine import timed
 from pipelines.core.execute import result_of
 from pipelines.core.settings import Settings
 from pipelines.generate.settings import GenerateSettings
@@ -55,7 +55,7 @@ def bench_page(home: Path, device: str = "auto", rounds: int = 3) -> dict[str, A
 def _answers(where: str, ask: Callable[[str], None], rounds: int) -> dict[str, float]:
     for prompt in TYPED:  # the first answers warm up
         ask(prompt)
-    times = [1000 * _timed(lambda prompt=prompt: ask(prompt)) for _ in range(rounds) for prompt in TYPED]
+    times = [1000 * timed(lambda prompt=prompt: ask(prompt)) for _ in range(rounds) for prompt in TYPED]
     print(f"answers {where}: {median(times):.1f} ms", file=sys.stderr)
     return {
         f"an answer to a prompt {where}: ms (median)": median(times),
@@ -97,10 +97,4 @@ def _sheets(pipeline: Any, sheet: Settings, rounds: int) -> dict[str, Any]:
 
 
 def _runs(pipeline: Any, runs: Sequence[Settings]) -> float:
-    return _timed(lambda: [result_of(pipeline, settings) for settings in runs])
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
+    return timed(lambda: [result_of(pipeline, settings) for settings in runs])

@@ -150,14 +150,13 @@ def _begin(kind: type[Pipeline[Any]], options: argparse.Namespace) -> tuple[Any,
 
 def _say_parts(settings: Any) -> None:
     """How a prompt of several parts, weights or scenes is read, a line a part."""
-    from pipelines.core.prompts import Scene, parse_scenes, written_targets
+    from pipelines.core.prompts import written_scenes
 
-    prompt = settings.prompt
-    scenes = (
-        parse_scenes(prompt) if settings.grammar == "scenes" else [Scene(prompt, "", written_targets(prompt))]
-    )
+    if settings.grammar == "words":
+        return
+    scenes = written_scenes(settings.prompt, settings.grammar)
     targets = [target for scene in scenes for target in scene.targets]
-    if settings.grammar == "words" or (len(targets) == 1 and targets[0].weight == 1):
+    if len(targets) == 1 and targets[0].weight == 1:
         return
     for number, scene in enumerate(scenes, start=1):
         begin = f" from step {scene.step}" if scene.step else ""

@@ -60,8 +60,7 @@ class JobStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             guard = claim(self.folder / "jobs.lock")
             db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=10)
-            for words in SCHEMA.split(";"):
-                db.execute(words)
+            db.executescript(SCHEMA)
             self._move_pictures_out(db)
         except sqlite3.DatabaseError as error:
             raise _problem(error, self._path) from None

@@ -70,8 +70,7 @@ def stage_seconds(
         for event in run(pipeline, settings):
             wait()
             now = time.perf_counter()
-            drawn = isinstance(event, Step) and event.stage != "rank"
-            stage = event.stage if isinstance(event, Step) and drawn else RANKED
+            stage = event.stage if isinstance(event, Step) and event.stage != "rank" else RANKED
             stages[stage] = stages.get(stage, 0.0) + now - last
             last = now
             if isinstance(event, Result) and number:  # the first round warms up

@@ -1,4 +1,4 @@
-"""What the machine can do at most, which the benchmarks divide by."""
+"""What the machine can do at most, which the benchmarks divide by; and the time of a call."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ def memory_bandwidth(device: torch.device, count: int = 64_000_000) -> float:
     a = torch.zeros(count, device=device)
     b = torch.empty_like(a)
     return 8 * count / _fastest(lambda: b.copy_(a), device)
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
 
 
 def _fastest(work: Callable[[], Any], device: torch.device, times: int = 5) -> float:

@@ -211,6 +211,11 @@ def written_targets(text: str) -> list[Target]:
     return _written_targets(_hidden(text))
 
 
+def written_scenes(text: str, grammar: str) -> list[Scene]:
+    """The scenes of a prompt as they were written; a single one in the grammar of terms, in which ^ and @ are words."""
+    return [Scene(text, "", written_targets(text))] if grammar == "terms" else parse_scenes(text)
+
+
 def check_targets(targets: list[Target]) -> None:
     """BadInput when no target has a positive weight, or when the weights sum to zero."""
     if not any(target.weight > 0 for target in targets):

@@ -18,7 +18,7 @@ from app.ui.i18n import both, both_aloud, both_sentence, pair, words
 from app.ui.link import copy_link
 from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
-from pipelines.core.prompts import Target, parse_scenes, said, written_targets
+from pipelines.core.prompts import Target, said, written_scenes
 from pipelines.errors import Message
 from pipelines.export.presets import LOOKED_UP, TABLE
 from pipelines.see.offers import Offers
@@ -84,9 +84,7 @@ def rows_of(prompt: str, grammar: str) -> str:
 
     A target's `said` is its text as the script writes it back.
     """
-    scenes = [asdict(scene) for scene in parse_scenes(prompt)]
-    if grammar == "terms":  # ^ and @ are words
-        scenes = [{"words": prompt, "step": "", "targets": [asdict(one) for one in written_targets(prompt)]}]
+    scenes = [asdict(scene) for scene in written_scenes(prompt, grammar)]
     for target in (target for scene in scenes for target in scene["targets"]):
         target["said"] = said(Target(target["text"], -2.0)).removesuffix(":-2")
     return json.dumps({"text": prompt, "scenes": scenes})
