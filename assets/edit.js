@@ -123,7 +123,7 @@
     lookAt(steps[Math.max(0, Math.min(steps.length - 1, now + by))]);
   });
   document.addEventListener("click", (event) => {
-    const one = event.target.closest?.("#edit :is([data-strength], [data-choose], [data-present]), #edit-brush :is([data-paint], [data-erase], [data-invert], [data-clear], [data-undo], [data-redo], [data-zoom])");
+    const one = event.target.closest?.("#edit :is([data-strength], [data-choose], [data-present]), #edit-brush button");
     if (!one) return;
     if (one.closest("#edit-brush")) {
       if ("paint" in one.dataset && !editBrush.on) lookAt(NaN);

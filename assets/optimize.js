@@ -74,7 +74,7 @@
   };
 
   document.addEventListener("click", (event) => {
-    const at = event.target.closest?.("[data-scrub], [data-now], [data-back], [data-view], #brush :is([data-paint], [data-erase], [data-invert], [data-clear], [data-undo], [data-redo], [data-zoom]), #optimize-buttons button");
+    const at = event.target.closest?.("[data-scrub], [data-now], [data-back], [data-view], #brush button, #optimize-buttons button");
     if (!at) return;
     if (at.closest("#optimize-buttons")) pressed = true;
     if ("scrub" in at.dataset) lookBack(Number(at.dataset.scrub));
