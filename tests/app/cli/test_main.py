@@ -343,8 +343,6 @@ def test_a_home_of_nobody_for_models_is_told(
 ENDED = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts beside itself
-if hasattr(signal, "SIGHUP"):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup takes
 from app.cli import main
 def dispatch(arguments):
     os.kill(os.getpid(), getattr(signal, arguments[0]))
@@ -359,7 +357,8 @@ sys.exit(code)
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_what_ends_a_command_ends_it_like_ctrl_c(name: str) -> None:
-    ended = subprocess.run([sys.executable, "-c", ENDED, name], cwd=ROOT, capture_output=True, text=True)
+    code = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup takes from the tests\n" + ENDED
+    ended = subprocess.run([sys.executable, "-c", code, name], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 130 and "stopped; nothing unfinished was kept" in ended.stderr
 
 
