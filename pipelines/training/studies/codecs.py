@@ -24,6 +24,7 @@ from pipelines.training.vqgan import VqganTrainer, load_clip
 from pipelines.training.vqvae import VqvaeTrainer
 
 COLUMNS = 12  # of the sheet
+REPORTS = 5  # of each training: figures at every fifth of its time
 
 
 def study_codecs(study: Study) -> dict[str, dict[str, float]]:
@@ -38,7 +39,7 @@ def study_codecs(study: Study) -> dict[str, dict[str, float]]:
     budget = Budget(study.minutes / 3, study.steps, study.processor)
     for name, make in _trainers(accelerator, emoji, study).items():
         trainer = make()
-        figures[name] = study.train(trainer, name, budget, reports=1)[-1]["figures"]
+        figures[name] = study.train(trainer, name, budget, REPORTS)[-1]["figures"]
         codec, pictures = trainer.codec.eval(), trainer.validation(-(-len(emoji.validation) // COLUMNS))
         figures[name]["R@1"] = retrieval(critic, emoji, lambda shown, codec=codec: _again(codec, shown))[
             "R@1"
