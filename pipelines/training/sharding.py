@@ -67,8 +67,8 @@ def is_sharded(tensors: Iterable[Tensor]) -> bool:
 
 def _is_divided(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether a tensor is divided among processes; without DTensor's module nothing is."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
+    kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+    return kind is not None and isinstance(tensor, kind)
 
 
 def local(tensor: Tensor) -> Tensor:
