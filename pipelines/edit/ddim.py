@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from pipelines.models.base import Denoiser
+from pipelines.models.ddim import CLEAN, ddim_step, predict_x0
 from pipelines.models.typed import integers
-from pipelines.models.unet.network import CLEAN, ddim_step, predict_x0
 
 NoisePredictor = Callable[[Tensor, int], Tensor]  # (n, c, h, w) at a step in [0, 1000) -> the noise in it
 MOST_AT_ONCE = 16  # x in one call of a network

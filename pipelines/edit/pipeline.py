@@ -49,9 +49,9 @@ from pipelines.edit.walks import shown
 from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.base import Clip, Denoiser
 from pipelines.models.checkpoint import network_hash
+from pipelines.models.ddim import CLEAN, ddim_walk
 from pipelines.models.latent_diffusion import finished
 from pipelines.models.sampling import generator_of
-from pipelines.models.unet.network import CLEAN, ddim_walk
 
 
 @dataclass

@@ -89,7 +89,7 @@ def networks_to_offload(parts: list[nn.Module], waiting: list[nn.Module], room: 
 def make_room(parts: Iterable[Any], loaded: Iterable[Any], device: torch.device) -> None:
     """Move the networks in `parts` to a GPU. Does nothing on other devices.
 
-    Weights may fill ROOM of its memory; beyond that, other networks of `loaded` are first moved to the CPU.
+    Weights may fill WEIGHTS_SHARE of its memory; beyond that, other networks of `loaded` are first moved to the CPU.
     """
     if device.type != "cuda":
         return

@@ -14,8 +14,8 @@ from typing import Any
 class ModelSpec:
     """One family. Names of classes and functions are "module.name" within the folder of the family; "" for none.
 
-    A network's `convert` takes an Original and returns a Converted. A vocabulary's takes the published file and the path
-    to write. `merge` takes the two Originals of a model that is published in two files and returns one.
+    A network's `convert` takes a SourceCheckpoint and returns a Converted. A vocabulary's takes the published file and
+    the path to write. `merge` takes the two SourceCheckpoints of a model that is published in two files and returns one.
     """
 
     kind: str  # unique; what a converted file says it is. Files of the tiny pack do not say it

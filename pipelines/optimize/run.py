@@ -40,7 +40,7 @@ from pipelines.optimize.targets import Targets
 
 
 class OptimizeRun:
-    """One run of Optimize. `begin` or `restore` sets the state, `advance` makes one step.
+    """One run of Optimize. `begin` or `restore` sets the state, `step` makes one step.
 
     BadInput when the settings do not fit the codec.
     """

@@ -51,7 +51,7 @@ def drawn_picture(settings: OptimizeSettings, model: LatentDiffusion, clip: Clip
 
 
 def anchor_of(settings: OptimizeSettings, canvas: Canvas, picture: Tensor | None) -> Tensor | None:
-    """(1, 3, h, w) in [-1, 1]: the anchor of `pull`, the given picture, the draft or white; None for random starts."""
+    """(1, 3, h, w) in [-1, 1], held by `anchor_weight`: the given picture, the draft or white; None for random starts."""
     if picture is not None:
         return picture
     if settings.tokens:

@@ -17,7 +17,7 @@ SPREAD = 1.2  # of the codes
 class RunningCodes:
     """Each code is the running mean of the encodings that chose it (van den Oord et al. 2017, appendix A.1).
 
-    A code that nothing chose for PATIENCE steps is put onto an encoding of the batch (as Dhariwal et al. 2020).
+    A code that nothing chose for `patience` steps is put onto an encoding of the batch (as Dhariwal et al. 2020).
     """
 
     def __init__(self, codes: Tensor, accelerator: Accelerator, memory: float):

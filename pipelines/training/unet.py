@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import save_checkpoint
-from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, ddim_walk
+from pipelines.models.ddim import CLEAN, ddim_walk
+from pipelines.models.unet.network import Unet, UnetConfig
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import may_be_mirrored
 from pipelines.training.report import image_grid

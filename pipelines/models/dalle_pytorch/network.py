@@ -151,7 +151,7 @@ def shifted_channels(width: int) -> int:
 
 
 class StepKVCache(KVCache):
-    """A Cache that also keeps, for the token shift, the shifted channels of the last `grid` tokens in every half layer."""
+    """A KVCache that also keeps, for the shift, the shifted channels of the last `grid` tokens in every half layer."""
 
     def __init__(
         self,

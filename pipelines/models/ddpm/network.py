@@ -1,4 +1,4 @@
-"""Published unconditional pixel diffusion models as base models of Edit: Ho et al. 2020, and Dhariwal & Nichol 2021 (ADM).
+"""Published unconditional pixel diffusion models: Ho et al. 2020, and Dhariwal & Nichol 2021 (ADM).
 
 Both are UNet2DModel of diffusers; they differ in the config. The defaults are those of the published models of 256 x 256
 faces, churches and bedrooms.

@@ -108,7 +108,7 @@ class Klein(QwenFlow):
         """4 where it is distilled, else 50."""
         return 4 if self.pipe.config.get("is_distilled") else 50
 
-    def shift(self, steps: int, places: int) -> float:
+    def mu(self, steps: int, places: int) -> float:
         """As its publishers fitted it to the numbers of places and of steps."""
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 

@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
-from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, ddim_step, ddim_walk
+from pipelines.models.ddim import CLEAN, ddim_step, ddim_walk
+from pipelines.models.unet.network import Unet, UnetConfig
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import Icon, may_be_mirrored
 from pipelines.training.loop import Budget, fit
