@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from app.cli.progress import ProgressLine
 from app.cli.run import load_recorded, picture_folder
 from pipelines.core.arguments import Parser
+from pipelines.core.generators import finished, mapped
 from pipelines.errors import BadInput
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
@@ -57,13 +58,9 @@ def main(arguments: list[str]) -> int:
 def _watched(pipeline: Any, settings: Any, seed: int) -> Explanation:
     from pipelines.diffuse.teach import explain
 
-    line, watching = ProgressLine(), explain(pipeline, settings, seed)
+    line = ProgressLine()
     try:
-        while True:
-            try:
-                line.show(next(watching))
-            except StopIteration as end:
-                return end.value
+        return finished(mapped(explain(pipeline, settings, seed), line.show))
     finally:
         line.end()
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipelines.core.generators import mapped
 from pipelines.core.looks import under_looks
 from pipelines.core.pipeline import Step
 from pipelines.core.prompts import one_text, parse_terms
@@ -164,13 +165,13 @@ def _watched(
 ) -> Generator[Step, None, tuple[list[Tick], T]]:
     """All ticks of a walk and what it returns; yields a Step a tick, counted over `walks` with those `before`."""
     seen: list[Tick] = []
-    while True:
-        try:
-            tick = next(ticks)
-        except StopIteration as end:
-            return seen, end.value
+
+    def step(tick: Tick) -> Step:
         seen.append(tick)
-        yield Step("explain", before * tick.total + tick.done, walks * tick.total)
+        return Step("explain", before * tick.total + tick.done, walks * tick.total)
+
+    end = yield from mapped(ticks, step)
+    return seen, end
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures

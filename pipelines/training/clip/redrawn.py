@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from pipelines.core.generators import finished
 from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import file_hash, load_weights, read_header
-from pipelines.models.latent_diffusion import Known, finished, walk
+from pipelines.models.latent_diffusion import Known, walk
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import Prior, PriorConfig
 from pipelines.training.autoencoder import load_codec

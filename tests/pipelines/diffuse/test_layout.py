@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipelines.core.execute import run
+from pipelines.core.generators import finished
 from pipelines.core.pipeline import Result
 from pipelines.diffuse.layout import Layout, Walk, read_layout
 from pipelines.diffuse.pipeline import Diffuse
@@ -17,7 +18,7 @@ from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri, to_pil
-from pipelines.models.latent_diffusion import Course, finished, walk
+from pipelines.models.latent_diffusion import Course, walk
 from pipelines.models.words import align
 from tests.support.tiny import WithoutAttention, tiny_diffuse, tiny_prior, tiny_prior_diffuse
 
