@@ -14,7 +14,7 @@ from pipelines.core.execute import run
 from pipelines.core.generators import finished
 from pipelines.core.pipeline import Result
 from pipelines.diffuse.settings import DiffuseSettings
-from pipelines.diffuse.teach import explain
+from pipelines.diffuse.walkthrough import explain
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.models.latent_diffusion import walk

@@ -13,7 +13,7 @@ from app.ui.html import explain as explain_html
 from pipelines.core.generators import finished
 from pipelines.core.record import check_complete, read_record
 from pipelines.diffuse.pipeline import Diffuse
-from pipelines.diffuse.teach import explain
+from pipelines.diffuse.walkthrough import explain
 from pipelines.errors import BadInput
 from pipelines.studio import PIPELINES
 
