@@ -58,10 +58,8 @@ def test_it_is_the_candidate_itself(make: Callable[[], Diffuse], changes: dict[s
     assert apart(found.unguided, plain.pictures[0].image) <= 1
     assert [word_map.text for word_map in found.word_maps] == ["two", "cats"]
     if "word_weights" not in changes:
-        assert (
-            all(0 < word_map.share < 1 for word_map in found.word_maps)
-            and sum(word_map.share for word_map in found.word_maps) < 1
-        )
+        shares = [word_map.share for word_map in found.word_maps]
+        assert all(0 < share < 1 for share in shares) and sum(shares) < 1
 
 
 @pytest.mark.parametrize("make", [tiny_prior_diffuse, lambda: tiny_diffuse("2.1")])
