@@ -1,4 +1,4 @@
-"""The code books of codecs: running means of what chose each code, k-means, and the scale that Optimize expects."""
+"""The code books of codecs: running means of what chose each code, k-means, near codes, and their scale."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pipelines.models.vqgan.dvae import Dvae
 from pipelines.models.vqgan.network import Vqgan
 
 SPREAD = 1.2  # of the codes
+NEIGHBOURS = 8  # codes that are asked for in place of one, itself among them
 
 
 class RunningCodes:
@@ -86,3 +87,14 @@ def k_means(points: Tensor, count: int, seed: int, rounds: int = 12) -> Tensor:
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
     return centres
+
+
+def neighbours(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest codes of each of (k, d), itself first, and their shares of its target: both (k, NEIGHBOURS).
+
+    A share is proportional to exp(-distance^2 / temperature) (Lee et al. 2022). The temperature is half
+    of the usual squared distance to the next code.
+    """
+    distance, near = torch.cdist(codes, codes).square().topk(min(NEIGHBOURS, len(codes)), largest=False)
+    temperature = distance[:, 1:2].median() / 2
+    return near, (-distance / temperature.clamp(min=1e-12)).softmax(1)

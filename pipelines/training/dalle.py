@@ -34,12 +34,12 @@ from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.models.sampling import sample
 from pipelines.models.transformer.network import Transformer
 from pipelines.models.vqgan.network import VqganConfig
-from pipelines.training.autoencoder import codec_learned, load_codec
+from pipelines.training.codes import neighbours
 from pipelines.training.data.captions import caption
 from pipelines.training.data.dataset import Dataset, icon_weights, on_background
 from pipelines.training.data.scenes import Scenes, scene_count, scene_share
 from pipelines.training.drawing import sheet_prompts
-from pipelines.training.near_codes import neighbours
+from pipelines.training.frozen import codec_learned, load_codec
 from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
 from pipelines.training.sharding import WholeMuon, divide

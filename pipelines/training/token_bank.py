@@ -17,10 +17,10 @@ from pipelines.io.files import write_atomically
 from pipelines.models.dalle_semantic.network import semantic_tokens
 from pipelines.training.codes import k_means
 from pipelines.training.data.captions import COLOURS
+from pipelines.training.data.compositing import composed
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import SIZE, Icon, may_be_mirrored, names_a_side
 from pipelines.training.data.scenes import Scenes, scene_count
-from pipelines.training.unet import composed
 
 VIEWS = 16  # of each icon: as it is, mirrored, moved on white, and a quarter of them moved on a colour
 SCENE_COUNT = 24_000

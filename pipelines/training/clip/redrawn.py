@@ -19,10 +19,9 @@ from pipelines.models.checkpoint import file_hash, load_weights, read_header
 from pipelines.models.latent_diffusion import Known, walk
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import Prior, PriorConfig
-from pipelines.training.autoencoder import load_codec
 from pipelines.training.data.captions import name_in_words
 from pipelines.training.data.dataset import Dataset, on_background
-from pipelines.training.vqgan import load_clip
+from pipelines.training.frozen import load_clip, load_codec
 
 STEPS = 10  # from noise alone; a picture that is noised to t makes the share t of them
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7)

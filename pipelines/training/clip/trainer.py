@@ -32,7 +32,6 @@ from pipelines.io.images import to_tensor
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.clip.network import Clip, ClipConfig, EfficientNetTower
 from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.training.autoencoder import load_codec
 from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
 from pipelines.training.clip.gradient_cache import cached_backward
 from pipelines.training.clip.lessons import Lessons
@@ -46,6 +45,7 @@ from pipelines.training.data.dataset import Dataset, Pictures, on_background
 from pipelines.training.data.icons import concept
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.drawing import sheet_prompts
+from pipelines.training.frozen import load_codec
 from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import PictureTrainer
