@@ -120,10 +120,10 @@ def as_text(number: float) -> str:
     return f"{number:.10f}".rstrip("0").rstrip(".") if math.isfinite(number) else str(number)
 
 
-def as_course(value: Any) -> Any:
-    """A number, a list of numbers in equal parts, or the text of either, as the text of a course.
+def as_schedule(value: Any) -> Any:
+    """A number, a list of numbers in equal parts, or the text of either, as the text of a schedule.
 
-    None for a text that is no course, as "auto"; other values as they are.
+    None for a text that is no schedule, as "auto"; other values as they are.
     """
     if (number := as_number(value)) is not None:
         return as_text(number)
