@@ -36,6 +36,7 @@ from pipelines.models.transformer.network import Transformer
 from pipelines.models.vqgan.network import VqganConfig
 from pipelines.training.codes import neighbours
 from pipelines.training.data.captions import caption
+from pipelines.training.data.compositing import to_images
 from pipelines.training.data.dataset import Dataset, icon_weights, on_background
 from pipelines.training.data.scenes import Scenes, scene_count, scene_share
 from pipelines.training.drawing import sheet_prompts
@@ -185,8 +186,8 @@ class DalleTrainer(Trainer):
     @torch.no_grad()
     def _tokens(self, pictures: np.ndarray) -> Tensor:
         """(n, s, s, 3) uint8 -> (n, image_length) on the CPU."""
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.accelerator.device)
-        return self.codec.encode_tokens(images.float().div(127.5).sub(1)).flatten(1).cpu()
+        images = to_images(pictures).to(self.accelerator.device)
+        return self.codec.encode_tokens(images).flatten(1).cpu()
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Text tokens (n, text_length), image tokens (n, image_length), and image tokens near to these, to be read."""

@@ -18,7 +18,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.ddim import CLEAN, ddim_walk
 from pipelines.models.unet.network import Unet, UnetConfig
-from pipelines.training.data.compositing import composed
+from pipelines.training.data.compositing import composed, to_images
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import may_be_mirrored
 from pipelines.training.report import image_grid
@@ -129,8 +129,7 @@ class UnetTrainer(Trainer):
         """On up to 96 validation pictures on white: the loss, and the PSNR (dB) after a plain DDIM round trip."""
         unet = self.unet.eval()
         rows = self.emoji.validation[:: -(-len(self.emoji.validation) // 96)]
-        pictures = torch.from_numpy(on_background(self.emoji.rgba[rows])).permute(0, 3, 1, 2)
-        pictures = pictures.float().div(127.5).sub(1)
+        pictures = to_images(on_background(self.emoji.rgba[rows]))
         noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
         times = torch.from_numpy(even_steps(len(rows), unet.config.step_count, 0.5 / len(rows)))
         device, loss, psnr = self.accelerator.device, 0.0, []

@@ -20,6 +20,7 @@ from pipelines.models.latent_diffusion import Known, walk
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import Prior, PriorConfig
 from pipelines.training.data.captions import name_in_words
+from pipelines.training.data.compositing import to_images
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.frozen import load_clip, load_codec
 
@@ -58,8 +59,7 @@ def _drawn_again(model: PriorDiffusion, emoji: Dataset, seed: int) -> Tensor:
     rng, parts = np.random.default_rng((seed, 5)), []
     side, guidance = model.image_size, model.proposed_guidance
     for rows in np.array_split(emoji.train, -(-len(emoji.train) // BATCH)):
-        pictures = torch.from_numpy(on_background(emoji.rgba[rows])).permute(0, 3, 1, 2)
-        latents = model.encode(pictures.float().div(127.5).sub(1).to(model.device))
+        latents = model.encode(to_images(on_background(emoji.rgba[rows])).to(model.device))
         names = [name_in_words(emoji.icons[k], rng) for k in rows]
         seeds = [int(number) for number in rng.integers(2**32, size=len(rows))]
         known = Known(latents, float(rng.choice(STRENGTHS)))

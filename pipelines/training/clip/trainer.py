@@ -7,7 +7,7 @@
 * The text tower also learns to match a frozen sentence encoder (training time only, an optional package), on names,
   keywords and WordNet phrases, so that words beyond the captions land near their kin; Chinese captions match the
   teacher's reading of the English ones. And a text is to be as near to each prototype as the teacher finds it near
-  to that name (relations instead of vectors: Park et al. 2019), which carries the teacher's kinships into the space
+  to that name (relations instead of vectors: Park et al. 2019), which carries the teacher's relations into the space
   of the pictures.
 """
 
@@ -315,9 +315,9 @@ class ClipTrainer(PictureTrainer):
         metrics = {"contrast": contrast, "proxy": proxy / 2}
         if self.lessons is not None:
             distil = self.lessons.distil_loss(heads.teacher(pooled[n:].float()), batch["teacher_vectors"])
-            relation = self.lessons.kinship_loss(others, prototypes, batch["teacher_vectors"])
+            relation = self.lessons.relation_loss(others, prototypes, batch["teacher_vectors"])
             loss = loss + 0.5 * distil + relation
-            metrics |= {"distil": distil, "kinship": relation}
+            metrics |= {"distil": distil, "relation": relation}
         return loss, metrics
 
     def sample_grid(self) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Icons turned, moved and laid over plain colours: the views of them that networks of single pictures learn from."""
+"""Pictures of the data as tensors: as they are, or icons turned, moved and laid over plain colours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def to_images(pictures: np.ndarray) -> Tensor:
+    """(n, s, s, 3) uint8 -> (n, 3, s, s) float32 in [-1, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def composed(
