@@ -1,4 +1,4 @@
-"""DDIM (Song et al. 2021) for every Denoiser, on pictures or latents: the predicted clean x, and deterministic steps."""
+"""DDIM (Song et al. 2021) for every Denoiser, on pictures or latents: noise levels, the predicted clean x, and steps."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from pipelines.models.base import Denoiser
 from pipelines.models.typed import floats
 
 CLEAN = -1  # the step before the first, where nothing of x is lost
+
+
+def linear_alphas_cumprod(
+    first_beta: float = 1e-4, last_beta: float = 0.02, step_count: int = 1000
+) -> Tensor:
+    """(step_count,) float32 for variances (betas) that grow linearly, as in Ho et al. 2020."""
+    betas = torch.linspace(first_beta, last_beta, step_count, dtype=torch.float64)
+    return (1 - betas).cumprod(0).float()
 
 
 def predict_x0(x: Tensor, noise: Tensor, alpha: Tensor | float) -> Tensor:

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from pipelines.models.base import PixelDenoiser, linear_alphas_cumprod
+from pipelines.models.base import PixelDenoiser
 from pipelines.models.checkpoint import Config
+from pipelines.models.ddim import linear_alphas_cumprod
 
 
 @dataclass(frozen=True)

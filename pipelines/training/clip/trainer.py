@@ -160,7 +160,7 @@ class ClipTrainer(PictureTrainer):
         if names and any(name.startswith("text.") for name in begun):
             plain = {concept(emoji.icons[k]): emoji.icons[k].name for k in emoji.train}
             heads.prototypes.data = clip.encode_text([plain[name] for name in names]).clone()
-            clip._remembered.clear()
+            clip.forget_texts()
         with accelerator.main_process_first():
             self.lessons = self.lessons_of_teacher(folder / "teacher.safetensors")
         convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
@@ -325,12 +325,12 @@ class ClipTrainer(PictureTrainer):
         pictures = on_background(self.emoji.rgba[self.emoji.validation])
         prompts = sheet_prompts(self.emoji, self.SHEET_PROMPTS)
         vectors, texts = encode_pictures(self.clip, pictures), self.clip.encode_text(prompts)
-        self.clip._remembered.clear()
+        self.clip.forget_texts()
         best = (texts @ vectors.T).topk(min(6, len(pictures))).indices.flatten().tolist()
         return image_grid(to_tensor([Image.fromarray(pictures[k]) for k in best]), 6)
 
     def evaluate(self) -> dict[str, float]:
-        self.clip._remembered.clear()
+        self.clip.forget_texts()
         return retrieval(self.clip.eval(), self.emoji)
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:

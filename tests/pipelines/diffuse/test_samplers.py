@@ -14,7 +14,7 @@ from pipelines.core.generators import finished
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri
-from pipelines.models.base import linear_alphas_cumprod
+from pipelines.models.ddim import linear_alphas_cumprod
 from pipelines.models.latent_diffusion import Course, Known, walk
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.schedulers import SAMPLERS, ddim_times

@@ -64,7 +64,7 @@ def test_more_training_for_texts_keeps_pictures_and_hardly_moves_captions(
     steps = [step.metrics for step in fit(trainer, tmp_path, Budget(steps=60))]
     assert sum(one["relation"] for one in steps[-10:]) < 0.9 * sum(one["relation"] for one in steps[:10])
     assert torch.equal(before[0], encode_pictures(trainer.clip, pictures))
-    trainer.clip._remembered.clear()
+    trainer.clip.forget_texts()
     assert (before[1] * trainer.clip.encode_text(["red circle"])).sum() > 0.9
     trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.5}, "steps": 60})
     for folder in (tmp_path, tmp_path / "new"):  # goes on with this training, then begins another
