@@ -1,6 +1,6 @@
 """Converts the published CLIPs, in the three layouts that they have, and their vocabularies.
 
-A network's activation does not follow from its shapes. OpenAI's archives have QuickGELU; elsewhere `Original.numbers` may
+A network's activation does not follow from its shapes. OpenAI's archives have QuickGELU; elsewhere the `metadata` may
 state it, flat or as the config.json of transformers or open_clip ("hidden_act", or "quick_gelu" true or false), and so may
 "quickgelu" in the file's name. Otherwise a default is taken, and the config's `note` records it: "quick_gelu" for the
 layout of transformers and a bare .pt of OpenAI's names, "gelu" for open_clip's safetensors, .bin and training checkpoints.
