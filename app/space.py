@@ -134,9 +134,8 @@ class ZeroGpu:
         self.studio = studio
         self.device = device
         self.paces = Paces(folder / "gpu-paces.json")
-        self._there: Any = (
-            None  # the studio on the GPU, in the platform's process only, which may serve several calls
-        )
+        # the studio on the GPU, in the platform's process only, which may serve several calls
+        self._there: Any = None
         self._call = spaces.GPU(self._work, duration=lambda call: call.seconds)
 
     def run(self, pipeline: Pipeline[Any], settings: Settings, journal: Journal | None = None) -> Events:

@@ -244,9 +244,8 @@ class AdaptedUnet:
         )
         self.names.append(f"direction{len(self.names)}")
         with META_INIT_LOCK, cast(Any, torch.random).fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # several adapters are meant; the weights that peft draws are replaced
+            # several adapters are meant; the weights that peft draws are replaced
+            warnings.simplefilter("ignore")
             inject_adapter_in_model(config, self.unet.network, self.names[-1])
         self.layers = [module for module in self.unet.modules() if isinstance(module, LoraLayer)]
         for layer in self.layers:

@@ -40,9 +40,8 @@ class InstantDrawing:
     inputs: EditInputs
     x: Tensor
     chosen: float | None = None
-    _full: dict[float, Tensor] = field(
-        default_factory=dict[float, Tensor]
-    )  # strength -> x, of the focus chosen
+    # strength -> x, of the focus chosen
+    _full: dict[float, Tensor] = field(default_factory=dict[float, Tensor])
 
     def __call__(self, strengths: list[float]) -> Generator[Step, None, Tensor]:
         """(n, c, h, w), x edited once for each strength; negative ones go from the target to the source."""

@@ -197,9 +197,8 @@ class Generate(Splits[GenerateSettings]):
         (height, width), rows = self.canvas(settings), batch.rows
         before, length = config.semantic_length, config.semantic_length + height * width
         uniform = torch.stack([_uniform(seed, length) for seed in batch.row_seeds]).to(device)
-        canvas = _blank(self.vqgan, height, width, device).repeat(
-            rows, 1
-        )  # what has not been drawn yet is white
+        # what has not been drawn yet is white
+        canvas = _blank(self.vqgan, height, width, device).repeat(rows, 1)
         told = config.prompt_length > 0 and bool(settings.prompt or batch.looks)
         terms = (settings.terms() if told else []) or NOTHING
         guided = told and (settings.guidance != 1 or len(terms) > 1)

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from pipelines.models.words import Alignment, PromptTokens
 
-MOST_PLACES = (
-    32 * 32
-)  # self-attention over more places is not taken over: it holds no layout, and much memory
+# self-attention over more places is not taken over: it holds no layout, and much memory
+MOST_PLACES = 32 * 32
 SELF_SHARE = 0.5  # of the steps that take over cross-attention, the first that take over self-attention too
 BLOCK_LAYERS = (".attn1.processor", ".attn2.processor")  # of a transformer block: self- and cross-attention
 

@@ -24,12 +24,10 @@ class ModelSpec:
     config: str = ""  # dataclass, a Config
     network: str = ""  # class, made from a config and, where the row names one, a tokenizer or a CLIP
     tokenizer: str = ""  # class that reads a vocabulary, of role tokenizer only
-    vocabulary: str = (
-        ""  # checkpoint whose vocabulary the network reads with, where it carries its own tokenizer
-    )
-    text_encoder: str = (
-        ""  # checkpoint of the CLIP whose text tower the network reads with, where it has none
-    )
+    # checkpoint whose vocabulary the network reads with, where it carries its own tokenizer
+    vocabulary: str = ""
+    # checkpoint of the CLIP whose text tower the network reads with, where it has none
+    text_encoder: str = ""
     family: str = ""  # its name on the command line, `models add --family`; related kinds share one
     convert: str = ""
     merge: str = ""

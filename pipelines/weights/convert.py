@@ -235,9 +235,8 @@ def write_converted(
     }
     tensors = converted.tensors
     parts = tensors.parts if isinstance(tensors, Joined) else {name: [one] for name, one in tensors.items()}
-    order = sorted(
-        parts.items(), key=lambda item: (-item[1][0].element_size(), item[0])
-    )  # keeps them aligned
+    # keeps them aligned
+    order = sorted(parts.items(), key=lambda item: (-item[1][0].element_size(), item[0]))
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, (first, *others) in order:

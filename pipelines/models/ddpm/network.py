@@ -42,9 +42,8 @@ class DdpmConfig(Config):
     middle_norm: bool = True  # before the attention at the coarsest level's end; diffusers' own may lack it
     residual_resampling: bool = False  # residual blocks halve and double the side (ADM), or convolutions
     learned_variance: bool = False  # three more channels come out, which nothing here needs
-    step_width: int = (
-        0  # of the sines and cosines that tell the step; 0 for widths[0]. Twice that in ADM of 512 px
-    )
+    # of the sines and cosines that tell the step; 0 for widths[0]. Twice that in ADM of 512 px
+    step_width: int = 0
     first_beta: float = 1e-4
     last_beta: float = 0.02
     step_count: int = 1000
@@ -99,9 +98,8 @@ class Ddpm(PixelDenoiser):
                 module.heads = module.inner_dim // config.head_size if config.head_size else config.head_count
                 module.scale = (module.inner_dim // module.heads) ** -0.5
             elif isinstance(module, ResnetBlock2D) and cast(Any, module).downsample is not None:
-                module.downsample = nn.AvgPool2d(
-                    2
-                )  # the same without a part called "conv", which adapters look for
+                # the same without a part called "conv", which adapters look for
+                module.downsample = nn.AvgPool2d(2)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """(n, 3, s, s) noisy pictures and (n,) int64 steps in [0, step_count) -> (n, 3, s, s), the noise in them."""
