@@ -34,13 +34,8 @@ MAX_BYTES = 32_000_000
 MAX_HEADER = 1_000_000
 MAX_RANK = 64
 URI_HEAD = "data:application/octet-stream;base64,"
-TEXTS = {
-    "source": 2000,
-    "target": 2000,
-    "base": 64,
-    "clip": 200,
-    "mode": 40,
-}  # facts that are text, and their length
+# facts that are text, and their length
+TEXTS = {"source": 2000, "target": 2000, "base": 64, "clip": 200, "mode": 40}
 
 
 @dataclass(frozen=True)

@@ -279,10 +279,8 @@ def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:
     import av
     from av.error import FFmpegError
 
-    rules = {
-        "protocol_whitelist": "none",
-        "codec_whitelist": ",".join(DECODERS),
-    }  # this file, these decoders, no more
+    # this file, these decoders, no more
+    rules = {"protocol_whitelist": "none", "codec_whitelist": ",".join(DECODERS)}
     try:
         with path.open("rb") as file:
             kind = _film_format(file.read(12))

@@ -244,13 +244,8 @@ class Advisor:
         return bool(known) and (known[0] in same or sound(word) == sound(known[0]))
 
 
-CALLED = {
-    "❤": "red heart",
-    "☺": "smiling face",
-    "☹": "frowning face",
-    "⭐": "star",
-    "✨": "sparkles",
-}  # by most people
+# what most people call them
+CALLED = {"❤": "red heart", "☺": "smiling face", "☹": "frowning face", "⭐": "star", "✨": "sparkles"}
 
 
 def without_accents(word: str) -> str:

@@ -137,10 +137,8 @@ class DalleTrainer(Trainer):
         _start_from_clip(network, pack, self.tokenizer)
         _start_from_codes(network, codes)
         if start is not None:
-            rate, matrix_rate = (
-                0.4 * rate,
-                0.4 * matrix_rate,
-            )  # larger steps would first undo what was learned
+            # larger steps would first undo what was learned
+            rate, matrix_rate = 0.4 * rate, 0.4 * matrix_rate
             self.start = f"{len(begin_with(network, start))} tensors of {start.name}"
         network.to(accelerator.device)
         if shard and accelerator.num_processes > 1:

@@ -22,14 +22,8 @@ class DdpmConfig(Config):
 
     image_size: int = 256
     widths: tuple[int, ...] = (128, 128, 256, 256, 512, 512)
-    attends: tuple[bool, ...] = (
-        False,
-        False,
-        False,
-        False,
-        True,
-        False,
-    )  # levels with attention, finest first
+    # levels with attention, finest first
+    attends: tuple[bool, ...] = (False, False, False, False, True, False)
     layer_count: int = 2
     head_size: int = 0  # channels of an attention head, 0 to divide them among `head_count`
     head_count: int = 1

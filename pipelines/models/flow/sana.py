@@ -16,10 +16,8 @@ from pipelines.models.schedulers import ConsistencyScheduler, flow_scheduler
 from pipelines.models.typed import floats
 
 MOST_TOKENS = 300  # of the language model's states that the network reads
-FIRST, SECOND = (
-    1.57080,
-    1.3,
-)  # angles of the noise at which its publishers' steps begin; the second, of two steps
+# angles of the noise at which its publishers' steps begin; the second, of two steps
+FIRST, SECOND = 1.57080, 1.3
 
 
 @dataclass(frozen=True)

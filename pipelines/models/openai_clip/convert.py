@@ -29,21 +29,12 @@ from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import END, START, ClipTokenizer, WordPieceTokenizer
 from pipelines.models.source import Converted, SourceCheckpoint, checked
 
-IDLE = (
-    "position_ids",
-    "attn_mask",
-    "num_batches_tracked",
-)  # buffers of some versions, which follow from the rest
-OPENAI_NUMBERS = (
-    "input_resolution",
-    "context_length",
-    "vocab_size",
-)  # kept among the tensors of its archives
-HEAD_WIDTHS = {
-    1280: 80,
-    1408: 88,
-    1664: 104,
-}  # image towers H, g and G; 64 in all others, and in all text towers
+# buffers of some versions, which follow from the rest
+IDLE = ("position_ids", "attn_mask", "num_batches_tracked")
+# kept among the tensors of its archives
+OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
+# image towers H, g and G; 64 in all others, and in all text towers
+HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}
 UNNAMED = "the file does not name its activation;"
 
 # Parts of names, transformers' and OpenAI's; applied in this order.

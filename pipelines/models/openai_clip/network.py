@@ -21,10 +21,8 @@ from pipelines.models.checkpoint import Config
 from pipelines.models.clip_base import ClipNetwork
 from pipelines.models.openai_clip.tokenizer import ClipTokenizer, WordPieceTokenizer
 
-MEAN, DEVIATION = (
-    (0.48145466, 0.4578275, 0.40821073),
-    (0.26862954, 0.26130258, 0.27577711),
-)  # of pictures in [0, 1]
+# of the channels of pictures in [0, 1]
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
