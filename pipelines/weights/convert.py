@@ -22,7 +22,7 @@ from pipelines.models.checkpoint import check_finite, file_hash
 from pipelines.models.source import Converted, Joined, SourceCheckpoint
 from pipelines.models.spec import ModelSpec, families
 from pipelines.weights.forms import joined, source_files, unwrapped, with_usual_types
-from pipelines.weights.inventory import free_memory
+from pipelines.weights.memory import free_memory
 from pipelines.weights.readers import read_original
 
 # A stranger's tensors may have any shape, and break a converter that looks for its own.
