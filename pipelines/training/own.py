@@ -45,9 +45,8 @@ STREAMED = ("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder", "dal
 KEEPS = ("decoder", "image")  # trainings after which what stands on the part still does
 SHARES = {"clip": 0.17, "codec": 0.19, "vqgan": 0.13, "prior": 0.27, "dalle": 0.12, "critic": 0.04}
 # of a pack's minutes, in this order; the rest is for reading, encoding and figures
-SAVE_SECONDS = (
-    40.0  # between two saved states; with a step's time and the writing, a crash loses less than a minute
-)
+# between two saved states; with a step's time and the writing, a crash loses less than a minute
+SAVE_SECONDS = 40.0
 MEASURED_SECONDS = 20.0
 SHOWN = 20  # files that are told one by one
 

@@ -29,6 +29,7 @@ from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
 from pipelines.training.control import Control
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.data.captions import COLOURS, caption
+from pipelines.training.data.compositing import composed, kept_inside
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.folder import check
 from pipelines.training.data.icons import Icon, may_be_mirrored
@@ -36,7 +37,6 @@ from pipelines.training.data.scenes import Scenes
 from pipelines.training.holding import HOLDER
 from pipelines.training.pretrained import begin_with
 from pipelines.training.prior import PriorTrainer
-from pipelines.training.unet import composed, kept_inside
 from pipelines.training.vqgan import CodecTrainer, VqganTrainer
 from pipelines.weights import catalog, own_packs
 from tests.support.training import SIZES, trainer_for
