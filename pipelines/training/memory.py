@@ -56,9 +56,10 @@ class MemoryPlan:
         """What is told of it, a line each, and whether there is room for it on this machine now."""
         millions, total = self.parameters / 1e6, _gb(self.total)
         room, needed = self._room()
+        several = "training.plan_divided" if self.divided else "training.plan_whole"
         return [
             Message(
-                "training.plan_divided" if self.divided else "training.plan_whole",
+                several if self.processes > 1 else "training.plan_alone",
                 {"parameters": millions, "processes": self.processes, "total": total},
             ),
             Message(
