@@ -42,7 +42,8 @@ def read_comfyui(texts: Mapping[str, str]) -> Foreign | None:
     for source in sources:
         values = json_of(source.removeprefix("prompt:").removeprefix("Prompt:"))
         if is_dict(values) and (graph := _ran(values)):
-            return _told(graph, json_of(plain(values.get("extraMetadata"))))
+            beside = values.get("extraMetadata")
+            return _told(graph, json_of(beside) if isinstance(beside, str) else None)
     drawn = next((text for text in texts.values() if '"nodes"' in text[:MOST_JSON]), "")
     values = json_of(drawn.removeprefix("workflow:").removeprefix("Workflow:"))
     if is_dict(values) and (graph := _drawn(values)):

@@ -19,31 +19,14 @@ NAME = r"\s*([A-Za-z][\w \-/]{0,40}):\s*"
 PAIR = re.compile(rf"{NAME}({STRING}|{NESTED}|[^,]*)(?:,|$)")
 BARRED = re.compile(rf"{NAME}([^|]*)(?:\||$)")
 LINE = re.compile(r"\s*([A-Za-z][\w ]{0,40}):\s*(.*)")
-STEPS = re.compile(
-    r"(?:^|[\s,.])(Steps: ?\d+\s*[,|])"
-)  # where the pairs begin in a line that has the prompt too
-FIRST = (
-    "steps",
-    "seed",
-    "sampler",
-    "size",
-    "cfg scale",
-    "model",
-    "version",
-)  # names of pairs before the steps
+# where the pairs begin in a line that has the prompt too
+STEPS = re.compile(r"(?:^|[\s,.])(Steps: ?\d+\s*[,|])")
+FIRST = ("steps", "seed", "sampler", "size", "cfg scale", "model", "version")  # pairs before the steps
 NEGATIVE = re.compile(r"(?:^|(?<=\s))negative prompt:", re.IGNORECASE)
 PROMPT = re.compile(r"\s*(?:positive )?prompt:\s*", re.IGNORECASE)
-SETTINGS = {
-    "steps",
-    "sampler",
-    "width",
-    "num inference steps",
-}  # one of which stands beside the seed, a pair a line
-EASY = {
-    "use stable diffusion model",
-    "stable diffusion model",
-    "prompt strength",
-}  # names of Easy Diffusion's alone
+# one of which stands beside the seed, a pair a line; and those of Easy Diffusion alone
+SETTINGS = {"steps", "sampler", "width", "num inference steps"}
+EASY = {"use stable diffusion model", "stable diffusion model", "prompt strength"}
 
 
 def read_infotext(text: str) -> Foreign | None:
