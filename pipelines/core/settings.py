@@ -394,8 +394,8 @@ def _seed(value: Any) -> Any:
     text = str(value).strip().lower() if isinstance(value, (int, str)) else ""
     if text in ("-1", "random"):
         return secrets.randbits(32)
-    text = text.removeprefix("+")
-    return int(text) if isinstance(value, str) and text.isdecimal() and len(text) <= 20 else value
+    text = text.translate(FULL_WIDTH).removeprefix("+")
+    return int(text) if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", text) else value
 
 
 def clean_prompt(text: str, may_be_empty: bool = False) -> str:
