@@ -350,8 +350,8 @@ def test_they_are_searched_beside_pictures_that_say_nothing(tmp_path: Path) -> N
     folder.mkdir()
     for number, (name, (data, _, _)) in enumerate(FILES.items()):
         (folder / name.upper()).write_bytes(data[:-20] + data[-20:])
-        shade = 7 * number
-        Image.new("RGB", (8, 8), (shade, 99, 9)).save(folder / f"plain {number}.jpg")
+        more, shade = divmod(12 * number, 252)
+        Image.new("RGB", (8, 8), (shade, 99 + 60 * more, 9)).save(folder / f"plain {number}.jpg")
     library, clip = Library(folder, outputs=home), ColourClip()
     assert library.count() == 2 * len(FILES)
     library.fill(clip)
