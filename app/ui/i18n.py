@@ -103,6 +103,16 @@ def both_aloud(key: str) -> str:
     return ", ".join(words()[key])
 
 
+def spoken(english: str, chinese: str) -> Markup:
+    """Attributes of an option or of a field, from which the script writes the words of the language that is spoken."""
+    return html(' data-said-en="{}" data-said-zh="{}"', english, chinese)
+
+
+def hint(key: str) -> Markup:
+    """Attributes of a field: what stands in it while it is empty."""
+    return html(' placeholder="{}"{}', words()[key][0], spoken(*words()[key]))
+
+
 def pair(english: str, chinese: str) -> Markup:
     """HTML of which the style sheet shows one half."""
     return html(

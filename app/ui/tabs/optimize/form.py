@@ -23,6 +23,7 @@ from pipelines.io.images import open_picture, picture_to_uri
 BASICS = ("steps", "size")
 MOST_MASK_SIDE = 4096  # pixels
 GROUPS = (  # small settings that Guide does not have, one component each
+    ("start", "optimizer", "precision"),
     ("smooth", "colour", "tile", "anchor_weight"),
     ("cutouts", "cutouts_end", "cutout_scheme", "min_crop"),
     ("animate", "zoom", "pan_x", "pan_y", "rotate"),
