@@ -83,7 +83,7 @@ def _said(key: str, name: str, kind: str) -> Choice:
 def _choice(knob: Knob, pipeline: str, group: str) -> Choice:
     label = knob_words(translated(knob, pipeline))[:2]
     if knob.type is bool:
-        pairs = (("no", "no", "否"), ("yes", "yes", "是"))
+        pairs = tuple((value, *words()[value]) for value in ("no", "yes"))
         return Choice(knob.name, label, "choice", group, ("no", "yes"), pairs)
     if knob.name == "style":
         pairs = tuple((name, look.english, look.chinese) for name, look in LOOKS.items())
