@@ -19,13 +19,8 @@ MODES = {
 }
 LOSSES = {"log": ("log", "对数"), "plain": ("plain", "原式")}
 WEAKEST, STRONGEST = -1.0, 1.5
-AFTERWARDS = (
-    "strength",
-    "strip",
-    "even_strip",
-    "automatic_mask",
-    "until",
-)  # settings that the learning does not see
+# settings that the learning does not see
+AFTERWARDS = ("strength", "strip", "even_strip", "automatic_mask", "until")
 
 
 @dataclass(frozen=True)

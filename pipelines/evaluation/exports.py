@@ -14,10 +14,8 @@ from pipelines.training.data.dataset import Dataset
 
 EVERY = 8  # of the validation pictures
 ALIKE = 0.9  # SSIM of an SVG that is drawn again
-LARGER = {
-    "twice": 2,
-    "four times": 4,
-}  # as exports to 256 and 512 pixels are; the data have no larger drawings
+# as exports to 256 and 512 pixels are; the data have no larger drawings
+LARGER = {"twice": 2, "four times": 4}
 
 
 def exporting(emoji: Dataset) -> dict[str, float]:
