@@ -54,9 +54,15 @@ class MemoryPlan:
 
     def sentences(self) -> list[Message]:
         """What is told of it, a line each, and whether there is room for it on this machine now."""
+        millions, total = self.parameters / 1e6, _gb(self.total)
         room, needed = self._room()
+        alone = Message("training.plan_alone", {"parameters": millions, "total": total})
+        several = Message(
+            "training.plan_divided" if self.divided else "training.plan_whole",
+            {"parameters": millions, "processes": self.processes, "total": total},
+        )
         return [
-            self._division(),
+            alone if self.processes == 1 else several,
             Message(
                 "training.plan_parts",
                 {
@@ -75,16 +81,6 @@ class MemoryPlan:
                 {"needed": _gb(needed), "room": f"{room / 1e9:,.1f}"},
             ),
         ]
-
-    def _division(self) -> Message:
-        """How many parameters lie in how many processes, and what each of these takes."""
-        millions, total = self.parameters / 1e6, _gb(self.total)
-        if self.processes == 1:
-            return Message("training.plan_alone", {"parameters": millions, "total": total})
-        return Message(
-            "training.plan_divided" if self.divided else "training.plan_whole",
-            {"parameters": millions, "processes": self.processes, "total": total},
-        )
 
     def _room(self) -> tuple[int, int]:
         """Bytes that are free on this machine's device, and those that are needed there."""
