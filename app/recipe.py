@@ -19,9 +19,8 @@ from pipelines.core.settings import HasTimeline, Knob, Settings
 from pipelines.errors import BadInput
 
 MAX_CHARACTERS = 1_500  # characters of the text
-MAX_UNPACKED_BYTES = (
-    20_000  # bytes of its JSON: two prompts of the longest kind, in any script, and all numbers
-)
+# bytes of its JSON: two prompts of the longest kind, in any script, and all numbers
+MAX_UNPACKED_BYTES = 20_000
 
 Kinds = Mapping[str, type[Pipeline[Any]]]
 

@@ -47,12 +47,8 @@ VALUES: tuple[Any, ...] = (
     ),
     *([[]], ["a"] * 100, {}, ["data:image/png;base64,AAAA"]),
 )
-FOREIGN = (
-    "https://elsewhere.example",
-    "null",
-    "http://127.0.0.1:1",
-    "file://",
-)  # origins of other sites' pages
+# origins of other sites' pages
+FOREIGN = ("https://elsewhere.example", "null", "http://127.0.0.1:1", "file://")
 
 
 def odd_requests() -> list[tuple[str, str, bytes]]:

@@ -29,7 +29,7 @@ from pipelines.core.pipeline import Pipeline, Result, Step
 from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave, Message, Stopped
 from pipelines.io.files import write_atomically
-from pipelines.weights import inventory
+from pipelines.weights import memory
 
 Kind = Literal["", "cpu", "gpu", "zero"]
 Events = Generator[Step | Result, None, None]
@@ -71,7 +71,7 @@ def kind() -> Kind:
 
 def free_memory() -> dict[str, int]:
     """Bytes that are free now. On ZeroGPU without the GPU: asking for it outside a run's process ends in an error."""
-    return inventory.free_memory(gpu=kind() != "zero")
+    return memory.free_memory(gpu=kind() != "zero")
 
 
 def open_studio(
@@ -134,9 +134,8 @@ class ZeroGpu:
         self.studio = studio
         self.device = device
         self.paces = Paces(folder / "gpu-paces.json")
-        self._there: Any = (
-            None  # the studio on the GPU, in the platform's process only, which may serve several calls
-        )
+        # the studio on the GPU, in the platform's process only, which may serve several calls
+        self._there: Any = None
         self._call = spaces.GPU(self._work, duration=lambda call: call.seconds)
 
     def run(self, pipeline: Pipeline[Any], settings: Settings, journal: Journal | None = None) -> Events:

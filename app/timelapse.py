@@ -22,10 +22,8 @@ from pipelines.io.video import write_film
 KINDS = {".mp4": "video/mp4", ".webp": "image/webp"}
 STEP_IMAGE_PIXELS = 768  # of the longer side
 
-_making_timelapse, _drawing_image = (
-    threading.Lock(),
-    threading.Lock(),
-)  # one of each at a time: they share the device with the queue
+# one of each at a time: they share the device with the queue
+_making_timelapse, _drawing_image = threading.Lock(), threading.Lock()
 
 
 @run_in_own_thread
@@ -68,11 +66,8 @@ def _run_of(queue: JobQueue, job_id: str) -> tuple[Any, Any, Journal]:
     identity = journal.identity()
     if identity is not None:
         return pipeline, pipeline.Settings.from_dict(identity["settings"]), journal
-    return (
-        pipeline,
-        pipeline.prepare(pipeline.Settings.from_dict(job.settings)),
-        journal,
-    )  # a fork that still waits
+    # a fork that still waits
+    return pipeline, pipeline.prepare(pipeline.Settings.from_dict(job.settings)), journal
 
 
 def routes(queue: JobQueue) -> list[Route]:

@@ -64,9 +64,8 @@ def for_this_machine() -> str:
         return "cpu"
     if DRIVER.exists():
         return "cuda"
-    nvidia = shutil.which(
-        "nvidia-smi"
-    )  # the only sign in Linux under Windows; it may be there without a driver
+    # the only sign in Linux under Windows; it may be there without a driver
+    nvidia = shutil.which("nvidia-smi")
     works = nvidia is not None and subprocess.run([nvidia, "-L"], capture_output=True).returncode == 0
     return "cuda" if works else "cpu"
 

@@ -207,7 +207,7 @@
       const to = cell && { ArrowLeft: cell.previousElementSibling, ArrowRight: cell.nextElementSibling, Home: film.firstElementChild, End: film.lastElementChild }[event.key];
       if (to) { event.preventDefault(); to.focus(); see(Number(to.dataset.step), true); }
     });
-    document.addEventListener("visibilitychange", again);
+    document.addEventListener("visibilitychange", () => { if (document.hidden) again(); else look(); });
     look(); // the header tells of a training from every tab
     new IntersectionObserver((entries) => { if (entries.at(-1).isIntersecting) look(); else again(); }).observe(root);
   };

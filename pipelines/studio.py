@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import init_empty_weights  # pyright: ignore[reportMissingTypeStubs]
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
@@ -251,6 +250,8 @@ class Studio:
 
     def _read_network(self, checkpoint: Checkpoint) -> nn.Module:
         """A file's network, frozen, in evaluation mode, on the device. BadInput when no row of SPECS fits the file."""
+        from accelerate import init_empty_weights  # pyright: ignore[reportMissingTypeStubs]
+
         kind = read_kind(checkpoint.path) or checkpoint.kind
         if kind not in SPECS or not SPECS[kind].network:
             raise BadInput("studio.kind_unknown", file=checkpoint.path.name, kind=kind[:40])

@@ -64,12 +64,17 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(studio: tuple[str, JobQueue], chromium: Any) -> Iterator[Any]:
-    """A function that opens the page as a new visitor. Requests to other machines fail the test, as do script errors."""
+    """A function that opens the page, or the address `at`, as a new visitor.
+
+    Requests to other machines fail the test, as do script errors.
+    """
     url, _ = studio
     contexts: list[Any] = []
     problems: list[str] = []
 
-    def open_page(*, lang: str = "en-US", theme: str = "light", width: int = 1280, height: int = 900) -> Any:
+    def open_page(
+        *, lang: str = "en-US", theme: str = "light", width: int = 1280, height: int = 900, at: str = ""
+    ) -> Any:
         context = chromium.new_context(
             viewport={"width": width, "height": height},
             locale=lang,
@@ -86,8 +91,10 @@ def visit(studio: tuple[str, JobQueue], chromium: Any) -> Iterator[Any]:
 
         tab.on("request", seen)
         tab.on("pageerror", lambda error: problems.append(f"script error: {error}"))
-        tab.goto(url, wait_until="domcontentloaded")
-        tab.locator("#stage section").wait_for()
+        tab.goto(at or url, wait_until="domcontentloaded")
+        tab.locator("#stage section").wait_for(
+            state="attached" if at else "visible"
+        )  # it may open another tab
         return tab
 
     yield open_page

@@ -18,10 +18,8 @@ from pipelines.io.values import json_lines
 MOST_ROWS = 200_000
 MOST_BYTES = 500_000_000  # of the file
 KINDS = (".csv", ".jsonl")
-ADDED = (
-    "row",
-    "problem",
-)  # columns of a file of bad rows that are none of the rows' own; they are passed over
+# columns of a file of bad rows that are none of the rows' own; they are passed over
+ADDED = ("row", "problem")
 
 
 @dataclass(frozen=True)

@@ -239,9 +239,8 @@ def _restyle(
         if made and frame.size != made[0].size:
             frame = frame.resize(made[0].size)
         result, interrupted = watch(pipeline, pipeline.restyle(settings, frame, before), None)
-        before = max(
-            result.pictures, key=lambda picture: picture.facts["step"]
-        )  # the last: its neighbours are like it
+        # the last: its neighbours are like it
+        before = max(result.pictures, key=lambda picture: picture.facts["step"])
         result = replace(result, pictures=[before])
         for facts, _ in write_pictures(folder, f"{number:05}", pipeline=name, studio=studio, result=result):
             print(facts["path"], file=sys.stderr if options.json else sys.stdout)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from app.cli.progress import ProgressLine
 from app.cli.run import load_recorded, picture_folder
 from pipelines.core.arguments import Parser
+from pipelines.core.generators import finished, mapped
 from pipelines.errors import BadInput
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
     from PIL import Image
 
-    from pipelines.diffuse.teach import Explanation
+    from pipelines.diffuse.walkthrough import Explanation
 
 
 def main(arguments: list[str]) -> int:
@@ -48,31 +49,27 @@ def main(arguments: list[str]) -> int:
     settings = pipeline.Settings.from_dict(record.settings)
     found = _watched(pipeline, settings, int(record.picture["seed"]))
     sheets = {name: folder / f"{Path(options.file).stem}-{name}.png" for name in ("words", "guesses")}
-    _write(sheets["words"], _words(found), max(len(found.gazes), 1))
+    _write(sheets["words"], _words(found), max(len(found.word_maps), 1))
     _write(sheets["guesses"], _guesses(found), len(found.moments))
     _tell(found, sheets, options.json)
     return 0
 
 
 def _watched(pipeline: Any, settings: Any, seed: int) -> Explanation:
-    from pipelines.diffuse.teach import explain
+    from pipelines.diffuse.walkthrough import explain
 
-    line, watching = ProgressLine(), explain(pipeline, settings, seed)
+    line = ProgressLine()
     try:
-        while True:
-            try:
-                line.show(next(watching))
-            except StopIteration as end:
-                return end.value
+        return finished(mapped(explain(pipeline, settings, seed), line.show))
     finally:
         line.end()
 
 
 def _words(found: Explanation) -> list[Image.Image]:
     """The picture as each word sees it; the picture alone when the prompt has no words."""
-    from pipelines.diffuse.teach import gaze_picture
+    from pipelines.diffuse.walkthrough import word_map_picture
 
-    return [gaze_picture(found.picture, gaze.map) for gaze in found.gazes] or [found.picture]
+    return [word_map_picture(found.picture, word.map) for word in found.word_maps] or [found.picture]
 
 
 def _guesses(found: Explanation) -> list[Image.Image]:
@@ -94,7 +91,7 @@ def _write(path: Path, pictures: list[Image.Image], columns: int) -> None:
 def _tell(found: Explanation, sheets: dict[str, Path], as_json: bool) -> None:
     if as_json:
         facts: dict[str, Any] = {
-            "words": [{"word": gaze.text, "share": round(gaze.share, 4)} for gaze in found.gazes],
+            "words": [{"word": word.text, "share": round(word.share, 4)} for word in found.word_maps],
             "schedule": [
                 {"picture": round(moment.picture, 4), "noise": round(moment.noise, 4)}
                 for moment in found.moments
@@ -103,7 +100,7 @@ def _tell(found: Explanation, sheets: dict[str, Path], as_json: bool) -> None:
         facts |= {f"{name}_sheet": str(path) for name, path in sheets.items()}
         print(json.dumps(facts, allow_nan=False))
         return
-    for gaze in found.gazes:
-        print(f"{gaze.text}: {gaze.share:.1%} of the attention")
+    for word in found.word_maps:
+        print(f"{word.text}: {word.share:.1%} of the attention")
     for path in sheets.values():
         print(path)

@@ -23,9 +23,9 @@ import torch
 
 from pipelines.core.execute import carried
 from pipelines.core.explain import explain
+from pipelines.core.generators import finished
 from pipelines.core.pipeline import Step
 from pipelines.errors import BadInput, CannotSave, Stopped
-from pipelines.models.latent_diffusion import finished
 
 GO, SHOW, STOP, LEAVE = "go", "show", "stop", "leave"  # what is said after a step
 

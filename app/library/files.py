@@ -13,13 +13,8 @@ from pathlib import Path
 from pipelines.io.files import named, shown_name
 from pipelines.io.folders import PICTURES
 
-NOT_PICTURES = (
-    "runs",
-    "given",
-    "directions",
-    "library",
-    "trainings",
-)  # folders of ours that hold other things
+# folders of ours that hold other things
+NOT_PICTURES = ("runs", "given", "directions", "library", "trainings")
 MOST_DEPTH = 12  # folders within folders
 BIN = "library/bin/"  # how the names of pictures in the bin begin
 

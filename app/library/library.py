@@ -32,9 +32,8 @@ from app.library.working import Working
 from pipelines.errors import BadInput, Message
 from pipelines.io.images import open_picture
 
-AT_ONCE = (
-    0.25  # seconds that a page may spend on what is missing, before the job in the background takes over
-)
+# seconds that a page may spend on what is missing, before the job in the background takes over
+AT_ONCE = 0.25
 
 log = logging.getLogger(__name__)
 

@@ -30,9 +30,8 @@ from pipelines.training.report import sheet_steps
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "pipelines.training.cli")
 TICK_SECONDS = 0.25  # between two looks whether a picture is being made
-CLOSING_SECONDS = (
-    1.5  # that a closing studio waits for a training; it saves itself and ends, also without the studio
-)
+# that a closing studio waits for a training; it saves itself and ends, also without the studio
+CLOSING_SECONDS = 1.5
 
 State = Literal["running", "paused", "ended", "failed"]
 

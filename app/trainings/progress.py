@@ -11,7 +11,6 @@ from typing import Any
 
 MOST_POINTS = 240  # of a curve; twice as many are joined in pairs
 RECENT_LINES = 30  # by which the speed is measured
-MOST_LINE = 100_000  # bytes
 
 Curve = list[tuple[float, float]]
 

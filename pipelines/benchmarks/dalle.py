@@ -146,9 +146,8 @@ class MinDalle:
     def difference(self, network: DalleMini, length: int = 4) -> float:
         """The greatest difference of their logits from ours over a few cached tokens, as a share of the greatest logit."""
         self.ask(0, length)
-        theirs = load_file(self.file.with_name("logits.safetensors"))[
-            "logits"
-        ]  # (length, 2, vocabulary), blank first
+        # (length, 2, vocabulary), blank first
+        theirs = load_file(self.file.with_name("logits.safetensors"))["logits"]
         cache, logits = network.prefill(_texts(network), 2)
         ours = [logits] + [network.decode_step(cache, torch.tensor([k, k]), k - 1) for k in range(1, length)]
         stacked = torch.stack(ours)

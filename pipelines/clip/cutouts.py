@@ -29,9 +29,8 @@ class Views:
 
     sides: tuple[float, float]
     of: str  # "shorter" or "longer" side of the canvas
-    stray: (
-        float  # the centre's freedom: 1 anywhere inside, or shares of the side where the view is the larger
-    )
+    # the centre's freedom: 1 anywhere inside, or shares of the side where the view is the larger
+    stray: float
     rotation: float = 0.0
     shear: float = 0.0
     perspective: float = 0.0
@@ -81,9 +80,8 @@ def cutouts(
     height, width = canvas.shape[-2:]
     longer, shorter = max(height, width), min(height, width)
     if scheme == "mixed":
-        wide = math.ceil(
-            count * min(0.4 * longer / shorter, 0.7)
-        )  # a long canvas needs more looks at the whole
+        # a long canvas needs more looks at the whole
+        wide = math.ceil(count * min(0.4 * longer / shorter, 0.7))
         parts = [(WIDE, wide, canvas), (close_views(min_crop), count - wide, canvas)]
     elif scheme == "pooled":
         pooled = (F.adaptive_avg_pool2d(canvas, size) + F.adaptive_max_pool2d(canvas, size)) / 2
@@ -114,9 +112,8 @@ def views_alike(
     """
     n, _, height, width = pictures.shape
     matrices = homographies(ALIKE, count, height, width, generator)
-    views = sample_views(
-        pictures.reshape(1, 3 * n, height, width), matrices, size, "border"
-    )  # (count, 3n, s, s)
+    # (count, 3n, s, s)
+    views = sample_views(pictures.reshape(1, 3 * n, height, width), matrices, size, "border")
     grain = torch.randn(count, 1, 3, size, size, generator=generator) * noise
     views = views.view(count, n, 3, size, size) + grain.to(views.device, views.dtype)
     return views.transpose(0, 1)
@@ -148,9 +145,8 @@ def homographies(kind: Views, count: int, height: int, width: int, generator: to
     side = torch.rand(count, generator=generator) ** kind.power * (high - low) + low
     side = side * (longer if kind.of == "longer" else shorter)  # in pixels, as all lengths here
     room_x, room_y = (width - side).clamp(min=0) / 2, (height - side).clamp(min=0) / 2
-    stray = (
-        kind.stray * side / 2 * (kind.stray < 1)
-    )  # a view as large as the canvas may look a little past its edge
+    # a view as large as the canvas may look a little past its edge
+    stray = kind.stray * side / 2 * (kind.stray < 1)
     centre_x = uniform(-1, 1) * (room_x + stray)
     centre_y = uniform(-1, 1) * (room_y + stray)
     often = (torch.rand(3, count, generator=generator) < 0.7).float()
@@ -181,12 +177,10 @@ def sample_views(canvas: Tensor, matrices: Tensor, size: int, padding: str) -> T
     n = len(matrices)
     line = (torch.arange(size) * 2 + 1) / size - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
-    points = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3) @ matrices.transpose(
-        1, 2
-    )  # (n, s * s, 3)
-    grid = (points[..., :2] / points[..., 2:]).view(
-        1, n * size, size, 2
-    )  # one tall picture: no copies of the canvas
+    # (n, s * s, 3)
+    points = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3) @ matrices.transpose(1, 2)
+    # one tall picture: no copies of the canvas
+    grid = (points[..., :2] / points[..., 2:]).view(1, n * size, size, 2)
     views = F.grid_sample(
         canvas, grid.to(canvas.device, canvas.dtype), padding_mode=padding, align_corners=False
     )

@@ -24,9 +24,8 @@ class Comparison:
     environment: list[str] = field(default_factory=list[str])  # what is not as it was, one phrase each
     unknown: list[str] = field(default_factory=list[str])  # what the picture's record does not tell, by name
     mean: float | None = None  # None when the sizes differ
-    reduced: tuple[int, int] | None = (
-        None  # (width, height) at which they were compared, when that is smaller
-    )
+    # (width, height) at which they were compared, when that is smaller
+    reduced: tuple[int, int] | None = None
 
     def sentence(self) -> str:
         """The comparison in one sentence for the user."""

@@ -8,11 +8,8 @@ from pipelines.core.settings import Settings
 from pipelines.errors import BadInput, CannotSave, Message
 from pipelines.io.files import cannot_save
 
-MEMORY_KNOBS = (
-    "batch",
-    "cutouts",
-    "candidates",
-)  # what memory grows with, in the order in which it is halved
+# what memory grows with, in the order in which it is halved
+MEMORY_KNOBS = ("batch", "cutouts", "candidates")
 
 
 def is_out_of_memory(problem: BaseException) -> bool:

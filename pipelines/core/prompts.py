@@ -20,14 +20,12 @@ from pipelines.errors import BadInput
 from pipelines.io.values import is_list
 from pipelines.io.visible import by_number
 
-MAX_WEIGHT = (
-    10.0  # the largest weight; a larger number after a colon is part of the sentence, as in "at 10:30"
-)
+# the largest weight; a larger number after a colon is part of the sentence, as in "at 10:30"
+MAX_WEIGHT = 10.0
 MAX_TERMS = 8  # of a prompt whose parts are drawn together: each costs as much as a prompt alone
 NUMBER = re.compile(r"[-+]?(?:0|[1-9]\d?)?(?:\.\d+)?")
-READ = (
-    "read"  # the fact of a picture that says how its prompt was read; records before this grammar have none
-)
+# the fact of a picture that says how its prompt was read; records before this grammar have none
+READ = "read"
 SIDES = ("left", "right", "top", "bottom", "centre")
 
 BAR, COLON, CARET, AT = "|｜", ":：", "^＾", "@＠"  # each with its full-width form

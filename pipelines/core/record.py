@@ -53,9 +53,8 @@ class Record:
     device: str
     picture: dict[str, Any]  # seed, score, rank (1 is best) and the pipeline's own facts
     created: str  # ISO 8601 with the offset of the place
-    environment: dict[str, str] = field(
-        default_factory=dict[str, str]
-    )  # see `environment_of`; empty before 0.2
+    # see `environment_of`; empty before 0.2
+    environment: dict[str, str] = field(default_factory=dict[str, str])
 
     def to_json(self) -> str:
         """The record as JSON, in one line of ASCII. ValueError for numbers that JSON does not have, such as nan."""

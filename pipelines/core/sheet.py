@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from pipelines.core.generators import mapped
 from pipelines.core.pipeline import Picture, Pipeline, Step
 from pipelines.core.settings import Cell, Settings
 from pipelines.errors import BadInput
@@ -63,12 +64,10 @@ def _counted(
     events: Generator[Step, None, list[Picture]], number: int, count: int
 ) -> Generator[Step, None, list[Picture]]:
     """The Steps of run `number` (from 0) of `count`, as steps of all runs."""
-    while True:
-        try:
-            step = next(events)
-        except StopIteration as end:
-            return end.value
-        yield replace(step, done=number * step.total + step.done, total=count * step.total)
+    return mapped(
+        events,
+        lambda step: replace(step, done=number * step.total + step.done, total=count * step.total),
+    )
 
 
 def sheet_of(pictures: Sequence[Image.Image], columns: Sequence[str], rows: Sequence[str]) -> Image.Image:

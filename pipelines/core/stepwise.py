@@ -113,9 +113,10 @@ def run_steps(
 
 def fingerprint(networks: Iterable[Network]) -> str:
     """A hash of samples of the networks' weights, 16 hexadecimal digits, to refuse a journal of other networks."""
+    # a little of each will do, in one copy
     samples = [
         parameter.detach().flatten()[:16].float()
         for network in networks
         for parameter in network.parameters()
-    ]  # a little of each will do, in one copy
+    ]
     return hashlib.sha256(torch.cat(samples).cpu().numpy().tobytes()).hexdigest()[:16]

@@ -1,1 +1,1 @@
-"""Diffuse: Stable Diffusion draws candidates, CLIP ranks them."""
+"""Diffuse: latent diffusion draws candidates, CLIP ranks them."""

@@ -128,7 +128,7 @@ def joined(drawn: Tensor, picture: Tensor, frame: tuple[int, int, int, int]) -> 
     """The drawn pictures (n, 3, h, w), beyond the frame moved towards the picture (1, 3, h, w) at its edges.
 
     What the codec loses of the picture at its edges is a step there. It is carried on beyond them as a membrane between
-    these edges and nothing at FADE pixels away (Pérez et al. 2003, equation 4): a harmonic function, by Jacobi's method.
+    these edges and nothing at FADE pixels away (Pérez et al. 2003, equation 5): a harmonic function, by Jacobi's method.
     """
     left, top, right, bottom = frame
     near = (..., slice(max(top - FADE, 0), bottom + FADE), slice(max(left - FADE, 0), right + FADE))

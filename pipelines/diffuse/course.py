@@ -14,11 +14,8 @@ from pipelines.models.attention import WeighsWords
 from pipelines.models.latent_diffusion import OWN, Course, LatentDiffusion
 from pipelines.models.windows import Windows
 
-PACES = {
-    "normal": (OWN, 1.0),
-    "fast": ("dpm++2m", 0.5),
-    "careful": ("heun", 1.0),
-}  # sampler, share of the steps
+# sampler, share of the steps
+PACES = {"normal": (OWN, 1.0), "fast": ("dpm++2m", 0.5), "careful": ("heun", 1.0)}
 FEW_STEPS = 10  # a model that proposes fewer is made for them and for its own sampler
 CAREFUL_FEW = 4.0  # times as many steps of such a model
 WHOLE = 1.5  # times the model's own side: up to here a picture is drawn whole

@@ -20,7 +20,7 @@ from pipelines.diffuse.course import by_windows, course_of
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
-from pipelines.models.attention import Borrower, Control, HasAttention, Lender, Loan
+from pipelines.models.attention import AttentionEdit, AttentionRecorder, AttentionStore, Control, HasAttention
 from pipelines.models.latent_diffusion import Course, LatentDiffusion, Tick
 from pipelines.models.windows import Windows
 from pipelines.models.words import Alignment, align
@@ -45,21 +45,21 @@ class Layout:
         begin: Begin,
         condition: Any,
         course: Course,
-        onlooker: Callable[[Control], Control] | None = None,
+        around: Callable[[Control], Control] | None = None,
     ) -> Walk:
-        """The target's walk under a condition. `onlooker` puts another control around its own."""
-        loan = Loan()
-        control: Control = Borrower(loan, self.rows, self.alignment, self.scale)
-        control = control if onlooker is None else onlooker(control)
-        source = begin(*controlled(self.model, *self.source, Lender(loan, self.rows)))
+        """The target's walk under a condition. `around` puts another control around its own."""
+        store = AttentionStore()
+        control: Control = AttentionEdit(store, self.rows, self.alignment, self.scale)
+        control = control if around is None else around(control)
+        source = begin(*controlled(self.model, *self.source, AttentionRecorder(store, self.rows)))
         target = begin(*controlled(self.model, condition, course, control))
         done, kept = 0, math.inf if self.share else 0.0  # steps of the target; steps that take over
         while True:
-            loan.settle(done, kept)
-            if loan.cross:
-                loan.weights.clear()
+            store.set_step(done, kept)
+            if store.cross_attention:
+                store.weights.clear()
                 kept = self.share * next(source).total
-                loan.settle(done, kept)
+                store.set_step(done, kept)
             try:
                 tick = next(target)
             except StopIteration as end:

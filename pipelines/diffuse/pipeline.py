@@ -14,6 +14,7 @@ import torch
 
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, candidate_seeds, spread
+from pipelines.core.generators import mapped
 from pipelines.core.looks import needs_words, under_looks
 from pipelines.core.pipeline import Drawn, Picture, Splits, Step
 from pipelines.core.prompts import parse_terms
@@ -169,15 +170,13 @@ class Diffuse(Splits[DiffuseSettings]):
         self, ticks: Generator[Tick, None, T], batch: Batch, part: int, parts: int
     ) -> Generator[Step, None, T]:
         """A Step for each tick of one part of a batch, all parts counted as long as this one; what the ticks return."""
-        while True:
-            try:
-                tick = next(ticks)
-            except StopIteration as end:
-                return end.value
-            yield Step(
-                "draw",
+
+        def step(tick: Tick) -> Step:
+            done, total = (
                 (batch.index * parts + part) * tick.total + tick.done,
                 batch.count * parts * tick.total,
-                {},
-                lambda tick=tick: preview(self.diffusion, tick, len(batch.seeds), self.preview),
             )
+            shown = len(batch.seeds)
+            return Step("draw", done, total, {}, lambda: preview(self.diffusion, tick, shown, self.preview))
+
+        return mapped(ticks, step)

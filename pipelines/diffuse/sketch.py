@@ -24,7 +24,6 @@ from pipelines.io.images import to_tensor
 from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, Tick, walk
 
 DETAIL = 0.5  # share of the walk that the windows make from the enlarged sketch
-NEAR = 32  # pixels beyond the edges over which the sketch comes in
 LEAST = 0.8  # of the canvas's sides: a larger sketch would be hardly smaller
 
 
@@ -73,22 +72,6 @@ def sketched(
     open_latents = (scene.known.mask > 0).to(scene.known.mask.dtype)
     strength = max(DETAIL, 1 / steps)
     return replace(scene.known, distribution=distribution, strength=strength, mask=open_latents)
-
-
-def sketch_shares(scene: Scene) -> Image.Image:
-    """How much of the sketch is in what the windows begin from, grey from 0 to 255 as large as the canvas.
-
-    None in the picture, all where its mask opens it, and beyond its edges more and more up to NEAR pixels away: there the
-    rest is the drawn-out edges, so that nothing begins at an edge.
-    """
-    assert scene.mask is not None and scene.frame is not None
-    left, top, right, bottom = scene.frame
-    x, y = np.arange(scene.mask.width), np.arange(scene.mask.height)
-    across = np.maximum(left - x, x - right + 1).clip(0)
-    down = np.maximum(top - y, y - bottom + 1).clip(0)
-    distance = np.hypot(across, down[:, None])
-    shares = np.where(distance > 0, (distance / NEAR).clip(max=1), 1) * np.asarray(scene.mask)
-    return Image.fromarray(shares.round().astype(np.uint8))
 
 
 def reduced(model: LatentDiffusion, scene: Scene, size: tuple[int, int]) -> Scene:

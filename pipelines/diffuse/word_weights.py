@@ -34,8 +34,3 @@ def parse_word_weights(text: str) -> list[tuple[str, float]]:
             raise BadInput("diffuse.word_weight_twice", word=word[:40])
         found[word.lower()] = float(number)
     return [(word, weight) for word, weight in found.items() if weight != 1]
-
-
-def write_word_weights(weights: dict[str, float]) -> str:
-    """The text that `parse_word_weights` reads as these weights."""
-    return ", ".join(f"{word}={weight:g}" for word, weight in weights.items() if weight != 1)

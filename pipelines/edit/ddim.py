@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from pipelines.core.generators import mapped
+from pipelines.core.pipeline import Step
 from pipelines.models.base import Denoiser
+from pipelines.models.ddim import CLEAN, ddim_step, predict_x0
 from pipelines.models.typed import integers
-from pipelines.models.unet.network import CLEAN, ddim_step, predict_x0
 
 NoisePredictor = Callable[[Tensor, int], Tensor]  # (n, c, h, w) at a step in [0, 1000) -> the noise in it
 MOST_AT_ONCE = 16  # x in one call of a network
+
+R = TypeVar("R")
 
 
 def noise_predictor(unet: Denoiser) -> NoisePredictor:
@@ -107,6 +112,18 @@ def ddim_sample(
             x = there + mask * (x - there)
         yield len(inversion.errors) - k, clean
     return x
+
+
+def as_steps(
+    stage: str, total: int, walk: Generator[tuple[int, Tensor], None, R], decode: Callable[[Tensor], Tensor]
+) -> Generator[Step, None, R]:
+    """A walk that yields numbers of steps and x, as Steps that show x decoded. Returns what the walk returns."""
+
+    def step(made: tuple[int, Tensor]) -> Step:
+        done, x = made
+        return Step(stage, done, max(total, done), {}, lambda: decode(x))
+
+    return mapped(walk, step)
 
 
 def add_noise(x: Tensor, alpha: Tensor | float, generator: torch.Generator) -> Tensor:

@@ -34,13 +34,8 @@ MAX_BYTES = 32_000_000
 MAX_HEADER = 1_000_000
 MAX_RANK = 64
 URI_HEAD = "data:application/octet-stream;base64,"
-TEXTS = {
-    "source": 2000,
-    "target": 2000,
-    "base": 64,
-    "clip": 200,
-    "mode": 40,
-}  # facts that are text, and their length
+# facts that are text, and their length
+TEXTS = {"source": 2000, "target": 2000, "base": 64, "clip": 200, "mode": 40}
 
 
 @dataclass(frozen=True)
@@ -244,9 +239,8 @@ class AdaptedUnet:
         )
         self.names.append(f"direction{len(self.names)}")
         with META_INIT_LOCK, cast(Any, torch.random).fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # several adapters are meant; the weights that peft draws are replaced
+            # several adapters are meant; the weights that peft draws are replaced
+            warnings.simplefilter("ignore")
             inject_adapter_in_model(config, self.unet.network, self.names[-1])
         self.layers = [module for module in self.unet.modules() if isinstance(module, LoraLayer)]
         for layer in self.layers:

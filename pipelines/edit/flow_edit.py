@@ -26,8 +26,8 @@ from torch import Tensor
 from pipelines.edit.ddim import NoisePredictor, alphas_at
 from pipelines.edit.settings import EditSettings
 from pipelines.models.base import Denoiser
+from pipelines.models.ddim import predict_x0
 from pipelines.models.sampling import generator_of
-from pipelines.models.unet.network import predict_x0
 
 RETURN_STEP = 880  # where strength 1 begins: t = 0.98
 STEPS = 28  # of strength 1

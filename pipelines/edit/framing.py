@@ -33,7 +33,7 @@ class Framing:
     def of(cls, size: tuple[int, int], box: tuple[int, int, int, int] | None, side: int) -> Framing:
         """The framing of a picture of (width, height); without a box, of the whole picture.
 
-        BadInput when the box is not inside the picture, or has a side below LEAST.
+        BadInput when the box is not inside the picture, or has a side below MIN_SIDE.
         """
         width, height = size
         left, top, right, bottom = box or (0, 0, width, height)

@@ -15,7 +15,7 @@ from pipelines.clip.cutouts import views_alike
 from pipelines.clip.losses import directional_loss, magnitude_loss, preservation_loss
 from pipelines.edit.ddim import NoisePredictor, Trajectory
 from pipelines.models.base import Clip
-from pipelines.models.unet.network import predict_x0
+from pipelines.models.ddim import predict_x0
 
 PUSHES = 2  # a step
 VIEWS = 3  # of each picture

@@ -18,12 +18,11 @@ from pipelines.clip.ranking import text_vector
 from pipelines.core.looks import of_style, under_looks
 from pipelines.core.pipeline import Step
 from pipelines.core.prompts import as_words, parse_targets
-from pipelines.edit.ddim import noise_predictor
+from pipelines.edit.ddim import as_steps, noise_predictor
 from pipelines.edit.flow_edit import SOURCE_GUIDANCE, STEPS, flow_edit, flow_grid, target_guidance
 from pipelines.edit.inputs import EditInputs
 from pipelines.edit.results import edited_images
 from pipelines.edit.settings import EditSettings
-from pipelines.edit.walks import shown
 from pipelines.models.typed import floats
 
 FOCUSES = (0.8, 0.5, 0.0)  # that are tried, the most first
@@ -41,9 +40,8 @@ class InstantDrawing:
     inputs: EditInputs
     x: Tensor
     chosen: float | None = None
-    _full: dict[float, Tensor] = field(
-        default_factory=dict[float, Tensor]
-    )  # strength -> x, of the focus chosen
+    # strength -> x, of the focus chosen
+    _full: dict[float, Tensor] = field(default_factory=dict[float, Tensor])
 
     def __call__(self, strengths: list[float]) -> Generator[Step, None, Tensor]:
         """(n, c, h, w), x edited once for each strength; negative ones go from the target to the source."""
@@ -86,4 +84,4 @@ class InstantDrawing:
             noise_predictor(to_unet.under(target, target_guidance(settings))),
             unet.alphas_cumprod, self.x, grid, begins, settings.seed, self.inputs.small_mask, focuses,
         )  # fmt: skip
-        return (yield from shown("draw", len(grid) - 1, walk, unet.decode))
+        return (yield from as_steps("draw", len(grid) - 1, walk, unet.decode))

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipelines.core.generators import finished
 from pipelines.core.journal import Journal
 from pipelines.core.pipeline import Picture, Resumable, Step
 from pipelines.core.settings import Settings
@@ -24,6 +25,7 @@ from pipelines.edit.ddim import (
     NoisePredictor,
     Trajectory,
     add_noise,
+    as_steps,
     ddim_invert,
     ddim_sample,
     noise_predictor,
@@ -45,13 +47,11 @@ from pipelines.edit.settings import EditSettings
 from pipelines.edit.source_images import SourceImages
 from pipelines.edit.strip import strip_pictures
 from pipelines.edit.tuning import PAPER_DOWN, PAPER_UP, AdapterTraining, adapter_of
-from pipelines.edit.walks import shown
 from pipelines.errors import BadInput, Message, Stopped
 from pipelines.models.base import Clip, Denoiser
 from pipelines.models.checkpoint import network_hash
-from pipelines.models.latent_diffusion import finished
+from pipelines.models.ddim import CLEAN, ddim_walk
 from pipelines.models.sampling import generator_of
-from pipelines.models.unet.network import CLEAN, ddim_walk
 
 
 @dataclass
@@ -248,7 +248,7 @@ class Edit(Resumable[EditSettings]):
 
     def _inverted(self, settings: EditSettings, x: Tensor, steps: int) -> Generator[Step, None, Trajectory]:
         """The walk up as Steps that show x."""
-        return (yield from shown("invert", steps, self._up(settings, x, steps), self.unet.decode))
+        return (yield from as_steps("invert", steps, self._up(settings, x, steps), self.unet.decode))
 
     def _draw(
         self,
@@ -283,7 +283,7 @@ class Edit(Resumable[EditSettings]):
         def decode(x: Tensor) -> Tensor:
             return self.unet.decode(x[-len(strengths) :])
 
-        drawn = yield from shown("draw", len(inversion.errors), sampling, decode)
+        drawn = yield from as_steps("draw", len(inversion.errors), sampling, decode)
         return drawn[-len(strengths) :]
 
     @property

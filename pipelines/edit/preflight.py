@@ -81,7 +81,7 @@ def texts_cosine(clip: Clip, settings: EditSettings) -> float:
 def proposed_return_step(models: Models, settings: EditSettings) -> int:
     """A return step from 350 to 600 that grows with the distance of the texts; 500 for examples; FlowEdit's own.
 
-    After Kwon et al. 2023, Asyrp, section 4.2.
+    After Kwon et al. 2023, Asyrp, whose editing interval grows with the distance of the texts by CLIP.
     """
     if edits_by_text(models.unet, settings):
         return RETURN_STEP

@@ -106,7 +106,7 @@ def as_direction(
     updates: int,
     curves: list[list[float]],
 ) -> Direction:
-    """A Direction of float16 tensors, with the facts of its training. `curves` are the rows of `Tuning.curves`."""
+    """A Direction of float16 tensors, with the facts of its training. `curves` are those of AdapterTraining."""
     facts: dict[str, Any] = {
         "source": settings.source,
         "target": settings.target,

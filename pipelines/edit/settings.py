@@ -14,13 +14,8 @@ from pipelines.errors import BadInput
 MODES = ("instant", "quick", "reusable", "paper")
 LOSSES = ("log", "plain")
 WEAKEST, STRONGEST = -1.0, 1.5
-AFTERWARDS = (
-    "strength",
-    "strip",
-    "even_strip",
-    "automatic_mask",
-    "until",
-)  # settings that the learning does not see
+# settings that the learning does not see
+AFTERWARDS = ("strength", "strip", "even_strip", "automatic_mask", "until")
 
 
 @dataclass(frozen=True)

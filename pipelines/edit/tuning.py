@@ -26,9 +26,9 @@ from pipelines.edit.directions import AdaptedUnet
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import Message
 from pipelines.models.base import Clip, Denoiser
+from pipelines.models.ddim import ddim_step, predict_x0
 from pipelines.models.sampling import generator_of
 from pipelines.models.typed import integers
-from pipelines.models.unet.network import ddim_step, predict_x0
 
 PAPER_UP, PAPER_DOWN = 40, 6
 VIEWS = 4  # of each picture

@@ -69,6 +69,29 @@ DRAWERS: dict[
     "generate": ("generate", {}),
     "dalle": ("generate", {"finish": "drawn"}),
 }
+# parts that are idle until their flag gives them a number: the largest one, what is counted, and what is on their sheet
+COUNTED = {
+    "optimize": (
+        10_000,
+        "names to optimize, 60 s each",
+        "five pictures a name: last and best from a splash, drawn, last and best from it",
+    ),
+    "guide": (
+        10_000,
+        "names to guide, 40 s each",
+        "text and CLIP, text, CLIP, neither: four pictures a name",
+    ),
+    "given": (
+        10_000,
+        "icons to complete, 7 s each",
+        "an icon, each half covered and drawn, drawn whole: six pictures a name",
+    ),
+    "edit": (
+        20,
+        "text pairs to edit ten pictures by",
+        "before and after, a row a pair; to this name and -MODE.png",
+    ),
+}
 QUICK_NAMES, QUICK_CANDIDATES = 6, 4  # and a few of everything else, to see that it works
 
 
@@ -127,35 +150,10 @@ def _parser() -> Parser:
     parser.add_argument(
         "--copies", type=Path, metavar="FILE.png", help="samples beside their nearest training pictures"
     )
-    parser.add_argument(
-        "--optimize", type=number(int, 0, 10_000), default=0, help="names to optimize, 60 s each (default 0)"
-    )
-    parser.add_argument(
-        "--optimize-sheet",
-        type=Path,
-        help="five pictures a name: last and best from a splash, drawn, last and best from it",
-    )
-    parser.add_argument(
-        "--guide", type=number(int, 0, 10_000), default=0, help="names to guide, 40 s each (default 0)"
-    )
-    parser.add_argument(
-        "--guide-sheet", type=Path, help="text and CLIP, text, CLIP, neither: four pictures a name"
-    )
-    parser.add_argument(
-        "--given", type=number(int, 0, 10_000), default=0, help="icons to complete, 7 s each (default 0)"
-    )
-    parser.add_argument(
-        "--given-sheet",
-        type=Path,
-        help="an icon, each half covered and drawn, drawn whole: six pictures a name",
-    )
+    for part, (most, counted, sheet) in COUNTED.items():
+        parser.add_argument(f"--{part}", type=number(int, 0, most), default=0, help=f"{counted} (default 0)")
+        parser.add_argument(f"--{part}-sheet", type=Path, help=sheet)
     parser.add_argument("--matting-sheet", type=Path, help="24 pictures cut out, on black")
-    parser.add_argument(
-        "--edit", type=number(int, 0, 20), default=0, help="text pairs to edit ten pictures by (default 0)"
-    )
-    parser.add_argument(
-        "--edit-sheet", type=Path, help="before and after, a row a pair; to this name and -MODE.png"
-    )
     parser.add_argument(
         "--figures", nargs="+", type=Path, metavar="FILE", help="measure nothing, take what --json printed"
     )
@@ -209,13 +207,7 @@ class Evaluation:
 
     def wants(self, part: str) -> bool:
         """Whether a part has anything to do: some are idle until their flag gives them a number."""
-        counts = {
-            "optimize": self.options.optimize,
-            "guide": self.options.guide,
-            "given": self.options.given,
-            "edit": self.options.edit,
-            "instant": self.options.edit,
-        }
+        counts = {name: getattr(self.options, name) for name in COUNTED} | {"instant": self.options.edit}
         counts |= dict.fromkeys((*DRAWERS, "compared", "composed", "copies"), len(self.names))
         return counts.get(part, 1) > 0
 
@@ -224,10 +216,10 @@ class Evaluation:
         """Those who rank what is drawn: the judge where its file is given, CLIP, the critic and pixels."""
         book = Book(self.emoji.icons)
         clips = {who: TextJudge(clip, book) for who, clip in self.judges.items()}
-        return {**self.onlooker, **clips, "pixels": PixelJudge(self.emoji)}
+        return {**self.trained_judge, **clips, "pixels": PixelJudge(self.emoji)}
 
     @cached_property
-    def onlooker(self) -> dict[str, NameJudge]:
+    def trained_judge(self) -> dict[str, NameJudge]:
         """The judge, where its file is given."""
         if self.options.judge is None:
             return {}
@@ -352,7 +344,7 @@ class Evaluation:
         diffuse = self.studio.pipeline("diffuse")
         assert isinstance(diffuse, Diffuse)
         book, names = book_and_names(self.emoji, self.options.given)
-        judges = name_judges({"critic": self.critic}, book) | self.onlooker
+        judges = name_judges({"critic": self.critic}, book) | self.trained_judge
         return completion(diffuse, judges, self.emoji, names, self.options.given_sheet)
 
     def unet(self) -> dict[str, float]:
@@ -369,7 +361,7 @@ class Evaluation:
     def guide(self) -> dict[str, float]:
         """Whether Guide does, with and without the text, with and without CLIP."""
         options = self.options
-        return guiding(self.studio, self.emoji, options.guide, options.guide_sheet, self.onlooker)
+        return guiding(self.studio, self.emoji, options.guide, options.guide_sheet, self.trained_judge)
 
     def instant(self) -> dict[str, float]:
         """Whether Edit does so without learning."""

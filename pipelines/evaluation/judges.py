@@ -13,6 +13,7 @@ from pipelines.evaluation.synonyms import Entry
 from pipelines.models.base import Clip
 from pipelines.models.judge.network import Judge
 from pipelines.training.clip.retrieval import encode_pictures
+from pipelines.training.data.compositing import to_images
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import Icon, concept
 
@@ -76,7 +77,7 @@ class ThingJudge:
         self.things = {icon.name: judge.config.things.index(concept(icon)) for icon in icons}
 
     def ranks(self, name: str, pictures: np.ndarray) -> list[int]:
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        images = to_images(pictures)
         cosines = self.judge(images).cpu()
         return (cosines > cosines[:, self.things[name]][:, None]).sum(1).tolist()
 
@@ -89,7 +90,7 @@ class PixelJudge:
         self.shows = {icon.name: concept(icon) for icon in emoji.icons}
 
     def ranks(self, name: str, pictures: np.ndarray) -> list[int]:
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        images = to_images(pictures)
         found = self.training.concepts(thumbnails(images), 5)
         return [things.index(self.shows[name]) if self.shows[name] in things else 5 for things in found]
 
@@ -169,7 +170,7 @@ class Training:
             if critic is not None:
                 chunks.append(encode_pictures(critic, pictures).cpu())
             else:
-                images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+                images = to_images(pictures)
                 chunks.append(thumbnails(images))
         self.vectors = torch.cat(chunks)
 

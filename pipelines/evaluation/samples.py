@@ -79,9 +79,8 @@ class Drawer:
 class Drawn:
     """The candidates of some names as judges rank them."""
 
-    places: dict[
-        str, list[list[int]]
-    ]  # judge -> for each name the rank of each candidate, in order of its number
+    # judge -> for each name the rank of each candidate, in order of its number
+    places: dict[str, list[list[int]]]
     order: list[list[int]]  # for each name the candidates' numbers, best first by CLIP
     alike: list[float]  # for each name the mean cosine of its candidates, by the critic
     best: list[Image.Image]  # CLIP's choice of each name

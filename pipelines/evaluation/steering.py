@@ -27,6 +27,7 @@ from pipelines.models.base import Clip
 from pipelines.optimize.pipeline import Optimize
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.studio import Studio
+from pipelines.training.data.compositing import to_images
 from pipelines.training.data.dataset import Dataset, on_background
 
 EDIT_PAIRS = (
@@ -207,8 +208,8 @@ def _learned(edit: Edit, settings: EditSettings, image: Image.Image) -> str:
 
 def validation_pictures(emoji: Dataset, size: int) -> Tensor:
     """The validation pictures on white, (n, 3, size, size) in [-1, 1]."""
-    pictures = torch.from_numpy(on_background(emoji.rgba[emoji.validation])).permute(0, 3, 1, 2)
-    return F.interpolate(pictures.float().div(127.5).sub(1), (size, size), mode="area")
+    pictures = to_images(on_background(emoji.rgba[emoji.validation]))
+    return F.interpolate(pictures, (size, size), mode="area")
 
 
 def round_trip(edit: Edit, pictures: Tensor, return_step: int = 600, steps: int = 40) -> dict[str, float]:

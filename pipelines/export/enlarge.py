@@ -30,9 +30,8 @@ def enlarged(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
         ):
             levels = doubled(levels)
         whole = levels.clamp(0, 1).mul(255).round().to(torch.uint8)[0].permute(1, 2, 0).numpy()
-        whole[..., :3] = np.minimum(
-            whole[..., :3], whole[..., 3:]
-        )  # premultiplied colours are below their opacity
+        # premultiplied colours are below their opacity
+        whole[..., :3] = np.minimum(whole[..., :3], whole[..., 3:])
         premultiplied = Image.frombytes("RGBa", (whole.shape[1], whole.shape[0]), whole.tobytes())
     return premultiplied.resize(size, Image.Resampling.LANCZOS).convert("RGBA")
 

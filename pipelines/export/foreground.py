@@ -13,10 +13,8 @@ from PIL import Image, ImageFilter
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-SMOOTH, AT_EDGES = (
-    1e-5,
-    0.1,
-)  # how much neighbours count: everywhere, and times the difference of their opacity
+# how much neighbours count: everywhere, and times the difference of their opacity
+SMOOTH, AT_EDGES = 1e-5, 0.1
 SMALL, ROUNDS_SMALL, ROUNDS = 32, 10, 4  # up to this side there are more rounds, because they cost nothing
 BAND = 2  # pixels on both sides of an outline whose opacity is worked out anew
 ALIKE = 0.15  # distance of two colours in [0, 1]^3 below which nothing between them can be told

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, candidate_seeds, spread
+from pipelines.core.generators import mapped
 from pipelines.core.looks import in_words, needs_words, slot_in, under_looks
 from pipelines.core.pipeline import Drawn, Picture, Splits, Step
 from pipelines.core.prompts import parse_terms
@@ -25,7 +26,7 @@ from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_size, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer, joint_reading
-from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, preview, walk
+from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, Tick, preview, walk
 from pipelines.models.sampling import generator_of, sample
 from pipelines.models.typed import integers
 
@@ -196,9 +197,8 @@ class Generate(Splits[GenerateSettings]):
         (height, width), rows = self.canvas(settings), batch.rows
         before, length = config.semantic_length, config.semantic_length + height * width
         uniform = torch.stack([_uniform(seed, length) for seed in batch.row_seeds]).to(device)
-        canvas = _blank(self.vqgan, height, width, device).repeat(
-            rows, 1
-        )  # what has not been drawn yet is white
+        # what has not been drawn yet is white
+        canvas = _blank(self.vqgan, height, width, device).repeat(rows, 1)
         told = config.prompt_length > 0 and bool(settings.prompt or batch.looks)
         terms = (settings.terms() if told else []) or NOTHING
         guided = told and (settings.guidance != 1 or len(terms) > 1)
@@ -249,15 +249,12 @@ class Generate(Splits[GenerateSettings]):
         )
         guidance = model.proposed_guidance
         ticks = walk(model, batch.row_seeds, (width, height), condition, steps, guidance, known, course)
-        while True:
-            try:
-                tick = next(ticks)
-            except StopIteration as end:
-                refined = model.decode(end.value)
-                break
+
+        def step(tick: Tick) -> Step:
             done, total = batch.index * tick.total + tick.done, batch.count * tick.total
-            shown = len(batch.seeds)
-            yield Step("refine", done, total, {}, lambda tick=tick, shown=shown: preview(model, tick, shown))
+            return Step("refine", done, total, {}, lambda: preview(model, tick, len(batch.seeds)))
+
+        refined = model.decode((yield from mapped(ticks, step)))
         top = settings.keep_rows * self.vqgan.config.factor
         return torch.cat([images[:, :, :top], refined[:, :, top:]], 2)
 

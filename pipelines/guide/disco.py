@@ -16,7 +16,7 @@ from pipelines.core.prompts import MAX_WEIGHT, Target, said
 from pipelines.core.settings import Knob, Settings
 from pipelines.errors import BadInput, Message
 from pipelines.guide.notebook_text import values_in
-from pipelines.guide.schedules import as_course, as_keyframes, as_number
+from pipelines.guide.schedules import as_keyframes, as_number, as_schedule
 from pipelines.io.values import is_dict, is_list
 
 SIDE = 64  # pixels; a notebook's sides are reduced to multiples of it
@@ -340,22 +340,22 @@ class _Notebook:
 
 
 def _read(knob: Knob, value: Any) -> Any:
-    """A value in the form of its setting; a tuple where a course is given for one number; None where it says nothing.
+    """A value in the form of its setting; a tuple where a schedule is given for one number; None where it says nothing.
 
     What is of another form is returned as it is, for Settings to refuse.
     """
     if knob.kind == "schedule":
-        return as_course(value)
+        return as_schedule(value)
     if knob.kind == "keyframes":
         return as_keyframes(value) or None
     if knob.type not in (int, float) or isinstance(value, bool) or knob.kind == "seed":
         return value
     if isinstance(number := as_number(value), (int, float)):
         return number
-    course = as_course(value)
-    if not isinstance(course, str):
+    schedule = as_schedule(value)
+    if not isinstance(schedule, str):
         return None if isinstance(value, str) else value
-    numbers = [as_number(text) for text in re.findall(r"\[([^\[\]]*)\]", course)]
+    numbers = [as_number(text) for text in re.findall(r"\[([^\[\]]*)\]", schedule)]
     return None if not numbers or None in numbers else numbers[0] if len(set(numbers)) == 1 else (*numbers,)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipelines.models.unet.network import predict_x0
+from pipelines.models.ddim import predict_x0
 
 Predictor = Callable[[Tensor, Tensor], Tensor]  # (n, c, h, w) and (n,) steps -> the noise in it
 Loss = Callable[[Tensor], Tensor]  # (1, 3, h, w) -> a scalar
@@ -67,18 +67,3 @@ def clamped(gradient: Tensor, most: float) -> Tensor:
         return gradient
     size = gradient.square().mean().sqrt()
     return gradient * (size.clamp(max=most) / size.clamp(min=1e-20))
-
-
-def guided_step(
-    x: Tensor, noise: Tensor, alpha: float, next_alpha: float, eta: float, generator: torch.Generator
-) -> Tensor:
-    """One step of DDIM (Song et al. 2021, equation 12) from `alpha` to `next_alpha`: (1, c, h, w) -> the same shape.
-
-    `eta` 0 adds no noise, 1 as much as Ho et al. 2020. Noise is drawn on the CPU.
-    """
-    sigma = eta * ((1 - next_alpha) / (1 - alpha)) ** 0.5 * (1 - alpha / next_alpha) ** 0.5
-    guess = predict_x0(x, noise, alpha)
-    x = next_alpha**0.5 * guess + max(1 - next_alpha - sigma**2, 0.0) ** 0.5 * noise
-    if sigma:
-        x = x + sigma * torch.randn(x.shape, generator=generator).to(x.device)
-    return x

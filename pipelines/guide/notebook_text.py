@@ -16,12 +16,8 @@ from pipelines.errors import BadInput
 from pipelines.io.values import is_dict
 
 MOST_CHARACTERS = 1_000_000
-OWN = (
-    "text_prompts",
-    "clip_guidance_scale",
-    "cut_overview",
-    "cut_innercut",
-)  # names that no other program has
+# names that no other program has
+OWN = ("text_prompts", "clip_guidance_scale", "cut_overview", "cut_innercut")
 SIGN = re.compile(rf"[\"']?\b(?:{'|'.join(OWN)})[\"']?\s*[:=]")
 COMMENT = re.compile(r"^\s*//.*$", re.MULTILINE)
 TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")

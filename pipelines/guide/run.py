@@ -16,7 +16,7 @@ from pipelines.core.journal import Snapshot
 from pipelines.core.pipeline import Picture
 from pipelines.errors import Message
 from pipelines.guide.cutouts import guide_cutouts
-from pipelines.guide.gradient import Loss, Prediction, clamped, guidance_gradient, guided_step
+from pipelines.guide.gradient import Loss, Prediction, clamped, guidance_gradient
 from pipelines.guide.losses import regularizers
 from pipelines.guide.scenes import Scenes
 from pipelines.guide.settings import GuideSettings
@@ -26,8 +26,8 @@ from pipelines.guide.symmetry import is_mirrored, mirrored_walk
 from pipelines.io.images import round_to_uint8, to_pil
 from pipelines.io.moves import move_matrix, moved
 from pipelines.models.base import Clip, Denoiser, PixelDenoiser
+from pipelines.models.ddim import CLEAN, predict_x0, stochastic_ddim_step
 from pipelines.models.typed import floats, integers
-from pipelines.models.unet.network import CLEAN, predict_x0
 
 
 class GuideRun:
@@ -74,7 +74,7 @@ class GuideRun:
             return Message("guide.loss_broke", {"loss": f"{seen.loss.item():.3g}", "step": position + 1})
         noise = seen.noise + (1 - alpha) ** 0.5 * clamped(seen.gradient, current.clamp_max)
         guess = predict_x0(x, noise, alpha)
-        x = guided_step(x, noise, alpha, next_alpha, current.eta, fresh)
+        x = stochastic_ddim_step(x, noise, alpha, next_alpha, current.eta, fresh)
         if is_mirrored(self.settings, k):
             x = mirrored_walk(self.unet, self.settings.symmetry, x, guess, next_alpha)
         state = self.state

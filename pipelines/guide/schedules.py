@@ -120,10 +120,10 @@ def as_text(number: float) -> str:
     return f"{number:.10f}".rstrip("0").rstrip(".") if math.isfinite(number) else str(number)
 
 
-def as_course(value: Any) -> Any:
-    """A number, a list of numbers in equal parts, or the text of either, as the text of a course.
+def as_schedule(value: Any) -> Any:
+    """A number, a list of numbers in equal parts, or the text of either, as the text of a schedule.
 
-    None for a text that is no course, as "auto"; other values as they are.
+    None for a text that is no schedule, as "auto"; other values as they are.
     """
     if (number := as_number(value)) is not None:
         return as_text(number)
@@ -146,9 +146,8 @@ def as_keyframes(value: Any) -> Any:
     if (number := as_number(value)) is not None:
         return as_text(number)
     keys = re.findall(r"(\d{1,6})\s*:\s*\(([^()]*)\)", value) if isinstance(value, str) else []
-    numbers = {
-        int(frame): as_number(text) for frame, text in keys
-    }  # of a frame that is named twice, the last
+    # of a frame that is named twice, the last
+    numbers = {int(frame): as_number(text) for frame, text in keys}
     if not numbers or None in numbers.values():
         return value
     return ", ".join(f"{frame}: ({as_text(number or 0.0)})" for frame, number in sorted(numbers.items()))

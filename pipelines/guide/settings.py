@@ -75,7 +75,7 @@ class GuideSettings(SteeredSettings):
         help="how strongly the model's own reading of the text steers; 0 for a model that reads nothing",
         help_zh="模型自己读到的文字影响有多强；0 表示模型不读文字")
     clip_guidance_scale: str = knob("5000", label=("CLIP guidance scale", "CLIP 引导强度"), kind="schedule",
-        help="how strongly CLIP's gradient steers; a number, or a course such as [0]*200+[5000]*800",
+        help="how strongly CLIP's gradient steers; a number, or a schedule such as [0]*200+[5000]*800",
         help_zh="CLIP 的梯度影响有多强；一个数，或随进程变化，例如 [0]*200+[5000]*800")
     clamp_max: float = knob(0.2, 0.0, 10.0, label=("largest gradient", "梯度上限"), advanced=True,
         help="root mean square that the gradient is cut to; 0 for no limit", help_zh="梯度均方根的上限；0 表示不限")
@@ -149,7 +149,7 @@ class GuideSettings(SteeredSettings):
 
     @classmethod
     def current_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Also numbers where the text of a course or of keyframes is meant."""
+        """Also numbers where the text of a schedule or of keyframes is meant."""
         values = super().current_names(values)
         numbers = {name: as_number(values.get(name)) for name in (*SCHEDULES, *KEYFRAMES)}
         return values | {
@@ -164,11 +164,11 @@ class GuideSettings(SteeredSettings):
         return read_disco(text, cls, beside)
 
     def schedule(self, name: str) -> Schedule:
-        """The course of one of SCHEDULES along the noise. BadInput when its text is none."""
+        """One of SCHEDULES, parsed: numbers along the noise. BadInput when its text is none."""
         return parse_schedule(name, getattr(self, name), *SCHEDULES[name])
 
     def keyframes(self, name: str) -> Keyframes:
-        """The course of one of KEYFRAMES along the frames. BadInput when its text is none."""
+        """One of KEYFRAMES, parsed: numbers along the frames. BadInput when its text is none."""
         return parse_keyframes(name, getattr(self, name), *KEYFRAMES[name])
 
     def mirrored_at(self) -> list[float]:

@@ -50,16 +50,8 @@ KINDS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
 MAX_BYTES = 32_000_000
 URI_HEAD = "data:image/"
 MAX_TEXT_BYTES = 64_000_000  # of its texts and profiles, unpacked, where Pillow reads them
-DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-)  # Pillow's
+# what Pillow raises for a damaged file
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
 GREY = 0  # colour type of a PNG
 SPACES_OF_PROFILES = ("RGB", "RGBA", "L", "LA", "CMYK")  # modes whose colours a profile may say
 MODES_OF_PNG = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")

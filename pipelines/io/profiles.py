@@ -31,9 +31,8 @@ def profile_of_png(chunk: bytes) -> bytes:
     _, _, rest = chunk.partition(b"\0")  # its name
     unpacker = zlib.decompressobj()
     try:
-        profile = unpacker.decompress(
-            rest[1:], MAX_PROFILE
-        )  # the first byte is the method, of which there is one
+        # the first byte is the method, of which there is one
+        profile = unpacker.decompress(rest[1:], MAX_PROFILE)
     except zlib.error:
         return b""
     return b"" if unpacker.unconsumed_tail else profile

@@ -113,9 +113,8 @@ def write_film(
     pictures = _drawn(frames, count, most=round(FASTEST * seconds), hold=rate - 1, marks=marks)
     try:
         with tempfile.TemporaryDirectory(prefix="film-") as folder:
-            draft = Path(
-                folder, f"film{suffix}"
-            )  # a real file: elsewhere an MP4's index cannot move to the front
+            # a real file: elsewhere an MP4's index cannot move to the front
+            draft = Path(folder, f"film{suffix}")
             _encode(draft, pictures, rate, marks, scenes)
             data = draft.read_bytes()
     except FFmpegError as error:
@@ -280,10 +279,8 @@ def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:
     import av
     from av.error import FFmpegError
 
-    rules = {
-        "protocol_whitelist": "none",
-        "codec_whitelist": ",".join(DECODERS),
-    }  # this file, these decoders, no more
+    # this file, these decoders, no more
+    rules = {"protocol_whitelist": "none", "codec_whitelist": ",".join(DECODERS)}
     try:
         with path.open("rb") as file:
             kind = _film_format(file.read(12))

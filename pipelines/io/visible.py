@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-BLANK = (
-    "\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # letters and symbols by their category, with an empty shape
-)
+# letters and symbols by their category, with an empty shape
+BLANK = "\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 UNSEEN = (
     "\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufdd0-\ufdef\ufe00-\ufe0f\ufeff"
     "\ufff9-\ufffc\U0001d173-\U0001d17a\U000e0000-\U000e0fff"

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from pipelines.models.words import Alignment, PromptTokens
 
-MOST_PLACES = (
-    32 * 32
-)  # self-attention over more places is not taken over: it holds no layout, and much memory
-WITHIN_SHARE = 0.5  # of the steps that take over cross-attention, the first that take over self-attention too
+# self-attention over more places is not taken over: it holds no layout, and much memory
+MOST_PLACES = 32 * 32
+SELF_SHARE = 0.5  # of the steps that take over cross-attention, the first that take over self-attention too
 BLOCK_LAYERS = (".attn1.processor", ".attn2.processor")  # of a transformer block: self- and cross-attention
 
 
@@ -104,73 +103,74 @@ def open_attention(network: Any) -> None:
     )
 
 
-class Loan:
+class AttentionStore:
     """The weights of one step of a source's walk, for the same step of a target's.
 
-    `cross` and `within` say whether cross- and self-attention are taken over at present.
+    `cross_attention` and `self_attention` say which are taken over at present.
     """
 
     def __init__(self) -> None:
-        self.cross = self.within = True
+        self.cross_attention = self.self_attention = True
         self.weights: defaultdict[str, deque[Tensor]] = defaultdict(deque)
 
     def wants(self, cross: bool, places: int) -> bool:
         """Whether a layer's weights are taken over at present."""
-        return self.cross if cross else self.within and places <= MOST_PLACES
+        return self.cross_attention if cross else self.self_attention and places <= MOST_PLACES
 
-    def settle(self, done: int, kept: float) -> None:
+    def set_step(self, done: int, kept: float) -> None:
         """Say what is taken over in the step after `done` steps, where `kept` steps take something over."""
-        self.cross, self.within = done + 0.5 <= kept, done + 0.5 <= WITHIN_SHARE * kept
+        self.cross_attention, self.self_attention = done + 0.5 <= kept, done + 0.5 <= SELF_SHARE * kept
 
 
-class Lender:
-    """Puts the weights of the last `rows` rows of each layer into a loan, and changes nothing."""
+class AttentionRecorder:
+    """Puts the weights of the last `rows` rows of each layer into a store, and changes nothing."""
 
-    def __init__(self, loan: Loan, rows: int):
-        self.loan, self.rows = loan, rows
-        self.wants = loan.wants
+    def __init__(self, store: AttentionStore, rows: int):
+        self.store, self.rows = store, rows
+        self.wants = store.wants
 
     def __call__(self, layer: str, cross: bool, weights: Tensor) -> Tensor:
         """The weights themselves."""
-        self.loan.weights[layer].append(weights[-self.rows :])
+        self.store.weights[layer].append(weights[-self.rows :])
         return weights
 
 
-class Borrower:
-    """Uses a loan's weights in the last `rows` rows, and then multiplies those of cross-attention by `scale`.
+class AttentionEdit:
+    """Uses a store's weights in the last `rows` rows, and then multiplies those of cross-attention by `scale`.
 
     Keys of the target without a counterpart keep their own weights. `scale` is (keys,) or shorter, and 1 for the keys
     after it; None is 1 everywhere. As in the paper, weights are not made to sum to 1 again.
     """
 
-    def __init__(self, loan: Loan, rows: int, alignment: Alignment, scale: Tensor | None = None):
-        self.loan, self.rows, self.alignment, self.scale = loan, rows, alignment, scale
+    def __init__(self, store: AttentionStore, rows: int, alignment: Alignment, scale: Tensor | None = None):
+        self.store, self.rows, self.alignment, self.scale = store, rows, alignment, scale
 
     def wants(self, cross: bool, places: int) -> bool:
-        """Where the loan or the scale changes something."""
-        return self.loan.wants(cross, places) or (cross and self.scale is not None)
+        """Where the store or the scale changes something."""
+        return self.store.wants(cross, places) or (cross and self.scale is not None)
 
     def __call__(self, layer: str, cross: bool, weights: Tensor) -> Tensor:
         """The weights, the last rows changed."""
         own = weights[-self.rows :]
-        if self.loan.wants(cross, weights.shape[2]):
-            lent = self.loan.weights[layer].popleft()
-            own = self._moved(lent, own) if cross else lent
+        if self.store.wants(cross, weights.shape[2]):
+            stored = self.store.weights[layer].popleft()
+            own = self._moved(stored, own) if cross else stored
         if cross and self.scale is not None:
             rest = weights.shape[-1] - len(self.scale)
             own = own * F.pad(self.scale, (0, rest), value=1.0).to(own)
         return torch.cat([weights[: -self.rows], own])
 
-    def _moved(self, lent: Tensor, own: Tensor) -> Tensor:
-        matrix, paired = self.alignment.matrix(lent.shape[-1], own.shape[-1])
-        return lent @ matrix.to(lent) + own * (~paired).to(own)
+    def _moved(self, stored: Tensor, own: Tensor) -> Tensor:
+        matrix, paired = self.alignment.matrix(stored.shape[-1], own.shape[-1])
+        return stored @ matrix.to(stored) + own * (~paired).to(own)
 
 
-class Onlooker:
-    """Adds up where a picture's place looks, over the layers of cross-attention and over predictions. Changes nothing.
+class AttentionMaps:
+    """Means of cross-attention over layers and predictions, at the size of the latents (Tang et al. 2022, DAAM).
 
-    `size` is height and width of the latents. They are read whole, or by windows of height and width `window`, with tops
-    and lefts `places`, `together` of them in one prediction, in its last rows. Another control may come `first`.
+    Nothing is changed. `size` is height and width of the latents. They are read whole, or by windows of height and width
+    `window`, with tops and lefts `places`, `together` of them in one prediction, in its last rows. Another control may
+    come `first`.
     """
 
     def __init__(

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-MOST_REMEMBERED = 20_000  # prompts
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,14 @@ def joint_reading(readings: list[Reading]) -> Reading:
     cut = " … ".join(reading.cut for reading in readings if reading.cut)
     unknown = list(dict.fromkeys(word for reading in readings for word in reading.unknown))
     return Reading(longest.tokens, longest.limit, cut, unknown)
+
+
+def reading_by(tokenizer: Any, text: str, limit: int) -> Reading:
+    """How a fast tokenizer of transformers reads a text, of which `limit` tokens fit; no word is unknown."""
+    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    spans = read["offset_mapping"]
+    cut = text[spans[limit][0] :] if len(spans) > limit else ""
+    return Reading([text[start:end] for start, end in spans[:limit]], limit, cut.strip(), [])
 
 
 class Tokenizer(Protocol):
@@ -372,14 +378,6 @@ class CodecNetwork(nn.Module, ABC):
         return twin
 
 
-def linear_alphas_cumprod(
-    first_beta: float = 1e-4, last_beta: float = 0.02, step_count: int = 1000
-) -> Tensor:
-    """(step_count,) float32 for variances (betas) that grow linearly, as in Ho et al. 2020."""
-    betas = torch.linspace(first_beta, last_beta, step_count, dtype=torch.float64)
-    return (1 - betas).cumprod(0).float()
-
-
 class PixelDenoiser(nn.Module):
     """Base of denoisers of the pictures themselves, which read no text."""
 
@@ -402,20 +400,3 @@ class PixelDenoiser(nn.Module):
     def decode(self, x: Tensor) -> Tensor:
         """(n, 3, s, s) -> the same pictures."""
         return x
-
-
-def cached_text_embeddings(
-    memory: dict[str, Tensor], prompts: list[str], read: Callable[[list[str]], Tensor], device: torch.device
-) -> Tensor:
-    """(n, d) float32 of unit length: the normalized output of `read` for each prompt, cached in `memory`.
-
-    `memory` is emptied when it would hold more than MOST_REMEMBERED prompts.
-    """
-    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in memory]
-    if len(memory) + len(new) > MOST_REMEMBERED:
-        memory.clear()
-        new = list(dict.fromkeys(prompts))
-    for start in range(0, len(new), 256):
-        chunk = new[start : start + 256]
-        memory.update(zip(chunk, F.normalize(read(chunk).float(), dim=-1), strict=True))
-    return torch.stack([memory[prompt].to(device) for prompt in prompts])

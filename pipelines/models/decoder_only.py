@@ -103,9 +103,8 @@ def image_pattern(pattern: str, grid: int, kernel: int = 11) -> Tensor:
         return (back >= 0) & (back % grid == 0)
     if pattern == "convolution":
         reach = kernel // 2
-        rows_up = (back + reach).div(
-            grid, rounding_mode="floor"
-        )  # nearest row offset with |column offset| <= reach
+        # nearest row offset with |column offset| <= reach
+        rows_up = (back + reach).div(grid, rounding_mode="floor")
         across = back - rows_up * grid
         return (back >= 0) & (across.abs() <= reach) & (rows_up <= reach)
     raise ValueError(f"pattern {pattern!r} is not row, column or convolution")

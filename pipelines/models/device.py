@@ -12,9 +12,8 @@ from pipelines.errors import BadInput
 from pipelines.models.spec import SPECS
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-USUAL_PRECISION = (
-    "float32"  # "auto": bfloat16 has nowhere been measured to be faster and as good by the critic
-)
+# "auto": bfloat16 has nowhere been measured to be faster and as good by the critic
+USUAL_PRECISION = "float32"
 
 
 def precision_on(device: torch.device, asked: str = "auto") -> str:
@@ -58,9 +57,8 @@ def dtype_of(kind: str, device: torch.device) -> torch.dtype:
 
 # ----------------------------------------------------------------------------------------------------------------- room
 
-WEIGHTS_SHARE = (
-    0.5  # the share of a GPU's memory that weights may fill; the rest is for what is computed with them
-)
+# the share of a GPU's memory that weights may fill; the rest is for what is computed with them
+WEIGHTS_SHARE = 0.5
 
 
 def networks_of(part: Any) -> list[nn.Module]:
@@ -89,7 +87,7 @@ def networks_to_offload(parts: list[nn.Module], waiting: list[nn.Module], room: 
 def make_room(parts: Iterable[Any], loaded: Iterable[Any], device: torch.device) -> None:
     """Move the networks in `parts` to a GPU. Does nothing on other devices.
 
-    Weights may fill ROOM of its memory; beyond that, other networks of `loaded` are first moved to the CPU.
+    Weights may fill WEIGHTS_SHARE of its memory; beyond that, other networks of `loaded` are first moved to the CPU.
     """
     if device.type != "cuda":
         return

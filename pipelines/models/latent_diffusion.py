@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,6 @@ OWN = "auto"  # the sampler that the model likes
 ROUNDS_UNTIL = 0.7  # share of the steps before which they are made again; later ones only draw details
 Predict = Callable[[Tensor, Tensor, Any, "Tensor | None"], Tensor]
 MOST_SHOWN, MOST_QUICK = 32, 64  # latents a side of a preview, by the model's own decoder and by a tiny one
-
-R = TypeVar("R")
 
 
 class LatentDiffusion(Protocol):
@@ -299,15 +297,6 @@ def _composed(
     base = predict(read, t, without, more)
     pulls = [share * (predict(read, t, under, more) - base) for share, under in course.terms]
     return base + guidance * torch.stack(pulls).sum(0)
-
-
-def finished(ticks: Generator[Any, None, R]) -> R:
-    """What a walk that nobody watches returns at its end."""
-    while True:
-        try:
-            next(ticks)
-        except StopIteration as end:
-            return end.value
 
 
 def _begin(

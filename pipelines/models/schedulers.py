@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.models.base import linear_alphas_cumprod
+from pipelines.models.ddim import linear_alphas_cumprod
 from pipelines.models.typed import floats
 
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {  # and what is so whatever the model's own scheduler does

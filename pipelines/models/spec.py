@@ -14,8 +14,8 @@ from typing import Any
 class ModelSpec:
     """One family. Names of classes and functions are "module.name" within the folder of the family; "" for none.
 
-    A network's `convert` takes an Original and returns a Converted. A vocabulary's takes the published file and the path
-    to write. `merge` takes the two Originals of a model that is published in two files and returns one.
+    A network's `convert` takes a SourceCheckpoint and returns a Converted. A vocabulary's takes the published file and
+    the path to write. `merge` takes the two SourceCheckpoints of a model that is published in two files and returns one.
     """
 
     kind: str  # unique; what a converted file says it is. Files of the tiny pack do not say it
@@ -24,12 +24,10 @@ class ModelSpec:
     config: str = ""  # dataclass, a Config
     network: str = ""  # class, made from a config and, where the row names one, a tokenizer or a CLIP
     tokenizer: str = ""  # class that reads a vocabulary, of role tokenizer only
-    vocabulary: str = (
-        ""  # checkpoint whose vocabulary the network reads with, where it carries its own tokenizer
-    )
-    text_encoder: str = (
-        ""  # checkpoint of the CLIP whose text tower the network reads with, where it has none
-    )
+    # checkpoint whose vocabulary the network reads with, where it carries its own tokenizer
+    vocabulary: str = ""
+    # checkpoint of the CLIP whose text tower the network reads with, where it has none
+    text_encoder: str = ""
     family: str = ""  # its name on the command line, `models add --family`; related kinds share one
     convert: str = ""
     merge: str = ""

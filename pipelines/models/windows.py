@@ -1,7 +1,7 @@
 """Pictures larger than a model's own square, by overlapping windows of that size (MultiDiffusion, Bar-Tal et al. 2023).
 
 At each step the network reads every window, and where windows overlap the mean of its outputs counts. A scheduler's step
-is linear in the output, so this is the mean of the windows' steps. An output weighs less the nearer it is to the edge of
+is affine in the output, so this is the mean of the windows' steps. An output weighs less the nearer it is to the edge of
 its window (Jiménez 2023), so nothing ends at an edge.
 """
 

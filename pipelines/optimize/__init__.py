@@ -1,1 +1,1 @@
-"""Optimize: CLIP's gradient grows one picture (VQGAN-CLIP)."""
+"""Optimize: CLIP's gradient changes the latents of one picture (VQGAN-CLIP)."""

@@ -130,7 +130,7 @@ class Canvas:
         """Codes (n, c, h, w) -> (n, 3, h * factor, w * factor) float32 in [-1, 1], clamped by `clamp_with_gradient`.
 
         With `halves` the decoder computes in bfloat16. Pictures that are compared with a decoded step must be decoded here
-        too, since `pull` would otherwise act on the difference in rounding.
+        too, since `anchor_weight` would otherwise act on the difference in rounding.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halves):
             picture = self.codec.decode(codes)

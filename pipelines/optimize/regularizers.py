@@ -13,7 +13,7 @@ from pipelines.optimize.settings import OptimizeSettings
 def regularizers(current: OptimizeSettings, picture: Tensor, anchor: Tensor | None) -> Tensor:
     """The weighted sum, a scalar, of the terms that the settings turn on.
 
-    `picture` is (1, 3, h, w) in [-1, 1]; `anchor` is what `pull` compares it with, of the same or a larger size.
+    `picture` is (1, 3, h, w) in [-1, 1]; `anchor` is what `anchor_weight` compares it with, of the same or a larger size.
     """
     loss = torch.zeros((), device=picture.device)
     if current.anchor_weight and anchor is not None and not current.animate:

@@ -31,8 +31,8 @@ from pipelines.optimize.canvas import (
     proposed_coarse,
     straight_through,
 )
-from pipelines.optimize.critic import Judges
 from pipelines.optimize.regularizers import regularizers
+from pipelines.optimize.scores import Judges
 from pipelines.optimize.settings import OPTIMIZERS, OptimizeSettings
 from pipelines.optimize.start import anchor_of, given_picture, start_of
 from pipelines.optimize.state import State
@@ -40,7 +40,7 @@ from pipelines.optimize.targets import Targets
 
 
 class OptimizeRun:
-    """One run of Optimize. `begin` or `restore` sets the state, `advance` makes one step.
+    """One run of Optimize. `begin` or `restore` sets the state, `step` makes one step.
 
     BadInput when the settings do not fit the codec.
     """

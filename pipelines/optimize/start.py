@@ -14,12 +14,13 @@ from torch import Tensor
 
 from pipelines.clip.cutouts import whole_view
 from pipelines.core.candidates import candidate_seeds, generator_at
+from pipelines.core.generators import finished
 from pipelines.core.looks import of_style, under_looks
 from pipelines.core.prompts import as_words, parse_targets
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec
-from pipelines.models.latent_diffusion import LatentDiffusion, finished, walk
+from pipelines.models.latent_diffusion import LatentDiffusion, walk
 from pipelines.optimize.canvas import Canvas, canvas_size, resized, token_grid
 from pipelines.optimize.settings import OptimizeSettings
 from pipelines.optimize.targets import Targets
@@ -51,7 +52,7 @@ def drawn_picture(settings: OptimizeSettings, model: LatentDiffusion, clip: Clip
 
 
 def anchor_of(settings: OptimizeSettings, canvas: Canvas, picture: Tensor | None) -> Tensor | None:
-    """(1, 3, h, w) in [-1, 1]: the anchor of `pull`, the given picture, the draft or white; None for random starts."""
+    """(1, 3, h, w) in [-1, 1], held by `anchor_weight`: the given picture, the draft or white; None for random starts."""
     if picture is not None:
         return picture
     if settings.tokens:

@@ -24,5 +24,5 @@ class State:
     frames: list[tuple[int, Tensor]] = field(default_factory=list[tuple[int, Tensor]])
 
     def shown(self, ema_decay: float) -> Tensor:
-        """The latents to show, (1, c, rows, columns): the running average if `average` is above 0, else z."""
+        """The latents to show, (1, c, rows, columns): the running average if `ema_decay` is above 0, else z."""
         return self.ema if ema_decay else self.z

@@ -30,9 +30,8 @@ EACH = 3  # of them a word
 LONGEST = 4  # words at a prompt's end that are completed together
 SHORT, LONG = 4, 8  # letters from which a word may be one, or two, letters from a known one
 TOGETHER = 64  # names that CLIP reads at once
-READABLE = re.compile(
-    "[a-z][a-z ]+"
-)  # words whose pieces CLIP has seen, so that their vectors mean something
+# words whose pieces CLIP has seen, so that their vectors mean something
+READABLE = re.compile("[a-z][a-z ]+")
 HAN = re.compile("[\u4e00-\u9fff]")
 
 
@@ -245,13 +244,8 @@ class Advisor:
         return bool(known) and (known[0] in same or sound(word) == sound(known[0]))
 
 
-CALLED = {
-    "❤": "red heart",
-    "☺": "smiling face",
-    "☹": "frowning face",
-    "⭐": "star",
-    "✨": "sparkles",
-}  # by most people
+# what most people call them
+CALLED = {"❤": "red heart", "☺": "smiling face", "☹": "frowning face", "⭐": "star", "✨": "sparkles"}
 
 
 def without_accents(word: str) -> str:

@@ -130,10 +130,8 @@ def fit(vectors: Tensor, targets: Tensor, label_count: int, scale: float) -> Ten
     pictures it has, plus DECAY * scale / 2 times the mean over the labels of |weight|^2.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        x, y = (
-            vectors.cpu().double().clone(),
-            targets.cpu().clone(),
-        )  # no gradient passes tensors of inference mode
+        # no gradient passes tensors of inference mode
+        x, y = vectors.cpu().double().clone(), targets.cpu().clone()
         counts = torch.bincount(y, minlength=label_count).clamp(min=1).double()
         share = (counts.reciprocal() / label_count)[y]
         weight = torch.zeros(label_count, x.shape[1], dtype=torch.float64, requires_grad=True)

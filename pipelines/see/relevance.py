@@ -112,9 +112,8 @@ def _spread() -> Tensor:
     A Gaussian as wide as a window, so that the windows' edges do not show.
     """
     apart = (torch.arange(GRID) + 0.5) / GRID - _centres()[:, None]
-    bands = torch.exp(
-        -6 * (apart / WINDOW).square()
-    )  # (PLACES, GRID); the variance of a band is WINDOW^2 / 12
+    # (PLACES, GRID); the variance of a band is WINDOW^2 / 12
+    bands = torch.exp(-6 * (apart / WINDOW).square())
     bands = bands / bands.sum(0)
     return torch.einsum("ay,bx->abyx", bands, bands).flatten(0, 1)
 

@@ -1,4 +1,4 @@
-"""What the trainings of all codecs share: the pictures, the sheet and the figures. And codecs of finished trainings."""
+"""What the trainings of all codecs share: the pictures, the sheet and the figures."""
 
 from __future__ import annotations
 
@@ -11,18 +11,9 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from pipelines.errors import BadInput
 from pipelines.io.images import ssim
 from pipelines.models.base import Codec
-from pipelines.models.checkpoint import (
-    codes_hash,
-    load_weights,
-    read_codes,
-    read_header,
-    read_kind,
-    save_checkpoint,
-)
-from pipelines.models.spec import SPECS
+from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.vqgan.dvae import Dvae
 from pipelines.models.vqgan.network import Vqgan
 from pipelines.training.codes import flat, spread
@@ -123,24 +114,6 @@ class AutoencoderTrainer(PictureTrainer):
 def as_images(pictures: Tensor) -> Tensor:
     """(n, 3, s, s) uint8 -> float32 in [-1, 1], channels last."""
     return pictures.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
-
-
-def load_codec(file: Path, device: torch.device) -> Any:
-    """The codec of a checkpoint, frozen, in evaluation mode: a Vqgan, or a Dvae where the file says so."""
-    spec = SPECS[read_kind(file) or "vqgan"]
-    codec = spec.part("network")(spec.part("config").from_dict(read_header(file)[0]))
-    load_weights(file, codec)
-    return codec.eval().requires_grad_(False).to(device)
-
-
-def codec_learned(file: Path) -> tuple[Tensor, dict[str, str]]:
-    """The code book (k, c) float32 of a codec's checkpoint, and what a network that learns with it notes of it.
-
-    BadInput when the file has none that can be read.
-    """
-    if (codes := read_codes(file)) is None:
-        raise BadInput("models.weights_damaged", file=file.name, reason="codes")
-    return codes.float(), {"file": file.name, "codes": codes_hash(codes)}
 
 
 @torch.no_grad()

@@ -240,9 +240,12 @@ def main(argv: list[str]) -> int:
         if "--json" in argv:
             told = error.to_json() if isinstance(error, CodedError) else {}
             print(json.dumps({"error": {"text": str(error), **told}}, ensure_ascii=False))
-        return 1 if isinstance(error, CannotSave) else 2
+        if isinstance(error, CannotSave):
+            return processes.UNSAVED if processes.watched() else 1
+        return 2
     except KeyboardInterrupt:
-        own.say("stopped; the same command goes on from the last saved state")
+        if not processes.watched():
+            own.say("stopped; the same command goes on from the last saved state")
         return 130
     except RuntimeError as error:
         if not processes.lost_the_others(error):

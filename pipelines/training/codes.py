@@ -1,4 +1,4 @@
-"""The code books of codecs: running means of what chose each code, k-means, and the scale that Optimize expects."""
+"""The code books of codecs: running means of what chose each code, k-means, near codes, and their scale."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pipelines.models.vqgan.dvae import Dvae
 from pipelines.models.vqgan.network import Vqgan
 
 SPREAD = 1.2  # of the codes
+NEIGHBOURS = 8  # codes that are asked for in place of one, itself among them
 
 
 class RunningCodes:
     """Each code is the running mean of the encodings that chose it (van den Oord et al. 2017, appendix A.1).
 
-    A code that nothing chose for PATIENCE steps is put onto an encoding of the batch (as Dhariwal et al. 2020).
+    A code that nothing chose for `patience` steps is put onto an encoding of the batch (as Dhariwal et al. 2020).
     """
 
     def __init__(self, codes: Tensor, accelerator: Accelerator, memory: float):
@@ -86,3 +87,14 @@ def k_means(points: Tensor, count: int, seed: int, rounds: int = 12) -> Tensor:
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
     return centres
+
+
+def neighbours(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest codes of each of (k, d), itself first, and their shares of its target: both (k, NEIGHBOURS).
+
+    A share is proportional to exp(-distance^2 / temperature) (Lee et al. 2022). The temperature is half
+    of the usual squared distance to the next code.
+    """
+    distance, near = torch.cdist(codes, codes).square().topk(min(NEIGHBOURS, len(codes)), largest=False)
+    temperature = distance[:, 1:2].median() / 2
+    return near, (-distance / temperature.clamp(min=1e-12)).softmax(1)

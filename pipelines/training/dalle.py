@@ -34,12 +34,13 @@ from pipelines.models.dalle.network import Dalle, DalleConfig
 from pipelines.models.sampling import sample
 from pipelines.models.transformer.network import Transformer
 from pipelines.models.vqgan.network import VqganConfig
-from pipelines.training.autoencoder import codec_learned, load_codec
+from pipelines.training.codes import neighbours
 from pipelines.training.data.captions import caption
+from pipelines.training.data.compositing import to_images
 from pipelines.training.data.dataset import Dataset, icon_weights, on_background
 from pipelines.training.data.scenes import Scenes, scene_count, scene_share
 from pipelines.training.drawing import sheet_prompts
-from pipelines.training.near_codes import neighbours
+from pipelines.training.frozen import codec_learned, load_codec
 from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
 from pipelines.training.sharding import WholeMuon, divide
@@ -136,10 +137,8 @@ class DalleTrainer(Trainer):
         _start_from_clip(network, pack, self.tokenizer)
         _start_from_codes(network, codes)
         if start is not None:
-            rate, matrix_rate = (
-                0.4 * rate,
-                0.4 * matrix_rate,
-            )  # larger steps would first undo what was learned
+            # larger steps would first undo what was learned
+            rate, matrix_rate = 0.4 * rate, 0.4 * matrix_rate
             self.start = f"{len(begin_with(network, start))} tensors of {start.name}"
         network.to(accelerator.device)
         if shard and accelerator.num_processes > 1:
@@ -185,8 +184,8 @@ class DalleTrainer(Trainer):
     @torch.no_grad()
     def _tokens(self, pictures: np.ndarray) -> Tensor:
         """(n, s, s, 3) uint8 -> (n, image_length) on the CPU."""
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.accelerator.device)
-        return self.codec.encode_tokens(images.float().div(127.5).sub(1)).flatten(1).cpu()
+        images = to_images(pictures).to(self.accelerator.device)
+        return self.codec.encode_tokens(images).flatten(1).cpu()
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Text tokens (n, text_length), image tokens (n, image_length), and image tokens near to these, to be read."""

@@ -31,15 +31,14 @@ from pipelines.models.dalle_semantic.network import (
 from pipelines.models.sampling import sample
 from pipelines.models.vqgan.network import Vqgan, VqganConfig
 from pipelines.training import token_bank
-from pipelines.training.autoencoder import codec_learned, load_codec
+from pipelines.training.codes import neighbours
 from pipelines.training.data.captions import COLOURS, caption
 from pipelines.training.data.dataset import Dataset, icon_weights
 from pipelines.training.data.scenes import scene_count, scene_share
 from pipelines.training.drawing import SHEET_PROMPTS, named_right, sheet_prompts, style_numbers
-from pipelines.training.near_codes import neighbours
+from pipelines.training.frozen import codec_learned, load_clip, load_codec
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
-from pipelines.training.vqgan import load_clip
 
 SCENE_SHARE = 0.2
 

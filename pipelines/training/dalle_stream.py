@@ -9,15 +9,10 @@ from torch import Tensor
 from pipelines.training.dalle import DalleTrainer, exchanged
 from pipelines.training.data.dataset import Pictures
 from pipelines.training.data.scenes import Scenes
-from pipelines.training.data.stream import Stream
 
 
 class StreamedDalleTrainer(DalleTrainer):
     """Trains a Dalle on a stream. Figures and sheets are of its sample, whose tokens are in a bank."""
-
-    @property
-    def stream(self) -> Stream | None:
-        return self.emoji if isinstance(self.emoji, Stream) else None
 
     def batch_of_stream(self, pictures: Pictures, step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         """Text tokens (n, text_length), pictures and views of them (n, 3, s, s) uint8, and uniform numbers in [0, 1),

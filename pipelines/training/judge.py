@@ -21,6 +21,7 @@ from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
 from pipelines.training.data.captions import COLOURS
+from pipelines.training.data.compositing import to_images
 from pipelines.training.data.damage import damaged, damages
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import concept
@@ -100,8 +101,7 @@ class JudgeTrainer(Trainer):
         rows = self.emoji.validation
         generator, hits = torch.Generator().manual_seed(0), {}
         for part in np.array_split(rows, -(-len(rows) // 128)):
-            pictures = torch.from_numpy(on_background(self.emoji.rgba[part])).permute(0, 3, 1, 2)
-            images = pictures.float().div(127.5).sub(1)
+            images = to_images(on_background(self.emoji.rgba[part]))
             worse = damaged(images.clone(), damages(tuple(images.shape), generator, share=1.0))
             labels = torch.from_numpy(self.labels[part])
             for name, batch in (("", images), (", damaged", worse)):

@@ -23,9 +23,9 @@ from pipelines.io.files import write_atomically
 from pipelines.models.base import Codec
 from pipelines.models.checkpoint import file_hash, save_checkpoint
 from pipelines.models.matting.network import Matting, MattingConfig
-from pipelines.training.autoencoder import load_codec
 from pipelines.training.data.damage import SMALLER, damaged, damages
 from pipelines.training.data.dataset import Dataset, on_background
+from pipelines.training.frozen import load_codec
 from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer

@@ -56,11 +56,13 @@ class MemoryPlan:
         """What is told of it, a line each, and whether there is room for it on this machine now."""
         millions, total = self.parameters / 1e6, _gb(self.total)
         room, needed = self._room()
+        alone = Message("training.plan_alone", {"parameters": millions, "total": total})
+        several = Message(
+            "training.plan_divided" if self.divided else "training.plan_whole",
+            {"parameters": millions, "processes": self.processes, "total": total},
+        )
         return [
-            Message(
-                "training.plan_divided" if self.divided else "training.plan_whole",
-                {"parameters": millions, "processes": self.processes, "total": total},
-            ),
+            alone if self.processes == 1 else several,
             Message(
                 "training.plan_parts",
                 {

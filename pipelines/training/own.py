@@ -20,13 +20,13 @@ from typing import Any
 import torch
 
 from pipelines.errors import BadInput, Message
-from pipelines.io.files import check_writable, write_atomically
+from pipelines.io.files import check_writable, home_path, write_atomically
 from pipelines.models.clip.tokenizer import WORDS, signs_in, words_in
 from pipelines.models.pack_card import CARD, PACK_NAME, VOCABULARY, PackCard, packs_folder
 from pipelines.training.batches import batches
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.examples import EXAMPLE_SIZE, write_own_examples
-from pipelines.training.data.folder import Check, check
+from pipelines.training.data.folder import NOT_STATED, Check, check
 from pipelines.training.data.stream import Rates, Reader, Stream
 from pipelines.training.data.tars import tars_of
 from pipelines.training.holding import held
@@ -45,9 +45,8 @@ STREAMED = ("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder", "dal
 KEEPS = ("decoder", "image")  # trainings after which what stands on the part still does
 SHARES = {"clip": 0.17, "codec": 0.19, "vqgan": 0.13, "prior": 0.27, "dalle": 0.12, "critic": 0.04}
 # of a pack's minutes, in this order; the rest is for reading, encoding and figures
-SAVE_SECONDS = (
-    40.0  # between two saved states; with a step's time and the writing, a crash loses less than a minute
-)
+# between two saved states; with a step's time and the writing, a crash loses less than a minute
+SAVE_SECONDS = 40.0
 MEASURED_SECONDS = 20.0
 SHOWN = 20  # files that are told one by one
 
@@ -119,7 +118,7 @@ def _paces(
     paces: dict[str, dict[str, float | str]] = {}
     for name, minutes in list(plan.minutes.items())[:2]:
         trainer = trainer_of(argparse.Namespace(**{**vars(options), "name": name, "out": out}))
-        speed = measured(trainer)
+        speed = measured(trainer, MEASURED_SECONDS)
         if trainer.stream is not None:
             sentence = _pace_of_stream(name, speed, trainer.stream)
         else:
@@ -133,8 +132,9 @@ def _paces(
 def data_of(options: argparse.Namespace) -> Check | None:
     """The check of a user's pictures where `options.data` names a folder of them, a tar, or the data file of a check.
 
-    Reading is told on standard error. None for other data files. Of a stream `options.tars` are set. BadInput as `check`
-    raises it, and for a network that cannot learn from a stream.
+    Reading is told on standard error. None for other data files. Of a stream `options.tars` are set. Without a licence it
+    is what the pack's card says of the same pictures, and `options.licence` is set. BadInput as `check` raises it, and for
+    a network that cannot learn from a stream.
     """
     data, begun = options.data, time.monotonic()
     if options.stream and options.name not in STREAMED:
@@ -151,7 +151,23 @@ def data_of(options: argparse.Namespace) -> Check | None:
             left = (time.monotonic() - begun) / done * (total - done)
             say(f"read {done:,} of {total:,} files, about {left:.0f} seconds left")
 
-    return check(data, options.state / "data", tell, options.licence or "", options.tars)
+    def read(licence: str) -> Check:
+        return check(data, options.state / "data", tell, licence, options.tars)
+
+    pack = pack_of(options, Path(os.path.abspath(home_path(data))))
+    card = PackCard.read(pack) if not options.licence else None
+    if card is not None and card.licence != NOT_STATED:
+        found = read(card.licence)  # that of the beginning, if nothing has changed since
+        if found.hash == card.data.get("hash"):
+            options.licence = card.licence
+            return found
+    return read(options.licence or "")
+
+
+def pack_of(options: argparse.Namespace, folder: Path) -> Path:
+    """Where the pack is that learns from a folder: `options.out`, else among the user's packs by the folder's name."""
+    name = re.sub(r"[^a-z0-9]+", "-", folder.stem.lower()).strip("-")[:40] or "mine"
+    return Path(os.path.abspath(options.out or packs_folder() / name))
 
 
 def report(found: Check, licence: str) -> None:
@@ -179,10 +195,7 @@ def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
         raise BadInput("training.pack_codec", codec=options.codec)
     if options.name in ICONS_ONLY:
         raise BadInput("training.icons_only", network=options.name)
-    out = options.out or packs_folder() / (
-        re.sub(r"[^a-z0-9]+", "-", found.folder.stem.lower()).strip("-")[:40] or "mine"
-    )
-    out = Path(os.path.abspath(out))
+    out = pack_of(options, found.folder)
     if not PACK_NAME.fullmatch(out.name) or out == TINY:
         raise BadInput("training.pack_name", name=out.name)
     own = argparse.Namespace(**vars(options))
@@ -242,7 +255,7 @@ def is_done(folder: Path, name: str, minutes: float, data: str) -> bool:
     return part.facts.get("data") == data and part.facts.get("minutes", 0) >= minutes - 1e-6
 
 
-def measured(trainer: Trainer, seconds: float = MEASURED_SECONDS) -> float:
+def measured(trainer: Trainer, seconds: float) -> float:
     """Pictures a minute that a training sees here, over all processes: measured on `seconds` of its own steps.
 
     The networks are changed by it.

@@ -22,17 +22,16 @@ from pipelines.models.checkpoint import file_hash, read_header, save_checkpoint
 from pipelines.models.clip.network import read_texts
 from pipelines.models.prior.network import UNKNOWN_STYLE, Prior, PriorConfig, draw
 from pipelines.models.vqgan.network import Vqgan
-from pipelines.training.autoencoder import codec_learned, load_codec
 from pipelines.training.data.captions import COLOURS, caption
+from pipelines.training.data.compositing import composed, to_images
 from pipelines.training.data.dataset import Dataset, icon_weights, on_background
 from pipelines.training.data.icons import may_be_mirrored
 from pipelines.training.data.scenes import Scenes, scene_count, scene_share
 from pipelines.training.drawing import SHEET_PROMPTS, named_right, sheet_prompts, style_numbers
+from pipelines.training.frozen import codec_learned, load_clip, load_codec
 from pipelines.training.pretrained import begin_with
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import Trainer
-from pipelines.training.unet import composed
-from pipelines.training.vqgan import load_clip
 
 VIEWS = 6  # of each icon: as it is, mirrored, two moved on white, two moved on a colour
 SCENE_COUNT = 16_000
@@ -170,8 +169,7 @@ class PriorTrainer(Trainer):
 
     def _latents(self, pictures: np.ndarray) -> Tensor:
         """(n, s, s, 3) uint8 -> (n, c, h, w) float16 on the CPU."""
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.accelerator.device)
-        return self.codec.encode(images.float().div(127.5).sub(1)).half().cpu()
+        return self.codec.encode(to_images(pictures).to(self.accelerator.device)).half().cpu()
 
     # ----------------------------------------------------------------------------------------------- learning
 

@@ -20,6 +20,7 @@ from pipelines.errors import BadInput
 
 MODULE = ("-m", "pipelines.training.cli")
 LOST = 75  # exit code of a process that lost the others
+UNSAVED = 74  # exit code of one that could not save, which it told; 1 is Python's own, with a traceback
 WATCHED = "ATELIER_WATCHED"  # in the environment of those that `run` starts
 LOOK_SECONDS = 0.2
 GRACE_SECONDS = 10.0  # that the others have to end
@@ -42,7 +43,7 @@ def watched() -> bool:
 
 
 def run(arguments: Sequence[str], count: int, state: Path, command: Sequence[str] = MODULE) -> int:
-    """Train on `count` processes with the same arguments; the exit code of the first that told a sentence, else 0.
+    """Train on `count` processes with the same arguments; 2 or 1 when one of them told why it ended so, else 0.
 
     BadInput when a process is lost; `state` is where the trainings keep their state.
     """
@@ -98,9 +99,9 @@ def _watched(children: Sequence[subprocess.Popen[bytes]], state: Path) -> int:
         time.sleep(LOOK_SECONDS)
     time.sleep(LOOK_SECONDS)  # the one that is lost may be told after those that lost it
     codes = [child.poll() for child in children]
-    lost = [rank for rank, code in enumerate(codes) if code not in (None, 0, 2, LOST)]
-    if not lost and 2 in codes:
-        return 2  # which has told why
+    if told := [code for code in codes if code in (2, UNSAVED)]:
+        return 1 if told[0] == UNSAVED else 2  # and why the others ended
+    lost = [rank for rank, code in enumerate(codes) if code not in (None, 0, LOST)]
     rank = lost[0] if lost else next(rank for rank, code in enumerate(codes) if code)
     raise BadInput(
         "training.process_lost",

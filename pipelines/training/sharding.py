@@ -7,15 +7,16 @@ trainer averages their gradients as ever.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+
+if TYPE_CHECKING:  # importing DTensor takes half a second, and only what `divide` made is one
+    from accelerate import Accelerator
+    from torch.distributed.tensor import DTensor
 
 
 def divide(network: nn.Module, blocks: Sequence[nn.Module], accelerator: Accelerator) -> None:
@@ -24,6 +25,9 @@ def divide(network: nn.Module, blocks: Sequence[nn.Module], accelerator: Acceler
     Each of the blocks is gathered by itself, and what is outside of them for a whole update. In mixed precision blocks are
     gathered in bfloat16, and a state that goes through them stays as it is.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     numbers = {p for p in network.parameters() if p.ndim == 0}
     low = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
@@ -58,23 +62,31 @@ class WholeMuon(torch.optim.Muon):
 
 def is_sharded(tensors: Iterable[Tensor]) -> bool:
     """Whether some of them are divided among processes."""
-    return any(isinstance(tensor, DTensor) for tensor in tensors)
+    return any(_is_divided(tensor) for tensor in tensors)
+
+
+def _is_divided(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether a tensor is divided among processes; without DTensor's module nothing is."""
+    kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+    return kind is not None and isinstance(tensor, kind)
 
 
 def local(tensor: Tensor) -> Tensor:
     """This process's share of a tensor, in the same memory; a tensor that is whole as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _is_divided(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor. All processes must ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_divided(tensor) else tensor
 
 
 def divided_as(tensor: Tensor, other: Tensor) -> Tensor:
     """A whole tensor divided as another one of its shape is; each process takes its share of what it has."""
-    if not isinstance(other, DTensor):
+    if not _is_divided(other):
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     mesh = other.device_mesh
     return distribute_tensor(tensor.to(mesh.device_type), mesh, other.placements, src_data_rank=None)
 
@@ -83,8 +95,8 @@ def divided_as(tensor: Tensor, other: Tensor) -> Tensor:
 def clip_gradients(accelerator: Accelerator, parameters: Iterable[Tensor], most: float) -> None:
     """Cut the gradient of parameters, some of them divided, to a norm."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    divided = [local(grad) for grad in gradients if isinstance(grad, DTensor)]
-    equal = [grad for grad in gradients if not isinstance(grad, DTensor)]
+    divided = [local(grad) for grad in gradients if _is_divided(grad)]
+    equal = [grad for grad in gradients if not _is_divided(grad)]
     shares = cast(Tensor, accelerator.reduce(_squares(divided, accelerator.device), "sum"))
     norm = (shares + _squares(equal, accelerator.device)).sqrt()
     factor = (most / (norm + 1e-6)).clamp(max=1.0)  # as torch's

@@ -17,10 +17,10 @@ from pipelines.io.files import write_atomically
 from pipelines.models.dalle_semantic.network import semantic_tokens
 from pipelines.training.codes import k_means
 from pipelines.training.data.captions import COLOURS
+from pipelines.training.data.compositing import composed, to_images
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import SIZE, Icon, may_be_mirrored, names_a_side
 from pipelines.training.data.scenes import Scenes, scene_count
-from pipelines.training.unet import composed
 
 VIEWS = 16  # of each icon: as it is, mirrored, moved on white, and a quarter of them moved on a colour
 SCENE_COUNT = 24_000
@@ -167,11 +167,11 @@ def _make(emoji: Dataset, encode: Encoding, sizes: tuple[int, int], seed: int) -
     count = scene_count(emoji, SCENE_COUNT)
     for start in range(0, count, ENCODED_AT_ONCE):
         batch = [next(scenes) for _ in range(min(ENCODED_AT_ONCE, count - start))]
-        drawn.append(encode(lambda batch=batch: _as_images(np.stack([picture for picture, _, _ in batch]))))
+        drawn.append(encode(lambda batch=batch: to_images(np.stack([picture for picture, _, _ in batch]))))
         captions += [text for _, text, _ in batch]
     image["scenes"], vectors["scenes"] = (torch.cat(part) for part in zip(*drawn, strict=True))
     rows = np.array_split(emoji.validation, -(-len(emoji.validation) // ENCODED_AT_ONCE))
-    shown = [encode(lambda part=part: _as_images(on_background(emoji.rgba[part]))) for part in rows]
+    shown = [encode(lambda part=part: to_images(on_background(emoji.rgba[part]))) for part in rows]
     image["validation"], vectors["validation"] = (torch.cat(part) for part in zip(*shown, strict=True))
     learned = torch.cat([vectors["icons"], vectors["scenes"]])
     chosen = torch.from_numpy(rng.permutation(len(learned))[:MOST_POINTS])
@@ -203,8 +203,3 @@ def _encode_views(
         colours.append(views.colours)
     image, vectors = (torch.cat(part) for part in zip(*encoded, strict=True))
     return image, vectors, torch.from_numpy(np.concatenate(colours))
-
-
-def _as_images(pictures: np.ndarray) -> Tensor:
-    """(n, s, s, 3) uint8 -> (n, 3, s, s) float32 in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)

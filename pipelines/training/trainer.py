@@ -9,18 +9,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast
 from PIL import Image
 from torch import Tensor, nn
 
 from pipelines.training.data.dataset import Dataset, Pictures
 from pipelines.training.data.stream import Stream
 from pipelines.training.sharding import clip_gradients, is_sharded
+
+if TYPE_CHECKING:  # the page knows of trainings, and accelerate is for those that run
+    from accelerate import Accelerator
 
 
 class Trainer(ABC):
@@ -73,7 +74,7 @@ class Trainer(ABC):
     @property
     def stream(self) -> Stream | None:
         """What the batches come from, where it is a stream."""
-        return None
+        return self.emoji if isinstance(self.emoji, Stream) else None
 
     @property
     def sharded(self) -> bool:
@@ -137,10 +138,6 @@ class PictureTrainer(Trainer):
 
     seed: int
 
-    @property
-    def stream(self) -> Stream | None:
-        return self.emoji if isinstance(self.emoji, Stream) else None
-
     def batch(self, step: int, rank: int = 0, count: int = 1) -> Any:
         rng, n = np.random.default_rng((self.seed, step, rank)), self.batch_size
         rows = rng.choice(self.emoji.train, n, replace=len(self.emoji.train) < n)
@@ -173,6 +170,8 @@ def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Paramete
 @torch.no_grad()
 def broadcast_weights(accelerator: Accelerator, networks: Iterable[nn.Module]) -> None:
     """Give every process the first one's weights, but for those that are divided among them."""
+    from accelerate.utils import broadcast
+
     if accelerator.num_processes > 1:
         for network in networks:
             for value in (*network.parameters(), *network.buffers()):

@@ -10,14 +10,15 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipelines.models.checkpoint import save_checkpoint
-from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, ddim_walk
+from pipelines.models.ddim import CLEAN, ddim_walk
+from pipelines.models.unet.network import Unet, UnetConfig
+from pipelines.training.data.compositing import composed, to_images
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import may_be_mirrored
 from pipelines.training.report import image_grid
@@ -41,45 +42,6 @@ def noise_loss(network: nn.Module, alphas_cumprod: Tensor, x: Tensor, noise: Ten
 def even_steps(count: int, step_count: int, offset: float) -> np.ndarray:
     """(count,) steps that divide [0, step_count) evenly, all moved on by `offset` in [0, 1) (Kingma et al. 2021)."""
     return ((np.arange(count) / count + offset) % 1 * step_count).astype(np.int64)
-
-
-def composed(
-    rgba: np.ndarray, colours: np.ndarray, movement: np.ndarray, opaque: np.ndarray | None = None
-) -> Tensor:
-    """Icons, turned and moved, over plain colours: (n, 3, s, s) float32 in [-1, 1].
-
-    rgba (n, s, s, 4) uint8; colours (n, 3) in [0, 255]; movement (n, 4): angle in radians, logarithm of how much
-    smaller, and shift right and down as shares of half a side. No movement leaves every pixel as it is. Pictures that
-    fill their square, `opaque` (n,), show no edge: see `kept_inside`.
-    """
-    if opaque is not None:
-        movement = kept_inside(movement, opaque)
-    angle, smaller, right, down = torch.from_numpy(movement).float().T
-    cos, sin = angle.cos() * smaller.exp(), angle.sin() * smaller.exp()
-    theta = torch.stack([torch.stack([cos, -sin, -right], 1), torch.stack([sin, cos, -down], 1)], 1)
-    x = torch.from_numpy(np.ascontiguousarray(rgba)).permute(0, 3, 1, 2).float() / 255
-    x = torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], 1)  # premultiplied, so that hidden colours stay hidden
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    moved = F.grid_sample(x, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
-    if opaque is not None and opaque.any():  # what lies between the last pixels and the edge is theirs
-        rows = torch.from_numpy(np.flatnonzero(opaque))
-        moved[rows] = F.grid_sample(
-            x[rows], grid[rows], mode="bicubic", padding_mode="border", align_corners=False
-        )
-    x = moved
-    background = torch.from_numpy(colours / 255).float()[:, :, None, None]
-    return (x[:, :3] + (1 - x[:, 3:]) * background).clamp(0, 1) * 2 - 1
-
-
-def kept_inside(movement: np.ndarray, opaque: np.ndarray) -> np.ndarray:
-    """Movements (n, 4) of `composed`, of which those of pictures that fill their square (n,) show no edge.
-
-    They do not turn, come nearer instead of going away, and shift no further than they are cut.
-    """
-    near = np.abs(movement[:, 1:2])
-    room = 1 - np.exp(-near)
-    inside = np.concatenate([np.zeros_like(near), -near, movement[:, 2:].clip(-room, room)], 1)
-    return np.where(opaque[:, None], inside, movement)
 
 
 class UnetTrainer(Trainer):
@@ -167,8 +129,7 @@ class UnetTrainer(Trainer):
         """On up to 96 validation pictures on white: the loss, and the PSNR (dB) after a plain DDIM round trip."""
         unet = self.unet.eval()
         rows = self.emoji.validation[:: -(-len(self.emoji.validation) // 96)]
-        pictures = torch.from_numpy(on_background(self.emoji.rgba[rows])).permute(0, 3, 1, 2)
-        pictures = pictures.float().div(127.5).sub(1)
+        pictures = to_images(on_background(self.emoji.rgba[rows]))
         noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
         times = torch.from_numpy(even_steps(len(rows), unet.config.step_count, 0.5 / len(rows)))
         device, loss, psnr = self.accelerator.device, 0.0, []

@@ -17,12 +17,12 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from pipelines.errors import BadInput
 from pipelines.io.images import ssim
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
-from pipelines.models.clip.network import Clip, ClipConfig, EfficientNetTower, ImageTower, tf_same_conv
-from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.models.clip.network import Clip, EfficientNetTower, ImageTower, tf_same_conv
 from pipelines.models.vqgan.network import VqganConfig
 from pipelines.training.autoencoder import as_images
 from pipelines.training.codes import RunningCodes, k_means
 from pipelines.training.data.dataset import Dataset
+from pipelines.training.frozen import load_clip
 from pipelines.training.pretrained import begin_with
 from pipelines.training.vqvae import VqvaeTrainer
 
@@ -108,16 +108,16 @@ class VqganTrainer(VqvaeTrainer):
             loss = loss + self.perceptual_weight * metrics["perceptual"]
         if progress > self.adversarial_from:
             with self.accelerator.autocast():
-                fooled = -critic(again).float().mean()
-            loss = loss + self._adaptive_weight(loss, fooled) * fooled
-            metrics["fooled"] = fooled
+                adversarial = -critic(again).float().mean()
+            loss = loss + self._adaptive_weight(loss, adversarial) * adversarial
+            metrics["adversarial"] = adversarial
         self.backward_and_step(loss, vqgan, "vqgan")
         if progress > self.adversarial_from - 0.05:  # the discriminator starts a little earlier
             self.optimizers["discriminator"].zero_grad()
             with self.accelerator.autocast():
                 real, fake = critic(images).float(), critic(again.detach()).float()
-            metrics["told apart"] = F.relu(1 - real).mean() + F.relu(1 + fake).mean()  # hinge loss
-            self.backward_and_step(metrics["told apart"], None, "discriminator")
+            metrics["discriminator"] = F.relu(1 - real).mean() + F.relu(1 + fake).mean()  # hinge loss
+            self.backward_and_step(metrics["discriminator"], None, "discriminator")
         metrics["codes used"] = self._follow_codes(tokens, z.detach(), batch[2], progress)
         return metrics
 
@@ -139,12 +139,12 @@ class VqganTrainer(VqvaeTrainer):
         ]
         return torch.stack(distances).sum()
 
-    def _adaptive_weight(self, loss: Tensor, fooled: Tensor) -> Tensor:
+    def _adaptive_weight(self, loss: Tensor, adversarial: Tensor) -> Tensor:
         """Balance by the joint gradients at the decoder's last layer (Esser et al. 2021, equation 7)."""
         last = self.vqgan.decoder.conv_out.weight
-        gradients = [torch.autograd.grad(term, last, retain_graph=True)[0] for term in (loss, fooled)]
-        calm, wild = self.mean_over_processes(torch.stack(gradients))
-        return self.adversarial_weight * (calm.norm() / (wild.norm() + 1e-4)).clamp(max=10)
+        gradients = [torch.autograd.grad(term, last, retain_graph=True)[0] for term in (loss, adversarial)]
+        nll, generator = self.mean_over_processes(torch.stack(gradients))
+        return self.adversarial_weight * (nll.norm() / (generator.norm() + 1e-4)).clamp(max=10)
 
 
 class CodecTrainer(VqganTrainer):
@@ -241,11 +241,3 @@ def _first_features(tower: nn.Module, x: Tensor) -> list[Tensor]:
         h = stage(h)
         features.append(h)
     return features
-
-
-def load_clip(pack: Path, device: torch.device, name: str = "clip") -> Clip:
-    """The CLIP of a pack, or its critic, frozen, in evaluation mode."""
-    file = pack / f"{name}.safetensors"
-    clip = Clip(ClipConfig.from_dict(read_header(file)[0]), Tokenizer.load(pack / "tokenizer.json"))
-    load_weights(file, clip)
-    return clip.eval().requires_grad_(False).to(device)

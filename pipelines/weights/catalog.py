@@ -145,10 +145,8 @@ def facts_of(path: Path) -> dict[str, Any]:
     return facts if is_dict(facts) else {}
 
 
-DENOISING = (
-    "edit",
-    "guide",
-)  # pipelines whose model is a denoiser: of pixels, or of latents, which have these parts
+# pipelines whose model is a denoiser: of pixels, or of latents, which have these parts
+DENOISING = ("edit", "guide")
 _LATENT = ("prior", "codec", "diffusion")
 PREVIEW = "preview"  # the part that decodes previews, where a pack draws by a folder of diffusers
 _PRIOR = {"prior": "tiny-prior", "codec": "tiny-codec"}

@@ -10,10 +10,8 @@ from pipelines.models.checkpoint import codes_hash, read_codes
 from pipelines.weights.catalog import checkpoint_of, facts_of, is_known
 from pipelines.weights.own_packs import card_of
 
-CODEC_OF = {
-    "dalle": "vqgan",
-    "prior": "codec",
-}  # parts of a pipeline that learned with a codec -> that codec's part
+# parts of a pipeline that learned with a codec -> that codec's part
+CODEC_OF = {"dalle": "vqgan", "prior": "codec"}
 UNTOLD = {"tiny-dalle": "tiny-vqgan", "tiny-prior": "tiny-codec"}  # files that do not name theirs
 SECOND_STAGE = "transformer"
 

@@ -22,7 +22,7 @@ from pipelines.models.checkpoint import check_finite, file_hash
 from pipelines.models.source import Converted, Joined, SourceCheckpoint
 from pipelines.models.spec import ModelSpec, families
 from pipelines.weights.forms import joined, source_files, unwrapped, with_usual_types
-from pipelines.weights.inventory import free_memory
+from pipelines.weights.memory import free_memory
 from pipelines.weights.readers import read_original
 
 # A stranger's tensors may have any shape, and break a converter that looks for its own.
@@ -235,9 +235,8 @@ def write_converted(
     }
     tensors = converted.tensors
     parts = tensors.parts if isinstance(tensors, Joined) else {name: [one] for name, one in tensors.items()}
-    order = sorted(
-        parts.items(), key=lambda item: (-item[1][0].element_size(), item[0])
-    )  # keeps them aligned
+    # keeps them aligned
+    order = sorted(parts.items(), key=lambda item: (-item[1][0].element_size(), item[0]))
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, (first, *others) in order:

@@ -16,15 +16,8 @@ from pipelines.errors import BadInput
 from pipelines.io.values import is_dict
 from pipelines.models.source import SourceCheckpoint
 
-WEIGHTS = (
-    ".safetensors",
-    ".msgpack",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".ckpt",
-    ".pkl",
-)  # in a folder, the best form first
+# in a folder, the best form first
+WEIGHTS = (".safetensors", ".msgpack", ".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
 INDEX = ".index.json"
 MOST_SHARDS = 1000

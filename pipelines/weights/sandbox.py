@@ -2,7 +2,7 @@
 
 After `lock`, the process cannot open a file, import a module, start a program or reach the network, whatever the pickle
 says. It writes the tensors as safetensors, with the plain values as JSON in the metadata "numbers". It ends with 0, or
-with REFUSED and a message as JSON on standard output that says what is wrong with the file, after "it".
+with EXIT_REFUSED and a message as JSON on standard output that says what is wrong with the file, after "it".
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pipelines.core.execute import run
 from pipelines.core.pipeline import Pipeline, Result, Step
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.models import device as devices
-from pipelines.models.base import cached_text_embeddings
+from pipelines.models.clip_base import cached_text_embeddings
 from pipelines.models.flow.network import FLOWS
 from pipelines.models.stable_diffusion.load import load_diffusers
 from tests.pipelines.test_contract import CASES

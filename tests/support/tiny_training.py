@@ -12,14 +12,15 @@ sys.path.insert(0, str(ROOT))
 
 
 def main() -> int:
-    """The UNet at a tiny size, each step at least TINY_STEP_SECONDS long."""
-    from pipelines.training import processes
+    """The UNet at a tiny size, each step at least TINY_STEP_SECONDS long, told of ten times a second."""
+    from pipelines.training import control, processes
     from pipelines.training.cli import main as train
     from pipelines.training.unet import UnetTrainer
     from tests.support.training import SIZES
 
     UnetTrainer.SIZES["tiny"] = {**SIZES["unet"], "image_size": 32, "rate": 1e-3}
     UnetTrainer.sheet_steps = UnetTrainer.trip_steps = 2
+    control.TOLD_SECONDS = 0.1
     seconds, update = float(os.environ.get("TINY_STEP_SECONDS", "0")), UnetTrainer.update
 
     def slow(self: UnetTrainer, *given: object) -> dict[str, object]:

@@ -11,11 +11,11 @@ from app.ui.html.common import button
 from app.ui.i18n import both, both_aloud
 from app.ui.markup import html, joined
 from app.ui.pictures import preview_uri
-from pipelines.diffuse.teach import Explanation, Gaze, Moment, gaze_picture
+from pipelines.diffuse.walkthrough import Explanation, Moment, WordMap, word_map_picture
 from pipelines.diffuse.word_weights import parse_word_weights
 
 MOST_MOMENTS = 10  # that are shown, evenly over the steps
-GAZE_PIXELS, GUESS_PIXELS = 192, 128
+MAP_PIXELS, GUESS_PIXELS = 192, 128
 LEAST, MOST = -1, 3  # of a word's slider
 CHART = (1000, 120)  # width and height of the schedule
 
@@ -41,33 +41,35 @@ def panel(found: Explanation, name: str) -> Markup:
 
 def _words(found: Explanation, name: str) -> Markup:
     weights = dict(parse_word_weights(found.settings.word_weights))
-    gazes = joined(_gaze(found.picture, gaze, weights.get(gaze.text, 1.0)) for gaze in found.gazes)
+    word_maps = joined(
+        _word_map(found.picture, word, weights.get(word.text, 1.0)) for word in found.word_maps
+    )
     return html(
         "<h4>{}</h4><p>{}</p><div class='gazes'>{}</div><div class='acts'>{}<span>{}</span></div>",
         both("explain_words"),
         both("explain_words_text"),
-        gazes,
+        word_maps,
         button("explain_again", "weigh", name=name, weights=found.settings.word_weights),
         both("explain_weights_text"),
     )
 
 
-def _gaze(picture: Image.Image, gaze: Gaze, weight: float) -> Markup:
-    shown = preview_uri(gaze_picture(picture, gaze.map, GAZE_PIXELS), GAZE_PIXELS)
+def _word_map(picture: Image.Image, word: WordMap, weight: float) -> Markup:
+    shown = preview_uri(word_map_picture(picture, word.map, MAP_PIXELS), MAP_PIXELS)
     return html(
         '<figure><img src="{}" alt="{}"><figcaption><b>{}</b><span>{:.0%}</span></figcaption>'
         '<label><input type="range" min="{}" max="{}" step="0.25" value="{}" data-weigh="{}" '
         'aria-label="{} {}"><output>{:g}</output></label></figure>',
         shown,
-        gaze.text,
-        gaze.text,
-        gaze.share,
+        word.text,
+        word.text,
+        word.share,
         LEAST,
         MOST,
         weight,
-        gaze.text,
+        word.text,
         both_aloud("explain_weight_of"),
-        gaze.text,
+        word.text,
         weight,
     )
 

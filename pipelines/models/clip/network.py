@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.base import cached_text_embeddings
 from pipelines.models.checkpoint import Config
 from pipelines.models.clip.tokenizer import Tokenizer
+from pipelines.models.clip_base import ClipNetwork
 
 TEXT_KINDS = ("transformer", "bag", "cbow")
 
@@ -311,7 +311,7 @@ class WordsTower(nn.Module):
         return self.project(self.pooled(tokens))
 
 
-class Clip(nn.Module):
+class Clip(ClipNetwork):
     """Both towers and the tokenizer. Resizes and normalizes pictures itself."""
 
     def __init__(self, config: ClipConfig, tokenizer: Tokenizer):
@@ -331,22 +331,6 @@ class Clip(nn.Module):
         first = 10.0 if config.sigmoid else 1 / 0.07
         self.log_scale = nn.Parameter(torch.tensor(math.log(first)))  # the learned temperature
         self.bias = nn.Parameter(torch.tensor(-10.0)) if config.sigmoid else None
-        self._remembered: dict[str, Tensor] = {}
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        return self.log_scale.device
-
-    @property
-    def logit_scale(self) -> float:
-        """What turns a cosine into a logit."""
-        return self.log_scale.detach().float().exp().item()
-
-    @property
-    def logit_bias(self) -> float | None:
-        """What is added to a logit before its sigmoid. None where it was trained with a softmax."""
-        return None if self.bias is None else self.bias.detach().float().item()
 
     def tokenize(self, prompts: list[str]) -> Tensor:
         """List of n texts -> (n, t) token ids, END and padding 0, cut to the context length; t is the longest."""
@@ -369,12 +353,9 @@ class Clip(nn.Module):
                 images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
         return (images - 0.5) / 0.6
 
-    @torch.no_grad()
-    def encode_text(self, prompts: list[str]) -> Tensor:
-        """List of n texts -> (n, d) float32 of unit length, without a gradient, cached per prompt."""
-        return cached_text_embeddings(
-            self._remembered, prompts, lambda new: self.text(self.tokenize(new)), self.device
-        )
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """(n, t) token ids, END and padding 0 -> (n, d), not normalized."""
+        return self.text(tokens)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, d) float32 of unit length, differentiable."""

@@ -80,9 +80,8 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
         self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
-        self.gain = nn.Parameter(
-            torch.tensor(10.0)
-        )  # the attention's temperature, since q and k have unit length
+        # the attention's temperature, since q and k have unit length
+        self.gain = nn.Parameter(torch.tensor(10.0))
         nn.init.normal_(self.out.weight, std=0.02 / (2 * config.layer_count) ** 0.5)
         nn.init.normal_(self.down.weight, std=0.02 / (2 * config.layer_count) ** 0.5)
 

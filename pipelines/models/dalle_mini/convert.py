@@ -51,10 +51,8 @@ LAYERS = {
 WITHOUT_SCALE = re.compile(
     r"(final_ln|layers\.\d+\.(pre_self_attn_layer_norm|pre_encoder_attn_layer_norm|glu\.ln0|glu\.ln1))\.weight"
 )
-SIDES = {
-    "encoder": "text",
-    "decoder": "image",
-}  # the published name of each half, and our prefix of its embeddings
+# the published name of each half, and our prefix of its embeddings
+SIDES = {"encoder": "text", "decoder": "image"}
 FLAX = {
     "FlaxBartAttention_0": "self_attn",
     "FlaxBartAttention_1": "encoder_attn",

@@ -308,9 +308,8 @@ class DalleMini(nn.Module):
             keys, values = slots[:, :, :, :length]
             x = layer.attention.attend(x, qkv[0], keys, values, mask)
             x = layer.feed_forward(layer.cross(x, cache.text[number], cache.text_mask))
-        return product(self.image_norm_out(x).float(), cache.head)[
-            :, 0
-        ]  # guidance would multiply any rounding
+        # guidance would multiply any rounding
+        return product(self.image_norm_out(x).float(), cache.head)[:, 0]
 
 
 class StepGraphs:
@@ -346,9 +345,8 @@ class StepGraphs:
         return [min(length, whole) for length in lengths]
 
     def _record(self, length: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        stream = (
-            torch.cuda.Stream()
-        )  # a step off the graph first: libraries allocate their workspaces on first use
+        # a step off the graph first: libraries allocate their workspaces on first use
+        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self._step(length)

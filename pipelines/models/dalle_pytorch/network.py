@@ -151,7 +151,7 @@ def shifted_channels(width: int) -> int:
 
 
 class StepKVCache(KVCache):
-    """A Cache that also keeps, for the token shift, the shifted channels of the last `grid` tokens in every half layer."""
+    """A KVCache that also keeps, for the shift, the shifted channels of the last `grid` tokens in every half layer."""
 
     def __init__(
         self,
@@ -429,7 +429,6 @@ class Doubling(nn.ConvTranspose2d):
         """(n, width_in, h, w) -> (n, width, 2 h, 2 w)."""
         if not self.wraps:
             return super().forward(x)
-        x = F.pad(
-            x, (1, 1, 1, 1), mode="circular"
-        )  # 2 pixels wider at each edge after doubling, which are cut off
+        # 2 pixels wider at each edge after doubling, which are cut off
+        x = F.pad(x, (1, 1, 1, 1), mode="circular")
         return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=3)

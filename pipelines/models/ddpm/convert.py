@@ -146,7 +146,7 @@ def _from_diffusers(
 
 
 def _image_size(original: SourceCheckpoint, attends: tuple[bool, ...]) -> int:
-    """The side of a picture: from `numbers`, or from the level with attention, which is at 16 x 16 in Ho et al. 2020."""
+    """A picture's side: from the metadata, or from the level with attention, which is at 16 x 16 in Ho et al. 2020."""
     for name in ("image_size", "sample_size", "resolution"):
         if isinstance(side := original.metadata.get(name), int):
             return side

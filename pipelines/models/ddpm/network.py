@@ -1,4 +1,4 @@
-"""Published unconditional pixel diffusion models as base models of Edit: Ho et al. 2020, and Dhariwal & Nichol 2021 (ADM).
+"""Published unconditional pixel diffusion models: Ho et al. 2020, and Dhariwal & Nichol 2021 (ADM).
 
 Both are UNet2DModel of diffusers; they differ in the config. The defaults are those of the published models of 256 x 256
 faces, churches and bedrooms.
@@ -11,8 +11,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from pipelines.models.base import PixelDenoiser, linear_alphas_cumprod
+from pipelines.models.base import PixelDenoiser
 from pipelines.models.checkpoint import Config
+from pipelines.models.ddim import linear_alphas_cumprod
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,8 @@ class DdpmConfig(Config):
 
     image_size: int = 256
     widths: tuple[int, ...] = (128, 128, 256, 256, 512, 512)
-    attends: tuple[bool, ...] = (
-        False,
-        False,
-        False,
-        False,
-        True,
-        False,
-    )  # levels with attention, finest first
+    # levels with attention, finest first
+    attends: tuple[bool, ...] = (False, False, False, False, True, False)
     layer_count: int = 2
     head_size: int = 0  # channels of an attention head, 0 to divide them among `head_count`
     head_count: int = 1
@@ -41,9 +36,8 @@ class DdpmConfig(Config):
     middle_norm: bool = True  # before the attention at the coarsest level's end; diffusers' own may lack it
     residual_resampling: bool = False  # residual blocks halve and double the side (ADM), or convolutions
     learned_variance: bool = False  # three more channels come out, which nothing here needs
-    step_width: int = (
-        0  # of the sines and cosines that tell the step; 0 for widths[0]. Twice that in ADM of 512 px
-    )
+    # of the sines and cosines that tell the step; 0 for widths[0]. Twice that in ADM of 512 px
+    step_width: int = 0
     first_beta: float = 1e-4
     last_beta: float = 0.02
     step_count: int = 1000
@@ -98,9 +92,8 @@ class Ddpm(PixelDenoiser):
                 module.heads = module.inner_dim // config.head_size if config.head_size else config.head_count
                 module.scale = (module.inner_dim // module.heads) ** -0.5
             elif isinstance(module, ResnetBlock2D) and cast(Any, module).downsample is not None:
-                module.downsample = nn.AvgPool2d(
-                    2
-                )  # the same without a part called "conv", which adapters look for
+                # the same without a part called "conv", which adapters look for
+                module.downsample = nn.AvgPool2d(2)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """(n, 3, s, s) noisy pictures and (n,) int64 steps in [0, step_count) -> (n, 3, s, s), the noise in them."""

@@ -69,8 +69,11 @@ class Flow(ABC):
     def proposed_guidance(self) -> float:
         """The scale of guidance, where nobody asks for another; 1 for networks that are distilled with theirs."""
 
-    def shift(self, steps: int, places: int) -> float:
-        """How far the times are moved for this many patches: the paper's mu, on a line between two sizes of pictures."""
+    def mu(self, steps: int, places: int) -> float:
+        """The logarithm of the shift of the times for so many patches, on a line between two sizes of pictures.
+
+        As FLUX.1 counts it; Esser et al. 2024 give the shift itself (equation 23).
+        """
         config = self.pipe.scheduler.config
         small, large = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
         first, last = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
@@ -96,7 +99,7 @@ class Flow(ABC):
         """A copy of the pipeline's own scheduler, or another one on the same line, for (width, height) in pixels."""
         places = size[0] * size[1] // self.side_multiple**2
         own = self.pipe.scheduler
-        mu = self.shift(steps, places)
+        mu = self.mu(steps, places)
         if sampler != OWN:
             factor = math.exp(mu) if own.config.use_dynamic_shifting else own.config.shift
             return flow_scheduler(sampler, steps, self.device, factor)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.models.base import Reading
+from pipelines.models.base import Reading, reading_by
 from pipelines.models.flow.base import Flow
 
 MOST_TOKENS = 512  # of a prompt with what stands around it
@@ -27,10 +27,7 @@ class QwenFlow(Flow):
         """The pieces that the language model reads; no word is unknown."""
         tokenizer = self.pipe.tokenizer
         limit = MOST_TOKENS - len(tokenizer(START + self.answers)["input_ids"])
-        read = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        spans = read["offset_mapping"]
-        cut = prompt[spans[limit][0] :] if len(spans) > limit else ""
-        return Reading([prompt[start:end] for start, end in spans[:limit]], limit, cut.strip(), [])
+        return reading_by(tokenizer, prompt, limit)
 
     def read(self, prompt: str) -> tuple[tuple[Tensor, ...], Tensor]:
         """The language model's states of a prompt, (1, MOST_TOKENS, width) a layer, and which of them are no padding.
@@ -108,7 +105,7 @@ class Klein(QwenFlow):
         """4 where it is distilled, else 50."""
         return 4 if self.pipe.config.get("is_distilled") else 50
 
-    def shift(self, steps: int, places: int) -> float:
+    def mu(self, steps: int, places: int) -> float:
         """As its publishers fitted it to the numbers of places and of steps."""
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 

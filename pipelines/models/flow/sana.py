@@ -9,17 +9,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from pipelines.models.base import Reading
+from pipelines.models.base import Reading, reading_by
 from pipelines.models.flow.base import Flow
 from pipelines.models.latent_diffusion import OWN
 from pipelines.models.schedulers import ConsistencyScheduler, flow_scheduler
 from pipelines.models.typed import floats
 
 MOST_TOKENS = 300  # of the language model's states that the network reads
-FIRST, SECOND = (
-    1.57080,
-    1.3,
-)  # angles of the noise at which its publishers' steps begin; the second, of two steps
+# angles of the noise at which its publishers' steps begin; the second, of two steps
+FIRST, SECOND = 1.57080, 1.3
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,8 @@ class SanaSprint(Flow):
 
     def read_prompt(self, prompt: str) -> Reading:
         """The pieces that the language model reads, in small letters; no word is unknown."""
-        text = prompt.lower().strip()
         limit = MOST_TOKENS - 2  # the start of the text and the last piece of the instruction
-        read = self.pipe.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        spans = read["offset_mapping"]
-        cut = text[spans[limit][0] :] if len(spans) > limit else ""
-        return Reading([text[start:end] for start, end in spans[:limit]], limit, cut.strip(), [])
+        return reading_by(self.pipe.tokenizer, prompt.lower().strip(), limit)
 
     def condition(
         self, prompt: str, negative_prompt: str, width: int, height: int, rows: int, guided: bool

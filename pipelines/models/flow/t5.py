@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.models.base import Reading
+from pipelines.models.base import Reading, reading_by
 from pipelines.models.flow.base import Flow
 
 
@@ -25,10 +25,7 @@ class T5Flow(Flow):
         own = getattr(self.pipe, self.reader, None)
         tokenizer = own or self.pipe.tokenizer
         limit = self.most_tokens - 1 if own else self.pipe.tokenizer_max_length - 2
-        read = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        spans = read["offset_mapping"]
-        cut = prompt[spans[limit][0] :] if len(spans) > limit else ""
-        return Reading([prompt[start:end] for start, end in spans[:limit]], limit, cut.strip(), [])
+        return reading_by(tokenizer, prompt, limit)
 
     def stacked(self, parts: list[Tensor], rows: int) -> Tensor:
         """(rows * len(parts), ...) of (1, ...) each, in the network's type."""

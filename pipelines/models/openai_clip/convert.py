@@ -1,6 +1,6 @@
 """Converts the published CLIPs, in the three layouts that they have, and their vocabularies.
 
-A network's activation does not follow from its shapes. OpenAI's archives have QuickGELU; elsewhere `Original.numbers` may
+A network's activation does not follow from its shapes. OpenAI's archives have QuickGELU; elsewhere the `metadata` may
 state it, flat or as the config.json of transformers or open_clip ("hidden_act", or "quick_gelu" true or false), and so may
 "quickgelu" in the file's name. Otherwise a default is taken, and the config's `note` records it: "quick_gelu" for the
 layout of transformers and a bare .pt of OpenAI's names, "gelu" for open_clip's safetensors, .bin and training checkpoints.
@@ -29,21 +29,12 @@ from pipelines.models.openai_clip.network import OpenaiClip, OpenaiClipConfig
 from pipelines.models.openai_clip.tokenizer import END, START, ClipTokenizer, WordPieceTokenizer
 from pipelines.models.source import Converted, SourceCheckpoint, checked
 
-IDLE = (
-    "position_ids",
-    "attn_mask",
-    "num_batches_tracked",
-)  # buffers of some versions, which follow from the rest
-OPENAI_NUMBERS = (
-    "input_resolution",
-    "context_length",
-    "vocab_size",
-)  # kept among the tensors of its archives
-HEAD_WIDTHS = {
-    1280: 80,
-    1408: 88,
-    1664: 104,
-}  # image towers H, g and G; 64 in all others, and in all text towers
+# buffers of some versions, which follow from the rest
+IDLE = ("position_ids", "attn_mask", "num_batches_tracked")
+# kept among the tensors of its archives
+OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
+# image towers H, g and G; 64 in all others, and in all text towers
+HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}
 UNNAMED = "the file does not name its activation;"
 
 # Parts of names, transformers' and OpenAI's; applied in this order.

@@ -8,7 +8,7 @@ the end token. The names of weights are OpenAI's.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -17,14 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.models.base import cached_text_embeddings
 from pipelines.models.checkpoint import Config
+from pipelines.models.clip_base import ClipNetwork
 from pipelines.models.openai_clip.tokenizer import ClipTokenizer, WordPieceTokenizer
 
-MEAN, DEVIATION = (
-    (0.48145466, 0.4578275, 0.40821073),
-    (0.26862954, 0.26130258, 0.27577711),
-)  # of pictures in [0, 1]
+# of the channels of pictures in [0, 1]
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -254,7 +252,7 @@ def normalization(device: torch.device) -> tuple[Tensor, Tensor]:
     return 0.5 / deviation, (0.5 - mean) / deviation
 
 
-class PublishedClip(nn.Module, ABC):
+class PublishedClip(ClipNetwork):
     """Base of the published CLIPs: the Clip role, for subclasses that define the features of the two towers.
 
     Weights may be float32, bfloat16 or float16; pictures and vectors are normalized in float32.
@@ -264,36 +262,15 @@ class PublishedClip(nn.Module, ABC):
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # the learned temperature
-        self._remembered: dict[str, Tensor] = {}
 
     @abstractmethod
     def image_features(self, images: Tensor) -> Tensor:
         """(n, 3, s, s) normalized pictures in the weights' type -> (n, d), not normalized."""
 
-    @abstractmethod
-    def text_features(self, tokens: Tensor) -> Tensor:
-        """(n, t) token ids -> (n, d), not normalized."""
-
     @property
     @abstractmethod
     def image(self) -> nn.Module:
         """The image tower. A hash of its weights identifies the CLIP in records."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        return self.log_scale.device
-
-    @property
-    def logit_scale(self) -> float:
-        """What turns a cosine into a logit."""
-        return self.log_scale.detach().float().exp().item()
-
-    @property
-    def logit_bias(self) -> float | None:
-        """What is added to a logit before its sigmoid: the parameter `bias` of a network that has one."""
-        bias: Tensor | None = getattr(self, "bias", None)
-        return None if bias is None else bias.detach().float().item()
 
     def tokenize(self, prompts: list[str]) -> Tensor:
         """List of n texts -> (n, t) token ids with start and end, cut to the context length, padding 0."""
@@ -315,13 +292,6 @@ class PublishedClip(nn.Module, ABC):
             images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
         scale, shift = normalization(images.device)
         return images * scale + shift
-
-    @torch.no_grad()
-    def encode_text(self, prompts: list[str]) -> Tensor:
-        """List of n texts -> (n, d) float32 of unit length, without a gradient, cached per prompt."""
-        return cached_text_embeddings(
-            self._remembered, prompts, lambda new: self.text_features(self.tokenize(new)), self.device
-        )
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, d) float32 of unit length, differentiable."""

@@ -57,9 +57,8 @@ class Dvae(CodecNetwork):
 
     def encode_tokens(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, h / 8, w / 8) likeliest tokens."""
-        pixels = (
-            0.4 * images + 0.5
-        )  # 0.8 x + 0.1 for x in [0, 1]: the logit-Laplace distribution has no edges
+        # 0.8 x + 0.1 for x in [0, 1]: the logit-Laplace distribution has no edges
+        pixels = 0.4 * images + 0.5
         return self.encoder(pixels.to(self.codes.dtype)).argmax(1)
 
     def decode(self, codes: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pipelines.models.base import DenoiserConfig, linear_alphas_cumprod
+from pipelines.models.base import DenoiserConfig
+from pipelines.models.ddim import linear_alphas_cumprod
 from pipelines.models.prior.diffusion import Condition, PriorDiffusion
 from pipelines.models.prior.network import guided_velocity
 

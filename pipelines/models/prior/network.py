@@ -1,4 +1,4 @@
-"""The latent prior: a text-conditioned flow on the VQGAN's continuous latents (Rombach et al. 2022; Liu et al. 2023).
+"""The latent prior: a text-conditioned flow on the codec's continuous latents (Rombach et al. 2022; Liu et al. 2023).
 
 A latent x_0 and noise are joined by the straight line x_t = (1 - t) x_0 + t noise, t in [0, 1]; the network predicts the
 line's velocity, noise - x_0. It is conditioned on the pack's CLIP by cross-attention: on the states of all tokens of the

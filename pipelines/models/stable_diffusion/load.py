@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from pipelines.errors import BadInput
 from pipelines.io.values import is_dict, is_list
@@ -22,6 +23,9 @@ FLOW_KINDS = (
     "ZImagePipeline", "Flux2KleinPipeline", "FluxPipeline", "StableDiffusion3Pipeline", "SanaSprintPipeline"
 )  # fmt: skip
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # whose classes a folder may name
+UNREADABLE = (  # what diffusers raises for a folder that it cannot load
+    OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError
+)  # fmt: skip
 WEIGHTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
@@ -32,7 +36,6 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
     the folder is of another class than KINDS and FLOW_KINDS, cannot be loaded, or has weights that are not finite.
     """
     import diffusers
-    from safetensors import SafetensorError
 
     folder = Path(folder)
     kind, parts = _index(folder)
@@ -49,16 +52,7 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
             use_safetensors=True,
             **options,
         )
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ImportError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:120]
         raise BadInput("diffuse.model_damaged", model=folder.name, reason=reason) from None
     if kind in KINDS:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipelines.models.attention import Control
-from pipelines.models.base import Reading
+from pipelines.models.base import Reading, reading_by
 from pipelines.models.latent_diffusion import OWN
 from pipelines.models.schedulers import diffusion_scheduler
 from pipelines.models.words import PromptTokens
@@ -83,11 +83,7 @@ class StableDiffusion:
     def read_prompt(self, prompt: str) -> Reading:
         """The pieces that its first tokenizer reads; no word is unknown."""
         tokenizer = self.pipe.tokenizer or self.pipe.tokenizer_2
-        limit = tokenizer.model_max_length - 2
-        read = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        spans = read["offset_mapping"]
-        cut = prompt[spans[limit][0] :] if len(spans) > limit else ""
-        return Reading([prompt[start:end] for start, end in spans[:limit]], limit, cut.strip(), [])
+        return reading_by(tokenizer, prompt, tokenizer.model_max_length - 2)
 
     def condition(
         self, prompt: str, negative_prompt: str, width: int, height: int, rows: int, guided: bool

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipelines.errors import BadInput
 from pipelines.models.checkpoint import check_finite
+from pipelines.models.stable_diffusion.load import UNREADABLE
 
 
 class TinyDecoder(nn.Module):
@@ -37,20 +38,11 @@ def load_previewer(folder: Path, device: torch.device) -> TinyDecoder:
     BadInput when the folder holds no such decoder, or weights that are not finite.
     """
     import diffusers
-    from safetensors import SafetensorError
 
     try:
         kind: Any = cast(Any, diffusers).AutoencoderTiny
         vae: Any = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:120]
         raise BadInput("diffuse.preview_damaged", model=folder.name, reason=reason) from None
     decoder = TinyDecoder(vae).eval().requires_grad_(False)

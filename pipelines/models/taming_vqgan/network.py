@@ -31,9 +31,8 @@ class TamingVqganConfig(Config):
     code_size: int = 256
     gumbel: bool = False  # the encoder scores the codes, instead of looking for the nearest
     wavelet: bool = False  # the decoder paints Haar wavelets, and so a picture twice as large
-    unit_length: bool = (
-        False  # of codes and of what is encoded, so that the nearest code is that of the least angle
-    )
+    # of codes and of what is encoded, so that the nearest code is that of the least angle
+    unit_length: bool = False
     unit_range: bool = False  # inside, pixels are in [0, 1]
     has_encoder: bool = True
 

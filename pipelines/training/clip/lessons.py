@@ -1,4 +1,4 @@
-"""What the text tower of CLIP learns from the teacher: its vectors, and its kinships to the names that have pictures."""
+"""What the text tower of CLIP learns from the teacher: its vectors, and its relations to the names that have pictures."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Lessons:
         match = 2 * (1 - (guessed * wanted).sum(-1)).mean()
         return match + F.cross_entropy(20 * guessed @ everybody.T, mine)
 
-    def kinship_loss(self, text: Tensor, prototypes: Tensor, wanted: Tensor) -> Tensor:
+    def relation_loss(self, text: Tensor, prototypes: Tensor, wanted: Tensor) -> Tensor:
         """How far the text (n, d) is from being as near to each prototype as the teacher says: a divergence in nats.
 
         The prototypes stand still here: they belong to the pictures.

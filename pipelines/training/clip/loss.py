@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import cast
+from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 
 class PairLoss(ABC):
@@ -32,7 +32,7 @@ class PairLoss(ABC):
         mine = slice(None)
         if self.accelerator.num_processes > 1:
             rank, n = self.accelerator.process_index, len(image)
-            image, text = gather_with_gradient(image), gather_with_gradient(text)
+            image, text = cast(Tensor, Gathered.apply(image)), cast(Tensor, Gathered.apply(text))
             concepts = cast(Tensor, self.accelerator.gather(concepts))
             mine = slice(rank * n, rank * n + n)
         same = (concepts[:, None] == concepts[None, :]) & (concepts[:, None] >= 0)
@@ -67,6 +67,18 @@ class SigmoidLoss(PairLoss):
         return -F.logsigmoid(torch.where(same[mine], logits, -logits)).sum(1).mean()
 
 
-def gather_with_gradient(x: Tensor) -> Tensor:
-    """The rows of all processes in order; gradients flow back to where each row came from."""
-    return torch.cat(all_gather(x))
+class Gathered(torch.autograd.Function):
+    """(n, d) of each process -> the rows of all in order; gradients flow back, as a sum, to where each row came from."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        rows = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(rows, x)
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]

@@ -13,15 +13,16 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from pipelines.core.generators import finished
 from pipelines.io.files import write_atomically
 from pipelines.models.checkpoint import file_hash, load_weights, read_header
-from pipelines.models.latent_diffusion import Known, finished, walk
+from pipelines.models.latent_diffusion import Known, walk
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import Prior, PriorConfig
-from pipelines.training.autoencoder import load_codec
 from pipelines.training.data.captions import name_in_words
+from pipelines.training.data.compositing import to_images
 from pipelines.training.data.dataset import Dataset, on_background
-from pipelines.training.vqgan import load_clip
+from pipelines.training.frozen import load_clip, load_codec
 
 STEPS = 10  # from noise alone; a picture that is noised to t makes the share t of them
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -58,8 +59,7 @@ def _drawn_again(model: PriorDiffusion, emoji: Dataset, seed: int) -> Tensor:
     rng, parts = np.random.default_rng((seed, 5)), []
     side, guidance = model.image_size, model.proposed_guidance
     for rows in np.array_split(emoji.train, -(-len(emoji.train) // BATCH)):
-        pictures = torch.from_numpy(on_background(emoji.rgba[rows])).permute(0, 3, 1, 2)
-        latents = model.encode(pictures.float().div(127.5).sub(1).to(model.device))
+        latents = model.encode(to_images(on_background(emoji.rgba[rows])).to(model.device))
         names = [name_in_words(emoji.icons[k], rng) for k in rows]
         seeds = [int(number) for number in rng.integers(2**32, size=len(rows))]
         known = Known(latents, float(rng.choice(STRENGTHS)))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipelines.models.base import Clip
+from pipelines.training.data.compositing import to_images
 from pipelines.training.data.dataset import Dataset, on_background
 
 
@@ -17,8 +18,7 @@ def encode_pictures(clip: Clip, pictures: np.ndarray) -> Tensor:
     """(n, s, s, 3) uint8 -> (n, d) of unit length."""
     chunks = []
     for start in range(0, len(pictures), 128):
-        chunk = torch.from_numpy(pictures[start : start + 128]).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-        chunks.append(clip.encode_image(chunk.to(clip.device)))
+        chunks.append(clip.encode_image(to_images(pictures[start : start + 128]).to(clip.device)))
     return torch.cat(chunks)
 
 

@@ -92,9 +92,9 @@ class TextTrainer(ClipTrainer):
         moved = (1 - (text[:n] * had).sum(-1)).mean()
         assert self.lessons is not None
         distil = self.lessons.distil_loss(heads.teacher(pooled[n:].float()), batch["teacher_vectors"])
-        relation = self.lessons.kinship_loss(text[n:], self.prototypes, batch["teacher_vectors"])
+        relation = self.lessons.relation_loss(text[n:], self.prototypes, batch["teacher_vectors"])
         self.backward_and_step(20 * moved + 0.5 * distil + relation, clip, "all")
-        return {"moved": moved, "distil": distil, "kinship": relation}
+        return {"moved": moved, "distil": distil, "relation": relation}
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         super().export(path, with_round(self.history, "text", facts, fingerprint(self.before)))

@@ -7,7 +7,7 @@
 * The text tower also learns to match a frozen sentence encoder (training time only, an optional package), on names,
   keywords and WordNet phrases, so that words beyond the captions land near their kin; Chinese captions match the
   teacher's reading of the English ones. And a text is to be as near to each prototype as the teacher finds it near
-  to that name (relations instead of vectors: Park et al. 2019), which carries the teacher's kinships into the space
+  to that name (relations instead of vectors: Park et al. 2019), which carries the teacher's relations into the space
   of the pictures.
 """
 
@@ -32,7 +32,6 @@ from pipelines.io.images import to_tensor
 from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.clip.network import Clip, ClipConfig, EfficientNetTower
 from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.training.autoencoder import load_codec
 from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
 from pipelines.training.clip.gradient_cache import cached_backward
 from pipelines.training.clip.lessons import Lessons
@@ -46,6 +45,7 @@ from pipelines.training.data.dataset import Dataset, Pictures, on_background
 from pipelines.training.data.icons import concept
 from pipelines.training.data.scenes import Scenes
 from pipelines.training.drawing import sheet_prompts
+from pipelines.training.frozen import load_codec
 from pipelines.training.pretrained import begin_with, begin_with_imagenet, imagenet_file
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import PictureTrainer
@@ -160,7 +160,7 @@ class ClipTrainer(PictureTrainer):
         if names and any(name.startswith("text.") for name in begun):
             plain = {concept(emoji.icons[k]): emoji.icons[k].name for k in emoji.train}
             heads.prototypes.data = clip.encode_text([plain[name] for name in names]).clone()
-            clip._remembered.clear()
+            clip.forget_texts()
         with accelerator.main_process_first():
             self.lessons = self.lessons_of_teacher(folder / "teacher.safetensors")
         convert_conv2d_weight_memory_format(clip.image, torch.channels_last)
@@ -315,9 +315,9 @@ class ClipTrainer(PictureTrainer):
         metrics = {"contrast": contrast, "proxy": proxy / 2}
         if self.lessons is not None:
             distil = self.lessons.distil_loss(heads.teacher(pooled[n:].float()), batch["teacher_vectors"])
-            relation = self.lessons.kinship_loss(others, prototypes, batch["teacher_vectors"])
+            relation = self.lessons.relation_loss(others, prototypes, batch["teacher_vectors"])
             loss = loss + 0.5 * distil + relation
-            metrics |= {"distil": distil, "kinship": relation}
+            metrics |= {"distil": distil, "relation": relation}
         return loss, metrics
 
     def sample_grid(self) -> Image.Image:
@@ -325,12 +325,12 @@ class ClipTrainer(PictureTrainer):
         pictures = on_background(self.emoji.rgba[self.emoji.validation])
         prompts = sheet_prompts(self.emoji, self.SHEET_PROMPTS)
         vectors, texts = encode_pictures(self.clip, pictures), self.clip.encode_text(prompts)
-        self.clip._remembered.clear()
+        self.clip.forget_texts()
         best = (texts @ vectors.T).topk(min(6, len(pictures))).indices.flatten().tolist()
         return image_grid(to_tensor([Image.fromarray(pictures[k]) for k in best]), 6)
 
     def evaluate(self) -> dict[str, float]:
-        self.clip._remembered.clear()
+        self.clip.forget_texts()
         return retrieval(self.clip.eval(), self.emoji)
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:

@@ -14,11 +14,8 @@ from torch import Tensor
 from pipelines.models.base import Codec
 
 SHARE = 0.5  # of the pictures that are damaged at all
-WARP_GRID, HAZE_GRID, BLOCKS = (
-    6,
-    8,
-    8,
-)  # places along a side that bend, places of the haze, blocks that change place
+# places along a side that bend, places of the haze, blocks that change place
+WARP_GRID, HAZE_GRID, BLOCKS = 6, 8, 8
 MAX_WARP, MAX_HAZE, MAX_NOISE = 0.07, 0.35, 0.25  # of half a side; of half the range of values, twice
 SMALLER = (1, 2, 3, 4, 6)  # how many times smaller a picture may be seen
 

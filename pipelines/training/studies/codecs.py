@@ -16,11 +16,12 @@ from pipelines.training.autoencoder import AutoencoderTrainer, as_images
 from pipelines.training.clip.retrieval import retrieval
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.dvae import DvaeTrainer
+from pipelines.training.frozen import load_clip
 from pipelines.training.loop import Budget
 from pipelines.training.report import image_grid, write_picture
 from pipelines.training.studies.plot import labelled
 from pipelines.training.studies.study import Study
-from pipelines.training.vqgan import VqganTrainer, load_clip
+from pipelines.training.vqgan import VqganTrainer
 from pipelines.training.vqvae import VqvaeTrainer
 
 COLUMNS = 12  # of the sheet

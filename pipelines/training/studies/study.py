@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.core.generators import finished, mapped
+from pipelines.core.pipeline import Step
 from pipelines.io.files import write_atomically
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import SIZE
@@ -40,15 +42,13 @@ class Study:
         folder = self.folder / name
         every = 60 * budget.minutes / reports
         training = fit(trainer, folder, budget, save_every=60.0, report_every=every)
-        while True:
-            try:
-                step = next(training)
-            except StopIteration as end:
-                state = end.value
-                break
+
+        def tell(step: Step) -> None:
             if step.done % 25 == 0:
                 words = "  ".join(f"{key} {value:.4g}" for key, value in step.metrics.items())
                 print(f"{name} step {step.done:,} of about {step.total:,}  {words}", file=sys.stderr)
+
+        state = finished(mapped(training, tell))
         file = folder / "figures.jsonl"
         lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         rows = {line["step"]: line for line in lines if line["step"] < state.step}

@@ -357,7 +357,10 @@ sys.exit(code)
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_what_ends_a_command_ends_it_like_ctrl_c(name: str) -> None:
-    code = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup takes from the tests\n" + ENDED
+    code = (
+        "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup takes from the tests\n"
+        + ENDED
+    )
     ended = subprocess.run([sys.executable, "-c", code, name], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 130 and "stopped; nothing unfinished was kept" in ended.stderr
 

@@ -17,7 +17,7 @@ from pipelines.core.execute import run
 from pipelines.core.pipeline import Result
 from pipelines.core.record import record_of, write_png
 from pipelines.diffuse.settings import DiffuseSettings
-from pipelines.diffuse.teach import Explanation, Gaze, Moment
+from pipelines.diffuse.walkthrough import Explanation, Moment, WordMap
 from pipelines.errors import BadInput
 from tests.support.tiny import tiny_prior_diffuse
 
@@ -27,8 +27,8 @@ NASTY = "<img src=x onerror=alert(1)>"
 def explanation(count: int = 25, **settings: Any) -> Explanation:
     image = Image.new("RGB", (32, 32), "#2266AA")
     moments = [Moment(k / count, 1 - k / count, image, image) for k in range(count)]
-    gazes = [Gaze(word, torch.rand(4, 4)) for word in ("big", '"><b>', "猫")]
-    return Explanation(DiffuseSettings(**settings), image, image, moments, gazes)
+    word_maps = [WordMap(word, torch.rand(4, 4)) for word in ("big", '"><b>', "猫")]
+    return Explanation(DiffuseSettings(**settings), image, image, moments, word_maps)
 
 
 def test_the_panel_shows_words_guesses_and_the_schedule() -> None:
@@ -44,7 +44,9 @@ def test_the_panel_shows_words_guesses_and_the_schedule() -> None:
     alone = explanation()
     moments = [Moment(one.picture, one.noise, one.guess, None) for one in alone.moments]
     assert (
-        panel(Explanation(alone.settings, alone.picture, None, moments, alone.gazes), "x").count("guess-row")
+        panel(Explanation(alone.settings, alone.picture, None, moments, alone.word_maps), "x").count(
+            "guess-row"
+        )
         == 1
     )
 

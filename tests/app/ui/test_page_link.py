@@ -42,11 +42,6 @@ def finished(queue: JobQueue, pipeline: str, **settings: Any) -> str:
     raise AssertionError(queue.job(job_id))
 
 
-def go(tab: Any, address: str) -> None:
-    tab.goto(address, wait_until="domcontentloaded")
-    tab.locator("#stage section").wait_for(state="attached")
-
-
 @pytest.mark.parametrize(("lang", "theme_name", "width"), [("en-US", "light", 1280), ("zh-CN", "dark", 360)])
 def test_a_link_is_copied_and_fills_a_strangers_form(
     visit: Any, queue: JobQueue, lang: str, theme_name: str, width: int
@@ -70,8 +65,7 @@ def test_a_link_is_copied_and_fills_a_strangers_form(
     assert recipe.settings.prompt == "a red & <b>blue</b> 心" and recipe.left_out == ()
 
     before = len(queue.jobs(count=1000))
-    stranger = visit(lang=lang, theme=theme_name, width=width)
-    go(stranger, link)
+    stranger = visit(lang=lang, theme=theme_name, width=width, at=link)
     stranger.locator("#note .note").wait_for()
     assert ("came from a link" if lang == "en-US" else "来自一个链接") in stranger.locator(
         "#note"
@@ -96,15 +90,13 @@ def test_optimize_and_edit_are_opened_by_their_links(
 ) -> None:
     url, _ = studio
     grown = finished(queue, "optimize", prompt="a green apple", steps=10, init=RED, palette="#d9432f", seed=4)
-    tab = visit()
+    tab = visit(at=f"{url}?job={grown}")
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    go(tab, f"{url}?job={grown}")
     tab.locator("#canvas [data-link]:visible").first.wait_for()
     link = press(tab, "#canvas")
     assert "Not in the link: start picture." in tab.locator("#canvas .told:visible").inner_text()
     keep(tab, "link-copied-optimize-en-light-1280")
-    stranger = visit(theme="dark")
-    go(stranger, link)
+    stranger = visit(theme="dark", at=link)
     stranger.locator("#opt-note .note", has_text="Not in the link: start picture.").wait_for()
     assert stranger.locator("#opt-prompt textarea").input_value() == "a green apple"
     assert stranger.locator("#opt-steps input").input_value() == "10"
@@ -115,12 +107,11 @@ def test_optimize_and_edit_are_opened_by_their_links(
     edited = finished(
         queue, "edit", prompt="a fox face", source="a cat face", image=RED, mode="instant", strip=3
     )
-    go(tab, f"{url}?job={edited}")
+    tab.goto(f"{url}?job={edited}", wait_until="domcontentloaded")
     tab.locator("#proof [data-link]:visible").first.wait_for()
     link = press(tab, "#proof")
     keep(tab, "link-copied-edit-en-light-1280")
-    chinese = visit(lang="zh-CN", width=360)
-    go(chinese, link)
+    chinese = visit(lang="zh-CN", width=360, at=link)
     chinese.locator("#edit-note .note", has_text="链接里没有：图片").wait_for()
     chinese.wait_for_function(
         "() => document.querySelector('#edit-controls [name=prompt]').value === 'a fox face'"
@@ -186,8 +177,7 @@ def test_a_forged_link_is_answered_in_a_sentence(
         ("en-US", packed(["generate", {"prompt": "x", "size": 3}]), "Setting 'size' is not known"),
         ("zh-CN", packed(["generate", {"image": "/etc/hostname"}]), "链接里的设置指向文件"),
     ):
-        tab = visit(lang=lang)
-        go(tab, f"{url}?r={text}")
+        tab = visit(lang=lang, at=f"{url}?r={text}")
         tab.locator("#note .trouble", has_text=sentence).wait_for()
         assert tab.locator("#prompt textarea").input_value() == ""
     assert len(queue.jobs(count=1000)) == before
@@ -196,9 +186,8 @@ def test_a_forged_link_is_answered_in_a_sentence(
 def test_the_other_drawing_pipelines_link_lends_what_both_know(
     visit: Any, studio: tuple[str, JobQueue]
 ) -> None:
-    tab = visit()
     recipe = recipe_of("diffuse", {"prompt": "a castle", "seed": 9, "width": 512})
-    go(tab, f"{studio[0]}?r={recipe.text()}")
+    tab = visit(at=f"{studio[0]}?r={recipe.text()}")
     tab.locator("#note .note").wait_for()
     assert tab.locator("#prompt textarea").input_value() == "a castle"
     assert tab.locator("#knob-seed input").input_value() == "9"

@@ -16,7 +16,7 @@ from tests.support.tiny import TEXTS, tiny_clip
 def test_vectors_have_unit_length_and_do_not_depend_on_company() -> None:
     clip = tiny_clip()
     together = clip.encode_text(TEXTS)
-    clip._remembered.clear()
+    clip.forget_texts()
     alone = torch.cat([clip.encode_text([text]) for text in TEXTS])  # no padding at all
     assert torch.allclose(together, alone, atol=1e-6)
     assert torch.allclose(together.norm(dim=1), torch.ones(len(TEXTS)))

@@ -17,7 +17,7 @@ from pipelines.core.pipeline import Result, Step
 from pipelines.diffuse.canvas import FADE, joined, offset
 from pipelines.diffuse.latents import NEAR, read_scene
 from pipelines.diffuse.settings import PLACES, DiffuseSettings
-from pipelines.diffuse.sketch import reduced, sketch_shares, sketch_size
+from pipelines.diffuse.sketch import reduced, sketch_size
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.prior.diffusion import PriorDiffusion
@@ -281,23 +281,6 @@ def test_a_reduced_scene_shows_the_same_at_the_same_place() -> None:
     assert {(row, column) for row, column in held.tolist()} == {
         (row, column) for row in range(2, 6) for column in range(8, 12)
     } - {(4, 10)}
-
-
-@pytest.mark.usefixtures("_larger")
-def test_the_sketch_comes_in_beyond_the_edges() -> None:
-    mask = Image.new("RGB", (64, 64))
-    mask.putpixel((3, 40), (255, 255, 255))
-    settings = DiffuseSettings(
-        image=picture_to_uri(painting(size=(64, 64))), mask=picture_to_uri(mask), place="left", width=128,
-        height=128,
-    )  # fmt: skip
-    pipeline = tiny_prior_diffuse()
-    scene = read_scene(pipeline.diffusion, pipeline.prepare(settings))
-    assert scene is not None
-    shares = np.asarray(sketch_shares(scene))
-    assert np.argwhere(shares[32:96, :64]).tolist() == [[40, 3]] and shares[72, 3] == 255
-    assert shares[64, 64:].tolist() == [round(255 * min(k / 32, 1)) for k in range(1, 65)]
-    assert shares[0].min() == 255 and shares[31, 0] == shares[96, 0] == shares[64, 64]
 
 
 @pytest.mark.usefixtures("_larger")

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from pipelines.core.execute import run
+from pipelines.core.generators import finished
 from pipelines.core.pipeline import Result
 from pipelines.diffuse.layout import Layout, Walk, read_layout
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
-from pipelines.diffuse.word_weights import parse_word_weights, write_word_weights
+from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri, to_pil
-from pipelines.models.latent_diffusion import Course, finished, walk
+from pipelines.models.latent_diffusion import Course, walk
 from pipelines.models.words import align
 from tests.support.tiny import WithoutAttention, tiny_diffuse, tiny_prior, tiny_prior_diffuse
 
@@ -191,8 +192,8 @@ def test_a_model_without_such_attention_refuses() -> None:
             pipeline.prepare(DiffuseSettings(**changes))
 
 
-def test_the_text_of_weights_is_read_as_it_is_written() -> None:
+def test_the_text_of_weights_is_read() -> None:
     weights = {"big": 1.5, "红心": -0.5, "a cat": 0.0}
-    assert parse_word_weights(write_word_weights(weights)) == list(weights.items())
+    assert parse_word_weights("big=1.5, 红心=-0.5, a cat=0, small=1") == list(weights.items())
     assert parse_word_weights("大＝１．５，红=0.5、 a=b=2 ;") == [("大", 1.5), ("红", 0.5), ("a=b", 2.0)]
-    assert write_word_weights({"a": 1.0}) == "" and parse_word_weights(" ") == []
+    assert parse_word_weights(" ") == []

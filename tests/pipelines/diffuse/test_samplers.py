@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipelines.core.generators import finished
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri
-from pipelines.models.base import linear_alphas_cumprod
-from pipelines.models.latent_diffusion import Course, Known, finished, walk
+from pipelines.models.ddim import linear_alphas_cumprod
+from pipelines.models.latent_diffusion import Course, Known, walk
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.schedulers import SAMPLERS, ddim_times
 from tests.support.diffuse import assert_same_walk, half_mask, painting, pictures_of

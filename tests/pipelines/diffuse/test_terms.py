@@ -11,12 +11,13 @@ from torch import Tensor
 
 from pipelines.core.candidates import candidate_seeds
 from pipelines.core.execute import run
+from pipelines.core.generators import finished
 from pipelines.core.pipeline import Result
 from pipelines.diffuse.settings import DiffuseSettings
-from pipelines.diffuse.teach import explain
+from pipelines.diffuse.walkthrough import explain
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
-from pipelines.models.latent_diffusion import finished, walk
+from pipelines.models.latent_diffusion import walk
 from tests.support.diffuse import pictures_of
 from tests.support.tiny import (
     tiny_diffuse,

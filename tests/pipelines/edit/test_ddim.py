@@ -13,7 +13,7 @@ from pipelines.edit.ddim import add_noise, ddim_invert, ddim_sample, time_grid
 from pipelines.edit.directions import AdaptedUnet
 from pipelines.edit.pipeline import Edit
 from pipelines.io.images import to_pil, to_tensor
-from pipelines.models.unet.network import CLEAN
+from pipelines.models.ddim import CLEAN
 from tests.support.edit import (
     finish,
     random_direction,

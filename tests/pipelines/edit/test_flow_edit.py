@@ -27,9 +27,9 @@ from pipelines.edit.inputs import read_inputs
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.io.images import to_tensor
+from pipelines.models.ddim import CLEAN
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.network import guided_velocity
-from pipelines.models.unet.network import CLEAN
 from tests.support.edit import finish, finished, first, half, pixels, speckled, uri
 from tests.support.tiny import tiny_edit, tiny_prior_edit
 

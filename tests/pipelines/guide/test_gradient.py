@@ -14,11 +14,12 @@ from torch import Tensor
 from pipelines.clip.ranking import text_vector
 from pipelines.core.candidates import generator_at
 from pipelines.guide.cutouts import guide_cutouts
-from pipelines.guide.gradient import clamped, guided_step
+from pipelines.guide.gradient import clamped
 from pipelines.guide.pipeline import Guide
 from pipelines.guide.run import GuideRun
 from pipelines.guide.settings import GuideSettings
 from pipelines.io.images import picture_to_uri
+from pipelines.models.ddim import stochastic_ddim_step
 from tests.support.optimize import speckled
 from tests.support.tiny import tiny_guide, tiny_pixel_guide
 
@@ -112,10 +113,13 @@ def test_the_clamp_shortens_and_keeps_the_direction() -> None:
 def test_eta_1_has_the_variance_of_ancestral_sampling() -> None:
     x, noise = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
     alpha, following = 0.3, 0.5
-    steps = [guided_step(x, noise, alpha, following, 1.0, torch.Generator().manual_seed(k)) for k in (1, 2)]
+    steps = [
+        stochastic_ddim_step(x, noise, alpha, following, 1.0, torch.Generator().manual_seed(k))
+        for k in (1, 2)
+    ]
     variance = (1 - following) / (1 - alpha) * (1 - alpha / following)
     assert (steps[0] - steps[1]).var().item() / 2 == pytest.approx(variance, rel=0.1)
-    still = guided_step(x, noise, alpha, following, 0.0, torch.Generator())
+    still = stochastic_ddim_step(x, noise, alpha, following, 0.0, torch.Generator())
     assert torch.allclose(still, 0.5**0.5 * (x - 0.7**0.5 * noise) / 0.3**0.5 + 0.5**0.5 * noise, atol=1e-6)
 
 

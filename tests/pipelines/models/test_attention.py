@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from pipelines.models.attention import (
     MOST_PLACES,
-    Borrower,
+    AttentionEdit,
+    AttentionMaps,
+    AttentionRecorder,
+    AttentionStore,
     ControlledAttention,
     HasAttention,
-    Lender,
-    Loan,
-    Onlooker,
     grid_of,
 )
 from pipelines.models.words import PromptTokens, align
@@ -104,52 +104,52 @@ def test_cross_attention_is_replaced_as_in_the_paper() -> None:
     generator = torch.Generator().manual_seed(4)
     x, other = (torch.randn(3, 5, WIDTH, generator=generator) for _ in range(2))
     source_text, target_text = (torch.randn(3, 6, TEXT, generator=generator) for _ in range(2))
-    loan = Loan()
-    layer(x, encoder_hidden_states=source_text, control=Lender(loan, 2))
+    store = AttentionStore()
+    layer(x, encoder_hidden_states=source_text, control=AttentionRecorder(store, 2))
     letters = [
         PromptTokens(text, tuple((k, k + 1) for k in (0, 2, 4) if k < len(text)), 1)
         for text in ("a b", "a x c")
     ]
     scale = torch.tensor([1, 1, 1, -2.0])
-    borrower = Borrower(loan, 2, align(*letters), scale)
-    found = layer(other, encoder_hidden_states=target_text, control=borrower)
+    edit = AttentionEdit(store, 2, align(*letters), scale)
+    found = layer(other, encoder_hidden_states=target_text, control=edit)
 
-    lent, _ = plain_weights(layer, x, source_text)
+    stored, _ = plain_weights(layer, x, source_text)
     own, values = plain_weights(layer, other, target_text)
     for row in (1, 2):  # the first is the row without the text
         for head in range(HEADS):
             new = own[row][head].clone()
             # a start, a, b, three after them -> a start, a, x (new), c (for b), two after them
             for key, old in ((0, 0), (1, 1), (3, 2), (4, 3), (5, 4)):
-                new[:, key] = lent[row][head][:, old]
+                new[:, key] = stored[row][head][:, old]
             new[:, 3] *= -2
             own[row][head] = new
     assert torch.allclose(found, put_together(layer, own, values), atol=1e-5)
-    assert not loan.weights["it"]  # taken
+    assert not store.weights["it"]  # taken
 
 
 @torch.no_grad()
 def test_self_attention_is_replaced_whole_and_only_while_it_is_kept() -> None:
     layer = tiny_attention(cross=False)
     x, other = (torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(k)) for k in (5, 6))
-    loan = Loan()
+    store = AttentionStore()
     plain = layer(other)
     nothing = align(PromptTokens("", (), 1), PromptTokens("", (), 1))
-    layer(x, control=Lender(loan, 1))
-    found = layer(other, control=Borrower(loan, 1, nothing))
-    (_, lent), (own, values) = plain_weights(layer, x, x)[0], plain_weights(layer, other, other)
-    assert torch.allclose(found, put_together(layer, [own[0], lent], values), atol=1e-5)
+    layer(x, control=AttentionRecorder(store, 1))
+    found = layer(other, control=AttentionEdit(store, 1, nothing))
+    (_, stored), (own, values) = plain_weights(layer, x, x)[0], plain_weights(layer, other, other)
+    assert torch.allclose(found, put_together(layer, [own[0], stored], values), atol=1e-5)
     for done, kept, cross, within in (
         (0, 4, True, True),
         (2, 4, True, False),
         (4, 4, False, False),
         (0, 0, False, False),
     ):
-        loan.settle(done, kept)
-        assert (loan.cross, loan.within) == (cross, within)
-    assert torch.equal(layer(other, control=Borrower(loan, 1, nothing)), plain)
-    loan.settle(0, 4)
-    assert loan.wants(True, 4096) and loan.wants(False, MOST_PLACES) and not loan.wants(False, 4096)
+        store.set_step(done, kept)
+        assert (store.cross_attention, store.self_attention) == (cross, within)
+    assert torch.equal(layer(other, control=AttentionEdit(store, 1, nothing)), plain)
+    store.set_step(0, 4)
+    assert store.wants(True, 4096) and store.wants(False, MOST_PLACES) and not store.wants(False, 4096)
 
 
 @torch.no_grad()
@@ -158,10 +158,10 @@ def test_maps_say_where_the_words_look_and_sum_to_one(make: Callable[[], Any]) -
     model, condition = make()
     side = 4 if make is prior_and_condition else 8
     latents = torch.randn(4, 4, side, side, generator=torch.Generator().manual_seed(3))
-    onlooker = Onlooker((side, side))
+    attention = AttentionMaps((side, side))
     for t in (900, 100):
-        model.predict(latents, torch.tensor(t), model.controlled(condition, onlooker))
-    maps = onlooker.maps()
+        model.predict(latents, torch.tensor(t), model.controlled(condition, attention))
+    maps = attention.maps()
     assert maps.shape[1:] == (side, side) and maps.min() >= 0
     assert torch.allclose(maps.sum(0), torch.ones(side, side), atol=1e-5)
     assert maps[list(model.prompt_tokens("two cats").words[1].keys)].std() > 0
@@ -171,10 +171,10 @@ def test_a_map_is_upright() -> None:
     """Weights of one place of a 2 x 4 layer are seen at that place of 4 x 8 latents, in the row under the text."""
     weights = torch.zeros(2, 1, 8, 3)
     weights[1, 0, 5, 2] = 1  # second row, second column
-    onlooker = Onlooker((4, 8))
-    assert onlooker.wants(True, 8) and not onlooker.wants(False, 8)
-    assert onlooker("it", True, weights) is weights
-    found = onlooker.maps()[2]
+    attention = AttentionMaps((4, 8))
+    assert attention.wants(True, 8) and not attention.wants(False, 8)
+    assert attention("it", True, weights) is weights
+    found = attention.maps()[2]
     assert found.argmax().item() in (2 * 8 + 2, 2 * 8 + 3, 3 * 8 + 2, 3 * 8 + 3) and found[:, 5:].max() == 0
     assert grid_of(6, (5, 9)) == (2, 3)
     with pytest.raises(ValueError, match="7 places"):
@@ -183,7 +183,7 @@ def test_a_map_is_upright() -> None:
 
 def test_windows_are_seen_where_they_lie() -> None:
     """Three windows of 2 x 2 over 2 x 4 latents, two of them in one prediction; the last call has an idle one."""
-    onlooker = Onlooker((2, 4), (2, 2), [(0, 0), (0, 1), (0, 2)], 2)
+    attention = AttentionMaps((2, 4), (2, 2), [(0, 0), (0, 1), (0, 2)], 2)
     for _ in range(2):
         for call in range(2):
             weights = torch.zeros(4, 1, 4, 3)
@@ -191,7 +191,7 @@ def test_windows_are_seen_where_they_lie() -> None:
             weights[2 if call else 3, 0] = torch.tensor(
                 [0.0, 0.0, 1.0]
             )  # of the third window, and of the second
-            onlooker("it", True, weights)
-    maps = onlooker.maps()
+            attention("it", True, weights)
+    maps = attention.maps()
     assert torch.allclose(maps.sum(0), torch.ones(2, 4))
     assert maps[2, 0].tolist() == [0, 0.5, 1, 1]

@@ -18,10 +18,10 @@ from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import to_pil
+from pipelines.models.ddim import CLEAN, ddim_walk
 from pipelines.models.ddpm.convert import convert
 from pipelines.models.ddpm.network import Ddpm, DdpmConfig
 from pipelines.models.source import SourceCheckpoint
-from pipelines.models.unet.network import CLEAN, ddim_walk
 from tests.support.ddpm import (
     Adm,
     Ho,

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from pipelines.core.execute import run
+from pipelines.core.generators import finished
 from pipelines.core.pipeline import Result
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.io.images import picture_to_uri, to_pil
 from pipelines.models.clip.network import read_texts
-from pipelines.models.latent_diffusion import Known, finished, walk
+from pipelines.models.latent_diffusion import Known, walk
 from pipelines.models.prior.diffusion import PriorDiffusion
 from pipelines.models.prior.network import draw
 from pipelines.models.typed import floats

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from pipelines.edit.ddim import NoisePredictor, add_noise, ddim_invert, ddim_sample, time_grid
+from pipelines.models.ddim import CLEAN, ddim_walk
 from pipelines.models.prior import denoiser as module
 from pipelines.models.prior.denoiser import PriorDenoiser
 from pipelines.models.prior.network import guided_velocity
 from pipelines.models.typed import floats
-from pipelines.models.unet.network import CLEAN, ddim_walk
 from tests.support.edit import finish
 from tests.support.tiny import tiny_prior, tiny_unet
 

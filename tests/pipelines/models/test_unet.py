@@ -16,17 +16,13 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from pipelines.models.checkpoint import load_weights, read_header, save_checkpoint
-from pipelines.models.unet.network import CLEAN, Unet, UnetConfig, ddim_step, ddim_walk
+from pipelines.models.ddim import CLEAN, ddim_step, ddim_walk
+from pipelines.models.unet.network import Unet, UnetConfig
+from pipelines.training.data.compositing import composed
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import Icon, may_be_mirrored
 from pipelines.training.loop import Budget, fit
-from pipelines.training.unet import (
-    UnetTrainer,
-    composed,
-    even_steps,
-    min_snr_weight,
-    noise_loss,
-)
+from pipelines.training.unet import UnetTrainer, even_steps, min_snr_weight, noise_loss
 from tests.support.pictures import size_of
 from tests.support.tiny import UNET_SIZES, tiny_unet
 

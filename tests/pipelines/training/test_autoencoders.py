@@ -15,7 +15,6 @@ from taming.modules.vqvae.quantize import VectorQuantizer2
 from torch import distributions as D
 
 from pipelines.models.vqgan.dvae import to_open
-from pipelines.training.autoencoder import load_codec
 from pipelines.training.codes import RunningCodes, flat
 from pipelines.training.dvae import (
     COLDEST,
@@ -25,6 +24,7 @@ from pipelines.training.dvae import (
     gumbel_softmax,
     logit_laplace,
 )
+from pipelines.training.frozen import load_codec
 from pipelines.training.loop import Budget, fit
 from pipelines.training.vqvae import VqvaeTrainer
 from tests.support.training import trainer_for

@@ -14,11 +14,11 @@ from pipelines.models.dalle_semantic.network import draw_dropout, semantic_token
 from pipelines.training import token_bank
 from pipelines.training.dalle_semantic import SemanticDalleTrainer
 from pipelines.training.data.captions import COLOURS
+from pipelines.training.data.compositing import composed
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import SIZE, Icon, names_a_side
 from pipelines.training.loop import Budget, fit
 from pipelines.training.token_bank import plan_views, residual_k_means, view_shares
-from pipelines.training.unet import composed
 from tests.support.training import trainer_for
 
 WORDS = list(COLOURS)

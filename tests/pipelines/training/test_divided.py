@@ -207,6 +207,8 @@ def test_the_command_prints_the_plan_and_trains_nothing(
     assert "divided among 4 processes" in said.err and plan["parameters"] > 20e6
     assert plan["weights"] == pytest.approx(plan["parameters"], rel=0.01)  # four bytes over four processes
     assert list(tmp_path.iterdir()) == []
+    alone = ["dalle", "--shard", "--plan", "--out", str(folder), "--precision", "no"]
+    assert main(alone) == 0 and "parameters in one process" in capsys.readouterr().err
     assert main(["vqgan", "--plan"]) == 2 and "--plan is for dalle" in capsys.readouterr().err
 
 

@@ -26,7 +26,7 @@ def test_more_training_for_pictures_keeps_every_text(data_file: Path, trained: P
     before = encode_pictures(trainer.clip, pictures), trainer.clip.encode_text(texts)
     steps = [step.metrics["contrast"] for step in fit(trainer, tmp_path, Budget(steps=40))]
     assert sum(steps[-10:]) < 0.9 * sum(steps[:10])
-    trainer.clip._remembered.clear()
+    trainer.clip.forget_texts()
     assert torch.equal(before[1], trainer.clip.encode_text(texts))
     assert not torch.allclose(before[0], encode_pictures(trainer.clip, pictures), atol=1e-3)
     trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.5}, "steps": 40})

@@ -90,6 +90,7 @@ class Counter(Trainer):
 
     def __init__(self, clock: list[float]):
         self.accelerator, self.clock, self.batch_size = Accelerator(cpu=True), clock, 1
+        self.emoji: Any = None  # it learns from none
         self.networks = {"counter": torch.nn.Linear(1, 1)}
         self.optimizers = {"all": torch.optim.SGD(self.networks["counter"].parameters(), lr=0.1)}
 

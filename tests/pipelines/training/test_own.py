@@ -29,6 +29,7 @@ from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
 from pipelines.training.control import Control
 from pipelines.training.dalle import DalleTrainer
 from pipelines.training.data.captions import COLOURS, caption
+from pipelines.training.data.compositing import composed, kept_inside
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.folder import check
 from pipelines.training.data.icons import Icon, may_be_mirrored
@@ -36,7 +37,6 @@ from pipelines.training.data.scenes import Scenes
 from pipelines.training.holding import HOLDER
 from pipelines.training.pretrained import begin_with
 from pipelines.training.prior import PriorTrainer
-from pipelines.training.unet import composed, kept_inside
 from pipelines.training.vqgan import CodecTrainer, VqganTrainer
 from pipelines.weights import catalog, own_packs
 from tests.support.training import SIZES, trainer_for
@@ -199,7 +199,22 @@ def test_a_part_is_trained_and_goes_on(
     assert facts["licence"] == "CC0-1.0" and facts["data"] == card.data["hash"] and facts["steps"] == 2
     assert facts["start"].endswith("tensors of vqgan.safetensors")
     assert main(["vqgan", *flags(places, folder, "--steps", "3")]) == 0
-    assert read_header(places / "packs" / "mine" / "vqgan.safetensors")[1]["steps"] == 3
+    _, facts = read_header(places / "packs" / "mine" / "vqgan.safetensors")
+    assert facts["steps"] == 3 and "no licence is given" not in capsys.readouterr().err
+    card = PackCard.read(places / "packs" / "mine")
+    assert card is not None and card.licence == facts["licence"] == "CC0-1.0", "as the beginning said"
+
+
+def test_a_licence_is_of_the_pictures_that_it_was_said_of(
+    folder: Path, places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    assert main(["vqgan", *flags(places, folder, "--steps", "1", "--licence", "CC0-1.0")]) == 0
+    (other / "0.png").unlink()
+    assert main(["vqgan", *flags(places, other, "--steps", "1")]) == 0
+    card = PackCard.read(places / "packs" / "mine")
+    assert card is not None and card.licence.startswith("not stated")
     assert "no licence is given" in capsys.readouterr().err
 
 

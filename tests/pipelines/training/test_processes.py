@@ -34,6 +34,17 @@ def test_all_end_well_or_with_the_sentence_that_one_told(tmp_path: Path) -> None
     assert run("sys.exit(2 if rank == 1 else 0)", tmp_path) == 2
 
 
+@pytest.mark.parametrize(("code", "told"), [(2, 2), (processes.UNSAVED, 1)])
+@pytest.mark.parametrize(
+    "others", [processes.LOST, 9]
+)  # 9: as some libraries end a process without the others
+def test_a_sentence_that_one_told_is_the_only_one(code: int, told: int, others: int, tmp_path: Path) -> None:
+    mark = str(tmp_path / "told")
+    first = f"open({mark!r}, 'w').close(), sys.exit({code})"
+    later = f"[time.sleep(0.01) for _ in iter(lambda: os.path.exists({mark!r}), True)], os._exit({others})"
+    assert run(f"({first}) if rank == 1 else ({later})", tmp_path) == told
+
+
 @pytest.mark.skipif(os.name == "nt", reason="kills as POSIX does")
 def test_one_that_is_lost_ends_the_others_with_a_sentence(tmp_path: Path) -> None:
     code = "os.kill(os.getpid(), 9) if rank == 1 else sys.exit(75) if rank == 0 else time.sleep(60)"

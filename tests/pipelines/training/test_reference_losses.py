@@ -120,8 +120,10 @@ def test_the_discriminator_learns_twice_the_hinge_loss_of_taming_transformers(
         _, _, again = vqgan.through_codes(images, batch[1])
         real, fake = critic(images), critic(again)
     metrics = vqgan.update(batch, progress=0.9)
-    assert metrics["told apart"].item() == pytest.approx(2 * taming.hinge_d_loss(real, fake).item(), rel=1e-4)
-    assert metrics["fooled"].item() == pytest.approx(-fake.mean().item(), abs=1e-5)
+    assert metrics["discriminator"].item() == pytest.approx(
+        2 * taming.hinge_d_loss(real, fake).item(), rel=1e-4
+    )
+    assert metrics["adversarial"].item() == pytest.approx(-fake.mean().item(), abs=1e-5)
 
 
 # --------------------------------------------------------------------------------------------------- dVAE and DALL·E

@@ -13,8 +13,8 @@ from PIL import Image
 
 from pipelines.models.clip.network import ClipConfig
 from pipelines.models.clip.tokenizer import Tokenizer
-from pipelines.training.autoencoder import load_codec
 from pipelines.training.data.dataset import Dataset
+from pipelines.training.frozen import load_codec
 from pipelines.training.loop import Budget, fit
 from pipelines.training.studies import cli
 from pipelines.training.studies.clip_efficiency import (

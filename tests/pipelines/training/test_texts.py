@@ -44,10 +44,10 @@ def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
     assert trainer.lessons is not None
     names = cast(TrainingHeads, trainer.networks["heads"]).prototypes
     close = torch.nn.functional.normalize(names.detach(), dim=-1)
-    right = trainer.lessons.kinship_loss(close, names, trainer.lessons.names)
-    assert right < trainer.lessons.kinship_loss(close.roll(1, 0), names, trainer.lessons.names)
+    right = trainer.lessons.relation_loss(close, names, trainer.lessons.names)
+    assert right < trainer.lessons.relation_loss(close.roll(1, 0), names, trainer.lessons.names)
     assert not right.requires_grad, "the prototypes stand still"
-    losses = [step.metrics["kinship"] for step in fit(trainer, tmp_path, Budget(steps=30))]
+    losses = [step.metrics["relation"] for step in fit(trainer, tmp_path, Budget(steps=30))]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
@@ -62,9 +62,9 @@ def test_more_training_for_texts_keeps_pictures_and_hardly_moves_captions(
     pictures = on_background(emoji.rgba[emoji.train])
     before = encode_pictures(trainer.clip, pictures), trainer.clip.encode_text(["red circle"])
     steps = [step.metrics for step in fit(trainer, tmp_path, Budget(steps=60))]
-    assert sum(one["kinship"] for one in steps[-10:]) < 0.9 * sum(one["kinship"] for one in steps[:10])
+    assert sum(one["relation"] for one in steps[-10:]) < 0.9 * sum(one["relation"] for one in steps[:10])
     assert torch.equal(before[0], encode_pictures(trainer.clip, pictures))
-    trainer.clip._remembered.clear()
+    trainer.clip.forget_texts()
     assert (before[1] * trainer.clip.encode_text(["red circle"])).sum() > 0.9
     trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.5}, "steps": 60})
     for folder in (tmp_path, tmp_path / "new"):  # goes on with this training, then begins another

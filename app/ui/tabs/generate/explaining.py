@@ -10,9 +10,10 @@ from markupsafe import Markup
 
 from app.jobs.threads import run_in_own_thread
 from app.ui.html import explain as explain_html
+from pipelines.core.generators import finished
 from pipelines.core.record import check_complete, read_record
 from pipelines.diffuse.pipeline import Diffuse
-from pipelines.diffuse.teach import explain
+from pipelines.diffuse.walkthrough import explain
 from pipelines.errors import BadInput
 from pipelines.studio import PIPELINES
 
@@ -31,9 +32,5 @@ def explained(studio: Any, path: Path, name: str) -> Markup:
         raise BadInput("diffuse.not_explained")
     settings = pipeline.Settings.from_dict({**record.settings, "style": record.picture.get("style", "")})
     with _watching:
-        watching = explain(pipeline, settings, int(record.picture["seed"]))  # type: ignore[arg-type]
-        while True:
-            try:
-                next(watching)
-            except StopIteration as end:
-                return explain_html.panel(end.value, name)
+        found = finished(explain(pipeline, settings, int(record.picture["seed"])))  # type: ignore[arg-type]
+        return explain_html.panel(found, name)

@@ -48,7 +48,7 @@ class Judges:
     ) -> list[Picture]:
         """The last picture, preceded by the critic's best one if that scored higher.
 
-        `current` are the settings in force, `settings` those that are recorded. `ended` is why the run ended early, or "".
+        `current` are the settings in force, `settings` those that are recorded. `ended` says why the run ended early.
         """
         canvas = self.canvas
         tokens = canvas.codec.quantize(state.shown(current.ema_decay))

@@ -14,7 +14,7 @@ from pipelines.core.execute import run
 from pipelines.core.pipeline import Result, Step
 from pipelines.diffuse.pipeline import Diffuse
 from pipelines.diffuse.settings import DiffuseSettings
-from pipelines.diffuse.teach import Explanation, explain, gaze_picture
+from pipelines.diffuse.walkthrough import Explanation, explain, word_map_picture
 from pipelines.errors import BadInput
 from tests.support.tiny import WithoutAttention, tiny_diffuse, tiny_prior_diffuse
 
@@ -56,9 +56,10 @@ def test_it_is_the_candidate_itself(make: Callable[[], Diffuse], changes: dict[s
     ))  # fmt: skip
     assert isinstance(plain, Result) and found.unguided is not None
     assert apart(found.unguided, plain.pictures[0].image) <= 1
-    assert [gaze.text for gaze in found.gazes] == ["two", "cats"]
+    assert [word_map.text for word_map in found.word_maps] == ["two", "cats"]
     if "word_weights" not in changes:
-        assert all(0 < gaze.share < 1 for gaze in found.gazes) and sum(gaze.share for gaze in found.gazes) < 1
+        shares = [word_map.share for word_map in found.word_maps]
+        assert all(0 < share < 1 for share in shares) and sum(shares) < 1
 
 
 @pytest.mark.parametrize("make", [tiny_prior_diffuse, lambda: tiny_diffuse("2.1")])
@@ -83,19 +84,19 @@ def test_the_last_guess_is_nearly_the_picture() -> None:
 def test_a_word_that_occurs_twice_is_one() -> None:
     settings = DiffuseSettings(prompt="a cat, a dog", steps=2, word_weights="a cat=2")
     _, found = watched(tiny_prior_diffuse(), settings, 7)
-    assert [gaze.text for gaze in found.gazes] == ["a", "cat", "dog", "a cat"]
+    assert [word_map.text for word_map in found.word_maps] == ["a", "cat", "dog", "a cat"]
 
 
 def test_where_a_word_looks_the_picture_is_seen() -> None:
     picture = Image.new("RGB", (64, 32), "#FF0000")
     map = torch.zeros(4, 8)
     map[:, 4:] = 0.2
-    seen = gaze_picture(picture, map, 32)
+    seen = word_map_picture(picture, map, 32)
     assert seen.size == (32, 16)
     assert seen.getpixel((30, 8)) == (255, 0, 0)
     dark = seen.getpixel((1, 8))
     assert isinstance(dark, tuple) and max(dark) < 60
-    assert gaze_picture(picture, torch.ones(4, 8)).size == (64, 32)  # flat maps divide by nothing
+    assert word_map_picture(picture, torch.ones(4, 8)).size == (64, 32)  # flat maps divide by nothing
 
 
 def test_a_model_whose_attention_cannot_be_watched_says_so() -> None:

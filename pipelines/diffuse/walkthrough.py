@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipelines.core.generators import mapped
 from pipelines.core.looks import under_looks
 from pipelines.core.pipeline import Step
 from pipelines.core.prompts import one_text, parse_terms
@@ -26,7 +27,7 @@ from pipelines.diffuse.sketch import after_sketch, sketch_size, sketched
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput
 from pipelines.io.images import to_pil
-from pipelines.models.attention import HasAttention, Onlooker
+from pipelines.models.attention import AttentionMaps, HasAttention
 from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, Tick, preview, walk
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Gaze:
+class WordMap:
     """Where a word looks: `map` is (height, width) float32, the share of attention it gets at each place of the latents.
 
     A word that occurs several times is one. Several words in a row that have a weight together are one more.
@@ -62,13 +63,13 @@ class Gaze:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All that was seen. `gazes` are in the order of the prompt; what is left of the attention is not of any word."""
+    """All that was seen. `word_maps` are in the order of the prompt; what is left of the attention is not of any word."""
 
     settings: DiffuseSettings
     picture: Image.Image
     unguided: Image.Image | None
     moments: list[Moment]
-    gazes: list[Gaze]
+    word_maps: list[WordMap]
 
 
 @torch.no_grad()
@@ -88,11 +89,11 @@ def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generato
     settings = replace(settings, prompt=prompt)
     scene = read_scene(model, settings)
     guided = (settings.guidance or 0) > 1
-    onlooker = _onlooker(model, settings)
+    attention = _attention_maps(model, settings)
     small = sketch_size(model, settings, scene)
     known = yield from _known(model, settings, scene, small)
     large = after_sketch(settings, small)
-    ticks, final = yield from _watched(_walk(model, large, known, onlooker), 1 + guided, 0)
+    ticks, final = yield from _watched(_walk(model, large, known, attention), 1 + guided, 0)
     plain, plain_final = [], None
     if guided:
         off = _walk(model, replace(large, guidance=1.0), known, None)
@@ -109,23 +110,27 @@ def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generato
         return (to_pil(decoded) if scene is None else scene.finished(decoded))[0]
 
     unguided = None if plain_final is None else picture(plain_final)
-    return Explanation(settings, picture(final), unguided, moments, _gazes(model, settings, onlooker.maps()))
+    return Explanation(
+        settings, picture(final), unguided, moments, _word_maps(model, settings, attention.maps())
+    )
 
 
-def _gazes(model: HasAttention, settings: DiffuseSettings, maps: Tensor) -> list[Gaze]:
+def _word_maps(model: HasAttention, settings: DiffuseSettings, maps: Tensor) -> list[WordMap]:
     tokens = model.prompt_tokens(one_text(settings.prompt, "word_weights"))
     words = dict.fromkeys(word.text.lower() for word in tokens.words if word.is_spoken)
     words |= dict.fromkeys(word for word, _ in parse_word_weights(settings.word_weights))
-    return [Gaze(word, maps[list(tokens.keys_of(word))].sum(0)) for word in words]
+    return [WordMap(word, maps[list(tokens.keys_of(word))].sum(0)) for word in words]
 
 
-def _onlooker(model: LatentDiffusion, settings: DiffuseSettings) -> Onlooker:
-    """An onlooker for one picture, drawn whole or by windows."""
+def _attention_maps(model: LatentDiffusion, settings: DiffuseSettings) -> AttentionMaps:
+    """What collects the attention of one picture, drawn whole or by windows."""
     assert settings.width is not None and settings.height is not None
     size = (settings.height // model.factor, settings.width // model.factor)
     windows = windows_of(model, settings, 1)
     return (
-        Onlooker(size) if windows is None else Onlooker(size, windows.side, windows.places, windows.together)
+        AttentionMaps(size)
+        if windows is None
+        else AttentionMaps(size, windows.side, windows.places, windows.together)
     )
 
 
@@ -139,8 +144,10 @@ def _known(
     return known
 
 
-def _walk(model: Any, settings: DiffuseSettings, known: Known | None, onlooker: Onlooker | None) -> Walk:
-    """The walk of one row, watched by the onlooker, if there is one."""
+def _walk(
+    model: Any, settings: DiffuseSettings, known: Known | None, attention: AttentionMaps | None
+) -> Walk:
+    """The walk of one row; its attention is collected where there is something to collect it."""
     assert settings.width is not None and settings.height is not None and settings.steps is not None
     size, steps, guidance = (settings.width, settings.height), settings.steps, settings.guidance or 0.0
 
@@ -150,13 +157,13 @@ def _walk(model: Any, settings: DiffuseSettings, known: Known | None, onlooker: 
     conditions = course_of(model, settings, 1)
     layout = read_layout(model, settings, 1)
     if layout is not None:
-        return layout.walk(begin, *conditions, None if onlooker is None else partial(_in_front, onlooker))
-    return begin(*(conditions if onlooker is None else controlled(model, *conditions, onlooker)))
+        return layout.walk(begin, *conditions, None if attention is None else partial(_in_front, attention))
+    return begin(*(conditions if attention is None else controlled(model, *conditions, attention)))
 
 
-def _in_front(onlooker: Onlooker, control: Any) -> Onlooker:
-    onlooker.first = control
-    return onlooker
+def _in_front(attention: AttentionMaps, control: Any) -> AttentionMaps:
+    attention.first = control
+    return attention
 
 
 def _watched(
@@ -164,19 +171,19 @@ def _watched(
 ) -> Generator[Step, None, tuple[list[Tick], T]]:
     """All ticks of a walk and what it returns; yields a Step a tick, counted over `walks` with those `before`."""
     seen: list[Tick] = []
-    while True:
-        try:
-            tick = next(ticks)
-        except StopIteration as end:
-            return seen, end.value
+
+    def step(tick: Tick) -> Step:
         seen.append(tick)
-        yield Step("explain", before * tick.total + tick.done, walks * tick.total)
+        return Step("explain", before * tick.total + tick.done, walks * tick.total)
+
+    end = yield from mapped(ticks, step)
+    return seen, end
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
 
 
-def gaze_picture(picture: Image.Image, map: Tensor, side: int = 256) -> Image.Image:
+def word_map_picture(picture: Image.Image, map: Tensor, side: int = 256) -> Image.Image:
     """The picture where a word looks, and fading to dark where it does not; the map is scaled to its own range.
 
     `map` is (height, width). The longer side of the result is at most `side` pixels.
