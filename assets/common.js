@@ -42,5 +42,12 @@
   // Calls `answer` now, and with the records of whatever changes in the element.
   const watching = (element, answer) => { new MutationObserver(answer).observe(element, { childList: true, subtree: true }); answer(); };
 
-  window.atelier = { find, kept, random, word, plain, write, entriesIn, read, put, watching };
+  // Options and placeholders have no room for two languages: they get the words of the one that is spoken.
+  const inWords = (place) => {
+    const language = document.documentElement.dataset.lang === "zh" ? "zh" : "en";
+    for (const one of place.querySelectorAll(`[data-said-${language}]`))
+      one[one.matches("option") ? "textContent" : "placeholder"] = one.getAttribute(`data-said-${language}`);
+  };
+
+  window.atelier = { find, kept, random, word, plain, write, entriesIn, read, put, watching, inWords };
 })();

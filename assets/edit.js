@@ -72,6 +72,7 @@
     },
     form(element, look) {
       ask = look;
+      window.atelier.inWords(element);
       if (pending) setTimeout(() => { window.atelier.fill(pending); pending = ""; });
       const side = element.closest("#edit-controls");
       setTimeout(() => { side.append(element.querySelector(".rest")); window.atelier.axes(side); }); // what is seldom needed comes after button and shelf

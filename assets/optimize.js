@@ -110,7 +110,8 @@
       filled = true;
       for (const [name, value] of Object.entries(JSON.parse(given))) put(entriesIn(GUIDE, name), value);
     },
-    guideForm() {
+    guideForm(element) {
+      window.atelier.inWords(element);
       setTimeout(() => {
         if (waiting) window.atelier.fillGuide(waiting);
         else if (!filled && kept.get("steer")) put(entriesIn(GUIDE, "steer"), kept.get("steer"));

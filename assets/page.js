@@ -9,6 +9,7 @@
     root.lang = language === "zh" ? "zh-CN" : "en";
     for (const one of document.querySelectorAll("[data-set-lang]"))
       one.setAttribute("aria-pressed", String(one.dataset.setLang === language));
+    window.atelier.inWords(document);
   };
   const language = () => kept.get("lang") || browserLanguage;
   speak(language());

@@ -52,7 +52,9 @@
       const write = () => {
         for (const one of all("#see-form [name]:not([type=hidden])")) // a hidden field's value is its attribute, which is watched
           if (one.type === "radio") one.checked = one.defaultChecked; else one.value = one.defaultValue;
+        window.atelier.inWords(element);
       };
+      window.atelier.inWords(element);
       const byServer = (change) => change.type !== "attributes" || change.target.type !== "hidden"; // or this script's own
       new MutationObserver((changes) => { if (changes.some(byServer)) write(); }).observe(element, { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["checked", "value"] });
     },

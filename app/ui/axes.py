@@ -83,14 +83,14 @@ def _said(key: str, name: str, kind: str) -> Choice:
 def _choice(knob: Knob, pipeline: str, group: str) -> Choice:
     label = knob_words(translated(knob, pipeline))[:2]
     if knob.type is bool:
-        pairs = (("no", "no", "否"), ("yes", "yes", "是"))
+        pairs = tuple((value, *words()[value]) for value in ("no", "yes"))
         return Choice(knob.name, label, "choice", group, ("no", "yes"), pairs)
     if knob.name == "style":
         pairs = tuple((name, look.english, look.chinese) for name, look in LOOKS.items())
-        pairs = (*(((ANY, *words()["look_any"]),) if knob.choices else ()), *pairs)
+        pairs = (*(((ANY, *knob.words_of(ANY)),) if knob.choices else ()), *pairs)
         return Choice(knob.name, label, "choice", group, tuple(LOOKS)[:FIRST_VALUES], pairs)
     if knob.choices is not None:
-        pairs = tuple((value, value, value) for value in knob.choices)
+        pairs = tuple((value, *knob.words_of(value)) for value in knob.choices)
         return Choice(knob.name, label, "choice", group, knob.choices[:MOST_VALUES], pairs)
     if knob.type is str:
         return Choice(knob.name, label, "text", group)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from app.ui.context import PageContext
 from app.ui.html import axes
-from app.ui.i18n import KNOBS, both, knob_help, knob_words, pair
+from app.ui.i18n import KNOBS, both, hint, knob_help, knob_words, pair, spoken
 from app.ui.markup import html, joined
 from pipelines.core.settings import Knob
 
@@ -24,6 +24,7 @@ const show = () => {
     const looks = String(state[at.dataset.of] ?? '').split(/[ ,]+/).filter((one) => one && one !== 'any');
     at.checked = at.dataset.look ? looks.includes(at.dataset.look) : !looks.length;
   }
+  window.atelier.inWords(element);
   element.dispatchEvent(new Event('filled'));
 };
 element.addEventListener('input', ({target}) => {
@@ -67,10 +68,7 @@ def plain_field(knob: Knob, pipeline: str) -> str:
             explanation,
         )
     if knob.choices is not None:
-        options = joined(
-            html("<option{}>{}</option>", " selected" if each == knob.default else "", each)
-            for each in knob.choices
-        )
+        options = joined(_option(knob, each) for each in knob.choices)
         entry = html('<select name="{}">{}</select>', knob.name, options)
     elif knob.type in (int, float):
         bounds = joined(
@@ -83,12 +81,23 @@ def plain_field(knob: Knob, pipeline: str) -> str:
             knob.name,
             "" if knob.default is None else f"{knob.default:g}",
             bounds,
-            Markup(' placeholder="auto"') if knob.default is None else "",
+            hint("model_decides") if knob.default is None else "",
             1 if knob.type is int else "any",
         )
     else:
         entry = html('<input type="text" name="{}" value="{}" autocomplete="off">', knob.name, knob.default)
     return html('<label class="field">{}{}{}</label>', caption, entry, explanation)
+
+
+def _option(knob: Knob, value: str) -> Markup:
+    english, chinese = knob.words_of(value)
+    return html(
+        '<option value="{}"{}{}>{}</option>',
+        value,
+        " selected" if value == knob.default else "",
+        spoken(english, chinese) if english != chinese else "",
+        english,
+    )
 
 
 def field(
@@ -100,15 +109,16 @@ def field(
     picture_height: int = 180,
     classes: Sequence[str] = (),
 ) -> Any:
-    """A component with the setting's range, default and words; its element's id is `prefix`-NAME."""
+    """A component with the setting's range, default and words; its element's id is `prefix`-NAME.
+
+    Settings with choices have none: `field_group` shows their words in both languages.
+    """
     words = translated(knob, pipeline)
     common = {"elem_id": f"{prefix}-{knob.name}", "elem_classes": [*classes], "min_width": 96}
     if knob.kind == "picture":
         component: Any = picture_field(f"{prefix}-{knob.name}", picture_height, classes)
         return context.translate(component, label=f"knob_{words}")
-    if knob.choices is not None:
-        component = gr.Dropdown(list(knob.choices), value=knob.default, **common)
-    elif knob.type is bool:
+    if knob.type is bool:
         component = gr.Checkbox(knob.default, **common)
     elif knob.optional:
         component = gr.Number(empty_number(knob.default), **common)

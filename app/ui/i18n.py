@@ -37,10 +37,12 @@ def _knob_words() -> dict[str, tuple[str, str, str]]:
 
 
 def knob_help(knob: Knob, language: str) -> str:
-    """What a setting does, as the page says it; an empty field of an optional one means what the model likes."""
-    if language == "zh":
-        return knob.help_zh + ("；留空则由模型决定" if knob.optional else "")
-    return knob.help + ("; empty for what the model likes" if knob.optional else "")
+    """What a setting does, as the page says it; where it says nothing else, an empty field means what the model likes."""
+    text, empty, rest = {
+        "en": (knob.help, "empty", "; empty for what the model likes"),
+        "zh": (knob.help_zh, "留空", "；留空则由模型决定"),
+    }[language]
+    return text + (rest if knob.optional and empty not in text else "")
 
 
 KNOBS = _knob_words()
@@ -65,6 +67,17 @@ def knob_words(name: str) -> tuple[str, str, str]:
     """A setting's label in both languages and its help in Chinese; one without words is called by its name."""
     plain = name.replace("_", " ")
     return KNOBS.get(name, (plain, plain, ""))
+
+
+def value_words(pipeline: str, name: str, value: object) -> tuple[str, str]:
+    """A value of a setting in both languages, as its field shows it; any other value as it is written."""
+    if value is None:
+        return words()["model_decides"]
+    if isinstance(value, bool):
+        return words()["yes" if value else "no"]
+    kind = PIPELINES.get(pipeline)
+    said = {knob.name: knob.said for knob in kind.Settings.knobs()}.get(name, {}) if kind else {}
+    return said.get(str(value), (str(value), str(value)))
 
 
 def translations(helps: dict[str, str], names: dict[str, tuple[str, str]] | None = None) -> gr.I18n:
@@ -101,6 +114,16 @@ def both(key: str, **facts: object) -> Markup:
 def both_aloud(key: str) -> str:
     """Plain text in both languages, for attributes that are read aloud: HTML has no room for two there."""
     return ", ".join(words()[key])
+
+
+def spoken(english: str, chinese: str) -> Markup:
+    """Attributes of an option or of a field, from which the script writes the words of the language that is spoken."""
+    return html(' data-said-en="{}" data-said-zh="{}"', english, chinese)
+
+
+def hint(key: str) -> Markup:
+    """Attributes of a field: what stands in it while it is empty."""
+    return html(' placeholder="{}"{}', words()[key][0], spoken(*words()[key]))
 
 
 def pair(english: str, chinese: str) -> Markup:

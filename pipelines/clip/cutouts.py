@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SCHEMES = ("mixed", "pooled", "original")
-
 
 @dataclass(frozen=True)
 class Views:
@@ -70,7 +68,7 @@ def cutouts(
         count: The number of views.
         size: The side of a view in pixels.
         generator: A generator on the CPU, from which all random numbers come.
-        scheme: One of SCHEMES.
+        scheme: "mixed", "pooled" or "original".
         min_crop: The smallest side of a close view, as a share of the canvas's shorter side.
         noise: The largest standard deviation of the noise that is added to a view.
 

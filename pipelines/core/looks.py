@@ -93,9 +93,9 @@ def look_knob() -> Any:
     return knob(
         ANY,
         label=("style", "风格"),
-        choices=(ANY, *LOOKS),
+        choices={ANY: ("any", "不限")} | {name: (look.english, look.chinese) for name, look in LOOKS.items()},
         help="the look that the target is to have; any is none in particular",
-        help_zh=f"画面的风格：{'、'.join(f'{name} {look.chinese}' for name, look in LOOKS.items())}；any 表示不限",
+        help_zh="画面要有的风格；“不限”表示不指定",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import (
@@ -37,7 +37,7 @@ def knob(
     label: tuple[str, str] = ("", ""),
     help_zh: str = "",
     advanced: bool = False,
-    choices: tuple[str, ...] | None = None,
+    choices: Sequence[str] | Mapping[str, tuple[str, str] | None] | None = None,
     kind: str | None = None,
     flag: str | None = None,
 ) -> Any:
@@ -51,7 +51,8 @@ def knob(
         label: Its name on the page, in English and in Chinese.
         help_zh: What the setting does, in Chinese.
         advanced: Whether the page shows it among the advanced settings.
-        choices: The allowed values.
+        choices: The allowed values. A mapping gives each its words on the page, in English and in Chinese; None for a
+            name, which is shown as it is.
         kind: "prompt" (free text), "picture" (a path or a data URI of a picture), "seed", a pipeline's own word for a
             text with a grammar, or None for what the type says.
         flag: Its name on the command line, where that is not the field's name.
@@ -60,7 +61,8 @@ def knob(
         A dataclass field.
     """
     facts = {"lo": lo, "hi": hi, "label": label, "help": help, "help_zh": help_zh}
-    facts |= {"advanced": advanced, "choices": choices}
+    said = {value: words for value, words in choices.items() if words} if isinstance(choices, Mapping) else {}
+    facts |= {"advanced": advanced, "choices": None if choices is None else tuple(choices), "said": said}
     facts |= {"kind": kind, "flag": flag}
     return field(default=default, metadata=facts)
 
@@ -80,8 +82,13 @@ class Knob:
     help_zh: str
     advanced: bool
     choices: tuple[str, ...] | None
+    said: Mapping[str, tuple[str, str]]  # words of choices on the page, in English and in Chinese
     kind: str | None
     flag: str | None
+
+    def words_of(self, value: str) -> tuple[str, str]:
+        """A choice as the page shows it, in English and in Chinese; a name is shown as it is."""
+        return self.said.get(value, (value, value))
 
     def range_text(self) -> str:
         """The range and the default in brackets, as " (1 to 9; default: 4)". Empty when it has neither."""
@@ -99,6 +106,7 @@ class Knob:
         return f" ({'; '.join(parts)})" if parts else ""
 
 
+AUTO = ("auto", "自动")  # the words of a choice that the model or the pack makes
 PROMPT_LIMIT = 2000  # characters; a prompt is a sentence, not a book
 WHITE = "\t\n\v\f\r\x85"  # control characters that are white space: slides paste line breaks as \v
 

@@ -43,9 +43,10 @@ SHARED: dict[str, dict[str, Any]] = {  # what `knob` is given for settings that 
         "help": "pictures to steer to: FILE[:WEIGHT[:STOP]], several between |", "help_zh": "让画面靠近这张图片",
     },
     "cutout_size": {
-        "default": "small", "label": ("view size", "视图大小"), "choices": ("small", "full"), "advanced": True,
+        "default": "small", "label": ("view size", "视图大小"), "advanced": True,
+        "choices": {"small": ("small", "小"), "full": ("full", "完整")},
         "help": "small views are faster, full ones as large as CLIP can see",
-        "help_zh": "small 小视图更快，full 与 CLIP 能看到的一样大",
+        "help_zh": "小视图更快；完整视图与 CLIP 能看到的一样大",
     },
     "until": {
         "default": 0, "lo": 0, "label": ("where it stopped", "停在哪里"), "advanced": True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pipelines.core.settings import clean_prompt, knob
+from pipelines.core.settings import AUTO, clean_prompt, knob
 from pipelines.core.terms import TermSettings, style_knob
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput, Message
@@ -14,9 +14,20 @@ from pipelines.models.schedulers import SAMPLERS
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels
 SIDE_MULTIPLE = 8  # the sides are multiples of this, in pixels
 FILL = "fill"  # the place of a picture that covers its canvas
-PLACES = (
-    FILL, "centre", "left", "right", "top", "bottom", "top-left", "top-right", "bottom-left", "bottom-right"
-)  # fmt: skip
+PLACES = {
+    FILL: ("fill", "铺满"),
+    "centre": ("centre", "中央"),
+    "left": ("left", "左"),
+    "right": ("right", "右"),
+    "top": ("top", "上"),
+    "bottom": ("bottom", "下"),
+    "top-left": ("top left", "左上"),
+    "top-right": ("top right", "右上"),
+    "bottom-left": ("bottom left", "左下"),
+    "bottom-right": ("bottom right", "右下"),
+}
+PACES = {"fast": ("fast", "快"), "normal": ("normal", "正常"), "careful": ("careful", "细致")}
+WINDOWS = {"auto": AUTO, "always": ("always", "总是"), "never": ("never", "从不")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +63,20 @@ class DiffuseSettings(TermSettings):
         help="how far from the picture; 1 forgets it", help_zh="离原图多远；1 表示完全重画")
     place: str = knob(FILL, label=("where it lies", "放在哪里"), choices=PLACES,
         help="fill covers the canvas; elsewhere the picture stays as it is, and what lies beyond its edges is drawn",
-        help_zh="fill 让图片铺满画布；其他位置则图片原样不动，画出它边缘之外的部分")
+        help_zh="“铺满”让图片盖住整个画布；放在别处则图片原样不动，画出它边缘之外的部分")
     mask: str = knob("", label=("mask", "蒙版"), kind="picture",
         help="a picture, white where the picture is drawn anew", help_zh="白色的地方重新绘制")
     invert: bool = knob(False, label=("the mask is what stays", "蒙版处保持不变"),
         help="draw outside the mask, and keep what is white", help_zh="白色的地方不变，其余重新绘制")
-    pace: str = knob("normal", label=("pace", "快慢"), choices=("fast", "normal", "careful"),
+    pace: str = knob("normal", label=("pace", "快慢"), choices=PACES,
         help="fast takes half the steps, careful about twice the time",
-        help_zh="fast 只用一半的步数，careful 大约用两倍的时间")
+        help_zh="“快”只用一半的步数，“细致”大约用两倍的时间")
     steps: int | None = knob(None, 1, 200, label=("steps", "步数"), advanced=True,
         help="of the walk down the noise", help_zh="从噪声走到画面的步数")
-    sampler: str = knob("auto", label=("sampler", "采样器"), choices=("auto", *SAMPLERS), advanced=True,
+    sampler: str = knob("auto", label=("sampler", "采样器"), advanced=True,
+        choices={"auto": AUTO, **dict.fromkeys(SAMPLERS)},
         help="how a step is made; auto is what the pace and the model propose",
-        help_zh="每一步怎样走；auto 由快慢和模型决定")
+        help_zh="每一步怎样走；“自动”由快慢和模型决定")
     guidance: float | None = knob(None, 0.0, 30.0, label=("guidance", "引导强度"), advanced=True,
         help="how strongly the prompt steers; up to 1 is plain sampling",
         help_zh="提示词的影响有多强；不大于 1 为普通采样")
@@ -75,9 +87,9 @@ class DiffuseSettings(TermSettings):
     rounds: int | None = knob(None, 0, 10, label=("rounds at the mask", "蒙版处重复"), advanced=True,
         help="how often a step is made again, so that what is drawn fits what stays; for masks and beyond the edges",
         help_zh="每一步重复几次，让新画的部分与不变的部分相合；用于蒙版和边缘之外")
-    windows: str = knob("auto", label=("by windows", "分窗绘制"), choices=("auto", "always", "never"), advanced=True,
+    windows: str = knob("auto", label=("by windows", "分窗绘制"), choices=WINDOWS, advanced=True,
         help="draw large pictures by overlapping windows of the model's own size; auto where a side is 1.5 times that",
-        help_zh="用与模型尺寸相同、互相重叠的窗口绘制大图；auto 在边长超过模型尺寸 1.5 倍时使用")
+        help_zh="用与模型尺寸相同、互相重叠的窗口绘制大图；“自动”在边长超过模型尺寸 1.5 倍时使用")
     source_prompt: str = knob("", label=("layout of", "构图来自"), advanced=True,
         help="another prompt: the picture is laid out like the one that it draws from the same seed",
         help_zh="另一段提示词：沿用它在同一种子下的构图")

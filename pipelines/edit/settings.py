@@ -11,8 +11,13 @@ from pipelines.core.looks import in_words, look_knob, of_style
 from pipelines.core.settings import Settings, knob
 from pipelines.errors import BadInput
 
-MODES = ("instant", "quick", "reusable", "paper")
-LOSSES = ("log", "plain")
+MODES = {
+    "instant": ("instant", "即时"),
+    "quick": ("quick", "快速"),
+    "reusable": ("reusable", "可复用"),
+    "paper": ("paper", "论文"),
+}
+LOSSES = {"log": ("log", "对数"), "plain": ("plain", "原式")}
 WEAKEST, STRONGEST = -1.0, 1.5
 # settings that the learning does not see
 AFTERWARDS = ("strength", "strip", "even_strip", "automatic_mask", "until")
@@ -57,7 +62,7 @@ class EditSettings(Settings):
     mode: str = knob("quick", label=("way", "方式"), choices=MODES,
         help="instant edits without learning, quick learns from this picture, reusable learns a direction for any, "
         "paper is the original recipe",
-        help_zh="instant 不学习，直接编辑；quick 从这张图片学习；reusable 学习可用于任何图片的方向；paper 为论文方法")
+        help_zh="“即时”不学习，直接编辑；“快速”从这张图片学习；“可复用”学习可用于任何图片的方向；“论文”为论文里的原方法")
     style: str = look_knob()
     strength: float = knob(1.0, WEAKEST, STRONGEST, label=("strength", "强度"),
         help="how far; 0 gives the picture back, below 0 the opposite",
@@ -105,7 +110,7 @@ class EditSettings(Settings):
         help="of the adapter (LoRA)", help_zh="适配器（LoRA）的秩")
     loss: str = knob("log", label=("loss", "损失"), choices=LOSSES, advanced=True,
         help="the directional loss: the official code's or the paper's",
-        help_zh="方向损失：log 为官方代码，plain 为论文")
+        help_zh="方向损失：“对数”为官方代码，“原式”为论文")
     backprop_through_chain: bool = knob(False, label=("chain", "链式"), advanced=True,
         help="of the paper's recipe: one update through all six steps",
         help_zh="论文方法：一次更新穿过全部六步")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.core.settings import knob
+from pipelines.core.settings import AUTO, knob
 from pipelines.core.sizes import check_size_form
 from pipelines.core.terms import TermSettings, style_knob
 
-FINISHES = ("auto", "drawn", "refined")
+FINISHES = {"auto": AUTO, "drawn": ("drawn", "原样"), "refined": ("refined", "重画")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,10 @@ class GenerateSettings(TermSettings):
     style: str = style_knob()
     finish: str = knob("auto", label=("finish", "收尾"), choices=FINISHES,
         help="drawn keeps the DALL·E's picture, refined draws it again by diffusion, auto refines where the pack can",
-        help_zh="drawn 保留 DALL·E 画的图，refined 用扩散模型重画，auto 在模型包支持时重画")
+        help_zh="“原样”保留 DALL·E 画的图，“重画”用扩散模型再画一遍，“自动”在模型包支持时重画")
     refinement: float = knob(0.9, 0.05, 0.95, label=("refinement", "重画程度"), advanced=True,
         help="of a refined picture: how far it is noised before it is drawn again",
-        help_zh="重画之前加多少噪声（仅用于 refined）")
+        help_zh="重画之前加多少噪声（仅用于“重画”）")
     temperature: float = knob(0.7, 0.05, 4.0, label=("temperature", "温度"), advanced=True,
         help="lower is safer, higher is wilder", help_zh="低则稳妥，高则大胆")
     top_k: int = knob(64, 0, 16384, label=("top-k", "top-k"), advanced=True,

@@ -35,6 +35,18 @@ KEYFRAMES: dict[str, tuple[float, float]] = {
     "pan_x": (-512, 512),
     "pan_y": (-512, 512),
 }
+PERLIN = {
+    "off": ("off", "不用"),
+    "mixed": ("mixed", "混合"),
+    "color": ("color", "彩色"),
+    "gray": ("gray", "灰色"),
+}
+SYMMETRIES = {
+    "none": ("none", "无"),
+    "vertical": ("vertical", "左右"),
+    "horizontal": ("horizontal", "上下"),
+    "both": ("both", "两者"),
+}
 FRAME_SKIP = 0.6  # share of the steps that frames after the first skip, where nobody says
 
 
@@ -104,11 +116,11 @@ class GuideSettings(SteeredSettings):
         help="stay like the start picture", help_zh="保持起始图片的样子")
     eta: float = knob(0.8, 0.0, 1.0, label=("eta", "随机程度"), advanced=True,
         help="fresh noise in every step; 0 for none", help_zh="每一步加入多少新噪声；0 表示不加")
-    perlin_init: str = knob("off", label=("Perlin noise", "柏林噪声"), choices=("off", "mixed", "color", "gray"),
+    perlin_init: str = knob("off", label=("Perlin noise", "柏林噪声"), choices=PERLIN,
         advanced=True, help="begin with clouds of noise", help_zh="从云状的噪声开始")
-    symmetry: str = knob("none", label=("symmetry", "对称"), choices=("none", "vertical", "horizontal", "both"),
+    symmetry: str = knob("none", label=("symmetry", "对称"), choices=SYMMETRIES,
         advanced=True, help="mirror the picture on the way, about an axis that is vertical or horizontal",
-        help_zh="途中把画面做镜像：vertical 左右对称，horizontal 上下对称，both 两者")
+        help_zh="途中把画面做镜像，使它左右对称、上下对称，或两者都对称")
     transformation_percent: str = knob("0.09", label=("mirrored at", "镜像时刻"), advanced=True,
         help="shares of the way at which it is mirrored, such as 0.09 0.3",
         help_zh="在进程的哪些比例处镜像，例如 0.09 0.3")

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from pipelines.clip.cutouts import SCHEMES
 from pipelines.core.looks import look_knob
 from pipelines.core.prompts import parse_list, parse_palette, parse_regions
-from pipelines.core.settings import knob
+from pipelines.core.settings import AUTO, knob
 from pipelines.core.sizes import check_size_form
 from pipelines.core.steering import SteeredSettings, steered_knob
 from pipelines.errors import BadInput
@@ -24,6 +23,15 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "radam": torch.optim.RAdam,
     "adagrad": torch.optim.Adagrad,
 }
+STARTS = {
+    "splash": ("splash", "一团颜色"),
+    "drawn": ("drawn", "扩散绘制"),
+    "white": ("white", "白纸"),
+    "codes": ("codes", "随机编码"),
+    "noise": ("noise", "噪点"),
+    "gradient": ("gradient", "渐变"),
+}
+SCHEMES = {"mixed": ("mixed", "混合"), "pooled": ("pooled", "池化"), "original": ("original", "原版")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +64,10 @@ class OptimizeSettings(SteeredSettings):
         help="where the picture may change: white, or what is painted",
         help_zh="画面可以改变的地方：白色，或涂抹处")
     start: str = knob("splash", label=("start", "起点"),
-        choices=("splash", "drawn", "white", "codes", "noise", "gradient"), advanced=True,
+        choices=STARTS, advanced=True,
         help="what to start from without a picture; of many that chance makes, CLIP picks one; drawn is a picture by "
         "diffusion",
-        help_zh="没有图片时从什么开始：splash 白纸上的一团颜色，drawn 扩散模型画的图，white 白纸，codes 随机编码，"
-        "noise 噪点，gradient 渐变；随机产生多个，由 CLIP 选一个")
+        help_zh="没有图片时从什么开始；由随机产生的会有多个，CLIP 选一个；“扩散绘制”是扩散模型画的图")
     tokens: str = knob("", label=("image tokens", "图像词元"), kind="tokens", advanced=True,
         help="image tokens to start from, as numbers", help_zh="起始的图像词元，写成数字")
     regions: str = knob("", label=("regions", "分区提示词"), kind="targets", advanced=True,
@@ -111,9 +118,10 @@ class OptimizeSettings(SteeredSettings):
         help="pixels down in one move", help_zh="每次移动向下多少像素")
     rotate: float = knob(0.0, -180.0, 180.0, label=("rotate", "旋转"), advanced=True,
         help="degrees in one move", help_zh="每次移动旋转多少度")
-    precision: str = knob("auto", label=("precision", "精度"), choices=PRECISIONS, advanced=True,
+    precision: str = knob("auto", label=("precision", "精度"), advanced=True,
+        choices=dict.fromkeys(PRECISIONS) | {"auto": AUTO},
         help="of the decoder: auto is float32; bfloat16 is faster on large canvases where the processor has matrix units",
-        help_zh="解码器的精度：auto 用 float32；处理器有矩阵单元时，大画布用 bfloat16 更快")
+        help_zh="解码器的精度：“自动”用 float32；处理器有矩阵单元时，大画布用 bfloat16 更快")
     until: int = steered_knob("until", hi=20_000)
     changes: str = steered_knob("changes")
     # fmt: on

@@ -284,7 +284,7 @@ def _look_back(trace: Trace, last: int, end: int) -> Markup:
     return html(
         '<div class="ticks"><i class="past" style="width:{:.2f}%"></i>{}</div>'
         '<input type="range" data-learned min="0" max="{}" value="{}" aria-label="{}">'
-        '<div class="look"><span class="hint">{}</span><span class="scrubbed" hidden>'
+        '<div class="glance"><span class="hint">{}</span><span class="scrubbed" hidden>'
         '<span class="at">{}</span>{}<button type="button" class="quiet" data-present>{}</button></span>{}</div>',
         100 * last / end,
         ticks,

@@ -99,13 +99,19 @@ def _modes(knob: Knob) -> Markup:
             '<label class="mode"><input type="radio" name="mode" value="{}"{}><b>{}</b><small>{}</small></label>',
             mode,
             " checked" if mode == knob.default else "",
-            both(f"edit_mode_{mode}"),
+            _mode(mode),
             both(f"edit_mode_{mode}_says"),
         )
         for mode in MODES
     )
     label = say("knob_mode", "en")
     return html('<div class="modes" role="radiogroup" aria-label="{}">{}</div>', label, modes)
+
+
+def _mode(mode: str) -> Markup:
+    """What a way to edit is called."""
+    english, chinese = MODES[mode]
+    return pair(english.capitalize(), chinese)
 
 
 def _how_far(knob: Knob) -> Markup:
@@ -268,7 +274,7 @@ def _direction(direction: Kept, used: float | None) -> Markup:
 def _direction_facts(direction: Kept) -> list[str]:
     """How a direction was learned, what the critic says of it, and its size."""
     facts, figures = direction.facts, direction.facts.get("figures")
-    parts: list[str] = [both(f"edit_mode_{facts['mode']}") if facts["mode"] in MODES else ""]
+    parts: list[str] = [_mode(facts["mode"]) if facts["mode"] in MODES else ""]
     if isinstance(facts.get("updates"), int):
         parts.append(both("edit_updates", updates=facts["updates"]))
     if isinstance(figures, dict) and isinstance(figures.get("critic direction"), (int, float)):

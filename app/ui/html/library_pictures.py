@@ -13,7 +13,7 @@ from markupsafe import Markup
 from app.library import Broken, Entry, Found, Lineage, Progress, Relative
 from app.ui.html.common import downloads
 from app.ui.html.library import closing, does, sending, tool_name
-from app.ui.i18n import KNOBS, both, both_aloud, both_sentence, knob_words, pair
+from app.ui.i18n import KNOBS, both, both_aloud, both_sentence, knob_words, pair, value_words
 from app.ui.link import copy_link
 from app.ui.markup import html, joined
 from pipelines.core.record import Record
@@ -387,11 +387,11 @@ def _differing(records: Sequence[Record | None]) -> list[str]:
 
 def _own(entry: Entry, differing: Sequence[str]) -> Markup:
     """The facts of one of several pictures: its tool, seed, score, and its values of the settings in which they differ."""
-    settings = entry.record.settings if entry.record else {}
+    record = entry.record
     rows = joined(
-        html("<div><dt>{}</dt><dd>{}</dd></div>", _setting(name), _shown(settings[name]))
+        html("<div><dt>{}</dt><dd>{}</dd></div>", _setting(name), _value(record, name))
         for name in differing
-        if name in settings
+        if record and name in record.settings
     )
     return html("{}<dl>{}</dl>", _facts(entry), rows) if rows else _facts(entry)
 
@@ -399,6 +399,11 @@ def _own(entry: Entry, differing: Sequence[str]) -> Markup:
 def _setting(name: str) -> Markup:
     label, chinese, _ = knob_words(name) if name in KNOBS else (name.replace("_", " "), name, "")
     return pair(label, chinese)
+
+
+def _value(record: Record, name: str) -> Markup:
+    english, chinese = value_words(record.pipeline, name, record.settings[name])
+    return pair(_shown(english), _shown(chinese))
 
 
 def _shown(value: Any) -> str:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from app.saved_probes import Taught
 from app.ui.html.common import KEYS, press
-from app.ui.i18n import both, both_aloud, pair
+from app.ui.i18n import both, both_aloud, hint, pair
 from app.ui.markup import html, joined
 from app.ui.tray import MODES, Question
 from pipelines.see.labels import ART, PHOTO, PLAIN
@@ -79,13 +79,13 @@ def _naming(question: Question, taught: Sequence[Taught]) -> Markup:
         for each in taught
     )
     return html(
-        '<label class="big"><span>{}</span><textarea name="labels" rows="3" maxlength="20000" '
-        'placeholder="{}">{}</textarea></label><input type="hidden" name="taught" value="{}">'
+        '<label class="big"><span>{}</span><textarea name="labels" rows="3" maxlength="20000"'
+        '{}>{}</textarea></label><input type="hidden" name="taught" value="{}">'
         '<div class="chips">{}{}<button type="button" data-fill="labels" data-en="" data-zh="">{}</button></div>'
         '<details class="more-settings"><summary>{}</summary><label class="field"><textarea name="templates" rows="5" '
         'spellcheck="false" aria-label="{}">{}</textarea><small>{}</small></label><div class="chips">{}</div></details>',
         both("see_labels"),
-        both_aloud("see_labels_hint"),
+        hint("see_labels_hint"),
         question.labels,
         question.taught,
         sets,
@@ -110,20 +110,20 @@ def _told(taught: Taught, between: str, words: str) -> str:
 
 def _prompt(question: Question) -> Markup:
     return html(
-        '<label class="big"><span>{}</span><textarea name="prompt" rows="2" maxlength="2000" placeholder="{}">'
+        '<label class="big"><span>{}</span><textarea name="prompt" rows="2" maxlength="2000"{}>'
         "{}</textarea></label>",
         both("see_prompt"),
-        both_aloud("see_prompt_hint"),
+        hint("see_prompt_hint"),
         question.prompt,
     )
 
 
 def _teaching(question: Question) -> Markup:
     return html(
-        '<label class="big"><span>{}</span><textarea name="label" rows="1" maxlength="200" placeholder="{}">{}</textarea>'
+        '<label class="big"><span>{}</span><textarea name="label" rows="1" maxlength="200"{}>{}</textarea>'
         '</label><p class="acts"><button type="button" class="quiet" data-choose>{}</button></p><p class="small">{}</p>',
         both("see_label"),
-        both_aloud("see_label_hint"),
+        hint("see_label_hint"),
         question.label,
         both("see_add"),
         both("see_teach_text"),

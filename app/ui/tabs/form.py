@@ -65,6 +65,9 @@ class KnobForm:
     def add(self, *names: str, **options: Any) -> None:
         """A field for each of these settings."""
         for name in names:
+            if self.knobs[name].choices is not None:
+                self.add_group(name, **options)
+                continue
             self.fields[name] = field(
                 self.context, self.knobs[name], self.fields_prefix, pipeline=self.pipeline, **options
             )

@@ -197,7 +197,7 @@ class ModelsTab:
             facts.append(both("to_download", size=size_text(size, about=about)))
         need = _need(pack, use)
         if in_use:
-            facts.append(both("runs_on", device=studio.device))
+            facts.append(both("runs_on", device=str(studio.device).upper()))
         elif need <= free:
             facts.append(html('<b class="fits">{}</b>', both("memory_fits", size=size_text(need))))
         else:

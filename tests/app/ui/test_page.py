@@ -182,6 +182,27 @@ def test_dark_follows_the_system_and_the_button(visit: Any) -> None:
     assert colour() == "rgb(250, 248, 244)"
 
 
+TOP = """() => [...document.querySelectorAll('[role=tab], .queue-status, .masthead .name, .masthead button')].filter(
+    (one) => one.offsetParent && !one.closest('.visually-hidden')).map((one) => one.getBoundingClientRect()).map(
+    ({left, right, top, bottom}) => [left, right, top, bottom])"""
+
+
+def test_the_masthead_fits_every_width(visit: Any) -> None:
+    tab = visit(width=300)
+    for width in (640, 700, 900, 1100, 1160, 1280):
+        tab.set_viewport_size({"width": width, "height": 800})
+        tab.wait_for_function(
+            "document.querySelectorAll('[role=tab]').length === 7"
+        )  # none stays in the menu
+        places = tab.evaluate(TOP)
+        assert all(left >= 0 and right <= width for left, right, _, _ in places)
+        for k, (left, right, top, bottom) in enumerate(places):
+            assert not any(
+                left < other[1] - 1 and other[0] < right - 1 and top < other[3] - 1 and other[2] < bottom - 1
+                for other in places[k + 1 :]
+            ), width
+
+
 @pytest.mark.parametrize("lang", ["en-US", "zh-CN"])
 def test_nothing_sticks_out_at_360_pixels(visit: Any, lang: str) -> None:
     tab = visit(lang=lang, width=360, height=740)

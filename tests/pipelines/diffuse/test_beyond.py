@@ -139,7 +139,7 @@ def test_a_mask_that_lets_nothing_change_is_refused() -> None:
 # -------------------------------------------------------------------------------------------------- beyond the edges
 
 
-@pytest.mark.parametrize("place", PLACES[1:])
+@pytest.mark.parametrize("place", list(PLACES)[1:])
 def test_the_given_pixels_stay_and_the_rest_is_drawn(place: str) -> None:
     image = painting(size=(40, 32)).crop((0, 0, 37, 30))
     settings = DiffuseSettings(**QUICK, image=picture_to_uri(image), place=place, width=96, height=64)

@@ -22,11 +22,6 @@ from pipelines.io.images import open_picture, picture_to_uri
 
 BASICS = ("steps", "size")
 MOST_MASK_SIDE = 4096  # pixels
-GROUPS = (  # small settings that Guide does not have, one component each
-    ("smooth", "colour", "tile", "anchor_weight"),
-    ("cutouts", "cutouts_end", "cutout_scheme", "min_crop"),
-    ("animate", "zoom", "pan_x", "pan_y", "rotate"),
-)
 
 
 class OptimizeForm(KnobForm):
@@ -75,7 +70,7 @@ class OptimizeForm(KnobForm):
         """Everything below the prompt."""
         translate = self.context.translate
         with gr.Row(elem_id="opt-basics"):
-            self.add("steps", classes=self._only("steps"))
+            self.add("steps", classes=[only_for("optimize")])
             size = gr.Textbox(
                 self.knobs["size"].default,
                 lines=1,
@@ -95,19 +90,9 @@ class OptimizeForm(KnobForm):
         self.source = gr.Textbox(visible=False)
         self.add_axes(*self.guide.engines)
         with self.fold("advanced", "advanced"):
-            small = [name for name in self.rest() if name in self.shared and not self.knobs[name].kind]
-            self.add_group(*small)
-            for name in self.rest(apart=[name for group in GROUPS for name in group]):
-                if name == "image_prompts":
-                    self._add_look()
-                else:
-                    self.add(name, classes=self._only(name))
-            for names in GROUPS:
-                self.add_group(*names, classes=[only_for("optimize")])
-
-    def _only(self, name: str) -> list[str]:
-        """The class of a field that Guide does not have."""
-        return [] if name in self.shared else [only_for("optimize")]
+            self._add_look()
+            self.add_group(*(name for name in self.rest() if name in self.shared))
+            self.add_group(*self.rest(), classes=[only_for("optimize")])
 
     def _add_look(self) -> None:
         """A picture to steer to, and how much: together they are the setting `image_prompts`."""

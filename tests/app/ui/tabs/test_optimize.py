@@ -331,7 +331,7 @@ def test_failures_are_told_in_a_sentence_and_nothing_is_lost(visit: Any, queue: 
     press(tab, "resume")
     wait_canvas(tab, "done")
     unfold(tab, "#opt-advanced")
-    tab.locator("#opt-regions textarea, #opt-regions input").first.fill("a sun @ /etc/hostname")
+    tab.locator("#opt-advanced [name=regions]").fill("a sun @ /etc/hostname")
     press(tab, "start")
     tab.locator("#opt-note", has_text="The region's place '/etc/hostname' is not one of").wait_for()
 
@@ -384,7 +384,7 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, queue: JobQueue, lang: str
     )
     tab.locator("#timeline .tick").first.wait_for()
     unfold(tab, "#opt-advanced")
-    tab.locator("#opt-step_size input").first.wait_for()
+    tab.locator("#opt-advanced [name=step_size]").wait_for()
     assert overflow(tab) == []
     wait_canvas(tab, "done")
     tab.locator("#timeline .tick").first.click()

@@ -1,0 +1,75 @@
+"""Words that are chosen by language: what settings' choices and empty fields are called, and values that are told."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from app.ui.components import plain_field
+from app.ui.i18n import knob_help, value_words
+from pipelines.core.settings import Knob
+from pipelines.diffuse.settings import PACES
+from pipelines.studio import PIPELINES
+
+CHOOSING = [
+    pytest.param(pipeline, knob, id=f"{pipeline}-{knob.name}")
+    for pipeline, kind in PIPELINES.items()
+    for knob in kind.Settings.knobs()
+    if knob.choices
+]
+NAMES = {"euler", "heun", "dpm++2m", "ddim", "adam", "adamw", "radam", "adagrad", "float32", "bfloat16"}
+
+
+@pytest.mark.parametrize(("pipeline", "knob"), CHOOSING)
+def test_choices_that_are_words_have_chinese_ones(pipeline: str, knob: Knob) -> None:
+    assert knob.choices and set(knob.said) == set(knob.choices) - NAMES
+    for value in knob.choices:
+        english, chinese = knob.words_of(value)
+        field = plain_field(knob, pipeline)
+        assert f'value="{value}"' in field and f">{english}</option>" in field
+        if value in NAMES:
+            assert english == chinese == value
+            continue
+        assert re.fullmatch("[\u4e00-\u9fff]+", chinese) and f'data-said-zh="{chinese}"' in field
+        assert not re.search(rf"\b{value}\b", knob_help(knob, "zh")), (
+            "the help names what the field does not show"
+        )
+
+
+def test_an_empty_field_is_explained_once() -> None:
+    for kind in PIPELINES.values():
+        for knob in kind.Settings.knobs():
+            if knob.optional:
+                assert knob_help(knob, "en").count("empty") == knob_help(knob, "zh").count("留空") == 1
+
+
+def test_values_are_told_as_their_fields_show_them() -> None:
+    assert value_words("diffuse", "pace", "careful") == PACES["careful"]
+    assert value_words("diffuse", "width", None) == ("auto", "自动")
+    assert value_words("diffuse", "invert", True) == ("yes", "是")
+    assert value_words("diffuse", "sampler", "ddim") == ("ddim", "ddim")
+    assert value_words("elsewhere", "pace", 3) == ("3", "3")
+
+
+@pytest.mark.browser
+def test_options_and_empty_fields_follow_the_language(visit: Any) -> None:
+    tab = visit(lang="zh-CN")
+    tab.locator("#engine [value=diffuse]").check()
+    pace, width = (
+        tab.locator("#diffuse-width-group [name=pace]"),
+        tab.locator("#diffuse-width-group [name=width]"),
+    )
+    chinese, english = ([pair[index] for pair in PACES.values()] for index in (1, 0))
+    assert pace.locator("option").all_text_contents() == chinese
+    assert width.get_attribute("placeholder") == "自动"
+    pace.select_option(label="细致")
+    tab.locator("#tab-optimize-button").click()
+    tab.locator("#opt-engine [value=guide]").check()
+    assert "左右" in tab.locator("#opt-guide [name=symmetry] option").all_text_contents()
+    tab.locator("[data-set-lang=en]").click()
+    assert "vertical" in tab.locator("#opt-guide [name=symmetry] option").all_text_contents()
+    tab.locator("#tab-generate-button").click()
+    assert pace.locator("option").all_text_contents() == english and pace.input_value() == "careful"
+    assert width.get_attribute("placeholder") == "auto"
