@@ -76,7 +76,7 @@ def _infotext(texts: Mapping[str, str]) -> Foreign | None:
         if found := read_infotext(text):
             return found
     text = named.get("parameters") or next((text for text in sources if "\nNegative prompt:" in text), "")
-    return Foreign("a1111", text, prompt_of(text)) if text else None
+    return Foreign("a1111", text, prompt_of(text)) if text and json_of(text) is None else None
 
 
 def _fooocus(texts: Mapping[str, str]) -> Foreign | None:

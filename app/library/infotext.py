@@ -30,13 +30,16 @@ EASY = {"use stable diffusion model", "stable diffusion model", "prompt strength
 
 
 def read_infotext(text: str) -> Foreign | None:
-    """A run as A1111 or one of its kin wrote it; None for other texts, those without pairs too."""
+    """A run as A1111 or one of its kin wrote it, the last of several; None for other texts, those without pairs too."""
     text = text[:MOST_PARAMETERS]
     lines = text.strip().split("\n")
     for at in range(len(lines) - 1, -1, -1):  # extensions write lines of their own below
         pairs = _pairs(lines[at])
         if len(pairs) >= 3 and {"steps", "seed", "sampler"} & set(pairs):
-            return _told(text, "\n".join([*lines[:at], _before(lines[at])]), pairs)
+            begin = next(
+                (k + 1 for k in range(at - 1, -1, -1) if STEPS.match(lines[k])), 0
+            )  # of the last run
+            return _told(text, "\n".join([*lines[begin:at], _before(lines[at])]), pairs)
     return _by_lines(text, lines)
 
 

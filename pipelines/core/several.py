@@ -13,6 +13,7 @@ from pipelines.errors import BadInput
 from pipelines.io.files import home_path
 from pipelines.io.tables import cells_of, text_of
 from pipelines.io.values import is_dict, is_list
+from pipelines.io.visible import visible
 
 MOST = 64  # prompts of one text
 MOST_BYTES = 200_000  # of a file of them
@@ -37,7 +38,7 @@ def prompts_in(text: str) -> list[str]:
     found: dict[str, None] = {}
     for line in _lines(text):
         for prompt in _combined(" ".join(line.split())):
-            if prompt:
+            if visible(prompt).strip():
                 found[prompt] = None
             if len(found) > MOST:
                 raise BadInput("core.too_many_prompts", most=MOST)

@@ -143,7 +143,7 @@ FILES = {
         ("a1111", "92", ""), "a salt lynx, dusk",
     ),
     "civitai.jpg": (
-        with_exif("JPEG", {}, comment("a cork boat\nNegative prompt: x\nSteps: 14, Sampler: DPM++ 2M Karras, Seed: 93, "
+        with_exif("JPEG", {}, comment("a cork boat\nNegative prompt: x\nSteps: 14, Sampler: DPM++ 2M, Seed: 93, "
                   'Civitai resources: [{"type":"checkpoint","modelName":"a, Seed: 4"}], Civitai metadata: {}')),
         ("a1111", "93", ""), "a cork boat",
     ),
@@ -160,12 +160,17 @@ FILES = {
                   "Comment": json.dumps({"prompt": "x", "uc": "", "seed": 95})}))),
         ("novelai", "95", "V4"), "a gold ibis",
     ),
-    "exif.png": (with_exif("PNG", {}, comment(A1111)), ("a1111", "1234567890", "dreamy_v3"), "a steampunk owl"),
+    "exif.png": (
+        with_exif("PNG", {}, comment("a plaid goat\nSteps: 20, Sampler: Euler a, Seed: 88")),
+        ("a1111", "88", ""), "a plaid goat",
+    ),
     "xmp.png": (
         png(**{"XML:com.adobe.xmp": '<dc:description><rdf:Alt><rdf:li xml:lang="x-default">a peat crane\n-fog\n'
                "Steps: 10, Sampler: DDIM, Seed: 96, Model: sd</rdf:li></rdf:Alt></dc:description>"}),
         ("a1111", "96", "sd"), "a peat crane",
     ),
+    "parameters.png": (png(parameters='{"prompt": "a glue gnu", "seed": 90, "version": "DiffusionBee"}'),
+                       ("other", "90", ""), "a glue gnu"),
     "named.png": (png(**{"mold:prompt": "a chalk dove", "mold:seed": "97", "mold:model": "flux"}),
                   ("other", "97", "flux"), "a chalk dove"),
     "json.png": (png(metadata=json.dumps({"input": {"prompt": "a lead duck", "seed": 98.0}})),
@@ -288,6 +293,10 @@ def test_what_is_no_seed_is_none(seed: str) -> None:
         ("Prompt: a fox\nNegative prompt: dog\nSeed: 5\nSteps: 20", ("other", "a fox", "5")),
         ('{"positive_prompt": "a fox", "seed": 7, "steps": 3}', ("other", "a fox", "7")),
         ("a fox\nNegative prompt: dog", ("a1111", "a fox", "")),
+        (
+            "a cat\nSteps: 2, Sampler: E, Seed: 1\n\na fox\nSteps: 2, Sampler: E, Seed: 2",
+            ("a1111", "a fox", "2"),
+        ),
         ("Title: a cat\nTitle: a dog\nSeed: a plant", None),
         ("a cat\na dog", None),
         ('{"prompt": "a fox", "seed": 3}', None),
@@ -341,8 +350,8 @@ def test_they_are_searched_beside_pictures_that_say_nothing(tmp_path: Path) -> N
     folder.mkdir()
     for number, (name, (data, _, _)) in enumerate(FILES.items()):
         (folder / name.upper()).write_bytes(data[:-20] + data[-20:])
-        shade = 12 * number
-        Image.new("RGB", (8, 8), (shade, 99, 9)).save(folder / f"plain {number}.jpg")
+        more, shade = divmod(12 * number, 252)
+        Image.new("RGB", (8, 8), (shade, 99 + 60 * more, 9)).save(folder / f"plain {number}.jpg")
     library, clip = Library(folder, outputs=home), ColourClip()
     assert library.count() == 2 * len(FILES)
     library.fill(clip)
@@ -356,8 +365,8 @@ def test_they_are_searched_beside_pictures_that_say_nothing(tmp_path: Path) -> N
         found = library.page(query, 0, 48, clip).found
         assert name in [each.entry.id for each in found[:3]], query
     assert library.find("A1111.JPG").text.endswith("dreamy_v3")
-    assert library.choices()["tool"]["comfyui"] == 3
-    told = library.page(read_query("velvet fox", stacked=False), 0, 48, clip).found
+    assert library.choices()["tool"]["comfyui"] == sum(told[0] == "comfyui" for _, told, _ in FILES.values())
+    told = library.page(read_query("velvet fox", stacked=False), 0, 2 * len(FILES), clip).found
     assert [each.told for each in told] == [True] * 2 + [False] * (2 * len(FILES) - 2)
 
 

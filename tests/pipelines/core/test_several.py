@@ -39,6 +39,7 @@ from pipelines.errors import BadInput
         ("1. a cat\n2) a dog\n\n3、a frog", ["a cat", "a dog", "a frog"]),
         ("- a cat\n• a dog", ["a cat", "a dog"]),
         ("1. a cat", ["1. a cat"]),
+        ("\u200b\n\ufeff\na cat", ["a cat"]),
         ("1. a cat\n3.5 inches", ["1. a cat", "3.5 inches"]),
         ("${x=!{cat|dog}} ${x}", ["${x=!{cat|dog}} ${x}"]),
         ("", []),
