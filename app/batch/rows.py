@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import home_path, write_atomically
 from pipelines.io.images import read_bytes
+from pipelines.io.tables import cells_of, text_of
 from pipelines.io.values import json_lines
 
 MOST_ROWS = 200_000
@@ -45,26 +46,31 @@ def read_rows(path: str | Path) -> list[Row]:
         raise BadInput("batch.file_kind", file=file.name[:60], known=" or ".join(KINDS))
     data = read_bytes(file, max_bytes=MOST_BYTES)
     try:
-        text = data.decode("utf-8-sig")
+        text = text_of(data)
+        if text is None:
+            raise BadInput("batch.file_unreadable", file=file.name[:60])
         rows = _of_csv(text) if file.suffix.lower() == ".csv" else _of_lines(text)
-    except (UnicodeDecodeError, csv.Error):
-        raise BadInput("batch.file_unreadable", file=file.name[:60]) from None
+    except csv.Error as error:
+        raise BadInput("core.table_damaged", file=file.name[:60], reason=str(error)) from None
     if not 0 < len(rows) <= MOST_ROWS:
         raise BadInput("batch.row_count", file=file.name[:60], count=len(rows), most=MOST_ROWS)
     return rows
 
 
 def _of_csv(text: str) -> list[Row]:
-    lines = csv.reader(io.StringIO(text))
-    head = [name.strip() for name in next(lines, [])]
-    if len(set(head)) < len(head):
-        raise BadInput("batch.column_twice", column=next(name for name in head if head.count(name) > 1)[:40])
+    head, *lines = cells_of(text) or [[]]
+    head = [name.strip() for name in head]
+    named = [name for name in head if name]
+    if len(set(named)) < len(named):
+        raise BadInput(
+            "batch.column_twice", column=next(name for name in named if named.count(name) > 1)[:40]
+        )
     rows: list[Row] = []
     for cells in lines:
         if not any(cell.strip() for cell in cells):
             continue
         number = len(rows) + 1
-        values = {name: cell for name, cell in zip(head, cells, strict=False) if cell.strip()}
+        values = {name: cell for name, cell in zip(head, cells, strict=False) if name and cell.strip()}
         beyond = len(cells) > len(head)
         rows.append(Row(number, _own(values), Message("batch.cells_beyond") if beyond else None))
     return rows

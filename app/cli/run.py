@@ -87,7 +87,8 @@ def _prompts_of_file(path: str) -> str:
     found = foreign_of_text(path)
     if found is None:
         return read_prompts(path)
-    say(f"{path} is of {found.tool}; its prompt is drawn, its other settings are left out")
+    whose = "another program" if found.tool == "other" else found.tool
+    say(f"{path} is of {whose}; its prompt is drawn, its other settings are left out")
     return " ".join(found.prompt.split())
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 
+from pipelines.io.containers import png_without_metadata
+
 XMP = "XML:com.adobe.xmp"  # as PNG names a text with a packet of XMP
 XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"  # of a segment of a JPEG
 FOUND = {
@@ -24,8 +26,17 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1}  # bytes of a value: byte, ASCII, short, 
 
 
 def exif_texts(data: bytes) -> dict[str, str]:
-    """The texts in the EXIF of a JPEG or WebP file, by the names of FOUND, and its packet of XMP; {} for none."""
-    block, packet = _of_webp(data) if data[:4] == b"RIFF" else _of_jpeg(data)
+    """The texts in the EXIF of a JPEG, WebP or PNG file, by the names of FOUND, and its packet of XMP; {} for none.
+
+    That of a PNG is a text of its own, which is not read here.
+    """
+    if data[:4] == b"\x89PNG":
+        return texts_of_exif(png_without_metadata(data)[1]) if b"eXIf" in data else {}
+    return texts_of_exif(*(_of_webp(data) if data[:4] == b"RIFF" else _of_jpeg(data)))
+
+
+def texts_of_exif(block: bytes, packet: bytes = b"") -> dict[str, str]:
+    """The texts in a block of EXIF, by the names of FOUND, and a packet of XMP."""
     texts = {XMP: packet[:MOST_BYTES].decode("utf-8", "replace")} if packet else dict[str, str]()
     if block[:6] == b"Exif\0\0":
         block = block[6:]

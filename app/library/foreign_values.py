@@ -32,6 +32,14 @@ def plain(value: Any, depth: int = 4) -> str:
     return str(value)[:MOST_TEXT]
 
 
+def digits(value: Any) -> str:
+    """A seed as digits; "" for what is none, as -1 for a chance one, or a number beyond 64 bits."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = "" if isinstance(value, bool) else plain(value).strip()
+    return text if text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 2**64 else ""
+
+
 def lines_of(values: dict[str, Any], depth: int = 3) -> str:
     """The pairs of a JSON object as lines, those of objects within it too."""
     lines: list[str] = []

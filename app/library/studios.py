@@ -9,7 +9,7 @@ from typing import Any
 
 from app.library.entry import Foreign
 from app.library.exif import XMP
-from app.library.foreign_values import MOST_TEXT, json_of, lines_of, plain
+from app.library.foreign_values import MOST_TEXT, digits, json_of, lines_of, plain
 from pipelines.io.values import is_dict
 
 COMMENT, COMMENT_END = "<exif:UserComment>", "</exif:UserComment>"
@@ -18,7 +18,9 @@ FLAGS = re.compile(r"\s(?:--\w|Job ID:)")  # where a prompt of Midjourney ends
 SEED = re.compile(r"--seed[ =]+(\d{1,20})\b")
 LINKS = re.compile(r"(?:<?https?://\S+>?\s+)+")  # pictures before a prompt
 MOCHI = re.compile(r"(?:^|;)\s*(Include in Image|Exclude from Image|Model|Seed|Generator):\s*([^;]*)")
-MACHINE = b"trainedAlgorithmicMedia"  # IPTC's digital source type of pictures that a model drew
+MACHINES = (  # marks of pictures that a model drew: IPTC's digital source type, and the label of GB 45438-2025
+    b"trainedAlgorithmicMedia", b"tc260.org.cn/ns/AIGC", b'"AIGC"',
+)  # fmt: skip
 SIGNS = {  # what such pictures hold of who made them -> the studio
     b"OpenAI": "openai",
     b"Firefly": "firefly",
@@ -38,7 +40,7 @@ def _novelai(texts: Mapping[str, str]) -> Foreign | None:
         return None
     prompt = texts.get("Description") or plain(values.get("prompt"))
     text = "\n".join(part for part in (prompt, lines_of(values)) if part)
-    return Foreign("novelai", text or "NovelAI", prompt, _seed(values.get("seed")), texts.get("Source", ""))
+    return Foreign("novelai", text or "NovelAI", prompt, digits(values.get("seed")), texts.get("Source", ""))
 
 
 def _swarmui(texts: Mapping[str, str]) -> Foreign | None:
@@ -96,7 +98,9 @@ def _mochi(texts: Mapping[str, str]) -> Foreign | None:
     pairs = {found[1]: found[2].strip() for found in MOCHI.finditer(told[:MOST_TEXT])}
     if "Include in Image" not in pairs:
         return None
-    return Foreign("mochi", told, pairs["Include in Image"], _seed(pairs.get("Seed")), pairs.get("Model", ""))
+    return Foreign(
+        "mochi", told, pairs["Include in Image"], digits(pairs.get("Seed")), pairs.get("Model", "")
+    )
 
 
 STUDIOS: tuple[Callable[[Mapping[str, str]], Foreign | None], ...] = (
@@ -105,18 +109,13 @@ STUDIOS: tuple[Callable[[Mapping[str, str]], Foreign | None], ...] = (
 
 
 def made_by_machine(data: bytes) -> Foreign | None:
-    """Which studio made a picture that says no more than that a model drew it: by C2PA or XMP. None for other pictures."""
-    if MACHINE not in data:
+    """Which studio made a picture that says no more than that a model drew it: by C2PA, XMP or a label. Else None."""
+    mark = next((mark for mark in MACHINES if mark in data), None)
+    if mark is None:
         return None
     tool = next((studio for sign, studio in SIGNS.items() if sign in data), "machine")
-    return Foreign(tool, MACHINE.decode())
+    return Foreign(tool, mark.decode())
 
 
 def _of_values(tool: str, values: dict[str, Any], prompt: Any, model: Any) -> Foreign:
-    return Foreign(tool, lines_of(values), plain(prompt), _seed(values.get("seed")), plain(model))
-
-
-def _seed(value: Any) -> str:
-    """A seed as digits; a chance one, as -1, is none."""
-    text = plain(value)
-    return text if text.isascii() and text.isdigit() else ""
+    return Foreign(tool, lines_of(values), plain(prompt), digits(values.get("seed")), plain(model))

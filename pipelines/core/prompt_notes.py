@@ -29,15 +29,19 @@ TOLD: dict[str, Callable[[str], Message]] = {  # another program's grammar -> wh
     "inside": lambda text: Message("core.weight_inside", {"text": text}),
     "alike": lambda text: Message("core.mark_alike", {"text": text}),
     "quote": lambda text: Message("core.quote_open", {"text": text}),
+    "code": lambda text: Message("core.foreign_code", {"text": text}),
 }
 NO_WEIGHT = (
     r"\d+(?:\.\d+)?\s*[%‰]|\d*[½⅓⅔¼¾⅕⅖⅗⅘⅙⅛⅜⅝⅞¹²³]|[٠-٩۰-۹०-९]+(?:[.٫][٠-٩۰-۹०-९]+)?|\d+/\d+"
-    r"|\d+(?:\.\d+)?(?:e[-+]?\d+|x)"
+    r"|\d+(?:\.\d+)?(?:e[-+]?\d+|x)|0x[0-9a-f]+|(?<=[-+−])\s+\d*\.?\d+|\d*\.\s+\d+"
+    r"|[(=]\s*-?\d*\.?\d+\s*\)?|\d*\.\d+(?:[a-z)]|\s*:)"
 )
 WIDE = {0xFF01 + k: chr(0x21 + k) for k in range(94)} | {0x3000: " "}  # full-width forms -> the plain ones
 NETWORKS = "lora|lyco|loha|hypernet|embed|embedding|ti|model|base"
+PROMPTS = "(?:positive )?prompt|(?:正向|正面)?提示词"
+TAGS = "b|i|p|br|div|span|strong|em|a"
 CHANCES = "random|wildcard|alternate|alt"
-JOINS = "AND|BREAK|ADDBASE|ADDCOMM|ADDCOL|ADDROW"
+JOINS = "AND(?:_PERP|_SALT|_TOPK)?|BREAK|ADDBASE|ADDCOMM|ADDCOL|ADDROW"
 FLAGS = "ar|no|v|s|q|c|iw|chaos|seed|stylize|style|niji|tile|stop"
 FOREIGN = (  # the first that fits of each grammar is told
     ("network", re.compile(rf"<\s*(?:{NETWORKS})\s*:[^<>]*>|\bembedding:\w+")),
@@ -45,7 +49,7 @@ FOREIGN = (  # the first that fits of each grammar is told
     ("flags", re.compile(rf"<\s*(?!(?:{NETWORKS}|{CHANCES})\b)\w+(?:\[[^\[\]]*\])?\s*:[^<>]*>")),
     ("schedule", re.compile(r"\[[^\[\]|]*[:：][^\[\]|]*\]")),
     ("alternation", re.compile(r"\[[^\[\]]*[|｜][^\[\]]*\]")),
-    ("emphasis", re.compile(r"\([^()]*[:：]\s*\d*\.?\d+\s*\)")),
+    ("emphasis", re.compile(r"\([^()]*[:：]\s*[-+−]?\d*\.?\d+\s*\)")),
     ("emphasis", re.compile(r"\({2,}[^()]+\){2,}|\[{2,}[^\[\]]+\]{2,}|\{{2,}[^{}]+\}{2,}")),
     ("emphasis", re.compile(r"\([^()]+\)(?:[-+]{1,}|\d+\.\d+)(?=[\s,]|$)")),
     (
@@ -60,21 +64,31 @@ FOREIGN = (  # the first that fits of each grammar is told
         re.compile(rf"(?<![A-Z] )(?<!\w)(?:{JOINS})(?!\w)|(?<!\w)(?:{JOINS})(?!\w)(?! [A-Z]{{2}})"),
     ),
     ("parts", re.compile(r"\)\s*\.(?:and|blend|swap)\([^()]*\)|\w+\.swap\([^()]*\)")),
-    ("flags", re.compile(rf"(?:^|\s)(?:--[A-Za-z][\w-]*|[-—–](?:{FLAGS})\s)(?:\s*[\w.:/-]+)?")),
+    ("flags", re.compile(rf"(?:^|\s)(?:--[A-Za-z][\w-]*|[-—–]{{1,2}}(?:{FLAGS})\s)(?:\s*[\w.:/-]+)?")),
     ("flags", re.compile(r"(?:^|\s)-[sSCWHn]\s?\d[\d.]*(?=\s|$)")),
-    ("negative", re.compile(r"\bnegative prompt\s*[:：]", re.IGNORECASE)),
+    ("flags", re.compile(r"^\s*/(?:imagine|draw|dream|create|paint)\b(?:\s*prompt\s*:)?")),
+    ("flags", re.compile(rf"^\s*(?:{PROMPTS})\s*[:：]", re.IGNORECASE)),
+    ("flags", re.compile(r"\b(?:STYLE|I?MASK|AREA|FEATHER|COUPLE|SHIFT)\(")),
+    ("negative", re.compile(r"(?:\bnegative prompt|(?:反向|负面|负向)提示词)\s*[:：]", re.IGNORECASE)),
     ("negative", re.compile(r"\bSteps: \d+, Sampler: ")),
     ("wildcard", re.compile(r"__[\w/*-]+__|\{\s*[\d-]*\s*\$\$[^{}]*\}|\$\{\w+[^{}]*\}")),
+    ("percent", re.compile(r"[:：]\s*`[^`]*`")),
     ("percent", re.compile(rf"[:：]\s*[-+−]?(?:{NO_WEIGHT})(?=\s*(?:[|｜]|$))")),
     ("inside", re.compile(r"[^\W\d]\w*[:：]\s*-?\d*\.\d+(?=\s*[,，;；、](?!\d)|\s+[^\W\d])")),
+    ("inside", re.compile(r"[^\W\d]\w*[:：]-?\d{1,3}(?=\s+[^\W\d])")),
     ("inside", re.compile(r"[^\W\d]\w*[:：]\d(?=\s*[,，;；、](?!\d))")),
     ("alike", re.compile(r"\S*\s*[∣│┃❘¦ǀ丨‖⏐︱∥]\s*\S*|\S*\s*[∶꞉︰﹕˸]\s*-?\d*\.?\d+\s*(?=$|[|｜])")),
+    ("code", re.compile(r"^\s*[\[{]\s*\"[^\"]*\"\s*[:,\]]|<\|\w+\|>")),
+    ("code", re.compile(rf"(?:^|\s)//\s.*|/\*.*?\*/|<!--.*?-->|</?(?:{TAGS})(?:\s[^<>]*)?/?>")),
+    ("code", re.compile(r"&(?:amp|lt|gt|quot|nbsp|apos|#\d{2,6});")),
     ("quote", re.compile(r"(?:^|(?<=[\s|｜]))[\"“「『«‘][^\"”」』»’]*[|｜:：^＾][^\"”」』»’]*$")),
 )
-LARGE = re.compile(r"[^\d\s]\s*[:：]\s*(-?\d+(?:\.\d+)?)\s*$")
+LARGE = re.compile(r"(?:[^\d\s]|[^\W\d]\s*[:：]\s*-?\d+(?:\.\d+)?)\s*[:：]\s*(-?\d+(?:\.\d+)?)\s*$")
 LAST = re.compile(  # what is like a weight at the end of a part, and the character before its colon
     r"(?P<before>[^\s:]?)\s*(?<!:):\s*(?P<number>[-+−–]*\.?\d[\d.,。]*[^\w\s|:^()\[\]{}<>\"'»」』%‰]*)(?=\s*(?:[|^]|$))"
 )
+PAIRED = ("()", "[]", "{}", "【】", "〔〕", "《》", "〈〉")
+UNREAD = re.compile(r"[@＠]\s*[-+]?\d[\d.,e]*\s*(?:%|frames?|steps?|s|帧|步)?$")  # like a scene's first step
 SMILEYS = re.compile(r"[:;=8xX][-o^']?[()\[\]{}]|[()][-o^']?[:;=8]")
 
 
@@ -108,6 +122,12 @@ def prompt_notes(text: str, grammar: Grammar, steps: int | None = None) -> list[
             Message("core.scene_beyond", {"scene": k, "step": int(step), "steps": steps})
             for k, step in late[:1]
         ]
+    if grammar == "scenes" and len(scenes) > 1:
+        notes += [
+            Message("core.step_unread", {"text": match[0][:40]})
+            for scene in scenes
+            if not scene.step and (match := UNREAD.search(scene.words))
+        ]
     if grammar != "terms" and (braces := re.search(r"(?<!\\)\{[^{}]*\|[^{}]*\}", text.translate(WIDE))):
         notes.append(Message("core.no_braces_here", {"text": braces[0][:40]}))
     if grammar != "words":
@@ -137,9 +157,12 @@ def _foreign(text: str) -> list[Message]:
         match = pattern.search(text)
         if match and grammar not in found and not _is_shouted(match[0], text):
             found[grammar] = TOLD[grammar](match[0].strip()[:40])
+    if "emphasis" in found and "percent" in found and str(found["percent"].facts["text"]).endswith(")"):
+        del found["percent"]  # it is that of "(cat:1.2)"
     for whole, parts in (
         ("schedule", ("parts", "inside")),
         ("emphasis", ("inside",)),
+        ("code", ("emphasis", "inside", "percent", "alternation", "schedule")),
         ("parts", ("inside",)),
         ("wildcard", ("emphasis",)),
     ):
@@ -183,6 +206,6 @@ def _open_bracket(text: str, targets: list[Target]) -> list[Message]:
     """The first part with a bracket that does not close in it, where there are marks that end parts."""
     for target in targets if _weighs(targets) and "\\" not in text else ():
         words = SMILEYS.sub("", target.text.translate(WIDE))
-        if any(words.count(pair[0]) > words.count(pair[1]) for pair in ("()", "[]", "{}")):
+        if any(words.count(pair[0]) > words.count(pair[1]) for pair in PAIRED):
             return [Message("core.bracket_open", {"text": target.text[:40]})]
     return []

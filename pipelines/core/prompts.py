@@ -40,7 +40,7 @@ SHOWN = {hidden: mark for mark, hidden in HIDDEN.items()}
 FULL_WIDTH = {0xFF10 + k: str(k) for k in range(10)} | {
     ord(a): b for a, b in zip("．－＋，", ".-+.", strict=True)
 }
-SIGNS = FULL_WIDTH | dict.fromkeys(map(ord, "−–—‐‑"), "-") | {ord(","): ".", ord("。"): "."}
+SIGNS = FULL_WIDTH | dict.fromkeys(map(ord, "−–—‐‑﹣"), "-") | dict.fromkeys(map(ord, ",。·"), ".")
 
 
 def _nested(opens: str, closes: str) -> str:
@@ -58,13 +58,13 @@ WORDS = re.compile(  # marks inside are no marks, but for those in round or squa
     | (?<![^\s|:^｜：＾])"[^"]*"(?![^\s|:^@.,;!?｜：＾＠，。]) | “[^“”]*”
     | (?<![^\s|:^｜：＾])'[^']*[|:^@｜：＾＠][^']*'(?![^\s|:^@.,;!?｜：＾＠，。])
     | ‘[^‘’]*’ | «[^«»]*» | 「[^「」]*」 | 『[^『』]*』
-    | [<＜]\w+(?:\[[^\[\]]*\])?[:：][^<>＜＞]*[>＞]
+    | <\|\w+\|> | [<＜]\w+(?:\[[^\[\]]*\])?[:：][^<>＜＞]*[>＞]
     | :: | (?<=\w)\^\d+(?:\.\d+)? | \^[_.oO-]?\^"""
     f"| {_nested('{｛', '}｝')} | (?P<square>{_nested('[［', ']］')}) | (?P<round>{_nested('(（', ')）')})",
     re.VERBOSE,
 )
 CHOOSING = re.compile("[|:｜：]")  # in square brackets: a schedule or an alternation
-STRESSED = re.compile(r"[:：]\s*\d*[.．]?\d+\s*[)）]$")  # at the end of round ones
+STRESSED = re.compile(r"[:：]\s*[-+−]?\d*[.．]?\d+\s*[)）]$")  # at the end of round ones
 CODE = re.compile(r"\\u\{([0-9a-f]{1,6})\}")  # a character by its number, as `as_words` writes it
 
 
@@ -215,7 +215,9 @@ def written_scenes(text: str, grammar: str) -> list[Scene]:
 
 
 def check_targets(targets: list[Target]) -> None:
-    """BadInput when no target has a positive weight, or when the weights sum to zero."""
+    """BadInput when there is no target, when none has a positive weight, or when the weights sum to zero."""
+    if not targets:
+        raise BadInput("settings.prompt_empty")
     if not any(target.weight > 0 for target in targets):
         raise BadInput("optimize.no_positive_weight")
     if abs(sum(target.weight for target in targets)) < 1e-6:
@@ -225,10 +227,13 @@ def check_targets(targets: list[Target]) -> None:
 def parse_terms(text: str) -> list[tuple[str, float]]:
     """Pairs of a text and its share of the guidance, of a prompt without scenes: `a castle | fog:0.5 | people:-0.4`.
 
-    A share is the weight divided by the sum of the positive weights, so one text alone has the share 1. BadInput when no
-    weight is positive, or for more than MAX_TERMS texts.
+    A share is the weight divided by the sum of the positive weights, so one text alone has the share 1. BadInput when
+    there is no text, when no weight is positive, or for more than MAX_TERMS texts.
     """
-    targets = parse_targets(text)
+    targets = written_targets(text)
+    if not targets:
+        raise BadInput("settings.prompt_empty")
+    targets = [target for target in targets if target.weight != 0]
     total = sum(target.weight for target in targets if target.weight > 0)
     if not total:
         raise BadInput("optimize.no_positive_weight")
@@ -249,8 +254,8 @@ def parse_scenes(text: str) -> list[Scene]:
     """Scenes between carets as they were written, also empty ones and steps that do not grow. Raises nothing."""
     scenes: list[Scene] = []
     for part in map(str.strip, re.split(f"[{re.escape(CARET)}]", _hidden(text))):
-        match = re.fullmatch(rf"(.*\S)\s*[{AT}]\s*([0-9]{{1,6}})", part, re.DOTALL)
-        words, step = (match[1], match[2]) if match else (part, "")
+        match = re.fullmatch(rf"(.*\S)\s*[{AT}]\s*([0-9０-９]{{1,6}})", part, re.DOTALL)
+        words, step = (match[1], match[2].translate(FULL_WIDTH)) if match else (part, "")
         scenes.append(Scene(_written(words), step, _written_targets(words)))
     return scenes
 

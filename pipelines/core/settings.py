@@ -22,7 +22,7 @@ from typing import (
 
 from pipelines.core.axes import BETWEEN, USE, WORDS, Axis, parse_axis
 from pipelines.core.prompt_notes import Grammar, notes_on_several
-from pipelines.core.prompts import parse_scenes, parse_targets
+from pipelines.core.prompts import FULL_WIDTH, parse_scenes, parse_targets
 from pipelines.errors import BadInput, Message
 from pipelines.io.images import picture_notes
 from pipelines.io.visible import visible
@@ -340,9 +340,9 @@ def _worded(settings: Settings, axis: Axis, value: str) -> str:
 def spelled(knob: Knob, text: str) -> Any:
     """A value from the text that spells it. A text that spells none is returned, for `_checked` to refuse."""
     if knob.type is bool:
-        return {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}.get(
-            text, text
-        )
+        truths = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+        return truths.get(text.lower(), text)
+    text = text.translate(FULL_WIDTH) if knob.type in (int, float) else text
     if knob.type in (int, float) and re.fullmatch(r"-?\d{1,20}(\.\d*)?|-?\.\d+", text):
         return float(text) if "." in text else int(text)
     return text
@@ -402,6 +402,7 @@ def _seed(value: Any) -> Any:
     text = str(value).strip().lower() if isinstance(value, (int, str)) else ""
     if text in ("-1", "random"):
         return secrets.randbits(32)
+    text = text.translate(FULL_WIDTH).removeprefix("+")
     return int(text) if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", text) else value
 
 

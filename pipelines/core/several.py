@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from itertools import product
@@ -12,15 +11,19 @@ from typing import Any
 
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
+from pipelines.io.tables import cells_of, text_of
 from pipelines.io.values import is_dict, is_list
 
 MOST = 64  # prompts of one text
 MOST_BYTES = 200_000  # of a file of them
 COLUMNS = ("prompt", "prompts", "提示词")  # that hold them in a table
 BRACES = str.maketrans("｛｝", "{}")
-GROUP = re.compile(  # but for those by which Dynamic Prompts chooses several, `{2$$a|b}`, or names them, `${a=b|c}`
-    r"(?<![\\$])\{(?!\s*[\d-]*\s*\$\$)([^{}]*(?<!\\)[|｜][^{}]*)\}"
+GROUP = re.compile(  # but for JSON, and for Dynamic Prompts' choice of several, `{2$$a|b}`, and names, `${a=!{b|c}}`
+    r"(?<![\\$])(?<!=!)\{(?!\s*[\d-]*\s*\$\$)(?!\s*\"[^\"{}]*\"\s*:)([^{}]*(?<!\\)[|｜][^{}]*)\}"
 )
+CHANCE = re.compile(r"\s*(?:[~@](?=\w))?\s*(?:\d*\.?\d+::)?\s*")  # what Dynamic Prompts has before a choice
+LISTED = re.compile(r"^\s*(?:\d{1,3}(?:[.)]\s+|、)|[-*•–]\s+)(?=\S)")  # before each line of a list
+OF_ONE_RUN = re.compile(r"^\s*Steps: ?\d+\s*[,|]", re.MULTILINE)  # A1111's settings, below one prompt
 
 
 def prompts_in(text: str) -> list[str]:
@@ -28,20 +31,29 @@ def prompts_in(text: str) -> list[str]:
 
     A line with braces that hold bars becomes one prompt for each combination of what stands between the bars, the last
     braces changing first. Braces inside braces are chosen before those around them. Braces without a bar, and those after
-    a backslash, are words. BadInput for more than MOST prompts.
+    a backslash, are words. Numbers or bullets before all lines are left out. JSON is read as in a file of prompts, and
+    what A1111 wrote of one run is one prompt. BadInput for more than MOST prompts.
     """
     found: dict[str, None] = {}
-    for line in (
-        text.translate(BRACES).splitlines()
-        if "\n" in text or GROUP.search(text.translate(BRACES))
-        else [text]
-    ):
+    for line in _lines(text):
         for prompt in _combined(" ".join(line.split())):
             if prompt:
                 found[prompt] = None
             if len(found) > MOST:
                 raise BadInput("core.too_many_prompts", most=MOST)
     return list(found)
+
+
+def _lines(text: str) -> list[str]:
+    """What may each be a prompt, or several in braces."""
+    if text.lstrip().startswith(("{", "[")) and (prompts := _of_json(text)) is not None:
+        return prompts
+    if OF_ONE_RUN.search(text):
+        return [text]
+    plain = text.translate(BRACES)
+    lines = plain.splitlines() if "\n" in text or GROUP.search(plain) else [text]
+    listed = [LISTED.sub("", line, count=1) for line in lines if line.strip()]
+    return listed if len(listed) > 1 and all(map(LISTED.match, filter(str.strip, lines))) else lines
 
 
 def read_prompts(path: str | Path) -> str:
@@ -55,7 +67,9 @@ def read_prompts(path: str | Path) -> str:
     if kind in (".csv", ".tsv"):
         lines = _of_table(text, file.name)
     elif kind in (".json", ".jsonl"):
-        lines = _of_json(text, file.name)
+        lines = _of_json(text)
+        if lines is None:
+            raise BadInput("core.prompts_column", file=file.name[:60], columns=_names(text))
     else:
         lines = text.splitlines()
     text = "\n".join(line for line in (" ".join(line.split()) for line in lines) if line)
@@ -75,22 +89,18 @@ def read_text(file: Path, most: int = MOST_BYTES) -> str:
         raise BadInput("core.prompts_unreadable", file=name, reason=reason) from None
     if len(data) > most:
         raise BadInput("core.prompts_too_large", file=name, most=most // 1000)
-    try:
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeError:
-        text = "\0"
-    if "\0" in text:  # UTF-16 without its mark has one after every letter
+    text = text_of(data)
+    if text is None:
         raise BadInput("core.prompts_not_text", file=name)
     return text
 
 
 def _of_table(text: str, name: str) -> list[str]:
     """The cells of the column of prompts; every cell, where there is one column. BadInput for other tables."""
-    head = text.split("\n", 1)[0]
     try:
-        rows = list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count)))
-    except csv.Error:
-        raise BadInput("core.prompts_not_text", file=name[:60]) from None
+        rows = cells_of(text)
+    except csv.Error as error:
+        raise BadInput("core.table_damaged", file=name[:60], reason=str(error)) from None
     columns = [cell.strip() for cell in rows[0]] if rows else []
     at = next((k for k, column in enumerate(columns) if column.lower() in COLUMNS), None)
     if at is not None:
@@ -100,22 +110,33 @@ def _of_table(text: str, name: str) -> list[str]:
     return [cell for row in rows for cell in row]
 
 
-def _of_json(text: str, name: str) -> list[str]:
-    """The prompts of a list, or of one value a line: texts, or objects with a prompt. BadInput for others."""
-    try:
-        values: Any = json.loads(text)
-        listed: list[Any] = values if is_list(values) else [values]
-    except (ValueError, RecursionError):
-        try:
-            listed = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except (ValueError, RecursionError):
-            raise BadInput("core.prompts_column", file=name[:60], columns="-") from None
+def _of_json(text: str) -> list[str] | None:
+    """The prompts of a list, of an object, or of one value a line: texts, or objects with a prompt. None for others."""
+    listed = _values(text)
+    if len(listed) == 1 and is_dict(listed[0]) and is_list(listed[0].get("prompts")):
+        listed = listed[0]["prompts"]
     found = [value.get("prompt") if is_dict(value) else value for value in listed]
     prompts = [text for text in found if isinstance(text, str)]
-    if len(prompts) < len(found):
-        names = ", ".join(listed[0]) if listed and is_dict(listed[0]) else ""
-        raise BadInput("core.prompts_column", file=name[:60], columns=names[:80] or "-")
-    return prompts
+    return prompts if prompts and len(prompts) == len(found) else None
+
+
+def _values(text: str) -> list[Any]:
+    """The values of a JSON list, of one value, or of one a line; [] for no JSON."""
+    try:
+        values: Any = json.loads(text)
+        return values if is_list(values) else [values]
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (ValueError, RecursionError):
+        return []
+
+
+def _names(text: str) -> str:
+    """The names of the first object in a JSON text, to tell what it has."""
+    first = next(iter(_values(text)), None)
+    return (", ".join(first)[:80] if is_dict(first) else "") or "-"
 
 
 def _combined(line: str) -> list[str]:
@@ -123,7 +144,10 @@ def _combined(line: str) -> list[str]:
     inner = list(GROUP.finditer(line))
     if not inner:
         return [line]
-    choices = [[choice.strip() for choice in re.split(r"(?<!\\)[|｜]", match[1])] for match in inner]
+    choices = [
+        [CHANCE.sub("", choice, count=1).strip() for choice in re.split(r"(?<!\\)[|｜]", match[1])]
+        for match in inner
+    ]
     count = 1
     for each in choices:
         count *= len(each)

@@ -57,6 +57,7 @@ from pipelines.studio import Studio
 from pipelines.training.autoencoder import reconstruction
 from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.data.dataset import DATA_FILE, Dataset, on_background
+from pipelines.training.data.larger import LARGER_NAME
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "assets" / "tiny" / "README.md", ROOT / "README.md")
@@ -336,7 +337,7 @@ class Evaluation:
 
     def export(self) -> dict[str, float]:
         """Whether pictures stay crisp when they are enlarged, and like themselves as SVG."""
-        return exporting(self.emoji)
+        return exporting(self.emoji, self.options.data.with_name(LARGER_NAME))
 
     def given(self) -> dict[str, float]:
         """Whether Diffuse completes icons, continues them and keeps of them what is asked."""

@@ -10,11 +10,13 @@ FORMATS = ("PNG", "JPEG", "WEBP")  # that are opened
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 BRANDS = {  # of ISO base media files, by the major one
     **dict.fromkeys(HEIC, "HEIC"), b"avif": "AVIF", b"avis": "AVIF", b"mif1": "HEIF", b"msf1": "HEIF", b"mif2": "HEIF",
+    b"MA1B": "AVIF", b"MA1A": "AVIF", b"MiHB": "HEIC", b"MiHE": "HEIC", b"MiPr": "HEIC",
     b"crx ": "CR3, a camera's raw data",
 }  # fmt: skip
 OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"GIF8", "GIF"),
     (b"BM", "BMP"),
+    (b"II*\0\x10\0\0\0CR", "CR2, a camera's raw data"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),
@@ -31,6 +33,20 @@ OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"\0\0\1\0", "ICO"),
     (b"\0\0\2" + bytes(9), "TGA"),
     (b"\0\0\x0a" + bytes(9), "TGA"),
+    (b"\0\0\2\0", "CUR"),
+    (b"\x0a\5\1", "PCX"),
+    (b"\xd7\xcd\xc6\x9a", "WMF"),
+    (b"IIRO", "ORF, a camera's raw data"),
+    (b"IIU\0", "RW2, a camera's raw data"),
+    (b"CSFCHUNK", "Clip Studio (CLIP)"),
+    (b"PDN3", "Paint.NET (PDN)"),
+    (b"\0\xffKA", "Affinity"),
+    (b"BLENDER", "Blender"),
+    (b"\xabKTX ", "KTX"),
+    (b"SIMPLE  =", "FITS"),
+    (b"Rar!", "RAR"),
+    (b"7z\xbc\xaf", "7z"),
+    (b"\x1f\x8b", "gzip, as SVGZ and Telegram's TGS are"),
     (b"icns", "ICNS"),
     (b"qoif", "QOI"),
     (b"gimp xcf", "GIMP (XCF)"),
@@ -60,7 +76,7 @@ def picture_format(data: bytes) -> str:
     if data[:4] in (b"\x89PNG", b"PNG\r", b"PNG\n", b"\xc2\x89PN"):  # passed through something made for text
         raise BadInput("io.picture_as_text", format="PNG")
     start = data[:400].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<!doctype html", b"<html", b"<head")):
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"from: <saved by", b"[internetshortcut]")):
         raise BadInput("io.format_page")
     if start.startswith(b"version https://git-lfs"):
         raise BadInput("io.format_pointer")
@@ -83,11 +99,15 @@ def _other_format(data: bytes) -> str:
     if data[4:8] == b"ftyp" and (name := BRANDS.get(data[8:12])):
         brands = {data[at : at + 4] for at in range(16, min(len(data), 64), 4)}
         return "AVIF" if name == "HEIF" and b"avif" in brands else "HEIC" if name == "HEIF" else name
-    head = data[:2000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    head = data[:2000].replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").lower()  # UTF-16 too
     if head.startswith((b"<svg", b"<!doctype svg")) or (
         head.startswith((b"<?xml", b"<!--")) and b"<svg" in head
     ):
         return "SVG"
+    if head.startswith(b"<?xml") and b"<error" in head:
+        raise BadInput("io.format_page")
+    if data[128:132] == b"DICM":
+        return "DICOM"
     if data[:4] == b"PK\x03\x04":
         return next((name for kind, name in ZIPPED.items() if kind in data[:100]), "ZIP")
     if portable := re.match(rb"P([1-7])\s", data):

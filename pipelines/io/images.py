@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import torch
@@ -26,11 +28,12 @@ from torch import Tensor
 
 from pipelines.errors import BadInput, Message
 from pipelines.io.containers import (
+    GREY,
     TURNS,
     jpeg_without_metadata,
     orientation,
+    png_colours_are_read,
     png_facts,
-    png_is_srgb,
     png_without_metadata,
 )
 from pipelines.io.formats import FORMATS, picture_format
@@ -49,10 +52,10 @@ KINDS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
 }
 MAX_BYTES = 32_000_000
 URI_HEAD = "data:image/"
+PLAIN_BASE64 = str.maketrans("-_", "+/")  # the alphabet of addresses -> the usual one
 MAX_TEXT_BYTES = 64_000_000  # of its texts and profiles, unpacked, where Pillow reads them
 # what Pillow raises for a damaged file
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
-GREY = 0  # colour type of a PNG
 SPACES_OF_PROFILES = ("RGB", "RGBA", "L", "LA", "CMYK")  # modes whose colours a profile may say
 MODES_OF_PNG = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
@@ -155,7 +158,7 @@ def _decoded(
     except BadInput:
         raise
     except DAMAGED as error:
-        plain = isinstance(error, (OSError, ValueError))  # the others say something about Pillow
+        plain = isinstance(error, (OSError, ValueError))  # the others say something of Pillow's
         reason = _short(error) if plain else "its beginning is not whole"
         raise BadInput("io.picture_damaged", format=kind, reason=reason) from None
     turn = TURNS.get(orientation(exif or opened.info.get("exif", b"")))
@@ -208,7 +211,7 @@ def picture_notes(source: str | Path | bytes) -> list[Message]:
     bits, colour = png_facts(data) if kind == "PNG" else (0, 0)
     if bits == 16 and colour != GREY:
         notes.append(Message("io.sixteen_bits"))
-    if kind == "PNG" and not png_is_srgb(data):
+    if kind == "PNG" and not png_colours_are_read(data):
         notes.append(Message("io.colours_by_number"))
     return notes
 
@@ -221,28 +224,18 @@ def _part(width: int, height: int) -> int:
 def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> bytes:
     """The bytes of a file by its path, of a data URI, or `source` itself when it is bytes.
 
-    BadInput when there is no such file, when it cannot be read, when the URI is not valid base64, or when there are more
-    than `max_bytes` bytes.
+    A path may be written as file managers copy it: in double quotes, or as a file:// address. BadInput when there is no
+    such file, when it cannot be read, when the URI is not valid base64, or when there are more than `max_bytes` bytes.
     """
     if isinstance(source, bytes):
         data = source
-    elif isinstance(source, str) and source[: len(URI_HEAD)].lower() == URI_HEAD:
-        head, comma, body = source.partition(",")
-        if not comma or not head.lower().endswith(";base64"):
-            raise BadInput("io.uri_not_base64")
-        if len(body) > max_bytes * 4 // 3 + 4:
-            raise _too_heavy(len(body) * 3 // 4, max_bytes)
-        try:
-            data = base64.b64decode(body, validate=True)
-        except (binascii.Error, ValueError):
-            raise BadInput("io.uri_damaged") from None
+    elif isinstance(source, str) and source.lstrip()[: len(URI_HEAD)].lower() == URI_HEAD:
+        data = _bytes_of_uri(source.strip(), max_bytes)
     else:
         if not str(source).strip():
             raise BadInput("io.picture_not_given")
         try:
-            path = Path(source)
-            if not path.is_file():
-                raise BadInput("io.picture_missing", picture=_short(source))
+            path = _path(source)
             with path.open("rb") as file:
                 data = file.read(max_bytes + 1)
                 size = path.stat().st_size
@@ -255,6 +248,32 @@ def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> byt
     if len(data) > max_bytes:
         raise _too_heavy(len(data), max_bytes)
     return data
+
+
+def _bytes_of_uri(uri: str, max_bytes: int) -> bytes:
+    head, comma, body = uri.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise BadInput("io.uri_not_base64")
+    if len(body) > max_bytes * 3 // 2:  # lines of 76 characters are a little more than 4 / 3
+        raise _too_heavy(len(body) * 3 // 4, max_bytes)
+    try:
+        return base64.b64decode("".join(body.split()).translate(PLAIN_BASE64), validate=True)
+    except (binascii.Error, ValueError):
+        raise BadInput("io.uri_damaged") from None
+
+
+def _path(source: str | Path) -> Path:
+    """The file that is meant. BadInput when there is none."""
+    text = str(source).strip()
+    if text.lower().startswith(("http://", "https://")):
+        raise BadInput("io.picture_address", picture=_short(source))
+    meant = [Path(source), Path(text.strip('"'))]
+    if text.lower().startswith("file://"):
+        meant.append(Path(url2pathname(urlsplit(text).path)))
+    for path in meant:
+        if path.is_file():
+            return path
+    raise BadInput("io.picture_missing", picture=_short(source))
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:

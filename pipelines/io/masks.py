@@ -8,6 +8,9 @@ from PIL import Image, ImageOps
 from pipelines.errors import BadInput
 from pipelines.io.images import open_picture
 
+CLEAR = 250  # of 255: an opacity below it makes a mask of a picture's opacity
+NEARLY_BLACK = 8  # levels below it, as programs write black, are black
+
 
 def read_mask(
     source: str, size: tuple[int, int], init_size: tuple[int, int] | None, *, may_be_black: bool = False
@@ -27,11 +30,11 @@ def read_mask(
             start = f"{init_size[0]}x{init_size[1]}"
             raise BadInput("io.mask_size_or", width=width, height=height, canvas=canvas, start=start)
         raise BadInput("io.mask_size", width=width, height=height, canvas=canvas)
-    painted = picture.mode == "RGBA" and int(np.asarray(picture.getchannel("A")).min()) < 255
+    painted = picture.mode == "RGBA" and int(np.asarray(picture.getchannel("A")).min()) < CLEAR
     grey = picture.getchannel("A") if painted else picture.convert("L")
     if grey.size != size:
         grey = ImageOps.fit(grey, size, Image.Resampling.BOX)
-    if int(np.asarray(grey).max()) == 0 and not may_be_black:
+    if int(np.asarray(grey).max()) < NEARLY_BLACK and not may_be_black:
         raise BadInput("io.mask_black")
     return grey.convert("RGB")
 

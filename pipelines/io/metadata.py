@@ -7,15 +7,17 @@ import struct
 import zlib
 
 from pipelines.errors import BadInput
+from pipelines.io.containers import jpeg_segments, says_how_pixels_are_read
 from pipelines.io.formats import picture_format
 from pipelines.io.images import MAX_BYTES, open_picture
+from pipelines.io.profiles import JPEG_HEAD
 
-PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"IDAT", b"IEND")
+PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"iCCP", b"sBIT", b"IDAT", b"IEND")
 OUR_RECORD = b"atelier\0"  # a text of ours: Optimize begins with the tokens in it
 
 
 def without_metadata(data: bytes) -> bytes:
-    """The file of a picture without EXIF, XMP, comments and texts of other programs; its pixels stay.
+    """The file of a picture without EXIF, XMP, comments, texts of other programs and films behind it; its pixels stay.
 
     The file stays as it is otherwise. Where that changed the picture, as for one that EXIF turns upright, it is written
     anew as PNG, or as WebP where that would be too heavy. BadInput when `data` is no picture that can be opened.
@@ -53,20 +55,11 @@ def _png(data: bytes) -> bytes:
 
 
 def _jpeg(data: bytes) -> bytes:
-    """ITU-T T.81, B.1.1: segments of a marker and a length, up to the first scan."""
-    kept, at = [data[:2]], 2
-    while True:
-        _, marker, length = struct.unpack_from(">BBH", data, at)
-        if marker == 0xFF:  # padding
-            at += 1
-            continue
-        if marker == 0xDA:
-            return b"".join([*kept, data[at:]])
-        segment = data[at : at + 2 + length]
-        profile = marker == 0xE2 and segment[4:].startswith(b"ICC_PROFILE\0")
-        if not (0xE1 <= marker <= 0xEF or marker == 0xFE) or marker == 0xEE or profile:
+    kept = [data[:2]]
+    for marker, segment in jpeg_segments(data):
+        if says_how_pixels_are_read(marker) or (marker == 0xE2 and segment[4:].startswith(JPEG_HEAD)):
             kept.append(segment)
-        at += 2 + length
+    return b"".join(kept)
 
 
 def _webp(data: bytes) -> bytes:

@@ -393,7 +393,7 @@ def _finish(trainer: Trainer, state: State, options: argparse.Namespace) -> dict
         "size": options.size,
         **_facts(trainer),
         "steps": state.step,
-        "samples": state.step * trainer.samples_per_step(),
+        "samples": state.samples,
         "seconds": round(state.seconds),
         "data": trainer.emoji.hash,
         "seed": options.seed,

@@ -96,6 +96,7 @@ def fit(
         metrics = trainer.update(next(ahead), progress)
         _update_ema(trainer, average, state.step)
         state.step += 1
+        state.samples += trainer.samples_per_step()
         seconds = seconds_before + budget.clock() - begun
         numbers, state.seconds = _agreed(trainer, metrics, seconds)
         _note(state, numbers, folder)

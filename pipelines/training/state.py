@@ -28,6 +28,7 @@ class State:
     """Where a training stands besides its tensors."""
 
     step: int = 0
+    samples: int = 0  # of all processes, as many as there were at each step
     seconds: float = 0.0
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     journey: Journey | None = None  # of a stream
@@ -55,7 +56,8 @@ def save_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor
                     tensors[f"optimizer/{name}/{index}/{key}"] = value
                 else:
                     numbers[name]["state"].setdefault(index, {})[key] = value
-    facts = {"step": state.step, "seconds": state.seconds, "curves": state.curves, "optimizers": numbers}
+    facts = {"step": state.step, "samples": state.samples, "seconds": state.seconds, "curves": state.curves}
+    facts["optimizers"] = numbers
     facts["journey"] = state.journey.to_json() if state.journey else None
     writes, plain = trainer.accelerator.is_main_process or not trainer.sharded, dict[str, Tensor]()
     for key, value in tensors.items():
@@ -87,7 +89,10 @@ def load_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor
         ) from error
     curves = {key: [tuple(point) for point in points] for key, points in facts["curves"].items()}
     journey = Journey(**facts["journey"]) if facts.get("journey") else None
-    return State(facts["step"], facts["seconds"], curves, journey)
+    samples = facts.get(
+        "samples", facts["step"] * trainer.samples_per_step()
+    )  # which older states do not tell
+    return State(facts["step"], samples, facts["seconds"], curves, journey)
 
 
 def _put_back(

@@ -19,6 +19,11 @@ from pipelines.models.checkpoint import Config
 GUIDES = 6  # channels of `guides`
 FAINT = 0.03  # a difference that is half of the way to a large one, where pictures are clean: 4 levels of 255
 SAME, MOST_OF_IT = 1e-4, 0.9  # differences that are none; the share of a border's pixels that makes it even
+WHITE_SHARE = 0.05  # of a border; from there on white is the ground
+SEVERAL, FLAT = (
+    0.6,
+    0.8,
+)  # the share that no colour of a scene's border has; that of its places like the place beside them
 SCANS = 3  # in each direction
 GROUPS = 8  # of every group norm
 
@@ -108,6 +113,7 @@ def filled(images: Tensor) -> Tensor:
 
     That is inside even areas of another colour than the border's, in pictures whose border is even. There noise cannot be
     the cause, be the difference as faint as that of a white stripe on white. Compressed and drawn pictures have none.
+    And all of a drawn scene.
     """
     images = images.float()
     apart = (images - border_colour(images)[:, :, None, None]).abs().amax(1, keepdim=True)
@@ -116,7 +122,22 @@ def filled(images: Tensor) -> Tensor:
     near = F.pad(images, (1, 1, 1, 1), mode="replicate")
     spread = (F.max_pool2d(near, 3, 1) + F.max_pool2d(-near, 3, 1)).amax(1, keepdim=True)
     inside = ((apart > FAINT) & (spread < SAME)).float()
-    return (F.max_pool2d(inside, 3, 1, 1) > 0) & (apart > FAINT) & even
+    return ((F.max_pool2d(inside, 3, 1, 1) > 0) & (apart > FAINT) & even) | scenes(images)[
+        :, None, None, None
+    ]
+
+
+def scenes(images: Tensor) -> Tensor:
+    """Which pictures are drawings that fill their square, (n, 3, h, w) in [-1, 1] -> (n,) bool.
+
+    Their border is of several even colours, none of them white. Gradients and photographs are not even.
+    """
+    ground = border_colour(images)
+    alike = (torch.cat(_ring(images), 2) - ground[:, :, None]).abs().amax(1) < FAINT
+    sides = [images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]]
+    flat = torch.cat([side.diff(dim=2).abs().amax(1) < SAME for side in sides], 1)
+    coloured = (1 - ground).amax(1) > FAINT
+    return coloured & (alike.float().mean(1) < SEVERAL) & (flat.float().mean(1) > FLAT)
 
 
 def _ring(images: Tensor) -> list[Tensor]:
@@ -126,8 +147,13 @@ def _ring(images: Tensor) -> list[Tensor]:
 
 
 def border_colour(images: Tensor) -> Tensor:
-    """The median colour of the two outermost rows and columns: (n, 3, h, w) -> (n, 3)."""
-    return torch.cat(_ring(images), 2).median(2).values
+    """The ground's colour by the two outermost rows and columns: (n, 3, h, w) in [-1, 1] -> (n, 3).
+
+    It is white where some of them is, because things that touch the border may cover most of it; else their median.
+    """
+    ring = torch.cat(_ring(images), 2)
+    white = ((1 - ring).amax(1) < FAINT).float().mean(1) > WHITE_SHARE
+    return torch.where(white[:, None], 1.0, ring.median(2).values)
 
 
 @torch.no_grad()

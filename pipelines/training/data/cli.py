@@ -1,7 +1,8 @@
 """`python launch.py data`: build the training data.
 
 `build` fetches icon sets at pinned versions with the ordinary npm client, renders every icon to 128x128 RGBA and
-writes one safetensors file: lossless WebP bytes, offsets, and names in English and Chinese as metadata.
+writes one safetensors file: lossless WebP bytes, offsets, and names in English and Chinese as metadata. Beside it come
+some of the held-out icons at larger sizes (`larger.py`).
 """
 
 from __future__ import annotations
@@ -20,29 +21,26 @@ from pipelines.training.data.examples import EXAMPLE_SIZE, EXAMPLES_FILE, write_
 from pipelines.training.data.icons import (
     ICON_SETS,
     NAMES_PACKAGE,
+    VALIDATION_STYLE,
     WORDS_PACKAGE,
+    read_drawings,
     read_icon_sets,
     read_wordnet,
     render,
 )
+from pipelines.training.data.larger import LARGER_NAME, SIDES, write_larger
 from pipelines.training.data.names import NAMES_FILE, write_names
 
 
 def build(path: Path = DATA_FILE) -> None:
     """Fetch, render, name, and write the data file. Needs the npm client and the package resvg-py."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise FileNotFoundError("the data is built from npm packages; install Node.js, which brings npm")
     with tempfile.TemporaryDirectory() as folder:
-        packages = [f"@iconify-json/{name}@{icon_set.version}" for name, icon_set in ICON_SETS.items()]
-        packages += ["@".join(NAMES_PACKAGE), "@".join(WORDS_PACKAGE)]
-        print(f"fetching {len(packages)} npm packages", file=sys.stderr)
-        (Path(folder) / "package.json").write_text("{}")
-        command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", *packages]
-        subprocess.run(command, cwd=folder, check=True)
-        modules = Path(folder) / "node_modules"
+        modules = _fetched(
+            folder, [*map(_package, ICON_SETS), "@".join(NAMES_PACKAGE), "@".join(WORDS_PACKAGE)]
+        )
         icons, drawings = read_icon_sets(modules)
         phrases = read_wordnet(modules / WORDS_PACKAGE[0] / "dict")
+        _draw_larger(path, modules)
     print(f"rendering {len(icons):,} icons", file=sys.stderr)
     with ProcessPoolExecutor() as pool:
         pictures = list(pool.map(render, drawings, chunksize=64))
@@ -53,6 +51,34 @@ def build(path: Path = DATA_FILE) -> None:
     print(
         f"{path}: {len(blobs):,} icons, {len(phrases):,} phrases, {len(data) / 1e6:.1f} MB", file=sys.stderr
     )
+
+
+def build_larger(path: Path = DATA_FILE) -> None:
+    """Fetch only the held-out icons and write what lies beside the data file at `path`."""
+    with tempfile.TemporaryDirectory() as folder:
+        _draw_larger(path, _fetched(folder, [_package(VALIDATION_STYLE)]))
+
+
+def _package(style: str) -> str:
+    return f"@iconify-json/{style}@{ICON_SETS[style].version}"
+
+
+def _fetched(folder: str, packages: list[str]) -> Path:
+    """The folder node_modules, in `folder`, with these npm packages."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise FileNotFoundError("the data is built from npm packages; install Node.js, which brings npm")
+    print(f"fetching {len(packages)} npm packages", file=sys.stderr)
+    (Path(folder) / "package.json").write_text("{}")
+    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", *packages]
+    subprocess.run(command, cwd=folder, check=True)
+    return Path(folder) / "node_modules"
+
+
+def _draw_larger(data_file: Path, modules: Path) -> None:
+    path = data_file.with_name(LARGER_NAME)
+    count = write_larger(path, read_drawings(modules, VALIDATION_STYLE))
+    print(f"{path}: {count} icons at {', '.join(map(str, SIDES))} pixels", file=sys.stderr)
 
 
 def main(argv: list[str]) -> int:
@@ -67,8 +93,17 @@ def main(argv: list[str]) -> int:
         help="fetch nothing; only write the pictures that Edit learns from, assets/tiny/pictures.safetensors, "
         "and the names that See knows, assets/tiny/names.json, out of the data file that is there",
     )
+    parser.add_argument(
+        "--larger",
+        action="store_true",
+        help=f"fetch only the held-out icons and write some of them at {SIDES[-1]} pixels, {LARGER_NAME} beside FILE, "
+        "for `evaluate --only export`",
+    )
     options = parser.parse_args(argv)
     try:
+        if options.larger:
+            build_larger(options.out)
+            return 0
         if not options.examples:
             build(options.out)
         emoji = Dataset(options.out, EXAMPLE_SIZE)

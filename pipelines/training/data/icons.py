@@ -1,6 +1,7 @@
 """Icons of open-licensed emoji sets, as their npm packages hold them.
 
-`read_icon_sets` reads their drawings and names. `render` makes a picture of a drawing. `read_wordnet` reads phrases.
+`read_icon_sets` reads their drawings and names, `read_drawings` the drawings of one set. `render` makes a picture of a
+drawing. `read_wordnet` reads phrases.
 """
 
 from __future__ import annotations
@@ -96,16 +97,28 @@ def read_icon_sets(modules: Path) -> tuple[list[Icon], list[str]]:
         for alias, facts in book.get("aliases", {}).items():
             if not SKIN_TONE.search(alias) and len(facts) == 1:
                 aliases.setdefault(facts["parent"], []).append(_words(alias))
-        for slug, drawing in book["icons"].items():
-            toned = TONE_ENDING.search(slug) and TONE_ENDING.sub("-medium-dark", slug) in book["icons"]
-            if toned or SKIN_TONE.search(slug):
-                continue
+        for slug, drawing in _plain(book).items():
             hexcode = hexcode_from_name.get(_letters(slug), "")
             entry, chinese_entry = entries.get(hexcode, {}), chinese.get(hexcode, {})
             name = _words(str(slug_from_hexcode.get(hexcode, slug)) if style == "fxemoji" else slug)
             icons.append(_icon(style, name, aliases.get(slug, []), entry, chinese_entry))
-            drawings.append(_svg(drawing, book))
+            drawings.append(drawing)
     return icons, drawings
+
+
+def read_drawings(modules: Path, style: str) -> list[str]:
+    """The SVG text of every icon of one set without skin-tone variants."""
+    return list(_plain(json.loads((modules / "@iconify-json" / style / "icons.json").read_text())).values())
+
+
+def _plain(book: dict[str, Any]) -> dict[str, str]:
+    """Slug -> SVG text of every icon of a set without skin-tone variants."""
+    drawings: dict[str, str] = {}
+    for slug, drawing in book["icons"].items():
+        toned = TONE_ENDING.search(slug) and TONE_ENDING.sub("-medium-dark", slug) in book["icons"]
+        if not toned and not SKIN_TONE.search(slug):
+            drawings[slug] = _svg(drawing, book)
+    return drawings
 
 
 def _known_names(modules: Path, entries: dict[str, Any]) -> dict[str, str]:
@@ -187,17 +200,17 @@ def read_wordnet(folder: Path) -> list[str]:
     return list(phrases)
 
 
-def render(svg: str) -> bytes | None:
-    """An SVG text -> lossless WebP of SIZE x SIZE RGBA, centred; None for a drawing without a single pixel."""
+def render(svg: str, side: int = SIZE) -> bytes | None:
+    """An SVG text -> lossless WebP of side x side RGBA, centred; None for a drawing without a single pixel."""
     import resvg_py
 
     picture = Image.open(
-        io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE)))
+        io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side)))
     ).convert("RGBA")
-    if picture.size != (SIZE, SIZE):
-        canvas = Image.new("RGBA", (SIZE, SIZE))
-        picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
-        canvas.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
+    if picture.size != (side, side):
+        canvas = Image.new("RGBA", (side, side))
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        canvas.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         picture = canvas
     if not np.asarray(picture)[..., 3].any():
         return None

@@ -104,6 +104,22 @@ def test_a_file_of_bad_rows_can_be_mended_and_given_again(tmp_path: Path, studio
     assert studio == ["blue", "red"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prompt;seed\na cat;1\n",
+        "sep=;\nprompt;seed\na cat;1\n",
+        "prompt,seed,,\r\na cat,1,,\r\n",
+        "prompt,seed\ra cat,1\r",
+    ],
+)
+def test_tables_are_read_as_programs_write_them(text: str, tmp_path: Path) -> None:
+    for data in (text.encode("utf-8-sig"), text.encode("utf-16")):
+        (tmp_path / "a.csv").write_bytes(data)
+        (row,) = read_rows(tmp_path / "a.csv")
+        assert row.values == {"prompt": "a cat", "seed": "1"} and row.problem is None
+
+
 def test_a_batch_goes_on_where_it_was_stopped(tmp_path: Path, studio: list[str]) -> None:
     file, out = write_csv(tmp_path / "a.csv", "prompt", *"abcde"), tmp_path / "out"
     tool = Draw("generate", {"candidates": 1, "keep": 1})

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import struct
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from app.library import Foreign, Library, read_query
 from app.library.exif import XMP, exif_texts
-from app.library.foreign import foreign_of, read_foreign
+from app.library.foreign import foreign_of, foreign_of_text, read_foreign
 from tests.support.library import ColourClip
 
 A1111 = (
@@ -127,6 +129,52 @@ FILES = {
         "4": {"class_type": "PrimitiveInt", "inputs": {"value": 81}},
     })), ("comfyui", "81", ""), "a moss stag"),
     "words.png": (png(Description="a chalk circle"), ("other", "", ""), "a chalk circle"),
+    "sdnext.png": (
+        png(parameters="Prompt: a ruby moth\nSteps: 20 | Seed: 489641143 | Sampler: UniPC | Model: lyriel"),
+        ("a1111", "489641143", "lyriel"), "a ruby moth",
+    ),
+    "fooocus a1111.png": (
+        png(parameters="cinematic still of a lace swan, harmonious\nNegative prompt: anime\nSteps: 30, "
+            'Seed: 91, Model: jugger, Raw prompt: "a lace swan,\\nin snow", Version: Fooocus v2.4.3'),
+        ("fooocus", "91", "jugger"), "a lace swan,\nin snow",
+    ),
+    "lost lines.jpg": (
+        with_exif("JPEG", {}, comment("a salt lynx, dusk Negative prompt: rain Steps: 20, Sampler: Euler a, Seed: 92")),
+        ("a1111", "92", ""), "a salt lynx, dusk",
+    ),
+    "civitai.jpg": (
+        with_exif("JPEG", {}, comment("a cork boat\nNegative prompt: x\nSteps: 14, Sampler: DPM++ 2M Karras, Seed: 93, "
+                  'Civitai resources: [{"type":"checkpoint","modelName":"a, Seed: 4"}], Civitai metadata: {}')),
+        ("a1111", "93", ""), "a cork boat",
+    ),
+    "civitai comfyui.jpg": (
+        with_exif("JPEG", {}, comment(json.dumps({
+            "6": {"class_type": "smZ CLIPTextEncode", "inputs": {"text": ["9", 0]}}, "extra": {"airs": []},
+            "11": {"class_type": "KSampler", "inputs": {"seed": 94, "positive": ["6", 0]}},
+            "extraMetadata": json.dumps({"prompt": "a bone flute", "seed": 94}),
+        }))),
+        ("comfyui", "94", ""), "a bone flute",
+    ),
+    "novelai.webp": (
+        with_exif("WEBP", {}, comment(json.dumps({"Software": "NovelAI", "Description": "a gold ibis", "Source": "V4",
+                  "Comment": json.dumps({"prompt": "x", "uc": "", "seed": 95})}))),
+        ("novelai", "95", "V4"), "a gold ibis",
+    ),
+    "exif.png": (with_exif("PNG", {}, comment(A1111)), ("a1111", "1234567890", "dreamy_v3"), "a steampunk owl"),
+    "xmp.png": (
+        png(**{"XML:com.adobe.xmp": '<dc:description><rdf:Alt><rdf:li xml:lang="x-default">a peat crane\n-fog\n'
+               "Steps: 10, Sampler: DDIM, Seed: 96, Model: sd</rdf:li></rdf:Alt></dc:description>"}),
+        ("a1111", "96", "sd"), "a peat crane",
+    ),
+    "named.png": (png(**{"mold:prompt": "a chalk dove", "mold:seed": "97", "mold:model": "flux"}),
+                  ("other", "97", "flux"), "a chalk dove"),
+    "json.png": (png(metadata=json.dumps({"input": {"prompt": "a lead duck", "seed": 98.0}})),
+                 ("other", "98", ""), "a lead duck"),
+    "graph of invokeai.png": (png(invokeai_graph=json.dumps({
+        "nodes": {"n": {"prompt": "rust"}, "a": {"prompt": "a tin crab"}, "b": {"seed": 99}},
+        "edges": [{"source": {"node_id": k}, "destination": {"field": f"{sign}_conditioning"}}
+                  for k, sign in (("n", "negative"), ("a", "positive"))],
+    })), ("invokeai", "99", ""), "a tin crab"),
 }  # fmt: skip
 
 
@@ -140,11 +188,152 @@ def test_what_other_programs_wrote(name: str) -> None:
     assert prompt.split("\n")[0] in found.text
 
 
+def graph(**nodes: tuple[str, dict[str, object]]) -> str:
+    return json.dumps({key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in nodes.items()})
+
+
+ENCODE = "CLIPTextEncode"
+SAMPLER = ("KSampler", {"seed": 3, "positive": ["p", 0], "negative": ["n", 0]})
+UNWANTED = (ENCODE, {"text": "unwanted words"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        graph(n=UNWANTED, s=SAMPLER, p=("Any Switch (rgthree)", {"any_01": ["q", 0]}), q=(ENCODE, {"text": "a fox, red"})),
+        graph(n=UNWANTED, s=SAMPLER, p=("ConditioningCombine", {"conditioning_1": ["q", 0], "conditioning_2": ["n", 0]}),
+              q=(ENCODE, {"text": ["j", 0]}),
+              j=("StringConcatenate", {"string_a": "a fox", "string_b": ["r", 0], "delimiter": ", "}),
+              r=("PrimitiveString", {"value": "red"})),
+        graph(n=UNWANTED, s=SAMPLER, p=(ENCODE, {"text": ["w", 0]}),
+              w=("ImpactWildcardProcessor", {"wildcard_text": "__a__", "populated_text": "a fox, red", "seed": 8})),
+        graph(n=UNWANTED, d=("FaceDetailer", {"seed": 99}), s=SAMPLER, p=("Styler", {"text_positive": "a fox, red"})),
+        graph(n=UNWANTED, s=("KSampler", {"seed": ["v", 0], "positive": ["p", 0]}), p=(ENCODE, {"text": "a fox, red"}),
+              v=("Seed Everywhere", {"mode": 1, "seed": 3})),
+        graph(s=SAMPLER, p=("Reroute", {"": ["p", 0], "x": ["q", 0]}), q=(ENCODE, {"text": "a fox, red"})),
+    ],
+)  # fmt: skip
+def test_a_prompt_is_followed_back_through_a_graph(text: str) -> None:
+    found = read_foreign({"prompt": text})
+    assert found is not None and (found.tool, found.prompt, found.seed) == ("comfyui", "a fox, red", "3")
+
+
+def test_a_drawn_graph_is_followed_too_without_its_notes_and_muted_nodes(tmp_path: Path) -> None:
+    inner = {
+        "nodes": [
+            {
+                "id": 10,
+                "type": "MarkdownNote",
+                "widgets_values": ["a note that is longer than any of the prompts here"],
+            },
+            {"id": 8, "type": ENCODE, "mode": 2, "widgets_values": ["a muted text"]},
+            {
+                "id": 6,
+                "type": ENCODE,
+                "widgets_values": ["a fox, red"],
+                "inputs": [{"name": "clip", "link": 1}],
+            },
+            {"id": 7, "type": ENCODE, "widgets_values": ["unwanted words, many of them"]},
+            {"id": 20, "type": "Reroute", "inputs": [{"name": "", "link": 4}]},
+            {
+                "id": 3,
+                "type": "KSampler",
+                "inputs": [{"name": "positive", "link": 9}, {"name": "negative", "link": 5}],
+                "widgets_values": [156680208700286, "randomize", 20, 8, "euler", "normal", 1],
+            },
+        ],
+        "links": [[4, 6, 0, 20, 0, "X"], {"id": 9, "origin_id": 20, "origin_slot": 0}, [5, 7, 0, 3, 2, "X"]],
+    }
+    subgraph = {
+        "nodes": [{"id": 99, "type": "x-y"}],
+        "links": [],
+        "definitions": {"subgraphs": [inner]},
+        "version": 1,
+    }
+    for drawn in (inner, subgraph):
+        (tmp_path / "graph.json").write_text(json.dumps(drawn))
+        for found in (
+            read_foreign({"workflow": json.dumps(drawn)}),
+            foreign_of_text(tmp_path / "graph.json"),
+        ):
+            assert found is not None and (found.prompt, found.seed) == ("a fox, red", "156680208700286")
+
+
+def test_a_graph_that_is_cut_off_still_names_its_studio() -> None:
+    found = read_foreign({"prompt": '{"1": {"class_type": "KSampler", "inputs": {"seed": 3, "pos'})
+    assert found is not None and (found.tool, found.prompt, found.seed) == ("comfyui", "", "")
+
+
+@pytest.mark.parametrize("seed", ["-1", "18446744073709551616", "123456789012345678901", "1.5", "x"])
+def test_what_is_no_seed_is_none(seed: str) -> None:
+    for texts in (
+        {"parameters": f"a cat\nSteps: 2, Sampler: E, Seed: {seed}"},
+        {"prompt": "a cat", "seed": seed},
+    ):
+        found = read_foreign(texts)
+        assert found is not None and (found.prompt, found.seed) == ("a cat", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "a fox\nWidth: 512\nSeed: 3412\nSteps: 25\nPrompt Strength: 0.8",
+            ("easydiffusion", "a fox", "3412"),
+        ),
+        (
+            "prompt: a fox\nseed: 3\nuse_stable_diffusion_model: sd\nwidth: 512",
+            ("easydiffusion", "a fox", "3"),
+        ),
+        ("Prompt: a fox\nNegative prompt: dog\nSeed: 5\nSteps: 20", ("other", "a fox", "5")),
+        ('{"positive_prompt": "a fox", "seed": 7, "steps": 3}', ("other", "a fox", "7")),
+        ("a fox\nNegative prompt: dog", ("a1111", "a fox", "")),
+        ("Title: a cat\nTitle: a dog\nSeed: a plant", None),
+        ("a cat\na dog", None),
+        ('{"prompt": "a fox", "seed": 3}', None),
+    ],
+)
+def test_text_files_of_one_run(text: str, told: tuple[str, str, str] | None, tmp_path: Path) -> None:
+    file = tmp_path / "run.txt"
+    file.write_text(text)
+    found = foreign_of_text(file)
+    assert (None if found is None else (found.tool, found.prompt, found.seed)) == told
+
+
+def hidden(text: str, packed: bool) -> bytes:
+    """A PNG with a text in its opacity."""
+    data = gzip.compress(text.encode()) if packed else text.encode()
+    mark = b"stealth_pngcomp" if packed else b"stealth_pnginfo"
+    bits = np.unpackbits(np.frombuffer(mark + struct.pack(">I", 8 * len(data)) + data, np.uint8))
+    levels = np.full((64, 60, 4), 255, np.uint8)
+    opacity = levels[..., 3].T.copy().ravel()
+    opacity[: len(bits)] = 254 + bits
+    levels[..., 3] = opacity.reshape(60, 64).T
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_texts_hidden_in_the_opacity_are_read() -> None:
+    told = {"Software": "NovelAI", "Description": "a fox", "Comment": json.dumps({"seed": 7, "uc": ""})}
+    for data, tool in (
+        (hidden(json.dumps(told), True), "novelai"),
+        (hidden("a fox\nSteps: 20, Sampler: Euler a, Seed: 7", False), "a1111"),
+    ):
+        found = foreign_of(data)
+        assert found is not None and (found.tool, found.prompt, found.seed) == (tool, "a fox", "7")
+    buffer = io.BytesIO()
+    Image.new("RGBA", (8, 8)).save(buffer, "PNG")
+    assert foreign_of(buffer.getvalue()) is None
+
+
 def test_a_studio_that_only_says_that_a_machine_drew_it() -> None:
     for sign, tool in (("OpenAI", "openai"), ("Adobe Firefly", "firefly"), ("some Co.", "machine")):
         found = foreign_of(png(**{"XML:com.adobe.xmp": f"<x>{sign} trainedAlgorithmicMedia</x>"}))
         assert found is not None and (found.tool, found.prompt, found.seed) == (tool, "", "")
     assert foreign_of(png(**{"XML:com.adobe.xmp": "<x>Google Pixel</x>"})) is None  # a camera's
+    labelled = foreign_of(png(**{"XML:com.adobe.xmp": 'xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/"'}))
+    assert labelled is not None and labelled.tool == "machine"
 
 
 def test_they_are_searched_beside_pictures_that_say_nothing(tmp_path: Path) -> None:
@@ -212,6 +401,12 @@ def test_nonsense_is_survived(texts: dict[str, str]) -> None:
     [
         {XMP: "<exif:UserComment>" * 100_000},
         {"parameters": "a\n" * 2_000_000},
+        {"parameters": "Seed: " + "[" * 4000 + "\nSteps: 1, Seed: " + '"[{' * 1500},
+        {
+            "prompt": json.dumps(
+                {str(k): {"class_type": "A", "inputs": {"positive": [str(k + 1), 0]}} for k in range(3000)}
+            )
+        },
         {"Description": "a\0" * 2_000_000},
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 from pipelines.core.axes import parse_axis
@@ -22,6 +24,18 @@ from pipelines.optimize.settings import OptimizeSettings
         ("negative-prompt=fog", "negative_prompt", ("fog",)),
         ("guidance＝1，3", "guidance", ("1", "3")),
         ("use.clip=tiny-clip,a-b", "use.clip", ("tiny-clip", "a-b")),
+        ("seed=1-4", "seed", ("1", "2", "3", "4")),
+        ("seed=1-10 (+3)", "seed", ("1", "4", "7", "10")),
+        ("seed=5-1 (-2)", "seed", ("5", "3", "1")),
+        ("guidance=1-2 (+0.5)", "guidance", ("1", "1.5", "2")),
+        ("guidance=0.5..1.5 [3]", "guidance", ("0.5", "1", "1.5")),
+        ("seed＝１．．４", "seed", ("1", "2", "3", "4")),
+        ("seed=1…3", "seed", ("1", "2", "3")),
+        ("Guidance=1.0,1.5,", "guidance", ("1.0", "1.5")),
+        ("guidance=1,\n3", "guidance", ("1", "3")),
+        ("words=cat,“a, b”", "words", ("cat", "a, b")),
+        ("words=1-3,2-4", "words", ("1-3", "2-4")),
+        ("prompt=1-3", "prompt", ("1-3",)),
     ],
 )
 def test_axes_are_read(text: str, name: str, values: tuple[str, ...]) -> None:
@@ -36,6 +50,8 @@ def test_axes_are_read(text: str, name: str, values: tuple[str, ...]) -> None:
         ("=1,2", "is no axis"),
         ("guidance=", "is no axis"),
         ("guidance=1,,2", "is no axis"),
+        ("seed=" + "1" * 200_000, "is not a whole number"),
+        ("guidance=0.5..1.5", "is not a number"),
         ("seed=1..9", "has 9 values; the most is 8"),
         ("seed=0..99999999999999999999", "has 9 values"),
         ("seed=1,2,1", "the value 1 twice"),
@@ -70,6 +86,12 @@ def test_a_sheet_has_a_cell_for_every_pair_of_values_row_by_row() -> None:
         (True, "two"),
         (False, "two"),
     ]
+
+
+def test_values_are_read_as_keyboards_type_them() -> None:
+    assert [cell.settings.guidance for cell in DiffuseSettings(x="guidance=１．５,2").cells()] == [1.5, 2]
+    assert [cell.settings.invert for cell in DiffuseSettings(x="invert=True,False").cells()] == [True, False]
+    assert DiffuseSettings(seed=cast(Any, "１２")).seed == DiffuseSettings(seed=cast(Any, "+12")).seed == 12
 
 
 def test_the_axes_of_a_sheet_are_two_settings() -> None:

@@ -74,6 +74,32 @@ from pipelines.optimize.settings import OptimizeSettings
         ("(cat:1.2", "core.bracket_open"),
         ("（猫：1.2", "core.bracket_open"),
         ("城堡⏐雾", "core.mark_alike"),
+        ("(fire:-1.1) crystal", "core.foreign_emphasis"),
+        ("a photo of a dog:10 wearing a hat", "core.weight_inside"),
+        ("mountain:1 man:1", "core.weight_inside"),
+        ("bacon:`cos(2*3.14*t/20)` eggs", "core.foreign_percent"),
+        ("hello world:2:15", "core.weight_too_large"),
+        ("fog:0.5f", "core.foreign_percent"),
+        ("fog:(0.5) | b", "core.foreign_percent"),
+        ("fog:=0.5", "core.foreign_percent"),
+        ("fog:- 0.5", "core.foreign_percent"),
+        ("fog:0. 5", "core.foreign_percent"),
+        ("a:1.1)", "core.foreign_percent"),
+        ("〔城堡|雾〕", "core.bracket_open"),
+        ("/imagine prompt: a cat", "core.foreign_flags"),
+        ("Prompt: a cat", "core.foreign_flags"),
+        ("正向提示词：猫", "core.foreign_flags"),
+        ("反向提示词：狗", "core.foreign_negative"),
+        ("a cat ––ar 16:9", "core.foreign_flags"),
+        ("a cat AND_SALT dog", "core.foreign_parts"),
+        ("cat AREA(0 0.5, 0 1)", "core.foreign_flags"),
+        ('{"prompt": "a cat | dog"}', "core.foreign_code"),
+        ('["a cat", "a dog"]', "core.foreign_code"),
+        ("a cat // comment", "core.foreign_code"),
+        ("<!-- x --> cat", "core.foreign_code"),
+        ("cat &amp; dog", "core.foreign_code"),
+        ("<b>cat</b>", "core.foreign_code"),
+        ("<|endoftext|> cat", "core.foreign_code"),
     ],
 )
 def test_what_other_programs_mean_is_told_in_both_languages(text: str, code: str) -> None:
@@ -92,6 +118,8 @@ def test_what_other_programs_mean_is_told_in_both_languages(text: str, code: str
         "http://localhost", "a smile :) | fog", "1) a cat | 2) a dog", "name \\(series\\) | b", "2 cats:2",
         "a -5 degree day",
         "fog : 0.5 | b :-1", "🏳️‍🌈 flag", "👩🏽‍🚀 | 👨‍👩‍👧:0.5", "قلعة", "a\tb",
+        "fog: 0.5", "fog :0.5 | b", "fog:0·5", "fog:﹣0.5 | b", "I <3 you | x > 3", "https://a.b/c a cat",
+        "《红楼梦：第一回》", "a smile:-) face", "Star Wars: Return of the Sith",
     ],
 )  # fmt: skip
 def test_nothing_is_told_of_plain_prompts(text: str) -> None:
@@ -102,6 +130,12 @@ def test_what_lies_after_the_last_step_is_told() -> None:
     settings = OptimizeSettings(prompt="a ^ b @90", steps=90, changes='{"95": {"cutouts": 8}}')
     assert [note.code for note in settings.notes()] == ["core.scene_beyond", "core.change_beyond"]
     assert OptimizeSettings(prompt="a ^ b @89", steps=90).notes() == []
+
+
+@pytest.mark.parametrize("step", ["50%", "1e2", "10 frames", "-5", "999999999"])
+def test_what_is_like_a_step_and_is_none_is_told(step: str) -> None:
+    assert [note.code for note in OptimizeSettings(prompt=f"a ^ b @{step}").notes()] == ["core.step_unread"]
+    assert OptimizeSettings(prompt="a ^ cat@2x").notes() == OptimizeSettings(prompt="a @5%").notes() == []
 
 
 @pytest.mark.parametrize("seen", ["a cat", "小猫", "نمی\u200cخواهم"])

@@ -91,6 +91,10 @@ def test_a_weight_is_read_from_the_right(text: str, target: Target) -> None:
         ("{a|{b|c}} d:2", Target("{a|{b|c}} d", 2.0)),
         ("<random[2]:a|b> cat", Target("<random[2]:a|b> cat")),
         ("（（猫｜狗）：1.2）", Target("（（猫｜狗）：1.2）")),
+        ("(cat | dog:-1)", Target("(cat | dog:-1)")),
+        ("<|endoftext|> cat", Target("<|endoftext|> cat")),
+        ("fog:0·5", Target("fog", 0.5)),
+        ("fog:﹣0.5", Target("fog", -0.5)),
     ],
 )
 def test_numbers_and_marks_that_are_words_stay_words(text: str, target: Target) -> None:
@@ -166,7 +170,11 @@ def test_terms_are_shares_of_the_guidance() -> None:
     shares = parse_terms("a castle | fog:0.5 | people:-0.3")
     assert [text for text, _ in shares] == ["a castle", "fog", "people"]
     assert [share for _, share in shares] == pytest.approx([2 / 3, 1 / 3, -0.2])
-    for prompt, words in (("fog:-1", "no positive weight"), (" | ".join("abcdefghi"), "9 parts")):
+    for prompt, words in (
+        ("fog:-1", "no positive weight"),
+        ("| |", "is empty"),
+        (" | ".join("abcdefghi"), "9 parts"),
+    ):
         with pytest.raises(BadInput, match=words):
             parse_terms(prompt)
 
@@ -200,6 +208,7 @@ def test_scenes_are_told_as_they_were_written() -> None:
         ("a ^", ["", ""], [["a"], []]),
         ("^ ^", ["", "", ""], [[], [], []]),
         ("a @5 ^ b @", ["5", ""], [["a"], ["b @"]]),
+        ("a ＾ b ＠２０", ["", "20"], [["a"], ["b"]]),
         ("@20", [""], [["@20"]]),
         ("a ^ b @9 ^ c @9", ["", "9", "9"], [["a"], ["b"], ["c"]]),
         ("a @1234567", [""], [["a @1234567"]]),
@@ -221,6 +230,7 @@ def test_scenes_are_told_while_someone_types(text: str, steps: list[str], target
     [
         ({"prompt": "a:-1 | b:-0.5"}, "no positive weight"),
         ({"prompt": "a:1 | b:-1"}, "sum to zero"),
+        ({"prompt": "|"}, "is empty"),
         ({"prompt": "a ^ ^ b"}, "scene of the story is empty"),
         ({"prompt": "a @5 ^ b"}, "must begin at 0"),
         ({"prompt": "a ^ b @9 ^ c @9"}, "not after the one before"),

@@ -26,6 +26,21 @@ from pipelines.errors import BadInput
         (r"\{a|b\} c", [r"\{a|b\} c"]),
         ("{a|b} {c", ["a {c", "b {c"]),
         ("{|}", []),
+        ('{"prompt": "a cat | dog", "seed": 3}', ["a cat | dog"]),
+        ('{\n "prompt": "a cat",\n "seed": 3\n}', ["a cat"]),
+        ('["a cat", {"prompt": "a dog"}]', ["a cat", "a dog"]),
+        ('{"seed": 3, "x": "a|b"}', ['{"seed": 3, "x": "a|b"}']),
+        (
+            "a cat\nNegative prompt: dog\nSteps: 20, Seed: 5",
+            ["a cat Negative prompt: dog Steps: 20, Seed: 5"],
+        ),
+        ("{0.5::cat|2::dog} animal", ["cat animal", "dog animal"]),
+        ("{~cat|dog}", ["cat", "dog"]),
+        ("1. a cat\n2) a dog\n\n3、a frog", ["a cat", "a dog", "a frog"]),
+        ("- a cat\n• a dog", ["a cat", "a dog"]),
+        ("1. a cat", ["1. a cat"]),
+        ("1. a cat\n3.5 inches", ["1. a cat", "3.5 inches"]),
+        ("${x=!{cat|dog}} ${x}", ["${x=!{cat|dog}} ${x}"]),
         ("", []),
     ],
 )
@@ -66,6 +81,10 @@ def test_a_file_is_text_in_any_usual_form(tmp_path: Path) -> None:
         ("a.tsv", "提示词\t种子\na cat, on grass\t1\na dog\t2"),
         ("a.csv", '"a cat, on grass"\na dog'),
         ("a.json", '["a cat, on grass", {"prompt": "a dog", "seed": 3}]'),
+        ("a.json", '{"prompts": ["a cat, on grass", "a dog"]}'),
+        ("a.csv", "sep=;\nprompt;seed\na cat, on grass;1\na dog;2"),
+        ("a.csv", 'prompt,seed\r"a cat, on grass",1\ra dog,2\r'),
+        ("a.csv", 'prompt\n"a cat,\n on grass"\na dog'),
         ("a.jsonl", '{"prompt": "a cat, on grass"}\n\n{"prompt": "a dog"}'),
         ("a.txt", "a cat, on grass\n\n  a dog "),
     ],
@@ -73,6 +92,12 @@ def test_a_file_is_text_in_any_usual_form(tmp_path: Path) -> None:
 def test_tables_have_their_prompts_in_a_column(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, "utf-8")
     assert prompts_in(read_prompts(tmp_path / name)) == ["a cat, on grass", "a dog"]
+
+
+def test_a_table_with_a_giant_cell_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt\n" + "x" * 150_000)
+    with pytest.raises(BadInput, match="cannot be read as a table"):
+        read_prompts(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize(

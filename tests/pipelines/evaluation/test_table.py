@@ -24,8 +24,10 @@ from pipelines.models.checkpoint import save_checkpoint
 from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import VALIDATION_STYLE, concept
+from pipelines.training.data.larger import LARGER_NAME, write_larger
 from tests.support.pictures import size_of
 from tests.support.tiny import tiny_critic, tiny_edit, tiny_matting, tiny_refining_generate
+from tests.support.training import svg
 
 STYLES = ("noto", "twemoji", "fluent-emoji", VALIDATION_STYLE)
 
@@ -54,6 +56,7 @@ def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "offset": np.cumsum([0, *map(len, blobs)]).astype(np.int64),
     }
     save_file(tensors, path, {"icons": json.dumps(records), "phrases": "a thing"})
+    write_larger(path.with_name(LARGER_NAME), [svg('<path d="M2 3L13 5L6 14z" fill="#c03020"/>')])
     return path
 
 
@@ -112,6 +115,9 @@ def test_one_command_measures_everything(
     assert (
         figures["matting"]["IoU"] > 0.9 and figures["export"]["SVG drawn again, SSIM"] > 0.9
     )  # plain things
+    for side in (256, 512):
+        name = f"128 to {side} pixels, SSIM"
+        assert figures["export"][name] > figures["export"][f"{name} by bicubic interpolation"]
     assert set(figures["composed"]) >= {"Diffuse, all", "Generate, count", "all, true pictures"}
     for part in ("diffuse", "generate", "dalle", "compared"):
         for name, value in figures[part].items():

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from pipelines.errors import BadInput
 from pipelines.export.foreground import at_edges, foreground
 from pipelines.export.transparent import cut_out, opacity
-from pipelines.models.matting.network import barrier, border_colour, filled, guides
+from pipelines.models.matting.network import barrier, border_colour, filled, guides, scenes
 from tests.support.tiny import tiny_matting
 
 
@@ -75,6 +75,28 @@ def test_a_faint_even_area_is_of_the_thing_unless_the_border_is_noisy() -> None:
     assert found[8:16, 8:24].all() and not found[:8].any() and found[20:28].sum() == 0
     noisy = images + 0.01 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     assert not filled(noisy).any()
+
+
+def test_white_is_the_ground_where_a_thing_covers_most_of_the_border() -> None:
+    images = torch.full((2, 3, 32, 32), -0.5)
+    images[0, :, :4, :6] = 1.0  # a corner, 8 % of the border
+    images[1, :, :4, :2] = 1.0  # a mark, under 5 %
+    assert torch.equal(border_colour(images), torch.tensor([[1.0] * 3, [-0.5] * 3]))
+
+
+def test_a_drawn_scene_fills_its_square() -> None:
+    """Sky above sand; not beside a white ground, on one colour, on a gradient or with noise."""
+    sky = torch.full((3, 32, 32), -0.2)
+    sky[:, 16:] = 0.6
+    beside = sky.clone()
+    beside[:, :, 26:] = 1.0
+    plain = torch.full((3, 32, 32), -0.2)
+    plain[:, 20:28, 8:24] = 0.6
+    gradient = torch.linspace(-1, 0.6, 32).expand(3, 32, 32)
+    noisy = sky + 0.01 * torch.randn(sky.shape, generator=torch.Generator().manual_seed(0))
+    images = torch.stack([sky, beside, plain, gradient, noisy])
+    assert scenes(images).tolist() == [True, False, False, False, False]
+    assert filled(images)[0].all() and not filled(images)[1, :, :, 26:].any()
 
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 18), (200, 96), (65, 200)])

@@ -26,6 +26,9 @@ from pipelines.io.images import (
     to_pil,
     to_tensor,
 )
+from pipelines.io.metadata import without_metadata
+
+ADDRESSES = str.maketrans("+/", "-_")
 
 
 def as_bytes(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -146,6 +149,57 @@ def test_jpegs_of_endless_scans_or_broken_segments_are_refused() -> None:
     ):
         with pytest.raises(BadInput, match="damaged"):
             open_picture(data)
+
+
+def test_a_film_behind_a_photo_is_no_scan() -> None:
+    whole = as_bytes(noise(), "JPEG")
+    film = np.random.default_rng(0).integers(0, 256, 99_999, np.uint8).tobytes() + b"\xff\xda\0\x08" * 200
+    assert open_picture(whole + film).tobytes() == open_picture(whole).tobytes()
+    assert film not in without_metadata(whole + film)
+
+
+def test_bytes_between_the_segments_of_a_jpeg_are_passed_over() -> None:
+    whole = as_bytes(noise(), "JPEG")
+    at = whole.index(b"\xff\xdb")
+    data = whole[:at] + b"\0\1\xff\0\2" + whole[at:]
+    assert (
+        open_picture(data).tobytes()
+        == open_picture(without_metadata(data)).tobytes()
+        == open_picture(whole).tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"\xff\xc0\x00\x11\x0c", "JPEG of 12 bits"),
+        (b"\xff\xc3\x00\x11\x08", "JPEG without loss"),
+        (b"\xff\xf7\x00\x11\x08", "JPEG-LS"),
+    ],
+)
+def test_jpegs_of_other_kinds_are_named(head: bytes, words: str) -> None:
+    data = as_bytes(noise(), "JPEG")
+    with pytest.raises(BadInput, match=words):
+        open_picture(data.replace(b"\xff\xc0\x00\x11\x08", head))
+
+
+def test_paths_and_uris_as_they_are_copied(tmp_path: Path) -> None:
+    file, image = tmp_path / "a b.png", noise()
+    image.save(file)
+    uri = picture_to_uri(image)
+    lines = "\n".join(uri[k : k + 76] for k in range(0, len(uri), 76))
+    plain, body = uri.split(",")
+    for source in (
+        f'"{file}"',
+        f" {file} ",
+        file.as_uri(),
+        f" {uri}\n",
+        lines,
+        f"{plain}," + body.translate(ADDRESSES),
+    ):
+        assert open_picture(source).tobytes() == image.tobytes()
+    with pytest.raises(BadInput, match="is an address"):
+        open_picture("https://example.com/a.png")
 
 
 def test_sixteen_bits_of_grey_become_eight() -> None:
@@ -298,6 +352,16 @@ def test_larger_pictures_are_halved_in_any_mode(mode: str, monkeypatch: pytest.M
         (b"MM\0+\0\x08", "TIFF"),
         (b"\x76\x2f\x31\x01", "OpenEXR"),
         (b'{"prompt": {}}', "not a PNG"),
+        (b"\0\0\0\x1cftypMA1B\0\0\0\0avif", "AVIF"),
+        (b"\0\0\0\x18ftypMiHB\0\0\0\0", "HEIC"),
+        (b"II*\0\x10\0\0\0CR\2\0", "CR2"),
+        (b"IIRO\x08\0", "ORF"),
+        (b"\x1f\x8b\x08\0", "gzip"),
+        (b"\0\0\2\0\1\0", "CUR"),
+        (b"CSFCHUNK", "Clip Studio"),
+        (bytes(128) + b"DICM", "DICOM"),
+        ("<svg xmlns='x'>".encode("utf-16"), "SVG"),
+        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "web page"),
     ],
 )
 def test_files_in_a_pictures_place_are_named(data: bytes, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from typing import Any, cast
 
@@ -12,7 +13,8 @@ from PIL import Image, ImageCms
 
 from pipelines.errors import BadInput
 from pipelines.io.formats import picture_format
-from pipelines.io.images import MAX_PIXELS, open_picture, picture_notes
+from pipelines.io.images import MAX_PIXELS, open_picture, open_untouched, picture_notes
+from pipelines.io.metadata import without_metadata
 from pipelines.io.profiles import MAX_PROFILE, profile_of_jpeg, profile_of_png, to_srgb
 from tests.support.pictures import matrix_profile
 
@@ -36,6 +38,64 @@ def test_a_wide_colour_is_shown_as_it_was_meant(kind: str, options: dict[str, An
     assert np.abs(seen - 255 * (1.055 * linear ** (1 / 2.4) - 0.055)).max() < 2
     plain = open_picture(saved(image, kind, **options))
     assert np.abs(np.asarray(plain, float).mean((0, 1)) - (200, 100, 50)).max() <= 1
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def numbered(image: Image.Image, *chunks: bytes) -> bytes:
+    """A PNG with chunks behind its head."""
+    data = saved(image, "PNG")
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+P3 = chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
+OF_SRGB = chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000))
+
+
+@pytest.mark.parametrize(
+    "chunks", [[P3], [P3, chunk(b"gAMA", struct.pack(">I", 45455))], [chunk(b"cICP", bytes([12, 13, 0, 1]))]]
+)
+def test_colours_said_by_numbers_are_shown_as_they_were_meant(chunks: list[bytes]) -> None:
+    image = Image.new("RGB", (8, 8), (200, 100, 50))
+    opened = open_picture(data := numbered(image, *chunks))
+    to_srgb_primaries = np.array([[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]])
+    level = np.array([200, 100, 50]) / 255
+    linear = to_srgb_primaries @ ((level + 0.055) / 1.055) ** 2.4
+    assert np.abs(np.array(opened.getpixel((0, 0))) - 255 * (1.055 * linear ** (1 / 2.4) - 0.055)).max() < 2
+    own = open_untouched(data)
+    assert (
+        own.tobytes() == image.tobytes()
+        and to_srgb(own, own.info["icc_profile"]).tobytes() == opened.tobytes()
+    )
+    assert picture_notes(data) == []
+    assert open_picture(without_metadata(data)).tobytes() == opened.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_linear_levels_become_lighter(mode: str) -> None:
+    image = Image.new("L", (8, 8), 55).convert(mode)  # 0.2157 of the light, which is 128 in sRGB
+    opened = open_picture(numbered(image, chunk(b"gAMA", struct.pack(">I", 100_000))))
+    assert np.abs(np.asarray(opened, int) - 128).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [OF_SRGB, chunk(b"gAMA", struct.pack(">I", 45455))],
+        [chunk(b"sRGB", b"\0"), P3],
+        [chunk(b"cICP", bytes([1, 13, 0, 1])), P3],
+        [chunk(b"cHRM", bytes(32))],
+        [chunk(b"cHRM", b"\xff" * 32)],
+        [chunk(b"gAMA", bytes(4))],
+        [chunk(b"gAMA", b"\1")],
+        [chunk(b"cICP", bytes([9, 16, 0, 1]))],
+    ],
+)
+def test_numbers_of_srgb_and_damaged_ones_change_nothing(chunks: list[bytes]) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    assert open_picture(numbered(image, *chunks)).tobytes() == image.tobytes()
 
 
 def test_transparency_stays() -> None:

@@ -13,6 +13,7 @@ from pipelines.errors import BadInput
 from pipelines.training.data.captions import caption
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import Icon, read_icon_sets, render
+from pipelines.training.data.larger import SIDES, read_larger, write_larger
 from pipelines.training.data.scenes import Scenes
 from tests.support.training import (
     svg,
@@ -69,6 +70,19 @@ def test_icon_sets_lose_skin_tones_and_find_names(tmp_path: Path) -> None:
     assert [icon.name for icon in found[:2]] == ["waving hand", "police car light"]
     assert len(found) == len(drawings) == 2 * len(ICON_SETS)
     assert found[0].chinese == "挥手" and found[0].keywords == ("hello",)
+
+
+def test_larger_drawings_come_back_at_every_size(tmp_path: Path) -> None:
+    """An empty drawing has no row; another file is named."""
+    square = svg('<rect x="4" y="4" width="8" height="8"/>')
+    assert write_larger(tmp_path / "larger.safetensors", [square, svg(""), square]) == 2
+    first, second = read_larger(tmp_path / "larger.safetensors")
+    assert [first[side].size for side in SIDES] == [(side, side) for side in SIDES]
+    covered = [np.asarray(second[side])[..., 3].mean() / 255 for side in SIDES]
+    assert covered == pytest.approx([0.25] * len(SIDES))
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(BadInput, match=r"photo\.jpg is no data file"):
+        read_larger(tmp_path / "photo.jpg")
 
 
 def test_captions_speak_of_what_is_drawn() -> None:

@@ -88,3 +88,4 @@ def test_a_training_that_lost_a_process_goes_on_with_fewer(tmp_path: Path) -> No
     assert one.returncode == 0, one.stderr
     _, facts = read_header(out / "unet.safetensors")
     assert facts["steps"] == steps + 3 and facts["processes"] == 1
+    assert facts["samples"] == 2 * 2 * steps + 2 * 3

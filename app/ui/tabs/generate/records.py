@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from pipelines.core.record import Record, read_record
 from pipelines.core.settings import PROMPT_LIMIT
 from pipelines.core.several import prompts_in, read_prompts
 from pipelines.errors import BadInput
+from pipelines.io.formats import picture_format
 from pipelines.io.images import read_bytes
+from pipelines.io.tables import text_of
 from pipelines.io.visible import visible
 
 TEXTS = (".txt", ".csv", ".tsv", ".json", ".jsonl")
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")  # characters that no text has
 FROM_PICTURE = (
     "likeness",
     "strength",
@@ -83,7 +87,7 @@ class Records:
 
         A text file or a table is prompts, or what another studio wrote of one run. BadInput when there are none.
         """
-        if Path(path).suffix.lower() in TEXTS:
+        if Path(path).suffix.lower() in TEXTS or _is_text(read_bytes(path)):
             if found := foreign_of_text(path):
                 return self._of_another(found, engine)
             text = read_prompts(path)
@@ -146,3 +150,13 @@ class Records:
 
     def _filled(self, pipeline: str, settings: dict[str, Any], roll: bool, note: str) -> Update:
         return {**self.form.fill_engine(pipeline, settings), self.form.roll: roll, self.form.note: note}
+
+
+def _is_text(data: bytes) -> bool:
+    """Whether a file holds text, whatever it is called, and no drawing or page in it."""
+    try:
+        picture_format(data)
+    except BadInput as problem:
+        text = text_of(data) if problem.message.code == "io.not_a_picture" else None
+        return text is not None and not CONTROL.search(text)
+    return False

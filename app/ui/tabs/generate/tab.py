@@ -189,7 +189,8 @@ class GenerateTab(RunTab):
             prompts = prompts_in(prompt)
         except BadInput as problem:
             return generate_html.reading(None, notes=[problem.message])
-        text, prompt = prompt, (prompts[0] if len(prompts) > 1 else prompt)[:PROMPT_LIMIT]
+        whole = prompts in ([], [" ".join(prompt.split())])
+        text, prompt = prompt, (prompt if whole else prompts[0])[:PROMPT_LIMIT]
         notes = notes_on_several([each[:PROMPT_LIMIT] for each in prompts], "terms")
         for each in prompts:
             try:

@@ -222,6 +222,7 @@ def test_what_another_studio_wrote_into_a_text_file_is_one_run(tab: GenerateTab,
     form = tab.form
     for name, text in (
         ("a.txt", "a red fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, Seed: 12, Size: 8x8"),
+        ("notes", "a red fox\nWidth: 512\nSeed: 12\nSteps: 20"),
         (
             "a.json",
             json.dumps({"prompt": "a red fox", "negative_prompt": "", "seed": "12", "base_model": "x"}),
@@ -238,6 +239,7 @@ def test_what_another_studio_wrote_into_a_text_file_is_one_run(tab: GenerateTab,
         ("a.heic", b"\0\0\0\x18ftypheic", "HEIC"),
         ("a.mp4", b"\0\0\0\x18ftypisom", "film"),
         ("a.bin", b"\1", "not a PNG"),
+        ("log.html", b"<!DOCTYPE html><p>Prompt: a cat</p>", "web page"),
     ],
 )
 def test_a_dropped_file_of_another_kind_is_named(
