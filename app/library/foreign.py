@@ -148,7 +148,9 @@ def _of_any(texts: Mapping[str, str]) -> Foreign | None:
     """A program that is not known here, whose JSON or texts have a prompt by that name."""
     for name, text in texts.items():
         values = None if name == "atelier" else json_of(text)  # a record of ours that is damaged
-        for inner in _objects(values, WITHIN) if is_dict(values) else ():
+        if not is_dict(values):
+            continue
+        for inner in _objects(values, WITHIN):
             if prompt := next((value for name in PROMPTS if isinstance(value := inner.get(name), str)), ""):
                 seed = digits(inner.get("seed"))
                 return Foreign("other", lines_of(values), prompt, seed, plain(inner.get("model")))

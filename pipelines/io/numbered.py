@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ def _profile(points: Points, exponent: float, grey: bool) -> bytes:
     return _file(tags, b"GRAY" if grey else b"RGB ")
 
 
-def _colorants(points: Points) -> NDArray[np.float64] | None:
+def _colorants(points: Points) -> NDArray[np.floating[Any]] | None:
     """Columns of XYZ of red, green and blue, adapted to D50. None when they span no colours."""
     if any(y < 1e-4 for _, y in points):
         return None
