@@ -25,8 +25,8 @@ from pipelines.edit.results import edited_images
 from pipelines.edit.settings import EditSettings
 from pipelines.models.typed import floats
 
-FOCUSES = (0.8, 0.5, 0.0)  # that are tried, the most first
-SURE = 0.98  # CLIP's probability of the target beside the source, from which on it is sure
+FOCUSES = (0.95, 0.65, 0.35)  # that are tried, the most first
+SURE = 0.97  # CLIP's probability of the target beside the source, from which on it is sure
 
 
 @dataclass
