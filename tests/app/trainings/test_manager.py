@@ -59,7 +59,8 @@ def test_a_training_pauses_gives_way_resumes_and_is_kept(tmp_path: Path) -> None
         assert going.facts["batch"] == 2 and going.curves["loss"] and (going.seconds_left or 0) > 60
 
         artist.busy = True
-        time.sleep(0.7)
+        until(trainings, lambda now: now.waits)
+        time.sleep(0.5)  # in which it tells of the step that it was at
         waiting = trainings.now()
         time.sleep(1.2)
         still = trainings.now()

@@ -102,6 +102,7 @@ def test_a_sheet_is_chosen_drawn_and_opened(visit: Any, queue: JobQueue, tmp_pat
     tab.locator("#sheet .cells > .quiet").click()
     tab.locator("#stage figure:visible [data-act=reuse]").click()
     form.locator("summary output", has_text="3 × 2").wait_for()
+    columns.locator(".value").first.wait_for()
     assert [text.split()[0] for text in columns.locator(".value").all_inner_texts()] == ["3", "6", "9"]
 
 
