@@ -34,10 +34,8 @@ REQUIREMENTS = ROOT / "requirements.txt"
 TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
 ORACLES = ROOT / "tests" / "oracles.txt"  # installed without what they ask for
 OLDEST, NEWEST = (3, 11), (3, 14)
-# pytest-xdist: a process more than there are cores, since many tests wait for a browser or for what they started. Each
-# takes whole files, in their order; `-n 0` runs them in one process.
-PROCESSES = min(4, (os.cpu_count() or 1) + 1)
-IN_PARALLEL = ["-n", str(PROCESSES), "--dist=loadfile", "--no-loadscope-reorder"]
+# pytest-xdist: a process a core, of which each takes whole files, in their order; `-n 0` runs them in one process.
+IN_PARALLEL = ["-n", "logical", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder"]
 
 
 def main(arguments: list[str]) -> int:
