@@ -129,9 +129,21 @@ class PageContext:
         """All components with words, their words in a language."""
         return {component: gr.update(**self._words(keys, language)) for component, keys in self.translated}
 
-    def _words(self, keys: dict[str, str], language: str) -> dict[str, Any]:
-        own = {key: pair[LANGUAGES.index(language)] for key, pair in self.names.items()}
-        return {name: own.get(key) or say(key, language, self.helps) for name, key in keys.items()}
+    def translations(self) -> gr.I18n:
+        """The words of all components with words for the browser, by its language."""
+        english, chinese = (
+            {key: self._word(key, language) for _, keys in self.translated for key in keys.values()}
+            for language in LANGUAGES
+        )
+        return gr.I18n(en=english, zh=chinese, **{"zh-CN": chinese, "zh-TW": chinese})
+
+    def _words(self, keys: dict[str, str], language: str) -> dict[str, str]:
+        return {name: self._word(key, language) for name, key in keys.items()}
+
+    def _word(self, key: str, language: str) -> str:
+        if key in self.names:
+            return self.names[key][LANGUAGES.index(language)]
+        return say(key, language, self.helps)
 
 
 def drawing_pipelines(pack: str) -> tuple[str, ...]:

@@ -80,20 +80,6 @@ def value_words(pipeline: str, name: str, value: object) -> tuple[str, str]:
     return said.get(str(value), (str(value), str(value)))
 
 
-def translations(helps: dict[str, str], names: dict[str, tuple[str, str]] | None = None) -> gr.I18n:
-    """All words for the browser, by its language.
-
-    `helps` are the settings' own words, by name; `names` are words that are not the page's own, by key.
-    """
-    table = words() | (names or {})
-    english, chinese = ({key: pair[index] for key, pair in table.items()} for index in (0, 1))
-    for name in dict.fromkeys([*KNOBS, *helps]):
-        label, translated, help_translated = knob_words(name)
-        english |= {f"knob_{name}": label, f"help_{name}": helps.get(name, "")}
-        chinese |= {f"knob_{name}": translated, f"help_{name}": help_translated or helps.get(name, "")}
-    return gr.I18n(en=english, zh=chinese, **{"zh-CN": chinese, "zh-TW": chinese})
-
-
 def say(key: str, language: str, helps: dict[str, str] | None = None) -> str:
     """Plain text in one language, for labels of Gradio's components. Keys are those that `text` takes."""
     index = LANGUAGES.index(language)

@@ -16,6 +16,7 @@ from typing import Any, cast
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nobody is called
 
 import gradio as gr
+from gradio.data_classes import BlocksConfigDict
 from starlette.middleware import Middleware
 
 from app import space
@@ -42,7 +43,7 @@ from app.ui.context import (
 from app.ui.door import Door
 from app.ui.folders import Folders
 from app.ui.html.page import header, queue_status, served
-from app.ui.i18n import LANGUAGES, knob_help, translations
+from app.ui.i18n import LANGUAGES, knob_help
 from app.ui.offering import advisor_of
 from app.ui.origins import Origins
 from app.ui.pictures import Pictures
@@ -82,6 +83,23 @@ def tabs_of(context: PageContext) -> dict[str, TabBuilder]:
     return {**TOOLS, **plain_tabs, **PLACES}
 
 
+class Page(gr.Blocks):
+    """Blocks that send the browser no component of named endpoints. Programs get those with the whole config, at /config.
+
+    Gradio has a component for each parameter of an endpoint. They show nothing, but its script would make and compare
+    each of them before the page is there.
+    """
+
+    def get_config_file(self) -> BlocksConfigDict:
+        config = super().get_config_file()
+        hidden = {component["id"] for component in config["components"] if component["type"] == "api"}
+        shown: Any = config["page"][""]
+        shown["components"] = [id for id in shown["components"] if id not in hidden]
+        layout = shown["layout"]
+        layout["children"] = [child for child in layout["children"] if child["id"] not in hidden]
+        return config
+
+
 def build(
     studio: Any,
     queue: JobQueue,
@@ -111,9 +129,7 @@ def build(
     context = PageContext(
         studio, queue, pictures_library, pictures, Shelf(house.home), shown, serving, trainings, helps=helps
     )
-    with gr.Blocks(
-        title="Atelier", delete_cache=(EVERY_SECONDS, MOST_SECONDS), analytics_enabled=False
-    ) as page:
+    with Page(title="Atelier", delete_cache=(EVERY_SECONDS, MOST_SECONDS), analytics_enabled=False) as page:
         head = clickable_html(header(), elem_id="masthead")
         context.queue_status = clickable_html(
             queue_status(False, 0), elem_id="queue-status", script="window.atelier.queue(element, trigger);"
@@ -190,7 +206,7 @@ def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool
         theme=theme.studio_theme(),
         css=theme.style(),
         head=theme.head(apart=serving.apart),
-        i18n=translations(context.helps, context.names),
+        i18n=context.translations(),
         favicon_path=theme.ASSETS / "favicon.svg",
         app_kwargs={
             "routes": [
