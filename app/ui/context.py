@@ -137,7 +137,7 @@ class PageContext:
         )
         return gr.I18n(en=english, zh=chinese, **{"zh-CN": chinese, "zh-TW": chinese})
 
-    def _words(self, keys: dict[str, str], language: str) -> dict[str, str]:
+    def _words(self, keys: dict[str, str], language: str) -> dict[str, Any]:
         return {name: self._word(key, language) for name, key in keys.items()}
 
     def _word(self, key: str, language: str) -> str:

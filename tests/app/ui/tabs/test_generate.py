@@ -169,7 +169,8 @@ def test_pictures_of_either_engine_fill_its_form(tab: GenerateTab, tmp_path: Pat
 
 
 def test_another_studios_picture_gives_prompt_and_seed_or_its_name(tab: GenerateTab, tmp_path: Path) -> None:
-    form, fooocus = tab.form, json.dumps({"prompt": "a red fox\nin snow", "seed": "12", "performance": "Speed"})
+    fooocus = json.dumps({"prompt": "a red fox\nin snow", "seed": "12", "performance": "Speed"})
+    form = tab.form
     for name, texts, prompt, seed, told in (
         ("fooocus", {"parameters": fooocus}, "a red fox in snow", 12, "Fooocus"),
         ("midjourney", {"Description": "a fox --ar 3:2"}, "a fox", None, "tells no seed"),
