@@ -84,7 +84,7 @@ class PackCard:
             values: Any = json.loads((folder / CARD).read_text("utf-8"))
             parts = {str(name): Part(**part) for name, part in values.pop("parts").items()}
             card = cls(**values, parts=parts)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise BadInput("models.weights_damaged", file=CARD, reason=type(error).__name__) from None

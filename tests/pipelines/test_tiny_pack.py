@@ -128,7 +128,7 @@ def test_a_picture_is_left_behind_steadily_with_the_strength(diffuse: Diffuse) -
 
 def test_there_is_no_seam_beyond_the_edges_of_a_picture(diffuse: Diffuse) -> None:
     across, inside = [], []
-    for path in EXAMPLES[:3]:
+    for path in EXAMPLES[::2]:
         picture = drawn(diffuse, path, steps=8, place="left", width=192, height=128, windows="always")
         assert picture.crop((0, 0, 128, 128)).tobytes() == open_picture(path).convert("RGB").tobytes()
         steps = np.abs(np.diff(np.asarray(picture, float), axis=1)).mean((0, 2))

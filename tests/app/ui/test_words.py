@@ -1,9 +1,8 @@
-"""Words that are chosen by language: what settings' choices and empty fields are called, and values that are told."""
+"""Words that are chosen by language: what settings' choices are called, and values that are told."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 
@@ -51,25 +50,3 @@ def test_values_are_told_as_their_fields_show_them() -> None:
     assert value_words("diffuse", "invert", True) == ("yes", "是")
     assert value_words("diffuse", "sampler", "ddim") == ("ddim", "ddim")
     assert value_words("elsewhere", "pace", 3) == ("3", "3")
-
-
-@pytest.mark.browser
-def test_options_and_empty_fields_follow_the_language(visit: Any) -> None:
-    tab = visit(lang="zh-CN")
-    tab.locator("#engine [value=diffuse]").check()
-    pace, width = (
-        tab.locator("#diffuse-width-group [name=pace]"),
-        tab.locator("#diffuse-width-group [name=width]"),
-    )
-    chinese, english = ([pair[index] for pair in PACES.values()] for index in (1, 0))
-    assert pace.locator("option").all_text_contents() == chinese
-    assert width.get_attribute("placeholder") == "自动"
-    pace.select_option(label="细致")
-    tab.locator("#tab-optimize-button").click()
-    tab.locator("#opt-engine [value=guide]").check()
-    assert "左右" in tab.locator("#opt-guide [name=symmetry] option").all_text_contents()
-    tab.locator("[data-set-lang=en]").click()
-    assert "vertical" in tab.locator("#opt-guide [name=symmetry] option").all_text_contents()
-    tab.locator("#tab-generate-button").click()
-    assert pace.locator("option").all_text_contents() == english and pace.input_value() == "careful"
-    assert width.get_attribute("placeholder") == "auto"

@@ -24,6 +24,7 @@ from pipelines.edit.flow_edit import (
     size_of,
 )
 from pipelines.edit.inputs import read_inputs
+from pipelines.edit.instant import FOCUSES
 from pipelines.edit.pipeline import Edit
 from pipelines.edit.settings import EditSettings
 from pipelines.io.images import to_tensor
@@ -194,10 +195,10 @@ def test_focus_is_of_each_strength_by_itself(edit: Edit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("certain", "expected"), [((0.99, 1.0, 1.0), 0.8), ((0.9, 0.985, 0.1), 0.5), ((0.1, 0.2, 0.3), 0.0)]
+    ("certain", "place"), [((0.99, 1.0, 1.0), 0), ((0.9, 0.975, 0.1), 1), ((0.1, 0.2, 0.3), 2)]
 )
 def test_the_largest_focus_is_chosen_under_which_clip_is_sure(
-    edit: Edit, monkeypatch: pytest.MonkeyPatch, certain: tuple[float, ...], expected: float
+    edit: Edit, monkeypatch: pytest.MonkeyPatch, certain: tuple[float, ...], place: int
 ) -> None:
     """CLIP's vectors are put in the place of what it would see: along the texts' difference, as far as each is certain."""
     settings = edit.prepare(EditSettings(image=uri(speckled((32, 32))), **INSTANT))
@@ -208,8 +209,8 @@ def test_the_largest_focus_is_chosen_under_which_clip_is_sure(
     monkeypatch.setattr(edit.clip, "encode_image", lambda images: seen if len(images) == 3 else real(images))
     result = finished(edit, settings)
     monkeypatch.undo()
-    assert result.pictures[0].facts["focus"] == expected
-    given = first(finished(edit, replace(settings, focus=expected)))
+    assert result.pictures[0].facts["focus"] == FOCUSES[place]
+    given = first(finished(edit, replace(settings, focus=FOCUSES[place])))
     assert (to_tensor([first(result)]) - to_tensor([given])).abs().max() <= 2 / 255 + 1e-6
 
 

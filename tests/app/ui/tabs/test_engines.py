@@ -13,6 +13,7 @@ from PIL import Image
 from app.jobs.queue import JobQueue
 from app.library import Library
 from app.ui import page
+from pipelines.diffuse.settings import PACES
 from pipelines.io.images import open_picture
 from tests.support.browser import ask, keep, overflow, unfold, wait_state
 from tests.support.painter import PAINTERS, PainterStudio
@@ -151,3 +152,24 @@ def test_a_mask_is_painted_over_the_picture_or_read_from_a_file(
     tab.locator("#diffuse-image button[aria-label='Remove Image']").click()
     tab.locator("#draw-brush").wait_for(state="hidden")
     assert tab.evaluate("document.querySelector('#from-picture [name=mask]').value") == ""
+
+
+def test_options_and_empty_fields_follow_the_language(visit: Any) -> None:
+    tab = visit(lang="zh-CN")
+    tab.locator("#engine [value=diffuse]").check()
+    pace, width = (
+        tab.locator("#diffuse-width-group [name=pace]"),
+        tab.locator("#diffuse-width-group [name=width]"),
+    )
+    chinese, english = ([pair[index] for pair in PACES.values()] for index in (1, 0))
+    assert pace.locator("option").all_text_contents() == chinese
+    assert width.get_attribute("placeholder") == "自动"
+    pace.select_option(label="细致")
+    tab.locator("#tab-optimize-button").click()
+    tab.locator("#opt-engine [value=guide]").check()
+    assert "左右" in tab.locator("#opt-guide [name=symmetry] option").all_text_contents()
+    tab.locator("[data-set-lang=en]").click()
+    assert "vertical" in tab.locator("#opt-guide [name=symmetry] option").all_text_contents()
+    tab.locator("#tab-generate-button").click()
+    assert pace.locator("option").all_text_contents() == english and pace.input_value() == "careful"
+    assert width.get_attribute("placeholder") == "auto"
