@@ -101,12 +101,8 @@ class Region:
     where: str
 
 
-def parse_target(text: str) -> Target:
-    """Parse `TEXT[:WEIGHT[:STOP]]` from the right; the weight is 1 when there is none."""
-    return _target(_hidden(text))
-
-
 def _target(hidden: str) -> Target:
+    """Read `TEXT[:WEIGHT[:STOP]]` from the right; the weight is 1 when there is none."""
     text = hidden.strip()
     head, last = _split_weight(text)
     if last is None:

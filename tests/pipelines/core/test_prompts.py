@@ -19,7 +19,6 @@ from pipelines.core.prompts import (
     parse_regions,
     parse_scenes,
     parse_story,
-    parse_target,
     parse_targets,
     parse_terms,
 )
@@ -48,7 +47,7 @@ from pipelines.optimize.settings import OptimizeSettings
     ],
 )
 def test_a_weight_is_read_from_the_right(text: str, target: Target) -> None:
-    assert parse_target(text) == target
+    assert parse_targets(text) == [target]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_brackets_without_a_meaning_elsewhere_keep_no_mark() -> None:
         "[b] c",
         "(d",
     ]
-    assert parse_target("a cat (small):0.5") == Target("a cat (small)", 0.5)
+    assert parse_targets("a cat (small):0.5") == [Target("a cat (small)", 0.5)]
 
 
 @pytest.mark.parametrize(
