@@ -18,11 +18,9 @@ from pipelines.models.latent_diffusion import LatentDiffusion, clean_guess, unde
 from pipelines.optimize.settings import OptimizeSettings
 
 EVERY = 10  # steps between two guesses
-NOISE = (
-    0.9,
-    0.4,
-)  # share of the model's steps that is left, at the start and at the end of a run from nothing
-NOISE_OF_PICTURE = (0.6, 0.4)  # of a run that starts from a picture, which more noise would forget
+# share of the model's steps that is left, at the start and at the end of a run
+NOISE = (1.0, 0.3)
+NOISE_OF_PICTURE = (0.6, 0.3)  # of one that starts from a picture, which more noise would forget
 
 
 class Pull:
