@@ -152,6 +152,17 @@ def templates() -> dict[str, tuple[str, str]]:
     return found
 
 
+def reason_of(error: object) -> str:
+    """Why something was refused, for the fact `reason`: the words of an error in small letters, else its kind."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+
+
+def one_line(value: object, most: int = 80) -> str:
+    """A value as one line of at most `most` characters, for a fact that a stranger wrote."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, CodedError):
         return value.message

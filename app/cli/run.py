@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.cli.flags import parts_in_use, pipeline_parser, settings_of_file, settings_values, takes_several
 from app.cli.progress import INTERRUPTED, Interrupts, ProgressLine, say
-from pipelines.errors import BadInput, Stopped
+from pipelines.errors import BadInput, Stopped, reason_of
 from pipelines.io.files import check_writable, home_path, path_to_write
 
 if TYPE_CHECKING:  # torch takes a second to import, and --help should not
@@ -269,8 +269,7 @@ def picture_folder(out: str | None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise BadInput("cli.folder_not_made", folder=str(folder)[:80], reason=reason) from None
+        raise BadInput("cli.folder_not_made", folder=str(folder)[:80], reason=reason_of(error)) from None
     try:
         check_writable(folder / "a.png")
     except BadInput:

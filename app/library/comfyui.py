@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.library.entry import Foreign
-from app.library.foreign_values import MOST_JSON, digits, json_of, plain
+from app.library.foreign_values import MOST_JSON, digits, object_of, plain
 from pipelines.io.values import is_dict, is_list
 
 Graph = dict[str, dict[str, Any]]  # the inputs of each node by its id, with its class as CLASS
@@ -40,15 +40,19 @@ def read_comfyui(texts: Mapping[str, str]) -> Foreign | None:
     """
     sources = [texts[name] for name in ("prompt", "model", "make", "comment") if texts.get(name)]
     for source in sources:
-        values = json_of(source.removeprefix("prompt:").removeprefix("Prompt:"))
-        if is_dict(values) and (graph := _ran(values)):
+        values = _values_in(source)
+        if graph := _ran(values):
             beside = values.get("extraMetadata")
-            return _told(graph, json_of(beside) if isinstance(beside, str) else None)
+            return _told(graph, object_of(beside) if isinstance(beside, str) else {})
     drawn = next((text for text in texts.values() if '"nodes"' in text[:MOST_JSON]), "")
-    values = json_of(drawn.removeprefix("workflow:").removeprefix("Workflow:"))
-    if is_dict(values) and (graph := _drawn(values)):
-        return _told(graph, None)
+    if graph := _drawn(_values_in(drawn)):
+        return _told(graph, {})
     return next((Foreign("comfyui", text) for text in sources if '"class_type"' in text), None)
+
+
+def _values_in(text: str) -> dict[str, Any]:
+    """The JSON object that a text ends in, behind what EXIF needs before it; {} for none."""
+    return object_of(text[text.find("{") :])
 
 
 def _ran(values: dict[str, Any]) -> Graph:
@@ -109,7 +113,7 @@ def _widgets(kind: str, values: Any) -> dict[str, Any]:
     return found
 
 
-def _told(graph: Graph, beside: Any) -> Foreign | None:
+def _told(graph: Graph, beside: dict[str, Any]) -> Foreign | None:
     """What a graph says; `beside` is what Civitai writes beside it of the same run."""
     words: list[str] = []
     others: dict[str, str] = {}
@@ -122,7 +126,6 @@ def _told(graph: Graph, beside: Any) -> Foreign | None:
             others.setdefault("model", value)
         elif isinstance(value, (int, float, str)) and not isinstance(value, bool):
             others.setdefault(key, str(value)[:100])
-    beside = beside if is_dict(beside) else {}
     unwanted = _text_at(graph, "negative")
     rest = (word for word in words if word != unwanted)
     positive = _text_at(graph, "positive") or _text_at(graph, "conditioning")
@@ -169,7 +172,7 @@ def _seed_of(graph: Graph) -> str:
     """The seed of what samples, else of what makes noise, else the first."""
 
     def rank(node: dict[str, Any]) -> int:
-        return 0 if "positive" in node else 1 if re.search("Sampler|Noise", node[CLASS]) else 2
+        return 0 if "positive" in node else 1 if "Sampler" in node[CLASS] or "Noise" in node[CLASS] else 2
 
     return next((seed for node in sorted(graph.values(), key=rank) for seed in _seeds(graph, node)), "")
 

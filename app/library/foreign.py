@@ -1,12 +1,11 @@
-"""Records that other programs left in pictures, read as text: InvokeAI, Fooocus, and by modules of their own A1111 and its
-kin (`infotext`), ComfyUI and `studios`; any other whose JSON or texts have a prompt by that name.
+"""Records that other programs left in pictures, read as text: by modules of their own A1111 and its kin (`infotext`),
+ComfyUI and `studios`; any other whose JSON or texts have a prompt by that name.
 
 They come from untrusted files. Nothing of them is run, followed or believed: they are shown and searched.
 """
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,8 +14,17 @@ from typing import Any
 from app.library.comfyui import read_comfyui
 from app.library.entry import Foreign
 from app.library.exif import XMP, exif_texts
-from app.library.foreign_values import MOST_JSON, MOST_TEXT, digits, json_of, lines_of, plain
-from app.library.infotext import MOST_PARAMETERS, prompt_of, read_infotext
+from app.library.foreign_values import (
+    MOST_JSON,
+    MOST_TEXT,
+    digits,
+    element_of,
+    json_of,
+    object_of,
+    small_names,
+    told,
+)
+from app.library.infotext import prompt_of, read_infotext
 from app.library.stealth import stealth_texts
 from app.library.studios import STUDIOS, made_by_machine
 from pipelines.core.record import read_texts
@@ -27,13 +35,12 @@ from pipelines.io.images import picture_format
 from pipelines.io.values import is_dict, is_list
 
 FEW = 2  # values of a JSON file that need not be another program's
+ELEMENTS = ("exif:UserComment", "dc:description")  # of XMP, that programs write into
 COMMENTS = ("Description", "Comment", "Title", "description", "comment")
 INFOTEXTS = ("parameters", "usercomment", "comment", "description")  # of any case, where A1111's kin write
-DESCRIPTION, DESCRIPTION_END = "<dc:description>", "</dc:description>"  # in XMP
-UNWANTED = re.compile(r"\n-[^\n]*(?=\nSteps: )")  # as Draw Things writes it there
+UNWANTED = re.compile(r"\n-[^\n]*(?=\nSteps: )")  # as Draw Things writes it into a description
 PROMPTS = ("prompt", "positive_prompt", "positiveprompt", "positive")  # names of prompts in small letters
 WITHIN = 2  # how deep a prompt may lie in JSON
-OF_FOOOCUS = ("base_model", "base_model_name", "full_prompt", "metadata_scheme", "performance")
 
 
 def texts_of(data: bytes) -> dict[str, str]:
@@ -46,7 +53,7 @@ def texts_of(data: bytes) -> dict[str, str]:
 def read_foreign(texts: Mapping[str, str]) -> Foreign | None:
     """What another program wrote, from the texts of `texts_of`; None when there is nothing."""
     texts = _unwrapped(texts)
-    for reader in (_invokeai, *STUDIOS, read_comfyui, _fooocus, _infotext, _of_any, _comment):
+    for reader in (*STUDIOS, read_comfyui, _infotext, _of_any, _comment):
         found = reader(texts)
         if found is not None and found.text.strip():
             text, prompt = _clean(found.text[:MOST_TEXT]), _clean(found.prompt[:MOST_TEXT])
@@ -55,11 +62,12 @@ def read_foreign(texts: Mapping[str, str]) -> Foreign | None:
 
 
 def _unwrapped(texts: Mapping[str, str]) -> Mapping[str, str]:
-    """The texts with those that a comment holds as JSON of texts, as NovelAI writes them into WebP."""
-    values = json_of(texts.get("comment", ""))
-    if not is_dict(values) or not isinstance(values.get("Comment"), str):
-        return texts
-    return {**texts, **{name: value for name, value in values.items() if isinstance(value, str)}}
+    """The texts, with those inside XMP, and those in a comment that is JSON of texts, as NovelAI writes it into WebP."""
+    elements = {name: text for name in ELEMENTS if (text := element_of(texts.get(XMP, ""), name))}
+    inner = object_of(texts.get("comment", ""))
+    if not isinstance(inner.get("Comment"), str):
+        inner = {}
+    return {**elements, **texts, **{name: text for name, text in inner.items() if isinstance(text, str)}}
 
 
 # -------------------------------------------------------------------------------------------------------- programs
@@ -68,92 +76,21 @@ def _unwrapped(texts: Mapping[str, str]) -> Mapping[str, str]:
 def _infotext(texts: Mapping[str, str]) -> Foreign | None:
     """A1111's text, or that of its kin, wherever it stands; in `parameters` without its pairs too."""
     named = {name.rpartition(":")[2].lower(): text for name, text in texts.items()}
-    _, _, rest = texts.get(XMP, "").partition(DESCRIPTION)
-    described, end, _ = rest[:MOST_PARAMETERS].partition(DESCRIPTION_END)
-    in_xmp = html.unescape(re.sub("<[^<>]*>", "", described)).strip() if end else ""
-    sources = [text for name in INFOTEXTS if (text := named.get(name, ""))] + [UNWANTED.sub("", in_xmp)]
-    for text in sources:
-        if found := read_infotext(text):
-            return found
+    named["description"] = UNWANTED.sub("", named.get("description", ""))
+    sources = [named[name] for name in INFOTEXTS if named.get(name)]
+    if found := next(filter(None, map(read_infotext, sources)), None):
+        return found
     text = named.get("parameters") or next((text for text in sources if "\nNegative prompt:" in text), "")
     return Foreign("a1111", text, prompt_of(text)) if text and json_of(text) is None else None
-
-
-def _fooocus(texts: Mapping[str, str]) -> Foreign | None:
-    """JSON in `parameters` of a PNG or the comment of EXIF; the scheme a1111 is that of A1111."""
-    values = json_of(texts.get("parameters") or texts.get("comment") or "")
-    values = (
-        {str(key).lower().replace(" ", "_"): value for key, value in values.items()}
-        if is_dict(values)
-        else {}
-    )
-    if "prompt" not in values or not set(OF_FOOOCUS) & set(values):
-        return None
-    return Foreign(
-        "fooocus", lines_of(values), plain(values.get("prompt")), digits(values.get("seed")),
-        plain(values.get("base_model") or values.get("base_model_name")),
-    )  # fmt: skip
-
-
-def _invokeai(texts: Mapping[str, str]) -> Foreign | None:
-    """`invokeai_metadata`, or the graph that ran, and its forerunners `sd-metadata` and `Dream`."""
-    values = json_of(texts.get("invokeai_metadata", ""))
-    if is_dict(values):
-        return _of_invokeai(values)
-    values = json_of(texts.get("invokeai_graph", ""))
-    if is_dict(values):
-        return _graph_of_invokeai(values)
-    if "invokeai_workflow" in texts:
-        return Foreign("invokeai", texts["invokeai_workflow"])
-    values = json_of(texts.get("sd-metadata", ""))
-    image = values.get("image") if is_dict(values) else None
-    if is_dict(values) and is_dict(image):
-        prompt = image.get("prompt")
-        if is_list(prompt):
-            prompt = " ".join(plain(part.get("prompt")) for part in prompt if is_dict(part))
-        model = plain(values.get("model_weights"))
-        return Foreign("invokeai", lines_of(values), plain(prompt), digits(image.get("seed")), model)
-    if dream := texts.get("Dream"):
-        words = re.match(r'\s*"((?:\\.|[^"\\])*)"', dream)
-        seed = re.search(r"-S\s*(\d{1,20})\b", dream)
-        return Foreign("invokeai", dream, words[1] if words else "", seed[1] if seed else "")
-    return None
-
-
-def _of_invokeai(values: dict[str, Any]) -> Foreign:
-    model = values.get("model")
-    name = (
-        next((model[key] for key in ("name", "model_name", "key") if model.get(key)), "")
-        if is_dict(model)
-        else model
-    )
-    prompt, seed = plain(values.get("positive_prompt")), digits(values.get("seed"))
-    return Foreign("invokeai", lines_of(values), prompt, seed, plain(name))
-
-
-def _graph_of_invokeai(values: dict[str, Any]) -> Foreign:
-    """A graph of nodes by their ids, and edges from the field of one to the field of another."""
-    listed, edges = values.get("nodes"), values.get("edges")
-    nodes = {key: node for key, node in listed.items() if is_dict(node)} if is_dict(listed) else {}
-    prompt = ""
-    for edge in edges if is_list(edges) else []:
-        begin, end = (edge.get("source"), edge.get("destination")) if is_dict(edge) else (None, None)
-        if is_dict(begin) and is_dict(end) and end.get("field") == "positive_conditioning":
-            prompt = prompt or plain(nodes.get(plain(begin.get("node_id")), {}).get("prompt"))
-    seed = next((found for node in nodes.values() if (found := digits(node.get("seed")))), "")
-    return Foreign("invokeai", lines_of(nodes) or "InvokeAI", prompt, seed)
 
 
 def _of_any(texts: Mapping[str, str]) -> Foreign | None:
     """A program that is not known here, whose JSON or texts have a prompt by that name."""
     for name, text in texts.items():
-        values = None if name == "atelier" else json_of(text)  # a record of ours that is damaged
-        if not is_dict(values):
-            continue
+        values = object_of(text) if name != "atelier" else {}  # a record of ours that is damaged
         for inner in _objects(values, WITHIN):
             if prompt := next((value for name in PROMPTS if isinstance(value := inner.get(name), str)), ""):
-                seed = digits(inner.get("seed"))
-                return Foreign("other", lines_of(values), prompt, seed, plain(inner.get("model")))
+                return told("other", values, prompt, inner.get("seed"), inner.get("model"))
     named = {name.rpartition(":")[2].strip().lower(): text for name, text in texts.items()}
     prompt = next((named[name] for name in PROMPTS if named.get(name)), "")
     if not prompt or prompt.lstrip().startswith(("{", "[")):
@@ -164,7 +101,7 @@ def _of_any(texts: Mapping[str, str]) -> Foreign | None:
 
 def _objects(values: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:
     """A JSON object and those in it, their names in small letters."""
-    yield {str(name).lower(): value for name, value in list(values.items())[:200]}
+    yield small_names(values)
     for value in list(values.values())[:50] if depth > 1 else ():
         if is_dict(value):
             yield from _objects(value, depth - 1)

@@ -1,25 +1,55 @@
-"""Texts that other programs left in pictures as JSON: read without trust, and told as plain text."""
+"""What readers of other programs' records share: JSON, pairs and XMP, read without trust, and told as plain text."""
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from typing import Any
 
+from app.library.entry import Foreign
 from pipelines.io.values import is_dict, is_list
 
 MOST_TEXT = 4000  # characters that are kept of a record
 MOST_JSON = 2_000_000  # characters of a graph
+MOST_ELEMENT = 200_000  # characters of an element of XMP
+NAMES = ("name", "model_name", "key", "modelFileName")  # of a model that is told as an object
 
 
 def json_of(text: str) -> Any:
     """The value of a JSON text, None when it is none. NaN, which ComfyUI writes, is read as None."""
-    text = text.strip()
+    text = text.strip().rstrip("\0")  # which Tensor.Art writes at the end
     if not text.startswith(("{", "[")) or len(text) > MOST_JSON:
         return None
     try:
         return json.loads(text, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
+
+
+def object_of(text: str) -> dict[str, Any]:
+    """The JSON object of a text; {} when it is none."""
+    values = json_of(text)
+    return values if is_dict(values) else {}
+
+
+def small_names(values: dict[str, Any]) -> dict[str, Any]:
+    """An object with its names in small letters and _ for spaces."""
+    return {str(name).lower().replace(" ", "_"): value for name, value in list(values.items())[:200]}
+
+
+def element_of(packet: str, name: str) -> str:
+    """The text of the first element of this name in a packet of XMP, without the tags in it; "" for none."""
+    _, _, rest = packet.partition(f"<{name}>")
+    inner, end, _ = rest[:MOST_ELEMENT].partition(f"</{name}>")
+    return html.unescape(re.sub("<[^<>]*>", "", inner)).strip() if end else ""
+
+
+def told(tool: str, values: dict[str, Any], prompt: Any, seed: Any, model: Any = None) -> Foreign:
+    """What an object says of a run: its pairs as lines; the prompt, the seed and the model as text."""
+    if is_dict(model):
+        model = next((model[name] for name in NAMES if model.get(name)), None)
+    return Foreign(tool, lines_of(values), plain(prompt), digits(seed), plain(model))
 
 
 def plain(value: Any, depth: int = 4) -> str:

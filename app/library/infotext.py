@@ -13,17 +13,18 @@ from app.library.entry import Foreign
 from app.library.foreign_values import MOST_TEXT, digits
 
 MOST_PARAMETERS = 100_000  # characters of a prompt and its pairs
-STRING = r"\"(?:\\.|[^\"\\])*\""
-NESTED = rf"[\[{{](?:{STRING}|[^\"\[\]{{}}]|[\[{{](?:{STRING}|[^\"\[\]{{}}])*[\]}}])*[\]}}]"
+# A pair is a name, and a value: a string of JSON, a list or an object with others in it, or all up to the next mark.
 NAME = r"\s*([A-Za-z][\w \-/]{0,40}):\s*"
-PAIR = re.compile(rf"{NAME}({STRING}|{NESTED}|[^,]*)(?:,|$)")
-BARRED = re.compile(rf"{NAME}([^|]*)(?:\||$)")
-LINE = re.compile(r"\s*([A-Za-z][\w ]{0,40}):\s*(.*)")
+STRING = r"\"(?:\\.|[^\"\\])*\""
+PART = rf"(?:{STRING}|[^\"\[\]{{}}])"
+NESTED = rf"[\[{{](?:{PART}|[\[{{]{PART}*[\]}}])*[\]}}]"
+LINE = re.compile(rf"{NAME}(.*)")
 # where the pairs begin in a line that has the prompt too
 STEPS = re.compile(r"(?:^|[\s,.])(Steps: ?\d+\s*[,|])")
-FIRST = ("steps", "seed", "sampler", "size", "cfg scale", "model", "version")  # pairs before the steps
-NEGATIVE = re.compile(r"(?:^|(?<=\s))negative prompt:", re.IGNORECASE)
-PROMPT = re.compile(r"\s*(?:positive )?prompt:\s*", re.IGNORECASE)
+FIRST = ("steps", "seed", "sampler", "size", "cfg scale", "model", "version")  # what pairs begin with
+PROMPT = re.compile(
+    r"\s*(?:(?:positive )?prompt:)?(.*?)(?:(?<!\S)negative prompt:|\Z)", re.IGNORECASE | re.DOTALL
+)
 # one of which stands beside the seed, a pair a line; and those of Easy Diffusion alone
 SETTINGS = {"steps", "sampler", "width", "num inference steps"}
 EASY = {"use stable diffusion model", "stable diffusion model", "prompt strength"}
@@ -34,46 +35,36 @@ def read_infotext(text: str) -> Foreign | None:
     text = text[:MOST_PARAMETERS]
     lines = text.strip().split("\n")
     for at in range(len(lines) - 1, -1, -1):  # extensions write lines of their own below
-        pairs = _pairs(lines[at])
+        words, pairs = _parted(lines[at])
         if len(pairs) >= 3 and {"steps", "seed", "sampler"} & set(pairs):
-            begin = next(
-                (k + 1 for k in range(at - 1, -1, -1) if STEPS.match(lines[k])), 0
-            )  # of the last run
-            return _told(text, "\n".join([*lines[begin:at], _before(lines[at])]), pairs)
+            before = (k + 1 for k in range(at - 1, -1, -1) if STEPS.match(lines[k]))  # the end of another run
+            prompt = pairs.get("raw prompt") or prompt_of("\n".join([*lines[next(before, 0) : at], words]))
+            tool = "fooocus" if pairs.get("version", "").startswith("Fooocus") else "a1111"
+            return Foreign(tool, text, prompt, digits(pairs.get("seed")), pairs.get("model", ""))
     return _by_lines(text, lines)
 
 
 def prompt_of(text: str) -> str:
     """The prompt of a text that may go on with what is not wanted."""
-    return PROMPT.sub("", NEGATIVE.split(text)[0], count=1)
+    found = PROMPT.match(text)
+    return found[1] if found else text
 
 
-def _told(text: str, words: str, pairs: dict[str, str]) -> Foreign:
-    tool = "fooocus" if pairs.get("version", "").startswith("Fooocus") else "a1111"
-    prompt = pairs.get("raw prompt") or prompt_of(words)
-    return Foreign(tool, text, prompt, digits(pairs.get("seed")), pairs.get("model", ""))
-
-
-def _before(line: str) -> str:
-    """What stands before the pairs in their line, as a prompt does where line ends were lost."""
-    begin = STEPS.search(line)
-    words = line[: begin.start(1)] if begin else ""
-    first = LINE.match(words)
-    if first and first[1].strip().lower() in FIRST:
-        return ""
-    return words.removesuffix(".").rstrip(" ,")
-
-
-def _pairs(line: str) -> dict[str, str]:
-    """The pairs of a line by their names in small letters, the first of each name."""
-    line = line[:MOST_TEXT]
-    if begin := STEPS.search(line):
-        line = line if _before(line) == "" else line[begin.start(1) :]
-    pattern = BARRED if begin and begin[1].endswith("|") else PAIR
+def pairs_of(text: str, mark: str) -> dict[str, str]:
+    """The pairs `Name: value` of a text, with `mark` between them, by their names in small letters, the first of each."""
     pairs: dict[str, str] = {}
-    for found in pattern.finditer(line):
-        pairs.setdefault(found[1].strip().lower(), _unquoted(found[2].strip()))
+    for name, value in re.findall(rf"{NAME}({STRING}|{NESTED}|[^{mark}]*)(?:[{mark}]|$)", text):
+        pairs.setdefault(name.strip().lower(), _unquoted(value.strip()))
     return pairs
+
+
+def _parted(line: str) -> tuple[str, dict[str, str]]:
+    """The pairs of a line, and what stands before them, as a prompt does where line ends were lost."""
+    line = line[:MOST_TEXT]
+    steps, first = STEPS.search(line), LINE.match(line)
+    begin = steps.start(1) if steps and not (first and first[1].strip().lower() in FIRST) else 0
+    mark = "|" if steps and steps[1].endswith("|") else ","
+    return line[:begin].removesuffix(".").rstrip(" ,"), pairs_of(line[begin:], mark)
 
 
 def _unquoted(value: str) -> str:
@@ -94,9 +85,8 @@ def _by_lines(text: str, lines: list[str]) -> Foreign | None:
     if not pairs.get("seed", "").isdecimal() or not SETTINGS & set(pairs):
         return None
     prompt = pairs.get("prompt") or "\n".join(lines[: found[0][0]])
-    model = (
-        pairs.get("stable diffusion model") or pairs.get("use stable diffusion model") or pairs.get("model")
-    )
+    models = ("stable diffusion model", "use stable diffusion model", "model")
+    model = next((pairs[name] for name in models if pairs.get(name)), "")
     return Foreign(
-        "easydiffusion" if EASY & set(pairs) else "other", text, prompt, digits(pairs["seed"]), model or ""
+        "easydiffusion" if EASY & set(pairs) else "other", text, prompt, digits(pairs["seed"]), model
     )

@@ -10,11 +10,10 @@ import zlib
 
 import numpy as np
 
-from app.library.foreign_values import json_of
+from app.library.foreign_values import object_of
 from pipelines.errors import BadInput
 from pipelines.io.containers import png_facts
 from pipelines.io.images import open_untouched
-from pipelines.io.values import is_dict
 
 PACKED, PLAIN = b"stealth_pngcomp", b"stealth_pnginfo"
 LENGTH = 4  # bytes
@@ -41,7 +40,6 @@ def stealth_texts(data: bytes) -> dict[str, str]:
     except zlib.error:
         return {}
     text = unpacked.decode("utf-8", "replace")
-    values = json_of(text)
-    if is_dict(values):
+    if values := object_of(text):
         return {name: value for name, value in values.items() if isinstance(value, str)}
     return {"parameters": text} if text else {}

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from app.library.entry import Foreign
-from app.library.exif import XMP
-from app.library.foreign_values import MOST_TEXT, digits, json_of, lines_of, plain
-from pipelines.io.values import is_dict
+from app.library.foreign_values import MOST_TEXT, digits, lines_of, object_of, plain, small_names, told
+from app.library.infotext import STRING, pairs_of
+from pipelines.io.values import is_dict, is_list
 
-COMMENT, COMMENT_END = "<exif:UserComment>", "</exif:UserComment>"
-MOST_COMMENT = 200_000  # characters
-FLAGS = re.compile(r"\s(?:--\w|Job ID:)")  # where a prompt of Midjourney ends
-SEED = re.compile(r"--seed[ =]+(\d{1,20})\b")
-LINKS = re.compile(r"(?:<?https?://\S+>?\s+)+")  # pictures before a prompt
-MOCHI = re.compile(r"(?:^|;)\s*(Include in Image|Exclude from Image|Model|Seed|Generator):\s*([^;]*)")
+ALL = ""  # instead of a text's name: the texts themselves are the object
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a studio writes a run as one JSON object, with names in small letters.
+
+    `texts` are where it stands, the likelier first. One that others write into, too, is known by its prompt and one at
+    least of `marks`. The prompt, the model and the seed stand in the object, or in the one `inside` it.
+    """
+
+    tool: str
+    texts: tuple[str, ...]
+    marks: frozenset[str] = frozenset()
+    prompt: str = "prompt"
+    models: tuple[str, ...] = ("model",)
+    inside: str = ""
+
+
+FORMS = (
+    Form("invokeai", ("invokeai_metadata",), prompt="positive_prompt"),
+    Form("invokeai", ("sd-metadata",), inside="image", models=("model_weights",)),
+    Form("swarmui", ("parameters", "comment"), inside="sui_image_params"),
+    Form("drawthings", ("exif:UserComment", "comment"), frozenset({"uc", "sampler", "v2"}), prompt="c"),
+    Form("easydiffusion", ("comment", ALL), frozenset({"use_stable_diffusion_model", "num_inference_steps"}),
+         models=("use_stable_diffusion_model",)),
+    Form("tensorart", ("generation_data",), models=("basemodel",)),
+    Form("fooocus", ("parameters", "comment"), frozenset({"full_prompt", "metadata_scheme", "performance",
+         "base_model", "base_model_name"}), models=("base_model", "base_model_name")),
+)  # fmt: skip
+LINKS = re.compile(r"(?:<?https?://\S+\s+)+")  # pictures before a prompt of Midjourney
+FLAG = re.compile(r"\s--(\w+)(?:[ =]+([\w:.]+))?")  # and what stands behind it
+JOB = re.compile(r"(?:^|\s)Job ID: [0-9a-f-]{8}")
+DREAM = re.compile(rf"\s*({STRING}).*?(?:\s-S\s*(\d+)\b|\Z)", re.DOTALL)
 MACHINES = (  # marks of pictures that a model drew: IPTC's digital source type, and the label of GB 45438-2025
     b"trainedAlgorithmicMedia", b"tc260.org.cn/ns/AIGC", b'"AIGC"',
 )  # fmt: skip
@@ -31,10 +59,55 @@ SIGNS = {  # what such pictures hold of who made them -> the studio
 }
 
 
+def _of_forms(texts: Mapping[str, str]) -> Foreign | None:
+    for form in FORMS:
+        for name in form.texts:
+            values = object_of(texts.get(name, "")) if name != ALL else dict(texts)
+            named = small_names(values)
+            inner = named.get(form.inside) if form.inside else named
+            if not is_dict(inner) or not inner:
+                continue
+            if form.marks and (form.prompt not in named or not form.marks & set(named)):
+                continue
+            named |= small_names(inner)
+            model = next((named[name] for name in form.models if named.get(name)), None)
+            return told(form.tool, values, _joined(named.get(form.prompt)), named.get("seed"), model)
+    return None
+
+
+def _joined(prompt: Any) -> Any:
+    """A prompt of several parts, [{"prompt", "weight"}], as one text."""
+    if is_list(prompt):
+        return " ".join(plain(part.get("prompt") if is_dict(part) else part) for part in prompt)
+    return prompt
+
+
+def _invokeai(texts: Mapping[str, str]) -> Foreign | None:
+    """A graph that ran, one that was drawn, or a command line, `"a fox" -S 7`.
+
+    The graph has nodes by their ids, and edges from the field of one to the field of another.
+    """
+    if values := object_of(texts.get("invokeai_graph", "")):
+        nodes, edges = (values.get(name) for name in ("nodes", "edges"))
+        nodes = {key: node for key, node in nodes.items() if is_dict(node)} if is_dict(nodes) else {}
+        prompt = ""
+        for edge in edges if is_list(edges) else []:
+            begin, end = (edge.get("source"), edge.get("destination")) if is_dict(edge) else (None, None)
+            if is_dict(begin) and is_dict(end) and end.get("field") == "positive_conditioning":
+                prompt = prompt or plain(nodes.get(plain(begin.get("node_id")), {}).get("prompt"))
+        seed = next((found for node in nodes.values() if (found := digits(node.get("seed")))), "")
+        return Foreign("invokeai", lines_of(nodes) or "InvokeAI", prompt, seed)
+    if "invokeai_workflow" in texts:
+        return Foreign("invokeai", texts["invokeai_workflow"])
+    if dream := texts.get("Dream"):
+        found = DREAM.match(dream)
+        return Foreign("invokeai", dream, found[1][1:-1] if found else "", digits(found[2]) if found else "")
+    return None
+
+
 def _novelai(texts: Mapping[str, str]) -> Foreign | None:
     """`Software: NovelAI`, the prompt in `Description`, and JSON in `Comment`."""
-    values = json_of(texts.get("Comment") or texts.get("comment") or "")
-    values = values if is_dict(values) else {}
+    values = object_of(texts.get("Comment") or texts.get("comment") or "")
     named = "NovelAI" in texts.get("Software", "") + texts.get("Title", "") + texts.get("Source", "")
     if not named and not {"uc", "sampler", "prompt"} <= set(values):  # as WebP has it
         return None
@@ -43,68 +116,29 @@ def _novelai(texts: Mapping[str, str]) -> Foreign | None:
     return Foreign("novelai", text or "NovelAI", prompt, digits(values.get("seed")), texts.get("Source", ""))
 
 
-def _swarmui(texts: Mapping[str, str]) -> Foreign | None:
-    """JSON with "sui_image_params" in `parameters`, or in the comment of EXIF."""
-    values = json_of(texts.get("parameters") or texts.get("comment") or "")
-    told = values.get("sui_image_params") if is_dict(values) else None
-    if not is_dict(told):
-        return None
-    return _of_values("swarmui", told, told.get("prompt"), told.get("model"))
-
-
-def _drawthings(texts: Mapping[str, str]) -> Foreign | None:
-    """JSON in the comment of EXIF, which a PNG holds in its XMP: "c" is the prompt, "uc" what is not wanted."""
-    _, _, rest = texts.get(XMP, "").partition(COMMENT)
-    packet, end, _ = rest[:MOST_COMMENT].partition(COMMENT_END)
-    told = re.sub("<[^<>]*>", "", packet) if end else texts.get("comment") or ""
-    values = json_of(html.unescape(told))
-    if not is_dict(values) or "c" not in values or not {"uc", "sampler", "v2"} & set(values):
-        return None
-    return _of_values("drawthings", values, values.get("c"), values.get("model"))
-
-
-def _easydiffusion(texts: Mapping[str, str]) -> Foreign | None:
-    """One text a setting, or JSON of them in the comment of EXIF."""
-    values: Any = json_of(texts.get("comment") or "")
-    values = values if is_dict(values) else dict(texts)
-    if not {"use_stable_diffusion_model", "num_inference_steps"} & set(values) or "prompt" not in values:
-        return None
-    return _of_values("easydiffusion", values, values.get("prompt"), values.get("use_stable_diffusion_model"))
-
-
-def _tensorart(texts: Mapping[str, str]) -> Foreign | None:
-    """JSON in `generation_data`, which ends in a zero byte."""
-    values = json_of(texts.get("generation_data", "").rstrip("\0"))
-    if not is_dict(values):
-        return None
-    model = values.get("baseModel")
-    name = model.get("modelFileName") if is_dict(model) else model
-    return _of_values("tensorart", values, values.get("prompt"), name)
-
-
 def _midjourney(texts: Mapping[str, str]) -> Foreign | None:
     """The prompt with its flags, and `Job ID: ...`, in `Description`."""
-    told = texts.get("Description") or texts.get("description") or ""
-    if not re.search(r"Job ID: [0-9a-f-]{8}|\s--(?:v|niji) \d|\s--ar \d", told[:MOST_TEXT]):
+    text = texts.get("Description") or texts.get("description") or ""
+    words, *job = JOB.split(text[:MOST_TEXT], maxsplit=1)
+    prompt, flags = FLAG.split(words, maxsplit=1)[0], dict(FLAG.findall(text[:MOST_TEXT]))
+    if not job and not any(flags.get(name, "")[:1].isdecimal() for name in ("v", "niji", "ar")):
         return None
-    seed = SEED.search(told)
-    prompt = LINKS.sub("", FLAGS.split(told[:MOST_TEXT], maxsplit=1)[0].strip(), count=1)
-    return Foreign("midjourney", told, prompt, seed[1] if seed else "")
+    return Foreign("midjourney", text, LINKS.sub("", prompt.strip(), count=1), digits(flags.get("seed")))
 
 
 def _mochi(texts: Mapping[str, str]) -> Foreign | None:
     """`Include in Image: ...; Seed: ...; Generator: Mochi Diffusion` in any text."""
-    told = next((text for text in texts.values() if "Include in Image:" in text[:MOST_TEXT]), "")
-    pairs = {found[1]: found[2].strip() for found in MOCHI.finditer(told[:MOST_TEXT])}
-    if "Include in Image" not in pairs:
+    text = next((text for text in texts.values() if "Include in Image:" in text[:MOST_TEXT]), "")
+    pairs = pairs_of(text[:MOST_TEXT], ";")
+    if "include in image" not in pairs:
         return None
     return Foreign(
-        "mochi", told, pairs["Include in Image"], digits(pairs.get("Seed")), pairs.get("Model", "")
+        "mochi", text, pairs["include in image"], digits(pairs.get("seed")), pairs.get("model", "")
     )
 
 
 STUDIOS: tuple[Callable[[Mapping[str, str]], Foreign | None], ...] = (
-    _novelai, _swarmui, _drawthings, _easydiffusion, _tensorart, _midjourney, _mochi,
+    _novelai, _of_forms, _invokeai, _midjourney, _mochi,
 )  # fmt: skip
 
 
@@ -115,7 +149,3 @@ def made_by_machine(data: bytes) -> Foreign | None:
         return None
     tool = next((studio for sign, studio in SIGNS.items() if sign in data), "machine")
     return Foreign(tool, mark.decode())
-
-
-def _of_values(tool: str, values: dict[str, Any], prompt: Any, model: Any) -> Foreign:
-    return Foreign(tool, lines_of(values), plain(prompt), digits(values.get("seed")), plain(model))

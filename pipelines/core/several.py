@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, reason_of
 from pipelines.io.files import home_path
 from pipelines.io.tables import cells_of, text_of
 from pipelines.io.values import is_dict, is_list
@@ -86,8 +86,7 @@ def read_text(file: Path, most: int = MOST_BYTES) -> str:
         with file.open("rb") as opened:
             data = opened.read(most + 1)
     except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise BadInput("core.prompts_unreadable", file=name, reason=reason) from None
+        raise BadInput("core.prompts_unreadable", file=name, reason=reason_of(error)) from None
     if len(data) > most:
         raise BadInput("core.prompts_too_large", file=name, most=most // 1000)
     text = text_of(data)

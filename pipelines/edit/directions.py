@@ -6,8 +6,6 @@ the base model and of CLIP, the seed and figures as metadata. The adapters are t
 
 from __future__ import annotations
 
-import base64
-import binascii
 import copy
 import json
 import math
@@ -23,7 +21,8 @@ from torch import Tensor, nn
 
 from pipelines.core.settings import clean_prompt
 from pipelines.errors import BadInput
-from pipelines.io.files import home_path, write_atomically
+from pipelines.io.files import bytes_to_uri, read_file_or_uri, write_atomically
+from pipelines.io.tensors import header_of
 from pipelines.io.values import is_dict
 from pipelines.models.base import Denoiser
 from pipelines.models.checkpoint import META_INIT_LOCK, canonical_bytes, network_hash
@@ -31,9 +30,7 @@ from pipelines.models.sampling import generator_of
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
 MAX_BYTES = 32_000_000
-MAX_HEADER = 1_000_000
 MAX_RANK = 64
-URI_HEAD = "data:application/octet-stream;base64,"
 # facts that are text, and their length
 TEXTS = {"source": 2000, "target": 2000, "base": 64, "clip": 200, "mode": 40}
 
@@ -83,7 +80,7 @@ class Direction:
 
     def to_uri(self) -> str:
         """The contents of the file as a data URI, which `read_direction` accepts."""
-        return URI_HEAD + base64.b64encode(self.to_bytes()).decode("ascii")
+        return bytes_to_uri(self.to_bytes())
 
 
 def check_direction_name(path: str | Path) -> None:
@@ -97,8 +94,17 @@ def read_direction(source: str | Path) -> Direction:
 
     BadInput when it is too large, damaged, or not a direction that Edit saved.
     """
-    data = _read(source)
-    header = _header(data)
+    data = read_file_or_uri(
+        source,
+        MAX_BYTES,
+        missing=BadInput("edit.direction_missing", path=str(source)[:80]),
+        too_large=BadInput("edit.direction_too_heavy", most=MAX_BYTES // 1_000_000),
+        damaged=BadInput("edit.direction_uri_damaged"),
+    )
+    try:
+        header = header_of(data)
+    except ValueError:
+        raise BadInput("edit.not_safetensors") from None
     metadata = header.pop("__metadata__", {})
     try:
         facts = json.loads(metadata["facts"])
@@ -125,43 +131,6 @@ def read_direction(source: str | Path) -> Direction:
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise BadInput("edit.direction_not_finite")
     return Direction(tensors, facts)
-
-
-def _read(source: str | Path) -> bytes:
-    if isinstance(source, str) and source.startswith("data:"):
-        body = source.partition(",")[2]
-        if len(body) > MAX_BYTES * 4 // 3 + 4:
-            raise BadInput("edit.direction_too_heavy", most=MAX_BYTES // 1000000)
-        try:
-            return base64.b64decode(body, validate=True)
-        except (binascii.Error, ValueError):
-            raise BadInput("edit.direction_uri_damaged") from None
-    try:
-        path = home_path(source)
-        if not path.is_file():
-            raise BadInput("edit.direction_missing", path=str(source)[:80])
-        if path.stat().st_size > MAX_BYTES:
-            raise BadInput("edit.file_too_heavy", file=path.name[:60], most=MAX_BYTES // 1000000)
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        if isinstance(error, BadInput):
-            raise
-        reason = (getattr(error, "strerror", None) or type(error).__name__).lower()
-        raise BadInput("edit.direction_unreadable", path=str(source)[:80], reason=reason) from None
-
-
-def _header(data: bytes) -> dict[str, Any]:
-    """The JSON header of a safetensors file. BadInput when there is none."""
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or not 2 <= length <= min(MAX_HEADER, len(data) - 8):
-        raise BadInput("edit.not_safetensors")
-    try:
-        header = json.loads(data[8 : 8 + length])
-    except (ValueError, RecursionError):
-        header = None
-    if not is_dict(header):
-        raise BadInput("edit.not_safetensors")
-    return header
 
 
 class AdaptedUnet:

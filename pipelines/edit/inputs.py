@@ -20,7 +20,7 @@ from pipelines.edit.framing import MIN_SIDE, Framing
 from pipelines.edit.settings import EditSettings, split_list
 from pipelines.edit.source_images import SourceImages
 from pipelines.edit.tuning import TargetDirection
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, reason_of
 from pipelines.io.files import home_path
 from pipelines.io.folders import open_one_of, picture_files
 from pipelines.io.images import on_white, open_picture, open_untouched, picture_to_uri, to_pil
@@ -203,8 +203,7 @@ def _unfolded(source: str) -> list[str]:
         try:
             paths = picture_files(folder)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise BadInput("io.film_unreadable", file=source[:80], reason=reason) from None
+            raise BadInput("io.film_unreadable", file=source[:80], reason=reason_of(error)) from None
         if not paths:
             raise BadInput("edit.folder_without_pictures", folder=source[:80])
         return [str(path) for path in paths]

@@ -1,7 +1,8 @@
-"""Writing files atomically."""
+"""Writing files atomically, and small ones as data URIs."""
 
 from __future__ import annotations
 
+import base64
 import errno
 import os
 import tempfile
@@ -9,7 +10,9 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from pipelines.errors import BadInput, CannotSave
+from pipelines.errors import BadInput, CannotSave, reason_of
+
+FILE_URI_HEAD = "data:application/octet-stream;base64,"
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -35,6 +38,40 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         if temporary is not None:
             with suppress(OSError):
                 os.unlink(temporary)
+
+
+def bytes_to_uri(data: bytes) -> str:
+    """A file's bytes as a data URI, which `read_file_or_uri` takes."""
+    return FILE_URI_HEAD + base64.b64encode(data).decode("ascii")
+
+
+def read_file_or_uri(
+    source: str | Path, most: int, *, missing: BadInput, too_large: BadInput, damaged: BadInput
+) -> bytes:
+    """The bytes of a file by its path, or of a data URI, either from a stranger.
+
+    Raises `missing` when there is no such file, `too_large` when there are more than `most` bytes, `damaged` when a URI is
+    no base64, and a BadInput of its own when the file cannot be read.
+    """
+    if isinstance(source, str) and source.startswith("data:"):
+        body = source.partition(",")[2]
+        if len(body) > most * 4 // 3 + 4:
+            raise too_large
+        try:
+            return base64.b64decode(body, validate=True)
+        except ValueError:
+            raise damaged from None
+    path = home_path(source)
+    try:
+        if not path.is_file():
+            raise missing
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise BadInput("io.file_unreadable", path=str(source)[:80], reason=reason_of(error)) from None
+    if len(data) > most:
+        raise too_large
+    return data
 
 
 def home_path(source: str | Path) -> Path:
@@ -66,8 +103,7 @@ def check_writable(source: str | Path) -> Path:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".try-", suffix=".part"):
             pass
     except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise BadInput("io.not_writable", path=str(path)[:80], reason=reason) from None
+        raise BadInput("io.not_writable", path=str(path)[:80], reason=reason_of(error)) from None
     return path
 
 
@@ -109,7 +145,7 @@ def cannot_save(path: str | Path, error: OSError) -> CannotSave:
         return CannotSave("io.disk_full", file=file)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return CannotSave("io.folder_forbidden", file=file, folder=Path(path).parent)
-    return CannotSave("io.not_saved", file=file, reason=(error.strerror or str(error)).lower())
+    return CannotSave("io.not_saved", file=file, reason=reason_of(error))
 
 
 @cache

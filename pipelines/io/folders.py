@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, one_line
 from pipelines.io.images import URI_HEAD, open_picture
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -35,9 +35,7 @@ def open_one_of(source: str | Path) -> Image.Image:
     except BadInput as error:
         if error.code in NAMED or str(source)[: len(URI_HEAD)].lower() == URI_HEAD:
             raise
-        name = Path(source).name
-        name = name if len(name) <= 80 else name[:77] + "..."
-        raise BadInput("io.picture_of_folder", file=name, problem=error) from None
+        raise BadInput("io.picture_of_folder", file=one_line(Path(source).name), problem=error) from None
 
 
 def _natural_order(path: Path) -> tuple[list[int | str], str]:

@@ -26,7 +26,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
-from pipelines.errors import BadInput, Message
+from pipelines.errors import BadInput, Message, one_line, reason_of
 from pipelines.io.containers import (
     GREY,
     TURNS,
@@ -159,7 +159,7 @@ def _decoded(
         raise
     except DAMAGED as error:
         plain = isinstance(error, (OSError, ValueError))  # the others say something of Pillow's
-        reason = _short(error) if plain else "its beginning is not whole"
+        reason = one_line(error) if plain else "its beginning is not whole"
         raise BadInput("io.picture_damaged", format=kind, reason=reason) from None
     turn = TURNS.get(orientation(exif or opened.info.get("exif", b"")))
     return picture, profile or opened.info.get("icc_profile", b""), turn
@@ -242,7 +242,9 @@ def read_bytes(source: str | Path | bytes, *, max_bytes: int = MAX_BYTES) -> byt
         except (OSError, ValueError) as error:
             if isinstance(error, BadInput):
                 raise
-            raise BadInput("io.picture_unreadable", picture=_short(source), reason=_reason(error)) from None
+            raise BadInput(
+                "io.picture_unreadable", picture=one_line(source), reason=reason_of(error)
+            ) from None
         if size > max_bytes:
             raise _too_heavy(size, max_bytes)
     if len(data) > max_bytes:
@@ -266,14 +268,14 @@ def _path(source: str | Path) -> Path:
     """The file that is meant. BadInput when there is none."""
     text = str(source).strip()
     if text.lower().startswith(("http://", "https://")):
-        raise BadInput("io.picture_address", picture=_short(source))
+        raise BadInput("io.picture_address", picture=one_line(source))
     meant = [Path(source), Path(text.strip('"'))]
     if text.lower().startswith("file://"):
         meant.append(Path(url2pathname(urlsplit(text).path)))
     for path in meant:
         if path.is_file():
             return path
-    raise BadInput("io.picture_missing", picture=_short(source))
+    raise BadInput("io.picture_missing", picture=one_line(source))
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
@@ -367,12 +369,3 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _too_heavy(size: int, most: int) -> BadInput:
     return BadInput("io.picture_too_heavy", megabytes=size / 1e6, most=most / 1e6)
-
-
-def _short(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()

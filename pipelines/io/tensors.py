@@ -1,15 +1,21 @@
-"""Opening safetensors files, with types: the library declares none for an opened file."""
+"""Opening safetensors files, with types: the library declares none for an opened file. The header of one in memory."""
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from safetensors import safe_open
 
+from pipelines.io.values import is_dict
+
 if TYPE_CHECKING:  # torch takes a second to import
     from torch import Tensor
+
+
+MAX_HEADER = 1_000_000  # bytes
 
 
 class TensorFile(Protocol):
@@ -35,3 +41,20 @@ def open_tensors(path: Path, framework: Literal["pt", "np"] = "pt") -> AbstractC
     pass through when the file is damaged or cannot be opened.
     """
     return cast("AbstractContextManager[TensorFile]", safe_open(path, framework))
+
+
+def header_of(data: bytes) -> dict[str, Any]:
+    """The JSON header of a safetensors file in memory: an entry a tensor, and texts under "__metadata__" where it has any.
+
+    ValueError when the bytes have none, or one of more than MAX_HEADER bytes. Nothing else of the file is checked.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or not 2 <= length <= min(MAX_HEADER, len(data) - 8):
+        raise ValueError("no safetensors file")
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except RecursionError:
+        header = None
+    if not is_dict(header):
+        raise ValueError("no safetensors file")
+    return header

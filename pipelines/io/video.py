@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, one_line, reason_of
 from pipelines.io.files import cannot_save, write_atomically
 from pipelines.io.folders import open_one_of, picture_files
 from pipelines.io.images import on_white
@@ -76,7 +76,7 @@ def check_suffix(path: str | Path) -> str:
     """The suffix of a film's path in lower case, ".mp4" or ".webp". BadInput for others."""
     suffix = Path(path).suffix.lower()
     if suffix not in ENCODERS:
-        raise BadInput("io.film_suffix", file=_short(Path(path).name))
+        raise BadInput("io.film_suffix", file=one_line(Path(path).name))
     return suffix
 
 
@@ -252,11 +252,11 @@ def read_frames(source: str | Path, *, limit: int = 600, longest: int = 512) -> 
     """
     path = Path(source)
     if not os.path.exists(source):  # path.exists() would raise for some names, and take "" for this folder
-        raise BadInput("io.film_missing", path=_short(source))
+        raise BadInput("io.film_missing", path=one_line(source))
     frames = _of_folder(path, limit, longest) if path.is_dir() else _of_film(path, limit, longest)
     first = next(frames, None)
     if first is None:
-        raise BadInput("io.film_without_readable_frame", file=_short(path.name))
+        raise BadInput("io.film_without_readable_frame", file=one_line(path.name))
     return itertools.chain([first], frames)
 
 
@@ -267,7 +267,7 @@ def _of_folder(folder: Path, limit: int, longest: int) -> Iterator[Image.Image]:
     except OSError as error:
         raise _unreadable(folder, error) from None
     if not paths:
-        raise BadInput("io.folder_without_pictures", folder=_short(folder.name))
+        raise BadInput("io.folder_without_pictures", folder=one_line(folder.name))
     if len(paths) > limit:
         raise BadInput("io.folder_too_many_pictures", count=len(paths), most=limit)
     for path in paths:
@@ -304,8 +304,7 @@ def _of_film(path: Path, limit: int, longest: int) -> Iterator[Image.Image]:
     except BadInput:
         raise
     except FFmpegError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise BadInput("io.film_damaged", reason=_short(reason)) from None
+        raise BadInput("io.film_damaged", reason=one_line(reason_of(error))) from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
 
@@ -348,14 +347,8 @@ def _reduced(image: Image.Image, longest: int) -> Image.Image:
 
 
 def _unreadable(path: Path, error: Exception) -> BadInput:
-    reason = getattr(error, "strerror", None) or str(error)
-    return BadInput("io.film_unreadable", file=_short(path.name), reason=reason.lower())
+    return BadInput("io.film_unreadable", file=one_line(path.name), reason=reason_of(error))
 
 
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
-
-
-def _short(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -6,8 +6,6 @@ a new style.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +21,8 @@ from torch import Tensor
 from pipelines.core.pipeline import Step
 from pipelines.core.settings import clean_prompt
 from pipelines.errors import BadInput
-from pipelines.io.files import home_path, write_atomically
+from pipelines.io.files import bytes_to_uri, read_file_or_uri, write_atomically
+from pipelines.io.tensors import header_of
 from pipelines.io.values import is_dict, is_list
 from pipelines.models.base import Clip
 from pipelines.models.checkpoint import canonical_bytes, network_hash
@@ -33,7 +32,6 @@ from pipelines.see.pictures import Progress, quiet
 
 SHOTS = (1, 2, 4, 8, 16)  # pictures a label, as in figure 6 of Radford et al. 2021
 MAX_BYTES = 32_000_000
-URI_HEAD = "data:application/octet-stream;base64,"
 DECAY = 0.01  # of the weights; from 0.001 to 1 it makes no difference
 
 
@@ -74,7 +72,7 @@ class Probe:
 
     def to_uri(self) -> str:
         """The contents of the file as a data URI, which `read_probe` takes."""
-        return URI_HEAD + base64.b64encode(self.to_bytes()).decode("ascii")
+        return bytes_to_uri(self.to_bytes())
 
 
 def check_probe_name(path: str | Path) -> None:
@@ -248,13 +246,15 @@ def read_probe(source: str | Path) -> Probe:
 
     BadInput when it is missing, too large, damaged, or not a probe.
     """
-    data = _read(source)
-    length = int.from_bytes(data[:8], "little")
+    data = read_file_or_uri(
+        source,
+        MAX_BYTES,
+        missing=BadInput("see.probe_missing", path=str(source)[:80]),
+        too_large=BadInput("see.probe_too_heavy", most=MAX_BYTES // 1_000_000),
+        damaged=BadInput("see.not_a_probe"),
+    )
     try:
-        if len(data) < 8 or not 2 <= length <= len(data) - 8:
-            raise ValueError
-        header = json.loads(data[8 : 8 + length])
-        told = json.loads(header["__metadata__"]["probe"])
+        told = json.loads(header_of(data)["__metadata__"]["probe"])
         tensors = load(data)
     except (SafetensorError, ValueError, TypeError, KeyError, RecursionError):
         raise BadInput("see.not_a_probe") from None
@@ -270,25 +270,3 @@ def read_probe(source: str | Path) -> Probe:
         raise BadInput("see.not_a_probe")
     names = [clean_prompt(str(label)) for label in labels]
     return Probe(names, weight, float(scale), clip, facts if is_dict(facts) else {})
-
-
-def _read(source: str | Path) -> bytes:
-    if isinstance(source, str) and source.startswith("data:"):
-        body = source.partition(",")[2]
-        if len(body) > MAX_BYTES * 4 // 3 + 4:
-            raise BadInput("see.probe_too_heavy", most=MAX_BYTES // 1_000_000)
-        try:
-            return base64.b64decode(body, validate=True)
-        except (binascii.Error, ValueError):
-            raise BadInput("see.not_a_probe") from None
-    try:
-        path = home_path(source)
-        if not path.is_file():
-            raise BadInput("see.probe_missing", path=str(source)[:80])
-        if path.stat().st_size > MAX_BYTES:
-            raise BadInput("see.probe_too_heavy", most=MAX_BYTES // 1_000_000)
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput("see.probe_missing", path=str(source)[:80]) from None

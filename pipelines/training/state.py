@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, one_line
 from pipelines.io.files import write_atomically
 from pipelines.io.tensors import TensorFile, open_tensors
 from pipelines.training.data.stream import Journey
@@ -85,7 +85,7 @@ def load_state(path: Path, trainer: Trainer, average: dict[str, dict[str, Tensor
             _put_back(facts, file, trainer, average)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise BadInput(
-            "training.state_of_other_training", folder=path, reason=" ".join(str(error).split())[:120]
+            "training.state_of_other_training", folder=path, reason=one_line(error, 120)
         ) from error
     curves = {key: [tuple(point) for point in points] for key, points in facts["curves"].items()}
     journey = Journey(**facts["journey"]) if facts.get("journey") else None

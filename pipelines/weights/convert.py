@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.errors import BadInput, Message
+from pipelines.errors import BadInput, Message, one_line, reason_of
 from pipelines.io.files import cannot_save, home_path
 from pipelines.io.values import is_dict
 from pipelines.models.checkpoint import check_finite, file_hash
@@ -152,9 +152,8 @@ def _as_named(candidates: list[list[SourceCheckpoint]], family: str) -> Converte
         except BadInput as problem:
             told = told or problem
         except UNFIT as problem:
-            reason = " ".join(str(problem).split())[:80]
             told = told or BadInput(
-                "weights.broke_family", file=candidate[0].file, family=family, reason=reason
+                "weights.broke_family", file=candidate[0].file, family=family, reason=one_line(problem)
             )
     assert told is not None
     raise told
@@ -202,9 +201,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise BadInput(
-            "weights.config_unreadable", file=path.name, reason=(error.strerror or str(error)).lower()
-        ) from None
+        raise BadInput("weights.config_unreadable", file=path.name, reason=reason_of(error)) from None
     except ValueError as error:
         raise BadInput("weights.config_not_json", file=path.name, reason=str(error)[:80]) from None
     if not is_dict(values):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from pipelines.errors import BadInput, Message
+from pipelines.errors import BadInput, Message, one_line, reason_of
 from pipelines.io.files import cannot_save, write_atomically
 from pipelines.models.checkpoint import file_hash
 
@@ -115,7 +115,10 @@ def _receive(part: _Part, size: int | None, opener: Opener) -> Generator[tuple[i
             misses = 0 if part.size > best else misses + 1
             if misses >= TRIES:
                 raise Unavailable(
-                    "weights.broken_off", host=part.host, megabytes=part.size / 1e6, reason=_reason(error)
+                    "weights.broken_off",
+                    host=part.host,
+                    megabytes=part.size / 1e6,
+                    reason=one_line(reason_of(error)),
                 ) from error
             time.sleep(0.2 * misses)
 
@@ -182,9 +185,12 @@ class _Part:
             raise _refusal(error.code, self.path.name, self.host) from error
         except urllib.error.URLError as error:
             if isinstance(error.reason, (ConnectionError, TimeoutError)) and begin:
-                raise ConnectionError(_reason(error.reason)) from error
+                raise ConnectionError(one_line(reason_of(error.reason))) from error
             raise Unavailable(
-                "weights.unreachable", host=self.host, reason=_reason(error.reason), file=self.path.name
+                "weights.unreachable",
+                host=self.host,
+                reason=one_line(reason_of(error.reason)),
+                file=self.path.name,
             ) from error
         with answer:
             try:
@@ -273,7 +279,7 @@ def _block(answer: Any) -> bytes:
     try:
         return answer.read(BLOCK)
     except OSError as error:
-        raise ConnectionError(_reason(error)) from error
+        raise ConnectionError(one_line(reason_of(error))) from error
 
 
 def _same(offer: dict[str, Any], before: dict[str, Any]) -> bool:
@@ -308,11 +314,6 @@ def _refusal(status: int, file: str, host: str | None) -> Unavailable:
     if status in (401, 403):
         return Unavailable("weights.not_for_everybody", host=host, file=file, status=status)
     return Unavailable("weights.not_sent", host=host, file=file, status=status)
-
-
-def _reason(error: object) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).lower().split())[:80]
 
 
 class _OnlyHttps(urllib.request.HTTPRedirectHandler):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, reason_of
 from pipelines.io.files import home_path, write_atomically
 from pipelines.io.values import is_dict
 from pipelines.models.spec import families, suffixes
@@ -163,9 +163,7 @@ def remove(name: str) -> int:
         if place:
             shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
     except OSError as error:
-        raise BadInput(
-            "weights.not_removed", path=place, reason=(error.strerror or str(error)).lower()
-        ) from error
+        raise BadInput("weights.not_removed", path=place, reason=reason_of(error)) from error
     _forget(downloads)
     return freed
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pipelines.errors import BadInput, Message
+from pipelines.errors import BadInput, Message, one_line, reason_of
 from pipelines.io.values import is_dict
 from pipelines.models.source import SourceCheckpoint
 from pipelines.weights import sandbox
@@ -51,8 +51,7 @@ def read_original(
             if form == "flax":
                 return _read_flax(path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise BadInput("weights.file_unreadable", file=path.name, reason=reason) from None
+        raise BadInput("weights.file_unreadable", file=path.name, reason=reason_of(error)) from None
     if form == "safetensors":
         return _read_safetensors(path, path.name)
     if form == "pickle":
@@ -101,7 +100,7 @@ def _read_safetensors(path: Path, name: str) -> SourceCheckpoint:
             r"unknown variant `(\w{1,20})`", str(error)
         ):  # a type of numbers in the header
             raise BadInput("weights.number_type", name=name, type=strange[1]) from None
-        raise BadInput("weights.file_damaged", file=name, reason=_short(error)) from None
+        raise BadInput("weights.file_damaged", file=name, reason=one_line(error, 120)) from None
     return SourceCheckpoint(name, tensors, dict(metadata), mapped.release if mapped else None)
 
 
@@ -118,7 +117,10 @@ def _read_flax(path: Path) -> SourceCheckpoint:
         AttributeError,
         RecursionError,
     ) as error:
-        raise _no_weights(path, Message("weights.flax_damaged", {"reason": _short(error)})) from None
+        raise _no_weights(
+            path,
+            Message("weights.flax_damaged", {"reason": one_line(error, 120)}),
+        ) from None
     tensors, numbers = _flat(tree)
     if not tensors:
         raise _no_weights(path, Message("weights.no_tensors"))
@@ -160,7 +162,3 @@ def _read_pickle(path: Path, seconds: float, memory: int, folder: Path | None) -
             raise _no_weights(path, limits)
         original = _read_safetensors(copy, path.name)
         return replace(original, metadata=json.loads(original.metadata["numbers"]))
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipelines.errors import BadInput, Message
+from pipelines.errors import BadInput, Message, one_line
 from pipelines.models.ddpm.network import Ddpm, DdpmConfig
 from pipelines.models.source import Converted, SourceCheckpoint, checked, count_of
 
@@ -62,9 +62,7 @@ def convert(original: SourceCheckpoint) -> Converted:
     except KeyError as missing:
         raise BadInput("models.diffusion_incomplete", file=original.file, name=missing.args[0]) from None
     except (ValueError, IndexError, TypeError, RuntimeError) as error:
-        raise BadInput(
-            "models.diffusion_sizes", file=original.file, reason=" ".join(str(error).split())[:80]
-        ) from None
+        raise BadInput("models.diffusion_sizes", file=original.file, reason=one_line(error)) from None
 
 
 def _network_in(original: SourceCheckpoint) -> tuple[str, dict[str, Tensor]]:

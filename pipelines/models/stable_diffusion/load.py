@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, one_line
 from pipelines.io.values import is_dict, is_list
 from pipelines.models.attention import open_attention
 from pipelines.models.checkpoint import check_finite
@@ -53,8 +53,7 @@ def load_diffusers(folder: str | Path, device: torch.device, dtype: torch.dtype 
             **options,
         )
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:120]
-        raise BadInput("diffuse.model_damaged", model=folder.name, reason=reason) from None
+        raise BadInput("diffuse.model_damaged", model=folder.name, reason=one_line(error, 120)) from None
     if kind in KINDS:
         _check_kind(pipe, folder.name)
     for name in WEIGHTS:

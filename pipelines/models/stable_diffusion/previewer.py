@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pipelines.errors import BadInput
+from pipelines.errors import BadInput, one_line
 from pipelines.models.checkpoint import check_finite
 from pipelines.models.stable_diffusion.load import UNREADABLE
 
@@ -43,8 +43,7 @@ def load_previewer(folder: Path, device: torch.device) -> TinyDecoder:
         kind: Any = cast(Any, diffusers).AutoencoderTiny
         vae: Any = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:120]
-        raise BadInput("diffuse.preview_damaged", model=folder.name, reason=reason) from None
+        raise BadInput("diffuse.preview_damaged", model=folder.name, reason=one_line(error, 120)) from None
     decoder = TinyDecoder(vae).eval().requires_grad_(False)
     check_finite(dict(vae.named_parameters()), folder.name)
     return decoder.to(device)

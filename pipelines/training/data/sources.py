@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from pipelines.errors import BadInput, CodedError, Message
+from pipelines.errors import BadInput, CodedError, Message, one_line, reason_of
 from pipelines.io.files import shown_name
 from pipelines.io.folders import PICTURES
 from pipelines.io.images import MAX_BYTES
@@ -194,7 +194,7 @@ def _lines_of(path: Path, name: str, reading: Reading) -> list[str]:
 
 
 def _unreadable(error: OSError) -> Message:
-    return Message("training.file_unreadable", {"reason": (error.strerror or str(error)).lower()})
+    return Message("training.file_unreadable", {"reason": reason_of(error)})
 
 
 def _read(path: Path, most: int) -> bytes:
@@ -294,7 +294,7 @@ def pictures_in_tar(path: Path, name: str, reading: Reading, start: int = 0) -> 
                     group[ending] = file.read(MAX_BYTES)
             end = tar.offset
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        reading.skip(name, Message("training.tar_damaged", {"reason": " ".join(str(error).split())[:80]}))
+        reading.skip(name, Message("training.tar_damaged", {"reason": one_line(error)}))
         with suppress(OSError):
             end = path.stat().st_size
     yield from _sample(group, f"{name}/{key.strip('/')}", reading, end)

@@ -297,6 +297,7 @@ def test_what_is_no_seed_is_none(seed: str) -> None:
             "a cat\nSteps: 2, Sampler: E, Seed: 1\n\na fox\nSteps: 2, Sampler: E, Seed: 2",
             ("a1111", "a fox", "2"),
         ),
+        ("a sign, prompt: go\nSteps: 2, Sampler: E, Seed: 3", ("a1111", "a sign, prompt: go", "3")),
         ("Title: a cat\nTitle: a dog\nSeed: a plant", None),
         ("a cat\na dog", None),
         ('{"prompt": "a fox", "seed": 3}', None),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Callable
@@ -13,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from pipelines.edit.directions import URI_HEAD, Direction, read_direction
+from pipelines.edit.directions import Direction, read_direction
 from pipelines.edit.pipeline import Edit
 from pipelines.errors import BadInput
+from pipelines.io.files import bytes_to_uri
 from tests.support.edit import (
     random_direction,
 )
@@ -121,7 +121,7 @@ def test_damaged_directions_are_refused_in_one_sentence(
 ) -> None:
     data = damage(random_direction(edit.unet).to_bytes())
     (tmp_path / "a.safetensors").write_bytes(data)
-    for source in (tmp_path / "a.safetensors", URI_HEAD + base64.b64encode(data).decode()):
+    for source in (tmp_path / "a.safetensors", bytes_to_uri(data)):
         with pytest.raises(BadInput, match=words) as refused:
             read_direction(source)
         assert "\n" not in str(refused.value) and len(str(refused.value)) < 250

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.edit.directions import URI_HEAD
 from pipelines.edit.results import automatic_mask, overshot
 from pipelines.edit.settings import MODES, EditSettings, Use
 from pipelines.edit.strip import strip
 from pipelines.errors import BadInput
+from pipelines.io.files import FILE_URI_HEAD
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from pipelines.errors import BadInput
         ("a:1 | b:-1@500-0 |", [Use("a"), Use("b", -1.0, (500, 0))]),
         ("C:\\dirs\\a.safetensors:1.5", [Use("C:\\dirs\\a.safetensors", 1.5)]),
         ("me@home/a:0.25", [Use("me@home/a", 0.25)]),
-        (f"{URI_HEAD}AAAA:0.5@900-300", [Use(f"{URI_HEAD}AAAA", 0.5, (900, 300))]),
+        (f"{FILE_URI_HEAD}AAAA:0.5@900-300", [Use(f"{FILE_URI_HEAD}AAAA", 0.5, (900, 300))]),
         ("a:0.00001", [Use("a", 0.00001)]),
     ],
 )
