@@ -87,7 +87,7 @@ class Reading:
 def files_of(folder: Path, reading: Reading) -> list[Path]:
     """All files below a folder, or the folder itself where it is a file, in natural order: 2 before 10.
 
-    Hidden ones are left out, such as the "._1.png" of a Mac. Links to folders are not followed; they, links to nothing, and
+    Hidden ones are left out, such as the "._1.png" of a Mac. Links to folders are not followed; they, broken links and
     what cannot be looked into are told to `reading`. BadInput when there is no such folder.
     """
 
