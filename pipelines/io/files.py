@@ -37,6 +37,13 @@ def write_atomically(path: str | Path, data: bytes) -> None:
                 os.unlink(temporary)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a process that was killed in `write_atomically` has left in a folder where nobody else writes."""
+    for file in folder.glob(".*.part"):
+        with suppress(OSError):
+            file.unlink()
+
+
 def home_path(source: str | Path) -> Path:
     """The path with a leading ~ or ~user replaced by the home folder. Unchanged when there is no such home."""
     try:
