@@ -231,14 +231,18 @@ def main(argv: list[str]) -> int:
                 print(json.dumps({"plan": plan}, ensure_ascii=False))
             return 0
         if options.processes > 1 and "RANK" not in os.environ:
+            if options.name == own.PACK:
+                raise BadInput("training.pack_alone")
             return processes.run(argv, options.processes, options.state)
+        if processes.watched():
+            processes.end_with_watcher()
         with options.control.held() if options.control else nullcontext():
             told = _on_folder_or_file(options)
-            if options.json:
+            if options.json and processes.is_first():
                 print(json.dumps(told, ensure_ascii=False))
     except (BadInput, CannotSave, FileNotFoundError, ArithmeticError) as error:
         print(f"atelier: {error}", file=sys.stderr)
-        if "--json" in argv:
+        if "--json" in argv and processes.is_first():
             told = error.to_json() if isinstance(error, CodedError) else {}
             print(json.dumps({"error": {"text": str(error), **told}}, ensure_ascii=False))
         if isinstance(error, CannotSave):
