@@ -19,6 +19,7 @@ from app.trainings.order import Order
 from pipelines.errors import BadInput
 from pipelines.models.checkpoint import read_header
 from pipelines.training.control import Control
+from pipelines.training.flags import parser_of
 from tests.support.trainings import Artist, manager, order, until
 
 ROOT = Path(__file__).parents[3]
@@ -167,6 +168,7 @@ def test_why_it_failed_is_a_sentence(trainings: Trainings, tmp_path: Path) -> No
     [
         ({"pack": "../up"}, "no name for a pack"),
         ({"pack": ""}, "no name for a pack"),
+        ({"pack": "church"}, "name of a pack that there is"),
         ({"minutes": 0}, "minutes are from"),
         ({"minutes": float("nan")}, "minutes are from"),
         ({"size": "huge"}, "no size 'huge'"),
@@ -176,6 +178,12 @@ def test_why_it_failed_is_a_sentence(trainings: Trainings, tmp_path: Path) -> No
 def test_an_order_is_checked(changes: dict[str, object], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         Order(**{"network": "unet", "data": "", "pack": "mine", "out": "mine", **changes})  # type: ignore[arg-type]
+
+
+def test_the_words_of_an_order_are_flags_of_the_command() -> None:
+    made = Order("unet", "/a b", "mine", "/packs/mine", licence="-- mine, ask me")
+    options = parser_of(["unet"]).parse_args(made.arguments(Path("/state"), Path("/control")))
+    assert (options.licence, options.data, options.out) == (made.licence, Path(made.data), Path(made.out))
 
 
 def test_orders_outlive_a_version_with_other_fields() -> None:
