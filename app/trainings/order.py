@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import BadInput
-from pipelines.models.pack_card import PACK_NAME
+from pipelines.models.pack_card import check_pack_name
 from pipelines.training.own import PACK, SAVE_SECONDS, Plan
 
 SAMPLE_MINUTES = 1.0
@@ -31,8 +31,7 @@ class Order:
     batch: int | None = None
 
     def __post_init__(self) -> None:
-        if not PACK_NAME.fullmatch(self.pack):
-            raise BadInput("training.pack_name", name=self.pack[:60])
+        check_pack_name(self.pack)
         if self.size not in SIZES:
             raise BadInput("training.size_unknown", size=self.size[:40], known=", ".join(SIZES))
         if not LEAST_MINUTES <= self.minutes <= MOST_MINUTES:
@@ -60,7 +59,7 @@ class Order:
         words += ["--steps", str(self.steps)] if self.steps else ["--minutes", f"{self.minutes:g}"]
         words += ["--batch", str(self.batch)] if self.batch else []
         words += ["--data", self.data]
-        words += ["--licence", self.licence] if self.licence else []
+        words += [f"--licence={self.licence}"] if self.licence else []  # which may begin with a dash
         words += ["--state", str(state), "--control", str(control), "--background"]
         words += ["--save-every", f"{SAVE_SECONDS:g}", "--sample-every", f"{SAMPLE_MINUTES:g}"]
         return words

@@ -18,8 +18,10 @@ from app.ui.markup import html
 from pipelines.core.settings import Knob
 from pipelines.errors import LANGUAGES, CodedError, Message
 from pipelines.studio import PIPELINES
+from pipelines.weights.checkpoint import Checkpoint
 
 STRINGS = Path(__file__).parents[2] / "assets" / "strings" / "page.json"
+MODELS = STRINGS.with_name("models.json")
 
 
 def _knob_words() -> dict[str, tuple[str, str, str]]:
@@ -95,6 +97,18 @@ def both(key: str, **facts: object) -> Markup:
     """HTML in both languages; the facts are escaped."""
     english, chinese = (Markup(sentence).format(**facts) for sentence in words()[key])
     return pair(english, chinese)
+
+
+@cache
+def _models() -> dict[str, str]:
+    """What the catalog's models are, in Chinese, by their names."""
+    return json.loads(MODELS.read_text("utf-8"))
+
+
+def about(checkpoint: Checkpoint) -> Markup:
+    """What a model is, in both languages; of the user's own what its file tells, as it is."""
+    chinese = _models().get(checkpoint.name)
+    return pair(checkpoint.about, chinese) if chinese else html("{}", checkpoint.about)
 
 
 def both_aloud(key: str) -> str:

@@ -204,7 +204,6 @@ def _launched(page: gr.Blocks, context: PageContext, serving: Serving, mcp: bool
         mcp_server=mcp,
         ssr_mode=False,
         theme=theme.studio_theme(),
-        css=theme.style(),
         head=theme.head(apart=serving.apart),
         i18n=context.translations(),
         favicon_path=theme.ASSETS / "favicon.svg",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from html import escape
 from pathlib import Path
 
 import gradio as gr
 
 ASSETS = Path(__file__).parents[2] / "assets"
+INSIDE = ":is(html, .w.w.w)"  # any element of the page, with the weight of three classes (none is called "w")
+OUTSIDE = re.compile(r"html|body|footer|\.gradio-container|\.api-docs|@|from\b|to\b|[\d.]+%")
 SHEETS = ("style.css", "axes.css", "see.css", "comfort.css", "library.css", "train.css")
 SCRIPTS = (
     "common.js",
@@ -102,16 +105,32 @@ def studio_theme() -> gr.themes.Base:
 
 
 def style() -> str:
-    """The tokens as variables, then the style sheets."""
+    """The tokens as variables, then the style sheets, whose rules weigh more than Gradio's.
+
+    Gradio does this to its setting `css` in the browser: twice it parses it and writes each rule a second time below
+    three classes.
+    """
     light, dark = ("".join(f"--{name}:{pair[index]};" for name, pair in TOKENS.items()) for index in (0, 1))
     sheet = "\n".join((ASSETS / name).read_text("utf-8") for name in SHEETS)
+    sheet = re.sub(r"/\*.*?\*/", "", sheet, flags=re.DOTALL)
+    sheet = re.sub(r"[^\s{}][^{}]*?(?=\s*\{)", lambda found: _weighted(found[0]), sheet)
     return f":root{{{light}color-scheme:light}}\n:root.dark,.dark{{{dark}color-scheme:dark}}\n{sheet}"
 
 
+def _weighted(selectors: str) -> str:
+    """A rule's selectors with the weight of Gradio's; what is OUTSIDE of its blocks as it is, and at-rules.
+
+    As Gradio does, at each comma, so that also what is in brackets after one weighs more.
+    """
+    if OUTSIDE.match(selectors):
+        return selectors
+    return ", ".join(f"{INSIDE} {part.strip()}" for part in selectors.split(","))
+
+
 def head(*, apart: bool = False) -> str:
-    """The page's scripts, its address where the machine tells it (on a Space), and whether visitors are `apart`."""
+    """The sheets and scripts, the address where the machine tells it (on a Space), and whether visitors are `apart`."""
     space = os.environ.get("SPACE_HOST", "")
     address = f'<meta name="atelier-address" content="https://{escape(space)}/">' if space else ""
     flag = "<script>document.documentElement.dataset.visitors = 'apart'</script>" if apart else ""
     scripts = (f"<script>{(ASSETS / name).read_text('utf-8')}</script>" for name in SCRIPTS)
-    return f"{address}{flag}{''.join(scripts)}"
+    return f"{address}{flag}<style>{style()}</style>{''.join(scripts)}"

@@ -58,7 +58,7 @@ def bench_optimize(device: str = "auto", steps: int = 24, rounds: int = 3) -> di
     studio = Studio("tiny", device)
     pipeline = studio.pipeline("optimize")
     assert isinstance(pipeline, Optimize)
-    settings = pipeline.prepare(OptimizeSettings(steps=steps, start="white"))
+    settings = pipeline.prepare(OptimizeSettings(steps=steps, start="white", diffusion_weight=0))
     names = ("float32", "bfloat16", "watched", "plain")
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):  # by turns, so that all see the same machine; the first round warms up
@@ -128,7 +128,7 @@ def bench_vqgan_clip(device: str = "auto", cutouts: int = 32) -> dict[str, Any]:
     pipeline = Optimize(vqgan, clip, clip)  # pyright: ignore[reportArgumentType]
     steps = 100 if place.type == "cuda" else 2
     settings = pipeline.prepare(
-        OptimizeSettings(steps=steps, cutouts=cutouts, cutout_size="full", start="white")
+        OptimizeSettings(steps=steps, cutouts=cutouts, cutout_size="full", start="white", diffusion_weight=0)
     )
     _optimize(pipeline, replace(settings, until=1))  # warms up
     seconds = _optimize(pipeline, settings)

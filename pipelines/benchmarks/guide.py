@@ -25,7 +25,7 @@ def bench_guide(device: str = "auto", rounds: int = 3) -> dict[str, Any]:
         "text and CLIP": (guide, GuideSettings(steps=STEPS)),
         "CLIP alone": (guide, GuideSettings(steps=STEPS, guidance=0.0)),
         "text alone": (guide, GuideSettings(steps=STEPS, clip_guidance_scale="0")),
-        "Optimize": (optimize, OptimizeSettings(steps=STEPS, start="white", coarse=0)),
+        "Optimize": (optimize, OptimizeSettings(steps=STEPS, start="white", coarse=0, diffusion_weight=0)),
     }
     times: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 1):  # by turns, so that all see the same machine; the first round warms up

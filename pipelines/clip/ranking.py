@@ -85,15 +85,22 @@ def score_terms(clip: Clip, terms: Sequence[tuple[str, float]], vectors: Tensor)
     return vectors @ (total / length), noise / length.item()
 
 
-def rank(clip: Clip, prompt: str | Sequence[tuple[str, float]], vectors: Tensor) -> Ranking:
+def rank(
+    clip: Clip,
+    prompt: str | Sequence[tuple[str, float]],
+    vectors: Tensor,
+    guesses: Tensor | None = None,
+) -> Ranking:
     """Rank n pictures for a prompt, or texts with weights, by their (n, d) image vectors of unit length.
 
-    Without a text they keep their order.
+    `guesses` (n, d) are vectors of what the pictures were on the way; the score is then the mean of both cosines. Without
+    a text they keep their order.
     """
     terms = [(prompt, 1.0)] if isinstance(prompt, str) else prompt
     scores, noise, order = list[float](), 0.0, list(range(len(vectors)))
     if terms:
-        cosines, noise = score_terms(clip, terms, vectors)
+        seen = vectors if guesses is None else (vectors + guesses) / 2
+        cosines, noise = score_terms(clip, terms, seen)
         scores, order = floats(cosines), integers(cosines.argsort(descending=True, stable=True))
     alike = (vectors @ vectors.T > DUPLICATE).cpu()
     duplicate_of: list[int | None] = [None] * len(order)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -54,6 +55,12 @@ class Batch:
         """One look a row, "" for none. Idle rows repeat the first."""
         looks = self.looks or ("",)
         return [*looks, *looks[:1] * (self.rows - len(looks))]
+
+    def parts(self, chosen: Sequence[int], rows: int) -> list[Batch]:
+        """Batches of `rows` of some of its candidates, numbers from 0, in their order."""
+        found = batches([self.seeds[k] for k in chosen], rows)
+        looks = [self.looks[k] for k in chosen] if self.looks else []
+        return [replace(part, looks=tuple(looks[part.before : part.finished])) for part in found]
 
 
 def batches(seeds: list[int], rows: int) -> list[Batch]:

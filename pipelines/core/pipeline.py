@@ -143,7 +143,7 @@ class Drawn:
     """Candidates that were drawn together and are not ranked yet. It can be pickled once `vectors` are on the CPU.
 
     `vectors` (n, d) are what CLIP saw; `facts` are those of each picture. `images` are the pictures, or empty where they
-    are made from `tokens` (n, ...) when some are chosen.
+    are made from `tokens` (n, ...) when some are chosen. `guesses` (n, d) are what CLIP saw on the way, if it looked.
     """
 
     seeds: list[int]
@@ -151,11 +151,12 @@ class Drawn:
     vectors: Tensor
     images: list[Image.Image] = field(default_factory=list[Image.Image])
     tokens: Tensor | None = None
+    guesses: Tensor | None = None
 
     def on(self, device: torch.device | str) -> Drawn:
         """The same with its tensors on another device."""
-        tokens = None if self.tokens is None else self.tokens.to(device)
-        return replace(self, vectors=self.vectors.to(device), tokens=tokens)
+        tokens, guesses = (x if x is None else x.to(device) for x in (self.tokens, self.guesses))
+        return replace(self, vectors=self.vectors.to(device), tokens=tokens, guesses=guesses)
 
 
 class Splits(Pipeline[S]):

@@ -23,6 +23,7 @@ from pipelines.diffuse.canvas import fit, is_beyond
 from pipelines.diffuse.course import course_of, proposed
 from pipelines.diffuse.latents import fitted_mask, read_scene
 from pipelines.diffuse.layout import Layout, Walk, check_layout, read_layout
+from pipelines.diffuse.prune import Pruning, begun, check_pruning, together
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.diffuse.sketch import after_sketch, sketch_size, sketched
 from pipelines.errors import BadInput
@@ -57,7 +58,8 @@ class Diffuse(Splits[DiffuseSettings]):
         """The settings with pictures as PNG data URIs in the size of the run, and with proposed values for None.
 
         BadInput when an inpainting model gets no mask, when the strength leaves no step, for a canvas that the model
-        cannot draw, for unreadable pictures, or for weights of words that the prompt does not have.
+        cannot draw, for unreadable pictures, for weights of words that the prompt does not have, or for pruning where
+        there is nothing to prune.
         """
         check_layout(self.diffusion, settings)
         beyond = is_beyond(settings)
@@ -74,11 +76,13 @@ class Diffuse(Splits[DiffuseSettings]):
         if beyond:
             fields["strength"] = 1.0  # there is nothing to start from
         settings = replace(settings, **fields)
-        return replace(
+        settings = replace(
             settings,
             candidates=settings.candidates or self.diffusion.proposed_candidates,
             **proposed(self.diffusion, settings, picture is not None),
         )
+        check_pruning(settings)
+        return settings
 
     def read_prompt(self, prompt: str) -> Reading:
         """The pieces of a prompt that the model reads, its limit, what is cut off, and the unknown words.
@@ -93,10 +97,15 @@ class Diffuse(Splits[DiffuseSettings]):
     def draw(self, settings: DiffuseSettings, chosen: Sequence[int]) -> Generator[Step, None, list[Drawn]]:
         """A Step a denoising step and a batch."""
         assert settings.candidates is not None
+        parts, drawn = self.batches(settings), list[Drawn]()
+        if settings.prune:
+            pruning = Pruning(self.diffusion, self.clip, settings, self.preview)
+            for number in chosen:
+                drawn.append((yield from pruning.draw(parts[number])))
+            return drawn
         scene = read_scene(self.diffusion, settings)
         small = sketch_size(self.diffusion, settings, scene)
         large = after_sketch(settings, small)
-        parts, drawn = self.batches(settings), list[Drawn]()
         read: Any = None
         for batch in (parts[number] for number in chosen):
             if read is None or batch.looks:
@@ -126,7 +135,9 @@ class Diffuse(Splits[DiffuseSettings]):
         seeds = [seed for part in drawn for seed in part.seeds]
         facts = [fact for part in drawn for fact in part.facts]
         images = [image for part in drawn for image in part.images]
-        ranking = rank(self.clip, settings.terms(), torch.cat([part.vectors for part in drawn]))
+        vectors = torch.cat([part.vectors for part in drawn])
+        guesses = [part.guesses for part in drawn if part.guesses is not None]
+        ranking = rank(self.clip, settings.terms(), vectors, torch.cat(guesses) if guesses else None)
         return [
             Picture(images[k], seeds[k], ranking.scores[k], {**ranking.facts(k, seeds), **facts[k]})
             for k in ranking.kept(settings.keep, settings.hide_duplicates)
@@ -135,10 +146,9 @@ class Diffuse(Splits[DiffuseSettings]):
     def batches(self, settings: DiffuseSettings) -> list[Batch]:
         """As Splits says."""
         assert settings.width is not None and settings.height is not None
-        assert settings.candidates is not None
         looks = settings.looks()
-        rows = self.diffusion.rows(settings.width, settings.height)
-        seeds = candidate_seeds(settings.seed, settings.candidates)
+        rows = together(settings, self.diffusion.rows(settings.width, settings.height))
+        seeds = candidate_seeds(settings.seed, begun(settings))
         return spread(seeds, looks, rows, needs_words(self.diffusion, looks))
 
     def _read(self, settings: DiffuseSettings, looks: list[str]) -> tuple[tuple[Any, Course], Layout | None]:

@@ -52,6 +52,9 @@ class DiffuseSettings(TermSettings):
         help="how many pictures are drawn and ranked", help_zh="画多少张参加排名")
     keep: int = knob(4, 1, 64, label=("keep", "保留"),
         help="how many of the best are kept", help_zh="保留最好的几张")
+    prune: bool = knob(False, label=("prune", "边画边选"),
+        help="begin twice as many candidates, and finish the quarter of them that CLIP likes best on the way",
+        help_zh="开始画两倍的候选，中途由 CLIP 选出最好的四分之一画完")
     style: str = style_knob()
     width: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("width", "宽"),
         help="in pixels, a multiple of 8", help_zh="像素，8 的倍数")

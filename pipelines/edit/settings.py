@@ -59,7 +59,7 @@ class EditSettings(Settings):
     image: str = knob("", label=("picture", "图片"), kind="picture",
         help="the picture to edit; without one, an example that fits the source",
         help_zh="要编辑的图片；没有则用符合原文的示例")
-    mode: str = knob("quick", label=("way", "方式"), choices=MODES,
+    mode: str = knob("instant", label=("way", "方式"), choices=MODES,
         help="instant edits without learning, quick learns from this picture, reusable learns a direction for any, "
         "paper is the original recipe",
         help_zh="“即时”不学习，直接编辑；“快速”从这张图片学习；“可复用”学习可用于任何图片的方向；“论文”为论文里的原方法")
@@ -131,8 +131,8 @@ class EditSettings(Settings):
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """Records that do not name `focus` were made before there was one."""
-        return {"focus": 0.0, **super().recorded(values, picture)}
+        """Records that do not name `mode` or `focus` mean what they meant before instant edits were the default."""
+        return {"mode": "quick", "focus": 0.0, **super().recorded(values, picture)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,6 +11,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -38,7 +39,16 @@ from pipelines.evaluation.judges import (
     share_within,
 )
 from pipelines.evaluation.matting import cutting
-from pipelines.evaluation.samples import Drawer, Drawn, common_names, composed, copies, judged, write_sheet
+from pipelines.evaluation.samples import (
+    Drawer,
+    Drawn,
+    common_names,
+    composed,
+    copies,
+    judged,
+    time_beside,
+    write_sheet,
+)
 from pipelines.evaluation.see import COMPOSITES, LABELS, pointing, probes, wordings
 from pipelines.evaluation.steering import (
     book_and_names,
@@ -61,7 +71,7 @@ from pipelines.training.data.larger import LARGER_NAME
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "assets" / "tiny" / "README.md", ROOT / "README.md")
-NAMES, CANDIDATES = 200, 16
+NAMES, CANDIDATES, TIMED = 200, 16, 5
 DRAWERS: dict[
     str, tuple[str, dict[str, Any]]
 ] = {  # part -> pipeline, and the settings that are not its defaults
@@ -71,6 +81,7 @@ DRAWERS: dict[
 }
 # parts that are idle until their flag gives them a number: the largest one, what is counted, and what is on their sheet
 COUNTED = {
+    "pruned": (10_000, "names to draw with pruning, 12 s each", "the best picture of each name"),
     "optimize": (
         10_000,
         "names to optimize, 60 s each",
@@ -284,6 +295,22 @@ class Evaluation:
     def diffuse(self) -> dict[str, float]:
         """Whether Diffuse's pictures show their names."""
         return self._judged("diffuse")
+
+    def pruned(self) -> dict[str, float]:
+        """Whether Diffuse's best pictures do in the same time when the worse candidates are dropped on the way."""
+        plain = self.drawer("diffuse")
+        pruning = replace(plain, fields={"prune": True})
+        names, candidates = common_names(self.emoji, self.options.pruned), self.options.candidates
+        drawn = judged(pruning, self.critic, self.name_judges, names, candidates)
+        if self.options.pruned_sheet:
+            write_sheet(self.options.pruned_sheet, drawn.best, 20)
+        figures = {
+            f"{who} top-{top}, the best": share_within(drawn.choice(who, candidates), top)
+            for who in drawn.places
+            for top in (1, 5)
+        }
+        beside = time_beside(pruning, plain, names[:TIMED], candidates)
+        return figures | {"processor time beside drawing all": beside}
 
     def generate(self) -> dict[str, float]:
         """Whether Generate's pictures do, with the finish that the pack has."""

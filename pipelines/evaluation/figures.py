@@ -17,6 +17,7 @@ PARTS = {  # what each part of the table is about
     "matting": "Cutting out the pictures of emojione",
     "export": "Enlarging and tracing pictures of emojione, to 128 pixels and at 128",
     "diffuse": "Diffuse, common names",
+    "pruned": "Diffuse with pruning, common names: twice the candidates begun, the quarter of them finished",
     "generate": "Generate with its own finish, common names",
     "dalle": "Generate as drawn, the DALL·E alone, common names",
     "compared": "How much oftener the first is right, best of all candidates, with 95 % intervals over the same names",

@@ -26,7 +26,7 @@ from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_size, on_white, open_picture, picture_to_uri, to_pil, to_tensor
 from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer, joint_reading
-from pipelines.models.latent_diffusion import Course, Known, LatentDiffusion, Tick, preview, walk
+from pipelines.models.latent_diffusion import Known, LatentDiffusion, Tick, preview, under_terms, walk
 from pipelines.models.sampling import generator_of, sample
 from pipelines.models.typed import integers
 
@@ -244,7 +244,7 @@ class Generate(Splits[GenerateSettings]):
         mask[:, :, : settings.keep_rows * mask.shape[2] * self.vqgan.config.factor // height] = 0
         known = Known(model.encode(images), settings.refinement, mask if settings.keep_rows else None)
         styled, prompt = under_looks(model, settings.prompt, batch.row_looks)
-        condition, course = _under(
+        condition, course = under_terms(
             styled, parse_terms(prompt) if prompt else NOTHING, (width, height), batch.rows
         )
         guidance = model.proposed_guidance
@@ -307,16 +307,6 @@ def _blank(codec: Codec, height: int, width: int, device: torch.device) -> Tenso
     factor = codec.config.factor
     white = torch.ones(1, 3, height * factor, width * factor, device=device)
     return codec.encode_tokens(white).flatten(1)
-
-
-def _under(
-    model: LatentDiffusion, terms: list[tuple[str, float]], size: tuple[int, int], rows: int
-) -> tuple[Any, Course]:
-    """The condition and the course of a walk under these terms, on pictures of `size`, (width, height) in pixels."""
-    if len(terms) == 1:
-        return model.condition(terms[0][0], "", *size, rows, True), Course()
-    parts = tuple((share, model.condition(text, "", *size, rows, False)) for text, share in terms)
-    return model.condition("", "", *size, rows, False), Course(terms=parts)
 
 
 def _guided(logits: Tensor, shares: list[float], guidance: float) -> Tensor:

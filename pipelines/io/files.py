@@ -74,6 +74,13 @@ def read_file_or_uri(
     return data
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a process that was killed in `write_atomically` has left in a folder where nobody else writes."""
+    for file in folder.glob(".*.part"):
+        with suppress(OSError):
+            file.unlink()
+
+
 def home_path(source: str | Path) -> Path:
     """The path with a leading ~ or ~user replaced by the home folder. Unchanged when there is no such home."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 
 SEPARATORS = ",;\t"
 
@@ -18,10 +19,15 @@ def text_of(data: bytes) -> str | None:
 
 
 def cells_of(text: str) -> list[list[str]]:
+    """All of `rows_of`."""
+    return list(rows_of(text))
+
+
+def rows_of(text: str) -> Iterator[list[str]]:
     """The rows of a table, each a list of cells. The separator is the one of SEPARATORS that its head has most of.
 
-    A first line `sep=;`, which Excel takes for the separator, is passed over. csv.Error for cells of more characters than
-    Python reads.
+    A first line `sep=;`, which Excel takes for the separator, is passed over. csv.Error, on the way, for cells of more
+    characters than Python reads.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     head, _, rest = text.partition("\n")
@@ -29,4 +35,4 @@ def cells_of(text: str) -> list[list[str]]:
         separator, text = head[4], rest
     else:
         separator = max(SEPARATORS, key=head.count)
-    return list(csv.reader(io.StringIO(text), delimiter=separator))
+    return csv.reader(io.StringIO(text), delimiter=separator)

@@ -77,6 +77,11 @@ class LatentDiffusion(Protocol):
         ...
 
     @property
+    def proposed_pull(self) -> float:
+        """The weight of its pull in Optimize, where nobody asks for another; 0 where a guess takes long."""
+        ...
+
+    @property
     def is_inpainting(self) -> bool:
         """Whether the network also reads a mask and the picture around it, and needs both."""
         ...
@@ -159,6 +164,14 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Midway:
+    """Where a walk goes on that ended early: the latents (n, c, h, w) after its first `done` steps."""
+
+    latents: Tensor
+    done: int
+
+
+@dataclass(frozen=True)
 class Course:
     """How a walk goes, where it goes otherwise than the model likes.
 
@@ -167,6 +180,7 @@ class Course:
     `rounds` is how often a step is made again within a mask.
     `terms` are the parts of a prompt that are drawn together, each with its share of the guidance; the walk's condition is
     then that of no prompt, or of the negative one.
+    `last` is the step after which the walk ends, counted from 1; None for the model's last one.
     """
 
     sampler: str = OWN
@@ -175,6 +189,7 @@ class Course:
     predict: Predict | None = None
     terms: tuple[tuple[float, Any], ...] = ()  # share and condition
     rounds: int = 0
+    last: int | None = None
 
     def is_guided(self, share: float) -> bool:
         """Whether there is guidance at a step that this share in [0, 1) of all steps comes before."""
@@ -210,7 +225,7 @@ def walk(
     condition: Any,
     steps: int,
     guidance: float,
-    known: Known | None = None,
+    known: Known | Midway | None = None,
     course: Course | None = None,
 ) -> Generator[Tick, None, Tensor]:
     """Draw one row a seed. Yields a Tick a step and returns the latents.
@@ -221,17 +236,22 @@ def walk(
 
     With `rounds` and a mask a step is made again that often: its clean guess, what is known put in, gets new noise of the
     same level. So what is drawn fits what stays (as Lugmayr et al. 2022, RePaint, where steps go back by levels).
+
+    From a Midway on a sampler that uses the step before begins anew, without one.
     """
     course = course or Course()
     scheduler = model.scheduler(steps, course.sampler, size)
     generators = [generator_of(seed) for seed in seeds]
     start = _begin(model, scheduler, known, steps, size, generators)
     latents, times, noise = start.latents, start.times, start.noise
-    mask = None if known is None or model.is_inpainting or start.known is None else known.mask
+    mask = None if not isinstance(known, Known) or model.is_inpainting or start.known is None else known.mask
     options, every = _step_options(scheduler, generators), len(scheduler.timesteps)
+    before = every - len(times)  # steps that are left out
+    if course.last is not None:
+        times = times[: course.last * scheduler.order - before]
 
     def look(k: int) -> tuple[Tensor, Tensor]:
-        read, share = scaled(scheduler, latents, times[k]), (every - len(times) + k) / every
+        read, share = scaled(scheduler, latents, times[k]), (before + k) / every
         return read, _output(model, course, read, times[k], condition, guidance, share, start.mask_channels)
 
     def held(k: int) -> Tensor:
@@ -246,7 +266,7 @@ def walk(
 
     for k, t in enumerate(times):
         read, output = look(k)
-        is_early = every - len(times) + k < ROUNDS_UNTIL * every
+        is_early = before + k < ROUNDS_UNTIL * every
         if k and mask is not None and is_early and is_first_order(scheduler):
             for _ in range(course.rounds):
                 noise = _noise(latents.shape[1:], generators, model.device)
@@ -302,20 +322,23 @@ def _composed(
 def _begin(
     model: LatentDiffusion,
     scheduler: Any,
-    given: Known | None,
+    given: Known | Midway | None,
     steps: int,
     size: tuple[int, int],
     generators: list[torch.Generator],
 ) -> Start:
     """The start of a batch, one row for each generator. Sets the begin index of `scheduler`."""
     times: Tensor = scheduler.timesteps
+    if isinstance(given, Midway):
+        done = given.done * scheduler.order
+        _begin_at(scheduler, done)
+        return Start(times[done:], given.latents, given.latents, None, None)
     from_noise = given is None or (given.mask is not None and given.strength == 1)
     known = mask_channels = None
     if given is not None:
         skipped = (steps - int(steps * given.strength)) * scheduler.order
         times = times[skipped:]
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(skipped)
+        _begin_at(scheduler, skipped)
         if not (from_noise and model.is_inpainting):
             known = model.sample(given.distribution, generators)
     shape = (model.latent_channels, size[1] // model.factor, size[0] // model.factor)
@@ -331,9 +354,48 @@ def _begin(
     return Start(times, latents, noise, known, mask_channels)
 
 
+def _begin_at(scheduler: Any, index: int) -> None:
+    """Begin at this one of the scheduler's times, where it does not find that by the time itself."""
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(index)
+
+
 def _noise(shape: Sequence[int], generators: list[torch.Generator], device: torch.device) -> Tensor:
     """Unit noise, one row (c, h, w) from each generator."""
     return torch.cat([torch.randn(1, *shape, generator=generator) for generator in generators]).to(device)
+
+
+def under_terms(
+    model: LatentDiffusion, terms: Sequence[tuple[str, float]], size: tuple[int, int], rows: int
+) -> tuple[Any, Course]:
+    """The guided condition and the course of a walk under texts and their shares; `size` is (width, height) in pixels."""
+    if len(terms) == 1:
+        return model.condition(terms[0][0], "", *size, rows, True), Course()
+    parts = tuple((share, model.condition(text, "", *size, rows, False)) for text, share in terms)
+    return model.condition("", "", *size, rows, False), Course(terms=parts)
+
+
+def clean_guess(
+    model: LatentDiffusion,
+    images: Tensor,
+    under: tuple[Any, Course],
+    guidance: float,
+    noise_share: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """What the model takes pictures for that are noised as they are when this share of the steps is left: (n, 3, h, w).
+
+    `images` are (n, 3, h, w) in [-1, 1], `noise_share` is in (0, 1], and the noise is drawn on the CPU.
+    """
+    condition, course = under
+    scheduler = model.scheduler(model.proposed_steps, course.sampler, (images.shape[3], images.shape[2]))
+    at = min(round((1 - noise_share) * len(scheduler.timesteps)), len(scheduler.timesteps) - 1)
+    _begin_at(scheduler, at)
+    latents = model.sample(model.encode(images), [generator] * len(images))
+    noise, t = _noise(latents.shape[1:], [generator] * len(images), model.device), scheduler.timesteps[at]
+    read = scaled(scheduler, noised(scheduler, latents, noise, t[None]), t)
+    output = _output(model, course, read, t, condition, guidance, at / len(scheduler.timesteps), None)
+    return model.decode(model.clean(read, output, t))
 
 
 def preview(model: LatentDiffusion, tick: Tick, count: int, by: Previewer | None = None) -> Tensor:

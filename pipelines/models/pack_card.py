@@ -16,6 +16,10 @@ from pipelines.models.checkpoint import file_hash
 
 CARD = "pack.json"
 PACK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+TAKEN = (  # by packs of weights/catalog.py, which a user's pack of the same name could not be told from
+    *("tiny", "full", "mini", "malevich", "chinese", "church", "bedroom", "sd-turbo", "sd-xl", "sdxl-turbo"),
+    *("z-image", "flux2-klein", "flux1-schnell", "sana-sprint"),
+)
 VOCABULARY = "tokenizer"  # the part that is no network; words.txt, the words of the captions, lies beside it
 # part -> the parts that it was trained over and does not fit without
 STANDS_ON = {"prior": ("clip", "codec"), "dalle": ("vqgan",)}
@@ -25,6 +29,14 @@ def packs_folder() -> Path:
     """The folder of a user's packs: ATELIER_PACKS, or packs/ in the project's folder when that is not set."""
     folder = os.environ.get("ATELIER_PACKS")
     return path_to_write(folder) if folder else Path(__file__).parents[2] / "packs"
+
+
+def check_pack_name(name: str) -> None:
+    """BadInput when a user's pack cannot have this name."""
+    if not PACK_NAME.fullmatch(name):
+        raise BadInput("training.pack_name", name=name[:60])
+    if name in TAKEN:
+        raise BadInput("training.pack_taken", name=name)
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,13 @@ class Optimize(Resumable[OptimizeSettings]):
         """The settings with pictures as PNG data URIs, a draft's tokens read from its record, and a definite precision.
 
         A start that is drawn is drawn here, and becomes the start picture. BadInput for unreadable pictures, when tokens
-        or precision do not fit the canvas, the codec or the device, and when the pack cannot draw.
+        or precision do not fit the canvas, the codec or the device, and when the pack cannot draw or pull.
         """
+        if settings.diffusion_weight is None:
+            own = 0.0 if self.diffusion is None else self.diffusion.proposed_pull
+            settings = replace(settings, diffusion_weight=own)
+        if self.diffusion is None and any(later.diffusion_weight for _, later in settings.timeline()):
+            raise BadInput("optimize.cannot_pull")
         if settings.start == "drawn" and not (settings.image or settings.tokens):
             if self.diffusion is None:
                 raise BadInput("optimize.cannot_draw")
@@ -156,4 +161,4 @@ class Optimize(Resumable[OptimizeSettings]):
         return fingerprint((self.vqgan, self.clip, self.critic))
 
     def _run(self, settings: OptimizeSettings) -> OptimizeRun:
-        return OptimizeRun(self.vqgan, self.clip, self.critic, settings)
+        return OptimizeRun(self.vqgan, self.clip, self.critic, settings, self.diffusion)

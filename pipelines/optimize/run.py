@@ -22,6 +22,7 @@ from pipelines.io.images import round_to_uint8, to_pil
 from pipelines.io.moves import move_matrix, moved
 from pipelines.models.base import Clip, Codec
 from pipelines.models.device import precision_on
+from pipelines.models.latent_diffusion import LatentDiffusion
 from pipelines.models.typed import integers
 from pipelines.optimize.canvas import (
     Canvas,
@@ -31,6 +32,7 @@ from pipelines.optimize.canvas import (
     proposed_coarse,
     straight_through,
 )
+from pipelines.optimize.pull import EVERY, Pull, apart
 from pipelines.optimize.regularizers import regularizers
 from pipelines.optimize.scores import Judges
 from pipelines.optimize.settings import OPTIMIZERS, OptimizeSettings
@@ -45,8 +47,16 @@ class OptimizeRun:
     BadInput when the settings do not fit the codec.
     """
 
-    def __init__(self, vqgan: Codec, clip: Clip, critic: Clip, settings: OptimizeSettings):
+    def __init__(
+        self,
+        vqgan: Codec,
+        clip: Clip,
+        critic: Clip,
+        settings: OptimizeSettings,
+        diffusion: LatentDiffusion | None = None,
+    ):
         self.clip, self.settings = clip, settings
+        self.pull = None if diffusion is None else Pull(diffusion, settings)
         size = canvas_size(settings.size, settings.image, vqgan)
         halves = precision_on(vqgan.codes.device, settings.precision) == "bfloat16"
         self.canvas = Canvas(size, vqgan.seamless() if settings.tile else vqgan, halves=halves)
@@ -118,13 +128,22 @@ class OptimizeRun:
         vectors = self.clip.encode_image(clamp_with_gradient(torch.cat(parts), -1.0, 1.0))
         whole, *inside = torch.split(vectors, lengths)
         of_regions = iter(inside)  # in the order of the targets
-        loss = regularizers(current, picture, self.anchor)
+        loss = regularizers(current, picture, self.anchor) + self._pulled(current, picture)
         total = sum(abs(target.weight) for target in targets)
         for target in targets:
             views = whole if target.region is None else next(of_regions)
             loss = loss + target.weight / total * target.distance(views).mean()
         (gradient,) = torch.autograd.grad(loss, z)
         return loss.detach(), gradient, picture.detach()
+
+    def _pulled(self, current: OptimizeSettings, picture: Tensor) -> Tensor:
+        """The weighted distance of a picture (1, 3, h, w) from what the diffusion model takes it for, a scalar."""
+        state, none = self.state, torch.zeros((), device=picture.device)
+        if not current.diffusion_weight or self.pull is None:
+            return none
+        if state.guess is None or state.step % EVERY == 0:
+            state.guess = self.pull.guess(picture.detach(), current, state.step)
+        return current.diffusion_weight * apart(picture, state.guess)
 
     # ---------------------------------------------------------------------------------------------- before every step
 
@@ -166,7 +185,7 @@ class OptimizeRun:
         rows, columns = self._grid_at(self.state.step)
         if state.z.shape[-2:] != (rows, columns):
             self._transform(lambda x: F.interpolate(x, (rows, columns), mode="bilinear", align_corners=False))
-            state.best = None
+            state.best = state.guess = None
         if self.current.animate and step and step % self.current.animate == 0:
             self._move()
 
@@ -201,6 +220,7 @@ class OptimizeRun:
             (picture.shape[2], picture.shape[3]), current.zoom, current.pan_x, current.pan_y, current.rotate
         )
         self._transform(lambda x: moved(x, matrix), self.canvas.encode(moved(picture, matrix)))
+        self.state.guess = None
 
     def _optimizer(self, z: Tensor) -> torch.optim.Optimizer:
         return OPTIMIZERS[self.settings.optimizer]([z], lr=self.settings.step_size, foreach=False)
@@ -252,6 +272,8 @@ class OptimizeRun:
         tensors = {"z": state.z, "average": state.ema}
         for key, value in state.optimizer.state[state.z].items():
             tensors[f"optimizer/{key}"] = torch.as_tensor(value)
+        if state.guess is not None:
+            tensors["guess"] = state.guess
         if state.base is not None:
             tensors["base"] = ((state.base + 1) * 127.5).round().to(torch.uint8)
         facts: dict[str, Any] = {"curve": state.curve}
@@ -277,6 +299,14 @@ class OptimizeRun:
         base = tensors["base"].to(self.canvas.device).float() / 127.5 - 1 if "base" in tensors else None
         best = (facts["best"][0], facts["best"][1], tensors["best"]) if "best" in facts else None
         curve = [(int(step), a, b) for step, a, b in facts["curve"]]
+        guess = tensors["guess"].to(self.canvas.device) if "guess" in tensors else None
         self.state = State(
-            z, optimizer, tensors["average"].to(self.canvas.device).clone(), snapshot.step, base, best, curve
+            z,
+            optimizer,
+            tensors["average"].to(self.canvas.device).clone(),
+            snapshot.step,
+            guess,
+            base,
+            best,
+            curve,
         )

@@ -95,6 +95,9 @@ class OptimizeSettings(SteeredSettings):
     anchor_weight: float = knob(1.0, 0.0, 10.0, label=("pull", "贴近原图"), advanced=True,
         help="stay like the start picture, or white, where CLIP does not care; not while the canvas moves",
         help_zh="CLIP 不在意的地方保持起始图片或白纸的样子（画布移动时除外）")
+    diffusion_weight: float | None = knob(None, 0.0, 50.0, label=("diffusion's pull", "扩散模型的牵引"), advanced=True,
+        help="how strongly a diffusion model pulls the picture to what it takes it for; 0 leaves it to CLIP alone",
+        help_zh="扩散模型把画面拉向它所认出的样子，力度多大；0 表示只由 CLIP 引导")
     smooth: float = knob(0.0, 0.0, 10.0, label=("smooth", "平滑"), advanced=True,
         help="fewer edges", help_zh="边缘更少")
     colour: float = knob(0.0, -10.0, 10.0, label=("colour", "色彩"), advanced=True,
@@ -143,7 +146,10 @@ class OptimizeSettings(SteeredSettings):
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """The settings of a record. In earlier versions `precision` was a fact of the picture, bf16 or float32."""
-        values = super().recorded(values, picture)
+        """The settings of a record. Those without `diffusion_weight` were made before there was one.
+
+        In earlier versions `precision` was a fact of the picture, bf16 or float32.
+        """
+        values = {"diffusion_weight": 0.0, **super().recorded(values, picture)}
         earlier = {"bf16": "bfloat16", "float32": "float32"}.get(str(picture.get("precision")))
         return {"precision": earlier, **values} if earlier else values

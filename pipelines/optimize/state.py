@@ -16,6 +16,7 @@ class State:
     optimizer: torch.optim.Optimizer
     ema: Tensor  # of z, what is shown
     step: int = 0
+    guess: Tensor | None = None  # (1, 3, h, w) in [-1, 1]: what a diffusion model last took the picture for
     base: Tensor | None = None  # (1, 3, h, w) in [-1, 1]: what a mask keeps
     best: tuple[float, int, Tensor] | None = None  # the critic's score, the step and its tokens
     # (step, CLIP's score, the critic's score)

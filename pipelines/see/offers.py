@@ -114,7 +114,10 @@ class Speller:
                 self._by_part.setdefault(part, []).append(word)
 
     def near(self, word: str, most: int = EACH) -> list[str]:
-        """Known words at most two letters (of a short word one) from this one, or of its sound, the nearest first."""
+        """Known words at most two letters (of a short word one) from this one, or of its sound, the nearest first.
+
+        Two known words that it is put together of come before them: "space ship" for "spaceship".
+        """
         word = word.lower()
         tolerance = _tolerance(word)
         if not tolerance or not word.isalpha():
@@ -123,7 +126,16 @@ class Speller:
         found = {near for part in parts for near in self._by_part.get(part, ())}
         far = {near: distance(word, near) - (sound(word) == sound(near)) for near in found}
         close = [near for near in found if far[near] <= tolerance]
-        return sorted(close, key=lambda near: (far[near], -self._uses[near], near[0] != word[0], near))[:most]
+        close.sort(key=lambda near: (far[near], -self._uses[near], near[0] != word[0], near))
+        return [*self._halves(word), *close][:most]
+
+    def _halves(self, word: str) -> list[str]:
+        """The two known words that a word is put together of, as one text, the most used ones; [] for none."""
+        halves = [(word[:k], word[k:]) for k in range(3, len(word) - 2)]
+        known = [pair for pair in halves if self.words.issuperset(pair)]
+        return (
+            [" ".join(max(known, key=lambda pair: min(self._uses[half] for half in pair)))] if known else []
+        )
 
 
 def sound(word: str) -> str:

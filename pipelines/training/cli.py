@@ -22,13 +22,13 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from pipelines.errors import BadInput, CannotSave, CodedError, Message
-from pipelines.io.files import check_writable
+from pipelines.io.files import check_writable, remove_leftovers
 from pipelines.training import own, processes
 from pipelines.training.batches import sensible_workers
 from pipelines.training.control import follow
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.stream import Stream
-from pipelines.training.flags import SAVE_SECONDS, SIZES, parser_of
+from pipelines.training.flags import DEFAULTS, SAVE_SECONDS, SIZES, parser_of
 from pipelines.training.holding import held
 from pipelines.training.loop import Budget, fit
 from pipelines.training.report import fastest_precision, hardware
@@ -42,6 +42,7 @@ OPTIONS = {  # flags of some networks only
     **dict.fromkeys(("text", "loss", "chunk"), ("clip", "critic")),
     **dict.fromkeys(("shard", "plan"), ("dalle",)),
 }
+OF_ANOTHER_TRAINING = ("codec", "condition", "text", "loss")  # of OPTIONS; each choice has a state of its own
 LARGE = ("dalle", "transformer")  # which have this size
 NICENESS = 15  # of a training in the background
 
@@ -230,14 +231,18 @@ def main(argv: list[str]) -> int:
                 print(json.dumps({"plan": plan}, ensure_ascii=False))
             return 0
         if options.processes > 1 and "RANK" not in os.environ:
+            if options.name == own.PACK:
+                raise BadInput("training.pack_alone")
             return processes.run(argv, options.processes, options.state)
+        if processes.watched():
+            processes.end_with_watcher()
         with options.control.held() if options.control else nullcontext():
             told = _on_folder_or_file(options)
-            if options.json:
+            if options.json and processes.is_first():
                 print(json.dumps(told, ensure_ascii=False))
     except (BadInput, CannotSave, FileNotFoundError, ArithmeticError) as error:
         print(f"atelier: {error}", file=sys.stderr)
-        if "--json" in argv:
+        if "--json" in argv and processes.is_first():
             told = error.to_json() if isinstance(error, CodedError) else {}
             print(json.dumps({"error": {"text": str(error), **told}}, ensure_ascii=False))
         if isinstance(error, CannotSave):
@@ -295,7 +300,10 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         give_way()
     check_writable(options.out / "a.safetensors")  # hours before it is needed
     _check_options(options)
-    with held(options.state / options.name) if processes.is_first() else nullcontext():
+    folder = state_folder(options)
+    with held(folder) if processes.is_first() else nullcontext():
+        if processes.is_first():
+            remove_leftovers(folder)
         return _train(options)
 
 
@@ -310,19 +318,28 @@ def _train(options: argparse.Namespace) -> dict[str, float]:
             module.compile(dynamic=False)
     workers = sensible_workers(device) if options.workers is None else options.workers
     budget = Budget(options.minutes, options.steps, options.clock == "processor")
-    folder, report_every = options.state / options.name, 60 * options.report_every
+    folder, report_every = state_folder(options), 60 * options.report_every
     sample_every = 60 * options.sample_every if options.sample_every else None
     control = options.control
     if control is not None:
         control.begin_network(options.name, folder, _facts(trainer))
     training = fit(trainer, folder, budget, options.save_every, workers, report_every, sample_every)
     state = follow(training, options.name if accelerator.is_main_process else "", control)
-    figures = _finish(trainer, state, options) if accelerator.is_main_process else {}
+    whole = budget.progress(state.step, state.seconds) >= 1.0  # else it was stopped, and has learned for less
+    minutes = options.minutes if whole else state.seconds / 60
+    figures = _finish(trainer, state, options, minutes) if accelerator.is_main_process else {}
     accelerator.wait_for_everyone()
     accelerator.end_training()
     if control is not None:
         control.end_network(figures)
     return figures
+
+
+def state_folder(options: argparse.Namespace) -> Path:
+    """Where a training keeps its state: a folder below `options.state` by the network, and by what else it learns."""
+    chosen = [getattr(options, name) for name in OF_ANOTHER_TRAINING]
+    others = [choice for choice in chosen if choice not in (None, *DEFAULTS)]
+    return options.state / "-".join([options.name, *others])
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -385,8 +402,8 @@ def _facts(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _finish(trainer: Trainer, state: State, options: argparse.Namespace) -> dict[str, float]:
-    """Evaluate on the validation style, and export with the whole story."""
+def _finish(trainer: Trainer, state: State, options: argparse.Namespace, minutes: float) -> dict[str, float]:
+    """Evaluate on the validation style, and export with the whole story; `minutes` are those that count as done."""
     figures = trainer.evaluate()
     facts = {
         "name": options.name,
@@ -404,7 +421,7 @@ def _finish(trainer: Trainer, state: State, options: argparse.Namespace) -> dict
     }
     file = trainer.file or f"{trainer.name}.safetensors"
     trainer.export(options.out / file, facts)
-    own.note_part(options.out, options.name, file, facts | {"minutes": options.minutes})
+    own.note_part(options.out, options.name, file, facts | {"minutes": minutes})
     print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), file=sys.stderr)
     return figures
 

@@ -14,6 +14,7 @@ SAVE_SECONDS = 300.0
 SIZES = ("tiny", "small", "base", "large")
 CODECS = ("vqgan", "vqvae", "dvae")
 CONDITIONS, TEXT_KINDS = ("none", "class", "text"), ("transformer", "bag", "cbow")
+DEFAULTS = (CODECS[0], CONDITIONS[0], TEXT_KINDS[0], "softmax")
 
 
 def parser_of(networks: Iterable[str]) -> Parser:

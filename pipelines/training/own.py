@@ -7,6 +7,7 @@ there. Its card says which parts were trained, on what, and whether they still f
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import sys
@@ -21,8 +22,9 @@ import torch
 
 from pipelines.errors import BadInput, Message
 from pipelines.io.files import check_writable, home_path, write_atomically
+from pipelines.models.checkpoint import file_hash, read_header
 from pipelines.models.clip.tokenizer import WORDS, signs_in, words_in
-from pipelines.models.pack_card import CARD, PACK_NAME, VOCABULARY, PackCard, packs_folder
+from pipelines.models.pack_card import CARD, TAKEN, VOCABULARY, PackCard, check_pack_name, packs_folder
 from pipelines.training.batches import batches
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.examples import EXAMPLE_SIZE, write_own_examples
@@ -166,8 +168,15 @@ def data_of(options: argparse.Namespace) -> Check | None:
 
 def pack_of(options: argparse.Namespace, folder: Path) -> Path:
     """Where the pack is that learns from a folder: `options.out`, else among the user's packs by the folder's name."""
-    name = re.sub(r"[^a-z0-9]+", "-", folder.stem.lower()).strip("-")[:40] or "mine"
-    return Path(os.path.abspath(options.out or packs_folder() / name))
+    return Path(os.path.abspath(options.out or packs_folder() / _pack_name(folder)))
+
+
+def _pack_name(folder: Path) -> str:
+    """A pack's name by its folder's; one without Latin letters and digits has a hash in it, so that two stay apart."""
+    name = re.sub(r"[^a-z0-9]+", "-", folder.stem.lower()).strip("-")[:35]
+    if not name:
+        return f"mine-{hashlib.sha256(os.fsencode(folder.name)).hexdigest()[:6]}"
+    return f"{name}-mine" if name in TAKEN else name
 
 
 def report(found: Check, licence: str) -> None:
@@ -186,7 +195,7 @@ def report(found: Check, licence: str) -> None:
 def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
     """The options of a training on a data file: where its pack and its state are, and what it begins with.
 
-    BadInput for a network that learns from icons only, and for a pack's name that cannot be one.
+    BadInput for a network that learns from icons only, and for a name that a pack cannot have.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if options.name == PACK and (several or options.start is not None):
@@ -196,8 +205,7 @@ def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
     if options.name in ICONS_ONLY:
         raise BadInput("training.icons_only", network=options.name)
     out = pack_of(options, found.folder)
-    if not PACK_NAME.fullmatch(out.name) or out == TINY:
-        raise BadInput("training.pack_name", name=out.name)
+    check_pack_name(out.name)
     own = argparse.Namespace(**vars(options))
     own.data, own.out, own.folder = found.file, out, found
     if options.data.suffix != ".safetensors":  # whoever names a data file names its state too
@@ -217,6 +225,8 @@ def begin_pack(folder: Path, found: Check) -> None:
     data = Dataset(found.file, EXAMPLE_SIZE)
     facts = {name: getattr(found, name) for name in ("hash", "pictures", "held_out", "captions", "words")}
     facts |= {"folder": found.folder.name} | ({"tars": found.tars} if found.tars else {})
+    if card is not None and card.data.get("hash") not in (None, found.hash):
+        say(str(Message("training.other_pictures", {"pack": folder.name})))
     card = replace(card, licence=data.licence, data=facts) if card else PackCard(data.licence, facts)
     if not (vocabulary := folder / f"{VOCABULARY}.json").exists():
         write_atomically(vocabulary, (TINY / vocabulary.name).read_bytes())
@@ -225,10 +235,12 @@ def begin_pack(folder: Path, found: Check) -> None:
     for name in PARTS:
         path = folder / f"{name}.safetensors"
         if name not in card.parts:
-            origin = "trained" if path.exists() else "tiny"
             if not path.exists():
                 write_atomically(path, (TINY / path.name).read_bytes())
-            card = card.with_part(folder, name, origin, _facts_of(path))
+            copied = file_hash(path) == file_hash(
+                TINY / path.name
+            )  # also by one that was killed before the card
+            card = card.with_part(folder, name, "tiny" if copied else "trained", _facts_of(path))
     write_own_examples(data, folder / "pictures.safetensors")
     card.with_part(folder, "pictures", "trained", {"licence": data.licence}).write(folder)
 
@@ -310,8 +322,6 @@ def say(text: str) -> None:
 
 
 def _facts_of(path: Path) -> dict[str, Any]:
-    from pipelines.models.checkpoint import read_header
-
     return {
         name: value for name, value in read_header(path)[1].items() if name in ("figures", "data", "licence")
     }

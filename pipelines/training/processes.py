@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from pipelines.errors import BadInput
 
@@ -42,6 +46,31 @@ def watched() -> bool:
     return WATCHED in os.environ
 
 
+def end_with_watcher() -> None:
+    """In a process that `run` started: end it once the one that watches is gone, which was killed without ending it."""
+    watcher = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == watcher and psutil.pid_exists(watcher):
+            time.sleep(LOOK_SECONDS)
+        os._exit(LOST)
+
+    threading.Thread(target=look, daemon=True, name="watcher").start()
+
+
+@contextmanager
+def _ended_by_keyboard() -> Generator[None]:
+    """Inside, the system's request to end is a KeyboardInterrupt; in the main thread, as Python has it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run(arguments: Sequence[str], count: int, state: Path, command: Sequence[str] = MODULE) -> int:
     """Train on `count` processes with the same arguments; 2 or 1 when one of them told why it ended so, else 0.
 
@@ -58,13 +87,14 @@ def run(arguments: Sequence[str], count: int, state: Path, command: Sequence[str
         WATCHED: "1",
     }
     children: list[subprocess.Popen[bytes]] = []
-    try:
-        for rank in range(count):
-            environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            children.append(subprocess.Popen([sys.executable, *command, *arguments], env=environment))
-        return _watched(children, state)
-    finally:
-        end(children)
+    with _ended_by_keyboard():
+        try:
+            for rank in range(count):
+                environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                children.append(subprocess.Popen([sys.executable, *command, *arguments], env=environment))
+            return _watched(children, state)
+        finally:
+            end(children)
 
 
 def free_port() -> int:

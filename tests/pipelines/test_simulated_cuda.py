@@ -29,7 +29,7 @@ __all__ = ["simulated_cuda"]  # a fixture
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "optimize": {"steps": 6, "size": "32x32", "cutouts": 4},
-    "edit": {"steps": 4, "updates": 2, "strip": 2},
+    "edit": {"mode": "quick", "steps": 4, "updates": 2, "strip": 2},
     "diffuse": {"steps": 2, "candidates": 2},
 }
 ONCE = (

@@ -188,7 +188,7 @@ def test_edit_gives_the_picture_back_and_turns_it_by_clips_judgement(tmp_path: P
     pipeline = Studio("tiny", "cpu").pipeline("edit")
     picture = EXAMPLES[0]
     fields = {"image": str(picture), "source": "a red heart", "prompt": "a green heart", "steps": 4}
-    *_, result = run(pipeline, EditSettings(**fields, updates=16, strip=2))
+    *_, result = run(pipeline, EditSettings(**fields, mode="quick", updates=16, strip=2))
     assert isinstance(result, Result)
     by_strength = {one.facts["strength"]: one for one in result.pictures}
     assert by_strength[0.0].image.tobytes() == open_picture(picture).tobytes()

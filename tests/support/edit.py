@@ -17,7 +17,12 @@ from pipelines.edit.settings import EditSettings
 from pipelines.io.images import picture_to_uri
 from pipelines.models.base import Denoiser
 
-QUICK: dict[str, Any] = {"steps": 3, "updates": 3, "strip": 1}  # enough to see whether something happens
+QUICK: dict[str, Any] = {
+    "mode": "quick",
+    "steps": 3,
+    "updates": 3,
+    "strip": 1,
+}  # enough to see whether something happens
 
 
 STRONG: dict[str, Any] = {"step_size": 0.03, **QUICK}  # so much that every pixel notices

@@ -53,7 +53,14 @@ OPTIMIZE: dict[str, dict[str, Any]] = {
 }
 EDIT: dict[str, dict[str, Any]] = {
     "instant": {"mode": "instant", "image": PICTURE, "source": "a cat", "prompt": "a fox", "strip": 2},
-    "quick": {"image": PICTURE, "source": "a cat", "prompt": "a fox", "updates": 3, "strip": 3},
+    "quick": {
+        "mode": "quick",
+        "image": PICTURE,
+        "source": "a cat",
+        "prompt": "a fox",
+        "updates": 3,
+        "strip": 3,
+    },
     "reusable": {
         "mode": "reusable",
         "image": OTHER,
@@ -63,8 +70,14 @@ EDIT: dict[str, dict[str, Any]] = {
         "strip": 2,
     },
     "paper": {"mode": "paper", "image": OTHER, "source": "red", "prompt": "blue", "updates": 2, "strip": 1},
-    "automatic mask": {"image": PICTURE, "updates": 3, "automatic_mask": True, "strip": 1},
-    "an example": {"source": "an apple", "prompt": "a green apple", "updates": 3, "strip": 2},
+    "automatic mask": {"mode": "quick", "image": PICTURE, "updates": 3, "automatic_mask": True, "strip": 1},
+    "an example": {
+        "mode": "quick",
+        "source": "an apple",
+        "prompt": "a green apple",
+        "updates": 3,
+        "strip": 2,
+    },
 }
 DIFFUSE: dict[str, dict[str, Any]] = {
     "plain": {"candidates": 2},

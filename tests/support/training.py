@@ -110,6 +110,15 @@ KINDS = (
 )
 
 
+PICTURES = 12  # of the folder of photographs
+
+
+def flags(places: Path, folder: Path, *more: str) -> list[str]:
+    """Flags of `train` on a folder, for the fixture `places`."""
+    where = ["--state", str(places / "runs"), "--out", str(places / "packs" / "mine")]
+    return ["--data", str(folder), "--precision", "no", *where, *more]
+
+
 def trainer_for(
     name: str, data_file: Path, pack: Path, folder: Path, stream: Sequence[Path] = (), **options: Any
 ) -> Trainer:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from app.jobs.queue import Job
-from app.ui.i18n import both, both_aloud, both_sentence, pair, words
+from app.ui.i18n import about, both, both_aloud, both_sentence, pair, words
 from app.ui.link import copy_link
 from app.ui.markup import html, joined
 from app.ui.pictures import Pictures, preview_uri
@@ -348,7 +348,7 @@ def missing(pack: str, checkpoints: Sequence[Any]) -> Markup:
         html(
             "<li><b>{}</b> {} <small>{}</small><small>{}</small></li>",
             checkpoint.name,
-            checkpoint.about,
+            about(checkpoint),
             checkpoint.licence,
             checkpoint.origin,
         )

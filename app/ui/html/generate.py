@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -94,12 +94,8 @@ def stage(job: Job, pictures: Pictures, previews: list[Image.Image] | None = Non
     return _ended(job, pictures, previews)
 
 
-def empty(counts: Mapping[str, tuple[int | None, int]], pictures: Pictures) -> Markup:
-    """Before anything has been made: what happens here, and examples to click when there are any.
-
-    `counts` are each engine's numbers of candidates and of pictures kept, as its form has them at first. None is as many
-    as the model likes.
-    """
+def empty(pictures: Pictures) -> Markup:
+    """Before anything has been made: what happens here, and examples to click when there are any."""
     names = pictures.example_names()
     tiles = joined(
         html(
@@ -113,27 +109,13 @@ def empty(counts: Mapping[str, tuple[int | None, int]], pictures: Pictures) -> M
     )
     if not names:
         tiles = joined(html("<i style='--i:{}'></i>", index) for index in range(16))
-    happens = joined(
-        html(
-            '<p class="{}">{}</p>',
-            only_for(engine),
-            _what_happens(candidates, keep),
-        )
-        for engine, (candidates, keep) in counts.items()
-    )
     return html(
-        '<section class="stage empty">{}<h2>{}</h2>{}{}</section>',
+        '<section class="stage empty">{}<h2>{}</h2><p>{}</p>{}</section>',
         _tiles(min(4, _columns(len(names) or 16)), tiles),
         both("empty_title"),
-        happens,
+        both("empty_text"),
         html("<p>{}</p>", both("empty_examples")) if names else "",
     )
-
-
-def _what_happens(candidates: int | None, keep: int) -> Markup:
-    if candidates is None:
-        return both("empty_text_some", keep=keep)
-    return both("empty_text" if keep < candidates else "empty_text_all", candidates=candidates, keep=keep)
 
 
 def _working(job: Job, previews: list[Image.Image] | None) -> Markup:

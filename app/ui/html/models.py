@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from markupsafe import Markup
 
 from app.downloads import Download
-from app.ui.i18n import both, both_sentence
+from app.ui.i18n import about, both, both_sentence
 from app.ui.markup import html, joined
 from pipelines.weights.checkpoint import Checkpoint
 
@@ -42,7 +42,7 @@ def row(checkpoint: Checkpoint, state: str, acts: str = "") -> str:
     details = joined(
         html("<div><dt>{}</dt><dd>{}</dd></div>", both(key), value) for key, value in facts.items() if value
     )
-    title = html("<p><b>{}</b> {}</p>", checkpoint.name, checkpoint.about)
+    title = html("<p><b>{}</b> {}</p>", checkpoint.name, about(checkpoint))
     below = html('<div class="acts">{}</div>', acts) if acts else ""
     return html('<li><div class="top">{}{}</div><dl>{}</dl>{}</li>', title, state, details, below)
 

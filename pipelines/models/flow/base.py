@@ -32,6 +32,7 @@ class Flow(ABC):
 
     proposed_candidates = 4
     proposed_rounds = 0
+    proposed_pull = 0.0
     is_inpainting = False
 
     @property

@@ -44,6 +44,7 @@ class PriorDiffusion:
     proposed_guidance = 4.0
     proposed_candidates = 16
     proposed_rounds = 2
+    proposed_pull = 15.0
     is_inpainting = False
 
     @property

@@ -38,8 +38,8 @@ FEWEST, FEW = 8, 100  # pictures that a training needs at least; below which it 
 SMALLEST = 16  # pixels of a picture's shorter side
 MEMORY_SHARE = 0.5  # of the free memory that pictures may take
 NOT_STATED = "not stated: the user's own pictures"
-FORM = 1  # of the files kept; a change reads every folder again
-COMMON = 12  # words that are told
+FORM = 2  # of the files kept; a change reads every folder again
+COMMON, LONGEST_WORD = 12, 24  # words that are told, and letters that they have
 SHEET_COLUMNS, SHEET_ROWS, LABEL = 8, 5, 18
 WORD = re.compile(r"[\u4e00-\u9fff]|[^\W\d_\u4e00-\u9fff]+")
 
@@ -239,7 +239,10 @@ def _kept(
         digest = hashlib.sha256(square.tobytes()).hexdigest()
         if digest in known:  # what it is called stays
             same = known[digest]
-            same.captions += [text for text in one.captions if text not in same.captions]
+            if (one.source == "names") == (same.source == "names"):
+                same.captions += [text for text in one.captions if text not in same.captions]
+            elif same.source == "names":
+                same.captions, same.source = list(one.captions), one.source
             reading.skip(one.name, Message("training.picture_again", {"other": same.name}))
             continue
         if len(known) == most:
@@ -312,9 +315,11 @@ def _told(folder: Path, stem: Path, kept: list[Kept], held_out: int, reading: Re
         ),
         shortened=sum(one.shortened for one in kept),
         words=len(words),
-        common=tuple(word for word, _ in words.most_common(COMMON + 20) if len(word) > 2 or word > "\u4dff")[
-            :COMMON
-        ],
+        common=tuple(
+            word
+            for word, _ in words.most_common(COMMON + 20)
+            if 2 < len(word) <= LONGEST_WORD or word > "\u4dff"
+        )[:COMMON],
         skipped=tuple(reading.skipped),
     )
 

@@ -1,16 +1,15 @@
 """Where a folder's pictures and captions come from. Nothing is opened as a picture here, and nothing is unpacked to disk.
 
-* pictures with a .txt of the same name beside them (1.txt or 1.jpg.txt), one caption a line;
+* pictures with a .txt or .caption of the same name beside them (1.txt or 1.jpg.txt), one caption a line;
 * captions.jsonl, metadata.jsonl and metadata.csv, in any folder, whose rows name pictures of that folder (metadata as in
   the Hub's ImageFolder);
-* tars of webdataset, whose members of one name belong together: KEY.jpg with KEY.txt or KEY.json;
+* tars of webdataset, whose members of one name belong together: KEY.jpg with KEY.txt, KEY.caption or KEY.json;
 * without any of these, the words of the file's name and of its folder's.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import re
@@ -25,17 +24,25 @@ from pipelines.errors import BadInput, CodedError, Message, one_line, reason_of
 from pipelines.io.files import shown_name
 from pipelines.io.folders import PICTURES
 from pipelines.io.images import MAX_BYTES
+from pipelines.io.tables import rows_of
 from pipelines.io.values import is_dict, is_list, json_lines
 from pipelines.io.visible import visible
 
 TABLES = ("captions.jsonl", "metadata.jsonl", "metadata.csv")  # a picture's first row of these counts
 NAME_COLUMNS = ("file_name", "file", "filename", "image", "path", "name")
 TEXT_COLUMNS = ("text", "caption", "captions", "prompt", "description", "label")
-OTHER_PICTURES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".ico")
-READ = (*PICTURES, ".txt", ".json")  # of a tar
+TEXTS = (".txt", ".caption")  # that lie beside a picture
+READ_PICTURES = (*PICTURES, ".jfif")
+OTHER_PICTURES = (
+    *(".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".ico", ".tga"),
+    *(".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw"),
+)
+ARCHIVES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".parquet")
+READ = (*READ_PICTURES, *TEXTS, ".json")  # of a tar
+TAR_BLOCK = 512  # bytes
 MOST_CAPTIONS = 20  # of one picture
 MOST_CHARACTERS = 300  # of a caption; CLIP reads 32 tokens
-MOST_TEXT_BYTES = 1_000_000  # of a .txt
+MOST_TEXT_BYTES = 1_000_000  # of a text beside a picture
 MOST_TABLE_BYTES = 500_000_000
 CAMERA = re.compile(
     r"(?i)^(img|dsc[fn]?|pxl|mvi|image|picture|photo|pic|screenshot|untitled|unnamed|download|file|p)$"
@@ -80,8 +87,8 @@ class Reading:
 def files_of(folder: Path, reading: Reading) -> list[Path]:
     """All files below a folder, or the folder itself where it is a file, in natural order: 2 before 10.
 
-    Hidden ones are left out, such as the "._1.png" of a Mac, and links to folders are not followed. What cannot be
-    looked into is told to `reading`. BadInput when there is no such folder.
+    Hidden ones are left out, such as the "._1.png" of a Mac. Links to folders are not followed; they, broken links and
+    what cannot be looked into are told to `reading`. BadInput when there is no such folder.
     """
 
     def closed(error: OSError) -> None:
@@ -98,9 +105,15 @@ def files_of(folder: Path, reading: Reading) -> list[Path]:
     paths: list[Path] = []
     for place, folders, names in os.walk(folder, onerror=closed):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        for path in (Path(place, name) for name in folders):
+            if path.is_symlink():
+                reading.skip(_name(folder, path), Message("training.folder_link"))
         for path in (Path(place, name) for name in names if not name.startswith(".")):
             try:
-                paths += [path] if path.is_file() else []
+                if path.is_file():
+                    paths.append(path)
+                elif path.is_symlink():
+                    path.stat()  # which says what is wrong with it
             except OSError as error:  # a folder that tells names alone
                 closed(error)
     return sorted(paths, key=lambda path: _natural(path.relative_to(folder)))
@@ -110,14 +123,16 @@ def pictures_in(folder: Path, files: Iterable[Path], reading: Reading) -> Iterat
     """Every picture of these files of the folder, in order, with its captions; what is no use is told to `reading`."""
     files = list(files)
     tables = _tables(folder, files, reading)
-    texts = {_key(path): path for path in files if path.suffix.lower() == ".txt"}
+    texts = {_key(path): path for kind in reversed(TEXTS) for path in files if path.suffix.lower() == kind}
     for path in files:
         name, ending = _name(folder, path), path.suffix.lower()
         if ending == ".tar":
             yield from pictures_in_tar(path, name, reading)
         elif ending in OTHER_PICTURES:
             reading.skip(name, Message("training.picture_form", {"form": ending}))
-        elif ending in PICTURES:
+        elif ending in ARCHIVES:
+            reading.skip(name, Message("training.archive_form", {"form": ending}))
+        elif ending in READ_PICTURES:
             source, captions = tables.pop(str(path), ("", ()))
             text = texts.get(_key(path)) or texts.get(str(path).casefold())
             if not (found := clean_captions(captions)).captions and text:
@@ -216,8 +231,9 @@ def _tables(folder: Path, files: list[Path], reading: Reading) -> dict[str, tupl
     rows: dict[str, tuple[str, list[str]]] = {}
     for kind in TABLES:
         for path in (path for path in files if path.name.lower() == kind):
-            name = _name(folder, path)
+            name, columns = _name(folder, path), set[str]()
             for number, row in _rows(path, name, reading):
+                columns |= row.keys()
                 picture = next((row[key] for key in NAME_COLUMNS if isinstance(row.get(key), str)), "")
                 if not picture:
                     reading.skip(f"{name}:{number}", Message("training.row_without_name"))
@@ -226,38 +242,51 @@ def _tables(folder: Path, files: list[Path], reading: Reading) -> dict[str, tupl
                 table, captions = rows.setdefault(place, (kind, []))
                 if table == kind:
                     captions += captions_of(row)
+            if columns and columns.isdisjoint(TEXT_COLUMNS):
+                reading.skip(name, Message("training.table_without_texts"))
     return rows
 
 
 def captions_of(row: dict[str, Any]) -> list[str]:
-    """The texts of a row's first column that is known to hold captions."""
+    """The texts of a row's first column that is known to hold captions and has some."""
     for key in TEXT_COLUMNS:
         value = row.get(key)
+        texts = [text for text in value if isinstance(text, str)] if is_list(value) else []
         if isinstance(value, str) and value.strip():
-            return value.splitlines()
-        if is_list(value):
-            return [text for text in value if isinstance(text, str)]
+            texts = value.splitlines()
+        if texts:
+            return texts
     return []
 
 
 def _rows(path: Path, name: str, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a table with their line's number; damaged ones are told to `reading`."""
+    """The rows of a table with their line's number, by columns in small letters; damaged ones are told to `reading`."""
     try:
         text = decoded(_read(path, MOST_TABLE_BYTES), name)
     except BadInput as problem:
         reading.skip(name, problem)
         return
     if path.suffix.lower() == ".csv":
-        try:
-            yield from enumerate(csv.DictReader(io.StringIO(text, newline="")), 2)
-        except csv.Error as error:
-            reading.skip(name, Message("training.table_damaged", {"reason": str(error)}))
+        yield from _rows_of_csv(text, name, reading)
         return
     for number, row in json_lines(text):
         if row is None:
             reading.skip(f"{name}:{number}", Message("training.row_damaged"))
         else:
-            yield number, row
+            yield number, {key.strip().lower(): value for key, value in row.items()}
+
+
+def _rows_of_csv(text: str, name: str, reading: Reading) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        rows = filter(None, rows_of(text))
+        head = [column.strip().lower() for column in next(rows, [])]
+        if head and set(head).isdisjoint(NAME_COLUMNS):
+            reading.skip(name, Message("training.table_without_names"))
+            return
+        for number, cells in enumerate(rows, 2):
+            yield number, dict(zip(head, cells, strict=False))
+    except csv.Error as error:
+        reading.skip(name, Message("training.table_damaged", {"reason": str(error)}))
 
 
 # --------------------------------------------------------------------------------------------------------------- tars
@@ -267,7 +296,7 @@ def pictures_in_tar(path: Path, name: str, reading: Reading, start: int = 0) -> 
     """The pictures of a webdataset tar from byte `start` on, where a member begins. A damaged one gives those before the
     damage.
 
-    Only pictures, .txt and .json are read of it, and nothing is unpickled.
+    Only pictures, texts and .json are read of it, and nothing is unpickled.
     """
     group: dict[str, bytes] = {}
     key, end = "", start
@@ -293,6 +322,9 @@ def pictures_in_tar(path: Path, name: str, reading: Reading, start: int = 0) -> 
                 elif (file := tar.extractfile(member)) is not None:
                     group[ending] = file.read(MAX_BYTES)
             end = tar.offset
+            raw.seek(end)
+            if raw.read(TAR_BLOCK).strip(b"\0"):  # for tarfile that is an end like any other
+                raise tarfile.ReadError("invalid header")
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         reading.skip(name, Message("training.tar_damaged", {"reason": one_line(error)}))
         with suppress(OSError):
@@ -301,18 +333,21 @@ def pictures_in_tar(path: Path, name: str, reading: Reading, start: int = 0) -> 
 
 
 def _sample(group: dict[str, bytes], name: str, reading: Reading, end: int) -> Iterator[Found]:
-    """The picture of a group of members of one key, when it has one."""
-    ending = next((ending for ending in group if ending in PICTURES), None)
-    if ending is None:
-        for other in group:
-            if other in OTHER_PICTURES:
-                reading.skip(name + other, Message("training.picture_form", {"form": other}))
+    """The picture of a group of members of one key, when it has one; what else looks like one is told to `reading`."""
+    own = next((ending for ending in group if ending in READ_PICTURES), None)
+    for ending in group:
+        form = ending[ending.rfind(".") :]
+        if form in OTHER_PICTURES and own is None:
+            reading.skip(name + ending, Message("training.picture_form", {"form": form}))
+        elif form in READ_PICTURES and ending != own:
+            reading.skip(name + ending, Message("training.other_member"))
+    if own is None:
         return
     captions: list[str] = []
     try:
-        if ".txt" in group:
-            captions = decoded(group[".txt"], f"{name}.txt").splitlines()
-        elif ".json" in group:
+        for ending in filter(group.get, TEXTS):
+            captions += decoded(group[ending], name + ending).splitlines()
+        if not clean_captions(captions).captions and ".json" in group:
             row = json.loads(decoded(group[".json"], f"{name}.json"))
             captions = captions_of(row) if is_dict(row) else []
     except BadInput as problem:
@@ -322,7 +357,7 @@ def _sample(group: dict[str, bytes], name: str, reading: Reading, end: int) -> I
     source, found = "tar", clean_captions(captions)
     if not found.captions:
         source, found = "names", clean_captions(words_of_name(Path(name.partition(".tar/")[2])))
-    yield Found(name + ending, group[ending], found.captions, source, found.shortened, end)
+    yield Found(name + own, group[own], found.captions, source, found.shortened, end)
 
 
 # -------------------------------------------------------------------------------------------------------------- names

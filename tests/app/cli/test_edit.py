@@ -21,7 +21,7 @@ from pipelines.studio import PIPELINES
 from tests.support.pictures import size_of
 from tests.support.tiny import TinyStudio
 
-FAST = ["--updates", "3", "--steps", "3", "--strip", "2", "--step-size", "0.03"]
+FAST = ["--mode", "quick", "--updates", "3", "--steps", "3", "--strip", "2", "--step-size", "0.03"]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def test_a_direction_is_learned_kept_used_again_and_replayed(
 ) -> None:
     kept = tmp_path / "angry.safetensors"
     out = ["--out", str(tmp_path / "out"), "--json"]
-    texts = ["--source", "a cat", "--target", "two cats", "--mode", "quick"]
+    texts = ["--source", "a cat", "--target", "two cats"]
     assert main(["edit", str(picture), *texts, *FAST, "--save-direction", str(kept), *out]) == 0
     learned = told(capsys)
     assert set(learned) == {"pictures", "seconds", "record", "journal", "direction"}

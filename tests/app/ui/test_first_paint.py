@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from app.jobs.queue import JobQueue
+from app.ui import theme
 
 
 def sent(url: str) -> tuple[int, dict[str, Any]]:
@@ -30,3 +31,13 @@ def test_the_page_is_sent_only_what_it_shows(studio: tuple[str, JobQueue]) -> No
     assert not endpoints & {child["id"] for child in config["layout"]["children"]}
     asked = re.findall(r'__i18n__\{\\*"[^}]*?key\\*": ?\\*"(\w+)', json.dumps(config["components"]))
     assert asked and set(config["i18n_translations"]["en"]) == set(asked)
+
+
+def test_rules_of_the_sheets_weigh_as_under_gradios_own_setting() -> None:
+    sheet, inside = theme.style(), ":is(html, .w.w.w)"
+    assert f"\n{inside} .stage.empty p {{" in sheet
+    assert f"{inside} .tray .deeds :is(.quiet, {inside} summary) {{" in sheet
+    assert '\nhtml:not([data-lang="zh"]) .zh, html[data-lang="zh"] .en {' in sheet
+    assert "\n.gradio-container .block.padded {" in sheet and "@keyframes breathe { 50% {" in sheet
+    assert sheet.count("{") == sheet.count("}") and "/*" not in sheet
+    assert f"<style>{sheet}</style>" in theme.head()

@@ -198,7 +198,7 @@ def test_on_a_space_links_have_its_address(monkeypatch: Any) -> None:
     assert "<meta" not in theme.head().split("<script>")[0]
     monkeypatch.setenv("SPACE_HOST", 'somebody-atelier.hf.space">')
     assert theme.head().startswith(
-        '<meta name="atelier-address" content="https://somebody-atelier.hf.space&quot;&gt;/"><script>'
+        '<meta name="atelier-address" content="https://somebody-atelier.hf.space&quot;&gt;/"><style>'
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from app.ui.components import plain_field
-from app.ui.i18n import knob_help, value_words
+from app.ui.i18n import MODELS, about, knob_help, value_words
 from pipelines.core.settings import Knob
 from pipelines.diffuse.settings import PACES
 from pipelines.studio import PIPELINES
+from pipelines.weights.catalog import CHECKPOINTS
 
 CHOOSING = [
     pytest.param(pipeline, knob, id=f"{pipeline}-{knob.name}")
@@ -35,6 +38,20 @@ def test_choices_that_are_words_have_chinese_ones(pipeline: str, knob: Knob) -> 
         assert not re.search(rf"\b{value}\b", knob_help(knob, "zh")), (
             "the help names what the field does not show"
         )
+
+
+def test_the_catalogs_models_are_told_in_chinese_with_the_same_numbers() -> None:
+    chinese = json.loads(MODELS.read_text("utf-8"))
+    assert chinese.keys() == CHECKPOINTS.keys()
+    for name, checkpoint in CHECKPOINTS.items():
+        english, told = checkpoint.about.replace("1.3 billion", "13"), chinese[name]
+        assert re.search("[\u4e00-\u9fff]", told), name
+        assert sorted(re.findall(r"\d[\d,.]*\d|\d", english)) == sorted(
+            re.findall(r"\d[\d,.]*\d|\d", told)
+        ), name
+        assert told in about(checkpoint) and about(checkpoint).startswith('<span class="en"')
+    own = replace(CHECKPOINTS["tiny-clip"], name="mine", about="R@1 <0.5>")
+    assert about(own) == "R@1 &lt;0.5&gt;"
 
 
 def test_an_empty_field_is_explained_once() -> None:

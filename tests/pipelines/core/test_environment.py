@@ -74,7 +74,7 @@ def test_a_replay_asks_for_the_recorded_threads_and_kernels_and_puts_them_back(t
 @pytest.mark.parametrize("mode", ["instant", "quick"])
 def test_an_edit_is_replayed_with_the_threads_that_it_was_made_with(mode: str, tmp_path: Path) -> None:
     settings = EditSettings(
-        image=uri(smooth((24, 20))), source="a cat", prompt="two cats", mode=mode, **QUICK
+        **{**QUICK, "mode": mode}, image=uri(smooth((24, 20))), source="a cat", prompt="two cats"
     )
     torch.set_num_threads(2)
     result = finished(tiny_edit(), settings)

@@ -223,5 +223,5 @@ def test_a_record_without_a_choice_of_focus_lets_clip_choose_again(edit: Edit) -
 
 
 def test_records_without_focus_were_made_without() -> None:
-    assert EditSettings.recorded({"prompt": "a cat"}, {})["focus"] == 0
+    assert EditSettings.recorded({"mode": "instant"}, {})["focus"] == 0
     assert EditSettings.recorded({"prompt": "a cat", "focus": 0.3}, {})["focus"] == 0.3

@@ -38,6 +38,7 @@ def test_preparing_twice_is_preparing_once(edit: Edit, saved: list[Path]) -> Non
     picture = uri(speckled((30, 20)))
     for settings in (
         EditSettings(),
+        EditSettings(mode="quick"),
         EditSettings(image=picture, mask=uri(half((30, 20))), crop="0,0,20x20"),
         EditSettings(mode="paper", return_step=10),
         EditSettings(mode="reusable", source_images=f"{picture} | {picture}", target_images=picture),
@@ -95,12 +96,12 @@ def test_what_to_expect_is_told_before(edit: Edit, saved: list[Path]) -> None:
     plain = edit.estimate(EditSettings())
     assert plain.match is None and -1 <= plain.alike <= 1
     assert plain.seconds > 0 and plain.megabytes > 0 and plain.return_step > 0
-    longer = edit.estimate(EditSettings(updates=2000))
-    assert longer.seconds > 3 * edit.estimate(EditSettings(updates=40)).seconds
+    longer = edit.estimate(EditSettings(mode="quick", updates=2000))
+    assert longer.seconds > 3 * edit.estimate(EditSettings(mode="quick", updates=40)).seconds
     picture = uri(speckled((30, 20)))
     for settings in (
         EditSettings(image=picture),
-        EditSettings(image=picture, mode="instant"),
+        EditSettings(image=picture, mode="quick"),
         EditSettings(image=picture, mode="paper"),
         EditSettings(image=picture, mode="reusable", target_images=picture),
         EditSettings(image=picture, directions=str(saved[0])),

@@ -46,7 +46,9 @@ def killed_at(edit: Edit, settings: EditSettings, done: int, journal: Journal) -
     events.close()
 
 
-LONG: dict[str, Any] = {"steps": 3, "strip": 2, "updates": 7, "step_size": 0.02, "source_count": 5}
+LONG: dict[str, Any] = {
+    "mode": "quick", "steps": 3, "strip": 2, "updates": 7, "step_size": 0.02, "source_count": 5
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_killed_learning_resumes_to_the_same_bits(
     mode: str, where: str, edit: Edit, tmp_path: Path
 ) -> None:
-    settings = EditSettings(mode=mode, image=uri(speckled((16, 16))), **LONG)
+    settings = EditSettings(**{**LONG, "mode": mode}, image=uri(speckled((16, 16))))
     if mode == "paper":
         settings = replace(
             settings, backprop_through_chain=True, return_step=41, inversion_iterations=0, source_count=2

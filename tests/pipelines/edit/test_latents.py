@@ -135,7 +135,7 @@ def test_what_to_expect_is_told_before(edit: Edit) -> None:
         edit.estimate(EditSettings(mode="instant", image=picture, steps=steps, strip=1)) for steps in (4, 40)
     )
     assert longer.seconds > 4 * short.seconds > 0 and short.return_step == longer.return_step == RETURN_STEP
-    quick = edit.estimate(EditSettings(image=picture))
+    quick = edit.estimate(EditSettings(mode="quick", image=picture))
     assert quick.seconds > 0 and quick.megabytes > 0 and 350 <= quick.return_step <= 600
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,20 @@ def test_a_record_is_enough_to_replay(
     assert pixels(finished(edit, settings)) == pixels(result)
 
 
+def test_a_record_without_a_mode_is_of_a_quick_edit(edit: Edit, tmp_path: Path) -> None:
+    quick = finished(edit, EditSettings(image=uri(speckled((16, 16))), **STRONG))
+    settings = quick.settings.to_dict()
+    del settings["mode"]
+    record = record_of(
+        pipeline="edit", pack="tiny", device="cpu", models={}, settings=quick.settings,
+        picture=quick.pictures[0], rank=1,
+    )  # fmt: skip
+    write_png(tmp_path / "a.png", first(quick), replace(record, settings=settings))
+    read = EditSettings.from_dict(read_record(tmp_path / "a.png", PIPELINES).settings)
+    assert read.mode == "quick" and pixels(finished(edit, read)) == pixels(quick)
+    assert EditSettings().mode == "instant" == EditSettings.recorded(EditSettings().to_dict(), {})["mode"]
+
+
 @pytest.mark.parametrize(
     "fields", [{"directions": "/etc/passwd"}, {"directions": "a:1 | /etc/passwd:0.5@900-0"}]
 )
@@ -129,7 +144,7 @@ def test_nothing_that_a_photo_tells_is_passed_on(edit: Edit, tmp_path: Path, nam
         "source_images": f"{path} | {path}",
         "mask": "",
     }
-    result = finished(edit, EditSettings(mode="reusable", **{**STRONG, "updates": 1}, **fields))
+    result = finished(edit, EditSettings(**{**STRONG, "mode": "reusable", "updates": 1}, **fields))
     _, data = recorded(result, tmp_path)
     texts = [data]
     settings = result.settings.to_dict()

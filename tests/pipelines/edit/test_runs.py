@@ -57,7 +57,7 @@ def test_strength_0_gives_the_picture_back(edit: Edit, mode: str, size: tuple[in
 @pytest.mark.parametrize("mode", MODES)
 def test_other_strengths_change_it(edit: Edit, mode: str) -> None:
     picture = speckled((16, 16), low=60, high=190)
-    settings = EditSettings(mode=mode, image=uri(picture), source_count=5, **{**STRONG, "strip": 5})
+    settings = EditSettings(**{**STRONG, "mode": mode, "strip": 5}, image=uri(picture), source_count=5)
     result = finished(edit, settings)
     assert len(result.pictures) == 5
     by_strength = {one.facts["strength"]: one for one in result.pictures}
@@ -76,8 +76,8 @@ def test_a_strip_draws_what_single_runs_draw(edit: Edit) -> None:
     """But for rounding: the strip is one batch."""
     fields: dict[str, Any] = {"image": uri(speckled((16, 16))), **STRONG}
     for mode in ("quick", "instant"):
-        many = finished(edit, EditSettings(mode=mode, **{**fields, "strip": 5}))
-        single = finished(edit, EditSettings(mode=mode, **fields))
+        many = finished(edit, EditSettings(**{**fields, "mode": mode, "strip": 5}))
+        single = finished(edit, EditSettings(**{**fields, "mode": mode}))
         difference = to_tensor([first(many)]) - to_tensor([first(single)])
         if mode == "quick":
             assert difference.abs().max() < 2.5 / 127.5
@@ -98,7 +98,7 @@ def test_negative_strengths_go_the_other_way(edit: Edit, saved: list[Path]) -> N
 @pytest.mark.parametrize(
     "fields",
     [
-        {"mode": "quick", **STRONG},
+        STRONG,
         {"mode": "instant", "steps": 3, "strip": 1},
         {"directions": True, "steps": 3},
     ],

@@ -22,6 +22,7 @@ from pipelines.edit.settings import EditSettings
 from pipelines.edit.tuning import AdapterTraining
 from pipelines.errors import BadInput
 from tests.support.edit import (
+    QUICK,
     STRONG,
     finish,
     finished,
@@ -161,7 +162,7 @@ def test_learning_leaves_the_shared_networks_alone(edit: Edit) -> None:
 def test_numbers_that_break_down_keep_the_last_good_state(
     edit: Edit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = EditSettings(steps=3, strip=1, updates=12, step_size=0.01, image=uri(speckled((16, 16))))
+    settings = EditSettings(**{**QUICK, "updates": 12}, step_size=0.01, image=uri(speckled((16, 16))))
     good = finished(edit, replace(settings, until=5))
     loss_of = AdapterTraining._loss
 
@@ -220,7 +221,7 @@ def test_the_critic_steers_nothing(edit: Edit) -> None:
     for parameter in other.critic.parameters():
         parameter.data.mul_(-1.7)
     for mode in ("quick", "instant"):
-        settings = EditSettings(mode=mode, image=uri(speckled((16, 16))), **STRONG)
+        settings = EditSettings(**{**STRONG, "mode": mode}, image=uri(speckled((16, 16))))
         one, two = finished(edit, settings), finished(other, settings)
         assert pixels(one) == pixels(two)
         assert one.pictures[0].facts["critic target"] != two.pictures[0].facts["critic target"]

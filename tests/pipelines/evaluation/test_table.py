@@ -154,6 +154,18 @@ def test_a_judge_ranks_first_and_only_when_its_file_is_given(
 
 
 @pytest.mark.usefixtures("_tiny")
+def test_pruning_is_measured_beside_drawing_all(data_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--data", str(data_file), "--only", "pruned", "--pruned", "2", "--candidates", "6", "--json"]
+    assert main(["evaluate", *flags]) == 0
+    figures = json.loads(capsys.readouterr().out)["pruned"]
+    assert figures.pop("processor time beside drawing all") > 0
+    assert set(figures) == {
+        f"{who} top-{top}, the best" for who in ("CLIP", "critic", "pixels") for top in (1, 5)
+    }
+    assert all(0 <= share <= 1 for share in figures.values())
+
+
+@pytest.mark.usefixtures("_tiny")
 def test_edits_are_measured_by_mode(
     data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -241,7 +241,7 @@ def test_edit_at_strength_0_gives_the_picture_back_on_this_base() -> None:
     examples = tiny_examples()
     edit = Edit(tiny_ddpm(), tiny_clip(tokenizer), tiny_critic(tokenizer), examples)
     settings = EditSettings(
-        prompt="a red heart", source="two cats", updates=2, steps=3, strip=2, return_step=300, strength=1.0
+        prompt="a red heart", source="two cats", mode="quick", updates=2, steps=3, strip=2, return_step=300
     )
     *_, result = run(edit, settings)
     assert isinstance(result, Result)

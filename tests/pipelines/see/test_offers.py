@@ -41,6 +41,7 @@ def test_nothing_is_offered_for_what_is_complete_or_unknown() -> None:
         ("elefant", "elephant"),
         ("buterfly", "butterfly"),
         ("rokcet", "rocket"),
+        ("spaceship", "space ship"),  # of two known words
     ],
 )
 def test_words_of_nearly_the_same_spelling(word: str, known: str) -> None:

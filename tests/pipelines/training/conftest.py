@@ -9,11 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from pipelines.training import own
 from pipelines.training.clip import teacher
+from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
+from pipelines.training.dalle import DalleTrainer
 from pipelines.training.loop import Budget, fit
+from pipelines.training.prior import PriorTrainer
+from pipelines.training.vqgan import CodecTrainer, VqganTrainer
 from tests.support.training import (
     KINDS,
+    PICTURES,
+    SIZES,
     trainer_for,
     write_data,
     write_vocabulary,
@@ -80,3 +88,28 @@ def train(name: str, data_file: Path, pack: Path, folder: Path) -> None:
     trainer.export(pack / (trainer.file or f"{name}.safetensors"), {"figures": figures})
     for picture in ("curves.png",) if name == "judge" else ("curves.png", "sheet.png"):
         assert (folder / picture).read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of plain colours with a Chinese and an English caption, two of them cut out."""
+    place = tmp_path_factory.mktemp("photographs") / "my house"
+    place.mkdir()
+    for k in range(PICTURES):
+        picture = Image.new("RGBA" if k < 2 else "RGB", (150, 130), (20 * k, 255 - 20 * k, 90))
+        if k < 2:
+            picture.paste((0, 0, 0, 0), (0, 0, 60, 130))
+        picture.save(place / f"{k}.png")
+        (place / f"{k}.txt").write_text(f"the house number {k}\n第{k}座房子", "utf-8")
+    return place
+
+
+@pytest.fixture
+def places(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for packs and states, with a tiny pack of tiny sizes."""
+    monkeypatch.setattr(own, "TINY", trained)
+    monkeypatch.setenv("ATELIER_PACKS", str(tmp_path / "packs"))
+    for kind in (ClipTrainer, CriticTrainer, VqganTrainer, CodecTrainer, PriorTrainer, DalleTrainer):
+        sizes = {**kind.SIZES["tiny"], **SIZES[kind.name]}
+        monkeypatch.setitem(kind.SIZES, "tiny", sizes | ({"imagenet": None} if "imagenet" in sizes else {}))
+    return tmp_path

@@ -105,6 +105,9 @@ def test_pictures_are_held_out_by_what_they_show(folder: Path, tmp_path: Path) -
         ("metadata.jsonl", '\ufeff{"file_name": "0.png", "text": ["a red cat", "猫"]}\n'),
         ("metadata.csv", 'file_name,text\r\n0.png,"a red cat"\r\n0.png,猫\r\n'),
         ("METADATA.CSV", "file_name,caption,other\n./0.png,a red cat,1\n0.png,猫,2\n"),
+        ("metadata.csv", "sep=;\nfile_name;text\n\n0.png;a red cat\n0.png;猫\n"),
+        ("metadata.csv", "File_Name\t Text\n0.png\ta red cat\n0.png\t猫\n"),
+        ("captions.jsonl", '{"File": "0.png", "TEXT": [], "Caption": ["a red cat", "猫", null, 3]}\n'),
     ],
 )
 def test_tables_of_captions(folder: Path, tmp_path: Path, table: str, text: str) -> None:
@@ -112,6 +115,22 @@ def test_tables_of_captions(folder: Path, tmp_path: Path, table: str, text: str)
     found = check(folder, tmp_path / "cache")
     assert captions_of(found)["a red cat"] == ("猫",)
     assert found.sources == {table.lower(): 1, "txt": 9} and found.chinese == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "problem"),
+    [
+        ("metadata.csv", "0.png,a cat\n1.png,a dog\n", "table_without_names"),
+        ("metadata.csv", "file_name,words\n0.png,a cat\n", "table_without_texts"),
+        ("metadata.jsonl", '{"file_name": "0.png"}\n{"file_name": "1.png"}\n', "table_without_texts"),
+    ],
+)
+def test_a_table_without_its_columns_is_told_once(
+    table: str, text: str, problem: str, folder: Path, tmp_path: Path
+) -> None:
+    (folder / table).write_text(text)
+    found = check(folder, tmp_path / "cache")
+    assert problems_of(found) == {table: problem} and found.sources == {"txt": 10}
 
 
 def test_tables_may_lie_in_folders_and_be_damaged(folder: Path, tmp_path: Path) -> None:
@@ -160,6 +179,60 @@ def test_tars_are_read_and_not_unpacked(tmp_path: Path) -> None:
     (shards / "shard-1.tar").write_bytes(whole)
     (shards / "shard-2.tar").write_bytes(b"no tar" * 1000)
     assert problems_of(check(shards, tmp_path / "cache"))["shard-2.tar"] == "tar_damaged"
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def test_what_is_behind_the_damage_of_a_tar_is_told_missing(folder: Path, tmp_path: Path) -> None:
+    tar_of(folder / "a.tar", {f"{k}.png": png(20 + k) for k in range(4)})
+    whole = (folder / "a.tar").read_bytes()
+    (folder / "a.tar").write_bytes(whole.replace(b"2.png\0", b"3.png\0", 1))  # its checksum is wrong now
+    found = check(folder, tmp_path / "cache")
+    assert found.pictures == 12 and problems_of(found) == {"a.tar": "tar_damaged"}
+
+
+def test_odd_members_of_tars(folder: Path, tmp_path: Path) -> None:
+    members = {
+        "a.png": png(20),
+        "a.txt": b"",
+        "a.json": b'{"text": "from json"}',
+        "b.jpg": png(21),
+        "b.caption": b"from caption",
+        "b.png": png(22),
+        "c.v2.png": png(23),
+        "c.v2.txt": b"two dots",
+    }
+    tar_of(folder / "a.tar", members)
+    found = check(folder, tmp_path / "cache")
+    assert {"from json", "from caption"} <= captions_of(found).keys() and found.sources["tar"] == 2
+    assert problems_of(found) == {"a.tar/b.png": "other_member", "a.tar/c.v2.png": "other_member"}
+
+
+def test_odd_files_are_told(folder: Path, tmp_path: Path) -> None:
+    (folder / "lost.png").symlink_to("nowhere.png")
+    (folder / "link").symlink_to(tmp_path, target_is_directory=True)
+    (folder / "more.tar.gz").write_bytes(b"packed")
+    (folder / "0.png").rename(folder / "0.jfif")
+    (folder / "1.txt").rename(folder / "1.caption")
+    found = check(folder, tmp_path / "cache")
+    assert found.pictures == 10 and found.sources == {"txt": 10}
+    told = {"lost.png": "file_unreadable", "link": "folder_link", "more.tar.gz": "archive_form"}
+    assert problems_of(found) == told
+
+
+def test_names_give_way_to_captions_of_the_same_picture(folder: Path, tmp_path: Path) -> None:
+    (folder / "0.txt").unlink()
+    for k, name in ((0, "z_copy"), (1, "copy")):
+        (folder / f"{name}.png").write_bytes(png(k))
+    (folder / "z_copy.txt").write_text("said elsewhere")
+    names = captions_of(check(folder, tmp_path / "cache"))
+    assert names["said elsewhere"] == () and names["picture number 1"] == ()
 
 
 def test_odd_captions(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from pipelines.core.execute import result_of
@@ -25,9 +24,7 @@ from pipelines.studio import Studio
 from pipelines.training import own
 from pipelines.training.batches import to_device
 from pipelines.training.cli import main
-from pipelines.training.clip.trainer import ClipTrainer, CriticTrainer
 from pipelines.training.control import Control
-from pipelines.training.dalle import DalleTrainer
 from pipelines.training.data.captions import COLOURS, caption
 from pipelines.training.data.compositing import composed, kept_inside
 from pipelines.training.data.dataset import Dataset
@@ -37,25 +34,8 @@ from pipelines.training.data.scenes import Scenes
 from pipelines.training.holding import HOLDER
 from pipelines.training.pretrained import begin_with
 from pipelines.training.prior import PriorTrainer
-from pipelines.training.vqgan import CodecTrainer, VqganTrainer
 from pipelines.weights import catalog, own_packs
-from tests.support.training import SIZES, trainer_for
-
-PICTURES = 12
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photographs of plain colours with a Chinese and an English caption, two of them cut out."""
-    place = tmp_path_factory.mktemp("photographs") / "my house"
-    place.mkdir()
-    for k in range(PICTURES):
-        picture = Image.new("RGBA" if k < 2 else "RGB", (150, 130), (20 * k, 255 - 20 * k, 90))
-        if k < 2:
-            picture.paste((0, 0, 0, 0), (0, 0, 60, 130))
-        picture.save(place / f"{k}.png")
-        (place / f"{k}.txt").write_text(f"the house number {k}\n第{k}座房子", "utf-8")
-    return place
+from tests.support.training import PICTURES, flags, trainer_for
 
 
 @pytest.fixture(scope="module")
@@ -169,22 +149,6 @@ def test_a_network_notes_the_code_book_that_it_learned_with(name: str, trained: 
 # ----------------------------------------------------------------------------------------------------------- the pack
 
 
-@pytest.fixture
-def places(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for packs and states, with a tiny pack of tiny sizes."""
-    monkeypatch.setattr(own, "TINY", trained)
-    monkeypatch.setenv("ATELIER_PACKS", str(tmp_path / "packs"))
-    for kind in (ClipTrainer, CriticTrainer, VqganTrainer, CodecTrainer, PriorTrainer, DalleTrainer):
-        sizes = {**kind.SIZES["tiny"], **SIZES[kind.name]}
-        monkeypatch.setitem(kind.SIZES, "tiny", sizes | ({"imagenet": None} if "imagenet" in sizes else {}))
-    return tmp_path
-
-
-def flags(places: Path, folder: Path, *more: str) -> list[str]:
-    where = ["--state", str(places / "runs"), "--out", str(places / "packs" / "mine")]
-    return ["--data", str(folder), "--precision", "no", *where, *more]
-
-
 def test_a_part_is_trained_and_goes_on(
     folder: Path, places: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +179,8 @@ def test_a_licence_is_of_the_pictures_that_it_was_said_of(
     assert main(["vqgan", *flags(places, other, "--steps", "1")]) == 0
     card = PackCard.read(places / "packs" / "mine")
     assert card is not None and card.licence.startswith("not stated")
-    assert "no licence is given" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no licence is given" in said and said.count("mine was begun on other pictures") == 1
 
 
 def test_the_data_file_of_a_folder_is_known_as_such(
@@ -336,6 +301,7 @@ def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on(
         (["dalle", "--codec", "dvae"], "draws with its vqgan"),
         (["transformer", "--codec", "dvae"], "train that first: python launch.py train dvae"),
         (["vqgan", "--out", "packs/My Pack"], "is no name for a pack"),
+        (["vqgan", "--out", "packs/church"], "is the name of a pack that there is already"),
         (["vqgan", "--data", "nowhere.tar"], "there is no folder"),
     ],
 )

@@ -55,6 +55,24 @@ def test_one_that_is_lost_ends_the_others_with_a_sentence(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills as POSIX does")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_none_outlives_the_one_that_watches(how: signal.Signals, tmp_path: Path) -> None:
+    watched = (
+        "from pipelines.training.processes import end_with_watcher; end_with_watcher(); print(flush=True); "
+    )
+    code = f"{RANK}{watched}time.sleep(60)"
+    watches = f"from pipelines.training.processes import run; run([], 2, None, ('-c', {code!r}))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", watches], env=environment, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == process.stdout.readline() == b"\n"
+        children = psutil.Process(process.pid).children()
+        process.send_signal(how)
+        assert len(children) == 2 and psutil.wait_procs(children, timeout=50)[1] == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills as POSIX does")
 def test_a_training_that_lost_a_process_goes_on_with_fewer(tmp_path: Path) -> None:
     data, out = tmp_path / "data.safetensors", tmp_path / "out"
     write_data(data)

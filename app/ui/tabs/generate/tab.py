@@ -159,11 +159,8 @@ class GenerateTab(RunTab):
         return answer
 
     def show_empty(self) -> Update:
-        keep, parts = self.form.knobs["keep"].default, self.form.parts.items()
-        counts = {engine: (part.knobs["candidates"].default, keep) for engine, part in parts}
-        empty = self.missing_or(lambda: generate_html.empty(counts, self.pictures))
         return {
-            self.stage: empty,
+            self.stage: self.missing_or(lambda: generate_html.empty(self.pictures)),
             self.sheet: "",
             self.explained: "",
             self.form.stop: gr.update(visible=False),

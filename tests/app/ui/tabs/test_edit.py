@@ -47,6 +47,10 @@ def say(tab: Any, source: str, target: str) -> None:
     tab.locator("#edit-form [name=prompt]").fill(target)
 
 
+def choose(tab: Any, mode: str) -> None:
+    tab.locator(f".mode:has([value={mode}])").click()
+
+
 def press(tab: Any, act: str) -> None:
     tab.locator(f"#edit-buttons [data-act={act}]").click()
 
@@ -71,8 +75,9 @@ def wait_for_updates(queue: JobQueue, least: int) -> Job:
 
 
 def fill_in(tab: Any, photo: Path) -> None:
-    """The picture and the two texts, and what the page estimates of them."""
+    """The picture, the way and the two texts, and what the page estimates of them."""
     lay(tab, photo)
+    choose(tab, "quick")
     say(tab, "a gradient", "a slow sunset")
     estimate = tab.locator("#edit-estimate .estimate", has_text="gradient")
     estimate.wait_for()
@@ -103,6 +108,8 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
 ) -> None:
     tab = visit()
     enter(tab)
+    assert tab.locator("#edit-form [name=mode]").nth(0).input_value() == "instant"
+    assert tab.locator("#edit-form [value=instant]").is_checked()
     keep(tab, "edit-empty-en-light-1280")
     fill_in(tab, photo)
     tab.locator("#edit-form [name=prompt]").press("Control+Enter")
@@ -180,6 +187,7 @@ def test_user_mistakes_are_told_in_a_sentence(
     lay(tab, photo)
     tab.locator("#edit-estimate", has_text="does not describe the picture").wait_for()
     say(tab, "a face", "a crash")
+    choose(tab, "quick")
     press(tab, "edit")
     failed = wait_proof(tab, "failed")
     assert "ZeroDivisionError" in failed.inner_text() and "secret" not in failed.inner_text()
@@ -190,6 +198,7 @@ def test_stop_keeps_what_was_learned_and_looking_back_uses_less(visit: Any, queu
     tab = visit(theme="dark")
     enter(tab)
     say(tab, "a thing", "a slow greedy thing")
+    choose(tab, "quick")
     tab.locator("#edit-form [name=prompt]").press("Enter")  # without a picture: an example is taken
     wait_for_updates(queue, 23)
     press(tab, "stop")
@@ -229,7 +238,7 @@ def test_a_mask_is_painted_and_the_form_comes_back(visit: Any, queue: JobQueue, 
     tab.mouse.move(place["x"] + place["width"] * 0.9, place["y"] + place["height"] * 0.8, steps=4)
     tab.mouse.up()
     tab.locator("#edit-brush .masked").wait_for()
-    tab.locator(".mode", has_text="Instant").click()
+    choose(tab, "reusable")
     tab.locator(".more-settings summary").click()
     tab.locator("#edit-controls [name=l1_weight]").fill("0.5")
     tab.locator("#edit-controls [name=automatic_mask]").check()
@@ -242,13 +251,13 @@ def test_a_mask_is_painted_and_the_form_comes_back(visit: Any, queue: JobQueue, 
     mask = open_picture(settings["mask"]).convert("L")
     assert mask.size == (96, 64) and mask.getpixel((5, 5)) == 0 and mask.getpixel((72, 32)) == 255
     known = {name: settings[name] for name in ("mode", "l1_weight", "automatic_mask", "strength")}
-    assert known == {"mode": "instant", "l1_weight": 0.5, "automatic_mask": True, "strength": -0.5}
+    assert known == {"mode": "reusable", "l1_weight": 0.5, "automatic_mask": True, "strength": -0.5}
     texts = tab.locator("#proof [data-strength] b").all_inner_texts()
     assert texts == ["−1", "−0.75", "−0.5", "−0.25", "0"]
     tab.reload(wait_until="domcontentloaded")
     wait_proof(tab, "done")
     tab.wait_for_function("() => document.querySelector('#edit-form [name=prompt]').value === 'a sail'")
-    assert tab.locator("#edit-form [value=instant]").is_checked()
+    assert tab.locator("#edit-form [value=reusable]").is_checked()
     assert tab.locator("#edit-form [name=strength]").input_value() == "-0.5"
 
 
@@ -283,6 +292,7 @@ def test_nothing_sticks_out_at_360_pixels(visit: Any, queue: JobQueue, lang: str
     tab.locator("#proof [data-act=begin]").first.click()
     wait_proof(tab, "ready")
     say(tab, "a very long description of a face that does not end", "averylongwordthatcannotbebroken greedy")
+    choose(tab, "quick")
     tab.locator("#edit-estimate .estimate").wait_for()
     press(tab, "edit")
     wait_proof(tab, "done")

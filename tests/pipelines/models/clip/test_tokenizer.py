@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import BadInput
-from pipelines.models.clip.tokenizer import Tokenizer, words_in
+from pipelines.models.clip.tokenizer import Tokenizer, clean, words_in
 from tests.support.tiny import TEXTS, tiny_tokenizer
 
 
@@ -46,3 +46,9 @@ def test_a_damaged_vocabulary_is_refused(tmp_path: Path) -> None:
             (tmp_path / "tokenizer.json").write_text(text)
         with pytest.raises(BadInput, match=r"tokenizer\.json is missing or damaged"):
             Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_a_chinese_article_is_left_out() -> None:
+    assert clean("一只猫") == "猫" and clean("一辆红色的汽车和一只狗") == "红色的汽车和狗"
+    for kept in ("两只猫", "一百分", "第一个", "万一只有", "一只", "one 一"):
+        assert clean(kept) == kept
