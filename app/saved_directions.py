@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,13 +13,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from app.kept_files import keep, kept_file, newest
 from pipelines.edit.directions import Direction, read_direction
 from pipelines.errors import BadInput
-from pipelines.io.files import write_atomically
 
 MOST_SHOWN = 24  # the newest
 MOST_USED = 6  # at once
-NAME = re.compile(r"[\w-]{1,60}\.safetensors")
 
 log = logging.getLogger(__name__)
 
@@ -54,28 +49,19 @@ class Shelf:
 
     def keep(self, direction: Direction) -> str:
         """Save a direction under a name made of its words; the same direction twice is one file."""
-        data = direction.to_bytes()
-        words = re.sub(r"[^\w]+", "-", direction.facts["target"]).strip("-")[:40] or "direction"
-        name = f"{words}-{hashlib.sha256(data).hexdigest()[:6]}.safetensors"
-        write_atomically(self.folder / name, data)
-        return name
+        return keep(self.folder, direction.to_bytes(), direction.facts["target"])
 
     def path(self, name: str) -> Path:
         """The file behind a name. BadInput when it is no direction of ours."""
-        good = bool(NAME.fullmatch(name)) and (self.folder / name).is_file()
-        if not good:
+        path = kept_file(self.folder, name)
+        if path is None:
             raise BadInput("app.direction_gone", direction=name[:60])
-        return self.folder / name
+        return path
 
     def kept(self) -> list[Kept]:
         """What is on the shelf, newest first; files that are no directions are passed over."""
-        files: list[tuple[os.stat_result, Path]] = []
-        for path in self.folder.glob("*.safetensors"):
-            with suppress(OSError):  # deleted just now, or a link to nowhere
-                if NAME.fullmatch(path.name) and path.is_file():
-                    files.append((path.stat(), path))
-        newest = sorted(files, key=lambda pair: -pair[0].st_mtime_ns)[:MOST_SHOWN]
-        read = [_read(path, stat.st_mtime_ns, stat.st_size) for stat, path in newest]
+        files = newest(self.folder, MOST_SHOWN)
+        read = [_read(path, stat.st_mtime_ns, stat.st_size) for path, stat in files]
         return [direction for direction in read if direction is not None]
 
     def setting(self, uses: dict[str, float]) -> tuple[str, str, str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from app.kept_files import keep, kept_file, newest
 from pipelines.errors import BadInput
-from pipelines.io.files import write_atomically
 from pipelines.see.probe import Probe, read_probe
 
 MOST_SHOWN = 12  # the newest
@@ -36,23 +34,19 @@ class Probes:
 
     def keep(self, probe: Probe) -> str:
         """Save a label set under a name made of its labels; the same set twice is one file."""
-        data = probe.to_bytes()
-        words = re.sub(r"[^\w]+", "-", "-".join(probe.labels[:3])).strip("-")[:40] or "labels"
-        name = f"{words}-{hashlib.sha256(data).hexdigest()[:6]}.safetensors"
-        write_atomically(self.folder / name, data)
-        return name
+        return keep(self.folder, probe.to_bytes(), "-".join(probe.labels[:3]))
 
     def read(self, name: str) -> Probe:
         """The label set behind a name. BadInput when it is none of ours."""
-        if not re.fullmatch(r"[\w-]{1,60}\.safetensors", name):
+        path = kept_file(self.folder, name)
+        if path is None:
             raise BadInput("see.probe_missing", path=name[:60])
-        return read_probe(self.folder / name)
+        return read_probe(path)
 
     def kept(self) -> list[Taught]:
         """Those that are kept, newest first; files that are no label sets are passed over."""
-        files = [(path.stat().st_mtime_ns, path) for path in self.folder.glob("*.safetensors")]
-        newest = sorted(files, reverse=True)[:MOST_SHOWN]
-        read = [_read(path, changed) for changed, path in newest]
+        files = newest(self.folder, MOST_SHOWN)
+        read = [_read(path, stat.st_mtime_ns) for path, stat in files]
         return [taught for taught in read if taught is not None]
 
 

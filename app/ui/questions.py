@@ -10,6 +10,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from app.ui.i18n import both, both_sentence
 from pipelines.core.explain import explain
@@ -41,6 +42,13 @@ def endpoint(question: Callable[[Asked], Asked]) -> Callable[[Request], Any]:
         return await run_in_threadpool(answer, await request.body())
 
     return asked
+
+
+def routes_of(area: str, questions: dict[str, Callable[[Asked], Asked]]) -> list[Route]:
+    """POST /AREA/NAME with JSON, for each question by its name."""
+    return [
+        Route(f"/{area}/{name}", endpoint(question), methods=["POST"]) for name, question in questions.items()
+    ]
 
 
 def text_of(asked: Asked, name: str) -> str:

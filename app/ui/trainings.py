@@ -19,7 +19,7 @@ from app.trainings.checking import Checks
 from app.trainings.manager import Trainings
 from app.trainings.order import Order
 from app.ui.html import train as train_html
-from app.ui.questions import Asked, endpoint, text_of
+from app.ui.questions import Asked, routes_of, text_of
 from app.ui.wall import FOREVER
 from pipelines.errors import BadInput
 from pipelines.io.files import home_path
@@ -46,12 +46,8 @@ class TrainQuestions:
             "start": self.start,
             "do": self.do,
         }
-        asked = [
-            Route(f"/train/{name}", endpoint(question), methods=["POST"])
-            for name, question in questions.items()
-        ]
         return [
-            *asked,
+            *routes_of("train", questions),
             Route("/train/sheet/{id}/{step:int}", self._sheet),
             Route("/train/mosaic/{name}", self._mosaic),
         ]

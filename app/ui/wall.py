@@ -25,7 +25,7 @@ from app.ui.html import library as library_html
 from app.ui.html import library_pictures as pictures_html
 from app.ui.html.library_pictures import Addresses
 from app.ui.i18n import both
-from app.ui.questions import Asked, endpoint, text_of, texts_of
+from app.ui.questions import Asked, routes_of, text_of, texts_of
 from pipelines.core.explain import explain
 from pipelines.errors import BadInput, CannotSave
 from pipelines.export.presets import preset_of
@@ -66,12 +66,8 @@ class Wall:
             "broken": self.broken,
             "folder": self.folder,
         }
-        asked = [
-            Route(f"/library/{name}", endpoint(question), methods=["POST"])
-            for name, question in questions.items()
-        ]
         return [
-            *asked,
+            *routes_of("library", questions),
             Route("/library/thumbnail/{id:path}", self._picture(small=True)),
             Route("/library/file/{id:path}", self._picture(small=False)),
             Route("/library/zip/{token}", self._fetch_zip),

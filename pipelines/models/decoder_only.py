@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from pipelines.models.checkpoint import Config
 from pipelines.models.typed import integers
@@ -29,6 +32,50 @@ class DecoderOnlyConfig(Config):
     def image_length(self) -> int:
         """Image tokens in a picture."""
         return self.grid * self.grid
+
+
+class BlockConfig(Protocol):
+    """The sizes that a block needs."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in a state."""
+        ...
+
+    @property
+    def layer_count(self) -> int:
+        """Blocks in the network."""
+        ...
+
+    @property
+    def head_count(self) -> int:
+        """Heads of the attention."""
+        ...
+
+
+class NormalizedBlock(nn.Module):
+    """Pre-norm Transformer block with normalized queries and keys (Dehghani et al. 2023), for stable training.
+
+    A subclass says how it attends.
+    """
+
+    def __init__(self, config: BlockConfig):
+        super().__init__()
+        width = config.width
+        self.head_count = config.head_count
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+        # the attention's temperature, since q and k have unit length
+        self.gain = nn.Parameter(torch.tensor(10.0))
+        nn.init.normal_(self.out.weight, std=0.02 / (2 * config.layer_count) ** 0.5)
+        nn.init.normal_(self.down.weight, std=0.02 / (2 * config.layer_count) ** 0.5)
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(n, t, width) -> three of (n, heads, t, width / heads)."""
+        n, t, _ = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(n, t, 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
+        return F.normalize(q, dim=-1) * self.gain.to(q.dtype), F.normalize(k, dim=-1), v
 
 
 class KVCache:

@@ -33,12 +33,7 @@ class ChineseClip(TransformersClip):
 
         super().__init__(config, tokenizer)
         text = {
-            "hidden_size": config.text_width,
-            "num_hidden_layers": config.text_layer_count,
-            "num_attention_heads": config.text_head_count,
-            "intermediate_size": config.text_inner_width,
-            "hidden_act": config.text_activation,
-            "vocab_size": config.vocabulary_size,
+            **self.sizes_of_text_tower(config),
             "max_position_embeddings": config.position_count,
             "type_vocab_size": config.type_count,
             "hidden_dropout_prob": 0.0,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipelines.models.checkpoint import Config
 from pipelines.models.clip.network import Clip, TextStates, text_states
-from pipelines.models.decoder_only import CausalKVCache
+from pipelines.models.decoder_only import CausalKVCache, NormalizedBlock
 
 UNKNOWN_STYLE = 0  # the styles of the config follow it
 
@@ -87,25 +87,8 @@ def draw_dropout(shape: tuple[int, ...], rate: float, generator: torch.Generator
     return Dropout(kept, 256 / (256 - dropped))
 
 
-class Block(nn.Module):
-    """Pre-norm Transformer block with normalized queries and keys (Dehghani et al. 2023), for stable training."""
-
-    def __init__(self, config: SemanticDalleConfig):
-        super().__init__()
-        width = config.width
-        self.head_count = config.head_count
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
-        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
-        self.gain = nn.Parameter(torch.tensor(10.0))  # the attention's temperature: q and k have unit length
-        nn.init.normal_(self.out.weight, std=0.02 / (2 * config.layer_count) ** 0.5)
-        nn.init.normal_(self.down.weight, std=0.02 / (2 * config.layer_count) ** 0.5)
-
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(n, t, width) -> three of (n, heads, t, width / heads)."""
-        n, t, _ = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(n, t, 3, self.head_count, -1).permute(2, 0, 3, 1, 4)
-        return F.normalize(q, dim=-1) * self.gain.to(q.dtype), F.normalize(k, dim=-1), v
+class Block(NormalizedBlock):
+    """A block whose attention and feed-forward are asked apart: a training drops parts of what each adds."""
 
     def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         """(n, t, width) x, its queries, and keys and values (n, heads, s, width / heads) -> what attention adds, as x.

@@ -358,6 +358,18 @@ class TransformersClip(PublishedClip):
             "patch_size": config.patch_size,
         }
 
+    @staticmethod
+    def sizes_of_text_tower(config: OpenaiClipConfig) -> dict[str, Any]:
+        """The sizes of the text tower by the names of transformers, without that of its positions."""
+        return {
+            "hidden_size": config.text_width,
+            "num_hidden_layers": config.text_layer_count,
+            "num_attention_heads": config.text_head_count,
+            "intermediate_size": config.text_inner_width,
+            "hidden_act": config.text_activation,
+            "vocab_size": config.vocabulary_size,
+        }
+
     def image_features(self, images: Tensor) -> Tensor:
         """(n, 3, s, s) prepared pictures in the weights' type -> (n, d), not normalized."""
         return cast(Any, self.network).get_image_features(pixel_values=images).pooler_output

@@ -41,12 +41,7 @@ class Siglip(TransformersClip):
         super().__init__(config, cast(Any, tokenizer))
         self.bias = nn.Parameter(torch.tensor(-10.0))
         text = {
-            "hidden_size": config.text_width,
-            "num_hidden_layers": config.text_layer_count,
-            "num_attention_heads": config.text_head_count,
-            "intermediate_size": config.text_inner_width,
-            "hidden_act": config.text_activation,
-            "vocab_size": config.vocabulary_size,
+            **self.sizes_of_text_tower(config),
             "max_position_embeddings": config.context_length,
             "projection_size": config.embedding_size,
         }

@@ -19,7 +19,7 @@ from pipelines.weights.readers import read_original
 from tests.support.dalle_mini import GREEDY, GUIDANCE, HEADS, PROMPTS, REFERENCE, made_up_words, network_of
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # only read
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with min-dalle's encoder.pt and decoder.pt, and what its modules and its tokenizer make."""
     folder = tmp_path_factory.mktemp("min_dalle")
