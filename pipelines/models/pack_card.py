@@ -67,11 +67,19 @@ class PackCard:
         )
 
     def with_part(
-        self, folder: Path, name: str, origin: str, facts: dict[str, Any], *, kept: bool = False
+        self,
+        folder: Path,
+        name: str,
+        origin: str,
+        facts: dict[str, Any],
+        *,
+        kept: bool = False,
+        over: str = "",
     ) -> PackCard:
         """The card with the part that now lies in the folder as NAME.safetensors, the vocabulary as NAME.json.
 
-        With `kept`, parts that stand on it still do, because what they read of it stayed the same.
+        With `kept`, parts that stand on it still do, because what they read of it stayed the same. `over` names the part
+        whose tokens it learned, where that is not the one in STANDS_ON.
         """
         file = f"{name}.json" if name == VOCABULARY else f"{name}.safetensors"
         sha256, before = file_hash(folder / file), self.parts.get(name)
@@ -79,7 +87,8 @@ class PackCard:
         for other, one in parts.items() if kept and before else ():
             if one.stands_on.get(name) == before.sha256:  # pyright: ignore[reportOptionalMemberAccess]
                 parts[other] = replace(one, stands_on={**one.stands_on, name: sha256})
-        bases = {base: parts[base].sha256 for base in STANDS_ON.get(name, ()) if base in parts}
+        named = (over,) if over else STANDS_ON.get(name, ())
+        bases = {base: parts[base].sha256 for base in named if base in parts}
         parts[name] = Part(file, sha256, origin, bases, facts)
         return replace(self, parts=parts)
 

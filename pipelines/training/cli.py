@@ -421,7 +421,7 @@ def _finish(trainer: Trainer, state: State, options: argparse.Namespace, minutes
     }
     file = trainer.file or f"{trainer.name}.safetensors"
     trainer.export(options.out / file, facts)
-    own.note_part(options.out, options.name, file, facts | {"minutes": minutes})
+    own.note_part(options.out, options.name, file, facts | {"minutes": minutes}, options.codec or "")
     print("  ".join(f"{name} {value:.4g}" for name, value in figures.items()), file=sys.stderr)
     return figures
 

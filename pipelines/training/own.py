@@ -200,8 +200,6 @@ def settled(options: argparse.Namespace, found: Check) -> argparse.Namespace:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if options.name == PACK and (several or options.start is not None):
         raise BadInput("training.pack_alone")
-    if options.name == "dalle" and options.codec not in (None, "vqgan"):
-        raise BadInput("training.pack_codec", codec=options.codec)
     if options.name in ICONS_ONLY:
         raise BadInput("training.icons_only", network=options.name)
     out = pack_of(options, found.folder)
@@ -252,10 +250,11 @@ def _words(data: Dataset) -> list[str]:
     return sorted({*(TINY / WORDS).read_text("utf-8").split(), *own})
 
 
-def note_part(folder: Path, name: str, file: str, facts: dict[str, Any]) -> None:
-    """Write into the pack's card that a training of `name` has written the part `file`."""
+def note_part(folder: Path, name: str, file: str, facts: dict[str, Any], codec: str = "") -> None:
+    """Write into the pack's card that a training of `name` has written the part `file`, a DALL·E over this codec."""
     if (card := PackCard.read(folder)) is not None:
-        card.with_part(folder, Path(file).stem, "trained", facts, kept=name in KEEPS).write(folder)
+        part, over = Path(file).stem, codec if name == "dalle" else ""
+        card.with_part(folder, part, "trained", facts, kept=name in KEEPS, over=over).write(folder)
 
 
 def is_done(folder: Path, name: str, minutes: float, data: str) -> bool:

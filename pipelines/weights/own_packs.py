@@ -56,7 +56,9 @@ def models_of(pack: str) -> dict[str, dict[str, str]]:
     judges = {"clip": of("clip"), "critic": of("critic")}
     prior, dalle = of("prior"), of("dalle")
     drawn = {"prior": prior, "codec": of("codec") if prior != "tiny-prior" else "tiny-codec"}
-    tokens = {"dalle": dalle, "vqgan": of("vqgan") if dalle != "tiny-dalle" else "tiny-vqgan"}
+    tokens = {"dalle": dalle, "vqgan": "tiny-vqgan"}
+    if dalle != "tiny-dalle":
+        tokens["vqgan"] = of(next(iter(card.parts["dalle"].stands_on), "vqgan"))
     return {
         "generate": {"tokenizer": of(VOCABULARY), **tokens, "clip": judges["clip"], **drawn},
         "optimize": {"vqgan": of("codec"), **judges, **drawn},

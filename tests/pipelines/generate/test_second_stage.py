@@ -152,10 +152,20 @@ def add_drawer(pack: Path, name: str, codec: str) -> None:
     note(pack, name, "trained")
 
 
-def note(pack: Path, name: str, origin: str) -> None:
+def note(pack: Path, name: str, origin: str, over: str = "") -> None:
     card = PackCard.read(pack)
     assert card is not None
-    card.with_part(pack, name, origin, {}).write(pack)
+    card.with_part(pack, name, origin, {}, over=over).write(pack)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_dalle_draws_with_the_codec_that_it_learned(codec: str, pack: Path) -> None:
+    save_drawer(pack / "dalle.safetensors", "dalle", pack / f"{codec}.safetensors")
+    note(pack, "dalle", "trained", codec)
+    *_, result = run(Studio("mine", "cpu").pipeline("generate"), GenerateSettings(candidates=1, batch=1))
+    assert isinstance(result, Result)
+    models = Studio("mine", "cpu").models("generate")
+    assert [models[role]["name"] for role in ("dalle", "vqgan")] == ["mine-dalle", f"mine-{codec}"]
 
 
 @pytest.mark.parametrize("codec", CODECS)

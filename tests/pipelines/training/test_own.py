@@ -298,7 +298,7 @@ def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on(
     [
         (["text"], "learns from the project's icons only"),
         (["pack", "--start", "a.safetensors"], "without --start"),
-        (["dalle", "--codec", "dvae"], "draws with its vqgan"),
+        (["dalle", "--codec", "dvae"], "train that first: python launch.py train dvae"),
         (["transformer", "--codec", "dvae"], "train that first: python launch.py train dvae"),
         (["vqgan", "--out", "packs/My Pack"], "is no name for a pack"),
         (["vqgan", "--out", "packs/church"], "is the name of a pack that there is already"),
