@@ -63,7 +63,7 @@ class InstantDrawing:
     def _choose(self) -> Generator[Step, None, None]:
         full = 1.0 if self.settings.strength >= 0 else -1.0
         count = len(FOCUSES)
-        drawn = yield from self._flow([full] * count, list(FOCUSES))
+        drawn = yield from self._flow([full] * count, list(FOCUSES), "choose")
         images = edited_images(self.settings, self.inputs, self.x, [full] * count, drawn)
         clip, framing = self.inputs.models.clip, self.inputs.framing
         vectors = clip.encode_image(torch.cat([framing.reduced(image) for image in images]).to(self.x.device))
@@ -73,7 +73,9 @@ class InstantDrawing:
         place = next((k for k, probability in enumerate(sure) if probability >= SURE), count - 1)
         self.chosen, self._full = FOCUSES[place], {full: drawn[place]}
 
-    def _flow(self, strengths: list[float], focuses: list[float]) -> Generator[Step, None, Tensor]:
+    def _flow(
+        self, strengths: list[float], focuses: list[float], stage: str = "draw"
+    ) -> Generator[Step, None, Tensor]:
         settings, unet = self.settings, self.inputs.models.unet
         styled, words = under_looks(unet, as_words(settings.prompt), [of_style(settings.style)])
         ends = [(unet, settings.source), (styled, parse_targets(words)[0].text)]
@@ -84,4 +86,4 @@ class InstantDrawing:
             noise_predictor(to_unet.under(target, target_guidance(settings))),
             unet.alphas_cumprod, self.x, grid, begins, settings.seed, self.inputs.small_mask, focuses,
         )  # fmt: skip
-        return (yield from as_steps("draw", len(grid) - 1, walk, unet.decode))
+        return (yield from as_steps(stage, len(grid) - 1, walk, unet.decode))

@@ -141,7 +141,7 @@ def test_outside_the_mask_nothing_changes_not_even_in_latents(edit: Edit) -> Non
     inputs = read_inputs(edit, settings)
     assert inputs.small_mask is not None and inputs.small_mask.shape == (1, 1, 4, 4)
     *_, drawn = (
-        step.preview for step in run(edit, settings) if isinstance(step, Step) and step.stage == "draw"
+        step.preview for step in run(edit, settings) if isinstance(step, Step) and step.stage in ("choose", "draw")
     )
     assert drawn() and inputs.x.shape == (1, 4, 4, 4)
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_who_reads_no_text_or_is_shown_pictures_follows_clips_gradient(edit: Edi
     assert not edits_by_text(edit.unet, shown)
     stages = [step.stage for step in run(edit, shown) if isinstance(step, Step)]
     assert "invert" in stages
-    assert {step.stage for step in run(edit, settings) if isinstance(step, Step)} == {"draw"}
+    assert {step.stage for step in run(edit, settings) if isinstance(step, Step)} == {"choose"}
     moved = to_tensor([first(finished(edit, shown))]) - to_tensor([speckled((32, 32))])
     assert moved.abs().mean() > 0.002
 

@@ -179,11 +179,12 @@ def test_a_direction_does_what_its_learning_did(edit: Edit, tmp_path: Path) -> N
     assert facts["base"] == network_hash(edit.unet) and facts["clip"] in network_hash(edit.clip.image)
     assert set(facts["figures"]) == {"clip direction", "critic direction"}
     assert len(direction.to_bytes()) < 60_000
-    for other in (
-        EditSettings(mode="instant", image=settings.image, steps=3, strip=1),
-        EditSettings(directions=str(tmp_path / "a.safetensors"), steps=3, strip=1),
-    ):
-        empty = Journal(tmp_path / f"none-{other.mode}")
+    others = {
+        "instant": EditSettings(mode="instant", image=settings.image, steps=3, strip=1),
+        "given": EditSettings(directions=str(tmp_path / "a.safetensors"), steps=3, strip=1),
+    }
+    for name, other in others.items():
+        empty = Journal(tmp_path / name)
         finished(edit, other, empty)
         with pytest.raises(BadInput, match="learned no direction"):
             edit.direction(other, empty)
