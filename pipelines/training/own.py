@@ -235,9 +235,8 @@ def begin_pack(folder: Path, found: Check) -> None:
         if name not in card.parts:
             if not path.exists():
                 write_atomically(path, (TINY / path.name).read_bytes())
-            copied = file_hash(path) == file_hash(
-                TINY / path.name
-            )  # also by one that was killed before the card
+            # a copy also where a training was killed before it wrote the card
+            copied = file_hash(path) == file_hash(TINY / path.name)
             card = card.with_part(folder, name, "tiny" if copied else "trained", _facts_of(path))
     write_own_examples(data, folder / "pictures.safetensors")
     card.with_part(folder, "pictures", "trained", {"licence": data.licence}).write(folder)
