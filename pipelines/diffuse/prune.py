@@ -101,20 +101,21 @@ class Pruning:
             walked, guess = yield from self._walk(part, count, look)
             latents.append(walked[: len(part.seeds)])
             guesses.append(self._see(to_pil(self.model.decode(guess)))[: len(part.seeds)])
-        scores, _ = score_terms(self.clip, settings.terms(), torch.cat(guesses))
+        midway, seen = torch.cat(latents), torch.cat(guesses)
+        scores, _ = score_terms(self.clip, settings.terms(), seen)
         chosen = sorted(integers(scores.argsort(descending=True, stable=True)[:finished]))
 
         images = list[Image.Image]()
         for part in batch.parts(chosen, few):
             row = [chosen[part.before + k % len(part.seeds)] for k in range(part.rows)]
-            walked, _ = yield from self._walk(part, count, None, Midway(torch.cat(latents)[row], look))
+            walked, _ = yield from self._walk(part, count, None, Midway(midway[row], look))
             images += to_pil(self.model.decode(walked))[: len(part.seeds)]
         return Drawn(
             [batch.seeds[k] for k in chosen],
             [settings.read(batch.row_looks[k]) for k in chosen],
             self._see(images),
             images,
-            guesses=torch.cat(guesses)[chosen],
+            guesses=seen[chosen],
         )
 
     def _walk(

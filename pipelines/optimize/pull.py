@@ -7,6 +7,8 @@ guesses. The noise falls over the run, as large shapes come before details (Huan
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +16,7 @@ from torch import Tensor
 from pipelines.core.candidates import generator_at
 from pipelines.core.looks import of_style, under_looks
 from pipelines.core.prompts import MAX_TERMS, parse_targets
-from pipelines.models.latent_diffusion import LatentDiffusion, clean_guess, under_terms
+from pipelines.models.latent_diffusion import Course, LatentDiffusion, clean_guess, under_terms
 from pipelines.optimize.settings import OptimizeSettings
 
 EVERY = 10  # steps between two guesses
@@ -29,18 +31,27 @@ class Pull:
     def __init__(self, model: LatentDiffusion, settings: OptimizeSettings):
         self.model, self.seed = model, settings.seed
         self.noise = NOISE_OF_PICTURE if settings.image or settings.tokens else NOISE
+        self._read: dict[tuple[str, str, tuple[int, int]], tuple[Any, Course]] = {}
 
     @torch.no_grad()
     def guess(self, picture: Tensor, current: OptimizeSettings, step: int) -> Tensor:
         """What the model takes a picture (1, 3, h, w) for at a step: (1, 3, H, W), in about its own size."""
         size = self._size(picture)
         seen = F.interpolate(picture, (size[1], size[0]), mode="bilinear", antialias=True).clamp(-1, 1)
-        model, read = under_looks(self.model, current.scene_at(step), [of_style(current.style)])
-        under = under_terms(model, _terms(read), size, 1)
+        under = self._under(current.scene_at(step), of_style(current.style), size)
         first, last = self.noise
         share = first + (last - first) * min(step / current.steps, 1)
         generator = generator_at(self.seed, step, "pull")
-        return clean_guess(model, seen, under, model.proposed_guidance, share, generator).clamp(-1, 1)
+        guidance = self.model.proposed_guidance
+        return clean_guess(self.model, seen, under, guidance, share, generator).clamp(-1, 1)
+
+    def _under(self, scene: str, look: str, size: tuple[int, int]) -> tuple[Any, Course]:
+        """The condition and the course of a scene in a look; the last one is kept, so that texts are read once."""
+        key = (scene, look, size)
+        if key not in self._read:
+            model, words = under_looks(self.model, scene, [look])
+            self._read = {key: under_terms(model, _terms(words), size, 1)}
+        return self._read[key]
 
     def _size(self, picture: Tensor) -> tuple[int, int]:
         """Width and height in which a picture is guessed: the shorter side is the model's own."""
