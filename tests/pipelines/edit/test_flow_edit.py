@@ -141,7 +141,9 @@ def test_outside_the_mask_nothing_changes_not_even_in_latents(edit: Edit) -> Non
     inputs = read_inputs(edit, settings)
     assert inputs.small_mask is not None and inputs.small_mask.shape == (1, 1, 4, 4)
     *_, drawn = (
-        step.preview for step in run(edit, settings) if isinstance(step, Step) and step.stage in ("choose", "draw")
+        step.preview
+        for step in run(edit, settings)
+        if isinstance(step, Step) and step.stage in ("choose", "draw")
     )
     assert drawn() and inputs.x.shape == (1, 4, 4, 4)
     with torch.no_grad():
