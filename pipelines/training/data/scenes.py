@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,24 @@ from pipelines.training.data.icons import may_be_mirrored
 
 SMALLEST_PART = 0.7  # of a side
 VIEWS = 8  # of each picture of a user, where scenes are made beforehand
+
+
+@dataclass(frozen=True)
+class Side:
+    """Where a small thing is beside a large one: in words, and the middles of both as shares of the canvas."""
+
+    english: str
+    chinese: str
+    small: tuple[float, float]
+    large: tuple[float, float]
+
+
+SIDES = (
+    Side("left of", "左", (0.25, 0.5), (0.75, 0.5)),
+    Side("right of", "右", (0.75, 0.5), (0.25, 0.5)),
+    Side("above", "上", (0.5, 0.25), (0.5, 0.75)),
+    Side("under", "下", (0.5, 0.75), (0.5, 0.25)),
+)
 COUNTS = {2: ("two", "两个"), 3: ("three", "三个"), 4: ("four", "四个")}
 
 
@@ -76,6 +95,17 @@ class Scenes:
             )
         return on_background(picture, colour), words, -1
 
+    def _beside(self, first: Image.Image, second: Image.Image, side: Side) -> Image.Image:
+        """The first one, small, on a side of the second one, which fills half."""
+        canvas = Image.new("RGBA", (self.size, self.size))
+        for drawing, length, (x, y) in (
+            (first, self.size // 3, side.small),
+            (second, self.size // 2 - 2, side.large),
+        ):
+            place = (round(x * self.size - length / 2), round(y * self.size - length / 2))
+            canvas.paste(drawing.resize((length, length)), place)
+        return canvas
+
     def _part(self, k: int) -> np.ndarray:
         """A square of at least SMALLEST_PART of picture k's side, (size, size, 3) uint8."""
         picture = Image.fromarray(self.emoji.rgba[k, ..., :3])
@@ -92,8 +122,17 @@ class Scenes:
         canvas = Image.new("RGBA", (self.size, self.size))
         picture, other_picture = Image.fromarray(self.emoji.rgba[k]), Image.fromarray(self.emoji.rgba[other])
         name, chinese = name_in_words(icons[k], rng), icons[k].chinese
-        kind = rng.integers(4)
+        kind = rng.integers(5)
         half, unit = self.size // 2, self.size / 16
+        if kind == 4:
+            second, chinese2 = name_in_words(icons[other], rng), icons[other].chinese
+            side = SIDES[rng.integers(len(SIDES))]
+            canvas = self._beside(picture, other_picture, side)
+            zh = f"小小的{chinese}在{chinese2}的{side.chinese}边"
+            return np.asarray(canvas), (
+                f"small {name} {side.english} {second}",
+                zh if chinese and chinese2 else "",
+            )
         if kind == 0:  # two things side by side
             small, top = half - 2, int(self.size * 0.27)
             left = rng.random() < 0.5
@@ -106,11 +145,14 @@ class Scenes:
                 side, seite = ("left", "左") if left else ("right", "右")
                 english, zh = f"{name} {side} of {second}", f"{chinese}在{chinese2}的{seite}边"
             return np.asarray(canvas), (english, zh if chinese and chinese2 else "")
-        if kind == 1:  # a counted row
+        if kind == 1:  # counted, in a row, or four in two rows
             count = int(rng.integers(2, 5))
-            small = int((self.size - 2) / count)
+            across = 2 if count == 4 and rng.random() < 0.5 else count
+            small, rows = int((self.size - 2) / across), count // across
             for n in range(count):
-                canvas.paste(picture.resize((small, small)), (1 + n * small, (self.size - small) // 2))
+                row, column = divmod(n, across)
+                top = (self.size - rows * small) // 2 + row * small
+                canvas.paste(picture.resize((small, small)), (1 + column * small, top))
             plural = name if name.endswith("s") else f"{name}s"
             return np.asarray(canvas), (
                 f"{COUNTS[count][0]} {plural}",
