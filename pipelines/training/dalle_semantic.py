@@ -56,8 +56,8 @@ class SemanticDalleTrainer(Trainer):
     exchanged, hidden, semantic_exchanged = 0.05, 0.05, 0.15  # shares of the tokens that are read
     semantic_weight = 0.1  # of the semantic tokens' loss; the image tokens' has the rest
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
-        # 6.4, 28 and 91 million parameters, over the tokens of a VQGAN of the same size
-        "tiny": {"batch_size": 64, "rate": 1.5e-3, "width": 256, "layer_count": 7, "head_count": 4},
+        # 3.9, 28 and 91 million parameters, over the tokens of a VQGAN of the same size
+        "tiny": {"batch_size": 64, "rate": 1.5e-3, "width": 208, "layer_count": 6, "head_count": 4},
         "small": {"batch_size": 128, "rate": 8e-4, "width": 512, "layer_count": 8, "head_count": 8},
         "base": {"batch_size": 128, "rate": 6e-4, "width": 768, "layer_count": 12, "head_count": 12},
     }
@@ -131,7 +131,8 @@ class SemanticDalleTrainer(Trainer):
     def _encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """(n, 3, s, s) pictures in [-1, 1] -> image tokens (n, l) and CLIP vectors (n, d), on the CPU."""
         pictures = pictures.to(self.accelerator.device)
-        tokens, vectors = self.vqgan.encode_tokens(pictures), self.clip.encode_image(pictures)
+        with self.accelerator.autocast():
+            tokens, vectors = self.vqgan.encode_tokens(pictures), self.clip.encode_image(pictures)
         return tokens.flatten(1).cpu(), vectors.float().cpu()
 
     # ----------------------------------------------------------------------------------------------- learning
