@@ -90,17 +90,20 @@ def rank(
     prompt: str | Sequence[tuple[str, float]],
     vectors: Tensor,
     guesses: Tensor | None = None,
+    parts: Tensor | None = None,
 ) -> Ranking:
     """Rank n pictures for a prompt, or texts with weights, by their (n, d) image vectors of unit length.
 
-    `guesses` (n, d) are vectors of what the pictures were on the way; the score is then the mean of both cosines. Without
-    a text they keep their order.
+    `guesses` (n, d) are vectors of what the pictures were on the way; the score is then the mean of both cosines. So it is
+    with `parts` (n,), cosines of what the pictures are made of. Without a text they keep their order.
     """
     terms = [(prompt, 1.0)] if isinstance(prompt, str) else prompt
     scores, noise, order = list[float](), 0.0, list(range(len(vectors)))
     if terms:
         seen = vectors if guesses is None else (vectors + guesses) / 2
         cosines, noise = score_terms(clip, terms, seen)
+        if parts is not None:
+            cosines, noise = (cosines + parts) / 2, noise / 2
         scores, order = floats(cosines), integers(cosines.argsort(descending=True, stable=True))
     alike = (vectors @ vectors.T > DUPLICATE).cpu()
     duplicate_of: list[int | None] = [None] * len(order)

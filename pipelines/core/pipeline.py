@@ -144,6 +144,7 @@ class Drawn:
 
     `vectors` (n, d) are what CLIP saw; `facts` are those of each picture. `images` are the pictures, or empty where they
     are made from `tokens` (n, ...) when some are chosen. `guesses` (n, d) are what CLIP saw on the way, if it looked.
+    `parts` (n,) are the mean cosines of a picture's things with their own words, where they were drawn alone.
     """
 
     seeds: list[int]
@@ -152,11 +153,13 @@ class Drawn:
     images: list[Image.Image] = field(default_factory=list[Image.Image])
     tokens: Tensor | None = None
     guesses: Tensor | None = None
+    parts: Tensor | None = None
 
     def on(self, device: torch.device | str) -> Drawn:
         """The same with its tensors on another device."""
-        tokens, guesses = (x if x is None else x.to(device) for x in (self.tokens, self.guesses))
-        return replace(self, vectors=self.vectors.to(device), tokens=tokens, guesses=guesses)
+        names = ("tokens", "guesses", "parts")
+        moved = {name: x.to(device) for name in names if (x := getattr(self, name)) is not None}
+        return replace(self, vectors=self.vectors.to(device), **moved)
 
 
 class Splits(Pipeline[S]):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from PIL import Image
 
 from pipelines.clip.ranking import rank
 from pipelines.core.candidates import Batch, candidate_seeds, spread
@@ -20,6 +21,7 @@ from pipelines.core.pipeline import Drawn, Picture, Splits, Step
 from pipelines.core.prompts import parse_terms
 from pipelines.core.settings import Settings
 from pipelines.diffuse.canvas import fit, is_beyond
+from pipelines.diffuse.collage import Collage, proposed_regions
 from pipelines.diffuse.course import course_of, proposed
 from pipelines.diffuse.latents import fitted_mask, read_scene
 from pipelines.diffuse.layout import Layout, Walk, check_layout, read_layout
@@ -58,8 +60,8 @@ class Diffuse(Splits[DiffuseSettings]):
         """The settings with pictures as PNG data URIs in the size of the run, and with proposed values for None.
 
         BadInput when an inpainting model gets no mask, when the strength leaves no step, for a canvas that the model
-        cannot draw, for unreadable pictures, for weights of words that the prompt does not have, or for pruning where
-        there is nothing to prune.
+        cannot draw, for unreadable pictures, for weights of words that the prompt does not have, for regions beside a
+        picture, or for pruning where there is nothing to prune.
         """
         check_layout(self.diffusion, settings)
         beyond = is_beyond(settings)
@@ -79,6 +81,7 @@ class Diffuse(Splits[DiffuseSettings]):
         settings = replace(
             settings,
             candidates=settings.candidates or self.diffusion.proposed_candidates,
+            regions=proposed_regions(self.diffusion, settings),
             **proposed(self.diffusion, settings, picture is not None),
         )
         check_pruning(settings)
@@ -97,35 +100,45 @@ class Diffuse(Splits[DiffuseSettings]):
     def draw(self, settings: DiffuseSettings, chosen: Sequence[int]) -> Generator[Step, None, list[Drawn]]:
         """A Step a denoising step and a batch."""
         assert settings.candidates is not None
-        parts, drawn = self.batches(settings), list[Drawn]()
+        batches, drawn = self.batches(settings), list[Drawn]()
         if settings.prune:
             pruning = Pruning(self.diffusion, self.clip, settings, self.preview)
             for number in chosen:
-                drawn.append((yield from pruning.draw(parts[number])))
+                drawn.append((yield from pruning.draw(batches[number])))
             return drawn
         scene = read_scene(self.diffusion, settings)
         small = sketch_size(self.diffusion, settings, scene)
         large = after_sketch(settings, small)
+        collage = Collage.of(self.diffusion, settings)
+        before = len(collage.texts) if collage else int(small is not None)  # walks before that of the canvas
         read: Any = None
-        for batch in (parts[number] for number in chosen):
+        for batch in (batches[number] for number in chosen):
             if read is None or batch.looks:
                 read = self._read(large, batch.row_looks)
-            known = None if scene is None else scene.known
+            known, parts = None if scene is None else scene.known, None
             if scene is not None and small is not None:
                 model, prompt = under_looks(self.diffusion, settings.prompt, batch.row_looks)
                 own = replace(settings, prompt=prompt)
                 known = yield from self._steps(
-                    sketched(model, own, batch.row_seeds, scene, small), batch, 0, 2
+                    sketched(model, own, batch.row_seeds, scene, small), batch, 0, 1 + before
                 )
+            if collage is not None:
+                alone = dict[str, list[Image.Image]]()
+                for part, text in enumerate(collage.texts):
+                    ticks = collage.draw(text, batch.row_seeds, batch.row_looks)
+                    alone[text] = yield from self._steps(ticks, batch, part, 1 + before)
+                known = collage.laid(alone)
+                parts = collage.judged(self.clip, alone)
             walking = self._walk(settings, batch, read[0], known, read[1])
-            latents = yield from self._steps(walking, batch, int(small is not None), 1 + (small is not None))
+            latents = yield from self._steps(walking, batch, before, 1 + before)
             decoded = self.diffusion.decode(latents)
             images = to_pil(decoded) if scene is None else scene.finished(decoded)
             judged = to_tensor(images).to(self.clip.device)
             count = len(batch.seeds)
             facts = [settings.read(look) for look in batch.row_looks[:count]]
-            drawn.append(Drawn(batch.seeds, facts, self.clip.encode_image(judged)[:count], images[:count]))
-            shown = judged[:count]
+            vectors, shown = self.clip.encode_image(judged)[:count], judged[:count]
+            parts = None if parts is None else parts[:count]
+            drawn.append(Drawn(batch.seeds, facts, vectors, images[:count], parts=parts))
             yield Step("rank", batch.finished, settings.candidates, {}, lambda shown=shown: shown)
         return drawn
 
@@ -137,7 +150,9 @@ class Diffuse(Splits[DiffuseSettings]):
         images = [image for part in drawn for image in part.images]
         vectors = torch.cat([part.vectors for part in drawn])
         guesses = [part.guesses for part in drawn if part.guesses is not None]
-        ranking = rank(self.clip, settings.terms(), vectors, torch.cat(guesses) if guesses else None)
+        parts = [part.parts for part in drawn if part.parts is not None]
+        more = (torch.cat(found) if found else None for found in (guesses, parts))
+        ranking = rank(self.clip, settings.terms(), vectors, *more)
         return [
             Picture(images[k], seeds[k], ranking.scores[k], {**ranking.facts(k, seeds), **facts[k]})
             for k in ranking.kept(settings.keep, settings.hide_duplicates)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pipelines.core.settings import AUTO, clean_prompt, knob
 from pipelines.core.terms import TermSettings, style_knob
+from pipelines.diffuse.regions import read_regions
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput, Message
 from pipelines.models.schedulers import SAMPLERS
@@ -35,7 +36,7 @@ class DiffuseSettings(TermSettings):
     """The settings of Diffuse. Before a run, `Diffuse.prepare` replaces None by the value that the model proposes.
 
     BadInput for sides that are not multiples of SIDE_MULTIPLE, for a mask without an image, for guidance that ends before
-    it begins, and for weights of words that `parse_word_weights` does not read.
+    it begins, and for weights of words and regions that `parse_word_weights` and `read_regions` do not read.
     """
 
     aliases: ClassVar[dict[str, str]] = {  # names of diffusers' arguments
@@ -56,6 +57,10 @@ class DiffuseSettings(TermSettings):
         help="begin twice as many candidates, and finish the quarter of them that CLIP likes best on the way",
         help_zh="开始画两倍的候选，中途由 CLIP 选出最好的四分之一画完")
     style: str = style_knob()
+    regions: str = knob("auto", label=("what lies where", "各在哪里"),
+        help="things drawn alone and laid in places: a dog @ left | a car @ right, or 1/3, 2/3, 3/3 for a row; auto reads "
+            "the prompt, empty draws it whole",
+        help_zh="先单独画、再摆放的东西：狗 @ left | 汽车 @ right，一行用 1/3、2/3、3/3；auto 读提示词，留空则一起画")
     width: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("width", "宽"),
         help="in pixels, a multiple of 8", help_zh="像素，8 的倍数")
     height: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("height", "高"),
@@ -115,6 +120,9 @@ class DiffuseSettings(TermSettings):
             if getattr(self, name).strip():
                 object.__setattr__(self, name, clean_prompt(getattr(self, name)))
         parse_word_weights(self.word_weights)
+        object.__setattr__(self, "regions", self.regions.strip())
+        if self.regions not in ("", AUTO[0]):
+            read_regions(self.regions)
         for name, side in (("width", self.width), ("height", self.height)):
             if side is not None and side % SIDE_MULTIPLE:
                 lower = side // SIDE_MULTIPLE * SIDE_MULTIPLE
@@ -141,5 +149,5 @@ class DiffuseSettings(TermSettings):
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """The settings of a record by present names. Records without windows or rounds were made before there were any."""
-        return {"windows": "never", "rounds": 0, **super().recorded(values, picture)}
+        """The settings of a record by present names. Records without windows, rounds or regions are of before them."""
+        return {"windows": "never", "rounds": 0, "regions": "", **super().recorded(values, picture)}

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipelines.core.generators import mapped
+from pipelines.core.generators import finished, mapped
 from pipelines.core.looks import under_looks
 from pipelines.core.pipeline import Step
 from pipelines.core.prompts import one_text, parse_terms
+from pipelines.diffuse.collage import Collage
 from pipelines.diffuse.course import course_of
 from pipelines.diffuse.latents import Scene, read_scene
 from pipelines.diffuse.layout import Walk, controlled, read_layout, windows_of
@@ -85,13 +86,18 @@ def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generato
     if len(parse_terms(settings.prompt)) > 1:
         raise BadInput("diffuse.explain_parts")
     settings = pipeline.prepare(replace(settings, seed=seed, candidates=1, keep=1))
-    model, prompt = under_looks(model, settings.prompt, settings.looks()[:1] or [""])
+    looks = settings.looks()[:1] or [""]
+    collage = Collage.of(model, settings)
+    model, prompt = under_looks(model, settings.prompt, looks)
     settings = replace(settings, prompt=prompt)
     scene = read_scene(model, settings)
     guided = (settings.guidance or 0) > 1
     attention = _attention_maps(model, settings)
     small = sketch_size(model, settings, scene)
     known = yield from _known(model, settings, scene, small)
+    if collage is not None:
+        alone = {text: finished(collage.draw(text, [settings.seed], looks)) for text in collage.texts}
+        known = collage.laid(alone)
     large = after_sketch(settings, small)
     ticks, final = yield from _watched(_walk(model, large, known, attention), 1 + guided, 0)
     plain, plain_final = [], None

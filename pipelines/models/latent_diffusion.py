@@ -82,6 +82,11 @@ class LatentDiffusion(Protocol):
         ...
 
     @property
+    def mixes_things(self) -> bool:
+        """Whether the things of a prompt run into one another, so that each is better drawn alone first."""
+        ...
+
+    @property
     def is_inpainting(self) -> bool:
         """Whether the network also reads a mask and the picture around it, and needs both."""
         ...

@@ -33,6 +33,7 @@ class Flow(ABC):
     proposed_candidates = 4
     proposed_rounds = 0
     proposed_pull = 0.0
+    mixes_things = False
     is_inpainting = False
 
     @property

@@ -45,6 +45,7 @@ class PriorDiffusion:
     proposed_candidates = 16
     proposed_rounds = 2
     proposed_pull = 15.0
+    mixes_things = True
     is_inpainting = False
 
     @property

@@ -25,6 +25,7 @@ class StableDiffusion:
     proposed_candidates = 4
     proposed_rounds = 0
     proposed_pull = 0.0
+    mixes_things = False
 
     @property
     def device(self) -> torch.device:

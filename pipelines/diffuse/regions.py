@@ -1,0 +1,196 @@
+"""Prompts for parts of the canvas: how they are written, the boxes that they name, and what a prompt's own words place.
+
+    a dog @ left | a car @ right          TEXT @ PLACE
+    an apple @ 1/3 | an apple @ 2/3       the first and the second of three, in rows of at most three
+
+"two cats and a dog", "a star left of a tree", "a bird above a house" and 两只猫 are read as such places.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.core.prompts import Target, parse_regions, parse_terms, said
+from pipelines.errors import BadInput
+from pipelines.models.clip.tokenizer import HAN, MEASURES
+
+Box = tuple[float, float, float, float]  # left, top, width and height, as shares of the canvas
+PLACES: dict[str, Box] = {
+    "left": (0, 0, 0.5, 1),
+    "right": (0.5, 0, 0.5, 1),
+    "top": (0, 0, 1, 0.5),
+    "bottom": (0, 0.5, 1, 0.5),
+    "centre": (0.25, 0.25, 0.5, 0.5),
+    "top-left": (0, 0, 0.5, 0.5),
+    "top-right": (0.5, 0, 0.5, 0.5),
+    "bottom-left": (0, 0.5, 0.5, 0.5),
+    "bottom-right": (0.5, 0.5, 0.5, 0.5),
+}
+MOST = 6  # parts of a canvas
+SMALL = 0.75  # of its box, a thing that is called small
+IS_SMALL = re.compile(r"^((?:an?|the)\s+)?(?:(?:small|little|tiny)\s+|小小?的)", re.IGNORECASE)
+
+COUNTS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+CHINESE_COUNTS = {"一": 1, "两": 2, "二": 2, "三": 3, "四": 4, "五": 5, "六": 6}
+NO_S = {
+    "men": "man", "women": "woman", "children": "child", "people": "person", "mice": "mouse", "geese": "goose",
+    "fish": "fish", "sheep": "sheep", "deer": "deer",
+}  # fmt: skip
+NUMBER = "|".join(COUNTS)
+THING = rf"(?:(?:an?|the|{NUMBER}|[2-6])\s+)?(?:[\w'-]+\s+){{0,3}}?[\w'-]+"
+BESIDE = re.compile(
+    rf"({THING})\s+(?:(?:is|sits|stands|sitting|standing)\s+)?(?:(?:to|on|at)\s+the\s+)?(left|right)(?:\s+side)?\s+of\s+"
+    rf"({THING})",
+    re.IGNORECASE,
+)
+ABOVE = re.compile(rf"({THING})\s+(above|below|under|underneath|beneath)\s+(an?\s+{THING})", re.IGNORECASE)
+NEXT_TO = re.compile(rf"({THING})\s+(?:next\s+to|beside)\s+({THING})", re.IGNORECASE)
+JOINED = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+", re.IGNORECASE)
+COUNTED = re.compile(rf"(an?|{NUMBER}|[2-6])\s+((?:[\w'-]+\s+){{0,2}}[\w'-]+)", re.IGNORECASE)
+WITH = re.compile(r"\b(?:with|in|on|at|wearing|holding|background)\b", re.IGNORECASE)  # more than a thing
+CHINESE_BESIDE = re.compile(rf"((?:{HAN}){{1,6}}?)在((?:{HAN}){{1,6}}?)的?([左右上下])(?:边|侧|面|方)")
+CHINESE_COUNTED = re.compile(rf"([{''.join(CHINESE_COUNTS)}2-6])[{MEASURES}]((?:{HAN}){{1,4}})")
+CHINESE_JOINED = re.compile("[和与、，]")
+CHINESE_SIDES = {
+    "左": ("left", "right"),
+    "右": ("right", "left"),
+    "上": ("top", "bottom"),
+    "下": ("bottom", "top"),
+}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A thing in a part of the canvas: `text` says what, without its size; `box` is the part."""
+
+    text: str
+    box: Box
+
+    def square(self, width: int, height: int) -> tuple[int, int, int]:
+        """Left, top and side of the square that it fills on a canvas of pixels."""
+        left, top, across, down = self.box
+        side = round(min(across * width, down * height))
+        return (
+            round((left + across / 2) * width - side / 2),
+            round((top + down / 2) * height - side / 2),
+            side,
+        )
+
+
+def read_regions(text: str) -> list[Placed]:
+    """The things of `TEXT @ PLACE | ...`, in order. BadInput for a place that there is not, and for more than MOST."""
+    placed = list[Placed]()
+    for region in parse_regions(text):
+        words, box = region.target.text, _box(region.where)
+        plain = IS_SMALL.sub(r"\1", words)
+        placed.append(Placed(plain, box if plain == words else _shrunk(box)))
+    if len(placed) > MOST:
+        raise BadInput("diffuse.too_many_regions", count=len(placed), most=MOST)
+    return placed
+
+
+def _box(place: str) -> Box:
+    if place in PLACES:
+        return PLACES[place]
+    if (match := re.fullmatch(r"([1-9])\s*/\s*([1-9])", place)) and int(match[1]) <= int(match[2]) <= MOST:
+        return _cell(int(match[1]) - 1, int(match[2]))
+    raise BadInput("diffuse.region_place", place=place[:40], known=", ".join(PLACES))
+
+
+def _cell(index: int, count: int) -> Box:
+    """The cell `index` (from 0) of `count`: in one row, of four and more in two; a shorter second row is centred."""
+    rows = 1 if count < 4 else 2
+    across = -(-count // rows)
+    row, column = divmod(index, across)
+    indent = (across - min(across, count - row * across)) / 2
+    return (column + indent) / across, row / rows, 1 / across, 1 / rows
+
+
+def _shrunk(box: Box) -> Box:
+    left, top, width, height = box
+    return left + width * (1 - SMALL) / 2, top + height * (1 - SMALL) / 2, width * SMALL, height * SMALL
+
+
+def places_in(prompt: str, is_known: Callable[[str], bool]) -> str:
+    """The regions that a prompt's own words ask for, as `read_regions` reads them; "" for none.
+
+    Several things side by side, one above another, or a number of one thing. `is_known` tells whether the model has read
+    a word, by which the singular of a plural is found.
+    """
+    terms = parse_terms(prompt)
+    text = " ".join(terms[0][0].strip(" .!。！").split())
+    if len(terms) > 1:
+        return ""
+    things = _beside(text) or _in_a_row(text, is_known)
+    return " | ".join(f"{said(Target(thing))} @ {place}" for thing, place in things)
+
+
+def _beside(text: str) -> list[tuple[str, str]]:
+    """Two things on two sides, each with its place; [] where the text says no such thing."""
+    if match := CHINESE_BESIDE.fullmatch(text):
+        return list(zip((match[1], match[2]), CHINESE_SIDES[match[3]], strict=True))
+    if match := BESIDE.fullmatch(text):
+        first, side, second = match.groups()
+        places = ("left", "right") if side.lower() == "left" else ("right", "left")
+    elif match := ABOVE.fullmatch(text):
+        first, side, second = match.groups()
+        places = ("top", "bottom") if side.lower() == "above" else ("bottom", "top")
+    elif match := NEXT_TO.fullmatch(text):
+        (first, second), places = match.groups(), ("left", "right")
+    else:
+        return []
+    if any(WITH.search(thing) or _count(thing) > 1 for thing in (first, second)):
+        return []
+    return list(zip((first, second), places, strict=True))
+
+
+def _count(thing: str) -> int:
+    word = thing.split()[0].lower()
+    return COUNTS.get(word, int(word) if word.isdecimal() else 1)
+
+
+def _in_a_row(text: str, is_known: Callable[[str], bool]) -> list[tuple[str, str]]:
+    """Counted things, each with its place in a row; [] for anything else, and for one thing alone."""
+    row = list[str]()
+    for part in JOINED.split(text):
+        if match := COUNTED.fullmatch(part):
+            count, noun = _count(part), match[2]
+            one = noun if count == 1 else _singular(noun, is_known)
+            if WITH.search(noun) or one is None:
+                return []
+            article = match[1] if count == 1 else "an" if one[0].lower() in "aeiou" else "a"
+            row += [f"{article} {one}"] * count
+        else:
+            return _in_a_chinese_row(text)
+    return _spread(row)
+
+
+def _in_a_chinese_row(text: str) -> list[tuple[str, str]]:
+    row = list[str]()
+    for part in CHINESE_JOINED.split(text):
+        match = CHINESE_COUNTED.fullmatch(part)
+        if match is None:
+            return []
+        count = CHINESE_COUNTS[match[1]] if match[1] in CHINESE_COUNTS else int(match[1])
+        row += [match[2]] * count
+    return _spread(row)
+
+
+def _spread(row: list[str]) -> list[tuple[str, str]]:
+    if not 1 < len(row) <= MOST:
+        return []
+    return [(thing, f"{k + 1}/{len(row)}") for k, thing in enumerate(row)]
+
+
+def _singular(plural: str, is_known: Callable[[str], bool]) -> str | None:
+    """The singular of a noun with words around it, "red pair of shoes"; None for what is no plural that is known."""
+    plural, of, rest = plural.partition(" of ")
+    *before, noun = plural.split()
+    word = noun.lower()
+    one = NO_S.get(word)
+    if one is None and word.endswith("s"):
+        ends = [word[:-1], word[:-2]] + [word[:-3] + end for end in ("y", "f", "fe") if len(word) > 4]
+        one = next((end for end in ends if end and is_known(end)), None)
+    return None if one is None else " ".join([*before, one]) + of + rest
