@@ -19,6 +19,9 @@ from pipelines.edit.settings import EditSettings
 from pipelines.io.images import open_untouched, ssim
 from pipelines.models.checkpoint import network_hash
 
+FADE_FROM, FADE_TO = 0.1, 0.4  # mean changes, in units of [-1, 1], at which detail begins to fade and is gone
+FADE_SIDE = 7  # of the square around a pixel in which changes are counted
+
 
 def edited_images(
     settings: EditSettings, inputs: EditInputs, x: Tensor, strengths: list[float], drawn: Tensor
@@ -27,15 +30,18 @@ def edited_images(
 
     `x` is what was inverted, after `purify`. Its difference from the original is added in proportion to the strength, at
     most once, so that strength 0 gives the original. Only differences of decoded pictures are added, so that what a codec
-    loses is not lost.
+    loses is not lost, but for what `faded` takes.
     """
     decode = inputs.models.unet.decode
     nearness = torch.tensor([min(1.0, abs(strength)) for strength in strengths], device=x.device)
     start = decode(x)
+    seen = start if x is inputs.x else decode(inputs.x)
     # one at a time: how a batch is rounded depends on how many there are
     change = torch.cat([decode(one) for one in torch.split(drawn, 1)]) - start
     if x is not inputs.x:
-        change = change + (start - decode(inputs.x)) * nearness[:, None, None, None]
+        change = change + (start - seen) * nearness[:, None, None, None]
+    if settings.fade_detail:
+        change = change - faded(change, inputs.image.to(seen) - seen)
     if settings.automatic_mask:
         change = change * automatic_mask(change)
     return [
@@ -136,6 +142,17 @@ def overshot(curves: list[list[float]]) -> int:
         return 0
     best, last = max(means, key=lambda row: row[2]), means[-1]
     return int(best[0]) if last[2] < best[2] - 0.1 and last[1] >= best[1] else 0
+
+
+def faded(change: Tensor, lost: Tensor) -> Tensor:
+    """(n, 3, h, w) changes and what the codec loses, (1, 3, h, w) -> what of that goes: all where much changes.
+
+    Otherwise the outlines of what was there would be seen through what is drawn in its place.
+    """
+    around = FADE_SIDE // 2
+    size = F.pad(change.abs().mean(1, keepdim=True), (around,) * 4, mode="replicate")
+    share = (F.avg_pool2d(size, FADE_SIDE, 1) - FADE_FROM) / (FADE_TO - FADE_FROM)
+    return share.clamp(0, 1) * lost
 
 
 def automatic_mask(change: Tensor) -> Tensor:

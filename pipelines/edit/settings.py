@@ -76,6 +76,9 @@ class EditSettings(Settings):
         help="a picture, white where pixels may change", help_zh="白色的地方可以改变")
     automatic_mask: bool = knob(False, label=("automatic mask", "自动蒙版"),
         help="keep what the edit hardly touches as it is", help_zh="编辑几乎没碰到的地方保持原样")
+    fade_detail: bool = knob(True, label=("old lines fade", "旧线条淡去"), advanced=True,
+        help="where much changes, what the model does not see of the picture, such as thin outlines, gives way",
+        help_zh="改动大的地方，模型看不到的原图细节（例如细轮廓）随之淡去")
     directions: str = knob("", label=("directions", "方向"), kind="directions", flag="direction",
         help="saved directions instead of the texts: FILE[:STRENGTH][@FROM-TO] | FILE ...",
         help_zh="用保存的方向代替文字")
@@ -131,8 +134,8 @@ class EditSettings(Settings):
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """Records that do not name `mode` or `focus` mean what they meant before instant edits were the default."""
-        return {"mode": "quick", "focus": 0.0, **super().recorded(values, picture)}
+        """Records without `mode`, `focus` or `fade_detail` mean what they meant before there were these."""
+        return {"mode": "quick", "focus": 0.0, "fade_detail": False, **super().recorded(values, picture)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

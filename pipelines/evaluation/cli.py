@@ -53,6 +53,7 @@ from pipelines.evaluation.see import COMPOSITES, LABELS, pointing, probes, wordi
 from pipelines.evaluation.steering import (
     book_and_names,
     editing,
+    editing_outside,
     guiding,
     name_judges,
     optimization,
@@ -68,6 +69,7 @@ from pipelines.training.autoencoder import reconstruction
 from pipelines.training.clip.retrieval import encode_pictures, retrieval
 from pipelines.training.data.dataset import DATA_FILE, Dataset, on_background
 from pipelines.training.data.larger import LARGER_NAME
+from pipelines.training.data.outside import OUTSIDE_EDITS, OUTSIDE_NAME, read_outside
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "assets" / "tiny" / "README.md", ROOT / "README.md")
@@ -96,6 +98,11 @@ COUNTED = {
         10_000,
         "icons to complete, 7 s each",
         "an icon, each half covered and drawn, drawn whole: six pictures a name",
+    ),
+    "outside": (
+        len(OUTSIDE_EDITS),
+        "edits of pictures of a style that nothing learned from, 3 s each; needs `launch.py data --outside`",
+        "before and after",
     ),
     "edit": (
         20,
@@ -393,6 +400,13 @@ class Evaluation:
     def instant(self) -> dict[str, float]:
         """Whether Edit does so without learning."""
         return editing(self.studio, self.emoji, self.options.edit, self._edit_sheet("instant"), "instant")
+
+    def outside(self) -> dict[str, float]:
+        """Whether it does so on pictures of a style that nothing learned from."""
+        pictures = read_outside(self.options.data.with_name(OUTSIDE_NAME))
+        edits = OUTSIDE_EDITS[: self.options.outside]
+        judges = {"critic": TextJudge(self.critic, Book(self.emoji.icons))} | self.trained_judge
+        return editing_outside(self.studio, pictures, edits, judges, self.options.outside_sheet)
 
     def edit(self) -> dict[str, float]:
         """Whether Edit turns pictures into what is asked and keeps the rest."""

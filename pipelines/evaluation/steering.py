@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -204,6 +205,41 @@ def _learned(edit: Edit, settings: EditSettings, image: Image.Image) -> str:
     *_, learned = run(edit, replace(settings, image=picture_to_uri(image)), journal)
     assert isinstance(learned, Result) and isinstance(learned.settings, EditSettings)
     return edit.direction(learned.settings, journal).to_uri()
+
+
+def editing_outside(
+    studio: Studio,
+    pictures: Mapping[str, Image.Image],
+    edits: Sequence[tuple[str, str]],
+    judges: Mapping[str, NameJudge],
+    sheet: Path | None,
+) -> dict[str, float]:
+    """Edit pictures, each under its name, to other names, instantly, one each: pairs of a name and the one to become.
+
+    "won": a judge prefers the target to the source afterwards. SSIM is that of the result with the picture.
+    """
+    edit = studio.pipeline("edit")
+    assert isinstance(edit, Edit)
+    rows: list[dict[str, float]] = []
+    shown: list[Image.Image] = []
+    for source, target in edits:
+        before = pictures[source].convert("RGB")
+        settings = EditSettings(
+            source=source, prompt=target, mode="instant", strip=1, image=picture_to_uri(before)
+        )
+        *_, result = run(edit, settings)
+        assert isinstance(result, Result)
+        after = result.pictures[0].image
+        row: dict[str, float] = {}
+        for when, image in (("won", after), ("won before the edit", before)):
+            pixels = np.array(image.convert("RGB"))[None]
+            for who, judge in judges.items():
+                row[f"{who}, {when}"] = judge.ranks(target, pixels)[0] < judge.ranks(source, pixels)[0]
+        rows.append(row | {"SSIM": result.pictures[0].facts["SSIM"]})
+        shown += [before, after]
+    if sheet is not None:
+        write_sheet(sheet, shown, 12)
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def validation_pictures(emoji: Dataset, size: int) -> Tensor:

@@ -30,6 +30,7 @@ from pipelines.training.data.icons import (
 )
 from pipelines.training.data.larger import LARGER_NAME, SIDES, write_larger
 from pipelines.training.data.names import NAMES_FILE, write_names
+from pipelines.training.data.outside import OUTSIDE_NAME, OUTSIDE_SET, STYLE, write_outside
 
 
 def build(path: Path = DATA_FILE) -> None:
@@ -59,6 +60,15 @@ def build_larger(path: Path = DATA_FILE) -> None:
         _draw_larger(path, _fetched(folder, [_package(VALIDATION_STYLE)]))
 
 
+def build_outside(path: Path = DATA_FILE) -> None:
+    """Fetch a set that is no training data and write what `evaluate --outside` edits, beside the data file at `path`."""
+    path = path.with_name(OUTSIDE_NAME)
+    with tempfile.TemporaryDirectory() as folder:
+        modules = _fetched(folder, [f"@iconify-json/{STYLE}@{OUTSIDE_SET.version}"])
+        count = write_outside(path, read_drawings(modules, STYLE))
+    print(f"{path}: {count} icons of {STYLE} ({OUTSIDE_SET.licence})", file=sys.stderr)
+
+
 def _package(style: str) -> str:
     return f"@iconify-json/{style}@{ICON_SETS[style].version}"
 
@@ -77,7 +87,7 @@ def _fetched(folder: str, packages: list[str]) -> Path:
 
 def _draw_larger(data_file: Path, modules: Path) -> None:
     path = data_file.with_name(LARGER_NAME)
-    count = write_larger(path, read_drawings(modules, VALIDATION_STYLE))
+    count = write_larger(path, list(read_drawings(modules, VALIDATION_STYLE).values()))
     print(f"{path}: {count} icons at {', '.join(map(str, SIDES))} pixels", file=sys.stderr)
 
 
@@ -99,10 +109,16 @@ def main(argv: list[str]) -> int:
         help=f"fetch only the held-out icons and write some of them at {SIDES[-1]} pixels, {LARGER_NAME} beside FILE, "
         "for `evaluate --only export`",
     )
+    parser.add_argument(
+        "--outside",
+        action="store_true",
+        help=f"fetch only some pictures of {STYLE}, which is no training data, and write {OUTSIDE_NAME} beside FILE, "
+        "for `evaluate --outside`",
+    )
     options = parser.parse_args(argv)
     try:
-        if options.larger:
-            build_larger(options.out)
+        if options.larger or options.outside:
+            (build_larger if options.larger else build_outside)(options.out)
             return 0
         if not options.examples:
             build(options.out)

@@ -106,9 +106,9 @@ def read_icon_sets(modules: Path) -> tuple[list[Icon], list[str]]:
     return icons, drawings
 
 
-def read_drawings(modules: Path, style: str) -> list[str]:
-    """The SVG text of every icon of one set without skin-tone variants."""
-    return list(_plain(json.loads((modules / "@iconify-json" / style / "icons.json").read_text())).values())
+def read_drawings(modules: Path, style: str) -> dict[str, str]:
+    """Slug -> SVG text of every icon of one set without skin-tone variants."""
+    return _plain(json.loads((modules / "@iconify-json" / style / "icons.json").read_text()))
 
 
 def _plain(book: dict[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.edit.results import automatic_mask, overshot
+from pipelines.edit.results import automatic_mask, faded, overshot
 from pipelines.edit.settings import MODES, EditSettings, Use
 from pipelines.edit.strip import strip
 from pipelines.errors import BadInput
@@ -120,3 +120,18 @@ def test_the_automatic_mask_lies_where_the_change_is() -> None:
     assert (mask[..., 5:11, 5:11] == 1).all() and (mask[..., 16:] == 0).all()
     for nothing in (torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 1e-9)):
         assert automatic_mask(nothing).isfinite().all()
+
+
+def test_what_the_codec_loses_fades_where_much_changes() -> None:
+    change = torch.zeros(2, 3, 32, 32)
+    change[0, :, :, :16] = -0.6
+    change[1, :, :, :16] = 0.05
+    lost = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    gone = faded(change, lost)
+    assert torch.equal(gone[0, :, :, :12], lost[0, :, :, :12]) and not gone[0, :, :, 20:].any()
+    assert not gone[1].any()  # a faint change takes nothing
+
+
+def test_records_of_before_keep_all_detail() -> None:
+    assert EditSettings(source="a", prompt="b").fade_detail
+    assert EditSettings.recorded({"source": "a", "prompt": "b"}, {})["fade_detail"] is False
