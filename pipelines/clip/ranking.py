@@ -85,6 +85,12 @@ def score_terms(clip: Clip, terms: Sequence[tuple[str, float]], vectors: Tensor)
     return vectors @ (total / length), noise / length.item()
 
 
+@torch.no_grad()
+def score_parts(clip: Clip, vectors: dict[str, Tensor]) -> Tensor:
+    """The mean of the cosines of what each text's pictures are to CLIP, (n, d) of unit length, with the text: (n,)."""
+    return torch.stack([score(clip, text, seen)[0] for text, seen in vectors.items()]).mean(0)
+
+
 def rank(
     clip: Clip,
     prompt: str | Sequence[tuple[str, float]],

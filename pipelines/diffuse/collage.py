@@ -10,24 +10,17 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
-import torch
-from PIL import Image, ImageChops
-from torch import Tensor
+from PIL import Image
 
-from pipelines.clip.ranking import score
 from pipelines.core.candidates import candidate_seed
 from pipelines.core.looks import under_looks
+from pipelines.core.regions import ALONE, TOGETHER, Placed, laid, places_in, read_regions, texts_of
 from pipelines.diffuse.course import course_of
-from pipelines.diffuse.regions import Placed, places_in, read_regions
 from pipelines.diffuse.settings import MIN_SIDE, DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import to_pil, to_tensor
-from pipelines.models.base import Clip
 from pipelines.models.latent_diffusion import Known, LatentDiffusion, Tick, walk
 
-TOGETHER = 0.3  # share of the walk in which the things are drawn together
-ALONE = 0.5  # of the steps, those of a thing
-WHITE = "#ffffff"
 WHOLE = ("image", "source_prompt", "word_weights", "prune")  # settings under which nothing is laid in places
 
 
@@ -39,7 +32,7 @@ def proposed_regions(model: LatentDiffusion, settings: DiffuseSettings) -> str:
     whole = [name for name in WHOLE if getattr(settings, name)]
     if settings.regions != "auto":
         if settings.regions and whole:
-            raise BadInput("diffuse.regions_with", setting=whole[0])
+            raise BadInput("core.regions_with", setting=whole[0])
         return settings.regions
     if whole or not model.mixes_things:
         return ""
@@ -61,8 +54,8 @@ class Collage:
 
     @property
     def texts(self) -> list[str]:
-        """What is drawn, each once: things with the same words look the same."""
-        return list(dict.fromkeys(thing.text for thing in self.things))
+        """What is drawn alone."""
+        return texts_of(self.things)
 
     def draw(self, text: str, seeds: list[int], looks: list[str]) -> Generator[Tick, None, list[Image.Image]]:
         """One of `texts` in the model's own size, a row a seed in its look. Yields a Tick a step."""
@@ -71,35 +64,14 @@ class Collage:
         model, prompt = under_looks(self.model, text, looks)
         own = replace(self.settings, prompt=prompt, regions="", width=side, height=side, windows="never")
         condition, course = course_of(model, own, len(seeds))
-        number = 1 + self.texts.index(text)
-        own_seeds = [candidate_seed(seed, number) for seed in seeds]
+        own_seeds = [candidate_seed(seed, 1 + self.texts.index(text)) for seed in seeds]
         ticks = walk(model, own_seeds, (side, side), condition, steps, own.guidance or 0.0, None, course)
         latents = yield from ticks
         return to_pil(self.model.decode(latents))
 
     def laid(self, drawn: dict[str, list[Image.Image]]) -> Known:
-        """What the walk of the canvas begins from, of the pictures of each text, a row a picture.
-
-        On white paper the darker of two things is seen, so that no edge of a picture is.
-        """
+        """What the walk of the canvas begins from, of the pictures of each text, a row a picture."""
         width, height, steps = self.settings.width, self.settings.height, self.settings.steps
         assert width is not None and height is not None and steps is not None
-        canvases = [Image.new("RGB", (width, height), WHITE) for _ in next(iter(drawn.values()))]
-        for thing in self.things:
-            left, top, side = thing.square(width, height)
-            for row, picture in enumerate(drawn[thing.text]):
-                layer = Image.new("RGB", (width, height), WHITE)
-                layer.paste(
-                    picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS), (left, top)
-                )
-                canvases[row] = ImageChops.darker(canvases[row], layer)
-        strength = max(TOGETHER, 1 / steps)
-        return Known(self.model.encode(to_tensor(canvases).to(self.model.device)), strength)
-
-    def judged(self, clip: Clip, drawn: dict[str, list[Image.Image]]) -> Tensor:
-        """The mean of the cosines of the pictures of each text with it: (rows,)."""
-        seen = [
-            score(clip, text, clip.encode_image(to_tensor(images).to(clip.device)))[0]
-            for text, images in drawn.items()
-        ]
-        return torch.stack(seen).mean(0)
+        canvases = to_tensor(laid(self.things, drawn, (width, height))).to(self.model.device)
+        return Known(self.model.encode(canvases), max(TOGETHER, 1 / steps))

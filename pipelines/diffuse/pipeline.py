@@ -12,8 +12,9 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from PIL import Image
+from torch import Tensor
 
-from pipelines.clip.ranking import rank
+from pipelines.clip.ranking import rank, score_parts
 from pipelines.core.candidates import Batch, candidate_seeds, spread
 from pipelines.core.generators import mapped
 from pipelines.core.looks import needs_words, under_looks
@@ -128,7 +129,7 @@ class Diffuse(Splits[DiffuseSettings]):
                     ticks = collage.draw(text, batch.row_seeds, batch.row_looks)
                     alone[text] = yield from self._steps(ticks, batch, part, 1 + before)
                 known = collage.laid(alone)
-                parts = collage.judged(self.clip, alone)
+                parts = score_parts(self.clip, {text: self._see(images) for text, images in alone.items()})
             walking = self._walk(settings, batch, read[0], known, read[1])
             latents = yield from self._steps(walking, batch, before, 1 + before)
             decoded = self.diffusion.decode(latents)
@@ -165,6 +166,10 @@ class Diffuse(Splits[DiffuseSettings]):
         rows = together(settings, self.diffusion.rows(settings.width, settings.height))
         seeds = candidate_seeds(settings.seed, begun(settings))
         return spread(seeds, looks, rows, needs_words(self.diffusion, looks))
+
+    def _see(self, images: list[Image.Image]) -> Tensor:
+        """(n, d) what CLIP sees in pictures."""
+        return self.clip.encode_image(to_tensor(images).to(self.clip.device))
 
     def _read(self, settings: DiffuseSettings, looks: list[str]) -> tuple[tuple[Any, Course], Layout | None]:
         """What rows are drawn by: their condition and course, and their layout. `looks` are theirs."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pipelines.core.regions import check_regions, regions_knob
 from pipelines.core.settings import AUTO, clean_prompt, knob
 from pipelines.core.terms import TermSettings, style_knob
-from pipelines.diffuse.regions import read_regions
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput, Message
 from pipelines.models.schedulers import SAMPLERS
@@ -57,10 +57,7 @@ class DiffuseSettings(TermSettings):
         help="begin twice as many candidates, and finish the quarter of them that CLIP likes best on the way",
         help_zh="开始画两倍的候选，中途由 CLIP 选出最好的四分之一画完")
     style: str = style_knob()
-    regions: str = knob("auto", label=("what lies where", "各在哪里"),
-        help="things drawn alone and laid in places: a dog @ left | a car @ right, or 1/3, 2/3, 3/3 for a row; auto reads "
-            "the prompt, empty draws it whole",
-        help_zh="先单独画、再摆放的东西：狗 @ left | 汽车 @ right，一行用 1/3、2/3、3/3；auto 读提示词，留空则一起画")
+    regions: str = regions_knob()
     width: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("width", "宽"),
         help="in pixels, a multiple of 8", help_zh="像素，8 的倍数")
     height: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("height", "高"),
@@ -120,9 +117,7 @@ class DiffuseSettings(TermSettings):
             if getattr(self, name).strip():
                 object.__setattr__(self, name, clean_prompt(getattr(self, name)))
         parse_word_weights(self.word_weights)
-        object.__setattr__(self, "regions", self.regions.strip())
-        if self.regions not in ("", AUTO[0]):
-            read_regions(self.regions)
+        object.__setattr__(self, "regions", check_regions(self.regions))
         for name, side in (("width", self.width), ("height", self.height)):
             if side is not None and side % SIDE_MULTIPLE:
                 lower = side // SIDE_MULTIPLE * SIDE_MULTIPLE

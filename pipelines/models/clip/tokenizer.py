@@ -14,12 +14,11 @@ import numpy as np
 import tokenizers
 
 from pipelines.errors import BadInput
+from pipelines.io.chinese import HAN, MEASURES
 from pipelines.io.visible import symbols
 
 WORDS = "words.txt"  # beside a vocabulary: the words of the training captions, one a line
 END = "<|end|>"  # token 0 ends a text; tokens after it are padding
-MEASURES = "只个條条头匹朵棵株辆架艘座栋间本张块杯碗瓶颗顶件双把位名支枝根盘片台部"
-HAN = "[\u4e00-\u9fff]"
 A = re.compile(f"(?:(?<!{HAN})|(?<=[和与及]))一[{MEASURES}](?={HAN})")  # a Chinese "a"
 
 

@@ -14,8 +14,8 @@ from pipelines.core.candidates import candidate_seed
 from pipelines.core.execute import run
 from pipelines.core.generators import finished
 from pipelines.core.pipeline import Result, Step
+from pipelines.core.regions import Placed, places_in, read_regions
 from pipelines.diffuse.collage import Collage
-from pipelines.diffuse.regions import Placed, places_in, read_regions
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri, to_tensor

@@ -11,11 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, ImageChops
 
 from pipelines.core.prompts import Target, parse_regions, parse_terms, said
+from pipelines.core.settings import AUTO, knob
 from pipelines.errors import BadInput
-from pipelines.models.clip.tokenizer import HAN, MEASURES
+from pipelines.io.chinese import HAN, MEASURES
 
+TOGETHER = 0.3  # share of a walk in which things that were laid in places are drawn together
+ALONE = 0.5  # of the steps of a walk, those of a thing alone
+WHITE = "#ffffff"
 Box = tuple[float, float, float, float]  # left, top, width and height, as shares of the canvas
 PLACES: dict[str, Box] = {
     "left": (0, 0, 0.5, 1),
@@ -79,6 +86,24 @@ class Placed:
         )
 
 
+def regions_knob() -> Any:
+    """The field `regions`: what lies where; `check_regions` reads it."""
+    return knob(
+        AUTO[0],
+        label=("what lies where", "各在哪里"),
+        help="things drawn alone and laid in places: a dog @ left | a car @ right, or 1/3, 2/3, 3/3 for a row; auto reads "
+        "the prompt, empty draws it whole",
+        help_zh="先单独画、再摆放的东西：狗 @ left | 汽车 @ right，一行用 1/3、2/3、3/3；auto 读提示词，留空则一起画",
+    )
+
+
+def check_regions(text: str) -> str:
+    """The setting without white space around it. BadInput where it is none."""
+    if text.strip() not in ("", AUTO[0]):
+        read_regions(text)
+    return text.strip()
+
+
 def read_regions(text: str) -> list[Placed]:
     """The things of `TEXT @ PLACE | ...`, in order. BadInput for a place that there is not, and for more than MOST."""
     placed = list[Placed]()
@@ -87,7 +112,7 @@ def read_regions(text: str) -> list[Placed]:
         plain = IS_SMALL.sub(r"\1", words)
         placed.append(Placed(plain, box if plain == words else _shrunk(box)))
     if len(placed) > MOST:
-        raise BadInput("diffuse.too_many_regions", count=len(placed), most=MOST)
+        raise BadInput("core.too_many_regions", count=len(placed), most=MOST)
     return placed
 
 
@@ -96,7 +121,7 @@ def _box(place: str) -> Box:
         return PLACES[place]
     if (match := re.fullmatch(r"([1-9])\s*/\s*([1-9])", place)) and int(match[1]) <= int(match[2]) <= MOST:
         return _cell(int(match[1]) - 1, int(match[2]))
-    raise BadInput("diffuse.region_place", place=place[:40], known=", ".join(PLACES))
+    raise BadInput("core.region_place", place=place[:40], known=", ".join(PLACES))
 
 
 def _cell(index: int, count: int) -> Box:
@@ -194,3 +219,25 @@ def _singular(plural: str, is_known: Callable[[str], bool]) -> str | None:
         ends = [word[:-1], word[:-2]] + [word[:-3] + end for end in ("y", "f", "fe") if len(word) > 4]
         one = next((end for end in ends if end and is_known(end)), None)
     return None if one is None else " ".join([*before, one]) + of + rest
+
+
+def texts_of(things: list[Placed]) -> list[str]:
+    """What is drawn, each once: things with the same words look the same."""
+    return list(dict.fromkeys(thing.text for thing in things))
+
+
+def laid(
+    things: list[Placed], drawn: dict[str, list[Image.Image]], size: tuple[int, int]
+) -> list[Image.Image]:
+    """Canvases of `size` (width, height) in pixels with all things in their places, of the pictures of each text.
+
+    On white paper the darker of two things is seen, so that no edge of a picture is.
+    """
+    canvases = [Image.new("RGB", size, WHITE) for _ in next(iter(drawn.values()))]
+    for thing in things:
+        left, top, side = thing.square(*size)
+        for row, picture in enumerate(drawn[thing.text]):
+            layer = Image.new("RGB", size, WHITE)
+            layer.paste(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS), (left, top))
+            canvases[row] = ImageChops.darker(canvases[row], layer)
+    return canvases
