@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from pipelines.clip.ranking import rank
-from pipelines.core.candidates import Batch, candidate_seeds, spread
+from pipelines.clip.ranking import rank, score_parts
+from pipelines.core.candidates import Batch, candidate_seed, candidate_seeds, spread
 from pipelines.core.generators import mapped
 from pipelines.core.looks import in_words, needs_words, slot_in, under_looks
 from pipelines.core.pipeline import Drawn, Picture, Splits, Step
-from pipelines.core.prompts import parse_terms
+from pipelines.core.prompts import as_words, parse_terms
+from pipelines.core.regions import ALONE, TOGETHER, laid, places_in, read_regions, texts_of
 from pipelines.core.settings import Settings
 from pipelines.core.sizes import canvas_size
 from pipelines.errors import BadInput
@@ -67,8 +69,8 @@ class Generate(Splits[GenerateSettings]):
         """The settings with the picture prompt, if any, as a small PNG data URI, the finish, and the size of a batch.
 
         They are needed to replay the run; the size of a batch changes how a candidate's numbers are rounded. BadInput when
-        `keep_rows` leaves nothing to draw, when the pack cannot refine, draw on the canvas or draw by a second stage, or
-        when the picture cannot be read.
+        `keep_rows` leaves nothing to draw, when the pack cannot refine, draw on the canvas or draw by a second stage, for
+        regions beside a picture or without a refinement, or when the picture cannot be read.
         """
         drawer, _ = self.drawer(settings)
         if drawer is not self:
@@ -83,6 +85,7 @@ class Generate(Splits[GenerateSettings]):
             drawn = self.diffusion is None or settings.canvas or settings.prior
             finish = "drawn" if drawn else "refined"
         settings = replace(settings, batch=settings.batch or self.batch_size, finish=finish)
+        settings = replace(settings, regions=self._regions(settings))
         if not settings.image:
             return settings
         sides = (side * self.vqgan.config.factor for side in (width, height))
@@ -121,15 +124,21 @@ class Generate(Splits[GenerateSettings]):
         likeness, start = self._picture_prompt(settings)
         parts, drawn = self.batches(settings), list[Drawn]()
         for batch in (parts[number] for number in chosen):
-            tokens = yield from self._draw(settings, batch, start, likeness)
-            images, count = self.vqgan.decode_tokens(tokens), len(batch.seeds)
-            refined: list[Image.Image] = []
+            count, refined, of_things = len(batch.seeds), list[Image.Image](), None
+            if settings.regions:
+                images, of_things = yield from self._draw_things(settings, batch)
+                tokens = self.vqgan.encode_tokens(to_tensor(to_pil(images)).to(self.dalle.device))
+            else:
+                tokens = yield from self._draw(settings, batch, start, likeness)
+                images = self.vqgan.decode_tokens(tokens)
+                if settings.finish == "refined":
+                    images = yield from self._refine(settings, batch, images)
             if settings.finish == "refined":
-                images = yield from self._refine(settings, batch, images)
                 refined = to_pil(images[:count])
             vectors = self.clip.encode_image(images)[:count]
+            of_things = None if of_things is None else of_things[:count]
             facts = [settings.read(look) for look in batch.row_looks[:count]]
-            drawn.append(Drawn(batch.seeds, facts, vectors, refined, tokens[:count]))
+            drawn.append(Drawn(batch.seeds, facts, vectors, refined, tokens[:count], parts=of_things))
             shown = images[:count]
             yield Step("rank", batch.finished, settings.candidates, {}, lambda shown=shown: shown)
         return drawn
@@ -144,7 +153,9 @@ class Generate(Splits[GenerateSettings]):
         facts = [fact for part in drawn for fact in part.facts]
         refined = [image for part in drawn for image in part.images]
         tokens = torch.cat([part.tokens for part in drawn if part.tokens is not None])
-        ranking = rank(self.clip, settings.terms(), torch.cat([part.vectors for part in drawn]))
+        vectors, of_things = torch.cat([part.vectors for part in drawn]), [part.parts for part in drawn]
+        cosines = torch.cat([one for one in of_things if one is not None]) if settings.regions else None
+        ranking = rank(self.clip, settings.terms(), vectors, parts=cosines)
         kept = ranking.kept(settings.keep, settings.hide_duplicates)
         if refined:
             pictures = [refined[k] for k in kept]
@@ -231,15 +242,16 @@ class Generate(Splits[GenerateSettings]):
         return canvas.view(rows, height, width)
 
     def _refine(
-        self, settings: GenerateSettings, batch: Batch, images: Tensor
+        self, settings: GenerateSettings, batch: Batch, images: Tensor, steps: int | None = None
     ) -> Generator[Step, None, Tensor]:
         """Draw the pictures (rows, 3, h, w) of a batch again under the prompt, below the rows that are kept.
 
-        They are noised to the time `refinement`. Yields a Step for each step of the scheduler; returns the same shape.
+        They are noised to the time `refinement`; `steps` of the whole way from noise are the model's own for None.
+        Yields a Step for each step of the scheduler; returns the same shape.
         """
         model = self.diffusion
         assert model is not None
-        width, height, steps = images.shape[3], images.shape[2], model.proposed_steps
+        width, height, steps = images.shape[3], images.shape[2], steps or model.proposed_steps
         mask = torch.ones(1, 1, height // model.factor, width // model.factor, device=model.device)
         mask[:, :, : settings.keep_rows * mask.shape[2] * self.vqgan.config.factor // height] = 0
         known = Known(model.encode(images), settings.refinement, mask if settings.keep_rows else None)
@@ -257,6 +269,52 @@ class Generate(Splits[GenerateSettings]):
         refined = model.decode((yield from mapped(ticks, step)))
         top = settings.keep_rows * self.vqgan.config.factor
         return torch.cat([images[:, :, :top], refined[:, :, top:]], 2)
+
+    def _regions(self, settings: GenerateSettings) -> str:
+        """The regions of a run: those that are set, for "auto" those that the prompt asks for where they can be laid.
+
+        A diffusion model draws what is laid. BadInput for regions beside a setting that they do not go with.
+        """
+        whole = [name for name in ("image", "prior", "canvas") if getattr(settings, name)]
+        whole += ["finish"] * (settings.finish == "drawn")
+        if settings.regions != "auto":
+            if settings.regions and whole:
+                raise BadInput("core.regions_with", setting=whole[0])
+            return settings.regions
+        if whole or self.diffusion is None or not self.diffusion.mixes_things:
+            return ""
+        return places_in(settings.prompt, lambda word: not self._read_text(word).unknown)
+
+    def _draw_things(
+        self, settings: GenerateSettings, batch: Batch
+    ) -> Generator[Step, None, tuple[Tensor, Tensor]]:
+        """Draw and refine each thing of the regions alone, lay them in their places, and draw the whole together.
+
+        Yields a Step a row of tokens and a step of each refinement. Returns pictures (rows, 3, h, w) and the mean cosines
+        of their things with their words, (rows,).
+        """
+        model, things = self.diffusion, read_regions(settings.regions)
+        assert model is not None
+        texts = texts_of(things)
+        owns = [replace(settings, prompt=as_words(text), regions="") for text in texts]
+        batches = [
+            replace(batch, seeds=[candidate_seed(seed, 1 + k) for seed in batch.seeds])
+            for k in range(len(texts))
+        ]
+        drafts, alone = list[Tensor](), dict[str, Tensor]()
+        for k, (own, part) in enumerate(zip(owns, batches, strict=True)):
+            drawing = self._draw(own, part, *reversed(self._picture_prompt(own)))
+            tokens = yield from mapped(drawing, partial(_part_of, batch, k, len(texts)))
+            drafts.append(self.vqgan.decode_tokens(tokens))
+        for k, (own, part) in enumerate(zip(owns, batches, strict=True)):
+            refining = self._refine(own, part, drafts[k], round(ALONE * model.proposed_steps))
+            alone[texts[k]] = yield from mapped(refining, partial(_part_of, batch, k, len(texts) + 1))
+        size = (drafts[0].shape[3], drafts[0].shape[2])
+        canvases = to_tensor(laid(things, {text: to_pil(images) for text, images in alone.items()}, size))
+        whole = self._refine(replace(settings, refinement=TOGETHER), batch, canvases.to(model.device))
+        images = yield from mapped(whole, partial(_part_of, batch, len(texts), len(texts) + 1))
+        seen = {text: self.clip.encode_image(images) for text, images in alone.items()}
+        return images, score_parts(self.clip, seen)
 
     def _texts(self, terms: list[tuple[str, float]], batch: Batch, guided: bool) -> Tensor:
         """(n, t) tokens: those of the terms and, when guided, of the empty text after them.
@@ -293,6 +351,13 @@ class Generate(Splits[GenerateSettings]):
         codes = self.vqgan.codes
         distance = torch.cdist(codes[tokens], codes).square()
         return -12 * settings.likeness * distance / distance.mean(), start
+
+
+def _part_of(batch: Batch, part: int, parts: int, step: Step) -> Step:
+    """A Step of one of the `parts` of a batch, all counted as long as this one, of a Step of a batch drawn at once."""
+    each = step.total // batch.count
+    done = (batch.index * parts + part) * each + step.done - batch.index * each
+    return replace(step, done=done, total=step.total * parts)
 
 
 def _slides(dalle: Decoder) -> bool:

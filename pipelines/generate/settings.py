@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.core.regions import check_regions, regions_knob
 from pipelines.core.settings import AUTO, knob
 from pipelines.core.sizes import check_size_form
 from pipelines.core.terms import TermSettings, style_knob
@@ -22,6 +23,7 @@ class GenerateSettings(TermSettings):
     keep: int = knob(4, 1, 64, label=("keep", "保留"),
         help="how many of the best are kept", help_zh="保留最好的几张")
     style: str = style_knob()
+    regions: str = regions_knob()
     finish: str = knob("auto", label=("finish", "收尾"), choices=FINISHES,
         help="drawn keeps the DALL·E's picture, refined draws it again by diffusion, auto refines where the pack can",
         help_zh="“原样”保留 DALL·E 画的图，“重画”用扩散模型再画一遍，“自动”在模型包支持时重画")
@@ -61,6 +63,7 @@ class GenerateSettings(TermSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_size_form(self.canvas)
+        object.__setattr__(self, "regions", check_regions(self.regions))
 
     @property
     def may_lack_prompt(self) -> bool:
@@ -69,5 +72,5 @@ class GenerateSettings(TermSettings):
 
     @classmethod
     def recorded(cls, values: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
-        """The settings of a record by present names. Records without a finish were made before there was a choice."""
-        return {"finish": "drawn", **super().recorded(values, picture)}
+        """The settings of a record by present names. Records without a finish or regions were made before these."""
+        return {"finish": "drawn", "regions": "", **super().recorded(values, picture)}
