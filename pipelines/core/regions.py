@@ -91,6 +91,7 @@ def regions_knob() -> Any:
     return knob(
         AUTO[0],
         label=("what lies where", "各在哪里"),
+        advanced=True,
         help="things drawn alone and laid in places: a dog @ left | a car @ right, or 1/3, 2/3, 3/3 for a row; auto reads "
         "the prompt, empty draws it whole",
         help_zh="先单独画、再摆放的东西：狗 @ left | 汽车 @ right，一行用 1/3、2/3、3/3；auto 读提示词，留空则一起画",
