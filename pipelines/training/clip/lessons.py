@@ -32,9 +32,9 @@ class Lessons:
         english, self.texts = _twins(emoji)
         unique = sorted(set(english))
         place = {text: k for k, text in enumerate(unique)}
-        self.vectors = torch.from_numpy(
-            teacher.teacher_vectors(unique, path)[[place[text] for text in english]]
-        )
+        with accelerator.autocast():
+            vectors = teacher.teacher_vectors(unique, path)
+        self.vectors = torch.from_numpy(vectors[[place[text] for text in english]])
         rows = {text: k for k, text in enumerate(self.texts)}
         sums = torch.zeros(len(index), teacher.TEACHER_WIDTH)
         for k in emoji.train:

@@ -52,5 +52,5 @@ def _sentence_vectors(texts: list[str]) -> np.ndarray:
         )
         hidden = network(**words).last_hidden_state
         mask = words["attention_mask"][:, :, None]
-        vectors[rows] = F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).numpy()
+        vectors[rows] = F.normalize((hidden.float() * mask).sum(1) / mask.sum(1), dim=-1).numpy()
     return vectors
