@@ -25,6 +25,7 @@ from pipelines.models.judge.network import Judge, JudgeConfig
 from pipelines.training.data.dataset import Dataset
 from pipelines.training.data.icons import VALIDATION_STYLE, concept
 from pipelines.training.data.larger import LARGER_NAME, write_larger
+from pipelines.training.data.outside import OUTSIDE_EDITS, OUTSIDE_NAME, write_outside
 from tests.support.pictures import size_of
 from tests.support.tiny import tiny_critic, tiny_edit, tiny_matting, tiny_refining_generate
 from tests.support.training import svg
@@ -284,3 +285,20 @@ def test_figures_of_earlier_runs_are_joined_and_foreign_ones_refused(
         second.write_text(words)
         with pytest.raises(BadInput):
             read_figures([second])
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_edits_of_another_style_are_judged_before_and_after(
+    data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--data", str(data_file), "--only", "outside", "--outside", "1", "--json"]
+    assert main(["evaluate", *flags]) == 2 and "launch.py data --outside" in capsys.readouterr().err
+    apple = svg('<path d="M2 3L13 5L6 14z" fill="#c03020"/>')
+    names = {source.replace(" ", "-") for source, _ in OUTSIDE_EDITS}
+    write_outside(data_file.with_name(OUTSIDE_NAME), dict.fromkeys(names, apple))
+    sheet = tmp_path / "sheet.png"
+    assert main(["evaluate", *flags, "--outside-sheet", str(sheet)]) == 0
+    figures = json.loads(capsys.readouterr().out)["outside"]
+    assert set(figures) == {"critic, won", "critic, won before the edit", "SSIM"}
+    assert figures["critic, won"] in (0, 1) and -1 <= figures["SSIM"] <= 1
+    assert Image.open(sheet).width > Image.open(sheet).height > 100

@@ -14,6 +14,7 @@ from pipelines.training.data.captions import caption
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import Icon, read_icon_sets, render
 from pipelines.training.data.larger import SIDES, read_larger, write_larger
+from pipelines.training.data.outside import OUTSIDE_EDITS, read_outside, write_outside
 from pipelines.training.data.scenes import Scenes
 from tests.support.training import (
     svg,
@@ -83,6 +84,46 @@ def test_larger_drawings_come_back_at_every_size(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(BadInput, match=r"photo\.jpg is no data file"):
         read_larger(tmp_path / "photo.jpg")
+
+
+def test_pictures_of_another_style_come_back_by_name(tmp_path: Path) -> None:
+    names = {source for source, _ in OUTSIDE_EDITS}
+    drawings = {name.replace(" ", "-"): svg('<rect x="4" y="4" width="8" height="8"/>') for name in names}
+    path = tmp_path / "outside.safetensors"
+    assert write_outside(path, drawings) == len(names)
+    pictures = read_outside(path)
+    assert set(pictures) == names
+    pixels = np.asarray(pictures["red apple"])
+    assert (pixels[64, 64] == 0).all() and (pixels[0, 0] == 255).all()  # on white
+    with pytest.raises(BadInput, match="--outside"):
+        read_outside(tmp_path / "none.safetensors")
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(BadInput, match=r"photo\.jpg is no data file"):
+        read_outside(tmp_path / "photo.jpg")
+
+
+def test_scenes_show_what_their_words_say(data_file: Path) -> None:
+    """Small things lie on the side that is told, beside a larger one; four are in one row or in two."""
+    emoji = Dataset(data_file, size=64)
+    scenes, seen = iter(Scenes(emoji, emoji.train, 3, plain=0.0, coloured=0.0)), set()
+    for _ in range(400):
+        picture, text, _ = next(scenes)
+        if "background" in text or "背景" in text:
+            continue
+        paper = (picture == 255).all(-1)
+        half = [~paper[:, :32], ~paper[:, 32:], ~paper[:32], ~paper[32:]]
+        for word, smaller, larger in (
+            ("left of", 0, 1),
+            ("right of", 1, 0),
+            ("above", 2, 3),
+            ("under", 3, 2),
+        ):
+            if text.startswith("small") and word in text:
+                seen.add(word)
+                assert half[smaller].any() and half[larger].any()
+        if text.startswith("four"):
+            seen.add("rows" if (~paper[:8]).any() else "row")
+    assert seen == {"left of", "right of", "above", "under", "rows", "row"}
 
 
 def test_captions_speak_of_what_is_drawn() -> None:
