@@ -301,4 +301,5 @@ def test_edits_of_another_style_are_judged_before_and_after(
     figures = json.loads(capsys.readouterr().out)["outside"]
     assert set(figures) == {"critic, won", "critic, won before the edit", "SSIM"}
     assert figures["critic, won"] in (0, 1) and -1 <= figures["SSIM"] <= 1
-    assert Image.open(sheet).width > Image.open(sheet).height > 100
+    with Image.open(sheet) as shown:
+        assert shown.width > shown.height > 100
