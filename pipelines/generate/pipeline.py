@@ -303,7 +303,8 @@ class Generate(Splits[GenerateSettings]):
         ]
         drafts, alone = list[Tensor](), dict[str, Tensor]()
         for k, (own, part) in enumerate(zip(owns, batches, strict=True)):
-            drawing = self._draw(own, part, *reversed(self._picture_prompt(own)))
+            likeness, start = self._picture_prompt(own)
+            drawing = self._draw(own, part, start, likeness)
             tokens = yield from mapped(drawing, partial(_part_of, batch, k, len(texts)))
             drafts.append(self.vqgan.decode_tokens(tokens))
         for k, (own, part) in enumerate(zip(owns, batches, strict=True)):
