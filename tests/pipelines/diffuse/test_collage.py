@@ -17,6 +17,7 @@ from pipelines.core.pipeline import Result, Step
 from pipelines.core.regions import Placed, places_in, read_regions
 from pipelines.diffuse.collage import Collage
 from pipelines.diffuse.settings import DiffuseSettings
+from pipelines.diffuse.walkthrough import explain
 from pipelines.errors import BadInput
 from pipelines.io.images import picture_to_uri, to_tensor
 from tests.support.diffuse import pictures_of
@@ -181,3 +182,14 @@ def test_steps_are_counted_over_all_walks() -> None:
     assert shares == sorted(shares) and shares[-1] == 1.0
     assert len(shares) >= 3 + 3 + 1
     assert isinstance(list(run(tiny_prior_diffuse(), ASKED))[-1], Result)
+
+
+def test_a_walkthrough_ends_in_the_same_picture() -> None:
+    pipeline = tiny_prior_diffuse()
+    asked = replace(ASKED, candidates=1, regions="a cat @ left | a dog @ right")
+    (picture,) = pictures_of(pipeline, asked)
+    explained = finished(explain(pipeline, asked, asked.seed or 0))
+    apart = np.abs(np.asarray(explained.picture, int) - np.asarray(picture.image, int))
+    assert apart.max() <= 8 and apart.mean() < 1  # drawn alone, so it is rounded otherwise
+    (whole,) = pictures_of(pipeline, replace(asked, regions=""))
+    assert np.abs(np.asarray(whole.image, int) - np.asarray(picture.image, int)).mean() > 1
