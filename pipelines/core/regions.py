@@ -55,10 +55,14 @@ BESIDE = re.compile(
 ABOVE = re.compile(rf"({THING})\s+(above|below|under|underneath|beneath)\s+(an?\s+{THING})", re.IGNORECASE)
 NEXT_TO = re.compile(rf"({THING})\s+(?:next\s+to|beside)\s+({THING})", re.IGNORECASE)
 JOINED = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+", re.IGNORECASE)
-COUNTED = re.compile(rf"(an?|{NUMBER}|[2-6])\s+((?:[\w'-]+\s+){{0,2}}[\w'-]+)", re.IGNORECASE)
+COUNTED = re.compile(rf"(an?|the|{NUMBER}|[2-6])\s+((?:[\w'-]+\s+){{0,2}}[\w'-]+)", re.IGNORECASE)
 WITH = re.compile(r"\b(?:with|in|on|at|wearing|holding|background)\b", re.IGNORECASE)  # more than a thing
 CHINESE_BESIDE = re.compile(rf"((?:{HAN}){{1,6}}?)在((?:{HAN}){{1,6}}?)的?([左右上下])(?:边|侧|面|方)")
 CHINESE_COUNTED = re.compile(rf"([{''.join(CHINESE_COUNTS)}2-6])[{MEASURES}]((?:{HAN}){{1,4}})")
+CHINESE_BARE = re.compile(rf"(?:(?!的|色)(?:{HAN})){{1,4}}")
+COLOURS = {
+    "red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "brown", "grey", "gray",
+}  # fmt: skip
 CHINESE_JOINED = re.compile("[和与、，]")
 CHINESE_SIDES = {
     "左": ("left", "right"),
@@ -178,9 +182,13 @@ def _count(thing: str) -> int:
 
 
 def _in_a_row(text: str, is_known: Callable[[str], bool]) -> list[tuple[str, str]]:
-    """Counted things, each with its place in a row; [] for anything else, and for one thing alone."""
-    row = list[str]()
-    for part in JOINED.split(text):
+    """Things with articles or counts, or known words alone, each with its place in a row; [] for anything else."""
+    if re.search(HAN, text):
+        return _in_a_chinese_row(text)
+    parts, row = JOINED.split(text), list[str]()
+    if all(part.isalpha() and part.lower() not in COLOURS and is_known(part.lower()) for part in parts):
+        return _spread(parts)
+    for part in parts:
         if match := COUNTED.fullmatch(part):
             count, noun = _count(part), match[2]
             one = noun if count == 1 else _singular(noun, is_known)
@@ -189,7 +197,7 @@ def _in_a_row(text: str, is_known: Callable[[str], bool]) -> list[tuple[str, str
             article = match[1] if count == 1 else "an" if one[0].lower() in "aeiou" else "a"
             row += [f"{article} {one}"] * count
         else:
-            return _in_a_chinese_row(text)
+            return []
     return _spread(row)
 
 
@@ -197,6 +205,9 @@ def _in_a_chinese_row(text: str) -> list[tuple[str, str]]:
     row = list[str]()
     for part in CHINESE_JOINED.split(text):
         match = CHINESE_COUNTED.fullmatch(part)
+        if match is None and CHINESE_BARE.fullmatch(part):
+            row.append(part)
+            continue
         if match is None:
             return []
         count = CHINESE_COUNTS[match[1]] if match[1] in CHINESE_COUNTS else int(match[1])

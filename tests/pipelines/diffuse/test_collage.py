@@ -48,6 +48,9 @@ ASKED = DiffuseSettings(prompt="a cat and a dog", candidates=3, keep=8, steps=6,
         ("a star next to a moon", "a star @ left | a moon @ right"),
         ("两只猫", "猫 @ 1/2 | 猫 @ 2/2"),
         ("一只猫和一只狗", "猫 @ 1/2 | 狗 @ 2/2"),
+        ("cat and dog", "cat @ 1/2 | dog @ 2/2"),
+        ("the cat and the dog", "the cat @ 1/2 | the dog @ 2/2"),
+        ("猫和狗", "猫 @ 1/2 | 狗 @ 2/2"),
         ("猫在房子的左边", "猫 @ left | 房子 @ right"),
         ("太阳在房子上面", "太阳 @ top | 房子 @ bottom"),
     ],
@@ -60,7 +63,7 @@ def test_what_a_prompt_places(prompt: str, places: str) -> None:
 @pytest.mark.parametrize(
     "prompt",
     [
-        "a cat", "cat", "black and white cat", "fork and knife", "the sun and the moon", "fish under water", "盐和胡椒",
+        "a cat", "cat", "black and white cat", "red and cat", "fork and knife", "fish under water", "红和蓝的心",
         "two women holding hands", "a dog wearing a hat", "three o'clock", "two gnus", "seven cats", "two",
         "a cat and a dog on a blue background", "two cats left of a dog", "a cat | a dog", "a cat and", "",
     ],
