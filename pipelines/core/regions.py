@@ -63,7 +63,7 @@ CHINESE_BARE = re.compile(rf"(?:(?!的|色)(?:{HAN})){{1,4}}")
 COLOURS = {
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "brown", "grey", "gray",
 }  # fmt: skip
-CHINESE_JOINED = re.compile("[和与、，]")
+CHINESE_JOINED = re.compile("[和与、，,]")
 CHINESE_SIDES = {
     "左": ("left", "right"),
     "右": ("right", "left"),
@@ -186,7 +186,8 @@ def _in_a_row(text: str, is_known: Callable[[str], bool]) -> list[tuple[str, str
     if re.search(HAN, text):
         return _in_a_chinese_row(text)
     parts, row = JOINED.split(text), list[str]()
-    if all(part.isalpha() and part.lower() not in COLOURS and is_known(part.lower()) for part in parts):
+    bare = all(part.isalpha() and part.lower() not in COLOURS and is_known(part.lower()) for part in parts)
+    if bare and " and " in text.lower():  # commas alone also stand between words about one thing
         return _spread(parts)
     for part in parts:
         if match := COUNTED.fullmatch(part):
@@ -202,10 +203,10 @@ def _in_a_row(text: str, is_known: Callable[[str], bool]) -> list[tuple[str, str
 
 
 def _in_a_chinese_row(text: str) -> list[tuple[str, str]]:
-    row = list[str]()
+    row, listed = list[str](), "，" in text or "," in text  # as of words about one thing
     for part in CHINESE_JOINED.split(text):
         match = CHINESE_COUNTED.fullmatch(part)
-        if match is None and CHINESE_BARE.fullmatch(part):
+        if match is None and not listed and CHINESE_BARE.fullmatch(part):
             row.append(part)
             continue
         if match is None:

@@ -45,8 +45,12 @@ class PriorDiffusion:
     proposed_candidates = 16
     proposed_rounds = 2
     proposed_pull = 15.0
-    mixes_things = True
     is_inpainting = False
+
+    @property
+    def mixes_things(self) -> bool:
+        """True of a pack of icons in styles: others may have learned photographs, which cannot be laid side by side."""
+        return bool(self.style_slots)
 
     @property
     def components(self) -> dict[str, nn.Module]:

@@ -64,6 +64,7 @@ def test_what_a_prompt_places(prompt: str, places: str) -> None:
     "prompt",
     [
         "a cat", "cat", "black and white cat", "red and cat", "fork and knife", "fish under water", "红和蓝的心",
+        "cat, dog", "猫，可爱",
         "two women holding hands", "a dog wearing a hat", "three o'clock", "two gnus", "seven cats", "two",
         "a cat and a dog on a blue background", "two cats left of a dog", "a cat | a dog", "a cat and", "",
     ],
