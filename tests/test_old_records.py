@@ -3,7 +3,8 @@
 How a convolution rounds depends on the processor and on the number of threads. Where it rounds as it did for the
 pictures (rounding.txt beside them, one thread) they must be identical. Elsewhere Generate's, Optimize's and those by a
 saved direction must be near; an edit that follows CLIP's gradient goes another way after the first rounding, so only its
-size is asked for. Optimize's were made in float32, and are near where it computes in bfloat16.
+size is asked for. Optimize's were made in float32, and are near where it computes in bfloat16. Where a network of the
+pack is another by now, that is told.
 """
 
 from __future__ import annotations
@@ -83,6 +84,11 @@ def test_an_old_picture_is_drawn_again(
     old, new = (np.asarray(open_picture(one).convert("RGB"), float) for one in (path, told["path"]))
     assert old.shape == new.shape
     near = nearness(record)
+    if record.pipeline == "generate":  # its DALL·E is another since then, and that is told
+        assert code == 1 and [
+            one for one in told["environment"] if one.startswith("the weights of dalle were 1a0fbd42e5")
+        ]
+        return
     if near is not None:
         assert np.abs(old - new).mean() <= near, told
     if record.pipeline != "optimize" and rounding() == path.with_name("rounding.txt").read_text().strip():

@@ -291,7 +291,8 @@ class SemanticDalleTrainer(Trainer):
         return dict(zip(("semantic", "image", "right"), torch.cat(found, 1), strict=True))
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
-        save_checkpoint(path, self.dalle, self.dalle.config.to_dict(), {**facts, "codec": self.learned})
+        facts = {**facts, "codec": self.learned}
+        save_checkpoint(path, self.dalle, self.dalle.config.to_dict(), facts, self.name)
 
 
 def _optimizer(dalle: SemanticDalle, rate: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -26,6 +26,9 @@ TINY_LICENCE = "MIT, trained on Apache-2.0, MIT and CC-BY-4.0 art (assets/NOTICE
 TINY_ORIGIN = "trained by this project: python launch.py train"
 
 
+KINDS = {"critic": "clip", "dalle": "dalle-semantic", "pictures": ""}  # role in the tiny pack -> kind
+
+
 def _tiny(
     role: str,
     file: str,
@@ -34,11 +37,8 @@ def _tiny(
     origin: str = TINY_ORIGIN,
     name: str = "",
 ) -> Checkpoint:
-    """A model of the tiny pack, whose kind is its role, and its name too unless one is given.
-
-    The critic is of the kind "clip"; pictures have no kind.
-    """
-    kind = {"critic": "clip", "pictures": ""}.get(role, role)
+    """A model of the tiny pack, whose kind is its role but for KINDS, and its name too unless one is given."""
+    kind = KINDS.get(role, role)
     return Checkpoint(
         f"tiny-{name or role}",
         kind,
@@ -64,7 +64,7 @@ TINY = (
         "a crisper VQGAN of 16 x 16 tokens: Optimize's, and the prior's latents",
         name="codec",
     ),
-    _tiny("dalle", "dalle.safetensors", "DALL·E: text tokens to image tokens"),
+    _tiny("dalle", "dalle.safetensors", "DALL·E: text to semantic tokens to image tokens"),
     _tiny(
         "prior",
         "prior.safetensors",

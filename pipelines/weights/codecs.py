@@ -12,7 +12,7 @@ from pipelines.weights.own_packs import card_of
 
 # parts of a pipeline that learned with a codec -> that codec's part
 CODEC_OF = {"dalle": "vqgan", "prior": "codec"}
-UNTOLD = {"tiny-dalle": "tiny-vqgan", "tiny-prior": "tiny-codec"}  # files that do not name theirs
+UNTOLD = {"tiny-prior": "tiny-codec"}  # files that do not name theirs
 SECOND_STAGE = "transformer"
 
 
