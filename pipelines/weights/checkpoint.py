@@ -72,7 +72,7 @@ class Checkpoint:
 
     @property
     def spec(self) -> ModelSpec:
-        """The row of its kind in SPECS; of the tiny pack's DALL·E, which may be of two, of the kind that its file names."""
+        """The row of its kind in SPECS; of the tiny pack's DALL·E, which may be of two, of that which its file names."""
         told = read_kind(self.path) if self.name == "tiny-dalle" else ""
         return _row(told or self.kind)
 
