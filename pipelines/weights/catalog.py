@@ -26,7 +26,10 @@ TINY_LICENCE = "MIT, trained on Apache-2.0, MIT and CC-BY-4.0 art (assets/NOTICE
 TINY_ORIGIN = "trained by this project: python launch.py train"
 
 
-KINDS = {"critic": "clip", "dalle": "dalle-semantic", "pictures": ""}  # role in the tiny pack -> kind
+KINDS = {
+    "critic": "clip",
+    "pictures": "",
+}  # role in the tiny pack -> kind, where a file does not name its own
 
 
 def _tiny(

@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipelines.io.files import path_to_write
-from pipelines.models.checkpoint import read_kind
 from pipelines.models.spec import SPECS, ModelSpec
 
 PROJECT = Path(__file__).parents[2]
@@ -39,11 +38,6 @@ class File:
         return self.name or Path(urlsplit(self.url).path).name
 
 
-def _row(kind: str) -> ModelSpec:
-    """The row of a kind in SPECS. An empty row where there is none."""
-    return SPECS.get(kind, ModelSpec(kind=kind, role=""))
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """One model: what it is, where its file or folder belongs, where it was published, and what it needs."""
@@ -66,15 +60,14 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         if not self.role:
-            object.__setattr__(self, "role", _row(self.kind).role)
+            object.__setattr__(self, "role", self.spec.role)
         if not self.vocabulary:
-            object.__setattr__(self, "vocabulary", _row(self.kind).vocabulary)
+            object.__setattr__(self, "vocabulary", self.spec.vocabulary)
 
     @property
     def spec(self) -> ModelSpec:
-        """The row of its kind in SPECS; of the tiny pack's DALL·E, which may be of two, of that which its file names."""
-        told = read_kind(self.path) if self.name == "tiny-dalle" else ""
-        return _row(told or self.kind)
+        """The row of its kind in SPECS. An empty row where there is none."""
+        return SPECS.get(self.kind, ModelSpec(kind=self.kind, role=""))
 
     @property
     def path(self) -> Path:
