@@ -19,8 +19,15 @@ from pipelines.edit.settings import EditSettings
 from pipelines.io.images import open_untouched, ssim
 from pipelines.models.checkpoint import network_hash
 
-FADE_FROM, FADE_TO = 0.1, 0.4  # mean changes, in units of [-1, 1], at which detail begins to fade and is gone
-FADE_SIDE = 7  # of the square around a pixel in which changes are counted
+CHANGED = (
+    0.1,
+    0.4,
+)  # mean changes around a pixel, in units of [-1, 1], at which detail begins to fade and is gone
+LOST = (
+    0.1,
+    0.2,
+)  # mean losses there, likewise: small ones, as of drawings like those that the codec learned, stay
+FADE_SIDE = 7  # of the square around a pixel in which both are counted
 
 
 def edited_images(
@@ -145,14 +152,16 @@ def overshot(curves: list[list[float]]) -> int:
 
 
 def faded(change: Tensor, lost: Tensor) -> Tensor:
-    """(n, 3, h, w) changes and what the codec loses, (1, 3, h, w) -> what of that goes: all where much changes.
+    """(n, 3, h, w) changes and what the codec loses, (1, 3, h, w) -> what of that goes: much, where much changes.
 
     Otherwise the outlines of what was there would be seen through what is drawn in its place.
     """
-    around = FADE_SIDE // 2
-    size = F.pad(change.abs().mean(1, keepdim=True), (around,) * 4, mode="replicate")
-    share = (F.avg_pool2d(size, FADE_SIDE, 1) - FADE_FROM) / (FADE_TO - FADE_FROM)
-    return share.clamp(0, 1) * lost
+
+    def share(x: Tensor, bounds: tuple[float, float]) -> Tensor:
+        size = F.pad(x.abs().mean(1, keepdim=True), (FADE_SIDE // 2,) * 4, mode="replicate")
+        return ((F.avg_pool2d(size, FADE_SIDE, 1) - bounds[0]) / (bounds[1] - bounds[0])).clamp(0, 1)
+
+    return share(change, CHANGED) * share(lost, LOST) * lost
 
 
 def automatic_mask(change: Tensor) -> Tensor:

@@ -130,6 +130,7 @@ def test_what_the_codec_loses_fades_where_much_changes() -> None:
     gone = faded(change, lost)
     assert torch.equal(gone[0, :, :, :12], lost[0, :, :, :12]) and not gone[0, :, :, 20:].any()
     assert not gone[1].any()  # a faint change takes nothing
+    assert not faded(change, 0.05 * lost).any()  # nor does any take what is hardly lost
 
 
 def test_records_of_before_keep_all_detail() -> None:
