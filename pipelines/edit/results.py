@@ -23,10 +23,7 @@ CHANGED = (
     0.1,
     0.4,
 )  # mean changes around a pixel, in units of [-1, 1], at which detail begins to fade and is gone
-LOST = (
-    0.1,
-    0.2,
-)  # mean losses there, likewise: small ones, as of drawings like those that the codec learned, stay
+LOST = 0.2, 0.3  # mean losses there, likewise: small ones stay, as of drawings like those the codec learned
 FADE_SIDE = 7  # of the square around a pixel in which both are counted
 
 
