@@ -157,6 +157,20 @@ def places_in(prompt: str, is_known: Callable[[str], bool]) -> str:
     return " | ".join(f"{said(Target(thing))} @ {place}" for thing, place in things)
 
 
+def proposed_regions(
+    regions: str, prompt: str, whole: list[str], mixes_things: bool, is_known: Callable[[str], bool]
+) -> str:
+    """The regions of a run: those that are set, for "auto" `places_in` of its prompt where the model mixes things.
+
+    `whole` are settings that are used and under which nothing is laid. BadInput for regions that are set beside them.
+    """
+    if regions != AUTO[0]:
+        if regions and whole:
+            raise BadInput("core.regions_with", setting=whole[0])
+        return regions
+    return "" if whole or not mixes_things else places_in(prompt, is_known)
+
+
 def _beside(text: str) -> list[tuple[str, str]]:
     """Two things on two sides, each with its place; [] where the text says no such thing."""
     if match := CHINESE_BESIDE.fullmatch(text):

@@ -14,29 +14,13 @@ from PIL import Image
 
 from pipelines.core.candidates import candidate_seed
 from pipelines.core.looks import under_looks
-from pipelines.core.regions import ALONE, TOGETHER, Placed, laid, places_in, read_regions, texts_of
+from pipelines.core.regions import ALONE, TOGETHER, Placed, laid, read_regions, texts_of
 from pipelines.diffuse.course import course_of
 from pipelines.diffuse.settings import MIN_SIDE, DiffuseSettings
-from pipelines.errors import BadInput
 from pipelines.io.images import to_pil, to_tensor
 from pipelines.models.latent_diffusion import Known, LatentDiffusion, Tick, walk
 
 WHOLE = ("image", "source_prompt", "word_weights", "prune")  # settings under which nothing is laid in places
-
-
-def proposed_regions(model: LatentDiffusion, settings: DiffuseSettings) -> str:
-    """The regions of a run: those that are set, for "auto" those that the prompt asks for where the model needs them.
-
-    BadInput for regions beside a setting that they do not go with.
-    """
-    whole = [name for name in WHOLE if getattr(settings, name)]
-    if settings.regions != "auto":
-        if settings.regions and whole:
-            raise BadInput("core.regions_with", setting=whole[0])
-        return settings.regions
-    if whole or not model.mixes_things:
-        return ""
-    return places_in(settings.prompt, lambda word: not model.read_prompt(word).unknown)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from pipelines.core.generators import mapped
 from pipelines.core.looks import needs_words, under_looks
 from pipelines.core.pipeline import Drawn, Picture, Splits, Step
 from pipelines.core.prompts import parse_terms
+from pipelines.core.regions import proposed_regions
 from pipelines.core.settings import Settings
 from pipelines.diffuse.canvas import fit, is_beyond
-from pipelines.diffuse.collage import Collage, proposed_regions
+from pipelines.diffuse.collage import WHOLE, Collage
 from pipelines.diffuse.course import course_of, proposed
 from pipelines.diffuse.latents import fitted_mask, read_scene
 from pipelines.diffuse.layout import Layout, Walk, check_layout, read_layout
@@ -82,11 +83,22 @@ class Diffuse(Splits[DiffuseSettings]):
         settings = replace(
             settings,
             candidates=settings.candidates or self.diffusion.proposed_candidates,
-            regions=proposed_regions(self.diffusion, settings),
+            regions=self._regions(settings),
             **proposed(self.diffusion, settings, picture is not None),
         )
         check_pruning(settings)
         return settings
+
+    def _regions(self, settings: DiffuseSettings) -> str:
+        """What lies where, of prepared settings."""
+        whole, model = [name for name in WHOLE if getattr(settings, name)], self.diffusion
+        return proposed_regions(
+            settings.regions,
+            settings.prompt,
+            whole,
+            model.mixes_things,
+            lambda word: not model.read_prompt(word).unknown,
+        )
 
     def read_prompt(self, prompt: str) -> Reading:
         """The pieces of a prompt that the model reads, its limit, what is cut off, and the unknown words.

@@ -21,7 +21,7 @@ from pipelines.core.generators import mapped
 from pipelines.core.looks import in_words, needs_words, slot_in, under_looks
 from pipelines.core.pipeline import Drawn, Picture, Splits, Step
 from pipelines.core.prompts import as_words, parse_terms
-from pipelines.core.regions import ALONE, TOGETHER, laid, places_in, read_regions, texts_of
+from pipelines.core.regions import ALONE, TOGETHER, laid, proposed_regions, read_regions, texts_of
 from pipelines.core.settings import Settings
 from pipelines.core.sizes import canvas_size
 from pipelines.errors import BadInput
@@ -277,13 +277,10 @@ class Generate(Splits[GenerateSettings]):
         """
         whole = [name for name in ("image", "prior", "canvas") if getattr(settings, name)]
         whole += ["finish"] * (settings.finish == "drawn")
-        if settings.regions != "auto":
-            if settings.regions and whole:
-                raise BadInput("core.regions_with", setting=whole[0])
-            return settings.regions
-        if whole or self.diffusion is None or not self.diffusion.mixes_things:
-            return ""
-        return places_in(settings.prompt, lambda word: not self._read_text(word).unknown)
+        mixes = self.diffusion is not None and self.diffusion.mixes_things
+        return proposed_regions(
+            settings.regions, settings.prompt, whole, mixes, lambda word: not self._read_text(word).unknown
+        )
 
     def _draw_things(
         self, settings: GenerateSettings, batch: Batch

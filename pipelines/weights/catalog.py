@@ -26,12 +26,6 @@ TINY_LICENCE = "MIT, trained on Apache-2.0, MIT and CC-BY-4.0 art (assets/NOTICE
 TINY_ORIGIN = "trained by this project: python launch.py train"
 
 
-KINDS = {
-    "critic": "clip",
-    "pictures": "",
-}  # role in the tiny pack -> kind, where a file does not name its own
-
-
 def _tiny(
     role: str,
     file: str,
@@ -40,8 +34,11 @@ def _tiny(
     origin: str = TINY_ORIGIN,
     name: str = "",
 ) -> Checkpoint:
-    """A model of the tiny pack, whose kind is its role but for KINDS, and its name too unless one is given."""
-    kind = KINDS.get(role, role)
+    """A model of the tiny pack, whose kind is its role, and its name too unless one is given.
+
+    The critic is of the kind "clip"; pictures have no kind.
+    """
+    kind = {"critic": "clip", "pictures": ""}.get(role, role)
     return Checkpoint(
         f"tiny-{name or role}",
         kind,
