@@ -16,7 +16,7 @@
     const painted = () => mask.width > 0 && pen.getImageData(0, 0, mask.width, mask.height).data.some((level, at) => at % 4 === 3 && level > 8);
     const fit = () => {
       const picture = frameOf()?.querySelector("img.now");
-      if (!picture?.naturalWidth) return false;
+      if (!picture?.naturalWidth) return mask.width > 0; // one that still loads: the mask stays as large as it was
       const share = Math.min(1, 512 / Math.max(picture.naturalWidth, picture.naturalHeight));
       const [width, height] = [Math.round(picture.naturalWidth * share), Math.round(picture.naturalHeight * share)];
       if (mask.width === width && mask.height === height) return true;
@@ -163,7 +163,8 @@
       if (brush.on && place) {
         if (mask.parentNode !== place) place.append(mask);
         const picture = place.querySelector("img.now");
-        if (!fit()) picture?.addEventListener("load", fit, { once: true });
+        fit();
+        if (!picture?.naturalWidth) picture?.addEventListener("load", fit, { once: true });
       } else { mask.remove(); Object.assign(view, { zoom: 1, x: 0, y: 0 }); }
       lay();
     };

@@ -2,8 +2,9 @@
 
     a dog @ left | a car @ right          TEXT @ PLACE
     an apple @ 1/3 | an apple @ 2/3       the first and the second of three, in rows of at most three
+    a cat face @ low | a hat @ on         on the thing before it; "eyes" is across its eyes
 
-"two cats and a dog", "a star left of a tree", "a bird above a house" and 两只猫 are read as such places.
+"two cats and a dog", "a star left of a tree", "a cat wearing a hat", 两只猫 and 戴帽子的猫 are read as such places.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageChops
-
 from pipelines.core.prompts import Target, parse_regions, parse_terms, said
 from pipelines.core.settings import AUTO, knob
 from pipelines.errors import BadInput
@@ -22,7 +21,6 @@ from pipelines.io.chinese import HAN, MEASURES
 
 TOGETHER = 0.3  # share of a walk in which things that were laid in places are drawn together
 ALONE = 0.5  # of the steps of a walk, those of a thing alone
-WHITE = "#ffffff"
 Box = tuple[float, float, float, float]  # left, top, width and height, as shares of the canvas
 PLACES: dict[str, Box] = {
     "left": (0, 0, 0.5, 1),
@@ -34,7 +32,12 @@ PLACES: dict[str, Box] = {
     "top-right": (0.5, 0, 0.5, 0.5),
     "bottom-left": (0, 0.5, 0.5, 0.5),
     "bottom-right": (0.5, 0.5, 0.5, 0.5),
+    "fill": (0.05, 0.05, 0.9, 0.9),
+    "low": (0.12, 0.24, 0.76, 0.76),  # with room for what is on it
+    "main": (0, 0.12, 0.74, 0.88),  # with room for what it holds
+    "held": (0.56, 0.5, 0.44, 0.5),
 }
+UPON = ("on", "eyes")  # places on the thing before, by what is drawn of it
 MOST = 6  # parts of a canvas
 SMALL = 0.75  # of its box, a thing that is called small
 IS_SMALL = re.compile(r"^((?:an?|the)\s+)?(?:(?:small|little|tiny)\s+|小小?的)", re.IGNORECASE)
@@ -54,10 +57,26 @@ BESIDE = re.compile(
 )
 ABOVE = re.compile(rf"({THING})\s+(above|below|under|underneath|beneath)\s+(an?\s+{THING})", re.IGNORECASE)
 NEXT_TO = re.compile(rf"({THING})\s+(?:next\s+to|beside)\s+({THING})", re.IGNORECASE)
+ONE = r"(?:(?:an?|the)\s+)?(?:[\w'-]+\s+){0,2}?"
+HEADWEAR = r"(?:hat|cap|crown|helmet|tiara|beret|beanie)"
+EYEWEAR = r"(?:glasses|sunglasses|eyeglasses|spectacles|goggles)"
+WEARING = re.compile(
+    rf"({THING})\s+(?:(?:is\s+)?wearing|with|in)\s+({ONE}(?:({HEADWEAR})|{EYEWEAR}))", re.IGNORECASE
+)
+HOLDING = re.compile(rf"({THING})\s+(?:is\s+)?(?:holding|carrying|eating)\s+({ONE}[\w'-]+)", re.IGNORECASE)
+ON = re.compile(
+    rf"({THING})\s+(?:(?:is\s+)?(?:sitting|standing|sits|stands)\s+)?on(?:\s+top\s+of)?\s+(an?\s+{THING})",
+    re.IGNORECASE,
+)
+FACE = re.compile(r"\b(?:face|head)$|[脸头]$", re.IGNORECASE)
+ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 JOINED = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+", re.IGNORECASE)
 COUNTED = re.compile(rf"(an?|the|{NUMBER}|[2-6])\s+((?:[\w'-]+\s+){{0,2}}[\w'-]+)", re.IGNORECASE)
 WITH = re.compile(r"\b(?:with|in|on|at|wearing|holding|background)\b", re.IGNORECASE)  # more than a thing
 CHINESE_BESIDE = re.compile(rf"((?:{HAN}){{1,6}}?)在((?:{HAN}){{1,6}}?)的?([左右上下])(?:边|侧|面|方)")
+CHINESE_WEAR = "(帽子?|礼帽|王冠|皇冠|头盔)|眼镜|墨镜|太阳镜"
+CHINESE_WEARING = re.compile(rf"戴[着了]?((?:{HAN}){{0,3}}?(?:{CHINESE_WEAR}))的((?:{HAN}){{1,6}})")
+CHINESE_HOLDING = re.compile(rf"[拿举抱吃][着了]?((?:{HAN}){{1,4}})的((?:{HAN}){{1,6}})")
 CHINESE_COUNTED = re.compile(rf"([{''.join(CHINESE_COUNTS)}2-6])[{MEASURES}]((?:{HAN}){{1,4}})")
 CHINESE_BARE = re.compile(rf"(?:(?!的|色)(?:{HAN})){{1,4}}")
 COLOURS = {
@@ -74,10 +93,14 @@ CHINESE_SIDES = {
 
 @dataclass(frozen=True)
 class Placed:
-    """A thing in a part of the canvas: `text` says what, without its size; `box` is the part."""
+    """A thing in a part of the canvas: `text` says what, without its size; `box` is the part.
+
+    One that is `upon` the thing before it, one of UPON or "", has that one's box.
+    """
 
     text: str
     box: Box
+    upon: str = ""
 
     def square(self, width: int, height: int) -> tuple[int, int, int]:
         """Left, top and side of the square that it fills on a canvas of pixels."""
@@ -96,9 +119,10 @@ def regions_knob() -> Any:
         AUTO[0],
         label=("what lies where", "各在哪里"),
         advanced=True,
-        help="things drawn alone and laid in places: a dog @ left | a car @ right, or 1/3, 2/3, 3/3 for a row; auto reads "
-        "the prompt, empty draws it whole",
-        help_zh="先单独画、再摆放的东西：狗 @ left | 汽车 @ right，一行用 1/3、2/3、3/3；auto 读提示词，留空则一起画",
+        help="things drawn alone and laid in places: a dog @ left | a car @ right, 1/3, 2/3, 3/3 for a row, or "
+        "cat face @ low | a hat @ on; auto reads the prompt, empty draws it whole",
+        help_zh="先单独画、再摆放的东西：狗 @ left | 汽车 @ right，一行用 1/3、2/3、3/3，叠放用 猫脸 @ low | 帽子 @ on；"
+        "auto 读提示词，留空则一起画",
     )
 
 
@@ -110,12 +134,21 @@ def check_regions(text: str) -> str:
 
 
 def read_regions(text: str) -> list[Placed]:
-    """The things of `TEXT @ PLACE | ...`, in order. BadInput for a place that there is not, and for more than MOST."""
+    """The things of `TEXT @ PLACE | ...`, in order.
+
+    BadInput for a place that there is not, for more than MOST, and for a thing upon nothing or upon what is upon another.
+    """
     placed = list[Placed]()
     for region in parse_regions(text):
-        words, box = region.target.text, _box(region.where)
+        words = region.target.text
         plain = IS_SMALL.sub(r"\1", words)
-        placed.append(Placed(plain, box if plain == words else _shrunk(box)))
+        if region.where in UPON:
+            if not placed or placed[-1].upon:
+                raise BadInput("core.region_upon", place=region.where)
+            placed.append(Placed(plain, placed[-1].box, region.where))
+        else:
+            box = _box(region.where)
+            placed.append(Placed(plain, box if plain == words else _shrunk(box)))
     if len(placed) > MOST:
         raise BadInput("core.too_many_regions", count=len(placed), most=MOST)
     return placed
@@ -126,7 +159,7 @@ def _box(place: str) -> Box:
         return PLACES[place]
     if (match := re.fullmatch(r"([1-9])\s*/\s*([1-9])", place)) and int(match[1]) <= int(match[2]) <= MOST:
         return _cell(int(match[1]) - 1, int(match[2]))
-    raise BadInput("core.region_place", place=place[:40], known=", ".join(PLACES))
+    raise BadInput("core.region_place", place=place[:40], known=", ".join((*PLACES, *UPON)))
 
 
 def _cell(index: int, count: int) -> Box:
@@ -146,14 +179,14 @@ def _shrunk(box: Box) -> Box:
 def places_in(prompt: str, is_known: Callable[[str], bool]) -> str:
     """The regions that a prompt's own words ask for, as `read_regions` reads them; "" for none.
 
-    Several things side by side, one above another, or a number of one thing. `is_known` tells whether the model has read
-    a word, by which the singular of a plural is found.
+    Several things side by side, one above, upon or worn by another, or a number of one thing. `is_known` tells whether
+    the model has read a word, by which the singular of a plural is found.
     """
     terms = parse_terms(prompt)
     text = " ".join(terms[0][0].strip(" .!。！").split())
     if len(terms) > 1:
         return ""
-    things = _beside(text) or _in_a_row(text, is_known)
+    things = _beside(text) or _together(text) or _in_a_row(text, is_known)
     return " | ".join(f"{said(Target(thing))} @ {place}" for thing, place in things)
 
 
@@ -188,6 +221,35 @@ def _beside(text: str) -> list[tuple[str, str]]:
     if any(WITH.search(thing) or _count(thing) > 1 for thing in (first, second)):
         return []
     return list(zip((first, second), places, strict=True))
+
+
+def _together(text: str) -> list[tuple[str, str]]:
+    """A thing and what it wears, holds or is on, each with its place; [] where the text says no such thing."""
+    if match := CHINESE_WEARING.fullmatch(text):
+        worn, on_head, who = match.groups()
+        return _worn(who, worn, bool(on_head))
+    if match := CHINESE_HOLDING.fullmatch(text):
+        return [(match[2], "main"), (match[1], "held")]
+    if match := WEARING.fullmatch(text):
+        who, worn, on_head = match.groups()
+        things = _worn(who, worn, bool(on_head))
+    elif match := HOLDING.fullmatch(text):
+        who, worn = match.groups()
+        things = [(who, "main"), (worn, "held")]
+    elif match := ON.fullmatch(text):
+        who, worn = match.groups()
+        things = [(worn, "low"), (who, "on")]
+    else:
+        return []
+    return [] if any(WITH.search(thing) or _count(thing) > 1 for thing in (who, worn)) else things
+
+
+def _worn(who: str, worn: str, on_head: bool) -> list[tuple[str, str]]:
+    """The face of who wears it, since a head is found there, and what is worn; [] for a face that is named as one."""
+    if FACE.search(who):
+        return []
+    face = who + "脸" if re.search(HAN, who) else ARTICLE.sub("", who) + " face"
+    return [(face, "low"), (worn, "on")] if on_head else [(face, "fill"), (worn, "eyes")]
 
 
 def _count(thing: str) -> int:
@@ -251,20 +313,3 @@ def _singular(plural: str, is_known: Callable[[str], bool]) -> str | None:
 def texts_of(things: list[Placed]) -> list[str]:
     """What is drawn, each once: things with the same words look the same."""
     return list(dict.fromkeys(thing.text for thing in things))
-
-
-def laid(
-    things: list[Placed], drawn: dict[str, list[Image.Image]], size: tuple[int, int]
-) -> list[Image.Image]:
-    """Canvases of `size` (width, height) in pixels with all things in their places, of the pictures of each text.
-
-    On white paper the darker of two things is seen, so that no edge of a picture is.
-    """
-    canvases = [Image.new("RGB", size, WHITE) for _ in next(iter(drawn.values()))]
-    for thing in things:
-        left, top, side = thing.square(*size)
-        for row, picture in enumerate(drawn[thing.text]):
-            layer = Image.new("RGB", size, WHITE)
-            layer.paste(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS), (left, top))
-            canvases[row] = ImageChops.darker(canvases[row], layer)
-    return canvases

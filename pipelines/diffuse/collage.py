@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from pipelines.core.candidates import candidate_seed
+from pipelines.core.laying import laid
 from pipelines.core.looks import under_looks
-from pipelines.core.regions import ALONE, TOGETHER, Placed, laid, read_regions, texts_of
+from pipelines.core.regions import ALONE, TOGETHER, Placed, read_regions, texts_of
 from pipelines.diffuse.course import course_of
 from pipelines.diffuse.settings import MIN_SIDE, DiffuseSettings
 from pipelines.io.images import to_pil, to_tensor

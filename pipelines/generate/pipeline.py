@@ -18,10 +18,11 @@ from torch import Tensor
 from pipelines.clip.ranking import rank, score_parts
 from pipelines.core.candidates import Batch, candidate_seed, candidate_seeds, spread
 from pipelines.core.generators import mapped
+from pipelines.core.laying import laid
 from pipelines.core.looks import in_words, needs_words, slot_in, under_looks
 from pipelines.core.pipeline import Drawn, Picture, Splits, Step
 from pipelines.core.prompts import as_words, parse_terms
-from pipelines.core.regions import ALONE, TOGETHER, laid, proposed_regions, read_regions, texts_of
+from pipelines.core.regions import ALONE, TOGETHER, proposed_regions, read_regions, texts_of
 from pipelines.core.settings import Settings
 from pipelines.core.sizes import canvas_size
 from pipelines.errors import BadInput

@@ -50,7 +50,8 @@ from pipelines.training.pretrained import begin_with, begin_with_imagenet, image
 from pipelines.training.report import image_grid
 from pipelines.training.trainer import PictureTrainer
 
-TEXTS_PER_PICTURE = 8  # texts to distil: they cost little beside a picture
+TEXTS_PER_PICTURE = 4  # texts to distil; 8 cost more than the small picture they stand beside
+SMALL_SHARE = 0.75  # of the batches show small pictures, at less than a third of the price
 REDRAWN_SHARE = 0.2  # of the pictures show icons that a prior drew again
 
 
@@ -210,8 +211,7 @@ class ClipTrainer(PictureTrainer):
         images = torch.from_numpy(np.stack([picture for picture, _, _ in drawn])).permute(0, 3, 1, 2)
         concepts = [self._number(concept(pictures.icons[k])) if k >= 0 else -1 for _, _, k in drawn]
         captions = [text for _, text, _ in drawn]
-        # now and then small pictures, at a quarter of the price; in all processes at once
-        small = np.random.default_rng((self.seed, step)).random() < 0.25
+        small = np.random.default_rng((self.seed, step)).random() < SMALL_SHARE  # in all processes at once
         side = self.clip.config.small_size if small else self.clip.config.image_size
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         batch = {
@@ -223,9 +223,11 @@ class ClipTrainer(PictureTrainer):
             "concepts": torch.tensor(concepts),
             "texts": [],
         }
-        if self.redrawn is not None:
+        if (
+            self.redrawn is not None and not small
+        ):  # of a small picture it would show little, and cost the most
             batch |= self._redrawn(rng, captions, batch["concepts"])
-        if self.codec is not None:
+        if self.codec is not None and not small:
             token_count = (images.shape[-1] // self.codec.config.factor) ** 2
             batch["exchange"] = exchanges(n, token_count, generator)
         return batch if self.lessons is None else batch | self.lessons.draw(rng, n * TEXTS_PER_PICTURE)
@@ -270,10 +272,12 @@ class ClipTrainer(PictureTrainer):
     def _changed(self, batch: dict[str, Any]) -> Tensor:
         """The pictures of a batch as CLIP is shown them: (n, 3, side, side), normalized."""
         images, side = batch["images"].float().div(127.5).sub(1), batch["side"]
-        if self.codec is not None:
-            images = redrawn(self.codec, images, batch["exchange"])
-        if self.redrawn is not None and len(batch["redrawn rows"]):
-            again = self.redrawn.decode(batch["redrawn latents"])
+        if self.codec is not None and "exchange" in batch:
+            with self.accelerator.autocast():
+                images = redrawn(self.codec, images, batch["exchange"])
+        if self.redrawn is not None and len(batch.get("redrawn rows", ())):
+            with self.accelerator.autocast():
+                again = self.redrawn.decode(batch["redrawn latents"]).float()
             images[batch["redrawn rows"]] = F.interpolate(again, images.shape[-2:], mode="area")
         if images.shape[-1] != side:
             images = F.interpolate(images, (side, side), mode="area")

@@ -51,6 +51,13 @@ ASKED = DiffuseSettings(prompt="a cat and a dog", candidates=3, keep=8, steps=6,
         ("cat and dog", "cat @ 1/2 | dog @ 2/2"),
         ("the cat and the dog", "the cat @ 1/2 | the dog @ 2/2"),
         ("猫和狗", "猫 @ 1/2 | 狗 @ 2/2"),
+        ("a cat wearing a hat", "cat face @ low | a hat @ on"),
+        ("the dog with red sunglasses", "dog face @ fill | red sunglasses @ eyes"),
+        ("a bear is holding a balloon", "a bear @ main | a balloon @ held"),
+        ("a bird on a tree", "a tree @ low | a bird @ on"),
+        ("戴帽子的猫", "猫脸 @ low | 帽子 @ on"),
+        ("戴着墨镜的狗", "狗脸 @ fill | 墨镜 @ eyes"),
+        ("吃香蕉的猴子", "猴子 @ main | 香蕉 @ held"),
         ("猫在房子的左边", "猫 @ left | 房子 @ right"),
         ("太阳在房子上面", "太阳 @ top | 房子 @ bottom"),
     ],
@@ -65,7 +72,8 @@ def test_what_a_prompt_places(prompt: str, places: str) -> None:
     [
         "a cat", "cat", "black and white cat", "red and cat", "fork and knife", "fish under water", "红和蓝的心",
         "cat, dog", "猫，可爱",
-        "two women holding hands", "a dog wearing a hat", "three o'clock", "two gnus", "seven cats", "two",
+        "two women holding hands", "two dogs wearing a hat", "smiling face with sunglasses", "a cake with candles",
+        "a man on fire", "three o'clock", "two gnus", "seven cats", "two",
         "a cat and a dog on a blue background", "two cats left of a dog", "a cat | a dog", "a cat and", "",
     ],
 )  # fmt: skip
@@ -90,6 +98,8 @@ def test_places_are_squares_on_the_canvas() -> None:
 def test_a_place_that_there_is_not_is_told(regions: str) -> None:
     with pytest.raises(BadInput, match="place"):
         DiffuseSettings(prompt="a cat", regions=regions)
+    with pytest.raises(BadInput, match="upon the thing before it"):
+        DiffuseSettings(prompt="a cat", regions="a cat @ low | a hat @ on | a bow @ eyes")
     with pytest.raises(BadInput, match="7 things are placed"):
         DiffuseSettings(prompt="a cat", regions=" | ".join(["a cat @ left"] * 7))
 
