@@ -200,6 +200,10 @@ def _finish(
         for path in filter(None, (video, keep)):
             print(path)
         say(f"{len(made)} pictures in {seconds['run']:.1f} s, after {seconds['load']:.1f} s of loading")
+    for name, words in (("read_as", "drawn as"), ("regions", "laid as")):
+        told = first.settings.get(name) if first else None
+        if told and told != getattr(options, name, None):
+            say(f"{words}: {told}")
     if made and (ended := made[0].get("ended")):
         say(ended)
     if made and made[0].get("drift"):

@@ -33,13 +33,13 @@ def run(
     small, with a smaller value of a setting to try.
     """
     started = time.perf_counter()
-    settings, is_sheet = pipeline.prepare(settings), bool(settings.x or settings.y)
+    asked, settings, is_sheet = settings, pipeline.prepare(settings), bool(settings.x or settings.y)
     environment = environment_of(pipeline)
     if journal is not None and not is_sheet:
         environment = journal.go_on_in(environment)
     try:
         if is_sheet:
-            pictures = yield from draw_sheet(pipeline, settings)
+            pictures = yield from draw_sheet(pipeline, asked)  # whose cells may have other prompts
         elif isinstance(pipeline, Resumable):
             pictures = yield from pipeline(settings, journal)
         else:

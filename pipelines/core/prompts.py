@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.errors import BadInput
 from pipelines.io.values import is_list
@@ -279,6 +279,13 @@ def as_read(prompt: str, read: object) -> str:
         return prompt
     targets = [Target(str(text), float(share)) for text, share in pairs]
     return " | ".join(map(said, targets))
+
+
+def in_known_words(prompt: str, known_as: Callable[[str], str]) -> str:
+    """A prompt of terms with each in the words that `known_as` gives for it, "" for its own; "" where nothing changes."""
+    targets = parse_targets(prompt)
+    known = [replace(target, text=known_as(target.text) or target.text) for target in targets]
+    return "" if known == targets else " | ".join(map(said, known))
 
 
 def said(target: Target) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pipelines.core.prompts import Target, parse_regions, parse_terms, said
 from pipelines.core.settings import AUTO, knob
@@ -176,32 +176,52 @@ def _shrunk(box: Box) -> Box:
     return left + width * (1 - SMALL) / 2, top + height * (1 - SMALL) / 2, width * SMALL, height * SMALL
 
 
-def places_in(prompt: str, is_known: Callable[[str], bool]) -> str:
+def places_in(
+    prompt: str, is_known: Callable[[str], bool], known_as: Callable[[str], str] = lambda text: ""
+) -> str:
     """The regions that a prompt's own words ask for, as `read_regions` reads them; "" for none.
 
     Several things side by side, one above, upon or worn by another, or a number of one thing. `is_known` tells whether
-    the model has read a word, by which the singular of a plural is found.
+    the model has read a word, by which the singular of a plural is found, and `known_as` what it calls a thing, "" for
+    the same.
     """
     terms = parse_terms(prompt)
     text = " ".join(terms[0][0].strip(" .!。！").split())
     if len(terms) > 1:
         return ""
     things = _beside(text) or _together(text) or _in_a_row(text, is_known)
-    return " | ".join(f"{said(Target(thing))} @ {place}" for thing, place in things)
+    return " | ".join(f"{said(Target(known_as(thing) or thing))} @ {place}" for thing, place in things)
 
 
 def proposed_regions(
-    regions: str, prompt: str, whole: list[str], mixes_things: bool, is_known: Callable[[str], bool]
+    regions: str, prompt: str, whole: list[str], mixes_things: bool, read: Callable[[str], Reading]
 ) -> str:
     """The regions of a run: those that are set, for "auto" `places_in` of its prompt where the model mixes things.
 
-    `whole` are settings that are used and under which nothing is laid. BadInput for regions that are set beside them.
+    `whole` are settings that are used and under which nothing is laid; `read` is how the model reads a text. BadInput for
+    regions that are set beside them.
     """
     if regions != AUTO[0]:
         if regions and whole:
             raise BadInput("core.regions_with", setting=whole[0])
         return regions
-    return "" if whole or not mixes_things else places_in(prompt, is_known)
+    if whole or not mixes_things:
+        return ""
+    return places_in(prompt, lambda word: not read(word).unknown, lambda text: read(text).known_as)
+
+
+class Reading(Protocol):
+    """What is asked of how a model reads a text: its unknown words, and what it calls a thing, "" for the same."""
+
+    @property
+    def unknown(self) -> list[str]:
+        """Words that the model has not read."""
+        ...
+
+    @property
+    def known_as(self) -> str:
+        """The text in words that the model has read, where these are others."""
+        ...
 
 
 def _beside(text: str) -> list[tuple[str, str]]:

@@ -47,7 +47,9 @@ class Collage:
         assert self.settings.steps is not None
         side, steps = max(self.model.image_size, MIN_SIDE), max(round(ALONE * self.settings.steps), 1)
         model, prompt = under_looks(self.model, text, looks)
-        own = replace(self.settings, prompt=prompt, regions="", width=side, height=side, windows="never")
+        own = replace(
+            self.settings, prompt=prompt, read_as="", regions="", width=side, height=side, windows="never"
+        )
         condition, course = course_of(model, own, len(seeds))
         own_seeds = [candidate_seed(seed, 1 + self.texts.index(text)) for seed in seeds]
         ticks = walk(model, own_seeds, (side, side), condition, steps, own.guidance or 0.0, None, course)

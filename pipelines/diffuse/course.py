@@ -65,7 +65,7 @@ def course_of(model: LatentDiffusion, settings: DiffuseSettings, rows: int) -> t
 
     predict = None if windows is None else windows.predict
     course = Course(settings.sampler, interval, predict=predict, rounds=settings.rounds or 0)
-    terms = parse_terms(settings.prompt)
+    terms = parse_terms(settings.drawn_prompt)
     if len(terms) > 1:
         parts = tuple((share, condition(text, "", False)) for text, share in terms)
         return condition(negative, "", False), replace(course, terms=parts)

@@ -78,10 +78,10 @@ def controlled(model: HasAttention, condition: Any, course: Course, control: Con
 def read_layout(model: LatentDiffusion, settings: DiffuseSettings, rows: int) -> Layout | None:
     """The layout that prepared settings ask for; None where the source's attention and the weights change nothing."""
     weights = parse_word_weights(settings.word_weights)
-    original = settings.source_prompt.strip() or settings.prompt
-    if not isinstance(model, HasAttention) or (original == settings.prompt and not weights):
+    original = settings.source_prompt.strip() or settings.drawn_prompt
+    if not isinstance(model, HasAttention) or (original == settings.drawn_prompt and not weights):
         return None
-    tokens = model.prompt_tokens(one_text(settings.prompt, "source_prompt"))
+    tokens = model.prompt_tokens(one_text(settings.drawn_prompt, "source_prompt"))
     source = course_of(model, replace(settings, prompt=original, word_weights=""), rows)
     scale = None
     if weights:
@@ -107,9 +107,9 @@ def check_layout(model: LatentDiffusion, settings: DiffuseSettings) -> None:
         return
     if not isinstance(model, HasAttention):
         raise BadInput("diffuse.no_attention", setting="word_weights" if weights else "source_prompt")
-    for prompt in filter(None, (settings.prompt, settings.source_prompt.strip())):
+    for prompt in filter(None, (settings.drawn_prompt, settings.source_prompt.strip())):
         one_text(prompt, "word_weights" if weights else "source_prompt")
-    tokens = model.prompt_tokens(one_text(settings.prompt, "word_weights"))
+    tokens = model.prompt_tokens(one_text(settings.drawn_prompt, "word_weights"))
     words = ", ".join(word.text for word in tokens.words if word.is_spoken)
     for word, _ in weights:
         if not tokens.keys_of(word):

@@ -19,7 +19,7 @@ from pipelines.core.candidates import Batch, candidate_seeds, spread
 from pipelines.core.generators import mapped
 from pipelines.core.looks import needs_words, under_looks
 from pipelines.core.pipeline import Drawn, Picture, Splits, Step
-from pipelines.core.prompts import parse_terms
+from pipelines.core.prompts import in_known_words, parse_terms
 from pipelines.core.regions import proposed_regions
 from pipelines.core.settings import Settings
 from pipelines.diffuse.canvas import fit, is_beyond
@@ -79,6 +79,10 @@ class Diffuse(Splits[DiffuseSettings]):
                 fields["mask"] = picture_to_uri(mask)
         if beyond:
             fields["strength"] = 1.0  # there is nothing to start from
+        rewritten = bool(settings.source_prompt or settings.word_weights)  # word by word, as they are
+        fields["read_as"] = settings.known_by(
+            lambda text: self.diffusion.read_prompt(text).known_as, rewritten
+        )
         settings = replace(settings, **fields)
         settings = replace(
             settings,
@@ -94,10 +98,10 @@ class Diffuse(Splits[DiffuseSettings]):
         whole, model = [name for name in WHOLE if getattr(settings, name)], self.diffusion
         return proposed_regions(
             settings.regions,
-            settings.prompt,
+            settings.drawn_prompt,
             whole,
             model.mixes_things,
-            lambda word: not model.read_prompt(word).unknown,
+            model.read_prompt,
         )
 
     def read_prompt(self, prompt: str) -> Reading:
@@ -105,7 +109,9 @@ class Diffuse(Splits[DiffuseSettings]):
 
         BadInput when the prompt does not follow the grammar of terms.
         """
-        return joint_reading([self.diffusion.read_prompt(text) for text, _ in parse_terms(prompt)])
+        read = self.diffusion.read_prompt
+        joint = joint_reading([read(text) for text, _ in parse_terms(prompt)])
+        return replace(joint, known_as=in_known_words(prompt, lambda text: read(text).known_as))
 
     # -------------------------------------------------------------------------------------------------------- running
 
@@ -130,8 +136,8 @@ class Diffuse(Splits[DiffuseSettings]):
                 read = self._read(large, batch.row_looks)
             known, parts = None if scene is None else scene.known, None
             if scene is not None and small is not None:
-                model, prompt = under_looks(self.diffusion, settings.prompt, batch.row_looks)
-                own = replace(settings, prompt=prompt)
+                model, prompt = under_looks(self.diffusion, settings.drawn_prompt, batch.row_looks)
+                own = replace(settings, prompt=prompt, read_as="")
                 known = yield from self._steps(
                     sketched(model, own, batch.row_seeds, scene, small), batch, 0, 1 + before
                 )
@@ -186,9 +192,9 @@ class Diffuse(Splits[DiffuseSettings]):
     def _read(self, settings: DiffuseSettings, looks: list[str]) -> tuple[tuple[Any, Course], Layout | None]:
         """What rows are drawn by: their condition and course, and their layout. `looks` are theirs."""
         assert settings.width is not None and settings.height is not None
-        model, prompt = under_looks(self.diffusion, settings.prompt, looks)
+        model, prompt = under_looks(self.diffusion, settings.drawn_prompt, looks)
         rows = self.diffusion.rows(settings.width, settings.height)
-        settings = replace(settings, prompt=prompt)
+        settings = replace(settings, prompt=prompt, read_as="")
         return course_of(model, settings, rows), read_layout(model, settings, rows)
 
     def _walk(

@@ -124,8 +124,8 @@ class Pruning:
         """A part of the walk of some candidates: the latents at its end, and the clean ones that its last step meant."""
         settings = self.settings
         assert settings.width is not None and settings.height is not None and settings.steps is not None
-        model, prompt = under_looks(self.model, settings.prompt, part.row_looks)
-        condition, own = course_of(model, replace(settings, prompt=prompt), part.rows)
+        model, prompt = under_looks(self.model, settings.drawn_prompt, part.row_looks)
+        condition, own = course_of(model, replace(settings, prompt=prompt, read_as=""), part.rows)
         size, guidance = (settings.width, settings.height), settings.guidance or 0.0
         ticks = walk(
             model, part.row_seeds, size, condition, settings.steps, guidance, start, replace(own, last=last)

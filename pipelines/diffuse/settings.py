@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pipelines.core.regions import check_regions, regions_knob
 from pipelines.core.settings import AUTO, clean_prompt, knob
-from pipelines.core.terms import TermSettings, style_knob
+from pipelines.core.terms import TermSettings, read_as_knob, style_knob
 from pipelines.diffuse.word_weights import parse_word_weights
 from pipelines.errors import BadInput, Message
 from pipelines.models.schedulers import SAMPLERS
@@ -57,6 +57,7 @@ class DiffuseSettings(TermSettings):
         help="begin twice as many candidates, and finish the quarter of them that CLIP likes best on the way",
         help_zh="开始画两倍的候选，中途由 CLIP 选出最好的四分之一画完")
     style: str = style_knob()
+    read_as: str = read_as_knob()
     regions: str = regions_knob()
     width: int | None = knob(None, MIN_SIDE, MAX_SIDE, label=("width", "宽"),
         help="in pixels, a multiple of 8", help_zh="像素，8 的倍数")

@@ -83,13 +83,13 @@ def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generato
     model = pipeline.diffusion
     if not isinstance(model, HasAttention):
         raise BadInput("diffuse.not_explained")
-    if len(parse_terms(settings.prompt)) > 1:
+    if len(parse_terms(settings.drawn_prompt)) > 1:
         raise BadInput("diffuse.explain_parts")
     settings = pipeline.prepare(replace(settings, seed=seed, candidates=1, keep=1))
     looks = settings.looks()[:1] or [""]
     collage = Collage.of(model, settings)
-    model, prompt = under_looks(model, settings.prompt, looks)
-    settings = replace(settings, prompt=prompt)
+    model, prompt = under_looks(model, settings.drawn_prompt, looks)
+    settings = replace(settings, prompt=prompt, read_as="")
     scene = read_scene(model, settings)
     guided = (settings.guidance or 0) > 1
     attention = _attention_maps(model, settings)
@@ -122,7 +122,7 @@ def explain(pipeline: Diffuse, settings: DiffuseSettings, seed: int) -> Generato
 
 
 def _word_maps(model: HasAttention, settings: DiffuseSettings, maps: Tensor) -> list[WordMap]:
-    tokens = model.prompt_tokens(one_text(settings.prompt, "word_weights"))
+    tokens = model.prompt_tokens(one_text(settings.drawn_prompt, "word_weights"))
     words = dict.fromkeys(word.text.lower() for word in tokens.words if word.is_spoken)
     words |= dict.fromkeys(word for word, _ in parse_word_weights(settings.word_weights))
     return [WordMap(word, maps[list(tokens.keys_of(word))].sum(0)) for word in words]

@@ -259,7 +259,8 @@ class Evaluation:
     def words(self) -> dict[str, float]:
         """Text to picture, for words that no caption holds: the share with a right picture among the nearest ten.
 
-        About half of them are WordNet phrases, which the text towers read with their teacher, never beside a picture.
+        About half of them are WordNet phrases, which the text towers read with their teacher, never beside a picture. The
+        thesaurus knows some of them from the same teacher.
         """
         emoji, read = self.emoji, set(self.emoji.phrases)
         names = [emoji.icons[k].name for k in emoji.validation]
@@ -275,8 +276,13 @@ class Evaluation:
             ),
         }
         figures = {}
-        for who, judge in self.judges.items():
-            texts = judge.encode_text([entry.text for entry in entries])
+        readers: dict[str, tuple[Any, Callable[[str], str]]] = {
+            who: (judge, str) for who, judge in self.judges.items()
+        }
+        clip: Any = self.judges["CLIP"]
+        readers["CLIP by its thesaurus"] = clip, clip.tokenizer.known_as
+        for who, (judge, said) in readers.items():
+            texts = judge.encode_text([said(entry.text) for entry in entries])
             verdicts = found(entries, texts, names, encode_pictures(judge, pictures))
             for group, belongs in groups.items():
                 own = [right for entry, right in zip(entries, verdicts, strict=True) if belongs(entry)]

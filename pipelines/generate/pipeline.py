@@ -21,14 +21,14 @@ from pipelines.core.generators import mapped
 from pipelines.core.laying import laid
 from pipelines.core.looks import in_words, needs_words, slot_in, under_looks
 from pipelines.core.pipeline import Drawn, Picture, Splits, Step
-from pipelines.core.prompts import as_words, parse_terms
+from pipelines.core.prompts import as_words, in_known_words, parse_terms
 from pipelines.core.regions import ALONE, TOGETHER, proposed_regions, read_regions, texts_of
 from pipelines.core.settings import Settings
 from pipelines.core.sizes import canvas_size
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
 from pipelines.io.images import fit_size, on_white, open_picture, picture_to_uri, to_pil, to_tensor
-from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer, joint_reading
+from pipelines.models.base import Clip, Codec, Decoder, Reading, Tokenizer, joint_reading, known_as
 from pipelines.models.latent_diffusion import Known, LatentDiffusion, Tick, preview, under_terms, walk
 from pipelines.models.sampling import generator_of, sample
 from pipelines.models.typed import integers
@@ -85,7 +85,8 @@ class Generate(Splits[GenerateSettings]):
         if finish == "auto":
             drawn = self.diffusion is None or settings.canvas or settings.prior
             finish = "drawn" if drawn else "refined"
-        settings = replace(settings, batch=settings.batch or self.batch_size, finish=finish)
+        known = settings.known_by(lambda text: self._read_text(text).known_as)
+        settings = replace(settings, batch=settings.batch or self.batch_size, finish=finish, read_as=known)
         settings = replace(settings, regions=self._regions(settings))
         if not settings.image:
             return settings
@@ -192,12 +193,14 @@ class Generate(Splits[GenerateSettings]):
 
     def read_prompt(self, prompt: str) -> Reading:
         """The pieces of a prompt that the model reads, its limit, the text that is cut off, and the unknown words."""
-        return joint_reading([self._read_text(text) for text, _ in parse_terms(prompt)])
+        joint = joint_reading([self._read_text(text) for text, _ in parse_terms(prompt)])
+        return replace(joint, known_as=in_known_words(prompt, lambda text: self._read_text(text).known_as))
 
     def _read_text(self, text: str) -> Reading:
         limit = self.dalle.config.prompt_length
         pieces, unknown = self.tokenizer.pieces(text), self.tokenizer.unknown_words(text)
-        return Reading(pieces[:limit], limit, "".join(pieces[limit:]).strip(), unknown)
+        cut = "".join(pieces[limit:]).strip()
+        return Reading(pieces[:limit], limit, cut, unknown, known_as(self.tokenizer, text))
 
     # -------------------------------------------------------------------------------------------------------- drawing
 
@@ -211,7 +214,7 @@ class Generate(Splits[GenerateSettings]):
         uniform = torch.stack([_uniform(seed, length) for seed in batch.row_seeds]).to(device)
         # what has not been drawn yet is white
         canvas = _blank(self.vqgan, height, width, device).repeat(rows, 1)
-        told = config.prompt_length > 0 and bool(settings.prompt or batch.looks)
+        told = config.prompt_length > 0 and bool(settings.drawn_prompt or batch.looks)
         terms = (settings.terms() if told else []) or NOTHING
         guided = told and (settings.guidance != 1 or len(terms) > 1)
         texts = self._texts(terms, batch, guided)
@@ -256,7 +259,7 @@ class Generate(Splits[GenerateSettings]):
         mask = torch.ones(1, 1, height // model.factor, width // model.factor, device=model.device)
         mask[:, :, : settings.keep_rows * mask.shape[2] * self.vqgan.config.factor // height] = 0
         known = Known(model.encode(images), settings.refinement, mask if settings.keep_rows else None)
-        styled, prompt = under_looks(model, settings.prompt, batch.row_looks)
+        styled, prompt = under_looks(model, settings.drawn_prompt, batch.row_looks)
         condition, course = under_terms(
             styled, parse_terms(prompt) if prompt else NOTHING, (width, height), batch.rows
         )
@@ -279,9 +282,7 @@ class Generate(Splits[GenerateSettings]):
         whole = [name for name in ("image", "prior", "canvas") if getattr(settings, name)]
         whole += ["finish"] * (settings.finish == "drawn")
         mixes = self.diffusion is not None and self.diffusion.mixes_things
-        return proposed_regions(
-            settings.regions, settings.prompt, whole, mixes, lambda word: not self._read_text(word).unknown
-        )
+        return proposed_regions(settings.regions, settings.drawn_prompt, whole, mixes, self._read_text)
 
     def _draw_things(
         self, settings: GenerateSettings, batch: Batch
@@ -294,7 +295,7 @@ class Generate(Splits[GenerateSettings]):
         model, things = self.diffusion, read_regions(settings.regions)
         assert model is not None
         texts = texts_of(things)
-        owns = [replace(settings, prompt=as_words(text), regions="") for text in texts]
+        owns = [replace(settings, prompt=as_words(text), read_as="", regions="") for text in texts]
         batches = [
             replace(batch, seeds=[candidate_seed(seed, 1 + k) for seed in batch.seeds])
             for k in range(len(texts))

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.core.regions import check_regions, regions_knob
 from pipelines.core.settings import AUTO, knob
 from pipelines.core.sizes import check_size_form
-from pipelines.core.terms import TermSettings, style_knob
+from pipelines.core.terms import TermSettings, read_as_knob, style_knob
 
 FINISHES = {"auto": AUTO, "drawn": ("drawn", "原样"), "refined": ("refined", "重画")}
 
@@ -23,6 +23,7 @@ class GenerateSettings(TermSettings):
     keep: int = knob(4, 1, 64, label=("keep", "保留"),
         help="how many of the best are kept", help_zh="保留最好的几张")
     style: str = style_knob()
+    read_as: str = read_as_knob()
     regions: str = regions_knob()
     finish: str = knob("auto", label=("finish", "收尾"), choices=FINISHES,
         help="drawn keeps the DALL·E's picture, refined draws it again by diffusion, auto refines where the pack can",

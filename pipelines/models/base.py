@@ -10,7 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ class Reading:
     limit: int  # the number of tokens that fit
     cut: str  # the end of the prompt that does not fit
     unknown: list[str]  # words that were in no training text
+    known_as: str = ""  # the prompt in words that were, where these are others
 
 
 def joint_reading(readings: list[Reading]) -> Reading:
@@ -41,6 +42,21 @@ def reading_by(tokenizer: Any, text: str, limit: int) -> Reading:
     spans = read["offset_mapping"]
     cut = text[spans[limit][0] :] if len(spans) > limit else ""
     return Reading([text[start:end] for start, end in spans[:limit]], limit, cut.strip(), [])
+
+
+@runtime_checkable
+class HasThesaurus(Protocol):
+    """A tokenizer that knows what some words are called in the texts of the training."""
+
+    def known_as(self, text: str) -> str:
+        """The text in words that are known; the text itself where nothing is to change."""
+        ...
+
+
+def known_as(tokenizer: Any, text: str) -> str:
+    """A text in words that the tokenizer knows; "" where it stays as it is, or where nobody tells."""
+    known = tokenizer.known_as(text) if isinstance(tokenizer, HasThesaurus) else text
+    return "" if known == text else known
 
 
 class Tokenizer(Protocol):

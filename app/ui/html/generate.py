@@ -354,7 +354,9 @@ def several(text: str, prompts: Sequence[str], notes: Sequence[Message] = ()) ->
 def reading(
     read: Any | None, prompt: str = "", notes: Sequence[Message] = (), offers: Offers | None = None
 ) -> Markup:
-    """How the model reads the prompt: tokens used, words it does not know, what was cut. None while there is none.
+    """How the model reads the prompt: tokens used, words it does not know or reads as others, what was cut.
+
+    None while there is none.
 
     The script draws the parts of `prompt` as rows; `notes` are what is told about it, `offers` what it could be instead.
     """
@@ -362,7 +364,9 @@ def reading(
     if read is None:
         return html('<div class="reading"><p>{}</p>{}{}</div>', KEYS, warnings(notes), rows)
     parts = [both("tokens", used=len(read.tokens), limit=read.limit)]
-    if read.unknown:
+    if read.known_as:
+        parts.append(both("known_as", words=read.known_as))
+    elif read.unknown:
         unknown = ", ".join(read.unknown[:8]) + (" …" if len(read.unknown) > 8 else "")
         parts.append(html('<span class="warn">{}</span>', both("unknown", words=unknown)))
     else:

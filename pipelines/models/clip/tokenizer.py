@@ -16,6 +16,7 @@ import tokenizers
 from pipelines.errors import BadInput
 from pipelines.io.chinese import HAN, MEASURES
 from pipelines.io.visible import symbols
+from pipelines.models.clip.thesaurus import THESAURUS, Thesaurus
 
 WORDS = "words.txt"  # beside a vocabulary: the words of the training captions, one a line
 END = "<|end|>"  # token 0 ends a text; tokens after it are padding
@@ -28,20 +29,25 @@ class Tokenizer:
     Texts are NFKC-normalized and lower-cased first. `vocabulary_size` counts END, which is token 0.
     """
 
-    def __init__(self, vocabulary: tokenizers.Tokenizer, words: frozenset[str] = frozenset()):
-        self.vocabulary, self.words = vocabulary, words
+    def __init__(
+        self,
+        vocabulary: tokenizers.Tokenizer,
+        words: frozenset[str] = frozenset(),
+        thesaurus: Thesaurus | None = None,
+    ):
+        self.vocabulary, self.words, self.thesaurus = vocabulary, words, thesaurus or Thesaurus({})
         self.vocabulary_size = vocabulary.get_vocab_size()
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """Read a tokenizer.json, and words.txt in the same folder: the words of the training captions, one a line.
+        """Read a tokenizer.json, and in the same folder words.txt, the words of the training captions, and thesaurus.txt.
 
-        words.txt may be absent. BadInput when the vocabulary is missing or damaged.
+        Both may be absent. BadInput when the vocabulary is missing or damaged, or the thesaurus is.
         """
-        words = path.with_name(WORDS)
+        words, thesaurus = path.with_name(WORDS), Thesaurus.load(path.with_name(THESAURUS))
         try:
             known = words.read_text("utf-8").split() if words.exists() else []
-            return cls(tokenizers.Tokenizer.from_str(path.read_text("utf-8")), frozenset(known))
+            return cls(tokenizers.Tokenizer.from_str(path.read_text("utf-8")), frozenset(known), thesaurus)
         except Exception as error:  # the library raises bare Exception
             raise BadInput("models.vocabulary_damaged", file=path.name) from error
 
@@ -85,6 +91,10 @@ class Tokenizer:
             word for word in text_words if word not in self.words and word.removesuffix("s") not in self.words
         ]
         return unknown + [sign for sign in signs_in(text) if sign not in self.words]
+
+    def known_as(self, text: str) -> str:
+        """The text in words that the captions had, by the thesaurus; the text itself where nothing is to change."""
+        return self.thesaurus.known_as(text, frozenset(self.unknown_words(text)))
 
     def encode_with_dropout(self, text: str, probability: float, rng: np.random.Generator) -> list[int]:
         """Token ids without END, with BPE dropout (Provilkov et al. 2020).

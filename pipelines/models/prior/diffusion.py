@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.models.attention import Control
-from pipelines.models.base import Codec, Reading
+from pipelines.models.base import Codec, Reading, known_as
 from pipelines.models.clip.network import Clip, read_texts
 from pipelines.models.latent_diffusion import OWN
 from pipelines.models.prior.network import PREFIX, UNKNOWN_STYLE, Prior
@@ -90,9 +90,8 @@ class PriorDiffusion:
         """The pieces that CLIP's tokenizer reads, and the words that were in no training text."""
         tokenizer, limit = self.clip.tokenizer, self.clip.config.context_length - 1
         pieces = tokenizer.pieces(prompt)
-        return Reading(
-            pieces[:limit], limit, "".join(pieces[limit:]).strip(), tokenizer.unknown_words(prompt)
-        )
+        cut, unknown = "".join(pieces[limit:]).strip(), tokenizer.unknown_words(prompt)
+        return Reading(pieces[:limit], limit, cut, unknown, known_as(tokenizer, prompt))
 
     def condition(
         self, prompt: str, negative_prompt: str, width: int, height: int, rows: int, guided: bool

@@ -28,14 +28,17 @@ def teacher_vectors(texts: list[str], path: Path) -> np.ndarray:
         return vectors
     if not teacher_available():
         raise BadInput("training.teacher_of_other_data", file=path, package=TEACHER_PACKAGE)
-    vectors = _sentence_vectors(texts).astype(np.float16)
+    vectors = sentence_vectors(texts).astype(np.float16)
     write_atomically(path, save({"vectors": vectors}))
     return vectors
 
 
 @torch.no_grad()
-def _sentence_vectors(texts: list[str]) -> np.ndarray:
-    """Mean-pooled, unit length, (n, 384), from the package's own folder and nowhere else."""
+def sentence_vectors(texts: list[str]) -> np.ndarray:
+    """The sentence encoder's mean-pooled vectors for the texts, of unit length, (n, 384).
+
+    It is read from the package's own folder and from nowhere else.
+    """
     from transformers import AutoModel, AutoTokenizer
 
     spec = importlib.util.find_spec(TEACHER_PACKAGE)

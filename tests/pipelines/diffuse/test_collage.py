@@ -207,3 +207,9 @@ def test_a_walkthrough_ends_in_the_same_picture() -> None:
     assert apart.max() <= 8 and apart.mean() < 1  # drawn alone, so it is rounded otherwise
     (whole,) = pictures_of(pipeline, replace(asked, regions=""))
     assert np.abs(np.asarray(whole.image, int) - np.asarray(picture.image, int)).mean() > 1
+
+
+def test_what_is_laid_follows_the_words_of_a_sheet() -> None:
+    found = pictures_of(tiny_prior_diffuse(), replace(ASKED, candidates=1, x="words=cat,fox,cat and a dog"))
+    prepared = [one.settings.regions for one in found if one.settings is not None]
+    assert prepared[:2] == ["a cat @ 1/2 | a dog @ 2/2", "a fox @ 1/2 | a dog @ 2/2"]

@@ -42,7 +42,7 @@ def trainer_of(name: str, folder: Path) -> Trainer:
 
 def small_settings(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(teacher, "teacher_available", lambda: True)
-    patch.setattr(teacher, "_sentence_vectors", some_vectors)
+    patch.setattr(teacher, "sentence_vectors", some_vectors)
     patch.setattr("pipelines.training.dalle.SCENE_COUNT", 16)
     patch.setattr("pipelines.training.token_bank.SCENE_COUNT", 16)
     patch.setattr("pipelines.training.token_bank.VIEWS", 8)

@@ -68,7 +68,7 @@ def with_pack(tab: GenerateTab, pack: str) -> None:
 
 def test_only_settings_that_are_the_same_are_shared(tab: GenerateTab) -> None:
     form = tab.form
-    assert set(form.fields) == {"prompt", "seed", "keep", "style", "regions", "hide_duplicates", "x", "y"}
+    assert set(form.fields) == {"prompt", "seed", "keep", "style", "read_as", "regions", "hide_duplicates", "x", "y"}
     dalle, diffusion = (form.parts[engine] for engine in ("generate", "diffuse"))
     assert (dalle.knobs["candidates"].hi, diffusion.knobs["candidates"].hi) == (512, 256)
     assert {"top_k", "finish", "image"} <= set(dalle.fields) and "steps" not in dalle.fields

@@ -270,13 +270,13 @@ def test_a_mask_is_painted_over_the_start_picture(visit: Any, queue: JobQueue, t
     tab.mouse.up()
     tab.locator("#brush .masked").wait_for()
     keep(tab, "optimize-mask-en-light-1280")
-    start(tab, "a slow sail", steps=60)
+    start(tab, "a slow sail", steps=240)
     wait_for_steps(tab, queue, 1)
     settings = newest(queue).settings
     mask = open_picture(settings["mask"]).convert("L")
     assert mask.size == open_picture(settings["image"]).size == (96, 64)
     assert mask.getpixel((5, 5)) == 0 and mask.getpixel((72, 32)) == 255
-    tab.locator("#canvas section.running .mask").wait_for()  # it stays over the live picture
+    wait_canvas(tab, "running").locator(".mask").wait_for()  # it stays over the live picture
     tab.locator("#brush [data-invert]").click()
     press(tab, "apply")
     tab.locator("#timeline .flag").first.wait_for()
