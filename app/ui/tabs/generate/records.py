@@ -13,7 +13,7 @@ from app.ui.html.common import info_note
 from app.ui.html.library import tool_name
 from app.ui.tabs.generate.form import GenerateForm
 from pipelines.core.record import Record, read_record
-from pipelines.core.settings import PROMPT_LIMIT
+from pipelines.core.settings import AUTO, PROMPT_LIMIT
 from pipelines.core.several import prompts_in, read_prompts
 from pipelines.errors import BadInput
 from pipelines.io.formats import picture_format
@@ -23,11 +23,13 @@ from pipelines.io.visible import visible
 
 TEXTS = (".txt", ".csv", ".tsv", ".json", ".jsonl")
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")  # characters that no text has
+PROPOSED = ("read_as", "regions")  # settings that a run fills in from its prompt
 FROM_PICTURE = (
     "likeness",
     "strength",
     "place",
     "invert",
+    *PROPOSED,
 )  # settings that go back to their defaults for a variation
 BEYOND = {
     "place": "centre",
@@ -55,7 +57,8 @@ class Records:
         if act == "redraw":
             return self._redrawn(record, {}, visitor)
         if act == "layout":
-            settings["source_prompt"] = settings.get("source_prompt") or settings["prompt"]
+            drawn = settings.get("source_prompt") or settings.get("read_as") or settings["prompt"]
+            settings |= {"source_prompt": drawn, **dict.fromkeys(PROPOSED, AUTO[0])}
             settings |= {"seed": record.picture["seed"], "style": record.picture.get("style", "")}
             return self._filled(record.pipeline, settings, False, info_note("layout_kept"))
         if act not in ("remix", "vary", "beyond", "complete"):
@@ -71,8 +74,9 @@ class Records:
         return {**filled, self.form.run_now: str(random.random())}
 
     def weigh(self, path: Path, weights: str, visitor: str) -> Update:
-        """A picture drawn again, alone, with other weights of its words."""
-        return self._redrawn(read_record(path, self.queue.pipelines), {"word_weights": weights}, visitor)
+        """A picture drawn again, alone and whole, with other weights of its words."""
+        changes = {"word_weights": weights, "regions": ""}
+        return self._redrawn(read_record(path, self.queue.pipelines), changes, visitor)
 
     def _redrawn(self, record: Record, changes: dict[str, Any], visitor: str) -> Update:
         """A run of one candidate, beside the form, which stays as it is."""
@@ -149,7 +153,20 @@ class Records:
         return self._filled(record.pipeline, record.settings, False, info_note("loaded_other"))
 
     def _filled(self, pipeline: str, settings: dict[str, Any], roll: bool, note: str) -> Update:
+        settings = self.as_asked(pipeline, settings)
         return {**self.form.fill_engine(pipeline, settings), self.form.roll: roll, self.form.note: note}
+
+    def as_asked(self, pipeline: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings with "auto" for what would be filled in again, so that another prompt is not drawn by old words."""
+        if not any(settings.get(name, AUTO[0]) not in ("", AUTO[0]) for name in PROPOSED):
+            return settings
+        asked = {**settings, **dict.fromkeys(PROPOSED, AUTO[0])}
+        try:
+            own: Any = self.form.context.studio.pipeline(pipeline)
+            again = own.prepare(own.Settings.from_dict(asked)).to_dict()
+        except BadInput:  # its weights are missing
+            return settings
+        return settings | {name: AUTO[0] for name in PROPOSED if settings.get(name) == again[name]}
 
 
 def _is_text(data: bytes) -> bool:

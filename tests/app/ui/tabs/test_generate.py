@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -21,11 +21,13 @@ from app.ui import page
 from app.ui.html import generate as generate_html
 from app.ui.queue_panel import QueuePanel
 from app.ui.tabs.form import script_values
+from app.ui.tabs.generate.records import Records
 from app.ui.tabs.generate.tab import GenerateTab
+from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput, Message
 from pipelines.models.checkpoint import save_checkpoint
 from tests.support.painter import PAINTERS, PainterStudio
-from tests.support.tiny import tiny_transformer
+from tests.support.tiny import tiny_prior_diffuse, tiny_transformer
 
 
 @pytest.fixture
@@ -68,7 +70,17 @@ def with_pack(tab: GenerateTab, pack: str) -> None:
 
 def test_only_settings_that_are_the_same_are_shared(tab: GenerateTab) -> None:
     form = tab.form
-    assert set(form.fields) == {"prompt", "seed", "keep", "style", "read_as", "regions", "hide_duplicates", "x", "y"}
+    assert set(form.fields) == {
+        "prompt",
+        "seed",
+        "keep",
+        "style",
+        "read_as",
+        "regions",
+        "hide_duplicates",
+        "x",
+        "y",
+    }
     dalle, diffusion = (form.parts[engine] for engine in ("generate", "diffuse"))
     assert (dalle.knobs["candidates"].hi, diffusion.knobs["candidates"].hi) == (512, 256)
     assert {"top_k", "finish", "image"} <= set(dalle.fields) and "steps" not in dalle.fields
@@ -388,3 +400,15 @@ def test_a_mask_is_a_text_of_the_script_and_names_no_file(tab: GenerateTab) -> N
     assert diffusion.settings({"mask": None})["mask"] == ""
     with pytest.raises(BadInput, match="paint"):
         diffusion.settings({"mask": "/etc/passwd"})
+
+
+def test_what_a_run_fills_in_is_asked_for_again_and_what_was_set_stays() -> None:
+    pipeline = tiny_prior_diffuse()
+    studio = SimpleNamespace(pipeline=lambda name: pipeline)
+    records = Records(cast(Any, SimpleNamespace(context=SimpleNamespace(queue=None, studio=studio))))
+    used = pipeline.prepare(DiffuseSettings(prompt="a cat and a dog")).to_dict()
+    assert used["regions"] == "a cat @ 1/2 | a dog @ 2/2" and used["read_as"] == ""
+    assert records.as_asked("diffuse", used) == {**used, "regions": "auto", "read_as": "auto"}
+    own = {**used, "regions": "a cat @ left | a dog @ right"}
+    assert records.as_asked("diffuse", own)["regions"] == own["regions"]
+    assert records.as_asked("diffuse", {"prompt": "a cat"}) == {"prompt": "a cat"}
