@@ -57,7 +57,8 @@ class Records:
         if act == "redraw":
             return self._redrawn(record, {}, visitor)
         if act == "layout":
-            drawn = settings.get("source_prompt") or settings.get("read_as") or settings["prompt"]
+            known = "" if settings.get("read_as") == AUTO[0] else settings.get("read_as")
+            drawn = settings.get("source_prompt") or known or settings["prompt"]
             settings |= {"source_prompt": drawn, **dict.fromkeys(PROPOSED, AUTO[0])}
             settings |= {"seed": record.picture["seed"], "style": record.picture.get("style", "")}
             return self._filled(record.pipeline, settings, False, info_note("layout_kept"))
