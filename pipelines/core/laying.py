@@ -8,6 +8,7 @@ from pipelines.core.regions import Placed
 
 WHITE = "#ffffff"
 LIKE_PAPER = 60  # sums of differences of a pixel's channels, of 255 each, up to which paper goes on
+FAR_FROM_PAPER = (255, 0, 255)
 WIDTH = {"on": 0.66, "eyes": 0.8}  # of a thing upon another, in widths of that one
 SUNK = 0.2  # of the height of the thing below, which one that is on it covers
 EYES = 0.48  # of the height of a face, from its top
@@ -67,7 +68,6 @@ def _ink(picture: Image.Image) -> Image.Image:
     """What is not the white paper around a thing: a mask of the picture's size."""
     paper = ImageOps.expand(picture, 1, WHITE)
     filled = paper.copy()
-    ImageDraw.floodfill(filled, (0, 0), (255, 0, 255), thresh=LIKE_PAPER)
-    ImageDraw.floodfill(paper, (0, 0), (0, 255, 0), thresh=LIKE_PAPER)
+    ImageDraw.floodfill(filled, (0, 0), FAR_FROM_PAPER, thresh=LIKE_PAPER)
     changed = ImageChops.difference(filled, paper).convert("L").point(lambda level: 0 if level else 255)
     return ImageOps.crop(changed, 1)
