@@ -7,7 +7,8 @@
    its names and keywords. Under SURE nothing is said.
 2. Chinese: keywords (Unicode's CLDR) of two to four characters that belong to at most MOST_THINGS things and are no name.
    Of these things it is the one whose name has most of its characters.
-3. What the CLIP finds right by itself is left out: its nearest name is among those that are as good by ALIKE.
+3. What the CLIP finds right by itself is left out: its nearest name is among those that are as good by ALIKE, or has the
+   word in it. A name that is such a word with a colour or a size before it stays, "red heart" for example.
 """
 
 from __future__ import annotations
@@ -64,10 +65,14 @@ def things_of(emoji: Dataset) -> list[Thing]:
 def thesaurus_of(clip: Clip, emoji: Dataset) -> dict[str, str]:
     """Words -> names, in the order of the alphabet, English before Chinese."""
     things = things_of(emoji)
-    words = {*emoji.phrases, *(word for thing in things for word in thing.keywords)}
     known = {name for thing in things for name in thing.names}
+    words = {*emoji.phrases, *(word for thing in things for word in thing.keywords)}
     words = {word for word in words - known - NUMBERS - ABOUT_A_THING if ENGLISH.fullmatch(word)}
-    return _english(clip, things, sorted(words)) | _chinese(clip, things)
+    found = _english(clip, things, sorted(words))
+    staying = {
+        name for name in known if (parts := name.split())[0] in ABOUT_A_THING and " ".join(parts[1:]) in found
+    }
+    return dict(sorted((found | {name: name for name in staying}).items())) | _chinese(clip, things)
 
 
 def _english(clip: Clip, things: list[Thing], words: list[str]) -> dict[str, str]:
@@ -88,7 +93,8 @@ def _english(clip: Clip, things: list[Thing], words: list[str]) -> dict[str, str
         likeliest = np.argsort(-meant[k])[:LIKELIEST]
         right = {int(j) for j in likeliest if meant[k, j] > meant[k, likeliest[0]] - ALIKE}
         name = things[int(likeliest[0])].name
-        if guess not in right and not NO_THING.search(name):
+        says_it = set(words[k].split()) <= set(things[guess].name.split())
+        if guess not in right and not says_it and not NO_THING.search(name):
             found[words[k]] = name
     return found
 
@@ -115,6 +121,7 @@ def _chinese(clip: Clip, things: list[Thing]) -> dict[str, str]:
         word: max(meaning[word], key=lambda thing, word=word: fitting(thing, word)).chinese
         for word, guess in zip(words, guessed, strict=True)
         if named[guess].chinese not in {thing.chinese for thing in meaning[word]}
+        and word not in named[guess].chinese
     }
 
 

@@ -51,6 +51,7 @@ def test_a_text_in_known_words(text: str, known: str) -> None:
 def test_the_pack_has_one_and_a_damaged_one_is_told(tmp_path: Path) -> None:
     shipped = Thesaurus.load(PACK / THESAURUS)
     assert shipped.known_as("a dinosaur") == "a t rex" and len(shipped.names) > 3000
+    assert shipped.known_as("a red heart") == "a red heart"  # a name, though "heart" is none
     assert Thesaurus.load(tmp_path / THESAURUS).names == {}
     (tmp_path / THESAURUS).write_text("dinosaur t rex\n")
     with pytest.raises(BadInput, match="thesaurus"):
