@@ -8,7 +8,7 @@
 2. Chinese: keywords (Unicode's CLDR) of two to four characters that belong to at most MOST_THINGS things and are no name.
    Of these things it is the one whose name has most of its characters.
 3. What the CLIP finds right by itself is left out: its nearest name is among those that are as good by ALIKE, or has the
-   word in it. A name that is such a word with a colour or a size before it stays, "red heart" for example.
+   word in it. A name that would be read otherwise stands there for itself: "red heart", since "heart" has another.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipelines.core.arguments import Parser
 from pipelines.io.chinese import HAN
 from pipelines.io.files import write_atomically
 from pipelines.models.clip.network import Clip
-from pipelines.models.clip.thesaurus import ABOUT_A_THING, THESAURUS
+from pipelines.models.clip.thesaurus import ABOUT_A_THING, THESAURUS, Thesaurus
 from pipelines.training.clip.teacher import sentence_vectors
 from pipelines.training.data.dataset import DATA_FILE, Dataset
 from pipelines.training.data.icons import concept
@@ -68,11 +68,10 @@ def thesaurus_of(clip: Clip, emoji: Dataset) -> dict[str, str]:
     known = {name for thing in things for name in thing.names}
     words = {*emoji.phrases, *(word for thing in things for word in thing.keywords)}
     words = {word for word in words - known - NUMBERS - ABOUT_A_THING if ENGLISH.fullmatch(word)}
-    found = _english(clip, things, sorted(words))
-    staying = {
-        name for name in known if (parts := name.split())[0] in ABOUT_A_THING and " ".join(parts[1:]) in found
-    }
-    return dict(sorted((found | {name: name for name in staying}).items())) | _chinese(clip, things)
+    thesaurus = Thesaurus(_english(clip, things, sorted(words)) | _chinese(clip, things))
+    known |= {thing.chinese for thing in things}
+    staying = {name: name for name in known if thesaurus.known_as(name) != name}
+    return dict(sorted((thesaurus.names | staying).items()))
 
 
 def _english(clip: Clip, things: list[Thing], words: list[str]) -> dict[str, str]:
