@@ -16,7 +16,7 @@ import tokenizers
 from pipelines.errors import BadInput
 from pipelines.io.chinese import HAN, MEASURES
 from pipelines.io.visible import symbols
-from pipelines.models.clip.thesaurus import THESAURUS, Thesaurus
+from pipelines.models.thesaurus import THESAURUS, Thesaurus
 
 WORDS = "words.txt"  # beside a vocabulary: the words of the training captions, one a line
 END = "<|end|>"  # token 0 ends a text; tokens after it are padding

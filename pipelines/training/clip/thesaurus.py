@@ -25,7 +25,7 @@ from pipelines.core.arguments import Parser
 from pipelines.io.chinese import HAN
 from pipelines.io.files import write_atomically
 from pipelines.models.clip.network import Clip
-from pipelines.models.clip.thesaurus import ABOUT_A_THING, THESAURUS, Thesaurus
+from pipelines.models.thesaurus import ABOUT_A_THING, THESAURUS, Thesaurus
 from pipelines.training.clip.teacher import sentence_vectors
 from pipelines.training.data.dataset import DATA_FILE, Dataset
 from pipelines.training.data.icons import concept

@@ -10,7 +10,7 @@ import pytest
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.errors import BadInput
 from pipelines.generate.settings import GenerateSettings
-from pipelines.models.clip.thesaurus import THESAURUS, Thesaurus
+from pipelines.models.thesaurus import THESAURUS, Thesaurus
 from pipelines.see.names import known_names
 from tests.support.diffuse import pictures_of
 from tests.support.tiny import tiny_prior_diffuse
