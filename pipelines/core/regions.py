@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from pipelines.core.prompts import Target, parse_regions, parse_terms, said
 from pipelines.core.settings import AUTO, knob
 from pipelines.errors import BadInput
+from pipelines.io import chinese
 from pipelines.io.chinese import HAN, MEASURES
 
 TOGETHER = 0.3  # share of a walk in which things that were laid in places are drawn together
@@ -77,7 +78,6 @@ JOINED = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+", re.IGNORECASE)
 COUNTED = re.compile(rf"(an?|the|{NUMBER}|[2-6])\s+((?:[\w'-]+\s+){{0,2}}[\w'-]+)", re.IGNORECASE)
 WITH = re.compile(r"\b(?:with|in|on|at|wearing|holding|background)\b", re.IGNORECASE)  # more than a thing
 CHINESE_BESIDE = re.compile(rf"((?:{HAN}){{1,6}}?)在((?:{HAN}){{1,6}}?)的?([左右上下])(?:边|侧|面|方)")
-CHINESE_A = re.compile(rf"^一[{MEASURES}]")
 CHINESE_WEAR = "(帽子?|礼帽|王冠|皇冠|头盔)|眼镜|墨镜|太阳镜"
 CHINESE_WEARING = re.compile(rf"戴[着了]?((?:{HAN}){{0,3}}?(?:{CHINESE_WEAR}))的((?:{HAN}){{1,6}})")
 CHINESE_HOLDING = re.compile(rf"[拿举抱吃][着了]?((?:{HAN}){{1,4}})的((?:{HAN}){{1,6}})")
@@ -249,7 +249,7 @@ def _beside(text: str) -> list[tuple[str, str]]:
 
 def _together(text: str) -> list[tuple[str, str]]:
     """A thing and what it wears, holds or is on, each with its place; [] where the text says no such thing."""
-    text = CHINESE_A.sub("", text)
+    text = chinese.A.sub("", text)
     if match := CHINESE_WEARING.fullmatch(text):
         worn, on_head, who = match.groups()
         return _worn(who, worn, bool(on_head))

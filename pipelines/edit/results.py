@@ -19,10 +19,8 @@ from pipelines.edit.settings import EditSettings
 from pipelines.io.images import open_untouched, ssim
 from pipelines.models.checkpoint import network_hash
 
-CHANGED = (
-    0.1,
-    0.4,
-)  # mean changes around a pixel, in units of [-1, 1], at which detail begins to fade and is gone
+# mean changes around a pixel, in units of [-1, 1], at which detail begins to fade and is gone
+CHANGED = 0.1, 0.4
 LOST = 0.2, 0.3  # mean losses there, likewise: small ones stay, as of drawings like those the codec learned
 FADE_SIDE = 7  # of the square around a pixel in which both are counted
 

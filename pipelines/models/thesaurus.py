@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 
 from pipelines.errors import BadInput
-from pipelines.io.chinese import HAN, MEASURES
+from pipelines.io import chinese
+from pipelines.io.chinese import HAN
 
 THESAURUS = "thesaurus.txt"  # beside a vocabulary: WORD, a tab, NAME, one pair a line
 ENDS = " .!?。！？"
-CHINESE_A = re.compile(f"^一[{MEASURES}](?={HAN})")
-CHINESE_THING = re.compile(
-    rf"((?:{HAN}{{1,4}}的)?[小大]?)({HAN}+?)(脸?)"
-)  # what it is like, what it is, its face
+# what it is like, what it is, its face
+CHINESE_THING = re.compile(rf"((?:{HAN}{{1,4}}的)?[小大]?)({HAN}+?)(脸?)")
 # fmt: off
 ABOUT_A_THING = frozenset((  # words beside a thing that leave it what it is
     "a", "an", "the", "my", "small", "little", "tiny", "big", "large", "huge", "cute", "happy", "red", "orange", "yellow",
@@ -47,7 +46,7 @@ class Thesaurus:
         """
         whole = text.strip(ENDS)
         if re.search(HAN, whole):
-            thing = CHINESE_A.sub("", whole)
+            thing = chinese.A.sub("", whole)
             if thing in self.names:
                 return self.names[thing]
             match = CHINESE_THING.fullmatch(thing)

@@ -223,9 +223,8 @@ class ClipTrainer(PictureTrainer):
             "concepts": torch.tensor(concepts),
             "texts": [],
         }
-        if (
-            self.redrawn is not None and not small
-        ):  # of a small picture it would show little, and cost the most
+        # of a small picture what was drawn again would show little, and cost the most
+        if self.redrawn is not None and not small:
             batch |= self._redrawn(rng, captions, batch["concepts"])
         if self.codec is not None and not small:
             token_count = (images.shape[-1] // self.codec.config.factor) ** 2
