@@ -53,7 +53,8 @@ def test_what_was_painted_is_undone_and_done_again(visit: Any, queue: JobQueue) 
     undo.click()
     assert tab.evaluate(PAINTED) == counts[1]
     tab.keyboard.press("Control+z")
-    assert tab.evaluate(PAINTED) == 0 and not tab.locator("#edit-brush .masked").is_visible()
+    tab.locator("#edit-brush .masked").wait_for(state="hidden")
+    assert tab.evaluate(PAINTED) == 0
     tab.keyboard.press("Control+Shift+z")
     redo.click()
     assert tab.evaluate(PAINTED) == counts[2] and redo.get_attribute("aria-disabled") == "true"

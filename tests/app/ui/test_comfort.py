@@ -19,15 +19,17 @@ def test_the_first_visit_has_three_steps_and_comes_once(visit: Any) -> None:
     band.locator("[data-welcome=next]").click()
     assert "2/3" in band.inner_text() and "pointed" in (tab.locator("#go").get_attribute("class") or "")
     band.locator("[data-welcome=next]").click()
-    assert "3/3" in band.inner_text() and not band.locator("[data-welcome=next]").is_visible()
+    band.locator("[data-welcome=next]").wait_for(state="hidden")
+    assert "3/3" in band.inner_text()
     band.locator("[data-welcome=skip]").click()
-    assert not band.is_visible() and tab.locator(".pointed").count() == 0
+    band.wait_for(state="hidden")
+    assert tab.locator(".pointed").count() == 0
     tab.reload(wait_until="domcontentloaded")
     tab.locator("#stage section").wait_for()
     tab.wait_for_function(
         "document.querySelector('#announce').getAttribute('aria-live')"
     )  # the page has arrived
-    assert not band.is_visible()
+    band.wait_for(state="hidden")
 
 
 def test_a_question_mark_shows_the_keys_but_not_while_typing(visit: Any) -> None:
@@ -35,14 +37,15 @@ def test_a_question_mark_shows_the_keys_but_not_while_typing(visit: Any) -> None
     prompt = tab.locator("#prompt textarea")
     prompt.fill("")
     prompt.press("?")
-    assert prompt.input_value() == "?" and not tab.locator("#keys").is_visible()
+    tab.locator("#keys").wait_for(state="hidden")
+    assert prompt.input_value() == "?"
     tab.locator("#tab-generate-button").press("?")
     assert "earlier prompts" in tab.locator("#keys").inner_text()
     tab.keyboard.press("Escape")
-    assert not tab.locator("#keys").is_visible()
+    tab.locator("#keys").wait_for(state="hidden")
     tab.locator("[data-keys]").first.click()
     tab.locator("#keys [data-keys]").click()
-    assert not tab.locator("#keys").is_visible()
+    tab.locator("#keys").wait_for(state="hidden")
 
 
 def test_earlier_prompts_come_back_by_the_arrow_keys(visit: Any) -> None:

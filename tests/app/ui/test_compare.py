@@ -21,7 +21,8 @@ def test_two_results_lie_under_a_slider(visit: Any, queue: JobQueue, width: int,
     tab.locator("#stage figure:visible [data-compare]").click()
     dialog = tab.locator("#beside")
     panes = dialog.locator(".pane")
-    assert dialog.is_visible() and panes.count() >= 4 and not overflow(tab)
+    dialog.wait_for()
+    assert panes.count() >= 4 and not overflow(tab)
     shown = tab.locator("#stage figure:not([hidden]) img").get_attribute("src")
     first, second = dialog.locator(".over img").all()
     assert str(first.get_attribute("src")).endswith(str(shown))  # the one that is looked at
@@ -33,7 +34,7 @@ def test_two_results_lie_under_a_slider(visit: Any, queue: JobQueue, width: int,
     panes.nth(3).click()
     assert panes.nth(3).get_attribute("aria-pressed") == "true" and before == first.get_attribute("src")
     tab.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
 
 
 def test_the_last_runs_are_compared_in_every_tool(visit: Any, queue: JobQueue) -> None:
@@ -47,4 +48,4 @@ def test_the_last_runs_are_compared_in_every_tool(visit: Any, queue: JobQueue) -
     tab.locator("#optimize-earlier [data-compare], .earlier:visible [data-compare]").first.click()
     assert tab.locator("#beside .pane").count() >= 3
     tab.locator("#beside .close").click()
-    assert not tab.locator("#beside").is_visible()
+    tab.locator("#beside").wait_for(state="hidden")

@@ -58,7 +58,7 @@ def test_stop_answers_and_the_next_job_works(visit: Any) -> None:
     tab.locator("#stop").click()
     wait_state(tab, "stopped")
     keep(tab, "stopped-en-dark-1280")
-    assert not tab.locator("#stop").is_visible()
+    tab.locator("#stop").wait_for(state="hidden")
     ask(tab, "a quick moon")
     wait_state(tab, "done")
 
@@ -231,7 +231,7 @@ def test_a_dropped_picture_brings_its_settings(
     tab.locator("#note", has_text="Settings loaded from the picture").wait_for()
     assert tab.locator("#prompt textarea").input_value() == "a green <b>leaf</b>"
     assert tab.locator("#knob-seed input").input_value() == "77"
-    assert not tab.locator("#roll input").is_checked()
+    tab.locator("#roll input:not(:checked)").wait_for(state="attached")
     assert "<b>leaf</b>" in tab.locator("#note").inner_text()  # shown as text, not as HTML
 
     foreign, forged = tmp_path / "foreign.png", tmp_path / "forged.png"
@@ -333,7 +333,7 @@ def test_what_can_be_done_with_a_picture(visit: Any) -> None:
     figure = tab.locator("#stage figure:not([hidden])")
     figure.locator("[data-act=seed]").click()
     tab.locator("#note", has_text=f"The seed is {first}").wait_for()
-    assert not tab.locator("#roll input").is_checked()
+    tab.locator("#roll input:not(:checked)").wait_for(state="attached")
     figure.locator("[data-act=vary]").click()
     tab.wait_for_function("() => document.querySelector('#knob-image img')")
     wait_state(tab, "running")

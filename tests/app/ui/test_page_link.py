@@ -73,8 +73,8 @@ def test_a_link_is_copied_and_fills_a_strangers_form(
     assert stranger.locator("#prompt textarea").input_value() == "a red & <b>blue</b> 心"
     assert stranger.locator("#knob-candidates input").input_value() == "7"
     assert stranger.locator("#knob-seed input").input_value() == str(recipe.settings.seed)
-    assert not stranger.locator("#roll input").is_checked()
-    assert stranger.locator("#stage section.empty").is_visible()
+    stranger.locator("#roll input:not(:checked)").wait_for(state="attached")
+    stranger.locator("#stage section.empty").wait_for()
     keep(stranger, f"link-opened-{lang[:2]}-{theme_name}-{width}")
     assert overflow(stranger) == []
     assert len(queue.jobs(count=1000)) == before
@@ -101,7 +101,7 @@ def test_optimize_and_edit_are_opened_by_their_links(
     assert stranger.locator("#opt-prompt textarea").input_value() == "a green apple"
     assert stranger.locator("#opt-steps input").input_value() == "10"
     assert stranger.locator("#opt-seed input").input_value() == "4"
-    assert stranger.locator("#canvas section.empty").is_visible()
+    stranger.locator("#canvas section.empty").wait_for()
     keep(stranger, "link-opened-optimize-en-dark-1280")
 
     edited = finished(
@@ -140,7 +140,7 @@ def test_links_of_the_library_and_where_copying_is_forbidden(visit: Any, queue: 
             tab.evaluate("getSelection().toString() || document.activeElement.value") == field.input_value()
         )
         assert ("forbids copying" if lang == "en-US" else "不允许") in card.locator(".told").inner_text()
-        assert card.locator(".copied").is_hidden()
+        card.locator(".copied").wait_for(state="hidden")
         keep(tab, f"link-library-{lang[:2]}-{theme_name}-{width}")
         assert overflow(tab) == []
 
@@ -152,7 +152,7 @@ def test_the_old_way_of_copying_is_tried(visit: Any) -> None:
     wait_state(tab, "done")
     tab.evaluate("() => { window.real = navigator.clipboard; navigator.clipboard.writeText = undefined; }")
     assert press(tab, "#stage").split("?r=")[1]
-    assert tab.locator("#stage .told:visible .copied").is_visible()
+    tab.locator("#stage .told:visible .copied").wait_for()
 
 
 def test_a_long_prompt_says_that_it_has_no_link(visit: Any) -> None:

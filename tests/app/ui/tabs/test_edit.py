@@ -109,7 +109,7 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     tab = visit()
     enter(tab)
     assert tab.locator("#edit-form [name=mode]").nth(0).input_value() == "instant"
-    assert tab.locator("#edit-form [value=instant]").is_checked()
+    tab.locator("#edit-form [value=instant]:checked").wait_for(state="attached")
     keep(tab, "edit-empty-en-light-1280")
     fill_in(tab, photo)
     tab.locator("#edit-form [name=prompt]").press("Control+Enter")
@@ -149,7 +149,7 @@ def test_a_picture_becomes_a_strip_and_its_direction_goes_on_another(
     slider = row.locator("input[type=range]")
     slider.focus()
     slider.press("ArrowLeft")
-    assert tab.locator("#edit-form .resting").is_visible()
+    tab.locator("#edit-form .resting").wait_for()
     keep(tab, "edit-directed-en-light-1280")
     first = newest(queue).id
     tab.locator("#proof [data-choose]").count()  # the last run's picture stays the one to edit
@@ -257,7 +257,7 @@ def test_a_mask_is_painted_and_the_form_comes_back(visit: Any, queue: JobQueue, 
     tab.reload(wait_until="domcontentloaded")
     wait_proof(tab, "done")
     tab.wait_for_function("() => document.querySelector('#edit-form [name=prompt]').value === 'a sail'")
-    assert tab.locator("#edit-form [value=reusable]").is_checked()
+    tab.locator("#edit-form [value=reusable]:checked").wait_for(state="attached")
     assert tab.locator("#edit-form [name=strength]").input_value() == "-0.5"
 
 

@@ -57,11 +57,12 @@ def test_an_engine_is_chosen_and_draws(visit: Any, queue: JobQueue) -> None:
     tab = visit()
     dalle, diffusion = tab.locator("#knob-candidates"), tab.locator("#diffuse-candidates")
     dalle.locator("input").fill("5")
-    assert diffusion.is_hidden()
+    diffusion.wait_for(state="hidden")
     tab.locator("#engine input[value=generate]").focus()
     tab.keyboard.press("ArrowRight")
     diffusion.wait_for()
-    assert dalle.is_hidden() and tab.evaluate("document.activeElement.value") == "diffuse"
+    dalle.wait_for(state="hidden")
+    assert tab.evaluate("document.activeElement.value") == "diffuse"
     keep(tab, "engine-diffuse-en-light-1280")
     unfold(tab, "#advanced")
     guidance = tab.locator("#advanced .only-diffuse [name=guidance]")
@@ -78,7 +79,8 @@ def test_an_engine_is_chosen_and_draws(visit: Any, queue: JobQueue) -> None:
 
     tab.locator("#engine label", has_text="DALL·E").click()
     dalle.wait_for()
-    assert dalle.locator("input").input_value() == "5" and diffusion.is_hidden()
+    diffusion.wait_for(state="hidden")
+    assert dalle.locator("input").input_value() == "5"
     assert tab.locator("#prompt textarea").input_value() == "a red heart"
     tab.locator("#go").click()
     tab.locator("#stage .done", has_text="drawn by DALL·E").wait_for()
@@ -88,7 +90,7 @@ def test_an_engine_is_chosen_and_draws(visit: Any, queue: JobQueue) -> None:
     tab.locator("#earlier [data-act=open]").last.click()
     tab.locator("#stage .done", has_text="drawn by diffusion").wait_for()
     diffusion.wait_for()
-    assert tab.locator("#engine input[value=diffuse]").is_checked()
+    tab.locator("#engine input[value=diffuse]:checked").wait_for(state="attached")
     assert diffusion.locator("input").input_value() == "3"
     assert tab.locator("#advanced select[name=sampler]").input_value() == "heun"
     tab.evaluate("localStorage.removeItem('atelier-job'); localStorage.setItem('atelier-engine', 'diffuse')")
@@ -125,7 +127,7 @@ def test_a_mask_is_painted_over_the_picture_or_read_from_a_file(
     tab = visit()
     tab.locator("#engine label").last.click()
     unfold(tab, "#from-picture")
-    assert not tab.locator("#draw-brush").is_visible()
+    tab.locator("#draw-brush").wait_for(state="hidden")
     tab.locator("#diffuse-image input[type=file]").set_input_files(tmp_path / "start.png")
     tab.locator("#draw-brush [data-paint]").click()
     tab.locator("#draw-brush .mask").scroll_into_view_if_needed()

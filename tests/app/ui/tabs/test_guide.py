@@ -36,9 +36,11 @@ def looked_at(tab: Any, queue: JobQueue) -> Job:
 def test_the_chip_chooses_and_the_form_is_read_and_filled(visit: Any, queue: JobQueue) -> None:
     tab = visit()
     enter(tab)
-    assert tab.locator("#opt-steps").is_visible() and not tab.locator("#opt-guide").is_visible()
+    tab.locator("#opt-steps").wait_for()
+    tab.locator("#opt-guide").wait_for(state="hidden")
     choose(tab, "guide")
-    assert tab.locator("#opt-guide").is_visible() and not tab.locator("#opt-steps").is_visible()
+    tab.locator("#opt-guide").wait_for()
+    tab.locator("#opt-steps").wait_for(state="hidden")
     keep(tab, "guide-empty-en-light-1280")
     tab.locator("#opt-guide [name=steps]").fill("30")
     for fold in tab.locator("#opt-guide summary").all():

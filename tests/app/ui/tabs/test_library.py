@@ -69,7 +69,7 @@ def test_it_opens_with_the_newest_and_searches_by_words(visit: Callable[..., Any
     tab.locator("#library [data-do=clear]").click()
     tab.locator("#library .day").first.wait_for()
     search(tab, "x" * 500)
-    assert tab.locator("#library .toast").is_hidden()
+    tab.locator("#library .toast").wait_for(state="hidden")
 
 
 def test_keys_move_choose_star_and_undo(visit: Callable[..., Any]) -> None:
@@ -85,7 +85,8 @@ def test_keys_move_choose_star_and_undo(visit: Callable[..., Any]) -> None:
     starred.nth(2).wait_for()
     tab.locator("#library .toast", has_text="3 got a star").wait_for()
     tab.keyboard.press("Escape")
-    assert chosen(tab) == 0 and tab.locator("#library .tray").is_hidden()
+    tab.locator("#library .tray").wait_for(state="hidden")
+    assert chosen(tab) == 0
     tab.locator("#library [data-toggle=starred]").click()
     tab.wait_for_function(f"() => document.querySelectorAll('{SHOTS}').length === 3")
     tab.locator("#library [data-toggle=starred]").click()
@@ -101,7 +102,8 @@ def test_a_band_drawn_with_the_mouse_chooses(visit: Callable[..., Any]) -> None:
     tab.mouse.down()
     tab.mouse.move(third["x"] + 20, third["y"] + 30, steps=4)
     tab.mouse.up()
-    assert chosen(tab) == 2 and tab.locator("#library dialog.big").is_hidden()
+    tab.locator("#library dialog.big").wait_for(state="hidden")
+    assert chosen(tab) == 2
     tab.locator(SHOTS).nth(1).click()  # among chosen ones a click lets go
     assert chosen(tab) == 1
     tab.keyboard.press("Control+a")
@@ -218,7 +220,7 @@ def test_two_are_compared_under_a_slider(visit: Callable[..., Any]) -> None:
         ".over img"
     ).first.get_attribute("alt")
     tab.keyboard.press("Escape")
-    assert beside.is_hidden()
+    beside.wait_for(state="hidden")
 
 
 def test_chosen_ones_are_packed(visit: Callable[..., Any]) -> None:
@@ -246,7 +248,7 @@ def test_the_large_view_turns_and_sends_on(visit: Callable[..., Any]) -> None:
     large.locator("[data-to=remix]").click()
     tab.locator("#note", has_text="with a new seed").wait_for()
     assert tab.locator("#prompt textarea").input_value() == "a #18a018 card"
-    assert tab.locator("#roll input").is_checked()
+    tab.locator("#roll input:checked").wait_for(state="attached")
 
 
 def test_a_folder_of_this_computer(visit: Callable[..., Any], tmp_path: Path) -> None:
@@ -261,7 +263,7 @@ def test_a_folder_of_this_computer(visit: Callable[..., Any], tmp_path: Path) ->
     tab.locator("#library [name=folder]").fill(str(tmp_path))
     tab.keyboard.press("Enter")
     tab.wait_for_function(f"() => document.querySelectorAll('{SHOTS}').length === 1")
-    assert tab.locator("#library [data-toggle=binned]").is_hidden()
+    tab.locator("#library [data-toggle=binned]").wait_for(state="hidden")
     tab.locator("#library .filling [data-do=broken]").click()
     tab.locator("#library dialog.told-of", has_text="broken.png").wait_for()
     tab.keyboard.press("Escape")

@@ -227,7 +227,7 @@ def test_licences_come_first_then_progress_then_it_is_here(visit: Any, tiny: Sit
     tiny.installer.go.release(2)
     other.locator(".fetching.done", has_text="clip-vit-b-32 is here").wait_for()
     card(other, "chinese").locator("summary").click()
-    assert card(other, "chinese").locator("li", has_text="clip-vit-b-32").locator(".here").is_visible()
+    card(other, "chinese").locator("li", has_text="clip-vit-b-32").locator(".here").wait_for()
 
 
 def test_a_download_can_be_stopped_and_gone_on_with_and_says_why_it_failed(visit: Any, tiny: Site) -> None:
@@ -306,7 +306,7 @@ def test_another_pack_is_used_only_when_no_job_is_left(visit: Any, tiny: Site) -
     card(tab, "sd-turbo").locator(".badge").wait_for()
     tab.locator("#tab-generate-button").click()
     tab.locator("#diffuse-width-group").wait_for()  # the other engine, without another page
-    assert tab.locator("#advanced [name=top_k]").is_hidden()
+    tab.locator("#advanced [name=top_k]").wait_for(state="hidden")
     tiny.studio.pack = "tiny"
 
 
@@ -350,7 +350,8 @@ def test_a_pack_of_stable_diffusion_has_its_own_form(visit: Any, tmp_path: Path)
         drawn = make(site.queue, "a brown nut", seed=3)  # by DALL·E, another day
         tab = visit(site, "generate", lang="zh-CN")
         assert "不要出现" in tab.locator("#generate-controls").inner_text()
-        assert tab.locator("#engine .engines").is_hidden() and tab.locator("#knob-candidates").is_hidden()
+        tab.locator("#engine .engines").wait_for(state="hidden")
+        tab.locator("#knob-candidates").wait_for(state="hidden")
         tab.locator("#diffuse-width-group [name=width]").fill("100")
         ask(tab, "一只猫")
         tab.locator("#note", has_text="宽 100 不是 8 的倍数，可以用 96 或 104").wait_for()

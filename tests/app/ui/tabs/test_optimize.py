@@ -102,7 +102,7 @@ def test_pause_keeps_the_picture_and_resume_finishes(visit: Any, queue: JobQueue
     press(tab, "pause")
     paused = wait_canvas(tab, "stopped")
     assert "everything was kept" in paused.inner_text()
-    assert paused.locator("figure:not([hidden]) img.now").is_visible()
+    paused.locator("figure:not([hidden]) img.now").wait_for()
     stopped_at = queue.job(job_id).pictures[-1]["step"]
     assert queue.journal(job_id).steps()[-1] == stopped_at
     keep(tab, "optimize-paused-en-dark-1280")

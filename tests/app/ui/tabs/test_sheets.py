@@ -98,7 +98,8 @@ def test_a_sheet_is_chosen_drawn_and_opened(visit: Any, queue: JobQueue, tmp_pat
     form.locator("[data-axes-swap]").click()
     assert columns.locator("[name=x]").input_value() == "style=cartoon,flat"
     form.locator("[data-axes-clear]").click()
-    assert not columns.locator("[name=x]").input_value() and not form.locator(".plan").is_visible()
+    form.locator(".plan").wait_for(state="hidden")
+    assert not columns.locator("[name=x]").input_value()
     tab.locator("#sheet .cells > .quiet").click()
     tab.locator("#stage figure:visible [data-act=reuse]").click()
     form.locator("summary output", has_text="3 × 2").wait_for()
