@@ -51,7 +51,8 @@ class Offers:
 def completions(prompt: str, words: Iterable[str] = ()) -> tuple[str, tuple[str, ...]]:
     """The end of a prompt and at most MOST names, then `words`, that begin with it; ("", ()) where there are none.
 
-    The end is as many whole words as begin a name, in Chinese as many characters.
+    The end is as many whole words as begin a name, in Chinese as many characters. Names that end in a word come before
+    those that begin with its letters alone: "hat" is offered "top hat" before "hatching chick".
     """
     part = re.split(r"[|｜^＾,，;；:：、]", prompt)[-1].lstrip()
     low = part.lower()
@@ -62,6 +63,8 @@ def completions(prompt: str, words: Iterable[str] = ()) -> tuple[str, tuple[str,
         begun = sorted(
             (name for name in names if name.lower().startswith(tail) and name.lower() != tail), key=len
         )
+        if " " not in tail and not any(name.lower().startswith(f"{tail} ") for name in begun):
+            begun = sorted((name for name in names if name.lower().endswith(f" {tail}")), key=len) + begun
         if not begun and " " not in tail and not HAN.search(tail):
             begun = sorted((name for name in names if f" {tail}" in name.lower()), key=len)
             begun += sorted((one for one in words if one.startswith(tail) and one != tail), key=len)

@@ -29,6 +29,11 @@ def test_names_begin_as_the_prompt_ends(prompt: str, tail: str, first: str) -> N
     assert first in found
 
 
+def test_names_that_end_in_a_word_come_before_those_that_begin_with_its_letters() -> None:
+    end, found = completions("a cat wearing a hat")
+    assert end == "hat" and found.index("top hat") < found.index("hatching chick")
+
+
 def test_nothing_is_offered_for_what_is_complete_or_unknown() -> None:
     assert completions("") == completions("xyzzy") == completions("a castle | ") == ("", ())
 
