@@ -185,9 +185,9 @@ class DecoderTrainer(CodecTrainer):
     """Goes on training the decoder of the pack's codec alone, for likeness of pixels.
 
     Encoder and codes stay as they are, and with them every latent and token: a prior trained on them still fits.
-    In half of the steps the latents that do not go through codes have noise, of up to `noise` deviations: what a
-    prior draws is not quite what an encoder says, and the decoder makes a clean picture of it (Zheng et al. 2025,
-    noise-augmented decoding).
+    In half of the steps the latents that do not go through codes have noise, of up to `noise` deviations of the codes:
+    what a prior draws is not quite what an encoder says, and the decoder shall make a clean picture of it
+    (noise-augmented decoding, Zheng et al. 2025, RAE).
     """
 
     name, file = "decoder", "codec.safetensors"
@@ -230,12 +230,8 @@ class DecoderTrainer(CodecTrainer):
         """Noise of one step, (code_size, grid, grid), the same for all its pictures and in all processes."""
         chance = torch.Generator().manual_seed(seed)
         level = self.noise * max(0.0, 2 * float(torch.rand((), generator=chance)) - 1)
-        grid = self.vqgan.config.grid
-        return (
-            level
-            * self.vqgan.codes.std().cpu()
-            * torch.randn(self.vqgan.codes.shape[1], grid, grid, generator=chance)
-        )
+        config, deviation = self.vqgan.config, self.vqgan.codes.std().cpu()
+        return level * deviation * torch.randn(config.code_size, config.grid, config.grid, generator=chance)
 
     def export(self, path: Path, facts: dict[str, Any]) -> None:
         """The figures are of the whole; how the decoder went on is told inside the VQGAN's own story."""

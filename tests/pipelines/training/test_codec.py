@@ -39,6 +39,16 @@ def test_more_training_for_the_decoder_keeps_every_token(
     assert facts["decoder"]["steps"] == 12
 
 
+def test_a_decoder_learns_from_noisy_latents_in_half_of_its_steps(data_file: Path, trained: Path) -> None:
+    trainer = DecoderTrainer(Accelerator(cpu=True), Dataset(data_file), trained, batch_size=4)
+    noises = [trainer._noise(seed) for seed in range(60)]
+    assert noises[0].shape == trainer.vqgan.encode(trainer.validation())[0].shape
+    assert torch.equal(noises[3], trainer._noise(3))
+    levels = torch.stack([noise.std() for noise in noises]) / trainer.vqgan.codes.std()
+    assert 20 <= (levels == 0).sum() <= 40
+    assert 0.3 < levels.max() < 0.5 and (levels[levels > 0] < 0.2).any()
+
+
 def test_codes_become_the_means_of_what_chose_them(data_file: Path, pack: Path) -> None:
     trainer = cast(VqganTrainer, trainer_for("vqgan", data_file, pack, pack, code_count=3, code_size=2))
     z = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 5.0]]).T[None, :, :, None]  # three places of one picture
