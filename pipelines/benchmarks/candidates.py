@@ -16,7 +16,7 @@ from pipelines.core.settings import Settings
 from pipelines.diffuse.settings import DiffuseSettings
 from pipelines.generate.pipeline import Generate
 from pipelines.generate.settings import GenerateSettings
-from pipelines.models.dalle.network import Dalle
+from pipelines.models.dalle_semantic.network import SemanticDalle
 from pipelines.studio import Studio
 
 RANKED = "decode, judge, rank"  # what follows a stage's last step
@@ -83,15 +83,18 @@ def stage_seconds(
 
 
 def drawing_cost(pipeline: Generate, candidates: int) -> tuple[float, float]:
-    """FLOPs, and bytes read, of drawing with guidance: weights once a step, allowed keys and values once a row."""
-    dalle = cast(Dalle, pipeline.dalle)  # the tiny pack's
+    """FLOPs, and bytes read, of drawing with guidance: weights once a step, keys and values once a row.
+
+    A step is a token: at each, every layer attends to all places before it.
+    """
+    dalle = cast(SemanticDalle, pipeline.dalle)  # the tiny pack's
     config = dalle.config
     batches = -(-candidates // pipeline.batch_size)
     rows = 2 * pipeline.batch_size
     weights = sum(p.numel() for p in dalle.blocks.parameters())
     weights += dalle.image_head.weight.numel()
-    keys = dalle.masks[:, config.text_length :].sum().item()  # over all layers and positions
-    steps = config.image_length
+    steps = config.semantic_length + config.image_length
+    keys = config.layer_count * sum(config.prefix_length + step for step in range(steps))
     flops = batches * rows * (2 * weights * steps + 4 * config.width * keys)
     traffic = 4 * batches * (weights * steps + 2 * rows * config.width * keys)
     return float(flops), float(traffic)

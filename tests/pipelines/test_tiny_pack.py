@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines.benchmarks.candidates import bench_diffuse, bench_generate
 from pipelines.core.execute import run
 from pipelines.core.pipeline import Result
 from pipelines.core.record import read_record
@@ -195,3 +196,10 @@ def test_edit_gives_the_picture_back_and_turns_it_by_clips_judgement(tmp_path: P
     best = result.pictures[0]
     assert best.facts["strength"] == 1.0 and best.image.size == open_picture(picture).size
     assert best.facts["clip direction"] > 0.08
+
+
+def test_the_benches_of_drawing_tell_every_stage() -> None:
+    told = bench_generate("cpu", candidates=1, rounds=1)
+    assert {"seconds of draw", "seconds of refine", "drawing: GFLOP"} <= told.keys()
+    assert 0 < told["drawing: seconds at the machine's limit"] < 10
+    assert "seconds of draw" in bench_diffuse("cpu", candidates=1, rounds=1)
