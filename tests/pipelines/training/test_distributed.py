@@ -109,9 +109,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert done.returncode == 0, done.stderr[-3000:]
         assert "all_gather" not in done.stderr, "torch calls its own deprecated"
         threads = torch.get_num_threads()
-        torch.set_num_threads(
-            1
-        )  # as in the two processes: sums over more threads differ by more than is allowed here
+        torch.set_num_threads(1)  # as in the two processes: over more, sums differ too much
         yield folder
         torch.set_num_threads(threads)
 
