@@ -97,13 +97,13 @@ def image_trainer(accelerator: Accelerator, options: argparse.Namespace, **recip
 
 
 def text_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
-    """More training for the text tower of the CLIP in `out`; its pictures' vectors stay the same."""
+    """More training for how the CLIP in `out`, or its critic, reads texts; its pictures' vectors stay the same."""
     from pipelines.models.clip.tokenizer import Tokenizer
-    from pipelines.training.clip.text import TextTrainer
+    from pipelines.training.clip.text import CriticTextTrainer, TextTrainer
 
-    book = Tokenizer.load(options.out / "tokenizer.json")
-    folder = options.state / "clip"
-    return TextTrainer(accelerator, Dataset(options.data), book, folder, pack=options.out, **recipe)
+    trainer = {"text": TextTrainer, "critic-text": CriticTextTrainer}[options.name]
+    book, folder = Tokenizer.load(options.out / "tokenizer.json"), options.state / "clip"
+    return trainer(accelerator, Dataset(options.data), book, folder, pack=options.out, **recipe)
 
 
 def vqgan_trainer(accelerator: Accelerator, options: argparse.Namespace, **recipe: Any) -> Trainer:
@@ -202,6 +202,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "critic": clip_trainer,
     "image": image_trainer,
     "text": text_trainer,
+    "critic-text": text_trainer,
     "vqgan": vqgan_trainer,
     "codec": vqgan_trainer,
     "vqvae": vqvae_trainer,

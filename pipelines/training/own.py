@@ -41,7 +41,8 @@ TINY = ROOT / "assets" / "tiny"
 PACK = "pack"  # all of PARTS, one after another
 CAN_START = ("clip", "critic", "vqgan", "codec", "dalle", "prior", "matting")
 PARTS = ("clip", "critic", "codec", "vqgan", "prior", "dalle")  # what the tools use, in the tiny pack too
-ICONS_ONLY = ("text", "judge", "matting")  # networks that need names of things, a teacher's words, or opacity
+# networks that need names of things, a teacher's words, or opacity
+ICONS_ONLY = ("text", "critic-text", "judge", "matting")
 # trainings that need no picture beforehand
 STREAMED = ("clip", "critic", "vqgan", "codec", "vqvae", "dvae", "decoder", "dalle")
 KEEPS = ("decoder", "image")  # trainings after which what stands on the part still does

@@ -8,6 +8,7 @@ byte-level BPE tokens, English and Chinese.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import cast
 
@@ -29,7 +30,8 @@ class ClipConfig(Config):
     It is trained on pictures of `small_size`, then of `image_size`, and encodes both sizes without resizing.
     With `image_layer_count` the image tower is a Transformer of the last width, and `widths` are its convolutions;
     with `mobile` it is an EfficientNet-Lite, whose seven stages have these `widths` and `block_counts`. `text_kind` is one
-    of TEXT_KINDS. With `sigmoid` it is trained by SigLIP's loss, and has a bias.
+    of TEXT_KINDS. With `sigmoid` it is trained by SigLIP's loss, and has a bias. With `match_width` a head with one hidden
+    layer of this width adds to the projection of texts where they are compared with pictures.
     """
 
     vocabulary_size: int
@@ -47,6 +49,7 @@ class ClipConfig(Config):
     embedding_size: int = 256
     text_kind: str = "transformer"
     sigmoid: bool = False
+    match_width: int = 0
 
     def __post_init__(self) -> None:
         if self.text_kind not in TEXT_KINDS:
@@ -233,8 +236,48 @@ class TransformerTower(nn.Module):
         return self.project(self.norm(h).mean(1))
 
 
-class TextTower(nn.Module):
-    """(n, t) token ids, END and padding 0 -> (n, d), not normalized. The mean over the text and its END is projected."""
+class TextReader(nn.Module, ABC):
+    """Base of text towers: (n, t) token ids, END and padding 0 -> (n, d), not normalized, to compare with pictures.
+
+    A subclass sets `project`, the projection of the mean state, and `match`, which adds to it; None adds nothing.
+    """
+
+    project: nn.Linear
+    match: nn.Sequential | None
+
+    @abstractmethod
+    def states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, t) token ids -> (n, t, text_width), and (n, t) bool, True where they count."""
+
+    @abstractmethod
+    def mean_state(self, states: Tensor, real: Tensor) -> Tensor:
+        """(n, t, text_width) and (n, t) bool -> (n, text_width), of the states where `real` is True."""
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """(n, t) token ids -> (n, text_width), the mean state of each text."""
+        return self.mean_state(*self.states(tokens))
+
+    def compared(self, pooled: Tensor) -> Tensor:
+        """(n, text_width) mean states -> (n, embedding_size)."""
+        return self.project(pooled) if self.match is None else self.project(pooled) + self.match(pooled)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(n, t) token ids -> (n, embedding_size)."""
+        return self.compared(self.pooled(tokens))
+
+
+def matching_head(config: ClipConfig) -> nn.Sequential | None:
+    """A hidden layer from mean states to what is added to their projections, at first nothing. None without a width."""
+    if not config.match_width:
+        return None
+    last = nn.Linear(config.match_width, config.embedding_size)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(config.text_width, config.match_width), nn.GELU(), last)
+
+
+class TextTower(TextReader):
+    """A Transformer. The mean over the text and its END is projected."""
 
     def __init__(self, config: ClipConfig):
         super().__init__()
@@ -246,6 +289,7 @@ class TextTower(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, config.embedding_size, bias=False)
+        self.match = matching_head(config)
         nn.init.normal_(self.token.weight, std=0.02)
 
     def states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -262,17 +306,9 @@ class TextTower(nn.Module):
         weight = real[:, :, None].to(states.dtype)
         return (states * weight).sum(1) / weight.sum(1)
 
-    def pooled(self, tokens: Tensor) -> Tensor:
-        """(n, t) token ids -> (n, text_width), the mean state of each text."""
-        return self.mean_state(*self.states(tokens))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(n, t) token ids -> (n, embedding_size)."""
-        return self.project(self.pooled(tokens))
-
-
-class WordsTower(nn.Module):
-    """(n, t) token ids, END and padding 0 -> (n, d), not normalized, whatever the order of the tokens.
+class WordsTower(TextReader):
+    """A tower that the order of the tokens does not matter to.
 
     "bag" is a bag of words (Joulin et al. 2016): each token of a text counts once, and all is linear but a norm. "cbow"
     is the mean of the tokens' vectors (Mikolov et al. 2013), and one hidden layer after it.
@@ -287,6 +323,7 @@ class WordsTower(nn.Module):
             self.hidden = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, config.embedding_size, bias=False)
+        self.match = matching_head(config)
         nn.init.normal_(self.token.weight, std=0.02)
 
     def states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -301,14 +338,6 @@ class WordsTower(nn.Module):
         """(n, t, text_width) vectors and (n, t) bool -> (n, text_width)."""
         weight = real[:, :, None].to(states.dtype)
         return self.norm(self.hidden((states * weight).sum(1) / weight.sum(1)))
-
-    def pooled(self, tokens: Tensor) -> Tensor:
-        """(n, t) token ids -> (n, text_width)."""
-        return self.mean_state(*self.states(tokens))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(n, t) token ids -> (n, embedding_size)."""
-        return self.project(self.pooled(tokens))
 
 
 class Clip(ClipNetwork):
@@ -325,9 +354,7 @@ class Clip(ClipNetwork):
             else ImageTower
         )
         self.image = tower(config)
-        self.text: TextTower | WordsTower = (
-            TextTower(config) if config.text_kind == "transformer" else WordsTower(config)
-        )
+        self.text: TextReader = TextTower(config) if config.text_kind == "transformer" else WordsTower(config)
         first = 10.0 if config.sigmoid else 1 / 0.07
         self.log_scale = nn.Parameter(torch.tensor(math.log(first)))  # the learned temperature
         self.bias = nn.Parameter(torch.tensor(-10.0)) if config.sigmoid else None
@@ -364,7 +391,10 @@ class Clip(ClipNetwork):
 
 @dataclass(frozen=True)
 class TextStates:
-    """CLIP's output for n texts: `states` (n, t, width), `real` (n, t) bool for tokens, `vector` (n, d) of unit length."""
+    """What networks that draw read of n texts: `states` (n, t, width), `real` (n, t) bool for tokens, and `vector` (n, d).
+
+    The vector is the projection of the mean state, of unit length, without the matching head.
+    """
 
     states: Tensor
     real: Tensor

@@ -24,7 +24,7 @@ import torch
 from pipelines.core.arguments import Parser
 from pipelines.io.chinese import HAN
 from pipelines.io.files import write_atomically
-from pipelines.models.clip.network import Clip
+from pipelines.models.clip.network import Clip, read_texts
 from pipelines.models.thesaurus import ABOUT_A_THING, THESAURUS, Thesaurus
 from pipelines.training.clip.teacher import sentence_vectors
 from pipelines.training.data.dataset import DATA_FILE, Dataset
@@ -125,10 +125,10 @@ def _chinese(clip: Clip, things: list[Thing]) -> dict[str, str]:
 
 
 def _nearest(clip: Clip, texts: list[str], names: list[str]) -> list[int]:
-    """The number of the name that CLIP finds nearest to each text."""
+    """The number of the name nearest to each text, as networks that draw read both."""
 
     def vectors(of: list[str]) -> torch.Tensor:
-        return torch.cat([clip.encode_text(of[k : k + 256]) for k in range(0, len(of), 256)])
+        return torch.cat([read_texts(clip, of[k : k + 256]).vector for k in range(0, len(of), 256)])
 
     return (vectors(texts) @ vectors(names).T).argmax(1).tolist()
 

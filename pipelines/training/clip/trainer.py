@@ -300,7 +300,7 @@ class ClipTrainer(PictureTrainer):
         clip, heads, n = self.clip, cast(TrainingHeads, self.networks["heads"]), len(image)
         concepts = batch["concepts"]
         with self.accelerator.autocast():
-            text = clip.text.project(pooled)
+            text = clip.text.compared(pooled)
         image, text = F.normalize(image, dim=-1), F.normalize(text.float(), dim=-1)
         text, others = text[:n], text[n:]
         scale = clip.log_scale.exp().clamp(max=100)
@@ -345,11 +345,12 @@ class CriticTrainer(ClipTrainer):
 
     name = "critic"
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
-        # 6.5, 13.1 and 23.3 million parameters
+        # 6.1, 13.1 and 23.3 million parameters
         "tiny": {
             **ClipTrainer.SIZES["tiny"],
             **efficientnet_lite(1),
             "text_width": 192,
+            "text_layer_count": 2,
             "embedding_size": 192,
         },
         "small": {

@@ -12,11 +12,13 @@ from accelerate import Accelerator
 
 from pipelines.errors import BadInput
 from pipelines.models.checkpoint import read_header
+from pipelines.models.clip.network import read_texts
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.retrieval import encode_pictures
-from pipelines.training.clip.text import TextTrainer
+from pipelines.training.clip.text import CriticTextTrainer, TextTrainer
 from pipelines.training.clip.trainer import ClipTrainer, TrainingHeads
 from pipelines.training.data.dataset import Dataset, on_background
+from pipelines.training.frozen import load_clip
 from pipelines.training.loop import Budget, fit
 from tests.support.training import (
     trainer_for,
@@ -52,35 +54,59 @@ def test_texts_learn_their_kinship_to_the_names_from_the_teacher(
 
 
 @pytest.mark.usefixtures("teacher")
-def test_more_training_for_texts_keeps_pictures_and_hardly_moves_captions(
+def test_texts_come_nearer_to_their_pictures_and_what_networks_read_of_them_stays(
     data_file: Path, trained: Path, tmp_path: Path
 ) -> None:
     emoji, book = Dataset(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
     trainer = TextTrainer(
-        Accelerator(cpu=True), emoji, book, tmp_path, pack=trained, batch_size=16, rate=1e-3
+        Accelerator(cpu=True), emoji, book, tmp_path, pack=trained, batch_size=16, match_width=32
     )
-    pictures = on_background(emoji.rgba[emoji.train])
-    before = encode_pictures(trainer.clip, pictures), trainer.clip.encode_text(["red circle"])
+    pictures, clip = on_background(emoji.rgba[emoji.train]), trainer.clip
+    prompts = ["red circle", "two red circles"]
+    before = encode_pictures(clip, pictures), read_texts(clip, prompts)
+    assert torch.allclose(before[1].vector, clip.encode_text(prompts), atol=1e-6), (
+        "the head begins with nothing"
+    )
     steps = [step.metrics for step in fit(trainer, tmp_path, Budget(steps=60))]
-    assert sum(one["relation"] for one in steps[-10:]) < 0.9 * sum(one["relation"] for one in steps[:10])
-    assert torch.equal(before[0], encode_pictures(trainer.clip, pictures))
-    trainer.clip.forget_texts()
-    assert (before[1] * trainer.clip.encode_text(["red circle"])).sum() > 0.9
+    for part in ("proxy", "relation"):
+        assert sum(one[part] for one in steps[-10:]) < 0.9 * sum(one[part] for one in steps[:10]), part
+    after = read_texts(clip, prompts)
+    assert torch.equal(before[0], encode_pictures(clip, pictures))
+    assert torch.equal(before[1].states, after.states) and torch.equal(before[1].vector, after.vector)
+    clip.forget_texts()
+    assert not torch.allclose(after.vector, clip.encode_text(prompts), atol=0.01)
     trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.5}, "steps": 60})
+    (tmp_path / "tokenizer.json").write_bytes((trained / "tokenizer.json").read_bytes())
+    again = load_clip(tmp_path, torch.device("cpu")).encode_text(prompts)
+    assert torch.allclose(again, clip.encode_text(prompts), atol=0.02)
     for folder in (tmp_path, tmp_path / "new"):  # goes on with this training, then begins another
         folder.mkdir(exist_ok=True)
-        began = trainer.before.state_dict()
-        trainer = TextTrainer(Accelerator(cpu=True), emoji, book, tmp_path, pack=tmp_path, batch_size=16)
+        trainer = TextTrainer(
+            Accelerator(cpu=True), emoji, book, tmp_path, pack=tmp_path, batch_size=16, match_width=32
+        )
         done = len(list(fit(trainer, folder, Budget(steps=62))))
         assert done == (2 if folder == tmp_path else 62)
-        kept = trainer.before.state_dict()
-        same = all(torch.equal(value, kept[key]) for key, value in began.items())
-        assert same == (folder == tmp_path), "captions keep what they had before this training"
         trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.6}, "steps": 62})
         _, facts = read_header(tmp_path / "clip.safetensors")
         text = facts["text"]
         assert text["steps"] == 62 and facts["figures"] == {"R@1": 0.6}
         assert text["before"] is None if folder == tmp_path else text["before"]["steps"] == 62
+
+
+@pytest.mark.usefixtures("teacher")
+def test_the_critics_whole_text_tower_learns(data_file: Path, trained: Path, tmp_path: Path) -> None:
+    emoji, book = Dataset(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
+    (tmp_path / "critic.safetensors").write_bytes((trained / "clip.safetensors").read_bytes())
+    trainer = CriticTextTrainer(Accelerator(cpu=True), emoji, book, tmp_path, pack=tmp_path, batch_size=16)
+    pictures = on_background(emoji.rgba[emoji.train])
+    before = encode_pictures(trainer.clip, pictures), read_texts(trainer.clip, ["red circle"])
+    steps = [step.metrics for step in fit(trainer, tmp_path / "state", Budget(steps=30))]
+    for part in ("apart", "distil"):
+        assert sum(one[part] for one in steps[-5:]) < 0.9 * sum(one[part] for one in steps[:5]), part
+    assert torch.equal(before[0], encode_pictures(trainer.clip, pictures))
+    assert not torch.allclose(before[1].states, read_texts(trainer.clip, ["red circle"]).states, atol=0.01)
+    trainer.export(tmp_path / "critic.safetensors", {"figures": {}})
+    assert read_header(tmp_path / "critic.safetensors")[0] == read_header(trained / "clip.safetensors")[0]
 
 
 def test_the_text_tower_cannot_go_on_without_a_teacher(
