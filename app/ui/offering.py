@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
+from pipelines.core.prompts import written_scenes
+from pipelines.models.base import known_as
 from pipelines.see.offers import Advisor, Offers
 
 
@@ -25,6 +29,18 @@ def offers_for(pipeline: Any, prompt: str, unknown: list[str]) -> Offers:
         return Offers()
     advisor = advisor_of(pipeline)
     return Offers() if advisor is None else advisor.offers(prompt, unknown)
+
+
+def offers_for_scenes(clip: Any, prompt: str) -> Offers:
+    """What is offered for a prompt of scenes by which a CLIP steers, with names for the things that it would misread.
+
+    Texts of less than full weight are mostly no things. AttributeError when the CLIP does not tell its words.
+    """
+    offers = offers_for(SimpleNamespace(clip=clip), prompt, clip.tokenizer.unknown_words(prompt))
+    targets = [target for scene in written_scenes(prompt, "scenes") for target in scene.targets]
+    texts = [target.text for target in targets if target.weight >= 1]
+    called = {text: (name,) for text in texts if (name := known_as(clip.tokenizer, text))}
+    return replace(offers, instead={**offers.instead, **called})
 
 
 @lru_cache(maxsize=2)

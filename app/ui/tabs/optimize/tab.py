@@ -6,7 +6,6 @@ The page only steers; form, timeline and canvas hold nothing on the server.
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 from typing import Any, cast
 
 import gradio as gr
@@ -20,7 +19,7 @@ from app.ui.context import QUIET, STEERING, PageContext, Update, clickable_html,
 from app.ui.html import common
 from app.ui.html import optimize as optimize_html
 from app.ui.html.common import Trace, info_note
-from app.ui.offering import offers_for
+from app.ui.offering import offers_for_scenes
 from app.ui.tabs.base import AGAIN, Change, again, journal_rows
 from app.ui.tabs.optimize.form import OptimizeForm
 from app.ui.tabs.optimize.steering import SteeredTab
@@ -149,9 +148,7 @@ class OptimizeTab(SteeredTab):
     def _offered(self, prompt: str) -> Markup:
         """What the prompt could be instead, where the CLIP tells its words."""
         try:
-            clip: Any = self.context.studio.clip()
-            unknown = clip.tokenizer.unknown_words(prompt[:PROMPT_LIMIT])
-            return common.offered(offers_for(SimpleNamespace(clip=clip), prompt[:PROMPT_LIMIT], unknown))
+            return common.offered(offers_for_scenes(self.context.studio.clip(), prompt[:PROMPT_LIMIT]))
         except (BadInput, AttributeError):  # its weights are missing, or it does not tell them
             return Markup()
 
