@@ -20,12 +20,11 @@ from pipelines.training.clip.rounds import fingerprint, with_round
 from pipelines.training.clip.teacher import TEACHER_PACKAGE
 from pipelines.training.clip.trainer import ClipTrainer, TrainingHeads
 from pipelines.training.data.captions import caption
-from pipelines.training.data.compositing import to_images
 from pipelines.training.data.dataset import Dataset, on_background
 from pipelines.training.data.icons import concept
 from pipelines.training.data.scenes import Scenes, scene_count
 
-MOST_SCENES = 8192
+MOST_SCENES = 4096
 PROXY_SCALE = 20.0  # of the cosines of a text and the prototypes
 
 
@@ -93,17 +92,13 @@ class TextTrainer(ClipTrainer):
         """Which tower it began with: the pack's file may have a later one by then."""
         return {"begun": self.begun}
 
-    @torch.no_grad()
     def _prototypes(self) -> Tensor:
-        """The mean vector of each name's training pictures on white in both sizes, (names, d) of unit length."""
-        config, device = self.clip.config, self.accelerator.device
-        sums = torch.zeros(len(self.index), config.embedding_size, device=device)
+        """The mean vector of each name's training pictures on white, (names, d) of unit length."""
+        sums = torch.zeros(len(self.index), self.clip.config.embedding_size, device=self.accelerator.device)
         for rows in np.array_split(self.emoji.train, -(-len(self.emoji.train) // 256)):
-            pictures = to_images(on_background(self.emoji.rgba[rows])).to(device)
-            names = torch.tensor([self.index[concept(self.emoji.icons[k])] for k in rows], device=device)
-            for size in (config.image_size, config.small_size):
-                shown = F.interpolate(pictures, (size, size), mode="area")
-                sums.index_add_(0, names, self.clip.encode_image(shown))
+            vectors = encode_pictures(self.clip, on_background(self.emoji.rgba[rows]))
+            names = torch.tensor([self.index[concept(self.emoji.icons[k])] for k in rows])
+            sums.index_add_(0, names.to(sums.device), vectors)
         return F.normalize(sums, dim=-1)
 
     def _scenes(self) -> tuple[Tensor, list[str]]:

