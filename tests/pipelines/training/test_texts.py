@@ -69,7 +69,7 @@ def test_texts_come_nearer_to_their_pictures_and_what_networks_read_of_them_stay
     assert torch.allclose(before[1].vector, clip.encode_text(prompts), atol=1e-6), (
         "the head begins with nothing"
     )
-    steps = [step.metrics for step in fit(trainer, tmp_path, Budget(steps=60))]
+    steps = [step.metrics for step in fit(trainer, tmp_path, Budget(steps=40))]
     for part in ("proxy", "relation"):
         assert sum(one[part] for one in steps[-10:]) < 0.9 * sum(one[part] for one in steps[:10]), part
     after = read_texts(clip, prompts)
@@ -77,7 +77,7 @@ def test_texts_come_nearer_to_their_pictures_and_what_networks_read_of_them_stay
     assert torch.equal(before[1].states, after.states) and torch.equal(before[1].vector, after.vector)
     clip.forget_texts()
     assert not torch.allclose(after.vector, clip.encode_text(prompts), atol=0.01)
-    trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.5}, "steps": 60})
+    trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.5}, "steps": 40})
     (tmp_path / "tokenizer.json").write_bytes((trained / "tokenizer.json").read_bytes())
     again = load_clip(tmp_path, torch.device("cpu")).encode_text(prompts)
     assert torch.allclose(again, clip.encode_text(prompts), atol=0.02)
@@ -86,13 +86,13 @@ def test_texts_come_nearer_to_their_pictures_and_what_networks_read_of_them_stay
         trainer = TextTrainer(
             Accelerator(cpu=True), emoji, book, tmp_path, pack=tmp_path, batch_size=16, match_width=32
         )
-        done = len(list(fit(trainer, folder, Budget(steps=62))))
-        assert done == (2 if folder == tmp_path else 62)
-        trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.6}, "steps": 62})
+        done = len(list(fit(trainer, folder, Budget(steps=42))))
+        assert done == (2 if folder == tmp_path else 42)
+        trainer.export(tmp_path / "clip.safetensors", {"figures": {"R@1": 0.6}, "steps": 42})
         _, facts = read_header(tmp_path / "clip.safetensors")
         text = facts["text"]
-        assert text["steps"] == 62 and facts["figures"] == {"R@1": 0.6}
-        assert text["before"] is None if folder == tmp_path else text["before"]["steps"] == 62
+        assert text["steps"] == 42 and facts["figures"] == {"R@1": 0.6}
+        assert text["before"] is None if folder == tmp_path else text["before"]["steps"] == 42
 
 
 @pytest.mark.usefixtures("teacher")
