@@ -229,7 +229,7 @@ def test_a_missing_or_foreign_data_file_is_one_sentence(
         assert path.name in said.err and "launch.py data" in said.err and "Traceback" not in said.err
 
 
-FIGURES = {"retrieval": {"CLIP R@1": 0.51234, "critic R@1": 0.25}, "unet": {"PSNR": 35.0}}
+FIGURES = {"retrieval": {"CLIP R@1": 0.51234, "critic R@5": 0.25}, "unet": {"PSNR": 35.0}}
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -241,7 +241,7 @@ def test_a_cards_table_is_renewed_and_nothing_else(tmp_path: Path, newline: str)
     once = path.read_bytes()
     text = once.decode()
     assert text.startswith(before + card.BEGIN) and text.endswith(card.END + after) and "old" not in text
-    assert f"| **{PARTS['retrieval']}** | | |\n| CLIP R@1 | 0.5123 | 0.55 |\n| critic R@1 | 0.25 | 0.5 |" in text
+    assert f"| **{PARTS['retrieval']}** | | |\n| CLIP R@1 | 0.5123 | 0.55 |\n| critic R@5 | 0.25 |  |" in text
     assert f"| **{PARTS['unet']}** | | |\n| PSNR | 35 | 30 |" in text
     assert main_card(tmp_path, path) == 0 and path.read_bytes() == once
     path.write_text(f"{card.BEGIN_BARS}\n{card.END}")
