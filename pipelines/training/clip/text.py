@@ -41,7 +41,7 @@ class TextTrainer(ClipTrainer):
     """
 
     name, file = "text", "clip.safetensors"
-    HEAD: ClassVar[dict[str, int]] = {"match_width": 768}
+    HEAD: ClassVar[dict[str, Any]] = {"match_width": 768}
 
     def __init__(
         self,
@@ -58,12 +58,7 @@ class TextTrainer(ClipTrainer):
         path = pack / self.file
         config, self.history = read_header(path)
         recipe = {"batch_size": 512, "rate": 1e-3, "imagenet": None, **options}
-        sizes = {
-            **ClipConfig.from_dict(config).to_dict(),
-            **self.HEAD,
-            **recipe,
-            "begun_rate": recipe["rate"],
-        }
+        sizes = ClipConfig.from_dict(config).to_dict() | self.HEAD | recipe | {"begun_rate": recipe["rate"]}
         sizes.pop("vocabulary_size")
         super().__init__(accelerator, emoji, tokenizer, folder, seed, size, path, **sizes)
         if self.lessons is None:
@@ -134,10 +129,8 @@ class TextTrainer(ClipTrainer):
         own, scenes, others = text[: len(concepts)], text[len(concepts) : n], text[n:]
         proxy = F.cross_entropy(PROXY_SCALE * own @ self.prototypes.T, concepts)
         apart = (1 - (own * self.prototypes[concepts]).sum(-1)).mean()
-        alone, scale = (
-            torch.full((len(scenes),), -1, device=concepts.device),
-            clip.log_scale.exp().clamp(max=100),
-        )
+        alone = torch.full((len(scenes),), -1, device=concepts.device)  # no two scenes are of one thing
+        scale = clip.log_scale.exp().clamp(max=100)
         contrast = self.contrast(self.scenes[batch["scenes"]], scenes, alone, scale, clip.bias)
         assert self.lessons is not None
         relation = self.lessons.relation_loss(others, self.prototypes, batch["teacher_vectors"])
@@ -157,4 +150,4 @@ class CriticTextTrainer(TextTrainer):
     """The same for the critic, whose texts no network reads: its whole text tower learns."""
 
     name, file = "critic-text", "critic.safetensors"
-    HEAD: ClassVar[dict[str, int]] = {}
+    HEAD: ClassVar[dict[str, Any]] = {}

@@ -405,7 +405,7 @@ def begin(clip: Clip, start: Path | None, imagenet: str | None) -> tuple[set[str
 
 
 def pooled_by_length(clip: Clip, texts: list[str]) -> Tensor:
-    """`TextTower.pooled`; on a CPU in four groups of like length, which spares most of the padding."""
+    """`TextReader.pooled`; on a CPU in four groups of like length, which spares most of the padding."""
     if clip.device.type != "cpu":
         return clip.text.pooled(clip.tokenize(texts))
     order = sorted(range(len(texts)), key=lambda k: len(texts[k].encode()))
