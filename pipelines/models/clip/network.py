@@ -239,9 +239,11 @@ class TransformerTower(nn.Module):
 class TextReader(nn.Module, ABC):
     """Base of text towers: (n, t) token ids, END and padding 0 -> (n, d), not normalized, to compare with pictures.
 
-    A subclass sets `project`, the projection of the mean state, and `match`, which adds to it; None adds nothing.
+    A subclass sets the embedding `token`, `project`, the projection of the mean state, and `match`, which adds to it; None
+    adds nothing.
     """
 
+    token: nn.Embedding
     project: nn.Linear
     match: nn.Sequential | None
 
