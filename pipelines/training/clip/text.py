@@ -58,27 +58,22 @@ class TextTrainer(ClipTrainer):
         path = pack / self.file
         config, self.history = read_header(path)
         recipe = {"batch_size": 512, "rate": 1e-3, "imagenet": None, **options}
-        sizes = ClipConfig.from_dict(config).to_dict() | self.HEAD | recipe | {"begun_rate": recipe["rate"]}
+        sizes = ClipConfig.from_dict(config).to_dict() | self.HEAD | recipe
         sizes.pop("vocabulary_size")
         super().__init__(accelerator, emoji, tokenizer, folder, seed, size, path, **sizes)
         if self.lessons is None:
             raise BadInput("training.no_teacher", package=TEACHER_PACKAGE)
-        heads = cast(TrainingHeads, self.networks["heads"])
+        heads, text = cast(TrainingHeads, self.networks["heads"]), self.clip.text
         self.clip.requires_grad_(False)
-        learning = [*self.learner.parameters(), *heads.teacher.parameters(), self.clip.log_scale]
+        learner = text if text.match is None else text.match
+        learning = [*learner.parameters(), *heads.teacher.parameters(), self.clip.log_scale]
         for parameter in learning:
             parameter.requires_grad_(True)
         adam = torch.optim.AdamW(learning, lr=recipe["rate"], betas=(0.9, 0.98), weight_decay=0.01)
         self.optimizers = {"all": adam}
-        self.begun = fingerprint(self.clip.text)
+        self.begun = fingerprint(text)
         self.prototypes = self._prototypes()
         self.scenes, self.scene_captions = self._scenes()
-
-    @property
-    def learner(self) -> nn.Module:
-        """What learns: the head where there is one, else the whole tower."""
-        text = self.clip.text
-        return text if text.match is None else text.match
 
     def compile_targets(self) -> list[nn.Module]:
         return [self.clip.text]
@@ -101,11 +96,11 @@ class TextTrainer(ClipTrainer):
         rng = np.random.default_rng(self.seed)
         scenes = Scenes(self.emoji, self.emoji.train, rng, plain=0.0, coloured=0.5)
         vectors, captions = list[Tensor](), list[str]()
-        for rows in np.array_split(rng.choice(self.emoji.train, scene_count(self.emoji, MOST_SCENES)), 64):
+        chosen = rng.choice(self.emoji.train, scene_count(self.emoji, MOST_SCENES))
+        for rows in np.array_split(chosen, -(-len(chosen) // 64)):
             drawn = [scenes.scene(int(k)) for k in rows]
-            if drawn:
-                vectors.append(encode_pictures(self.clip, np.stack([picture for picture, _, _ in drawn])))
-                captions += [text for _, text, _ in drawn]
+            vectors.append(encode_pictures(self.clip, np.stack([picture for picture, _, _ in drawn])))
+            captions += [text for _, text, _ in drawn]
         return torch.cat(vectors), captions
 
     def batch(self, step: int, rank: int = 0, count: int = 1) -> dict[str, Any]:

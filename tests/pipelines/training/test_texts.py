@@ -120,10 +120,8 @@ def test_the_text_tower_cannot_go_on_without_a_teacher(
 
 
 def test_a_soup_is_the_mean_of_its_files(data_file: Path, trained: Path, tmp_path: Path) -> None:
-    book, files = (
-        Tokenizer.load(trained / "tokenizer.json"),
-        [tmp_path / f"{k}.safetensors" for k in range(3)],
-    )
+    book = Tokenizer.load(trained / "tokenizer.json")
+    files = [tmp_path / f"{k}.safetensors" for k in range(3)]
     for k, file in enumerate(files):
         clip = load_clip(trained, torch.device("cpu"))
         clip.text.project.weight.data += 1.5 * k
